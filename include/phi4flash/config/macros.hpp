@@ -1,0 +1,82 @@
+#pragma once
+/// Every switch of the library. A user sets one before the include (or with -D); each is always defined
+/// afterwards, as 0 or 1, so that a mistyped name is a preprocessor warning (-Wundef) and not a silent "no".
+
+/// Vector back end: set exactly one of these to 1, or none for the best that the include path offers
+/// (Highway 1.2 or newer, then xsimd 13 or newer, then scalar).
+#ifndef PHI4FLASH_SIMD_HIGHWAY
+#define PHI4FLASH_SIMD_HIGHWAY 0
+#endif
+#ifndef PHI4FLASH_SIMD_XSIMD
+#define PHI4FLASH_SIMD_XSIMD 0
+#endif
+#ifndef PHI4FLASH_SIMD_SCALAR
+#define PHI4FLASH_SIMD_SCALAR 0
+#endif
+
+#if PHI4FLASH_SIMD_HIGHWAY + PHI4FLASH_SIMD_XSIMD + PHI4FLASH_SIMD_SCALAR > 1
+#error "phi4flash: set only one of PHI4FLASH_SIMD_HIGHWAY, PHI4FLASH_SIMD_XSIMD and PHI4FLASH_SIMD_SCALAR to 1"
+#endif
+
+#if PHI4FLASH_SIMD_HIGHWAY + PHI4FLASH_SIMD_XSIMD + PHI4FLASH_SIMD_SCALAR == 0
+#if defined(__has_include)
+#if __has_include(<hwy/base.h>)
+// Releases before 1.2.0 lack HWY_VERSION_GE; they also lack targets and operations that the kernels use.
+#include <hwy/base.h>
+#if defined(HWY_VERSION_GE)
+#undef PHI4FLASH_SIMD_HIGHWAY
+#define PHI4FLASH_SIMD_HIGHWAY 1
+#endif
+#endif
+#if !PHI4FLASH_SIMD_HIGHWAY && __has_include(<xsimd/config/xsimd_config.hpp>)
+#include <xsimd/config/xsimd_config.hpp>
+#if XSIMD_VERSION_MAJOR >= 13
+#undef PHI4FLASH_SIMD_XSIMD
+#define PHI4FLASH_SIMD_XSIMD 1
+#endif
+#endif
+#endif
+#if !PHI4FLASH_SIMD_HIGHWAY && !PHI4FLASH_SIMD_XSIMD
+#undef PHI4FLASH_SIMD_SCALAR
+#define PHI4FLASH_SIMD_SCALAR 1
+#endif
+#endif
+
+/// Highway only: 1 compiles the kernels for the static target alone (fast builds, firmware), 0 for every target
+/// that the compiler can attain, chosen at run time.
+#ifndef PHI4FLASH_STATIC_DISPATCH
+#define PHI4FLASH_STATIC_DISPATCH 0
+#endif
+
+/// Compile-once mode. Every file of the project sets PHI4FLASH_COMPILE_ONCE to 1 (kernels are then only declared);
+/// exactly one of them also sets PHI4FLASH_IMPLEMENTATION to 1 before the include and gets the definitions.
+#ifndef PHI4FLASH_COMPILE_ONCE
+#define PHI4FLASH_COMPILE_ONCE 0
+#endif
+#ifndef PHI4FLASH_IMPLEMENTATION
+#define PHI4FLASH_IMPLEMENTATION 0
+#endif
+
+/// 1 where nlohmann/json is on the include path: the optional Hugging Face headers are then part of phi4flash.hpp.
+#ifndef PHI4FLASH_HAS_JSON
+#if defined(__has_include)
+#if __has_include(<nlohmann/json.hpp>)
+#define PHI4FLASH_HAS_JSON 1
+#endif
+#endif
+#endif
+#ifndef PHI4FLASH_HAS_JSON
+#define PHI4FLASH_HAS_JSON 0
+#endif
+
+/// printf-style checking of error sentences where the compiler knows how.
+#if defined(__GNUC__) || defined(__clang__)
+#define PHI4FLASH_PRINTF_LIKE(format_index, first_argument) __attribute__((format(printf, format_index, first_argument)))
+#define PHI4FLASH_RESTRICT __restrict__
+#elif defined(_MSC_VER)
+#define PHI4FLASH_PRINTF_LIKE(format_index, first_argument)
+#define PHI4FLASH_RESTRICT __restrict
+#else
+#define PHI4FLASH_PRINTF_LIKE(format_index, first_argument)
+#define PHI4FLASH_RESTRICT
+#endif

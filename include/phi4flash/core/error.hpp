@@ -1,0 +1,102 @@
+#pragma once
+/// Errors are values: a code to branch on and a sentence to show. No allocation, so an error can report that memory
+/// ran out.
+#include <phi4flash/config/abi.hpp>
+
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <string_view>
+
+PHI4FLASH_BEGIN
+
+/// What went wrong, to branch on. The sentence in `error::message()` says where, what was wanted and what was found.
+enum class errc : std::uint16_t {
+    // the caller
+    invalid_argument = 1,
+    out_of_memory,
+    context_full,
+    cancelled,
+    unknown_target,
+    // files
+    file_not_found,
+    file_unreadable,
+    file_empty,
+    file_unwritable,
+    path_outside_folder,
+    file_too_large,
+    // JSON
+    json_syntax,
+    json_too_deep,
+    json_too_large,
+    json_wrong_type,
+    json_duplicate_key,
+    json_unknown_key,
+    json_missing_key,
+    json_bad_number,
+    // safetensors
+    header_truncated,
+    header_too_large,
+    unknown_dtype,
+    size_overflow,
+    size_mismatch,
+    offset_out_of_range,
+    offset_overlap,
+    offset_hole,
+    offset_misaligned,
+    duplicate_name,
+    trailing_bytes,
+    rank_too_high,
+    // checkpoints
+    index_mismatch,
+    missing_tensor,
+    unexpected_tensor,
+    wrong_shape,
+    wrong_dtype,
+    untied_embedding,
+    unsupported_model,
+    bad_extent,
+    not_finite,
+    // tokenizers and text
+    unsupported_tokenizer,
+    bad_vocabulary,
+    bad_merge,
+    unknown_token,
+    bad_chat_message,
+};
+
+/// A code and a sentence of at most 383 bytes. Trivially copyable; safe to return across threads.
+class error {
+public:
+    error() = default;
+
+    [[nodiscard]] errc code() const { return code_; }
+    /// One sentence without a trailing newline: what, where, want, have.
+    [[nodiscard]] const char* message() const { return text_; }
+
+    /// printf-style. A sentence that does not fit is cut, never overrun.
+    PHI4FLASH_PRINTF_LIKE(2, 3)
+    static error format(errc code, const char* pattern, ...) {
+        error e;
+        e.code_ = code;
+        std::va_list arguments;
+        va_start(arguments, pattern);
+        std::vsnprintf(e.text_, sizeof e.text_, pattern, arguments);
+        va_end(arguments);
+        return e;
+    }
+
+    /// The same error, said of something larger: "config.json: " before the sentence.
+    [[nodiscard]] error in(std::string_view place) const {
+        error e;
+        e.code_ = code_;
+        std::snprintf(e.text_, sizeof e.text_, "%.*s: %s", static_cast<int>(place.size()), place.data(), text_);
+        return e;
+    }
+
+private:
+    errc code_ = errc::invalid_argument;
+    char text_[384] = {};
+};
+
+PHI4FLASH_END

@@ -1,0 +1,86 @@
+#pragma once
+/// Stored number types: bfloat16 and IEEE half as plain 16-bit storage, and the run-time name of an element type.
+#include <phi4flash/config/abi.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+PHI4FLASH_BEGIN
+
+/// bfloat16: the upper half of an IEEE binary32. Storage only; arithmetic is f32.
+struct bf16 {
+    std::uint16_t bits = 0;
+    friend constexpr bool operator==(bf16, bf16) = default;
+};
+
+/// IEEE binary16. Storage only; arithmetic is f32.
+struct f16 {
+    std::uint16_t bits = 0;
+    friend constexpr bool operator==(f16, f16) = default;
+};
+
+[[nodiscard]] constexpr float to_f32(float x) { return x; }
+
+[[nodiscard]] constexpr float to_f32(bf16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
+
+/// Exact, subnormals, infinities and NaN included.
+[[nodiscard]] constexpr float to_f32(f16 x) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
+    const std::uint32_t magnitude = static_cast<std::uint32_t>(x.bits & 0x7fffu) << 13;
+    if ((x.bits & 0x7c00u) == 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | magnitude);
+    // The exponent bias differs by 112; multiplying also normalizes subnormals.
+    const float value = std::bit_cast<float>(magnitude) * 0x1p112f;
+    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(value));
+}
+
+/// Round to nearest, ties to even. NaN stays NaN.
+[[nodiscard]] constexpr bf16 to_bf16(float x) {
+    const auto bits = std::bit_cast<std::uint32_t>(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((bits >> 16) | 0x40u)};
+    return {static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+/// Round to nearest, ties to even; overflow becomes infinity. NaN stays NaN.
+[[nodiscard]] constexpr f16 to_f16(float x) {
+    const auto bits = std::bit_cast<std::uint32_t>(x);
+    const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
+    const std::uint32_t magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) return {static_cast<std::uint16_t>(sign | 0x7e00u)};
+    if (magnitude >= 0x477ff000u) return {static_cast<std::uint16_t>(sign | 0x7c00u)};  // >= 65520
+    if (magnitude < 0x38800000u) {                                                       // subnormal half or zero
+        // Adding 0.5 aligns the half's last bit (2^-24) with the float's, so the addition itself rounds.
+        const float aligned = std::bit_cast<float>(magnitude) + 0.5f;
+        return {static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(aligned) - 0x3f000000u))};
+    }
+    const std::uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+    return {static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13))};
+}
+
+/// Stores `x` as an element of type T, rounding where T is narrower.
+template <class T>
+[[nodiscard]] constexpr T from_f32(float x);
+template <>
+constexpr float from_f32<float>(float x) { return x; }
+template <>
+constexpr bf16 from_f32<bf16>(float x) { return to_bf16(x); }
+template <>
+constexpr f16 from_f32<f16>(float x) { return to_f16(x); }
+
+/// Element type of a tensor in a file or a matrix in memory. Order is also the index into kernel tables.
+enum class dtype : std::uint8_t { f32, f16, bf16 };
+inline constexpr std::size_t dtype_count = 3;
+
+[[nodiscard]] constexpr std::size_t size_of(dtype t) { return t == dtype::f32 ? 4 : 2; }
+[[nodiscard]] constexpr const char* name_of(dtype t) {
+    return t == dtype::f32 ? "F32" : t == dtype::f16 ? "F16" : "BF16";
+}
+
+template <class T>
+inline constexpr dtype dtype_of = dtype::f32;
+template <>
+inline constexpr dtype dtype_of<f16> = dtype::f16;
+template <>
+inline constexpr dtype dtype_of<bf16> = dtype::bf16;
+
+PHI4FLASH_END

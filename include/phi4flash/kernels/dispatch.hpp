@@ -1,0 +1,177 @@
+#pragma once
+/// Compiles the kernels: once for the static target, or, with Highway and run-time dispatch, once for each target, by
+/// including kernels/target-inl.hpp again with HWY_TARGET set anew. The only place that does so.
+///
+/// Highway's own foreach_target.h is not used: it finds the file to include again by name, which fails for a dropped-in header,
+/// and its dispatch tables need libhwy and a global, mutable choice.
+#include <phi4flash/kernels/targets.hpp>
+#include <phi4flash/simd/cpu.hpp>
+#include <phi4flash/simd/target_region.hpp>
+
+#include <cmath>
+#include <cstdint>
+
+#if !PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION
+
+#if PHI4FLASH_SIMD_HIGHWAY
+
+// A user may have included highway.h already; the static target's operations then exist and must not be defined again.
+#ifdef HWY_HIGHWAY_INCLUDED
+#define PHI4FLASH_HIGHWAY_WAS_INCLUDED 1
+#else
+#define PHI4FLASH_HIGHWAY_WAS_INCLUDED 0
+#endif
+#include <hwy/detect_targets.h>
+
+// HWY_BROKEN_TARGETS: what this compiler cannot compile.
+#define PHI4FLASH_HIGHWAY_EXTRA(target) \
+    (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
+
+// Each pass starts with Highway's toggles in step: "the operations of this target are not there yet".
+#if PHI4FLASH_ARCH_X86
+
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
+#undef HWY_TARGET
+#define HWY_TARGET HWY_AVX2
+#undef HWY_TARGET_TOGGLE
+#undef HWY_SET_MACROS_PER_TARGET
+#ifdef HWY_HIGHWAY_PER_TARGET
+#define HWY_TARGET_TOGGLE
+#define HWY_SET_MACROS_PER_TARGET
+#endif
+#undef PHI4FLASH_TARGET_LABEL
+#define PHI4FLASH_TARGET_LABEL "avx2"
+#include <phi4flash/kernels/target-inl.hpp>
+#endif
+
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
+#undef HWY_TARGET
+#define HWY_TARGET HWY_AVX3
+#undef HWY_TARGET_TOGGLE
+#undef HWY_SET_MACROS_PER_TARGET
+#ifdef HWY_HIGHWAY_PER_TARGET
+#define HWY_TARGET_TOGGLE
+#define HWY_SET_MACROS_PER_TARGET
+#endif
+#undef PHI4FLASH_TARGET_LABEL
+#define PHI4FLASH_TARGET_LABEL "avx3"
+#include <phi4flash/kernels/target-inl.hpp>
+#endif
+
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_DL)
+#undef HWY_TARGET
+#define HWY_TARGET HWY_AVX3_DL
+#undef HWY_TARGET_TOGGLE
+#undef HWY_SET_MACROS_PER_TARGET
+#ifdef HWY_HIGHWAY_PER_TARGET
+#define HWY_TARGET_TOGGLE
+#define HWY_SET_MACROS_PER_TARGET
+#endif
+#undef PHI4FLASH_TARGET_LABEL
+#define PHI4FLASH_TARGET_LABEL "avx3_dl"
+#include <phi4flash/kernels/target-inl.hpp>
+#endif
+
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
+#undef HWY_TARGET
+#define HWY_TARGET HWY_AVX3_ZEN4
+#undef HWY_TARGET_TOGGLE
+#undef HWY_SET_MACROS_PER_TARGET
+#ifdef HWY_HIGHWAY_PER_TARGET
+#define HWY_TARGET_TOGGLE
+#define HWY_SET_MACROS_PER_TARGET
+#endif
+#undef PHI4FLASH_TARGET_LABEL
+#define PHI4FLASH_TARGET_LABEL "avx3_zen4"
+#include <phi4flash/kernels/target-inl.hpp>
+#endif
+
+#endif  // PHI4FLASH_ARCH_X86
+
+// The static target comes last, so that code after this header sees Highway as if we had not been here.
+#undef HWY_TARGET
+#define HWY_TARGET HWY_STATIC_TARGET
+#undef HWY_TARGET_TOGGLE
+#undef HWY_SET_MACROS_PER_TARGET
+#ifdef HWY_HIGHWAY_PER_TARGET
+#define HWY_TARGET_TOGGLE
+#define HWY_SET_MACROS_PER_TARGET
+#endif
+#if PHI4FLASH_HIGHWAY_WAS_INCLUDED
+// Only the macros of the static target are set again; its operations are there since the user's own include.
+#include <hwy/ops/set_macros-inl.h>
+#ifdef HWY_TARGET_TOGGLE
+#undef HWY_TARGET_TOGGLE
+#else
+#define HWY_TARGET_TOGGLE
+#endif
+#endif
+#undef PHI4FLASH_TARGET_LABEL
+#if HWY_STATIC_TARGET == HWY_AVX3_ZEN4
+#define PHI4FLASH_TARGET_LABEL "avx3_zen4"
+#elif HWY_STATIC_TARGET == HWY_AVX3_DL
+#define PHI4FLASH_TARGET_LABEL "avx3_dl"
+#elif HWY_STATIC_TARGET == HWY_AVX3
+#define PHI4FLASH_TARGET_LABEL "avx3"
+#elif HWY_STATIC_TARGET == HWY_AVX2
+#define PHI4FLASH_TARGET_LABEL "avx2"
+#elif HWY_STATIC_TARGET == HWY_SSE4
+#define PHI4FLASH_TARGET_LABEL "sse4"
+#elif HWY_STATIC_TARGET == HWY_SSSE3
+#define PHI4FLASH_TARGET_LABEL "ssse3"
+#elif HWY_STATIC_TARGET == HWY_SSE2
+#define PHI4FLASH_TARGET_LABEL "sse2"
+#elif HWY_STATIC_TARGET & HWY_ALL_NEON
+#define PHI4FLASH_TARGET_LABEL "neon"
+#elif HWY_STATIC_TARGET & HWY_ALL_SVE
+#define PHI4FLASH_TARGET_LABEL "sve"
+#elif HWY_STATIC_TARGET == HWY_RVV
+#define PHI4FLASH_TARGET_LABEL "rvv"
+#elif HWY_STATIC_TARGET == HWY_WASM
+#define PHI4FLASH_TARGET_LABEL "wasm"
+#else
+#define PHI4FLASH_TARGET_LABEL "static"
+#endif
+#include <phi4flash/kernels/target-inl.hpp>
+
+#else  // xsimd, scalar
+
+#if PHI4FLASH_SIMD_XSIMD
+#define PHI4FLASH_TARGET_LABEL "xsimd"
+#else
+#define PHI4FLASH_TARGET_LABEL "scalar"
+#endif
+#include <phi4flash/kernels/target-inl.hpp>
+
+#endif
+
+PHI4FLASH_BEGIN
+
+#if !PHI4FLASH_COMPILE_ONCE
+inline
+#endif
+    kernel_target_list
+    kernel_targets() {
+    kernel_target_list list{};
+#if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_X86
+    [[maybe_unused]] const x86_level here = detect_x86_level();
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
+    list.target[list.count++] = {&N_AVX3_ZEN4::table, here >= x86_level::avx3_zen4};
+#endif
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_DL)
+    list.target[list.count++] = {&N_AVX3_DL::table, here >= x86_level::avx3_dl};
+#endif
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
+    list.target[list.count++] = {&N_AVX3::table, here >= x86_level::avx3};
+#endif
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
+    list.target[list.count++] = {&N_AVX2::table, here >= x86_level::avx2};
+#endif
+#endif
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};
+    return list;
+}
+
+PHI4FLASH_END
+
+#endif

@@ -1,0 +1,140 @@
+#pragma once
+/// The border between code compiled once and code compiled once per instruction set: one const table of function
+/// pointers for each target. Layers hold a reference to a table and never know which.
+///
+/// Conventions: activations are f32; `tokens` rows lie `*_stride` floats apart; no pointer needs more than element
+/// alignment; outputs must not overlap inputs unless the comment says so. Each output is computed in an order that
+/// does not depend on how a caller cuts the work, so results are the same bits for any number of threads. All functions are
+/// pure and may run in any number of threads at once.
+#include <phi4flash/core/number.hpp>
+
+#include <cstddef>
+
+PHI4FLASH_BEGIN
+
+/// Multiplication by weights of one stored type; W is row-major [rows, cols].
+struct linear_kernels {
+    /// y[r] = bias[r] + sum_c W[r,c] x[c].   x: `arranged` by this table's `arrange`. bias may be null.
+    /// f32 accumulation; error <= 4 ulp * sqrt(cols) of sum |W x| (tests/kernels/linear_test.cpp).
+    void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, const float* bias, float* y);
+
+    /// Puts x[cols] into the order in which `matvec` reads it. Returns `x` itself where that is as it lies, else
+    /// `scratch`, which must hold arranged_size(cols) floats.
+    const float* (*arrange)(const float* x, std::size_t cols, float* scratch);
+
+    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y, not arranged. bias may be null.
+    void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
+                   const float* bias, float* y, std::size_t y_stride);
+
+    /// out[c] = W[0,c] as f32, exactly.
+    void (*widen)(const std::byte* w, std::size_t cols, float* out);
+};
+
+/// Floats that `linear_kernels::arrange` may write for `cols` inputs.
+[[nodiscard]] constexpr std::size_t arranged_size(std::size_t cols) { return (cols + 63) / 64 * 64; }
+
+/// Channels of the Mamba state lie in blocks of this many: A and h are [ceil(d_inner / 16)][d_state][16], zero-filled.
+inline constexpr std::size_t channel_block = 16;
+
+/// Depthwise causal convolution and SiLU over channels [channel_begin, channel_end) of `tokens` tokens.
+struct convolution_args {
+    const float* x;          ///< [tokens, d_inner], rows x_stride apart
+    std::size_t x_stride;
+    const float* weight;     ///< [d_conv, d_inner]: tap d_conv-1 is the current token
+    const float* bias;       ///< [d_inner]
+    float* state;            ///< [d_conv-1, d_inner]: the inputs before this chunk, oldest first; advanced
+    float* y;                ///< [tokens, d_inner], rows y_stride apart
+    std::size_t y_stride;
+    std::size_t tokens;
+    std::size_t d_inner;
+    std::size_t d_conv;
+};
+
+/// Mamba-1 selective scan over channel blocks [block_begin, block_end).
+/// h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] u[c] B[n];   y[c] = sum_n C[n] h[c,n] + D[c] u[c].   Source: arXiv:2312.00752 eq. 2.
+struct scan_args {
+    const float* u;          ///< [tokens, d_inner]
+    const float* dt;         ///< [tokens, d_inner], after softplus
+    const float* b;          ///< [tokens, d_state], rows bc_stride apart
+    const float* c;          ///< [tokens, d_state], rows bc_stride apart
+    std::size_t bc_stride;
+    const float* a_log2e;    ///< A times log2(e), blocked as above
+    const float* d;          ///< [d_inner]
+    float* h;                ///< blocked as above; advanced
+    float* y;                ///< [tokens, d_inner]; may be u
+    std::size_t tokens;
+    std::size_t d_inner;     ///< also the stride of u, dt and y
+    std::size_t d_state;
+};
+
+/// A run of keys and values at consecutive positions, in the cache's element type: [groups, group_rows, w], of which the first
+/// `count` rows of each group are read.
+struct kv_segment {
+    const std::byte* k = nullptr;
+    const std::byte* v = nullptr;
+    std::size_t group_rows = 0;
+    std::size_t first_position = 0;
+    std::size_t count = 0;
+};
+
+/// Tiled attention with online softmax for one group of heads.
+///
+/// A group has one block of values, of width w = k_per_group * d_head, and k_per_group key heads that lie side by side in a
+/// row of the same width (2 for differential attention, whose even and odd heads share the pair's values; 1 for the plain kind).
+/// Query head `k_per_group * (group * queries_per_key + r) + s` uses key head s of group `group`.
+/// out[t, head, :] = softmax_j(scale q[t,head].k[j] - slope[head] (position(t) - position(j))) v[j, :] over the keys j that
+/// token t sees: position(t) - window < position(j) <= position(t).   Source: arXiv:2205.14135 alg. 1.
+struct attention_args {
+    const float* q;                ///< [tokens, n_heads * d_head], rows q_stride apart
+    std::size_t q_stride;
+    float* out;                    ///< [tokens, n_heads, w], rows out_stride apart
+    std::size_t out_stride;
+    std::size_t first_position;    ///< of query token 0
+    std::size_t d_head;
+    std::size_t k_per_group;       ///< 1 or 2
+    std::size_t queries_per_key;
+    std::size_t window;            ///< keys seen, the token itself included; SIZE_MAX for all
+    float scale;
+    const float* slopes;           ///< [n_heads] for ALiBi, or null
+};
+
+inline constexpr std::size_t max_kv_segments = 3;
+
+/// One target's kernels. `name` is what a user sees and may ask for.
+struct kernel_table {
+    const char* name;
+    std::size_t (*lanes)();              ///< floats a vector
+    linear_kernels linear[dtype_count];  ///< indexed by dtype
+
+    /// y = (x - mean) / sqrt(variance + eps) * weight + bias over n numbers. y may be x.
+    void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, std::size_t n, float* y);
+    /// y = x / sqrt(mean(x^2) + eps) * weight. y may be x.
+    void (*rms_norm)(const float* x, const float* weight, float eps, std::size_t n, float* y);
+    /// y += x.
+    void (*accumulate)(const float* x, std::size_t n, float* y);
+    /// y = silu(gate) * x. y may be either input. Error <= 4 ulp.
+    void (*silu_mul)(const float* gate, const float* x, std::size_t n, float* y);
+    /// y = log(1 + exp(x)). y may be x. Error <= 4 ulp.
+    void (*softplus)(const float* x, std::size_t n, float* y);
+    /// x = exp((x - max) * inverse_temperature), normalized to sum 1.
+    void (*softmax)(float* x, std::size_t n, float inverse_temperature);
+
+    void (*convolution)(const convolution_args& args, std::size_t channel_begin, std::size_t channel_end);
+    void (*scan)(const scan_args& args, std::size_t block_begin, std::size_t block_end);
+
+    /// out = x in the cache's element type, indexed by dtype (f32 and bf16; f16 is null).
+    void (*narrow[dtype_count])(const float* x, std::size_t n, std::byte* out);
+    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's dtype (f16 is null).
+    void (*attention[dtype_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                                   const kv_segment* segments, std::size_t n_segments);
+    /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.
+    /// y may be `first`.   Source: arXiv:2410.05258 eq. 3.
+    void (*difference_norm)(const float* first, const float* second, float lambda, const float* weight, float eps, std::size_t n, float* y);
+    /// Rotates pairs (x[i], x[i + half]) by the angle whose cosine and sine are given, i < half.   Source: arXiv:2104.09864.
+    void (*rotate)(float* x, const float* cosine, const float* sine, std::size_t half);
+
+    /// Reads every byte once and returns a number that depends on it: the limit against which kernels are measured.
+    float (*read)(const std::byte* data, std::size_t bytes);
+};
+
+PHI4FLASH_END

@@ -1,0 +1,211 @@
+// Products with weight matrices in their stored type: one activation column (matvec) and many (matmul).
+
+PHI4FLASH_TARGET_BEGIN
+
+/// sum_i a[i] b[i].   a: n elements, b: f32 [n].   Four independent sums hide the latency of the additions.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
+    const std::size_t lane_count = lanes();
+    f32_vector s0 = zero();
+    f32_vector s1 = zero();
+    f32_vector s2 = zero();
+    f32_vector s3 = zero();
+    std::size_t i = 0;
+    for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
+        s0 = mul_add(load(a + i), load(b + i), s0);
+        s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
+        s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
+        s3 = mul_add(load(a + i + 3 * lane_count), load(b + i + 3 * lane_count), s3);
+    }
+    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(b + i), s0);
+    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(b + i, n - i), s1);
+    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+}
+
+/// The same for bf16 weights and an x arranged by `arrange_even_odd`: blocks of 2 * lanes() with the even elements first.
+PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT x, std::size_t n) {
+    const std::size_t lane_count = lanes();
+    const std::size_t step = 2 * lane_count;
+    f32_vector s0 = zero();
+    f32_vector s1 = zero();
+    f32_vector s2 = zero();
+    f32_vector s3 = zero();
+    f32_vector even;
+    f32_vector odd;
+    std::size_t i = 0;
+    for (; i + 2 * step <= n; i += 2 * step) {
+        load_even_odd(a + i, even, odd);
+        s0 = mul_add(even, load(x + i), s0);
+        s1 = mul_add(odd, load(x + i + lane_count), s1);
+        load_even_odd(a + i + step, even, odd);
+        s2 = mul_add(even, load(x + i + step), s2);
+        s3 = mul_add(odd, load(x + i + step + lane_count), s3);
+    }
+    for (; i < n; i += step) {
+        bf16 last[2 * max_lanes] = {};
+        const bf16* block = a + i;
+        if (i + step > n) {  // a ragged end: what lies behind it belongs to somebody else
+            for (std::size_t j = i; j < n; ++j) last[j - i] = a[j];
+            block = last;
+        }
+        load_even_odd(block, even, odd);
+        s0 = mul_add(even, load(x + i), s0);
+        s1 = mul_add(odd, load(x + i + lane_count), s1);
+    }
+    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+}
+
+inline const float* arrange_none(const float* x, std::size_t, float*) { return x; }
+
+inline const float* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t half = lanes();
+    for (std::size_t i = 0; i < cols; i += 2 * half) {
+        for (std::size_t j = 0; j < half; ++j) {
+            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
+            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+        }
+    }
+    return out;
+}
+
+/// One row after the other: a single sequential stream, which is what memory likes best.
+template <class Element>
+inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, const float* bias, float* y) {
+    const auto* row = reinterpret_cast<const Element*>(w);
+    for (std::size_t r = 0; r < rows; ++r, row += cols) {
+        float sum = 0.0f;
+        if constexpr (dtype_of<Element> == dtype::bf16) {
+            sum = dot_arranged(row, x, cols);
+        } else {
+            sum = dot(row, x, cols);
+        }
+        y[r] = bias == nullptr ? sum : sum + bias[r];
+    }
+}
+
+template <class Element>
+inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
+    const auto* in = reinterpret_cast<const Element*>(w);
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
+    for (; i < cols; ++i) out[i] = to_f32(in[i]);
+}
+
+/// Weights of a panel are widened once and used for all tokens. 24 KiB: stays in the first-level cache with a tile of x.
+inline constexpr std::size_t panel_rows = 6;
+inline constexpr std::size_t panel_cols = 1024;
+
+/// y[t, r] (+)= x[t, :] . panel[r, :] for 4 tokens and 3 rows, one sum each, so that every output adds in the same order as in
+/// the ragged tiles below.
+PHI4FLASH_VECTOR_INLINE void tile_4x3(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, const float* PHI4FLASH_RESTRICT panel,
+                                      std::size_t n, float* y, std::size_t y_stride) {
+    const std::size_t lane_count = lanes();
+    const float* x1 = x + x_stride;
+    const float* x2 = x1 + x_stride;
+    const float* x3 = x2 + x_stride;
+    const float* w1 = panel + panel_cols;
+    const float* w2 = w1 + panel_cols;
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero();
+    f32_vector s20 = zero(), s21 = zero(), s22 = zero();
+    f32_vector s30 = zero(), s31 = zero(), s32 = zero();
+    for (std::size_t i = 0; i < n; i += lane_count) {  // n is a multiple of lane_count
+        const f32_vector a = load(panel + i);
+        const f32_vector b = load(w1 + i);
+        const f32_vector c = load(w2 + i);
+        f32_vector t = load(x + i);
+        s00 = mul_add(t, a, s00), s01 = mul_add(t, b, s01), s02 = mul_add(t, c, s02);
+        t = load(x1 + i);
+        s10 = mul_add(t, a, s10), s11 = mul_add(t, b, s11), s12 = mul_add(t, c, s12);
+        t = load(x2 + i);
+        s20 = mul_add(t, a, s20), s21 = mul_add(t, b, s21), s22 = mul_add(t, c, s22);
+        t = load(x3 + i);
+        s30 = mul_add(t, a, s30), s31 = mul_add(t, b, s31), s32 = mul_add(t, c, s32);
+    }
+    y[0] += reduce_sum(s00), y[1] += reduce_sum(s01), y[2] += reduce_sum(s02);
+    y += y_stride;
+    y[0] += reduce_sum(s10), y[1] += reduce_sum(s11), y[2] += reduce_sum(s12);
+    y += y_stride;
+    y[0] += reduce_sum(s20), y[1] += reduce_sum(s21), y[2] += reduce_sum(s22);
+    y += y_stride;
+    y[0] += reduce_sum(s30), y[1] += reduce_sum(s31), y[2] += reduce_sum(s32);
+}
+
+PHI4FLASH_VECTOR_INLINE void tile_1x1(const float* PHI4FLASH_RESTRICT x, const float* PHI4FLASH_RESTRICT panel, std::size_t n, float* y) {
+    f32_vector sum = zero();
+    for (std::size_t i = 0; i < n; i += lanes()) sum = mul_add(load(x + i), load(panel + i), sum);
+    *y += reduce_sum(sum);
+}
+
+/// All tokens against one panel of `rows` <= panel_rows rows and `n` columns.
+PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride, std::size_t tokens, const float* panel, std::size_t rows,
+                                            std::size_t n, float* y, std::size_t y_stride) {
+    std::size_t t = 0;
+    for (; t + 4 <= tokens; t += 4) {
+        std::size_t r = 0;
+        for (; r + 3 <= rows; r += 3) tile_4x3(x + t * x_stride, x_stride, panel + r * panel_cols, n, y + t * y_stride + r, y_stride);
+        for (; r < rows; ++r) {
+            for (std::size_t k = t; k < t + 4; ++k) tile_1x1(x + k * x_stride, panel + r * panel_cols, n, y + k * y_stride + r);
+        }
+    }
+    for (; t < tokens; ++t) {
+        for (std::size_t r = 0; r < rows; ++r) tile_1x1(x + t * x_stride, panel + r * panel_cols, n, y + t * y_stride + r);
+    }
+}
+
+template <class Element>
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
+                   const float* bias, float* y, std::size_t y_stride) {
+    alignas(64) float panel[panel_rows * panel_cols];
+    const std::size_t lane_count = lanes();
+    const std::size_t whole_cols = cols / lane_count * lane_count;
+    for (std::size_t t = 0; t < tokens; ++t) {
+        for (std::size_t r = 0; r < rows; ++r) y[t * y_stride + r] = bias == nullptr ? 0.0f : bias[r];
+    }
+    for (std::size_t r0 = 0; r0 < rows; r0 += panel_rows) {
+        const std::size_t row_count = rows - r0 < panel_rows ? rows - r0 : panel_rows;
+        for (std::size_t c0 = 0; c0 < whole_cols; c0 += panel_cols) {
+            const std::size_t n = whole_cols - c0 < panel_cols ? whole_cols - c0 : panel_cols;
+            for (std::size_t r = 0; r < row_count; ++r)
+                widen<Element>(w + ((r0 + r) * cols + c0) * sizeof(Element), n, panel + r * panel_cols);
+            multiply_panel(x + c0, x_stride, tokens, panel, row_count, n, y + r0, y_stride);
+        }
+        // The last columns that do not fill a vector: neither x nor W may be read behind them.
+        for (std::size_t r = 0; r < row_count && whole_cols < cols; ++r) {
+            const auto* row = reinterpret_cast<const Element*>(w) + (r0 + r) * cols;
+            for (std::size_t t = 0; t < tokens; ++t) {
+                float sum = 0.0f;
+                for (std::size_t c = whole_cols; c < cols; ++c) sum += to_f32(row[c]) * x[t * x_stride + c];
+                y[t * y_stride + r0 + r] += sum;
+            }
+        }
+    }
+}
+
+template <class Element>
+inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* PHI4FLASH_RESTRICT out) {
+    auto* to = reinterpret_cast<Element*>(out);
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) store(load(x + i), to + i);
+    for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
+}
+
+inline float read_all(const std::byte* data, std::size_t bytes) {
+    const auto* p = reinterpret_cast<const bf16*>(data);
+    const std::size_t step = 4 * lanes();
+    const std::size_t count = bytes / sizeof(bf16);
+    f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
+    f32_vector even;
+    f32_vector odd;
+    for (std::size_t i = 0; i + step <= count; i += step) {
+        load_even_odd(p + i, even, odd);
+        s0 = add(s0, even), s1 = add(s1, odd);
+        load_even_odd(p + i + step / 2, even, odd);
+        s2 = add(s2, even), s3 = add(s3, odd);
+    }
+    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+}
+
+PHI4FLASH_TARGET_END

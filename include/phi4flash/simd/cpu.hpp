@@ -1,0 +1,88 @@
+#pragma once
+/// Which x86 instruction sets this CPU and its operating system offer. Nothing is cached: asking costs microseconds and
+/// happens once per model.
+#include <phi4flash/config/abi.hpp>
+
+#include <cstdint>
+
+#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64) || defined(_M_IX86)
+#define PHI4FLASH_ARCH_X86 1
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#else
+#define PHI4FLASH_ARCH_X86 0
+#endif
+
+PHI4FLASH_BEGIN
+
+/// Nested sets: each level has everything that the levels before it have, and everything that Highway's target of the
+/// same name may emit.
+enum class x86_level : std::uint8_t { baseline, ssse3, sse4, avx2, avx3, avx3_dl, avx3_zen4 };
+
+#if PHI4FLASH_ARCH_X86
+
+namespace detail {
+
+struct cpuid_registers {
+    std::uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+[[nodiscard]] inline cpuid_registers cpuid(std::uint32_t leaf, std::uint32_t subleaf) {
+    cpuid_registers r;
+#if defined(_MSC_VER)
+    int words[4];
+    __cpuidex(words, static_cast<int>(leaf), static_cast<int>(subleaf));
+    r = {static_cast<std::uint32_t>(words[0]), static_cast<std::uint32_t>(words[1]), static_cast<std::uint32_t>(words[2]),
+         static_cast<std::uint32_t>(words[3])};
+#else
+    __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
+#endif
+    return r;
+}
+
+/// Which register states the operating system saves (XCR0); only valid where OSXSAVE is set.
+[[nodiscard]] inline std::uint64_t saved_states() {
+#if defined(_MSC_VER)
+    return _xgetbv(0);
+#else
+    std::uint32_t low = 0;
+    std::uint32_t high = 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (static_cast<std::uint64_t>(high) << 32) | low;
+#endif
+}
+
+[[nodiscard]] constexpr bool has_bits(std::uint64_t word, std::uint64_t bits) { return (word & bits) == bits; }
+[[nodiscard]] constexpr std::uint32_t bit(unsigned i) { return std::uint32_t{1} << i; }
+
+}  // namespace detail
+
+/// The highest level of this machine. Every feature that a level implies is tested, not a representative one.
+[[nodiscard]] inline x86_level detect_x86_level() {
+    using detail::bit;
+    using detail::has_bits;
+    const std::uint32_t highest = detail::cpuid(0, 0).eax;
+    const detail::cpuid_registers one = detail::cpuid(1, 0);
+    const detail::cpuid_registers seven = highest >= 7 ? detail::cpuid(7, 0) : detail::cpuid_registers{};
+    const detail::cpuid_registers seven_one = highest >= 7 && seven.eax >= 1 ? detail::cpuid(7, 1) : detail::cpuid_registers{};
+
+    if (!has_bits(one.ecx, bit(0) | bit(9))) return x86_level::baseline;                           // SSE3, SSSE3
+    if (!has_bits(one.ecx, bit(1) | bit(19) | bit(20) | bit(25))) return x86_level::ssse3;         // PCLMUL, SSE4.1, SSE4.2, AES
+    const bool os_saves = has_bits(one.ecx, bit(27));                                              // OSXSAVE
+    const std::uint64_t states = os_saves ? detail::saved_states() : 0;
+    const bool avx = has_bits(states, 0x6) && has_bits(one.ecx, bit(28) | bit(12) | bit(29));      // AVX, FMA, F16C
+    if (!avx || !has_bits(seven.ebx, bit(5) | bit(3) | bit(8))) return x86_level::sse4;            // AVX2, BMI1, BMI2
+    const bool avx512 = has_bits(states, 0xe6);
+    if (!avx512 || !has_bits(seven.ebx, bit(16) | bit(17) | bit(28) | bit(30) | bit(31))) return x86_level::avx2;  // F DQ CD BW VL
+    // VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ
+    if (!has_bits(seven.ecx, bit(1) | bit(6) | bit(8) | bit(9) | bit(10) | bit(11) | bit(12) | bit(14))) return x86_level::avx3;
+    if (!has_bits(seven_one.eax, bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
+    return x86_level::avx3_zen4;
+}
+
+#endif
+
+PHI4FLASH_END

@@ -1,0 +1,46 @@
+#pragma once
+/// Marks of a per-target region: code between PHI4FLASH_TARGET_BEGIN and PHI4FLASH_TARGET_END is compiled once for each
+/// instruction set, in a namespace of its own. Only plain data and function pointers leave it.
+///
+/// Everything hot must stand textually inside such a region: a template defined outside compiles for the baseline only.
+#include <phi4flash/config/abi.hpp>
+
+#include <cstddef>
+
+#if PHI4FLASH_SIMD_HIGHWAY
+#include <hwy/base.h>
+#if !defined(HWY_VERSION_GE)
+#error "phi4flash: the Highway on the include path is older than 1.2.0; use a newer one, or set PHI4FLASH_SIMD_SCALAR to 1"
+#endif
+#define PHI4FLASH_TARGET_NAMESPACE HWY_NAMESPACE
+#define PHI4FLASH_TARGET_BEGIN \
+    HWY_BEFORE_NAMESPACE();    \
+    PHI4FLASH_BEGIN            \
+    namespace HWY_NAMESPACE {
+#define PHI4FLASH_TARGET_END \
+    }                        \
+    PHI4FLASH_END            \
+    HWY_AFTER_NAMESPACE();
+/// Functions of the vocabulary must inline, or vectors would travel through memory.
+#define PHI4FLASH_VECTOR_INLINE HWY_INLINE
+#else
+#define PHI4FLASH_TARGET_NAMESPACE static_target
+#define PHI4FLASH_TARGET_BEGIN \
+    PHI4FLASH_BEGIN            \
+    namespace static_target {
+#define PHI4FLASH_TARGET_END \
+    }                        \
+    PHI4FLASH_END
+#if defined(__GNUC__) || defined(__clang__)
+#define PHI4FLASH_VECTOR_INLINE inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define PHI4FLASH_VECTOR_INLINE __forceinline
+#else
+#define PHI4FLASH_VECTOR_INLINE inline
+#endif
+#endif
+
+PHI4FLASH_BEGIN
+/// No vector of the vocabulary has more lanes; local buffers for ragged ends have this size.
+inline constexpr std::size_t max_lanes = 16;
+PHI4FLASH_END

@@ -1,0 +1,64 @@
+// The vector vocabulary over Highway, compiled once per target. See simd/vocabulary-inl.hpp for what each word means.
+#include <hwy/highway.h>
+
+PHI4FLASH_TARGET_BEGIN
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// At most 16 lanes, so that layouts blocked by 16 serve every target.
+using f32_tag = hn::CappedTag<float, max_lanes>;
+using i32_tag = hn::RebindToSigned<f32_tag>;
+using u32_tag = hn::RebindToUnsigned<f32_tag>;
+using u16_half_tag = hn::Rebind<std::uint16_t, f32_tag>;
+using f32_vector = hn::Vec<f32_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t lanes() { return hn::Lanes(f32_tag()); }
+PHI4FLASH_VECTOR_INLINE f32_vector zero() { return hn::Zero(f32_tag()); }
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return hn::Set(f32_tag(), x); }
+
+PHI4FLASH_VECTOR_INLINE f32_vector load(const float* p) { return hn::LoadU(f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store(f32_vector v, float* p) { hn::StoreU(v, f32_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE f32_vector load(const bf16* p) {
+    const auto narrow = hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p));
+    return hn::BitCast(f32_tag(), hn::ShiftLeft<16>(hn::PromoteTo(u32_tag(), narrow)));
+}
+PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
+    // The integer rule of to_bf16, so that every target and back end stores the same bits. Finite numbers only.
+    const u32_tag du;
+    const auto bits = hn::BitCast(du, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
+    hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+    const hn::Rebind<hwy::float16_t, f32_tag> half;
+    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+}
+PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
+    const u32_tag du;
+    const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
+    even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
+    odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return hn::Sub(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return hn::Mul(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return hn::Div(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return hn::NegMulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return hn::Min(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return hn::Max(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
+
+PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
+    const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
+    return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));
+}
+
+PHI4FLASH_TARGET_END

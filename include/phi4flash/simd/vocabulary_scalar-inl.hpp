@@ -1,0 +1,87 @@
+// The vector vocabulary in plain C++, without any dependency. Four lanes, so that a compiler can use the baseline's vectors
+// where it has some. See simd/vocabulary-inl.hpp for what each word means.
+#include <bit>
+#include <cmath>
+
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t scalar_lanes = 4;
+struct f32_vector {
+    float lane[scalar_lanes];
+};
+
+namespace detail {
+template <class Operation>
+PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
+    f32_vector r;
+    for (std::size_t i = 0; i < scalar_lanes; ++i) r.lane[i] = operation(i);
+    return r;
+}
+}  // namespace detail
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
+
+template <class T>
+PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    return detail::each([&](std::size_t i) { return to_f32(p[i]); });
+}
+template <class T>
+PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
+}
+PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
+    even = detail::each([&](std::size_t i) { return to_f32(p[2 * i]); });
+    odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] - b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
+}
+// Not std::fma: without the instruction that is a library call per element.
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
+    return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
+    return detail::each([&](std::size_t i) { return c.lane[i] - a.lane[i] * b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
+    return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
+}
+
+PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
+PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
+    float m = v.lane[0];
+    for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
+    return m;
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+    // Adding and subtracting 1.5 * 2^23 rounds to nearest even for |v| < 2^22, which is all that exp asks for.
+    constexpr float magic = 0x1.8p23f;
+    return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
+    return detail::each([&](std::size_t i) {
+        const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);
+        return v.lane[i] * std::bit_cast<float>(exponent << 23);
+    });
+}
+
+PHI4FLASH_TARGET_END

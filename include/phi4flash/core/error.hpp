@@ -88,10 +88,7 @@ public:
 
     /// The same error, said of something larger: "config.json: " before the sentence.
     [[nodiscard]] error in(std::string_view place) const {
-        error e;
-        e.code_ = code_;
-        std::snprintf(e.text_, sizeof e.text_, "%.*s: %s", static_cast<int>(place.size()), place.data(), text_);
-        return e;
+        return format(code_, "%.*s: %s", static_cast<int>(place.size()), place.data(), text_);
     }
 
 private:

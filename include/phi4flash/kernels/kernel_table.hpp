@@ -133,7 +133,8 @@ struct kernel_table {
     /// Rotates pairs (x[i], x[i + half]) by the angle whose cosine and sine are given, i < half.   Source: arXiv:2104.09864.
     void (*rotate)(float* x, const float* cosine, const float* sine, std::size_t half);
 
-    /// Reads every byte once and returns a number that depends on it: the limit against which kernels are measured.
+    /// Reads every byte once (an even number of them) and returns a number that depends on all: the limit against which
+    /// kernels are measured.
     float (*read)(const std::byte* data, std::size_t bytes);
 };
 

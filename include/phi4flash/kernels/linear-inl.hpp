@@ -199,13 +199,16 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
     f32_vector even;
     f32_vector odd;
-    for (std::size_t i = 0; i + step <= count; i += step) {
+    std::size_t i = 0;
+    for (; i + step <= count; i += step) {
         load_even_odd(p + i, even, odd);
         s0 = add(s0, even), s1 = add(s1, odd);
         load_even_odd(p + i + step / 2, even, odd);
         s2 = add(s2, even), s3 = add(s3, odd);
     }
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+    float rest = 0.0f;
+    for (; i < count; ++i) rest += to_f32(p[i]);
+    return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
 }
 
 PHI4FLASH_TARGET_END

@@ -1,0 +1,123 @@
+#pragma once
+/// The generation loop: a prompt's ids in, tokens and text out as they come, until something ends it.
+#include <phi4flash/generate/sampler.hpp>
+#include <phi4flash/generate/stop.hpp>
+#include <phi4flash/model/forward.hpp>
+#include <phi4flash/text/decoder.hpp>
+
+#include <atomic>
+
+PHI4FLASH_BEGIN
+
+/// Why a text ended.
+enum class stop_reason : std::uint8_t {
+    stop_token,    ///< the model chose one of the stop ids
+    stop_string,   ///< the text contained one of the stop strings
+    max_tokens,    ///< as many tokens as were asked for
+    context_full,  ///< the session has no room for another token
+    cancelled,     ///< `cancel` became true
+    sink,          ///< the sink returned false
+};
+
+[[nodiscard]] constexpr const char* name_of(stop_reason reason) {
+    constexpr const char* names[] = {"stop_token", "stop_string", "max_tokens", "context_full", "cancelled", "sink"};
+    return names[static_cast<std::size_t>(reason)];
+}
+
+struct generation_options {
+    sampling_options sampling;
+    std::size_t max_tokens = 32768;                ///< new ones, at most
+    std::vector<std::int32_t> stop_ids;            ///< end the text; not passed to the sink
+    std::vector<std::string> stop_strings;         ///< end the text; neither they nor what follows is passed on
+    bool skip_special = true;                      ///< leave special tokens out of the text
+    const std::atomic<bool>* cancel = nullptr;     ///< looked at before every chunk and token; may be set from anywhere
+};
+
+/// What a sink is told. A token may bring no text (an incomplete character, the start of a stop string) or the text of several;
+/// the last call may bring text without a token (-1).
+struct generation_event {
+    std::int32_t token = -1;
+    std::string_view text;
+};
+
+struct generation_summary {
+    stop_reason reason = stop_reason::max_tokens;
+    std::size_t prompt_tokens = 0;  ///< that were read
+    std::size_t new_tokens = 0;     ///< that were chosen, a stop token not counted
+    std::int32_t unread = -1;       ///< the last chosen token: the session has not read it. A next prompt should begin with it.
+};
+
+/// Which ids may be chosen: those that have a string, and the stop ids. Without a tokenizer, all.
+[[nodiscard]] inline std::vector<bool> allowed_ids(std::size_t vocab, const tokenizer* text, std::span<const std::int32_t> stop_ids) {
+    std::vector<bool> allowed(vocab, text == nullptr);
+    for (std::size_t id = 0; text != nullptr && id < vocab; ++id) allowed[id] = text->has_string(static_cast<std::int64_t>(id));
+    for (const std::int32_t id : stop_ids) {
+        if (id >= 0 && static_cast<std::size_t>(id) < vocab) allowed[static_cast<std::size_t>(id)] = true;
+    }
+    return allowed;
+}
+
+/// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop. `text` may be null: then
+/// events carry tokens only. `on_prompt(read, total)` is told how far the prompt is, for progress bars.
+/// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error.
+template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
+result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
+                                    std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {
+    auto chooser = sampler::create(options.sampling, allowed_ids(m.shape().vocab(), text, options.stop_ids));
+    if (!chooser) return chooser.error();
+    const auto cancelled = [&] { return options.cancel != nullptr && options.cancel->load(std::memory_order_relaxed); };
+    for (const std::int32_t token : prompt) chooser->accept(token);
+
+    generation_summary summary;
+    const std::size_t start = past.position();
+    auto logits = prefill(m, past, w, prompt, [&](std::size_t read, std::size_t total) {
+        on_prompt(read, total);
+        return !cancelled();
+    });
+    summary.prompt_tokens = past.position() - start;
+    if (!logits) {
+        if (logits.error().code() != errc::cancelled) return logits.error();
+        summary.reason = stop_reason::cancelled;
+        return summary;
+    }
+
+    // Without a tokenizer there is no text, so nothing to decode and no string to find.
+    std::optional<stream_decoder> decoder;
+    if (text != nullptr) decoder.emplace(*text, decode_options{.skip_special = options.skip_special});
+    stop_matcher stops(options.stop_strings);
+    const auto finish = [&](stop_reason reason) {
+        summary.reason = reason;
+        std::string rest;
+        if (decoder && reason != stop_reason::stop_string) {
+            rest = stops.push(decoder->flush());
+            rest += stops.flush();
+        }
+        if (!rest.empty()) sink(generation_event{-1, rest});
+        return summary;
+    };
+    while (true) {
+        if (cancelled()) return finish(stop_reason::cancelled);
+        if (summary.new_tokens == options.max_tokens) return finish(stop_reason::max_tokens);
+        const std::int32_t token = chooser->choose(*logits);
+        chooser->accept(token);
+        summary.unread = token;
+        if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return finish(stop_reason::stop_token);
+        ++summary.new_tokens;
+        const std::string_view piece = decoder ? stops.push(decoder->push(token)) : std::string_view{};
+        if (!sink(generation_event{token, piece})) return finish(stop_reason::sink);
+        if (stops.matched()) return finish(stop_reason::stop_string);
+        if (summary.new_tokens == options.max_tokens) return finish(stop_reason::max_tokens);
+        if (past.position() == past.context()) return finish(stop_reason::context_full);
+        logits = step(m, past, w, token);
+        if (!logits) return logits.error();
+        summary.unread = -1;
+    }
+}
+
+template <sambay_shape Shape, class Kv, class Sink>
+result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
+                                    std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink) {
+    return generate(m, past, w, text, prompt, options, sink, [](std::size_t, std::size_t) {});
+}
+
+PHI4FLASH_END

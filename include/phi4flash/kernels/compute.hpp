@@ -1,0 +1,55 @@
+#pragma once
+/// What a layer is given besides its weights and state: kernels, threads, and rows of activations.
+#include <phi4flash/core/executor.hpp>
+#include <phi4flash/core/memory.hpp>
+#include <phi4flash/kernels/kernel_table.hpp>
+
+#include <cstddef>
+#include <type_traits>
+
+PHI4FLASH_BEGIN
+
+/// `count` rows of activations, `stride` floats apart; the width is the reader's to know. A view: copies share the floats.
+template <class T>
+struct rows_view {
+    T* data = nullptr;
+    std::size_t count = 0;
+    std::size_t stride = 0;
+
+    [[nodiscard]] T* operator[](std::size_t row) const { return data + row * stride; }
+    /// The last n rows.
+    [[nodiscard]] rows_view last(std::size_t n) const { return {data + (count - n) * stride, n, stride}; }
+    /// The first n rows.
+    [[nodiscard]] rows_view first(std::size_t n) const { return {data, n, stride}; }
+    /// The same rows, from column c.
+    [[nodiscard]] rows_view column(std::size_t c) const { return {data + c, count, stride}; }
+
+    operator rows_view<const T>() const  // NOLINT(google-explicit-constructor)
+        requires(!std::is_const_v<T>)
+    {
+        return {data, count, stride};
+    }
+};
+
+/// Room for `count` rows of `width` floats.
+[[nodiscard]] inline rows_view<float> take_rows(arena& memory, std::size_t count, std::size_t width) {
+    const std::size_t stride = round_up(width, block_alignment / sizeof(float));
+    return {memory.take<float>(count * stride), count, stride};
+}
+
+/// How to compute. Belongs to one thread of control at a time; cheap to copy.
+struct compute {
+    const kernel_table* kernels = nullptr;
+    executor_ref threads;
+    /// arranged_size(widest input of any matrix) floats, see linear_kernels::arrange.
+    float* arranged = nullptr;
+
+    /// `body(begin, end)` over `count` items, each of about `cost` elementary operations; small work stays on this thread.
+    template <class Body>
+    void parallel(std::size_t count, std::size_t cost, Body&& body) const {
+        constexpr std::size_t worth_a_thread = 32768;  // a few microseconds: more than waking a thread costs
+        threads.parallel_for(count, worth_a_thread / (cost + 1) + 1, body);
+    }
+};
+
+PHI4FLASH_END

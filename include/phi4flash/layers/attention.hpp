@@ -1,0 +1,151 @@
+#pragma once
+/// Attention, composed of policies: how heads combine (plain or differential), what a token sees (a window, everything, or
+/// another layer's keys) and how positions enter (none, rotary, ALiBi).
+#include <phi4flash/layers/kv_cache.hpp>
+#include <phi4flash/layers/linear.hpp>
+#include <phi4flash/position/none.hpp>
+
+#include <cmath>
+
+PHI4FLASH_BEGIN
+
+/// Heads act alone: o = softmax(q k^T / sqrt(d_head)) v.   Source: arXiv:1706.03762.
+struct plain_heads {
+    static constexpr std::size_t k_per_group = 1;
+
+    /// Shapes: attended [T, n_heads, d_head], y [T, q_width]. The two may be the same rows.
+    void combine(const compute&, const head_layout& heads, rows_view<const float> attended, rows_view<float> y) const {
+        for (std::size_t t = 0; t < y.count; ++t) std::memmove(y[t], attended[t], heads.q_width() * sizeof(float));
+    }
+};
+
+/// Heads pair by parity: o = norm(A_even v - lambda A_odd v) (1 - lambda0), both over the pair's values of width 2 d_head.
+/// Source: arXiv:2410.05258.
+struct differential_heads {
+    static constexpr std::size_t k_per_group = 2;
+
+    float lambda = 0.0f;
+    const float* norm_weight = nullptr;  ///< [2 d_head]: the RMS norm's weight times (1 - lambda0)
+    float eps = 1e-5f;
+
+    /// lambda0 of a layer, counted from 0 over the whole model.
+    [[nodiscard]] static double initial_lambda(std::size_t layer) { return 0.8 - 0.6 * std::exp(-0.3 * static_cast<double>(layer)); }
+
+    /// Shapes: attended [T, n_heads, 2 d_head], y [T, q_width]; must not overlap.
+    void combine(const compute& with, const head_layout& heads, rows_view<const float> attended, rows_view<float> y) const {
+        const std::size_t width = 2 * heads.d_head;
+        with.parallel(y.count, 4 * heads.q_width(), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t t = begin; t < end; ++t) {
+                for (std::size_t pair = 0; pair < heads.n_heads / 2; ++pair) {
+                    const float* even = attended[t] + 2 * pair * width;
+                    with.kernels->difference_norm(even, even + width, lambda, norm_weight, eps, width, y[t] + pair * width);
+                }
+            }
+        });
+    }
+};
+
+/// Scratch of attention layers for up to `tokens` rows.
+template <class Kv>
+struct attention_workspace {
+    rows_view<float> qkv;       ///< [tokens, q_width + 2 kv_width]
+    rows_view<float> attended;  ///< [tokens, n_heads, group_width]
+    kv_block<Kv> staging;       ///< a chunk's keys and values in the cache's element type
+
+    attention_workspace() = default;
+    attention_workspace(arena& memory, const head_layout& heads, std::size_t tokens)
+        : qkv(take_rows(memory, tokens, heads.q_width() + 2 * heads.kv_width())),
+          attended(take_rows(memory, tokens, heads.n_heads * heads.group_width())),
+          staging(memory, heads, tokens) {}
+};
+
+/// One attention layer. `qkv` maps to queries, then keys, then values; a cross layer's maps to queries only.
+/// Shapes: qkv [q_width + 2 kv_width or q_width, d_model], out_proj [d_model, q_width].
+template <class Heads, class Position = no_position>
+struct attention {
+    linear qkv;
+    linear out_proj;
+    head_layout layout;
+    [[no_unique_address]] Heads heads;
+    [[no_unique_address]] Position position;
+
+    /// A token sees itself and the window - 1 tokens before it. Advances `past` by T tokens.
+    /// Shape: x, y [T, d_model]; y may be x. `first` is the position of row 0.
+    template <class Kv>
+    void window(const compute& with, const attention_workspace<Kv>& scratch, const kv_ring<Kv>& past, std::size_t first,
+                rows_view<const float> x, rows_view<float> y) const {
+        const rows_view<float> q = scratch.qkv.first(x.count);
+        const rows_view<float> k = q.column(layout.q_width());
+        qkv(with, x, q);
+        position.apply(with, q, layout.n_heads, layout.d_head, first);
+        position.apply(with, k, layout.n_kv_heads, layout.d_head, first);
+        scratch.staging.write(with, layout, k, k.column(layout.kv_width()), 0);
+
+        kv_segment segments[max_kv_segments];
+        std::size_t n = past.past(layout, first, segments);
+        segments[n++] = scratch.staging.segment(layout, 0, first, x.count);
+        attend(with, scratch, q, first, past.block.rows, segments, n, y);
+        past.commit(layout, scratch.staging, first, x.count);
+    }
+
+    /// Computes keys and values only and stores them at their positions in `cache`: all that a prompt's tokens need of the full
+    /// layer but for the last of them.   Shape: x [T, d_model].
+    template <class Kv>
+    void store_keys(const compute& with, const attention_workspace<Kv>& scratch, const kv_block<Kv>& cache, std::size_t first,
+                    rows_view<const float> x) const {
+        const rows_view<float> k = scratch.qkv.first(x.count).column(layout.q_width());
+        qkv.outputs(layout.q_width(), 2 * layout.kv_width())(with, x, k);
+        position.apply(with, k, layout.n_kv_heads, layout.d_head, first);
+        cache.write(with, layout, k, k.column(layout.kv_width()), first);
+    }
+
+    /// Queries over keys that are already in `cache`, its own layer's or another's: a token sees itself and all before it.
+    /// Shape: x, y [T, d_model]; y may be x. `first` is the position of row 0.
+    template <class Kv>
+    void over(const compute& with, const attention_workspace<Kv>& scratch, const kv_block<Kv>& cache, std::size_t first,
+              rows_view<const float> x, rows_view<float> y) const {
+        const rows_view<float> q = scratch.qkv.first(x.count);
+        qkv.outputs(0, layout.q_width())(with, x, q);
+        position.apply(with, q, layout.n_heads, layout.d_head, first);
+        const kv_segment all = cache.segment(layout, 0, 0, first + x.count);
+        attend(with, scratch, q, first, static_cast<std::size_t>(-1), &all, 1, y);
+    }
+
+private:
+    template <class Kv>
+    void attend(const compute& with, const attention_workspace<Kv>& scratch, rows_view<float> q, std::size_t first, std::size_t window_size,
+                const kv_segment* segments, std::size_t n_segments, rows_view<float> y) const {
+        const rows_view<float> attended = scratch.attended.first(q.count);
+        attention_args args{};
+        args.q = q.data;
+        args.q_stride = q.stride;
+        args.out = attended.data;
+        args.out_stride = attended.stride;
+        args.first_position = first;
+        args.d_head = layout.d_head;
+        args.k_per_group = layout.k_per_group;
+        args.queries_per_key = layout.queries_per_key();
+        args.window = window_size;
+        args.scale = 1.0f / std::sqrt(static_cast<float>(layout.d_head));
+        args.slopes = position.slopes();
+
+        const std::size_t block = 16;  // tokens that share a tile of keys
+        const std::size_t blocks = (q.count + block - 1) / block;
+        std::size_t keys = 0;
+        for (std::size_t s = 0; s < n_segments; ++s) keys += segments[s].count;
+        const std::size_t seen = keys < window_size ? keys : window_size;
+        const std::size_t cost = (q.count < block ? q.count : block) * seen * layout.group_width() * layout.queries_per_key();
+        const auto kernel = with.kernels->attention[static_cast<std::size_t>(dtype_of<Kv>)];
+        with.parallel(blocks * layout.groups(), cost, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::size_t token = i % blocks * block;
+                const std::size_t token_end = token + block < q.count ? token + block : q.count;
+                kernel(args, i / blocks, token, token_end, segments, n_segments);
+            }
+        });
+        heads.combine(with, layout, attended, q);
+        out_proj(with, q, y);
+    }
+};
+
+PHI4FLASH_END

@@ -1,0 +1,94 @@
+#pragma once
+/// The Mamba-1 mixer.   Source: arXiv:2312.00752.
+///
+/// [u | z] = in_proj(x);  u = silu(conv(u));  [dt | B | C] = x_proj(u);  dt = softplus(dt_proj(dt) + dt_bias);
+/// h = exp(dt A) h + (dt u) B;  m = C h + D u;  y = out_proj(m * silu(z)).
+#include <phi4flash/layers/linear.hpp>
+#include <phi4flash/layers/norm.hpp>
+
+PHI4FLASH_BEGIN
+
+/// Floats of one layer's A (and of its SSM state): [ceil(d_inner / 16)][d_state][16], the tail zero.
+[[nodiscard]] constexpr std::size_t blocked_size(std::size_t d_inner, std::size_t d_state) { return round_up(d_inner, channel_block) * d_state; }
+
+/// Where channel c, state n lies in such an array.
+[[nodiscard]] constexpr std::size_t blocked_index(std::size_t c, std::size_t n, std::size_t d_state) {
+    return (c / channel_block * d_state + n) * channel_block + c % channel_block;
+}
+
+/// Weights. Shapes: in_proj [2 d_inner, d_model], x_proj [dt_rank + 2 d_state, d_inner], dt_proj [d_inner, dt_rank] with bias
+/// dt_bias, out_proj [d_model, d_inner].
+struct mamba {
+    linear in_proj;
+    const float* conv_weight = nullptr;  ///< [d_conv, d_inner]: transposed, tap d_conv-1 is the current token
+    const float* conv_bias = nullptr;    ///< [d_inner]
+    linear x_proj;
+    linear dt_proj;
+    const float* a_log2e = nullptr;      ///< -exp(A_log) log2(e), blocked
+    const float* d = nullptr;            ///< [d_inner]
+    linear out_proj;
+    std::size_t d_conv = 0;
+    std::size_t d_state = 0;
+
+    /// What a layer remembers of the tokens before: zero at the start of a text.
+    struct state {
+        float* convolution = nullptr;  ///< [d_conv - 1, d_inner]
+        float* ssm = nullptr;          ///< blocked
+        state() = default;
+        state(arena& memory, std::size_t d_inner, std::size_t d_state, std::size_t d_conv)
+            : convolution(memory.take<float>((d_conv - 1) * d_inner)), ssm(memory.take<float>(blocked_size(d_inner, d_state))) {}
+    };
+
+    struct workspace {
+        rows_view<float> uz;      ///< [tokens, 2 d_inner]
+        rows_view<float> u;       ///< [tokens, d_inner]; after a call: m, the scan output
+        rows_view<float> dt_b_c;  ///< [tokens, dt_rank + 2 d_state]
+        rows_view<float> dt;      ///< [tokens, d_inner]
+        workspace() = default;
+        workspace(arena& memory, std::size_t tokens, std::size_t d_inner, std::size_t d_state, std::size_t dt_rank)
+            : uz(take_rows(memory, tokens, 2 * d_inner)),
+              u{memory.take<float>(tokens * d_inner), tokens, d_inner},
+              dt_b_c(take_rows(memory, tokens, dt_rank + 2 * d_state)),
+              dt{memory.take<float>(tokens * d_inner), tokens, d_inner} {}
+    };
+
+    /// Advances the state by T tokens.   Shape: x, y [T, d_model]; y may be x.
+    /// Returns m [T, d_inner], before the gate and with the D term: what a gated memory unit reads. Valid until the next call
+    /// with this workspace.
+    rows_view<const float> operator()(const compute& with, const workspace& scratch, const state& past, rows_view<const float> x,
+                                      rows_view<float> y) const {
+        const std::size_t tokens = x.count;
+        const std::size_t d_inner = out_proj.weight.cols;
+        const std::size_t dt_rank = dt_proj.weight.cols;
+        const rows_view<float> uz = scratch.uz.first(tokens);
+        const rows_view<float> u = scratch.u.first(tokens);
+        const rows_view<float> dt_b_c = scratch.dt_b_c.first(tokens);
+        const rows_view<float> dt = scratch.dt.first(tokens);
+
+        in_proj(with, x, uz);
+        const convolution_args conv{uz.data, uz.stride, conv_weight, conv_bias, past.convolution, u.data, u.stride, tokens, d_inner, d_conv};
+        const std::size_t blocks = round_up(d_inner, channel_block) / channel_block;
+        with.parallel(blocks, channel_block * tokens * d_conv * 4, [&](std::size_t begin, std::size_t end) {
+            const std::size_t last = end * channel_block < d_inner ? end * channel_block : d_inner;
+            with.kernels->convolution(conv, begin * channel_block, last);
+        });
+
+        x_proj(with, u, dt_b_c);
+        dt_proj(with, dt_b_c, dt);
+        with.parallel(tokens, 8 * d_inner, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t t = begin; t < end; ++t) with.kernels->softplus(dt[t], d_inner, dt[t]);
+        });
+
+        const scan_args scan{u.data, dt.data, dt_b_c.data + dt_rank, dt_b_c.data + dt_rank + d_state, dt_b_c.stride, a_log2e, d,
+                             past.ssm, u.data, tokens, d_inner, d_state};
+        with.parallel(blocks, channel_block * tokens * d_state * 4,
+                      [&](std::size_t begin, std::size_t end) { with.kernels->scan(scan, begin, end); });
+
+        const rows_view<float> z = uz.column(d_inner);
+        gate_rows(with, z, u, z, d_inner);
+        out_proj(with, z, y);
+        return u;
+    }
+};
+
+PHI4FLASH_END

@@ -1,0 +1,195 @@
+#pragma once
+/// What one conversation remembers (session) and what one thread of control computes with (workspace). Both have a size
+/// that is known before memory is taken.
+#include <phi4flash/kernels/dispatch.hpp>
+#include <phi4flash/model/model.hpp>
+
+#include <algorithm>
+
+PHI4FLASH_BEGIN
+
+/// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
+/// element type of K/V: bf16 (half the memory) or float. Movable; used by one thread at a time.
+template <sambay_shape Shape = any_sambay, class Kv = bf16>
+class session {
+    static_assert(std::same_as<Kv, bf16> || std::same_as<Kv, float>, "phi4flash: K/V are kept in bf16 or float");
+
+public:
+    /// Bytes for a context of so many tokens.
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t context) {
+        session s;
+        arena counting;
+        s.lay_out(counting, m, context);
+        return counting.bytes();
+    }
+
+    /// Takes its own memory. Errors: invalid_argument, out_of_memory.
+    static result<session> create(const model<Shape>& m, std::size_t context) {
+        if (const status ok = check_context(context); !ok) return ok.error();
+        auto block = memory_block::allocate(bytes(m, context), "session");
+        if (!block) return block.error();
+        session s;
+        s.own_ = std::move(*block);
+        s.attach(s.own_.bytes(), m, context);
+        return s;
+    }
+
+    /// In the caller's memory: `bytes(m, context)` bytes, aligned to block_alignment, alive as long as the session.
+    /// Errors: invalid_argument.
+    static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
+        if (const status ok = check_context(context); !ok) return ok.error();
+        const std::size_t want = bytes(m, context);
+        if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
+            return error::format(errc::invalid_argument, "session memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
+                                 memory.size());
+        session s;
+        s.attach(memory.first(want), m, context);
+        return s;
+    }
+
+    /// Forgets everything: the next token is the first of a new text.
+    void reset() {
+        std::ranges::fill(memory_, std::byte{0});
+        position_ = 0;
+    }
+
+    /// Tokens read so far.
+    [[nodiscard]] std::size_t position() const { return position_; }
+    /// Tokens it has room for.
+    [[nodiscard]] std::size_t context() const { return context_; }
+
+    // For forward.hpp.
+    [[nodiscard]] std::span<const mamba::state> mambas() const { return mambas_; }
+    [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
+    [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
+    void advance(std::size_t tokens) { position_ += tokens; }
+
+private:
+    static status check_context(std::size_t context) {
+        if (context == 0 || context > max_extent) return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, context);
+        return {};
+    }
+
+    void attach(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
+        memory_ = memory;
+        context_ = context;
+        std::ranges::fill(memory_, std::byte{0});
+        arena carving(memory.data());
+        lay_out(carving, m, context);
+    }
+
+    void lay_out(arena& memory, const model<Shape>& m, std::size_t context) {
+        const extents<Shape>& e = m.shape();
+        const layer_plan plan = m.plan();
+        const head_layout heads = head_layout_of(e);
+        mambas_ = objects<mamba::state>(memory, plan.n_mamba(),
+                                        [&] { return mamba::state(memory, e.d_inner(), e.d_state(), e.d_conv()); });
+        windows_ = objects<kv_ring<Kv>>(memory, plan.n_window(), [&] { return kv_ring<Kv>{kv_block<Kv>(memory, heads, e.window())}; });
+        full_ = kv_block<Kv>(memory, heads, context);
+    }
+
+    template <class T, class Make>
+    static std::span<T> objects(arena& memory, std::size_t n, Make&& make) {
+        T* place = memory.take<T>(n);
+        for (std::size_t i = 0; i < n; ++i) {
+            const T one = make();
+            if (place != nullptr) std::construct_at(place + i, one);
+        }
+        return {place, place == nullptr ? 0 : n};
+    }
+
+    memory_block own_;
+    std::span<std::byte> memory_;
+    std::span<mamba::state> mambas_;
+    std::span<kv_ring<Kv>> windows_;
+    kv_block<Kv> full_;
+    std::size_t position_ = 0;
+    std::size_t context_ = 0;
+};
+
+/// How a workspace computes.
+struct workspace_options {
+    std::size_t chunk = 128;               ///< prompt tokens read at once; memory grows with it, results do not change
+    const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
+    executor_ref threads;                  ///< default: the calling thread alone
+};
+
+/// Activations of up to `chunk` tokens, and the logits of one. Shared by sessions, used by one thread of control at a time.
+template <sambay_shape Shape = any_sambay, class Kv = bf16>
+class workspace {
+public:
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t chunk) {
+        workspace w;
+        arena counting;
+        w.lay_out(counting, m, chunk);
+        return counting.bytes();
+    }
+
+    /// Takes its own memory. Errors: invalid_argument, out_of_memory.
+    static result<workspace> create(const model<Shape>& m, const workspace_options& options = {}) {
+        if (const status ok = check_chunk(options.chunk); !ok) return ok.error();
+        auto block = memory_block::allocate(bytes(m, options.chunk), "workspace");
+        if (!block) return block.error();
+        workspace w;
+        w.own_ = std::move(*block);
+        w.attach(w.own_.bytes(), m, options);
+        return w;
+    }
+
+    /// In the caller's memory: `bytes(m, options.chunk)` bytes, aligned to block_alignment. Errors: invalid_argument.
+    static result<workspace> create_in(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options = {}) {
+        if (const status ok = check_chunk(options.chunk); !ok) return ok.error();
+        const std::size_t want = bytes(m, options.chunk);
+        if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
+            return error::format(errc::invalid_argument, "workspace memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
+                                 memory.size());
+        workspace w;
+        w.attach(memory.first(want), m, options);
+        return w;
+    }
+
+    [[nodiscard]] std::size_t chunk() const { return chunk_; }
+    [[nodiscard]] const kernel_table& kernels() const { return *with.kernels; }
+
+    // For forward.hpp.
+    compute with;
+    rows_view<float> residual;  ///< [chunk, d_model]
+    rows_view<float> normed;    ///< [chunk, d_model]
+    mlp::workspace mlp_scratch;
+    mamba::workspace mamba_scratch;
+    gated_memory::workspace memory_scratch;
+    attention_workspace<Kv> attention_scratch;
+    rows_view<float> logits;    ///< [1, vocab]
+
+private:
+    static status check_chunk(std::size_t chunk) {
+        if (chunk == 0 || chunk > 65536) return error::format(errc::invalid_argument, "chunk: want 1 to 65536 tokens, have %zu", chunk);
+        return {};
+    }
+
+    void attach(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options) {
+        arena carving(memory.data());
+        lay_out(carving, m, options.chunk);
+        with.kernels = options.kernels == nullptr ? &best_kernels() : options.kernels;
+        with.threads = options.threads;
+        chunk_ = options.chunk;
+    }
+
+    void lay_out(arena& memory, const model<Shape>& m, std::size_t chunk) {
+        const extents<Shape>& e = m.shape();
+        const std::size_t widest = std::max({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
+        with.arranged = memory.take<float>(arranged_size(widest));
+        residual = take_rows(memory, chunk, e.d_model());
+        normed = take_rows(memory, chunk, e.d_model());
+        mlp_scratch = mlp::workspace(memory, chunk, e.d_ff());
+        mamba_scratch = mamba::workspace(memory, chunk, e.d_inner(), e.d_state(), e.dt_rank());
+        memory_scratch = gated_memory::workspace(memory, chunk, e.d_inner());
+        attention_scratch = attention_workspace<Kv>(memory, head_layout_of(e), chunk);
+        logits = take_rows(memory, 1, e.vocab());
+    }
+
+    memory_block own_;
+    std::size_t chunk_ = 0;
+};
+
+PHI4FLASH_END

@@ -1,0 +1,47 @@
+#pragma once
+/// phi4flash: Microsoft's Phi-4-mini-flash-reasoning (SambaY) on ordinary CPUs. The spine: includes and nothing else.
+
+// What everything stands on.
+#include <phi4flash/config/abi.hpp>
+#include <phi4flash/core/error.hpp>
+#include <phi4flash/core/executor.hpp>
+#include <phi4flash/core/matrix.hpp>
+#include <phi4flash/core/memory.hpp>
+#include <phi4flash/core/number.hpp>
+#include <phi4flash/core/result.hpp>
+#include <phi4flash/core/thread_pool.hpp>
+
+// Kernels, compiled once for each target.
+#include <phi4flash/kernels/dispatch.hpp>
+
+// Layers and the positional encodings they take as policies.
+#include <phi4flash/position/alibi.hpp>
+#include <phi4flash/position/none.hpp>
+#include <phi4flash/position/rotary.hpp>
+#include <phi4flash/layers/attention.hpp>
+#include <phi4flash/layers/gated_memory.hpp>
+#include <phi4flash/layers/linear.hpp>
+#include <phi4flash/layers/mamba.hpp>
+#include <phi4flash/layers/mlp.hpp>
+#include <phi4flash/layers/norm.hpp>
+
+// The model: shape, weights, state, forward pass.
+#include <phi4flash/model/forward.hpp>
+#include <phi4flash/model/layer_plan.hpp>
+#include <phi4flash/model/shape.hpp>
+
+// Text: tokenizer, streaming decoder, chat template.
+#include <phi4flash/text/chat.hpp>
+#include <phi4flash/text/decoder.hpp>
+#include <phi4flash/text/tokenizer.hpp>
+
+// Generation.
+#include <phi4flash/generate/generate.hpp>
+
+// Files; the Hugging Face formats where a JSON library is on the include path.
+#include <phi4flash/io/mapped_file.hpp>
+#include <phi4flash/io/safetensors_writer.hpp>
+#if PHI4FLASH_HAS_JSON
+#include <phi4flash/io/checkpoint.hpp>
+#include <phi4flash/text/tokenizer_json.hpp>
+#endif

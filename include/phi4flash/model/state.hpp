@@ -49,7 +49,7 @@ public:
 
     /// Forgets everything: the next token is the first of a new text.
     void reset() {
-        std::ranges::fill(memory_, std::byte{0});
+        std::ranges::fill(memory_.subspan(numbers_begin_), std::byte{0});
         position_ = 0;
     }
 
@@ -82,20 +82,20 @@ private:
         const extents<Shape>& e = m.shape();
         const layer_plan plan = m.plan();
         const head_layout heads = head_layout_of(e);
-        mambas_ = objects<mamba::state>(memory, plan.n_mamba(),
-                                        [&] { return mamba::state(memory, e.d_inner(), e.d_state(), e.d_conv()); });
-        windows_ = objects<kv_ring<Kv>>(memory, plan.n_window(), [&] { return kv_ring<Kv>{kv_block<Kv>(memory, heads, e.window())}; });
-        full_ = kv_block<Kv>(memory, heads, context);
-    }
-
-    template <class T, class Make>
-    static std::span<T> objects(arena& memory, std::size_t n, Make&& make) {
-        T* place = memory.take<T>(n);
-        for (std::size_t i = 0; i < n; ++i) {
-            const T one = make();
-            if (place != nullptr) std::construct_at(place + i, one);
+        auto* const mambas = memory.take<mamba::state>(plan.n_mamba());
+        auto* const windows = memory.take<kv_ring<Kv>>(plan.n_window());
+        numbers_begin_ = memory.bytes();
+        for (std::size_t i = 0; i < plan.n_mamba(); ++i) {
+            const mamba::state one(memory, e.d_inner(), e.d_state(), e.d_conv());
+            if (mambas != nullptr) std::construct_at(mambas + i, one);
         }
-        return {place, place == nullptr ? 0 : n};
+        for (std::size_t i = 0; i < plan.n_window(); ++i) {
+            const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window())};
+            if (windows != nullptr) std::construct_at(windows + i, one);
+        }
+        full_ = kv_block<Kv>(memory, heads, context);
+        if (mambas != nullptr) mambas_ = {mambas, plan.n_mamba()};
+        if (windows != nullptr) windows_ = {windows, plan.n_window()};
     }
 
     memory_block own_;
@@ -103,6 +103,7 @@ private:
     std::span<mamba::state> mambas_;
     std::span<kv_ring<Kv>> windows_;
     kv_block<Kv> full_;
+    std::size_t numbers_begin_ = 0;  // before it: where things are; from it on: what was read
     std::size_t position_ = 0;
     std::size_t context_ = 0;
 };

@@ -1,0 +1,248 @@
+/// Binding: what a checkpoint may get wrong, each with its own error and a sentence that names the tensor.
+#include <phi4flash/model/forward.hpp>
+
+#include <doctest/doctest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace p4 = phi4flash;
+
+namespace {
+
+constexpr p4::sambay_shape tiny{.d_model = 8, .n_layers = 8, .d_ff = 12, .n_heads = 4, .n_kv_heads = 2, .vocab = 11, .window = 3, .d_inner = 16,
+                                .d_state = 2, .d_conv = 3, .dt_rank = 2};
+
+/// A host's own table of tensors, all of them f32.
+struct table {
+    std::map<std::string, std::vector<float>> values;
+    std::vector<std::string> names;
+    std::vector<p4::tensor_view> views;
+
+    void add(const std::string& name, std::vector<std::size_t> shape, float value = 0.25f) {
+        std::size_t count = 1;
+        for (const std::size_t n : shape) count *= n;
+        values[name].assign(count, value);
+        names.push_back(name);
+        p4::tensor_view t;
+        for (const std::size_t n : shape) t.extent[t.rank++] = n;
+        t.bytes = count * sizeof(float);
+        views.push_back(t);
+        refresh();
+    }
+    void remove(const std::string& name) {
+        const auto at = std::find(names.begin(), names.end(), name) - names.begin();
+        names.erase(names.begin() + at);
+        views.erase(views.begin() + at);
+        refresh();
+    }
+    void refresh() {
+        for (std::size_t i = 0; i < views.size(); ++i) {
+            views[i].name = names[i];
+            views[i].data = reinterpret_cast<const std::byte*>(values[names[i]].data());
+        }
+    }
+    p4::tensor_view& at(const std::string& name) { return views[static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin())]; }
+
+    [[nodiscard]] const p4::tensor_view* find(std::string_view name) const {
+        for (const p4::tensor_view& t : views) {
+            if (t.name == name) return &t;
+        }
+        return nullptr;
+    }
+    [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return views; }
+};
+
+table complete() {
+    table t;
+    t.add("model.embed_tokens.weight", {11, 8});
+    t.add("model.final_layernorm.weight", {8});
+    t.add("model.final_layernorm.bias", {8});
+    const p4::layer_plan plan(8);
+    for (std::size_t layer = 0; layer < 8; ++layer) {
+        const std::string p = "model.layers." + std::to_string(layer) + ".";
+        for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) {
+            t.add(p + norm + ".weight", {8});
+            t.add(p + norm + ".bias", {8});
+        }
+        t.add(p + "mlp.fc1.weight", {24, 8});
+        t.add(p + "mlp.fc2.weight", {8, 12});
+        const p4::mixer_kind kind = plan.at(layer).kind;
+        if (kind == p4::mixer_kind::mamba || kind == p4::mixer_kind::memory_mamba) {
+            t.add(p + "attn.in_proj.weight", {32, 8});
+            t.add(p + "attn.conv1d.weight", {16, 1, 3});
+            t.add(p + "attn.conv1d.bias", {16});
+            t.add(p + "attn.x_proj.weight", {6, 16});
+            t.add(p + "attn.dt_proj.weight", {16, 2});
+            t.add(p + "attn.dt_proj.bias", {16});
+            t.add(p + "attn.A_log", {16, 2});
+            t.add(p + "attn.D", {16});
+            t.add(p + "attn.out_proj.weight", {8, 16});
+        } else if (kind == p4::mixer_kind::gated_memory) {
+            t.add(p + "attn.in_proj.weight", {16, 8});
+            t.add(p + "attn.out_proj.weight", {8, 16});
+        } else {
+            const std::size_t outputs = kind == p4::mixer_kind::cross_attention ? 8 : 16;
+            t.add(p + "attn.Wqkv.weight", {outputs, 8});
+            t.add(p + "attn.Wqkv.bias", {outputs});
+            t.add(p + "attn.out_proj.weight", {8, 8});
+            t.add(p + "attn.out_proj.bias", {8});
+            for (const char* lambda : {"q1", "k1", "q2", "k2"}) t.add(p + "attn.inner_cross_attn.lambda_" + lambda, {2});
+            t.add(p + "attn.inner_cross_attn.subln.weight", {4});
+        }
+    }
+    return t;
+}
+
+p4::sambay_config config() { return {tiny, 1e-5f, 64}; }
+
+p4::error failure_of(const table& t) {
+    const auto m = p4::model<>::bind(t, config());
+    REQUIRE(!m);
+    return m.error();
+}
+
+bool says(const p4::error& e, const char* words) {
+    const bool found = std::string(e.message()).find(words) != std::string::npos;
+    if (!found) MESSAGE(std::string(e.message()) << " does not say: " << std::string(words));
+    return found;
+}
+
+}  // namespace
+
+TEST_CASE("a complete table binds to static and to run-time extents") {
+    const table t = complete();
+    const auto any = p4::model<>::bind(t, config());
+    REQUIRE_MESSAGE(any, any.error().message());
+    const auto fixed = p4::model<tiny>::bind(t, config());
+    REQUIRE_MESSAGE(fixed, fixed.error().message());
+    CHECK(fixed->shape().shape() == any->shape().shape());
+    CHECK(any->weights().mambas.size() == 3);
+    CHECK(any->weights().crosses.size() == 1);
+}
+
+TEST_CASE("a missing tensor is named with the shape it should have") {
+    table t = complete();
+    t.remove("model.layers.4.attn.A_log");
+    const p4::error e = failure_of(t);
+    CHECK(e.code() == p4::errc::missing_tensor);
+    CHECK(says(e, "model.layers.4.attn.A_log"));
+    CHECK(says(e, "[16, 2]"));
+}
+
+TEST_CASE("a misshaped tensor is named with want and have") {
+    table t = complete();
+    t.at("model.layers.7.attn.Wqkv.weight").extent[0] = 16;  // as if a cross layer had keys
+    const p4::error e = failure_of(t);
+    CHECK(e.code() == p4::errc::wrong_shape);
+    CHECK(says(e, "model.layers.7.attn.Wqkv.weight"));
+    CHECK(says(e, "want shape [8, 8]"));
+    CHECK(says(e, "have [16, 8]"));
+}
+
+TEST_CASE("a tensor of another rank is misshaped") {
+    table t = complete();
+    t.at("model.layers.0.attn.conv1d.weight").rank = 2;
+    CHECK(failure_of(t).code() == p4::errc::wrong_shape);
+}
+
+TEST_CASE("a tensor that the model does not have is named") {
+    table t = complete();
+    t.add("model.layers.8.mlp.fc1.weight", {24, 8});
+    const p4::error e = failure_of(t);
+    CHECK(e.code() == p4::errc::unexpected_tensor);
+    CHECK(says(e, "model.layers.8.mlp.fc1.weight"));
+}
+
+TEST_CASE("an lm_head is accepted only where it equals the embedding") {
+    table t = complete();
+    t.add("lm_head.weight", {11, 8});
+    CHECK(p4::model<>::bind(t, config()));
+    t.values["lm_head.weight"][87] = 0.5f;
+    const p4::error e = failure_of(t);
+    CHECK(e.code() == p4::errc::untied_embedding);
+    CHECK(says(e, "lm_head.weight"));
+}
+
+TEST_CASE("a model type refuses a configuration of another shape") {
+    p4::sambay_config other = config();
+    other.shape.d_ff = 16;
+    const auto m = p4::model<tiny>::bind(complete(), other);
+    REQUIRE(!m);
+    CHECK(m.error().code() == p4::errc::bad_extent);
+    CHECK(says(m.error(), "d_ff"));
+    CHECK(says(m.error(), "12"));
+    CHECK(says(m.error(), "16"));
+}
+
+TEST_CASE("sessions and workspaces take the caller's memory, of the size they name") {
+    const table t = complete();
+    const auto m = p4::model<>::bind(t, config());
+    REQUIRE(m);
+    using session = p4::session<p4::any_sambay, float>;
+    using workspace = p4::workspace<p4::any_sambay, float>;
+    auto memory = p4::memory_block::allocate(session::bytes(*m, 10) + workspace::bytes(*m, 4), "test");
+    REQUIRE(memory);
+    const std::size_t split = session::bytes(*m, 10);
+    CHECK(split % p4::block_alignment == 0);
+    auto s = session::create_in(memory->bytes().first(split), *m, 10);
+    auto w = workspace::create_in(memory->bytes().subspan(split), *m, {.chunk = 4, .kernels = nullptr, .threads = {}});
+    REQUIRE(s);
+    REQUIRE(w);
+    const auto logits = p4::step(*m, *s, *w, 3);
+    REQUIRE(logits);
+    CHECK(logits->size() == 11);
+    CHECK(!session::create_in(memory->bytes().first(split - 1), *m, 10));
+    CHECK(!session::create_in(memory->bytes().subspan(1), *m, 10));
+    CHECK(!session::create(*m, 0));
+    CHECK(!workspace::create(*m, {.chunk = 0, .kernels = nullptr, .threads = {}}));
+}
+
+TEST_CASE("a refused call leaves the session as it was") {
+    const table t = complete();
+    const auto m = p4::model<>::bind(t, config());
+    auto s = p4::session<>::create(*m, 3);
+    auto w = p4::workspace<>::create(*m);
+    REQUIRE(p4::step(*m, *s, *w, 1));
+    const auto bad = p4::step(*m, *s, *w, 11);
+    REQUIRE(!bad);
+    CHECK(bad.error().code() == p4::errc::unknown_token);
+    CHECK(says(bad.error(), "0 to 10"));
+    const std::int32_t three[] = {1, 2, 3};
+    const auto full = p4::prefill(*m, *s, *w, three);
+    REQUIRE(!full);
+    CHECK(full.error().code() == p4::errc::context_full);
+    CHECK(p4::prefill(*m, *s, *w, std::span<const std::int32_t>{}).error().code() == p4::errc::invalid_argument);
+    CHECK(s->position() == 1);
+    CHECK(p4::prefill(*m, *s, *w, std::span<const std::int32_t>(three, 2)));
+    CHECK(s->position() == 3);
+}
+
+TEST_CASE("a prompt can be cancelled between chunks and says how far it came") {
+    const table t = complete();
+    const auto m = p4::model<>::bind(t, config());
+    auto s = p4::session<>::create(*m, 10);
+    auto w = p4::workspace<>::create(*m, {.chunk = 2, .kernels = nullptr, .threads = {}});
+    const std::int32_t tokens[] = {1, 2, 3, 4, 5, 6};
+    const auto stopped = p4::prefill(*m, *s, *w, tokens, [](std::size_t read, std::size_t total) {
+        CHECK(total == 6);
+        return read < 4;
+    });
+    REQUIRE(!stopped);
+    CHECK(stopped.error().code() == p4::errc::cancelled);
+    CHECK(s->position() == 4);
+}
+
+TEST_CASE("a reset session answers like a new one") {
+    const table t = complete();
+    const auto m = p4::model<>::bind(t, config());
+    auto s = p4::session<>::create(*m, 10);
+    auto w = p4::workspace<>::create(*m);
+    const auto first = p4::step(*m, *s, *w, 2);
+    const std::vector<float> before(first->begin(), first->end());
+    REQUIRE(p4::step(*m, *s, *w, 5));
+    s->reset();
+    const auto again = p4::step(*m, *s, *w, 2);
+    CHECK(std::equal(again->begin(), again->end(), before.begin()));
+}

@@ -6,6 +6,8 @@
 #include <phi4flash/layers/mamba.hpp>
 #include <phi4flash/layers/mlp.hpp>
 
+#include <algorithm>
+
 namespace p4 = phi4flash;
 
 namespace {
@@ -54,6 +56,7 @@ struct owned {
         p4::arena counting;
         (void)W(counting, arguments...);
         block = *p4::memory_block::allocate(counting.bytes(), "test");
+        std::ranges::fill(block.bytes(), std::byte{0});
         p4::arena memory(block.bytes().data());
         scratch = W(memory, arguments...);
     }

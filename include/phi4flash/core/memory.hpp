@@ -42,13 +42,12 @@ class memory_block {
 public:
     memory_block() = default;
 
-    /// Zero-filled. Errors: out_of_memory, naming `purpose` and the bytes.
+    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Errors: out_of_memory, naming `purpose` and the bytes.
     static result<memory_block> allocate(std::size_t bytes, const char* purpose) {
         memory_block block;
         block.size_ = round_up(bytes, block_alignment);
         block.data_.reset(static_cast<std::byte*>(::operator new(block.size_, std::align_val_t{block_alignment}, std::nothrow)));
         if (!block.data_) return error::format(errc::out_of_memory, "cannot take %zu bytes for the %s", block.size_, purpose);
-        std::uninitialized_value_construct_n(block.data_.get(), block.size_);
         return block;
     }
 

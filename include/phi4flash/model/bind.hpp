@@ -3,6 +3,7 @@
 /// must have. The first pass checks and measures, the second fills; nothing is allocated between them that is not needed.
 #include <phi4flash/model/weights.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <cstdio>

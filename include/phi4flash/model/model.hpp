@@ -3,6 +3,8 @@
 /// `model<any_sambay>` takes them from the checkpoint.
 #include <phi4flash/model/bind.hpp>
 
+#include <algorithm>
+
 PHI4FLASH_BEGIN
 
 /// Weights bound to a shape. Big matrices are views into the source, which must outlive the model; the model itself owns a few
@@ -66,6 +68,7 @@ private:
         const std::span<const tensor_view> all = source.tensors();
         auto seen = memory_block::allocate(all.size(), "names of tensors");
         if (!seen) return why;
+        std::ranges::fill(seen->bytes(), std::byte{0});
         const recorder names{source, all, std::move(*seen)};
         detail::tensor_binder<recorder> again(names, arena(), false);
         (void)detail::bind_all(again, e, 1e-5f);

@@ -49,7 +49,8 @@ public:
 
     /// Forgets everything: the next token is the first of a new text.
     void reset() {
-        std::ranges::fill(memory_.subspan(numbers_begin_), std::byte{0});
+        // K/V need no clearing: nothing is read that was not written before.
+        std::ranges::fill(memory_.subspan(recurrent_begin_, recurrent_end_ - recurrent_begin_), std::byte{0});
         position_ = 0;
     }
 
@@ -73,9 +74,9 @@ private:
     void attach(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
         memory_ = memory;
         context_ = context;
-        std::ranges::fill(memory_, std::byte{0});
         arena carving(memory.data());
         lay_out(carving, m, context);
+        reset();
     }
 
     void lay_out(arena& memory, const model<Shape>& m, std::size_t context) {
@@ -84,11 +85,12 @@ private:
         const head_layout heads = head_layout_of(e);
         auto* const mambas = memory.take<mamba::state>(plan.n_mamba());
         auto* const windows = memory.take<kv_ring<Kv>>(plan.n_window());
-        numbers_begin_ = memory.bytes();
+        recurrent_begin_ = memory.bytes();
         for (std::size_t i = 0; i < plan.n_mamba(); ++i) {
             const mamba::state one(memory, e.d_inner(), e.d_state(), e.d_conv());
             if (mambas != nullptr) std::construct_at(mambas + i, one);
         }
+        recurrent_end_ = memory.bytes();
         for (std::size_t i = 0; i < plan.n_window(); ++i) {
             const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window())};
             if (windows != nullptr) std::construct_at(windows + i, one);
@@ -103,7 +105,8 @@ private:
     std::span<mamba::state> mambas_;
     std::span<kv_ring<Kv>> windows_;
     kv_block<Kv> full_;
-    std::size_t numbers_begin_ = 0;  // before it: where things are; from it on: what was read
+    std::size_t recurrent_begin_ = 0;  // the Mamba states
+    std::size_t recurrent_end_ = 0;
     std::size_t position_ = 0;
     std::size_t context_ = 0;
 };

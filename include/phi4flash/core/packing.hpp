@@ -1,0 +1,123 @@
+#pragma once
+/// Quantization: rows of f32 to packed blocks. Plain code that runs once, when a model is converted.
+#include <phi4flash/core/executor.hpp>
+#include <phi4flash/core/matrix.hpp>
+#include <phi4flash/core/packed.hpp>
+#include <phi4flash/core/result.hpp>
+
+#include <algorithm>
+#include <array>
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// The code whose level is nearest to a value, for values rounded to the levels' own grid.
+struct level_index {
+    std::array<std::uint8_t, 64> code{};
+    int highest = 0;
+
+    constexpr explicit level_index(const q4_codebook& book) : highest(book.level[15]) {
+        for (int value = 0; value <= highest; ++value) {
+            int best = 0;
+            for (int c = 1; c < 16; ++c) {
+                const int distance = book.level[c] < value ? value - book.level[c] : book.level[c] - value;
+                const int least = book.level[best] < value ? value - book.level[best] : book.level[best] - value;
+                if (distance < least) best = c;
+            }
+            code[static_cast<std::size_t>(value)] = static_cast<std::uint8_t>(best);
+        }
+    }
+
+    [[nodiscard]] unsigned nearest(float value) const {
+        // Clamped before the conversion: NaN and infinity become a code like any other.
+        const float inside = value > 0.0f ? (value < static_cast<float>(highest) ? value : static_cast<float>(highest)) : 0.0f;
+        return code[static_cast<std::size_t>(inside + 0.5f)];
+    }
+};
+
+template <const q4_codebook& Book>
+inline constexpr level_index index_of{Book};
+
+/// The scale that fits 32 numbers best, by trying some, each refitted by least squares to the codes it gives.
+template <const q4_codebook& Book>
+[[nodiscard]] float fit_scale(const float* x) {
+    float most = 0.0f;
+    for (std::size_t i = 0; i < packed_cols; ++i) most = std::fabs(x[i]) > std::fabs(most) ? x[i] : most;
+    if (!(std::fabs(most) > 0.0f)) return 0.0f;
+    const float ends[2] = {static_cast<float>(Book.level[0]) - static_cast<float>(Book.zero),
+                           static_cast<float>(Book.level[15]) - static_cast<float>(Book.zero)};
+    float best_scale = 0.0f;
+    float best_gain = -1.0f;
+    for (const float end : ends) {
+        for (const float shrink : {0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f}) {
+            const float inverse = end / (most * shrink);
+            float xl = 0.0f;
+            float ll = 0.0f;
+            for (std::size_t i = 0; i < packed_cols; ++i) {
+                const unsigned code = index_of<Book>.nearest(x[i] * inverse + static_cast<float>(Book.zero));
+                const float level = static_cast<float>(Book.level[code]) - static_cast<float>(Book.zero);
+                xl += x[i] * level;
+                ll += level * level;
+            }
+            // Least squares: the scale xl / ll leaves sum x^2 - xl^2 / ll.
+            const float gain = ll > 0.0f ? xl * xl / ll : 0.0f;
+            if (gain > best_gain) best_gain = gain, best_scale = ll > 0.0f ? xl / ll : 0.0f;
+        }
+    }
+    return best_scale;
+}
+
+}  // namespace detail
+
+/// Columns [0, 32) of row r of a block from x [32].
+template <const q4_codebook& Book>
+void encode_row(q4_block& block, std::size_t r, const float* x) {
+    block.scale[r] = to_f16(detail::fit_scale<Book>(x));
+    const float scale = to_f32(block.scale[r]);
+    const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c)
+        set_q4_code(block, r, c, detail::index_of<Book>.nearest(x[c] * inverse + static_cast<float>(Book.zero)));
+}
+
+inline void encode_row(q8_block& block, std::size_t r, const float* x) {
+    float most = 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c) most = std::max(most, std::fabs(x[c]));
+    block.scale[r] = to_f16(most / 127.0f);
+    const float scale = to_f32(block.scale[r]);
+    const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c) {
+        const float q = std::nearbyint(x[c] * inverse);
+        block.code[c / 4][4 * r + c % 4] = static_cast<std::int8_t>(q > 127.0f ? 127.0f : q > -127.0f ? q : -127.0f);
+    }
+}
+
+/// Row r of a plain matrix as f32.   Shape: out [cols].
+inline void read_row(const matrix_view& m, std::size_t r, float* out) {
+    const std::byte* row = m.row(r);
+    for (std::size_t c = 0; c < m.cols; ++c) {
+        switch (m.type) {
+            case dtype::f32: out[c] = reinterpret_cast<const float*>(row)[c]; break;
+            case dtype::f16: out[c] = to_f32(reinterpret_cast<const f16*>(row)[c]); break;
+            default: out[c] = to_f32(reinterpret_cast<const bf16*>(row)[c]); break;
+        }
+    }
+}
+
+/// Packs rows [first, first + 8) of `m`, a plain matrix with a multiple of 32 columns. `rows` is scratch of 8 * cols floats; `out`
+/// takes packed_bytes(type, 8, cols) bytes.
+inline void pack_eight_rows(const matrix_view& m, std::size_t first, dtype type, float* rows, std::byte* out) {
+    for (std::size_t r = 0; r < packed_rows; ++r) read_row(m, first + r, rows + r * m.cols);
+    for (std::size_t g = 0; g < m.cols / packed_cols; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* x = rows + r * m.cols + g * packed_cols;
+            switch (type) {
+                case dtype::q8: encode_row(reinterpret_cast<q8_block*>(out)[g], r, x); break;
+                case dtype::q4: encode_row<q4_uniform>(reinterpret_cast<q4_block*>(out)[g], r, x); break;
+                default: encode_row<q4_dense>(reinterpret_cast<q4_block*>(out)[g], r, x); break;
+            }
+        }
+    }
+}
+
+PHI4FLASH_END

@@ -1,0 +1,199 @@
+#pragma once
+/// A checkpoint in the Hugging Face layout: a folder whose weights are mapped, or bytes that the host owns. Names, types
+/// and places are checked here; what a model needs of them, and in which shape, is the model's business.
+#include <phi4flash/io/checkpoint_index.hpp>
+#include <phi4flash/io/hf_config.hpp>
+#include <phi4flash/io/mapped_file.hpp>
+#include <phi4flash/io/safetensors.hpp>
+
+#if PHI4FLASH_HAS_JSON
+PHI4FLASH_BEGIN
+
+/// Configuration and tensors of a model. Reading from several threads is safe. Its tensor views stay valid as long as it
+/// lives, and after it has been moved; in memory the host's bytes must outlive it too.
+class checkpoint {
+public:
+    checkpoint() = default;
+    checkpoint(checkpoint&&) = default;
+    checkpoint& operator=(checkpoint&&) = default;
+
+    /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
+    /// shards that model.safetensors.index.json names. Errors, each naming the file: those of mapped_file::open,
+    /// read_hf_config, read_generation_config, read_checkpoint_index and safetensors::parse; wrong_dtype; duplicate_name
+    /// (across shards); index_mismatch (index and shards disagree).
+    static result<checkpoint> open(const std::filesystem::path& folder);
+
+    /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
+    /// safetensors files, each aligned to `safetensors_alignment`. No index is needed.
+    static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+                                          std::string_view generation_config_json = {});
+
+    [[nodiscard]] const sambay_config& config() const { return config_; }
+    /// Of generation_config.json, or else what config.json says of it.
+    [[nodiscard]] const generation_config& generation() const { return generation_; }
+    /// All tensors of all files, sorted by name.
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const {
+        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
+        return place != tensors_.end() && place->name == name ? &*place : nullptr;
+    }
+    /// Bytes of all tensors.
+    [[nodiscard]] std::uint64_t bytes() const {
+        std::uint64_t sum = 0;
+        for (const tensor_view& t : tensors_) sum += t.bytes;
+        return sum;
+    }
+    /// See mapped_file::release_pages; in memory it does nothing.
+    void release_pages() const {
+        for (const mapped_file& file : files_) file.release_pages();
+    }
+    /// The folder; empty in memory.
+    [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
+    /// tokenizer.json of the folder; empty where it has none.
+    [[nodiscard]] const std::filesystem::path& tokenizer_path() const { return tokenizer_path_; }
+
+private:
+    status read_configs(std::string_view config_json, std::string_view generation_json);
+    status read_config_files();
+    status map_shard(const std::string& name);
+    status add_file(std::span<const std::byte> bytes);
+    status collect();
+    status check_index(const checkpoint_index& index) const;
+    status open_weights();
+
+    sambay_config config_;
+    generation_config generation_;
+    std::filesystem::path folder_;
+    std::filesystem::path tokenizer_path_;
+    std::vector<mapped_file> files_;
+    std::vector<safetensors> tables_;
+    std::vector<tensor_view> tensors_;
+};
+
+inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json) {
+    const auto config = read_hf_config(config_json);
+    if (!config) return config.error().in("config.json");
+    config_ = *config;
+    const bool own = !generation_json.empty();
+    auto generation = read_generation_config(own ? generation_json : config_json);
+    if (!generation) return generation.error().in(own ? "generation_config.json" : "config.json");
+    generation_ = *std::move(generation);
+    for (const std::uint32_t id : generation_.stop_ids)
+        if (id >= config_.shape.vocab)
+            return error::format(errc::unknown_token, "'eos_token_id': want an id below vocab_size %zu, have %lu",
+                                 config_.shape.vocab, static_cast<unsigned long>(id))
+                .in(own ? "generation_config.json" : "config.json");
+    return {};
+}
+
+inline status checkpoint::read_config_files() {
+    const auto config = read_file(folder_ / "config.json", hf_config_limits.bytes);
+    if (!config) return config.error();
+    const auto generation = read_file(folder_ / "generation_config.json", hf_config_limits.bytes);
+    if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
+    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view());
+}
+
+inline status checkpoint::add_file(std::span<const std::byte> bytes) {
+    auto table = safetensors::parse(bytes);
+    if (!table) return table.error();
+    for (const safetensors_entry& entry : table->entries()) {
+        const auto view = to_tensor_view(entry);
+        if (!view) return view.error();
+        tensors_.push_back(*view);
+    }
+    tables_.push_back(*std::move(table));
+    return {};
+}
+
+inline status checkpoint::map_shard(const std::string& name) {
+    auto file = mapped_file::open(folder_ / std::filesystem::path(std::u8string(name.begin(), name.end())));
+    if (!file) return file.error();
+    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(name).c_str());
+    files_.push_back(*std::move(file));
+    return {};
+}
+
+/// Sorts the tensors of all files for `find`.
+inline status checkpoint::collect() {
+    std::sort(tensors_.begin(), tensors_.end(), [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
+    const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
+                                          [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
+    if (twice == tensors_.end()) return {};
+    return error::format(errc::duplicate_name, "tensor '%s' is in more than one safetensors file", printable(twice->name).c_str());
+}
+
+/// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
+inline status checkpoint::check_index(const checkpoint_index& index) const {
+    for (const checkpoint_index::entry& entry : index.entries)
+        if (tables_[entry.shard].find(entry.tensor) == nullptr)
+            return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
+                                 printable(entry.tensor).c_str(), printable(index.shards[entry.shard]).c_str());
+    if (index.entries.size() == tensors_.size()) return {};
+    for (const tensor_view& tensor : tensors_) {
+        const auto place = std::lower_bound(index.entries.begin(), index.entries.end(), tensor.name,
+                                            [](const checkpoint_index::entry& e, std::string_view n) { return e.tensor < n; });
+        if (place == index.entries.end() || place->tensor != tensor.name)
+            return error::format(errc::index_mismatch, "tensor '%s' is in a shard but not in the index",
+                                 printable(tensor.name).c_str());
+    }
+    return {};
+}
+
+inline status checkpoint::open_weights() {
+    constexpr const char* single = "model.safetensors";
+    constexpr const char* index_name = "model.safetensors.index.json";
+    std::error_code ignored;
+    if (std::filesystem::exists(folder_ / single, ignored)) {
+        if (const status ok = map_shard(single); !ok) return ok;
+        return collect();
+    }
+    const auto text = read_file(folder_ / index_name, checkpoint_index_limits.bytes);
+    if (!text && text.error().code() == errc::file_not_found)
+        return error::format(errc::file_not_found, "%s: want %s or %s, have neither", printable(folder_).c_str(), single,
+                             index_name);
+    if (!text) return text.error();
+    const auto index = read_checkpoint_index(*text);
+    if (!index) return index.error().in(index_name);
+    for (const std::string& shard : index->shards)
+        if (const status ok = map_shard(shard); !ok) return ok;
+    if (const status ok = collect(); !ok) return ok;
+    const status ok = check_index(*index);
+    return ok ? ok : ok.error().in(index_name);
+}
+
+inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder) {
+    std::error_code why;
+    const auto kind = std::filesystem::status(folder, why).type();
+    if (kind == std::filesystem::file_type::not_found)
+        return error::format(errc::file_not_found, "%s: there is no such folder", printable(folder).c_str());
+    if (kind != std::filesystem::file_type::directory)
+        return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s",
+                             printable(folder).c_str(), why ? ": " : "", why ? why.message().c_str() : "");
+    checkpoint loaded;
+    loaded.folder_ = folder;
+    if (const status ok = loaded.read_config_files(); !ok) return ok.error();
+    if (const status ok = loaded.open_weights(); !ok) return ok.error();
+    if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why))
+        loaded.tokenizer_path_ = std::move(path);
+    return loaded;
+}
+
+inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+                                                  std::string_view generation_config_json) {
+    checkpoint loaded;
+    if (const status ok = loaded.read_configs(config_json, generation_config_json); !ok) return ok.error();
+    for (std::size_t i = 0; i < files.size(); ++i) {
+        if (const status ok = loaded.add_file(files[i]); !ok) {
+            char place[32] = {};
+            std::snprintf(place, sizeof place, "file %zu", i);
+            return ok.error().in(place);
+        }
+    }
+    if (const status ok = loaded.collect(); !ok) return ok.error();
+    return loaded;
+}
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON

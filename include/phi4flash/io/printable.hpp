@@ -1,0 +1,69 @@
+#pragma once
+/// Names and paths made fit for an error sentence: short, and without control characters that a terminal would obey.
+#include <phi4flash/config/abi.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+PHI4FLASH_BEGIN
+
+/// The path as UTF-8. On Windows, halves of surrogate pairs that stand alone are lost; nothing throws.
+[[nodiscard]] inline std::string to_utf8(const std::filesystem::path& path) {
+    std::string text;
+    char32_t high = 0;
+    for (const auto unit : path.native()) {
+        if constexpr (sizeof unit == 1) {
+            text.push_back(static_cast<char>(unit));
+        } else {
+            char32_t c = static_cast<char16_t>(unit);
+            if (c >= 0xd800 && c < 0xdc00) {
+                high = c;
+                continue;
+            }
+            if (c >= 0xdc00 && c < 0xe000) c = high == 0 ? U'?' : 0x10000 + ((high - 0xd800) << 10) + (c - 0xdc00);
+            high = 0;
+            const std::size_t tail = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+            constexpr unsigned char lead[] = {0x00, 0xc0, 0xe0, 0xf0};
+            text.push_back(static_cast<char>(lead[tail] | (c >> (6 * tail))));
+            for (std::size_t i = tail; i > 0; --i) text.push_back(static_cast<char>(0x80 | ((c >> (6 * (i - 1))) & 0x3f)));
+        }
+    }
+    return text;
+}
+
+/// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths their end.
+class printable {
+public:
+    static constexpr std::size_t max_bytes = 120;
+
+    explicit printable(std::string_view text) { copy(text, false); }
+    template <std::same_as<std::filesystem::path> Path>  // and nothing that converts to one
+    explicit printable(const Path& path) {
+        copy(to_utf8(path), true);
+    }
+
+    [[nodiscard]] const char* c_str() const { return text_; }
+
+private:
+    void copy(std::string_view text, bool keep_end) {
+        constexpr std::string_view dots = "...";
+        const bool cut = text.size() > max_bytes;
+        if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
+        char* out = text_;
+        if (cut && keep_end) out = append(out, dots);
+        for (const char c : text) *out++ = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+        if (cut && !keep_end) append(out, dots);
+    }
+    static char* append(char* out, std::string_view piece) {
+        std::memcpy(out, piece.data(), piece.size());
+        return out + piece.size();
+    }
+
+    char text_[max_bytes + 1] = {};
+};
+
+PHI4FLASH_END

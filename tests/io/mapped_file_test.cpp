@@ -1,0 +1,75 @@
+/// Maps and small files: contents, moves, and a sentence with the path for everything that is no readable file.
+#include "io_testing.hpp"
+
+#include <phi4flash/io/file_writer.hpp>
+#include <phi4flash/io/mapped_file.hpp>
+
+using namespace phi4flash;
+using namespace io_testing;
+
+TEST_CASE("io/mapped_file: the bytes of the file, at the same place after a move") {
+    const temporary_folder folder;
+    auto file = mapped_file::open(folder.write("a.bin", "hello"));
+    require_value(file);
+    CHECK(file->text() == "hello");
+    const std::byte* const place = file->bytes().data();
+    CHECK(reinterpret_cast<std::uintptr_t>(place) % 4096 == 0);
+    mapped_file moved(*std::move(file));
+    CHECK(moved.bytes().data() == place);
+    CHECK(file->bytes().empty());
+    mapped_file assigned;
+    assigned = std::move(moved);
+    CHECK(assigned.text() == "hello");
+    assigned.release_pages();
+    CHECK(assigned.text() == "hello");
+    mapped_file().release_pages();
+}
+
+TEST_CASE("io/mapped_file: what is refused is named") {
+    const temporary_folder folder;
+    check_error(mapped_file::open(folder.path() / "nothing.bin"), errc::file_not_found, {"nothing.bin", "opened"});
+    check_error(mapped_file::open(folder.path()), errc::file_unreadable, {folder.path().filename().string().c_str(), "folder"});
+    check_error(mapped_file::open(folder.write("empty.bin", "")), errc::file_empty, {"empty.bin", "empty"});
+    check_error(mapped_file::open(folder.write("file", "x") / "below"), errc::file_not_found, {"below"});
+}
+
+TEST_CASE("io/read_file: refuses more than the caller allows") {
+    const temporary_folder folder;
+    const auto path = folder.write("a.json", "12345");
+    const auto text = read_file(path, 5);
+    require_value(text);
+    CHECK(*text == "12345");
+    check_error(read_file(path, 4), errc::file_too_large, {"a.json", "at most 4", "have 5"});
+    check_error(read_file(folder.path() / "b.json", 4), errc::file_not_found, {"b.json"});
+}
+
+TEST_CASE("io/printable: short, and nothing that a terminal obeys") {
+    CHECK(std::string(printable("model.norm").c_str()) == "model.norm");
+    CHECK(std::string(printable(std::string_view("a\x1b[2J\nb\0c", 9)).c_str()) == "a?[2J?b?c");
+    const std::string name(1000, 'n');
+    const std::string cut = printable(name).c_str();
+    CHECK(cut.size() == printable::max_bytes);
+    CHECK(cut.ends_with("nnn..."));
+    const std::string tail = printable(std::filesystem::path(name + "/model.safetensors")).c_str();
+    CHECK(tail.size() == printable::max_bytes);
+    CHECK(tail.starts_with("...nnn"));
+    CHECK(tail.ends_with("/model.safetensors"));
+}
+
+TEST_CASE("io/file_writer: the name appears with the whole file, or not at all") {
+    const temporary_folder folder;
+    const auto path = folder.path() / "out.txt";
+    {
+        auto file = file_writer::create(path);
+        require_value(file);
+        require_value(file->write(std::string_view("half")));
+        CHECK_FALSE(std::filesystem::exists(path));
+    }
+    CHECK(std::filesystem::is_empty(folder.path()));
+    require_value(write_file(path, "first"));
+    require_value(write_file(path, "second"));
+    CHECK(*read_file(path, 100) == "second");
+    CHECK_FALSE(std::filesystem::exists(folder.path() / "out.txt.part"));
+    check_error(write_file(folder.path() / "no folder" / "x", "text"), errc::file_unwritable, {"no folder", "written"});
+    check_error(write_file(folder.path(), "text"), errc::file_unwritable, {"written"});
+}

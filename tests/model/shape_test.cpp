@@ -11,8 +11,8 @@ using phi4flash::any_sambay;
 using phi4flash::dynamic;
 using phi4flash::errc;
 using phi4flash::extents;
-using phi4flash::layer_plan;
 using phi4flash::layer_place;
+using phi4flash::layer_plan;
 using phi4flash::mixer_kind;
 using phi4flash::phi4_mini_flash;
 using phi4flash::sambay_shape;
@@ -20,10 +20,19 @@ using phi4flash::shape_fault;
 
 namespace {
 
-constexpr sambay_shape small{
-    .d_model = 24, .n_layers = 8, .d_ff = 40, .n_heads = 6, .n_kv_heads = 2, .vocab = 50, .window = 5, .d_inner = 44, .d_state = 3, .d_conv = 4, .dt_rank = 2};
+constexpr sambay_shape small{.d_model = 24,
+                             .n_layers = 8,
+                             .d_ff = 40,
+                             .n_heads = 6,
+                             .n_kv_heads = 2,
+                             .vocab = 50,
+                             .window = 5,
+                             .d_inner = 44,
+                             .d_state = 3,
+                             .d_conv = 4,
+                             .dt_rank = 2};
 
-sambay_shape with(std::size_t sambay_shape::*extent, std::size_t value) {
+sambay_shape with(std::size_t sambay_shape::* extent, std::size_t value) {
     sambay_shape s = small;
     s.*extent = value;
     return s;
@@ -47,7 +56,7 @@ TEST_CASE("good shapes have no fault") {
 
 TEST_CASE("each rule is found and named") {
     struct rule {
-        std::size_t sambay_shape::*extent;
+        std::size_t sambay_shape::* extent;
         std::size_t value;
         shape_fault fault;
         const char* message;
@@ -56,7 +65,8 @@ TEST_CASE("each rule is found and named") {
         {&sambay_shape::n_layers, 6, shape_fault::layers_not_multiple_of_four, "n_layers: want a multiple of 4, have 6"},
         {&sambay_shape::n_heads, 3, shape_fault::heads_odd, "n_heads: want an even number (heads pair by parity), have 3"},
         {&sambay_shape::n_kv_heads, 3, shape_fault::kv_heads_odd, "n_kv_heads: want an even number (heads pair by parity), have 3"},
-        {&sambay_shape::n_kv_heads, 4, shape_fault::heads_not_multiple_of_kv_heads, "n_heads: want a multiple of n_kv_heads (4), have 6"},
+        {&sambay_shape::n_kv_heads, 4, shape_fault::heads_not_multiple_of_kv_heads,
+         "n_heads: want a multiple of n_kv_heads (4), have 6"},
         {&sambay_shape::d_model, 25, shape_fault::width_not_multiple_of_heads, "d_model: want a multiple of n_heads (6), have 25"},
     };
     for (const rule& r : rules) {
@@ -68,13 +78,13 @@ TEST_CASE("each rule is found and named") {
 
 TEST_CASE("every extent must be given, at least 1 and not absurd") {
     const struct {
-        std::size_t sambay_shape::*extent;
+        std::size_t sambay_shape::* extent;
         const char* name;
     } all[] = {
-        {&sambay_shape::d_model, "d_model"},       {&sambay_shape::n_layers, "n_layers"}, {&sambay_shape::d_ff, "d_ff"},
-        {&sambay_shape::n_heads, "n_heads"},       {&sambay_shape::n_kv_heads, "n_kv_heads"}, {&sambay_shape::vocab, "vocab"},
-        {&sambay_shape::window, "window"},         {&sambay_shape::d_inner, "d_inner"},   {&sambay_shape::d_state, "d_state"},
-        {&sambay_shape::d_conv, "d_conv"},         {&sambay_shape::dt_rank, "dt_rank"},
+        {&sambay_shape::d_model, "d_model"}, {&sambay_shape::n_layers, "n_layers"},     {&sambay_shape::d_ff, "d_ff"},
+        {&sambay_shape::n_heads, "n_heads"}, {&sambay_shape::n_kv_heads, "n_kv_heads"}, {&sambay_shape::vocab, "vocab"},
+        {&sambay_shape::window, "window"},   {&sambay_shape::d_inner, "d_inner"},       {&sambay_shape::d_state, "d_state"},
+        {&sambay_shape::d_conv, "d_conv"},   {&sambay_shape::dt_rank, "dt_rank"},
     };
     static_assert(sizeof all / sizeof all[0] == phi4flash::detail::extent_count);
     for (const auto& e : all) {
@@ -139,7 +149,8 @@ TEST_CASE("the layer plan gives every layer a place of its own") {
             CHECK((layer < n_layers / 2) == (kind == mixer_kind::window_attention || place.kind == mixer_kind::mamba));
             CHECK((place.kind == mixer_kind::memory_mamba) == (layer == plan.memory_layer()));
             CHECK((place.kind == mixer_kind::full_attention) == (layer == plan.full_layer()));
-            const bool attends = kind == mixer_kind::window_attention || kind == mixer_kind::full_attention || kind == mixer_kind::cross_attention;
+            const bool attends =
+                kind == mixer_kind::window_attention || kind == mixer_kind::full_attention || kind == mixer_kind::cross_attention;
             CHECK(attends == (layer % 2 == 1));
         }
         CHECK(next[static_cast<std::size_t>(mixer_kind::mamba)] == plan.n_mamba());

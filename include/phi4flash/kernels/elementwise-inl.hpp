@@ -103,10 +103,15 @@ inline void softmax(float* x, std::size_t n, float inverse_temperature) {
     const f32_vector shift = set(highest);
     const f32_vector scale = set(inverse_temperature);
     f32_vector sums = zero();
-    for (i = 0; i + lane_count <= n; i += lane_count) {
-        const f32_vector e = exp_of(mul(sub(load(x + i), shift), scale));
-        store(e, x + i);
-        sums = add(sums, e);
+    for (i = 0; i + lane_count <= n;) {
+        // Sums of sums: added one by one, the 200,000 terms of a vocabulary would cost 300 ulp.
+        f32_vector part = zero();
+        for (std::size_t k = 0; k < 256 && i + lane_count <= n; ++k, i += lane_count) {
+            const f32_vector e = exp_of(mul(sub(load(x + i), shift), scale));
+            store(e, x + i);
+            part = add(part, e);
+        }
+        sums = add(sums, part);
     }
     float sum = reduce_sum(sums);
     if (i < n) {

@@ -15,7 +15,7 @@ PHI4FLASH_BEGIN
 /// Multiplication by weights of one stored type; W is row-major [rows, cols].
 struct linear_kernels {
     /// y[r] = bias[r] + sum_c W[r,c] x[c].   x: `arranged` by this table's `arrange`. bias may be null.
-    /// f32 accumulation; error <= 4 ulp * sqrt(cols) of sum |W x| (tests/kernels/linear_test.cpp).
+    /// f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/linear_test.cpp).
     void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, const float* bias, float* y);
 
     /// Puts x[cols] into the order in which `matvec` reads it. Returns `x` itself where that is as it lies, else
@@ -112,9 +112,9 @@ struct kernel_table {
     void (*rms_norm)(const float* x, const float* weight, float eps, std::size_t n, float* y);
     /// y += x.
     void (*accumulate)(const float* x, std::size_t n, float* y);
-    /// y = silu(gate) * x. y may be either input. Error <= 4 ulp.
+    /// y = silu(gate) * x. y may be either input. Error <= 4 ulp for gate >= -87.
     void (*silu_mul)(const float* gate, const float* x, std::size_t n, float* y);
-    /// y = log(1 + exp(x)). y may be x. Error <= 4 ulp.
+    /// y = log(1 + exp(x)). y may be x. Error <= 4 ulp for x >= -87.
     void (*softplus)(const float* x, std::size_t n, float* y);
     /// x = exp((x - max) * inverse_temperature), normalized to sum 1.
     void (*softmax)(float* x, std::size_t n, float inverse_temperature);

@@ -32,8 +32,19 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
     const hn::Rebind<hwy::float16_t, f32_tag> half;
     return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+#else
+    // Without an instruction for it, Highway's emulation turns infinity into a number; this is to_f32(f16) in vectors.
+    const u32_tag du;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
+    const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
+    const auto value = hn::BitCast(du, hn::Mul(hn::BitCast(f32_tag(), magnitude), hn::Set(f32_tag(), 0x1p112f)));
+    const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
+    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+#endif
 }
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;

@@ -1,0 +1,177 @@
+// Results, errors, memory and executors.
+#include <phi4flash/core/executor.hpp>
+#include <phi4flash/core/matrix.hpp>
+#include <phi4flash/core/memory.hpp>
+#include <phi4flash/core/result.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+using phi4flash::arena;
+using phi4flash::errc;
+using phi4flash::error;
+using phi4flash::executor_ref;
+using phi4flash::memory_block;
+using phi4flash::result;
+using phi4flash::status;
+
+TEST_CASE("an error is a code and a sentence") {
+    const error e = error::format(errc::wrong_shape, "tensor \"%s\": want %d, have %d", "a.weight", 3, 4);
+    CHECK(e.code() == errc::wrong_shape);
+    CHECK(std::string(e.message()) == "tensor \"a.weight\": want 3, have 4");
+    const error outer = e.in("model.safetensors");
+    CHECK(outer.code() == errc::wrong_shape);
+    CHECK(std::string(outer.message()) == "model.safetensors: tensor \"a.weight\": want 3, have 4");
+    CHECK(std::string(error().message()).empty());
+    static_assert(std::is_trivially_copyable_v<error>);
+}
+
+TEST_CASE("a sentence that is too long is cut, not overrun") {
+    const std::string long_text(1000, 'x');
+    const error e = error::format(errc::json_syntax, "%s", long_text.c_str());
+    CHECK(std::string(e.message()) == std::string(383, 'x'));
+    CHECK(std::string(e.in("file").message()) == "file: " + std::string(377, 'x'));
+    CHECK(std::string(e.in(long_text).message()) == std::string(383, 'x'));
+    const char place[] = {'a', 'b', 'c'};  // not terminated
+    CHECK(std::string(error::format(errc::json_syntax, "no").in({place, 3}).message()) == "abc: no");
+}
+
+TEST_CASE("a result holds a value or an error") {
+    result<int> good = 7;
+    REQUIRE(good);
+    CHECK(good.has_value());
+    CHECK(*good == 7);
+    *good = 8;
+    CHECK(*std::as_const(good) == 8);
+    const result<int> bad = error::format(errc::cancelled, "stopped");
+    REQUIRE(!bad);
+    CHECK(bad.error().code() == errc::cancelled);
+
+    result<std::unique_ptr<int>> owned = std::make_unique<int>(5);
+    CHECK(*owned->get() == 5);
+    const std::unique_ptr<int> moved = *std::move(owned);
+    CHECK(*moved == 5);
+    result<std::string> text = std::string("abc");
+    CHECK(text->size() == 3);
+
+    status ok;
+    CHECK(ok);
+    const status failed = error::format(errc::file_empty, "empty");
+    CHECK(!failed);
+    CHECK(std::string(failed.error().message()) == "empty");
+    ok = failed;
+    CHECK(!ok.has_value());
+}
+
+namespace {
+struct places {
+    float* floats;
+    char* chars;
+    double* doubles;
+};
+places carve(arena& a) { return {a.take<float>(3), a.take<char>(65), a.take<double>(0)}; }
+}  // namespace
+
+TEST_CASE("an arena counts first and carves the same places later") {
+    arena counting;
+    const places none = carve(counting);
+    CHECK(none.floats == nullptr);
+    CHECK(counting.bytes() == 64 + 128);
+
+    auto block = memory_block::allocate(counting.bytes(), "test");
+    REQUIRE(block);
+    REQUIRE(block->bytes().size() == counting.bytes());
+    CHECK(reinterpret_cast<std::uintptr_t>(block->bytes().data()) % phi4flash::block_alignment == 0);
+    arena carving(block->bytes().data());
+    const places here = carve(carving);
+    CHECK(carving.bytes() == counting.bytes());
+    CHECK(reinterpret_cast<std::byte*>(here.floats) == block->bytes().data());
+    CHECK(reinterpret_cast<std::byte*>(here.chars) == block->bytes().data() + 64);
+    std::fill_n(here.floats, 3, 1.0f);
+    std::fill_n(here.chars, 65, 'x');
+}
+
+// Without this the address sanitizer ends the program where operator new would return null.
+extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+
+TEST_CASE("memory that is not there is an error that says how much and for what") {
+    const auto block = memory_block::allocate(SIZE_MAX / 4, "weights");
+    REQUIRE(!block);
+    CHECK(block.error().code() == errc::out_of_memory);
+    CHECK(std::string(block.error().message()).find("for the weights") != std::string::npos);
+
+    auto empty = memory_block::allocate(0, "nothing");
+    REQUIRE(empty);
+    CHECK(empty->bytes().empty());
+    CHECK(memory_block().bytes().empty());
+    memory_block moved = *std::move(empty);
+    CHECK(moved.bytes().empty());
+    CHECK(phi4flash::round_up(0, 64) == 0);
+    CHECK(phi4flash::round_up(1, 64) == 64);
+    CHECK(phi4flash::round_up(64, 64) == 64);
+}
+
+namespace {
+/// Ranges of one grain, last first, as an executor may.
+struct backwards {
+    std::size_t calls = 0;
+    [[nodiscard]] std::size_t concurrency() const { return 3; }
+    void run(std::size_t count, std::size_t grain, void (*body)(void*, std::size_t, std::size_t), void* context) {
+        const std::size_t ranges = (count + grain - 1) / grain;
+        for (std::size_t i = ranges; i-- > 0; ++calls) body(context, i * grain, std::min(count, (i + 1) * grain));
+    }
+};
+static_assert(phi4flash::executor<backwards>);
+static_assert(phi4flash::executor<phi4flash::inline_executor>);
+}  // namespace
+
+TEST_CASE("an executor covers every index once") {
+    phi4flash::inline_executor on_this_thread;
+    backwards other;
+    const executor_ref refs[] = {executor_ref(), executor_ref(on_this_thread), executor_ref(other)};
+    CHECK(refs[0].concurrency() == 1);
+    CHECK(refs[2].concurrency() == 3);
+    for (const executor_ref& e : refs) {
+        for (const std::size_t count : {0u, 1u, 2u, 10u, 17u}) {
+            for (const std::size_t grain : {0u, 1u, 4u, 100u}) {
+                std::vector<int> seen(count, 0);
+                e.parallel_for(count, grain, [&](std::size_t begin, std::size_t end) {
+                    CHECK(begin < end);
+                    for (std::size_t i = begin; i < end; ++i) ++seen[i];
+                });
+                CHECK(std::count(seen.begin(), seen.end(), 1) == static_cast<std::ptrdiff_t>(count));
+            }
+        }
+    }
+    // What is not worth cutting stays on this thread; the rest does go to the executor. A const body works too.
+    other.calls = 0;
+    std::size_t ranges = 0;
+    const auto body = [&ranges](std::size_t, std::size_t) { ++ranges; };
+    executor_ref(other).parallel_for(4, 4, body);
+    CHECK(ranges == 1);
+    CHECK(other.calls == 0);
+    executor_ref(other).parallel_for(9, 4, body);
+    CHECK(ranges == 4);
+    CHECK(other.calls == 3);
+}
+
+TEST_CASE("a matrix view knows its rows") {
+    const std::uint16_t data[6] = {0, 1, 2, 3, 4, 5};
+    const phi4flash::matrix_view m{reinterpret_cast<const std::byte*>(data), 2, 3, phi4flash::dtype::bf16};
+    CHECK(m.row_bytes() == 6);
+    CHECK(m.bytes() == 12);
+    CHECK(m.row(1) == reinterpret_cast<const std::byte*>(data + 3));
+    phi4flash::tensor_view t;
+    t.bytes = 12;
+    t.type = phi4flash::dtype::f16;
+    t.extent[0] = 2;
+    t.extent[1] = 3;
+    t.rank = 2;
+    CHECK(t.count() == 6);
+    CHECK(t.shape().size() == 2);
+    CHECK(t.shape()[1] == 3);
+}

@@ -38,9 +38,9 @@ struct matvec_case {
         const auto x = random_buffer<float>(random, cols, offset);
         const auto bias = random_buffer<float>(random, rows, offset);
         const float* const bias_data = with_bias ? bias.data() : nullptr;
-        buffer<float> scratch(phi4flash::arranged_size(cols), offset, nan_f32);
-        const float* arranged = linear.arrange(x.data(), cols, scratch.data());
-        CHECK((arranged == x.data() || arranged == scratch.data()));
+        buffer<float> scratch(phi4flash::arranged_bytes(cols) / sizeof(float), offset, nan_f32);
+        const std::byte* arranged = linear.arrange(x.data(), cols, scratch.bytes());
+        CHECK((arranged == x.bytes() || arranged == scratch.bytes()));
         buffer<float> y(rows, offset, canary);
         linear.matvec(w.bytes(), rows, cols, arranged, bias_data, y.data());
         worst here;
@@ -77,7 +77,7 @@ struct matmul_case {
         const auto bias = random_buffer<float>(random, rows, offset);
         const float* const bias_data = with_bias ? bias.data() : nullptr;
         buffer<float> y((tokens - 1) * y_stride + rows, offset, canary);
-        linear.matmul(w.bytes(), rows, cols, x.data(), x_stride, tokens, bias_data, y.data(), y_stride);
+        linear.matmul(w.bytes(), rows, cols, x.bytes(), x_stride * sizeof(float), tokens, bias_data, y.data(), y_stride);
         worst here;
         for (std::size_t t = 0; t < tokens; ++t) {
             for (std::size_t r = 0; r < rows; ++r) {
@@ -101,7 +101,7 @@ struct matmul_case {
                 const std::size_t r = row_at[i];
                 const std::size_t t = token_at[j];
                 if (r == row_at[i + 1] || t == token_at[j + 1]) continue;
-                linear.matmul(w.bytes() + r * cols * sizeof(Element), row_at[i + 1] - r, cols, x.data() + t * x_stride, x_stride,
+                linear.matmul(w.bytes() + r * cols * sizeof(Element), row_at[i + 1] - r, cols, x.bytes() + t * x_stride * sizeof(float), x_stride * sizeof(float),
                               token_at[j + 1] - t, with_bias ? bias_data + r : nullptr, cut.data() + t * y_stride + r, y_stride);
             }
         }
@@ -167,7 +167,7 @@ TEST_CASE_TEMPLATE("products without rows, columns or tokens", Element, float, f
         float scratch[1] = {canary};
         const Element w[14] = {};
         const auto* bytes = reinterpret_cast<const std::byte*>(w);
-        const float* x = linear.arrange(scratch, 0, scratch);
+        const std::byte* x = linear.arrange(scratch, 0, reinterpret_cast<std::byte*>(scratch));
         linear.matvec(bytes, 0, 7, x, bias, y);
         linear.matmul(bytes, 0, 7, x, 7, 3, bias, y, 2);
         linear.matmul(bytes, 2, 7, x, 7, 0, bias, y, 2);
@@ -185,7 +185,7 @@ TEST_CASE_TEMPLATE("widen is exact for every pattern and length", Element, f16, 
         buffer<Element> all(65536, 1);
         for (std::size_t i = 0; i < all.size(); ++i) all[i].bits = static_cast<std::uint16_t>(i);
         buffer<float> out(all.size(), 1, canary);
-        linear.widen(all.bytes(), all.size(), out.data());
+        linear.widen(all.bytes(), 0, all.size(), out.data());
         std::size_t wrong = 0;
         for (std::size_t i = 0; i < all.size(); ++i) {
             const float want = phi4flash::to_f32(all[i]);
@@ -198,7 +198,7 @@ TEST_CASE_TEMPLATE("widen is exact for every pattern and length", Element, f16, 
             buffer<Element> some(n, n % 2);
             for (std::size_t i = 0; i < n; ++i) some[i] = all[0x3c00 + 31 * i];
             buffer<float> wide(n, n % 2, canary);
-            linear.widen(some.bytes(), n, wide.data());
+            linear.widen(some.bytes(), 0, n, wide.data());
             bool right = true;
             for (std::size_t i = 0; i < n; ++i) right = right && wide[i] == phi4flash::to_f32(some[i]);
             CHECK(right);
@@ -236,7 +236,7 @@ TEST_CASE_TEMPLATE("widen and narrow of f32 and bf16 keep or round every number 
             buffer<Element> stored(n, n % 2);
             narrow(some.data(), n, stored.bytes());
             buffer<float> back(n, n % 2, canary);
-            linear_of<Element>(kernels).widen(stored.bytes(), n, back.data());
+            linear_of<Element>(kernels).widen(stored.bytes(), 0, n, back.data());
             bool right = true;
             for (std::size_t i = 0; i < n; ++i)
                 right = right && back[i] == phi4flash::to_f32(phi4flash::from_f32<Element>(some[i]));

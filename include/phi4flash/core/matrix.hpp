@@ -1,6 +1,6 @@
 #pragma once
 /// Views of weights that somebody else owns: a matrix in its stored type, and a named tensor of a file.
-#include <phi4flash/core/number.hpp>
+#include <phi4flash/core/packed.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -9,17 +9,22 @@
 
 PHI4FLASH_BEGIN
 
-/// A row-major matrix [rows, cols] in its stored type; row r starts at `data + r * cols * size_of(type)`. The data need
-/// only be aligned to the element.
+/// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data need
+/// only be aligned to the element, or to 2 bytes.
 struct matrix_view {
     const std::byte* data = nullptr;
     std::size_t rows = 0;
     std::size_t cols = 0;
     dtype type = dtype::f32;
 
-    [[nodiscard]] std::size_t row_bytes() const { return cols * size_of(type); }
-    [[nodiscard]] std::size_t bytes() const { return rows * row_bytes(); }
-    [[nodiscard]] const std::byte* row(std::size_t r) const { return data + r * row_bytes(); }
+    /// Rows that are stored together: a part of the matrix begins and ends at a multiple of this.
+    [[nodiscard]] std::size_t row_block() const { return is_packed(type) ? packed_rows : 1; }
+    [[nodiscard]] std::size_t bytes() const { return matrix_bytes(type, rows, cols); }
+    /// Where row r begins; of a packed matrix, where the block of eight rows that r is in begins.
+    [[nodiscard]] const std::byte* row(std::size_t r) const {
+        const std::size_t block = row_block();
+        return data + r / block * matrix_bytes(type, block, cols);
+    }
 };
 
 /// A tensor as a container file describes it, before anyone has asked what it is for.
@@ -34,6 +39,7 @@ struct tensor_view {
     dtype type = dtype::f32;
 
     [[nodiscard]] std::span<const std::size_t> shape() const { return {extent, rank}; }
+    /// Elements of a plain tensor.
     [[nodiscard]] std::size_t count() const { return bytes / size_of(type); }
 };
 

@@ -67,13 +67,18 @@ constexpr bf16 from_f32<bf16>(float x) { return to_bf16(x); }
 template <>
 constexpr f16 from_f32<f16>(float x) { return to_f16(x); }
 
-/// Element type of a tensor in a file or a matrix in memory. Order is also the index into kernel tables.
-enum class dtype : std::uint8_t { f32, f16, bf16 };
-inline constexpr std::size_t dtype_count = 3;
+/// How the numbers of a tensor in a file or a matrix in memory are stored. Order is also the index into kernel tables: first the
+/// plain element types, then the packed formats of core/packed.hpp.
+enum class dtype : std::uint8_t { f32, f16, bf16, q8, q4, q4_dense };
+inline constexpr std::size_t plain_dtype_count = 3;
+inline constexpr std::size_t dtype_count = 6;
 
+[[nodiscard]] constexpr bool is_packed(dtype t) { return static_cast<std::size_t>(t) >= plain_dtype_count; }
+/// Bytes of an element of a plain type.
 [[nodiscard]] constexpr std::size_t size_of(dtype t) { return t == dtype::f32 ? 4 : 2; }
 [[nodiscard]] constexpr const char* name_of(dtype t) {
-    return t == dtype::f32 ? "F32" : t == dtype::f16 ? "F16" : "BF16";
+    constexpr const char* names[dtype_count] = {"F32", "F16", "BF16", "Q8", "Q4", "Q4_DENSE"};
+    return names[static_cast<std::size_t>(t)];
 }
 
 template <class T>

@@ -52,6 +52,20 @@ struct activation_group {
 };
 static_assert(sizeof(activation_group) == 40);
 
+/// Bytes of `cols` activations in that form, rounded to whole cache lines.
+[[nodiscard]] constexpr std::size_t activation_bytes(std::size_t cols) {
+    return (cols / packed_cols * sizeof(activation_group) + 63) / 64 * 64;
+}
+
+/// Whether a matrix can be packed: whole blocks only.
+[[nodiscard]] constexpr bool is_packable(std::size_t rows, std::size_t cols) { return rows % packed_rows == 0 && cols % packed_cols == 0; }
+
+/// Bytes of a matrix [rows, cols], plain or packed.
+[[nodiscard]] constexpr std::size_t matrix_bytes(dtype type, std::size_t rows, std::size_t cols) {
+    if (!is_packed(type)) return rows * cols * size_of(type);
+    return rows / packed_rows * (cols / packed_cols) * (type == dtype::q8 ? sizeof(q8_block) : sizeof(q4_block));
+}
+
 /// Code of column c, row r.
 [[nodiscard]] inline unsigned q4_code(const q4_block& block, std::size_t r, std::size_t c) {
     const std::size_t step = c / 4;

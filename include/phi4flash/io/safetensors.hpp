@@ -57,7 +57,7 @@ struct safetensors_entry {
 [[nodiscard]] inline result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
     tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
     for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
-    for (std::size_t i = 0; i < dtype_count; ++i) {
+    for (std::size_t i = 0; i < plain_dtype_count; ++i) {
         view.type = static_cast<dtype>(i);
         if (entry.dtype == name_of(view.type)) return view;
     }

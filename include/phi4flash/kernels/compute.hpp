@@ -41,8 +41,8 @@ struct rows_view {
 struct compute {
     const kernel_table* kernels = nullptr;
     executor_ref threads;
-    /// arranged_size(widest input of any matrix) floats, see linear_kernels::arrange.
-    float* arranged = nullptr;
+    /// arranged_bytes(widest input of any matrix) for each token of a chunk, see linear_kernels::arrange.
+    std::byte* arranged = nullptr;
 
     /// `body(begin, end)` over `count` items, each of about `cost` elementary operations; small work stays on this thread.
     template <class Body>

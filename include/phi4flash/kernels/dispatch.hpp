@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #if !PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION
 

@@ -6,32 +6,37 @@
 /// alignment; outputs must not overlap inputs unless the comment says so. Each output is computed in an order that
 /// does not depend on how a caller cuts the work, so results are the same bits for any number of threads. All functions are
 /// pure and may run in any number of threads at once.
-#include <phi4flash/core/number.hpp>
+#include <phi4flash/core/packed.hpp>
 
 #include <cstddef>
 
 PHI4FLASH_BEGIN
 
-/// Multiplication by weights of one stored type; W is row-major [rows, cols].
+/// Multiplication by weights of one stored type; W is [rows, cols], plain or packed. `w` points at the first row (of a packed
+/// matrix, at a block), and packed matrices are cut into multiples of 8 rows.
 struct linear_kernels {
     /// y[r] = bias[r] + sum_c W[r,c] x[c].   x: `arranged` by this table's `arrange`. bias may be null.
-    /// f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/linear_test.cpp).
-    void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, const float* bias, float* y);
+    /// Plain types: f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/linear_test.cpp). Packed types:
+    /// x is rounded to 8 bits a group of 32, products are exact integers (tests/kernels/packed_test.cpp).
+    void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y);
 
-    /// Puts x[cols] into the order in which `matvec` reads it. Returns `x` itself where that is as it lies, else
-    /// `scratch`, which must hold arranged_size(cols) floats.
-    const float* (*arrange)(const float* x, std::size_t cols, float* scratch);
+    /// Puts x[cols] into the form in which `matvec` reads it. Returns `x` itself where that is as it lies, else
+    /// `scratch`, which must hold arranged_bytes(cols).
+    const std::byte* (*arrange)(const float* x, std::size_t cols, std::byte* scratch);
 
-    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y, not arranged. bias may be null.
-    void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
+    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y, x_stride bytes apart. bias may be null.
+    void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t x_stride, std::size_t tokens,
                    const float* bias, float* y, std::size_t y_stride);
 
-    /// out[c] = W[0,c] as f32, exactly.
-    void (*widen)(const std::byte* w, std::size_t cols, float* out);
+    /// Whether `matmul` wants its rows arranged, too; otherwise they are f32 as they lie.
+    bool matmul_arranged;
+
+    /// out[c] = W[r,c] as f32, exactly; r counts from `w`.
+    void (*widen)(const std::byte* w, std::size_t r, std::size_t cols, float* out);
 };
 
-/// Floats that `linear_kernels::arrange` may write for `cols` inputs.
-[[nodiscard]] constexpr std::size_t arranged_size(std::size_t cols) { return (cols + 63) / 64 * 64; }
+/// Bytes that `linear_kernels::arrange` may write for `cols` inputs. A multiple of 64.
+[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return (cols + 63) / 64 * 64 * sizeof(float); }
 
 /// Channels of the Mamba state lie in blocks of this many: A and h are [ceil(d_inner / 16)][d_state][16], zero-filled.
 inline constexpr std::size_t channel_block = 16;
@@ -123,9 +128,9 @@ struct kernel_table {
     void (*scan)(const scan_args& args, std::size_t block_begin, std::size_t block_end);
 
     /// out = x in the cache's element type, indexed by dtype (f32 and bf16; f16 is null).
-    void (*narrow[dtype_count])(const float* x, std::size_t n, std::byte* out);
+    void (*narrow[plain_dtype_count])(const float* x, std::size_t n, std::byte* out);
     /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's dtype (f16 is null).
-    void (*attention[dtype_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+    void (*attention[plain_dtype_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                                    const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.
     /// y may be `first`.   Source: arXiv:2410.05258 eq. 3.

@@ -5,17 +5,28 @@ PHI4FLASH_TARGET_BEGIN
 inline std::size_t lanes_of_target() { return lanes(); }
 
 template <class Element>
-inline constexpr linear_kernels linear_table{
-    &matvec<Element>,
-    dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
-    &matmul<Element>,
-    &widen<Element>,
+inline constexpr linear_kernels plain_kernels{
+    .matvec = &matvec<Element>,
+    .arrange = dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
+    .matmul = &matmul<Element>,
+    .matmul_arranged = false,
+    .widen = &widen_row<Element>,
+};
+
+template <dtype Format>
+inline constexpr linear_kernels packed_kernels{
+    .matvec = &packed_matvec<Format>,
+    .arrange = &arrange_int8,
+    .matmul = &packed_matmul<Format>,
+    .matmul_arranged = true,
+    .widen = &packed_widen_row<Format>,
 };
 
 inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {linear_table<float>, linear_table<f16>, linear_table<bf16>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
+               packed_kernels<dtype::q4_dense>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,

@@ -1,8 +1,10 @@
 // Everything that is compiled once per target, in order. Included by kernels/dispatch.hpp only.
 #include <phi4flash/simd/vocabulary-inl.hpp>
+#include <phi4flash/simd/integer-inl.hpp>
 #include <phi4flash/kernels/math-inl.hpp>
 #include <phi4flash/kernels/linear-inl.hpp>
 #include <phi4flash/kernels/elementwise-inl.hpp>
 #include <phi4flash/kernels/mamba-inl.hpp>
 #include <phi4flash/kernels/attention-inl.hpp>
+#include <phi4flash/kernels/packed-inl.hpp>
 #include <phi4flash/kernels/table-inl.hpp>

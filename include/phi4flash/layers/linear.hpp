@@ -10,26 +10,40 @@ struct linear {
     matrix_view weight;
     const float* bias = nullptr;
 
-    /// The map to outputs [first, first + count) only.
+    /// The map to outputs [first, first + count) only; of a packed weight, multiples of 8.
     [[nodiscard]] linear outputs(std::size_t first, std::size_t count) const {
-        return {{weight.row(first), count, weight.cols, weight.type}, bias == nullptr ? nullptr : bias + first};
+        return {{weight.row(first), count, weight.cols, weight.type}, bias_at(first)};
     }
 
     /// y[t] = W x[t] + b for every row t.   Shape: x [T, cols], y [T, rows]. x and y must not overlap.
     void operator()(const compute& with, rows_view<const float> x, rows_view<float> y) const {
         const linear_kernels& kernels = with.kernels->linear[static_cast<std::size_t>(weight.type)];
+        const std::size_t block = weight.row_block();
         if (x.count == 1) {
-            const float* arranged = kernels.arrange(x.data, weight.cols, with.arranged);
-            with.parallel(weight.rows, weight.cols, [&](std::size_t begin, std::size_t end) {
-                kernels.matvec(weight.row(begin), end - begin, weight.cols, arranged, bias == nullptr ? nullptr : bias + begin, y.data + begin);
+            const std::byte* arranged = kernels.arrange(x.data, weight.cols, with.arranged);
+            with.parallel(weight.rows / block, block * weight.cols, [&](std::size_t begin, std::size_t end) {
+                const std::size_t first = begin * block;
+                kernels.matvec(weight.row(first), end * block - first, weight.cols, arranged, bias_at(first), y.data + first);
             });
-        } else if (x.count > 1) {
-            with.parallel(weight.rows, weight.cols * x.count, [&](std::size_t begin, std::size_t end) {
-                kernels.matmul(weight.row(begin), end - begin, weight.cols, x.data, x.stride, x.count,
-                               bias == nullptr ? nullptr : bias + begin, y.data + begin, y.stride);
+            return;
+        }
+        const std::byte* rows = reinterpret_cast<const std::byte*>(x.data);
+        std::size_t stride = x.stride * sizeof(float);
+        if (kernels.matmul_arranged) {
+            rows = with.arranged;
+            stride = activation_bytes(weight.cols);
+            with.parallel(x.count, 4 * weight.cols, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t t = begin; t < end; ++t) kernels.arrange(x[t], weight.cols, with.arranged + t * stride);
             });
         }
+        with.parallel(weight.rows / block, block * weight.cols * x.count, [&](std::size_t begin, std::size_t end) {
+            const std::size_t first = begin * block;
+            kernels.matmul(weight.row(first), end * block - first, weight.cols, rows, stride, x.count, bias_at(first), y.data + first, y.stride);
+        });
     }
+
+private:
+    [[nodiscard]] const float* bias_at(std::size_t row) const { return bias == nullptr ? nullptr : bias + row; }
 };
 
 PHI4FLASH_END

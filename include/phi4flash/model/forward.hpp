@@ -23,7 +23,7 @@ rows_view<float> run_layers(const model<Shape>& m, session<Shape, Kv>& past, wor
 
     rows_view<float> x = w.residual.first(tokens.size());
     const auto widen = with.kernels->linear[static_cast<std::size_t>(weights.embedding.type)].widen;
-    for (std::size_t t = 0; t < tokens.size(); ++t) widen(weights.embedding.row(static_cast<std::size_t>(tokens[t])), d_model, x[t]);
+    for (std::size_t t = 0; t < tokens.size(); ++t) widen(weights.embedding.data, static_cast<std::size_t>(tokens[t]), d_model, x[t]);
 
     rows_view<const float> memory;
     for (std::size_t layer = 0; layer < plan.n_layers(); ++layer) {

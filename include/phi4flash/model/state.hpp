@@ -182,7 +182,7 @@ private:
     void lay_out(arena& memory, const model<Shape>& m, std::size_t chunk) {
         const extents<Shape>& e = m.shape();
         const std::size_t widest = std::max({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
-        with.arranged = memory.take<float>(arranged_size(widest));
+        with.arranged = memory.take<std::byte>(chunk * arranged_bytes(widest));
         residual = take_rows(memory, chunk, e.d_model());
         normed = take_rows(memory, chunk, e.d_model());
         mlp_scratch = mlp::workspace(memory, chunk, e.d_ff());

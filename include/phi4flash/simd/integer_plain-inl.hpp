@@ -1,0 +1,99 @@
+// The integer part of the vocabulary in plain C++, for back ends without byte products. See simd/integer-inl.hpp.
+
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t plain_rows = 8;
+struct rows_i32 {
+    std::int32_t lane[plain_rows];
+};
+struct rows_f32 {
+    float lane[plain_rows];
+};
+struct code_vector {
+    std::uint8_t byte[4 * plain_rows];
+};
+struct signed_code_vector {
+    std::int8_t byte[4 * plain_rows];
+};
+using dot_sums = rows_i32;
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
+    code_vector v;
+    std::memcpy(v.byte, p, sizeof v.byte);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_codes(const std::int8_t* p) {
+    signed_code_vector v;
+    std::memcpy(v.byte, p, sizeof v.byte);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE code_vector load_levels(const std::uint8_t* sixteen) {
+    code_vector v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = sixteen[i % 16];
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE code_vector low_codes(code_vector v) {
+    for (std::uint8_t& b : v.byte) b = b & 15u;
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE code_vector high_codes(code_vector v) {
+    for (std::uint8_t& b : v.byte) b = static_cast<std::uint8_t>(b >> 4);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE code_vector levels_of(const code_vector& levels, code_vector codes) {
+    for (std::uint8_t& b : codes.byte) b = levels.byte[b];
+    return codes;
+}
+PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) {
+    signed_code_vector v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+namespace detail {
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE rows_i32 plain_dot(rows_i32 total, const Codes& w, const signed_code_vector& x) {
+    for (std::size_t r = 0; r < plain_rows; ++r) {
+        for (std::size_t i = 0; i < 4; ++i) total.lane[r] += static_cast<std::int32_t>(w.byte[4 * r + i]) * x.byte[4 * r + i];
+    }
+    return total;
+}
+}  // namespace detail
+
+PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
+    rows_i32 v;
+    for (std::int32_t& lane : v.lane) lane = x;
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
+PHI4FLASH_VECTOR_INLINE dot_sums dot_second(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+    return detail::plain_dot(sums, w, x);
+}
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
+    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
+    return total;
+}
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
+    return detail::plain_dot(total, w, x);
+}
+
+PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return {}; }
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = to_f32(p[r]);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 scale_rows(rows_f32 scales, float x) {
+    for (float& lane : scales.lane) lane *= x;
+    return scales;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_scaled(const rows_i32& sums, const rows_f32& scales, rows_f32 total) {
+    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += static_cast<float>(sums.lane[r]) * scales.lane[r];
+    return total;
+}
+PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
+    for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
+}
+
+PHI4FLASH_TARGET_END

@@ -33,32 +33,40 @@ PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
     for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
 }
 
-/// Half (or all) of a 4-bit block against one token's 32 activations; `row` is its first row.
-template <bool Dense>
-PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(const q4_block& block, std::size_t row, code_vector levels, const activation_group& x) {
-    constexpr std::int32_t zero_level = Dense ? q4_dense.zero : q4_uniform.zero;
-    rows_i32 total = set_rows(-zero_level * x.sum);
-    for (std::size_t j = 0; j < 4; ++j) {
-        const code_vector codes = load_codes(block.code[j] + 4 * row);
-        code_vector low = low_codes(codes);
-        code_vector high = high_codes(codes);
-        if constexpr (Dense) {
-            low = levels_of(levels, low);
-            high = levels_of(levels, high);
-        }
-        total = dot_fold(total, dot_second(dot_first(low, broadcast_four(x.q + 4 * j)), high, broadcast_four(x.q + 4 * (j + 4))));
-    }
-    return total;
+/// Eight columns of a 4-bit block, unpacked: those at 4 j and those at 4 (j + 4).
+#define PHI4FLASH_UNPACK_Q4(j)                                                                   \
+    const code_vector codes##j = load_codes(block.code[j] + 4 * row);                            \
+    const code_vector low##j = Dense ? levels_of(levels, low_codes(codes##j)) : low_codes(codes##j); \
+    const code_vector high##j = Dense ? levels_of(levels, high_codes(codes##j)) : high_codes(codes##j)
+
+/// total + the products of these columns with one token's activations.
+PHI4FLASH_VECTOR_INLINE rows_i32 q4_columns(rows_i32 total, code_vector low, code_vector high, const activation_group& x, std::size_t j) {
+    return dot_fold(total, dot_second(dot_first(low, broadcast_four(x.q + 4 * j)), high, broadcast_four(x.q + 4 * (j + 4))));
 }
 
-/// Rows [first, first + lanes) of one row of blocks against one token.
+/// total - zero * sum of x: levels are stored with an offset.
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE rows_i32 without_offset(rows_i32 total, const activation_group& x) {
+    static_assert(q4_dense.zero == 32 && q4_uniform.zero == 8);
+    return subtract_shifted<Dense ? 5 : 3>(total, x.sum);
+}
+
+/// Rows [row, row + lanes) of one row of blocks against one token.
 template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_rows_1(const q4_block* blocks, std::size_t groups, std::size_t row, code_vector levels, const activation_group* x,
                                        const float* bias, float* y) {
     rows_f32 sum = zero_rows();
     for (std::size_t g = 0; g < groups; ++g) {
-        const rows_f32 scales = scale_rows(load_scales(blocks[g].scale + row), x[g].scale);
-        sum = add_scaled(q4_dot<Dense>(blocks[g], row, levels, x[g]), scales, sum);
+        const q4_block& block = blocks[g];
+        PHI4FLASH_UNPACK_Q4(0);
+        PHI4FLASH_UNPACK_Q4(1);
+        PHI4FLASH_UNPACK_Q4(2);
+        PHI4FLASH_UNPACK_Q4(3);
+        rows_i32 even = q4_columns(set_rows(0), low0, high0, x[g], 0);
+        rows_i32 odd = q4_columns(set_rows(0), low1, high1, x[g], 1);
+        even = q4_columns(even, low2, high2, x[g], 2);
+        odd = without_offset<Dense>(q4_columns(odd, low3, high3, x[g], 3), x[g]);
+        sum = add_scaled(add_rows(even, odd), scale_rows(load_scales(block.scale + row), x[g].scale), sum);
     }
     put_rows(sum, bias, y);
 }
@@ -67,34 +75,35 @@ PHI4FLASH_VECTOR_INLINE void q4_rows_1(const q4_block* blocks, std::size_t group
 template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_rows_4(const q4_block* blocks, std::size_t groups, std::size_t row, code_vector levels, const std::byte* tokens,
                                        std::size_t x_stride, const float* bias, float* y, std::size_t y_stride) {
-    constexpr std::int32_t zero_level = Dense ? q4_dense.zero : q4_uniform.zero;
     rows_f32 s0 = zero_rows(), s1 = zero_rows(), s2 = zero_rows(), s3 = zero_rows();
-    const auto* x = reinterpret_cast<const activation_group*>(tokens);
+    const auto* x0 = reinterpret_cast<const activation_group*>(tokens);
     const auto* x1 = reinterpret_cast<const activation_group*>(tokens + x_stride);
     const auto* x2 = reinterpret_cast<const activation_group*>(tokens + 2 * x_stride);
     const auto* x3 = reinterpret_cast<const activation_group*>(tokens + 3 * x_stride);
     for (std::size_t g = 0; g < groups; ++g) {
-        rows_i32 t0 = set_rows(-zero_level * x[g].sum);
-        rows_i32 t1 = set_rows(-zero_level * x1[g].sum);
-        rows_i32 t2 = set_rows(-zero_level * x2[g].sum);
-        rows_i32 t3 = set_rows(-zero_level * x3[g].sum);
-        for (std::size_t j = 0; j < 4; ++j) {
-            const code_vector codes = load_codes(blocks[g].code[j] + 4 * row);
-            code_vector low = low_codes(codes);
-            code_vector high = high_codes(codes);
-            if constexpr (Dense) {
-                low = levels_of(levels, low);
-                high = levels_of(levels, high);
-            }
-            const std::size_t a = 4 * j;
-            const std::size_t b = 4 * (j + 4);
-            t0 = dot_fold(t0, dot_second(dot_first(low, broadcast_four(x[g].q + a)), high, broadcast_four(x[g].q + b)));
-            t1 = dot_fold(t1, dot_second(dot_first(low, broadcast_four(x1[g].q + a)), high, broadcast_four(x1[g].q + b)));
-            t2 = dot_fold(t2, dot_second(dot_first(low, broadcast_four(x2[g].q + a)), high, broadcast_four(x2[g].q + b)));
-            t3 = dot_fold(t3, dot_second(dot_first(low, broadcast_four(x3[g].q + a)), high, broadcast_four(x3[g].q + b)));
-        }
-        const rows_f32 scales = load_scales(blocks[g].scale + row);
-        s0 = add_scaled(t0, scale_rows(scales, x[g].scale), s0);
+        const q4_block& block = blocks[g];
+        PHI4FLASH_UNPACK_Q4(0);
+        rows_i32 t0 = q4_columns(set_rows(0), low0, high0, x0[g], 0);
+        rows_i32 t1 = q4_columns(set_rows(0), low0, high0, x1[g], 0);
+        rows_i32 t2 = q4_columns(set_rows(0), low0, high0, x2[g], 0);
+        rows_i32 t3 = q4_columns(set_rows(0), low0, high0, x3[g], 0);
+        PHI4FLASH_UNPACK_Q4(1);
+        t0 = q4_columns(t0, low1, high1, x0[g], 1);
+        t1 = q4_columns(t1, low1, high1, x1[g], 1);
+        t2 = q4_columns(t2, low1, high1, x2[g], 1);
+        t3 = q4_columns(t3, low1, high1, x3[g], 1);
+        PHI4FLASH_UNPACK_Q4(2);
+        t0 = q4_columns(t0, low2, high2, x0[g], 2);
+        t1 = q4_columns(t1, low2, high2, x1[g], 2);
+        t2 = q4_columns(t2, low2, high2, x2[g], 2);
+        t3 = q4_columns(t3, low2, high2, x3[g], 2);
+        PHI4FLASH_UNPACK_Q4(3);
+        t0 = without_offset<Dense>(q4_columns(t0, low3, high3, x0[g], 3), x0[g]);
+        t1 = without_offset<Dense>(q4_columns(t1, low3, high3, x1[g], 3), x1[g]);
+        t2 = without_offset<Dense>(q4_columns(t2, low3, high3, x2[g], 3), x2[g]);
+        t3 = without_offset<Dense>(q4_columns(t3, low3, high3, x3[g], 3), x3[g]);
+        const rows_f32 scales = load_scales(block.scale + row);
+        s0 = add_scaled(t0, scale_rows(scales, x0[g].scale), s0);
         s1 = add_scaled(t1, scale_rows(scales, x1[g].scale), s1);
         s2 = add_scaled(t2, scale_rows(scales, x2[g].scale), s2);
         s3 = add_scaled(t3, scale_rows(scales, x3[g].scale), s3);
@@ -104,6 +113,7 @@ PHI4FLASH_VECTOR_INLINE void q4_rows_4(const q4_block* blocks, std::size_t group
     put_rows(s2, bias, y + 2 * y_stride);
     put_rows(s3, bias, y + 3 * y_stride);
 }
+#undef PHI4FLASH_UNPACK_Q4
 
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const activation_group& x) {
     rows_i32 total = set_rows(0);

@@ -11,6 +11,8 @@
 //   dot_second(sums, w, x)          the same added; at most one such before a fold
 //   dot_fold(total, sums)           total + the four products of each row
 //   dot_signed(total, w, x)         total + four products, w and x in [-127, 127]
+//   add_rows(a, b)                 a + b
+//   subtract_shifted<n>(total, x)   total - x * 2^n
 //   set_rows zero_rows load_scales(f16*) scale_rows(v, x) store_rows(v, p)
 //   add_scaled(sums, scales, total) total + sums * scales
 #if PHI4FLASH_SIMD_HIGHWAY

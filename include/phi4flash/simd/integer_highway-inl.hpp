@@ -70,6 +70,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
+PHI4FLASH_VECTOR_INLINE rows_i32 add_rows(rows_i32 a, rows_i32 b) { return hn::Add(a, b); }
+template <int Shift>
+PHI4FLASH_VECTOR_INLINE rows_i32 subtract_shifted(rows_i32 total, std::int32_t x) {
+    return hn::Sub(total, hn::ShiftLeft<Shift>(set_rows(x)));
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;

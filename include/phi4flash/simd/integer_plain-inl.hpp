@@ -78,6 +78,12 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_
     return detail::plain_dot(total, w, x);
 }
 
+PHI4FLASH_VECTOR_INLINE rows_i32 add_rows(rows_i32 a, const rows_i32& b) { return dot_fold(a, b); }
+template <int Shift>
+PHI4FLASH_VECTOR_INLINE rows_i32 subtract_shifted(rows_i32 total, std::int32_t x) {
+    for (std::int32_t& lane : total.lane) lane -= x * (1 << Shift);
+    return total;
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return {}; }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     rows_f32 v;

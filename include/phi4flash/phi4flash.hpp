@@ -29,6 +29,7 @@
 #include <phi4flash/model/forward.hpp>
 #include <phi4flash/model/layer_plan.hpp>
 #include <phi4flash/model/shape.hpp>
+#include <phi4flash/model/tensor_list.hpp>
 
 // Text: tokenizer, streaming decoder, chat template.
 #include <phi4flash/text/chat.hpp>

@@ -27,8 +27,8 @@ enum class stop_reason : std::uint8_t {
 struct generation_options {
     sampling_options sampling;
     std::size_t max_tokens = 32768;                ///< new ones, at most
-    std::vector<std::int32_t> stop_ids;            ///< end the text; not passed to the sink
-    std::vector<std::string> stop_strings;         ///< end the text; neither they nor what follows is passed on
+    std::vector<std::int32_t> stop_ids{};          ///< end the text; not passed to the sink
+    std::vector<std::string> stop_strings{};       ///< end the text; neither they nor what follows is passed on
     bool skip_special = true;                      ///< leave special tokens out of the text
     const std::atomic<bool>* cancel = nullptr;     ///< looked at before every chunk and token; may be set from anywhere
 };

@@ -115,7 +115,7 @@ private:
 struct workspace_options {
     std::size_t chunk = 128;               ///< prompt tokens read at once; memory grows with it, results do not change
     const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
-    executor_ref threads;                  ///< default: the calling thread alone
+    executor_ref threads{};                ///< default: the calling thread alone
 };
 
 /// Activations of up to `chunk` tokens, and the logits of one. Shared by sessions, used by one thread of control at a time.

@@ -1,0 +1,261 @@
+/// bench: how fast a model reads a prompt and writes a text here, and how close the writing comes to what the memory can give.
+#include "command.hpp"
+#include "json_lines.hpp"
+#include "text_table.hpp"
+
+#include <chrono>
+
+namespace cli {
+namespace {
+
+struct bench_options {
+    run_options run;
+    std::size_t prompt_tokens = 512;
+    std::size_t generate_tokens = 32;
+    std::size_t depth = 0;
+    std::size_t repetitions = 5;
+    bool json = false;
+};
+
+double seconds_of(const std::function<p4::status()>& work, p4::status& outcome) {
+    const auto start = std::chrono::steady_clock::now();
+    outcome = work();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// A few measurements of one quantity.
+class series {
+public:
+    void add(double value) {
+        values_.push_back(value);
+        std::ranges::sort(values_);
+    }
+    [[nodiscard]] bool empty() const { return values_.empty(); }
+    [[nodiscard]] double median() const {
+        const std::size_t n = values_.size();
+        return n == 0 ? 0.0 : (values_[(n - 1) / 2] + values_[n / 2]) / 2.0;
+    }
+    [[nodiscard]] double lowest() const { return values_.empty() ? 0.0 : values_.front(); }
+    [[nodiscard]] double highest() const { return values_.empty() ? 0.0 : values_.back(); }
+
+private:
+    std::vector<double> values_;
+};
+
+/// Bytes that one decode step reads: every matrix once (the embedding as output projection), the widened vectors, the K/V that each
+/// attention layer looks at, and the Mamba states, which are also written.
+struct step_bytes {
+    double weights = 0.0;
+    double past = 0.0;
+    [[nodiscard]] double all() const { return weights + past; }
+};
+
+/// What the big matrices are: read in place by every step.
+bool is_streamed(const p4::tensor_view& tensor) {
+    return tensor.rank == 2 && !tensor.name.ends_with("A_log") && tensor.name != "lm_head.weight";
+}
+
+step_bytes bytes_of_step(const p4::checkpoint& files, const memory_plan& memory, const std::string& kv, std::size_t depth) {
+    const p4::sambay_shape& s = files.config().shape;
+    const p4::layer_plan plan(s.n_layers);
+    step_bytes bytes;
+    for (const p4::tensor_view& tensor : files.tensors())
+        bytes.weights += is_streamed(tensor) ? static_cast<double>(tensor.bytes) : 0.0;
+    bytes.weights += static_cast<double>(memory.parameters);
+    const double kv_bytes = 2.0 * static_cast<double>(s.d_model / s.n_heads * s.n_kv_heads * (kv == "f32" ? 4 : 2));
+    const auto rows = static_cast<double>(plan.n_window() * std::min(depth, s.window) + (1 + plan.n_cross()) * depth);
+    const double states = 2.0 * 4.0 * static_cast<double>(plan.n_mamba() * s.d_inner * s.d_state);
+    bytes.past = rows * kv_bytes + states;
+    return bytes;
+}
+
+/// Reads the mapped weights as fast as the machine can, with the threads that the model uses.
+class reader {
+public:
+    reader(const p4::checkpoint& files, engine& runs) : runs_(runs) {
+        constexpr std::size_t piece = std::size_t{1} << 20;
+        for (const p4::tensor_view& tensor : files.tensors()) {
+            if (!is_streamed(tensor)) continue;
+            for (std::size_t begin = 0; begin + 1 < tensor.bytes; begin += piece)
+                pieces_.push_back({tensor.data + begin, std::min(piece, tensor.bytes - begin) / 2 * 2});
+        }
+        for (const auto& p : pieces_) bytes_ += static_cast<double>(p.size());
+    }
+
+    /// Bytes a second.
+    double measure() {
+        constexpr double enough = 256e6;  // small models fit a cache; then this is the cache's speed, as it should be
+        const int rounds = std::max(1, static_cast<int>(enough / bytes_));
+        p4::status ignored;
+        const double seconds = seconds_of(
+            [&]() -> p4::status {
+                for (int i = 0; i < rounds; ++i) {
+                    runs_.threads().parallel_for(pieces_.size(), 1, [&](std::size_t begin, std::size_t end) {
+                        for (; begin < end; ++begin) {
+                            const float sum = runs_.kernels().read(pieces_[begin].data(), pieces_[begin].size());
+                            seen_.store(sum, std::memory_order_relaxed);
+                        }
+                    });
+                }
+                return {};
+            },
+            ignored);
+        return bytes_ * rounds / seconds;
+    }
+
+private:
+    engine& runs_;
+    std::vector<std::span<const std::byte>> pieces_;
+    double bytes_ = 0.0;
+    std::atomic<float> seen_{0.0f};  // so that the reading cannot be left out
+};
+
+struct findings {
+    series prefill;    ///< tokens a second
+    series decode;     ///< tokens a second
+    series bandwidth;  ///< bytes a second
+    step_bytes step;
+    [[nodiscard]] double decode_bandwidth() const { return decode.median() * step.all(); }
+    [[nodiscard]] double ratio() const { return bandwidth.median() > 0.0 ? decode_bandwidth() / bandwidth.median() : 0.0; }
+};
+
+/// Measures one phase `repetitions` times, after one time that does not count. At depth 0 each starts a new text; deeper ones go on
+/// from where the last one ended, because reading all that again would take longer than what is measured.
+template <class Between>
+p4::status measure_phase(engine& runs, const bench_options& o, std::span<const std::int32_t> text, std::size_t tokens,
+                         const std::function<p4::status()>& work, series& speed, Between&& between) {
+    runs.reset();
+    if (o.depth != 0) {
+        if (const auto read = runs.prefill(text.first(o.depth)); !read) return read.error();
+    }
+    for (std::size_t r = 0; r <= o.repetitions; ++r) {
+        if (o.depth == 0) runs.reset();
+        p4::status outcome;
+        const double seconds = seconds_of(work, outcome);
+        if (!outcome) return outcome;
+        if (r != 0) speed.add(static_cast<double>(tokens) / seconds);
+        between(r);
+    }
+    return {};
+}
+
+p4::result<findings> measure(const opened& model, engine& runs, const bench_options& o) {
+    findings found;
+    // Ordinary ids: what they are does not change the speed, but a mixture keeps the embedding's rows out of the cache.
+    std::vector<std::int32_t> text(std::max(o.depth, o.prompt_tokens));
+    p4::random_stream random(1);
+    for (std::int32_t& id : text) id = static_cast<std::int32_t>(random.next() % model.files.config().shape.vocab);
+    if (o.prompt_tokens != 0) {
+        const auto work = [&]() -> p4::status {
+            const auto read = runs.prefill(std::span<const std::int32_t>(text).first(o.prompt_tokens));
+            return read ? p4::status() : p4::status(read.error());
+        };
+        const p4::status ok = measure_phase(runs, o, text, o.prompt_tokens, work, found.prefill, [](std::size_t) {});
+        if (!ok) return ok.error();
+    }
+    if (o.generate_tokens != 0) {
+        reader memory(model.files, runs);
+        const auto work = [&]() -> p4::status {
+            for (std::size_t i = 0; i < o.generate_tokens; ++i) {
+                const auto read = runs.step(text[i % text.size()]);
+                if (!read) return read.error();
+            }
+            return {};
+        };
+        if (text.empty()) text.push_back(0);
+        // Speeds of a shared machine drift, so the limit is measured in turn with what is held against it.
+        const p4::status ok = measure_phase(runs, o, text, o.generate_tokens, work, found.decode, [&](std::size_t r) {
+            const double speed = memory.measure();
+            if (r != 0) found.bandwidth.add(speed);
+        });
+        if (!ok) return ok.error();
+        const std::size_t mean_depth = o.depth + o.generate_tokens * (o.depth == 0 ? 1 : o.repetitions + 2) / 2;
+        found.step = bytes_of_step(model.files, runs.memory(), o.run.engine.kv, mean_depth);
+    }
+    return found;
+}
+
+void print_table(const opened& model, engine& runs, const bench_options& o, const findings& found) {
+    const auto speed = [](const series& s) {
+        return text_of("%10.2f tokens/s   (%.2f to %.2f)", s.median(), s.lowest(), s.highest());
+    };
+    const auto rate = [](double bytes) { return text_of("%10.2f GB/s", bytes * 1e-9); };
+    text_table table;
+    table.heading(text_of("%s, %s of weights, K/V in %s, %s, %zu threads, median of %zu", p4::printable(o.run.model).c_str(),
+                          human_bytes(static_cast<double>(model.files.bytes())).c_str(), o.run.engine.kv.c_str(),
+                          runs.kernels().name, runs.threads().concurrency(), o.repetitions));
+    if (!found.prefill.empty())
+        table.row(text_of("prefill, %zu tokens at depth %zu", o.prompt_tokens, o.depth), speed(found.prefill));
+    if (!found.decode.empty()) {
+        table.row(text_of("decode, %zu tokens at depth %zu", o.generate_tokens, o.depth), speed(found.decode));
+        table.row("read a token: weights", text_of("%10.3f MB", found.step.weights * 1e-6));
+        table.row("read a token: K/V and states", text_of("%10.3f MB", found.step.past * 1e-6));
+        table.row("decode reads", rate(found.decode_bandwidth()));
+        table.row("this machine can read",
+                  rate(found.bandwidth.median()) +
+                      text_of("   (%.2f to %.2f)", found.bandwidth.lowest() * 1e-9, found.bandwidth.highest() * 1e-9));
+        table.row("ratio", text_of("%10.1f %%", 100.0 * found.ratio()));
+    }
+    table.print();
+}
+
+void print_json(engine& runs, const bench_options& o, const findings& found) {
+    const auto of = [](const series& s) { return json{{"median", s.median()}, {"min", s.lowest()}, {"max", s.highest()}}; };
+    json object{{"model", o.run.model},
+                {"target", runs.kernels().name},
+                {"kv", o.run.engine.kv},
+                {"threads", runs.threads().concurrency()},
+                {"repetitions", o.repetitions},
+                {"prompt_tokens", o.prompt_tokens},
+                {"generate_tokens", o.generate_tokens},
+                {"depth", o.depth}};
+    if (!found.prefill.empty()) object["prefill_tokens_per_second"] = of(found.prefill);
+    if (!found.decode.empty()) {
+        object["decode_tokens_per_second"] = of(found.decode);
+        object["bytes_per_token"] = found.step.all();
+        object["weight_bytes_per_token"] = found.step.weights;
+        object["decode_bytes_per_second"] = found.decode_bandwidth();
+        object["read_bytes_per_second"] = of(found.bandwidth);
+        object["ratio"] = found.ratio();
+    }
+    print(object);
+}
+
+p4::status run(bench_options o) {
+    const auto model = open_model(o.run.model);
+    if (!model) return model.error();
+    engine_options how = o.run.engine;
+    const std::size_t rounds = o.depth == 0 ? 1 : o.repetitions + 1;
+    const std::size_t needed = o.depth + rounds * std::max(o.prompt_tokens, o.generate_tokens);
+    how.context = std::max({how.context, needed, std::size_t{1}});
+    const auto engine = make_engine(model->files, how);
+    if (!engine) return engine.error();
+    const auto found = measure(*model, **engine, o);
+    if (!found) return found.error();
+    if (o.json) {
+        print_json(**engine, o, *found);
+    } else {
+        print_table(*model, **engine, o, *found);
+    }
+    return {};
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, action& chosen) {
+    const auto o = std::make_shared<bench_options>();
+    CLI::App* command = app.add_subcommand("bench", "Measure tokens a second, and the memory's speed");
+    add_run_options(*command, o->run);
+    command->get_option("--model")->required();
+    command->add_option("--prompt-tokens,-p", o->prompt_tokens, "Tokens of the prompt; 0 leaves this out")->capture_default_str();
+    command->add_option("--generate-tokens,-n", o->generate_tokens, "Tokens written; 0 leaves this out")->capture_default_str();
+    command->add_option("--depth,-d", o->depth, "Tokens read before")->capture_default_str();
+    command->add_option("--repetitions,-r", o->repetitions, "Measurements")->check(CLI::Range(1, 1000))->capture_default_str();
+    command->add_option("--chunk", o->run.engine.chunk, "Prompt tokens read at once")
+        ->check(CLI::Range(1, 65536))
+        ->capture_default_str();
+    command->add_flag("--json", o->json, "Print one object");
+    command->callback([o, &chosen] { chosen = [o] { return run(std::move(*o)); }; });
+}
+
+}  // namespace cli

@@ -1,0 +1,66 @@
+#pragma once
+/// What the subcommands share: how one announces itself, opens its model and says how to sample.
+#include "engine.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace cli {
+
+/// What the chosen subcommand does, once the command line has been read.
+using action = std::function<p4::status()>;
+
+// One a file. Each adds its options to `app` and sets `chosen` when it is the one.
+void add_chat(CLI::App& app, action& chosen);
+void add_generate(CLI::App& app, action& chosen);
+void add_text_tools(CLI::App& app, action& chosen);  // tokenize, detokenize, render
+void add_logits(CLI::App& app, action& chosen);
+void add_info(CLI::App& app, action& chosen);
+void add_synth(CLI::App& app, action& chosen);
+void add_bench(CLI::App& app, action& chosen);
+
+/// --model and whatever says how it runs.
+struct run_options {
+    std::string model;
+    engine_options engine;  ///< a context of 0: as many tokens as the subcommand needs
+};
+void add_run_options(CLI::App& command, run_options& options);
+
+/// The files of a model.
+struct opened {
+    p4::checkpoint files;
+    std::optional<p4::tokenizer> text;  ///< absent where the folder has none
+
+    [[nodiscard]] const p4::tokenizer* tokenizer() const { return text ? &*text : nullptr; }
+};
+p4::result<opened> open_model(const std::string& folder);
+
+/// `path` is a tokenizer.json or a folder that holds one.
+p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path);
+
+/// The model to use where nobody names one: models/tiny-arithmetic in the current folder, in the checkout that the program was
+/// built in, or where the build said it is. Errors: file_not_found, naming what to do.
+p4::result<std::string> default_model();
+void remember_program(const char* argv0);
+
+/// Longest context worth offering by default: the model's own limit, or 32768.
+[[nodiscard]] std::size_t usual_context(const p4::sambay_config& config);
+
+/// How to choose tokens: what the user said, else what the model's generation_config.json says, else what the model card says.
+struct sampling_flags {
+    std::optional<float> temperature;
+    std::optional<float> top_p;
+    std::optional<float> min_p;
+    std::optional<float> repetition_penalty;
+    std::optional<std::size_t> top_k;
+    std::optional<std::size_t> max_tokens;
+    std::optional<std::uint64_t> seed;
+    std::vector<std::string> stop;
+};
+void add_sampling_options(CLI::App& command, sampling_flags& flags);
+p4::generation_options generation_options_of(const opened& model, const sampling_flags& flags);
+
+}  // namespace cli

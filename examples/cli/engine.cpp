@@ -1,0 +1,91 @@
+/// The one place where the model code is compiled: for the released shape, known at compile time, and for any other; with
+/// K/V in bf16 and in f32.
+#include "engine.hpp"
+
+namespace cli {
+namespace {
+
+template <p4::sambay_shape Shape, class Kv>
+memory_plan plan_of(const p4::model<Shape>& m, const engine_options& options) {
+    return {m.parameter_bytes(), p4::session<Shape, Kv>::bytes(m, options.context),
+            p4::workspace<Shape, Kv>::bytes(m, options.chunk)};
+}
+
+template <p4::sambay_shape Shape, class Kv>
+class engine_of final : public engine {
+public:
+    static p4::result<std::unique_ptr<engine>> make(const p4::checkpoint& files, const engine_options& options) {
+        const auto kernels = p4::kernels_named(options.target);
+        if (!kernels) return kernels.error();
+        auto model = p4::model<Shape>::bind(files);
+        if (!model) return model.error();
+        auto pool = p4::thread_pool::create(options.threads);
+        if (!pool) return pool.error();
+        auto past = p4::session<Shape, Kv>::create(*model, options.context);
+        if (!past) return past.error();
+        const memory_plan memory = plan_of<Shape, Kv>(*model, options);
+        std::unique_ptr<engine_of> made(new engine_of(std::move(*model), std::move(*pool), std::move(*past), memory));
+        p4::workspace_options how{.chunk = options.chunk, .kernels = *kernels, .threads = made->pool_};
+        auto workspace = p4::workspace<Shape, Kv>::create(made->model_, how);
+        if (!workspace) return workspace.error();
+        made->workspace_.emplace(std::move(*workspace));
+        return std::unique_ptr<engine>(std::move(made));
+    }
+
+    p4::result<p4::generation_summary> generate(const p4::tokenizer* text, std::span<const std::int32_t> prompt,
+                                                const p4::generation_options& options, const sink& take,
+                                                const on_prompt& tell) override {
+        return p4::generate(model_, past_, *workspace_, text, prompt, options, take, tell);
+    }
+    p4::result<std::span<const float>> prefill(std::span<const std::int32_t> tokens) override {
+        return p4::prefill(model_, past_, *workspace_, tokens);
+    }
+    p4::result<std::span<const float>> step(std::int32_t token) override { return p4::step(model_, past_, *workspace_, token); }
+    p4::status logits_all(std::span<const std::int32_t> tokens, p4::rows_view<float> out) override {
+        return p4::logits_all(model_, past_, *workspace_, tokens, out);
+    }
+    void reset() override { past_.reset(); }
+
+    std::size_t position() const override { return past_.position(); }
+    std::size_t context() const override { return past_.context(); }
+    const memory_plan& memory() const override { return memory_; }
+    const p4::kernel_table& kernels() const override { return workspace_->kernels(); }
+    p4::executor_ref threads() override { return pool_; }
+
+private:
+    engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const memory_plan& memory)
+        : model_(std::move(m)), pool_(std::move(pool)), past_(std::move(past)), memory_(memory) {}
+
+    p4::model<Shape> model_;
+    p4::thread_pool pool_;
+    p4::session<Shape, Kv> past_;
+    std::optional<p4::workspace<Shape, Kv>> workspace_;
+    memory_plan memory_;
+};
+
+/// Calls `visit.operator()<Shape, Kv>()` with the types that fit.
+template <class Visit>
+auto with_types(const p4::sambay_shape& shape, const std::string& kv, Visit&& visit) {
+    const auto with_kv = [&]<p4::sambay_shape Shape>() {
+        return kv == "f32" ? visit.template operator()<Shape, float>() : visit.template operator()<Shape, p4::bf16>();
+    };
+    return shape == p4::phi4_mini_flash ? with_kv.template operator()<p4::phi4_mini_flash>()
+                                        : with_kv.template operator()<p4::any_sambay>();
+}
+
+}  // namespace
+
+p4::result<std::unique_ptr<engine>> make_engine(const p4::checkpoint& files, const engine_options& options) {
+    return with_types(files.config().shape, options.kv,
+                      [&]<p4::sambay_shape Shape, class Kv>() { return engine_of<Shape, Kv>::make(files, options); });
+}
+
+p4::result<memory_plan> plan_memory(const p4::checkpoint& files, const engine_options& options) {
+    return with_types(files.config().shape, options.kv, [&]<p4::sambay_shape Shape, class Kv>() -> p4::result<memory_plan> {
+        const auto m = p4::model<Shape>::bind(files);
+        if (!m) return m.error();
+        return plan_of<Shape, Kv>(*m, options);
+    });
+}
+
+}  // namespace cli

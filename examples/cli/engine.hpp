@@ -1,0 +1,56 @@
+#pragma once
+/// A model that runs, whatever its shape and K/V type are: the subcommands see this interface, and the templates behind it are
+/// compiled once, in engine.cpp.
+#include "library.hpp"
+
+#include <functional>
+#include <memory>
+
+namespace cli {
+
+/// How to run a model.
+struct engine_options {
+    std::string kv = "bf16";  ///< bf16 or f32
+    std::string target;       ///< SIMD target; empty: the best
+    std::size_t threads = 0;  ///< 0: one for each processor
+    std::size_t context = 0;  ///< tokens
+    std::size_t chunk = 128;  ///< prompt tokens read at once
+};
+
+/// Bytes that a model takes beside its mapped weights.
+struct memory_plan {
+    std::size_t parameters;  ///< vectors, widened
+    std::size_t session;     ///< state of one conversation
+    std::size_t workspace;   ///< activations
+};
+
+/// One model, one session, one workspace, one pool of threads. The checkpoint must outlive it.
+class engine {
+public:
+    using sink = std::function<bool(const p4::generation_event&)>;
+    using on_prompt = std::function<void(std::size_t read, std::size_t total)>;
+
+    virtual ~engine() = default;
+
+    virtual p4::result<p4::generation_summary> generate(const p4::tokenizer* text, std::span<const std::int32_t> prompt,
+                                                        const p4::generation_options& options, const sink& take,
+                                                        const on_prompt& tell) = 0;
+    virtual p4::result<std::span<const float>> prefill(std::span<const std::int32_t> tokens) = 0;
+    virtual p4::result<std::span<const float>> step(std::int32_t token) = 0;
+    virtual p4::status logits_all(std::span<const std::int32_t> tokens, p4::rows_view<float> out) = 0;
+    virtual void reset() = 0;
+
+    [[nodiscard]] virtual std::size_t position() const = 0;
+    [[nodiscard]] virtual std::size_t context() const = 0;
+    [[nodiscard]] virtual const memory_plan& memory() const = 0;
+    [[nodiscard]] virtual const p4::kernel_table& kernels() const = 0;
+    [[nodiscard]] virtual p4::executor_ref threads() = 0;
+};
+
+/// Errors: those of model::bind, session, workspace, kernels_named and thread_pool.
+p4::result<std::unique_ptr<engine>> make_engine(const p4::checkpoint& files, const engine_options& options);
+
+/// What make_engine would take. Errors: those of model::bind.
+p4::result<memory_plan> plan_memory(const p4::checkpoint& files, const engine_options& options);
+
+}  // namespace cli

@@ -1,0 +1,117 @@
+/// info: what a checkpoint holds, what it takes to run it, and with which instructions.
+#include "command.hpp"
+#include "text_table.hpp"
+
+#include <thread>
+
+namespace cli {
+namespace {
+
+void describe_shape(text_table& table, const p4::checkpoint& files) {
+    const p4::sambay_config& config = files.config();
+    const p4::sambay_shape& s = config.shape;
+    const p4::layer_plan plan(s.n_layers);
+    table.heading("Shape");
+    table.row("type", s == p4::phi4_mini_flash ? "phi4_mini_flash, known at compile time" : "any_sambay, known at run time");
+    table.row("d_model", text_of("%zu", s.d_model));
+    table.row("layers", text_of("%zu: %zu Mamba, %zu window, 1 full and %zu cross attention, %zu gated memory", s.n_layers,
+                                plan.n_mamba(), plan.n_window(), plan.n_cross(), plan.n_gated_memory()));
+    table.row("d_ff", text_of("%zu", s.d_ff));
+    table.row("heads", text_of("%zu of %zu over %zu for keys and values", s.n_heads, s.d_model / s.n_heads, s.n_kv_heads));
+    table.row("window", text_of("%zu tokens", s.window));
+    table.row("Mamba", text_of("d_inner %zu, d_state %zu, d_conv %zu, dt_rank %zu", s.d_inner, s.d_state, s.d_conv, s.dt_rank));
+    table.row("vocabulary", text_of("%zu", s.vocab));
+    if (config.max_positions != 0) table.row("longest context", text_of("%zu tokens", config.max_positions));
+}
+
+void describe_weights(text_table& table, const p4::checkpoint& files) {
+    struct sum {
+        std::size_t tensors = 0;
+        std::uint64_t numbers = 0;
+        std::uint64_t bytes = 0;
+    };
+    sum all;
+    sum of[p4::dtype_count];
+    for (const p4::tensor_view& tensor : files.tensors()) {
+        for (sum* s : {&all, &of[static_cast<std::size_t>(tensor.type)]}) {
+            ++s->tensors;
+            s->numbers += tensor.count();
+            s->bytes += tensor.bytes;
+        }
+    }
+    table.heading("Weights");
+    table.row("parameters", text_of("%s (%llu)", human_count(all.numbers).c_str(), static_cast<unsigned long long>(all.numbers)));
+    const auto line = [](const sum& s) {
+        return text_of("%5zu tensors %15llu bytes  %s", s.tensors, static_cast<unsigned long long>(s.bytes),
+                       human_bytes(static_cast<double>(s.bytes)).c_str());
+    };
+    for (std::size_t i = 0; i < p4::dtype_count; ++i) {
+        if (of[i].tensors != 0) table.row(p4::name_of(static_cast<p4::dtype>(i)), line(of[i]));
+    }
+    table.row("all", line(all));
+}
+
+void describe_memory(text_table& table, const memory_plan& memory, const run_options& run, std::uint64_t mapped) {
+    const engine_options& how = run.engine;
+    table.heading(text_of("Memory for a context of %zu tokens, K/V in %s", how.context, how.kv.c_str()));
+    const auto line = [](std::uint64_t bytes, const char* note) {
+        return text_of("%15llu bytes  %-8s  %s", static_cast<unsigned long long>(bytes),
+                       human_bytes(static_cast<double>(bytes)).c_str(), note);
+    };
+    table.row("mapped weights", line(mapped, "shared, read-only, in the page cache"));
+    table.row("parameters", line(memory.parameters, "shared: vectors in f32"));
+    table.row("session", line(memory.session, "one a conversation; touched as it grows"));
+    table.row("workspace", line(memory.workspace, text_of("one a thread of control, chunks of %zu tokens", how.chunk).c_str()));
+}
+
+void describe_machine(text_table& table, const p4::kernel_table& used) {
+    table.heading("Machine");
+    std::string targets;
+    for (const p4::kernel_target& target : p4::kernel_targets()) {
+        if (!targets.empty()) targets += ", ";
+        targets += target.kernels->name;
+        if (!target.runs_here) targets += " (not here)";
+    }
+    table.row("SIMD targets", targets);
+    table.row("in use", text_of("%s, %zu floats a vector", used.name, used.lanes()));
+    table.row("processors", text_of("%u", std::thread::hardware_concurrency()));
+}
+
+p4::status run(run_options o) {
+    if (o.model.empty()) {
+        auto place = default_model();
+        if (!place) return place.error();
+        o.model = std::move(*place);
+    }
+    const auto model = open_model(o.model);
+    if (!model) return model.error();
+    const auto kernels = p4::kernels_named(o.engine.target);
+    if (!kernels) return kernels.error();
+    if (o.engine.context == 0) o.engine.context = usual_context(model->files.config());
+    const auto memory = plan_memory(model->files, o.engine);
+    if (!memory) return memory.error();
+
+    text_table table;
+    table.heading("Model");
+    table.row("folder", o.model);
+    table.row("tokenizer", model->text
+                               ? text_of("%zu ids, %zu added tokens", model->text->vocab_size(), model->text->added_tokens().size())
+                               : "none");
+    describe_shape(table, model->files);
+    describe_weights(table, model->files);
+    describe_memory(table, *memory, o, model->files.bytes());
+    describe_machine(table, **kernels);
+    table.print();
+    return {};
+}
+
+}  // namespace
+
+void add_info(CLI::App& app, action& chosen) {
+    const auto o = std::make_shared<run_options>();
+    CLI::App* command = app.add_subcommand("info", "Shapes, types, bytes, memory for a context, SIMD target");
+    add_run_options(*command, *o);
+    command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
+}
+
+}  // namespace cli

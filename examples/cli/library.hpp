@@ -1,0 +1,10 @@
+#pragma once
+/// The library in compile-once mode: its kernels are compiled in kernels.cpp and declared everywhere else.
+#ifndef PHI4FLASH_COMPILE_ONCE
+#define PHI4FLASH_COMPILE_ONCE 1
+#endif
+#include <phi4flash/phi4flash.hpp>
+
+namespace cli {
+namespace p4 = phi4flash;
+}

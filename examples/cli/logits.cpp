@@ -1,0 +1,54 @@
+/// logits: what the model says after every token of a text, as a safetensors file.
+#include "command.hpp"
+#include "progress.hpp"
+
+namespace cli {
+namespace {
+
+struct logits_options {
+    run_options run;
+    std::vector<std::int32_t> tokens;
+    std::string output;
+};
+
+p4::status run(const logits_options& o) {
+    const auto model = open_model(o.run.model);
+    if (!model) return model.error();
+    engine_options how = o.run.engine;
+    if (how.context == 0) how.context = o.tokens.size();
+    const auto engine = make_engine(model->files, how);
+    if (!engine) return engine.error();
+
+    const std::size_t vocab = model->files.config().shape.vocab;
+    const p4::safetensors_spec spec{"logits", p4::name_of(p4::dtype::f32), {o.tokens.size(), vocab}};
+    std::vector<float> rows(std::min(how.chunk, o.tokens.size()) * vocab);
+    progress bar("logits", "tokens/s", static_cast<double>(o.tokens.size()), 1.0);
+    return p4::write_safetensors(o.output, {&spec, 1}, [&](std::size_t, p4::safetensors_sink& out) -> p4::status {
+        for (std::size_t begin = 0; begin < o.tokens.size(); begin += how.chunk) {
+            const auto piece = std::span(o.tokens).subspan(begin, std::min(how.chunk, o.tokens.size() - begin));
+            const p4::rows_view<float> place{rows.data(), piece.size(), vocab};
+            if (const p4::status ok = (*engine)->logits_all(piece, place); !ok) return ok;
+            if (const p4::status ok = out.write(std::span<const float>(rows.data(), piece.size() * vocab)); !ok) return ok;
+            bar.advance(static_cast<double>(piece.size()));
+        }
+        return {};
+    });
+}
+
+}  // namespace
+
+void add_logits(CLI::App& app, action& chosen) {
+    const auto o = std::make_shared<logits_options>();
+    o->run.engine.chunk = 64;
+    CLI::App* command = app.add_subcommand("logits", "Write the logits after every token: \"logits\", F32 [tokens, vocabulary]");
+    add_run_options(*command, o->run);
+    command->get_option("--model")->required();
+    command->add_option("--tokens", o->tokens, "Ids, such as 1,2,3")->delimiter(',')->required();
+    command->add_option("--output,-o", o->output, "File to write")->required()->type_name("FILE.safetensors");
+    command->add_option("--chunk", o->run.engine.chunk, "Tokens computed at once")
+        ->check(CLI::Range(1, 65536))
+        ->capture_default_str();
+    command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
+}
+
+}  // namespace cli

@@ -1,0 +1,49 @@
+/// phi4flash: runs SambaY models from the command line. Each subcommand is a file of its own.
+#include "command.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace {
+
+int fail(std::string sentence) {
+    std::ranges::replace(sentence, '\n', ' ');
+    std::fprintf(stderr, "phi4flash: %s\n", sentence.c_str());
+    return 1;
+}
+
+int run(int argc, char** argv) {
+    CLI::App app("Runs Phi-4-mini-flash-reasoning and other SambaY models on the CPU.", "phi4flash");
+    app.set_version_flag("--version", "phi4flash " PHI4FLASH_VERSION_STRING);
+    app.require_subcommand(1);
+    cli::action chosen;
+    cli::add_chat(app, chosen);
+    cli::add_generate(app, chosen);
+    cli::add_text_tools(app, chosen);
+    cli::add_logits(app, chosen);
+    cli::add_info(app, chosen);
+    cli::add_synth(app, chosen);
+    cli::add_bench(app, chosen);
+    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands([&](CLI::App* known) { return known->get_name() == argv[1]; }).empty())
+        return fail("no subcommand '" + std::string(argv[1]) + "' (try phi4flash --help)");
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& asked) {
+        return app.exit(asked);  // --help, --version
+    } catch (const CLI::ParseError& wrong) {
+        return fail(std::string(wrong.what()) + " (try phi4flash --help)");
+    }
+    cli::remember_program(argv[0]);
+    const cli::p4::status ok = chosen();
+    return ok ? 0 : fail(ok.error().message());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return run(argc, argv);
+    } catch (const std::exception& unforeseen) {  // of the standard library: out of memory, mostly
+        return fail(unforeseen.what());
+    }
+}

@@ -1,0 +1,41 @@
+/// The library in ten lines: loads a checkpoint folder, asks one question, prints the answer as it comes.
+#include <phi4flash/phi4flash.hpp>
+
+#include <cstdio>
+
+namespace p4 = phi4flash;
+
+static p4::status run(const char* folder, const char* question) {
+    const auto files = p4::checkpoint::open(folder);
+    if (!files) return files.error();
+    const auto json = p4::read_file(files->tokenizer_path(), p4::max_tokenizer_json_bytes);
+    if (!json) return json.error();
+    const auto text = p4::tokenizer_from_json(*json);
+    if (!text) return text.error();
+    const auto model = p4::model<>::bind(*files);
+    if (!model) return model.error();
+    auto session = p4::session<>::create(*model, 2048);
+    if (!session) return session.error();
+    auto workspace = p4::workspace<>::create(*model);
+    if (!workspace) return workspace.error();
+
+    std::vector<std::int32_t> prompt;
+    p4::encoder encoder(*text);
+    const p4::chat_message message{"user", question};
+    if (const auto ok = p4::encode_chat(encoder, {&message, 1}, {}, prompt); !ok) return ok;
+    p4::generation_options options;
+    options.stop_ids.assign(files->generation().stop_ids.begin(), files->generation().stop_ids.end());
+    const auto summary = p4::generate(*model, *session, *workspace, &*text, prompt, options, [](const p4::generation_event& event) {
+        std::fwrite(event.text.data(), 1, event.text.size(), stdout);
+        return true;
+    });
+    if (!summary) return summary.error();
+    std::printf("\n");
+    return {};
+}
+
+int main(int argc, char** argv) {
+    const auto ok = run(argc > 1 ? argv[1] : "models/tiny-arithmetic", argc > 2 ? argv[2] : "What is 347 + 285?");
+    if (!ok) std::fprintf(stderr, "%s\n", ok.error().message());
+    return ok ? 0 : 1;
+}

@@ -1,0 +1,56 @@
+#pragma once
+/// The tensors of a SambaY checkpoint: names and shapes, for programs that write one. The list is the binder's own, so the two
+/// cannot disagree.
+#include <phi4flash/model/bind.hpp>
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Stands where bind_all expects a binder, and tells what it is asked for.
+template <class Visit>
+class tensor_lister {
+public:
+    explicit tensor_lister(Visit& visit) : visit_(visit) {}
+
+    [[nodiscard]] bool failed() const { return false; }
+    void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
+    void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
+
+    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}), matrix_view{}; }
+    template <class... Change>
+    const float* vector(const char* name, std::size_t n, Change&&...) {
+        return tell(name, {n}), nullptr;
+    }
+    template <class Fill>
+    const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t, Fill&&) {
+        return tell(name, shape), nullptr;
+    }
+    double dot(const char* a, const char* b, std::size_t n) { return tell(a, {n}), tell(b, {n}), 0.0; }
+    template <class T>
+    std::span<T> objects(std::size_t) {
+        return {};
+    }
+
+private:
+    void tell(const char* name, std::initializer_list<std::size_t> shape) {
+        char full[160];
+        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
+        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()));
+    }
+
+    Visit& visit_;
+    char prefix_[48] = "model.";
+};
+
+}  // namespace detail
+
+/// Calls `visit(name, shape)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of extents
+/// that are valid during the call.
+template <sambay_shape Shape, class Visit>
+void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
+    detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);
+    (void)detail::bind_all(lister, e, 1e-5f);
+}
+
+PHI4FLASH_END

@@ -1,0 +1,307 @@
+#!/usr/bin/env python3
+"""Checks the program from outside: exit codes, one-sentence errors, JSON, golden continuations and logits, chat.
+
+    tests/cli/cli_test.py PATH_OF_PHI4FLASH [unittest arguments]
+"""
+import array
+import json
+import os
+import pathlib
+import re
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+DATA = ROOT / "tests" / "data"
+GOLDEN = DATA / "golden"
+TINY_TOKENIZER = DATA / "text" / "tiny_tokenizer.json"
+BUNDLED = ROOT / "models" / "tiny-arithmetic"
+PROGRAM = ""
+
+
+def run(*arguments, text=None, folder=None):
+    command = [PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, input=text, capture_output=True, encoding="utf-8", cwd=folder, timeout=120)
+
+
+def read_safetensors(path):
+    data = pathlib.Path(path).read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    tensors = {}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        values = array.array({"F32": "f", "I64": "q"}[entry["dtype"]])
+        values.frombytes(data[8 + length + begin : 8 + length + end])
+        tensors[name] = (entry["shape"], list(values))
+    return tensors
+
+
+def golden_prompts(folder):
+    tensors = read_safetensors(folder / "golden.safetensors")
+    for j in range(100):
+        if f"{j}.tokens" not in tensors:
+            return
+        yield {key: tensors[f"{j}.{key}"][1] for key in ("tokens", "logits", "greedy")}
+
+
+def ids(numbers):
+    return ",".join(map(str, numbers))
+
+
+def targets():
+    """The SIMD targets that the program can use here, as its own error sentence lists them."""
+    refused = run("generate", "--model", GOLDEN / "f32-8l", "--tokens", "1", "--target", "none such")
+    return refused.stderr.split("want one of", 1)[1].split()
+
+
+class ProgramTest(unittest.TestCase):
+    def good(self, *arguments, **more):
+        done = run(*arguments, **more)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def refused(self, want, *arguments, **more):
+        done = run(*arguments, **more)
+        self.assertEqual(done.returncode, 1, arguments)
+        self.assertTrue(done.stderr.startswith("phi4flash: "), done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        self.assertIn(want, done.stderr)
+        return done
+
+    def generate(self, model, *arguments):
+        return json.loads(self.good("generate", "--model", model, "--json", *arguments))
+
+
+class CommandLine(ProgramTest):
+    def test_help_and_version(self):
+        self.assertIn("generate", self.good("--help"))
+        self.assertRegex(self.good("--version"), r"^phi4flash \d+\.\d+\.\d+\n$")
+        for command in "chat generate tokenize detokenize render logits info synth bench".split():
+            self.assertIn("Usage: phi4flash " + command, self.good(command, "--help"))
+
+    def test_mistakes(self):
+        model = ("--model", GOLDEN / "f32-8l")
+        self.refused("subcommand")
+        self.refused("'dance'", "dance")
+        self.refused("--dance", "info", *model, "--dance")
+        self.refused("--model", "generate", "--tokens", "1")
+        self.refused("no such folder", "generate", "--model", "/nowhere/at/all", "--tokens", "1")
+        self.refused("--tokens", "generate", *model)
+        self.refused("--tokens", "generate", *model, "--tokens", "1", "--prompt", "x")
+        self.refused("tokenizer.json", "generate", *model, "--prompt", "x")
+        self.refused("1,x", "generate", *model, "--tokens", "1,x")
+        self.refused("token 256", "generate", *model, "--tokens", "256")
+        self.refused("token -1", "generate", *model, "--tokens", "1,-1")
+        self.refused("temperature", "generate", *model, "--tokens", "1", "--temperature", "-1")
+        self.refused("top_p", "generate", *model, "--tokens", "1", "--top-p", "0")
+        self.refused("f16", "generate", *model, "--tokens", "1", "--kv", "f16")
+        self.refused("abacus", "generate", *model, "--tokens", "1", "--target", "abacus")
+        self.refused("room for 2", "generate", *model, "--tokens", "1,2,3", "--context", "2")
+        self.refused("no-such", "tokenize", "--tokenizer", "no-such.json")
+        self.refused("no-such", "synth", "--config", "no-such.json", "--output", "x")
+        self.refused("cannot be written", "logits", *model, "--tokens", "1", "--output", "/nowhere/at/all")
+
+
+class Generate(ProgramTest):
+    def test_golden_continuations_on_every_target(self):
+        here = targets()
+        self.assertTrue(here)
+        for target in here:
+            for name in ("f32-8l", "bf16-12l-sharded"):
+                for prompt in golden_prompts(GOLDEN / name):
+                    greedy = ("--temperature", 0, "--ignore-eos", "--kv", "f32", "--max-tokens", len(prompt["greedy"]))
+                    said = self.generate(GOLDEN / name, "--tokens", ids(prompt["tokens"]), "--target", target, *greedy)
+                    self.assertEqual(said, {"tokens": prompt["greedy"], "text": "", "stop_reason": "max_tokens",
+                                            "prompt_tokens": len(prompt["tokens"])})
+
+    def test_same_seed_same_text_on_any_number_of_threads(self):
+        def said(seed, threads):
+            free = ("--temperature", 1, "--top-p", 1, "--ignore-eos", "--max-tokens", 50)
+            return self.generate(GOLDEN / "f32-8l", "--tokens", "1,2,3", "--seed", seed, "--threads", threads, *free)["tokens"]
+
+        self.assertEqual(said(5, 1), said(5, 2))
+        self.assertEqual(len(said(5, 3)), 50)
+        self.assertNotEqual(said(5, 1), said(6, 1))
+
+    def test_context_full(self):
+        said = self.generate(GOLDEN / "f32-8l", "--tokens", "1,2,3", "--context", 8, "--ignore-eos")
+        self.assertEqual((said["stop_reason"], len(said["tokens"])), ("context_full", 6))
+
+    def test_text(self):
+        greedy = ("--prompt", "What is 347 + 285?", "--temperature", 0)
+        said = self.generate(BUNDLED, *greedy)
+        self.assertEqual(said["stop_reason"], "stop_token")
+        self.assertTrue(said["text"].endswith("\\boxed{632}"), said["text"])
+        self.assertEqual(self.good("generate", "--model", BUNDLED, *greedy), said["text"] + "\n")
+        cut = self.generate(BUNDLED, *greedy, "--stop", "never", "--stop", "boxed")
+        self.assertEqual((cut["stop_reason"], cut["text"] + "boxed{632}"), ("stop_string", said["text"]))
+        raw = self.generate(BUNDLED, "--raw", "--prompt", "<|user|>What is 347 + 285?<|end|><|assistant|>", "--temperature", 0)
+        self.assertEqual(raw, said)
+        one = self.generate(BUNDLED, *greedy, "--max-tokens", 1)
+        self.assertEqual((one["tokens"], one["stop_reason"]), (said["tokens"][:1], "max_tokens"))
+
+
+class Text(ProgramTest):
+    def lines(self, values, *arguments):
+        out = self.good(*arguments, text="".join(json.dumps(v) + "\n" for v in values))
+        return [json.loads(line) for line in out.splitlines()]
+
+    def test_round_trip(self):
+        cases = [json.loads(line) for line in (DATA / "text" / "tiny_dev.jsonl").read_text("utf-8").split("\n") if line]
+        encoded = self.lines([{"text": c["text"]} for c in cases], "tokenize", "--tokenizer", TINY_TOKENIZER)
+        self.assertEqual(encoded, [{"ids": c["ids"]} for c in cases])
+        decoded = self.lines(encoded, "detokenize", "--tokenizer", TINY_TOKENIZER)
+        self.assertEqual(decoded, [{"text": c["decoded"]} for c in cases])
+
+    def test_markers(self):
+        marked = [{"text": "a<|end|>b"}]
+        (parsed,) = self.lines(marked, "tokenize", "--tokenizer", TINY_TOKENIZER)
+        (plain,) = self.lines(marked, "tokenize", "--tokenizer", TINY_TOKENIZER, "--no-special")
+        self.assertEqual(len(parsed["ids"]), 3)
+        self.assertGreater(len(plain["ids"]), 3)
+        back = ("detokenize", "--tokenizer", TINY_TOKENIZER)
+        self.assertEqual(self.lines([parsed, plain], *back), marked * 2)
+        self.assertEqual(self.lines([parsed, plain], *back, "--skip-special"), [{"text": "ab"}, marked[0]])
+
+    def test_render(self):
+        messages = [{"role": "system", "content": "s", "tools": "[]"}, {"role": "user", "content": "What?"}]
+        both = [{"messages": messages, "add_generation_prompt": yes} for yes in (True, False)]
+        ask, tell = self.lines(both, "render", "--tokenizer", TINY_TOKENIZER)
+        self.assertEqual(ask["prompt"], "<|system|>s<|tool|>[]<|/tool|><|end|><|user|>What?<|end|><|assistant|>")
+        self.assertEqual(tell["prompt"], "<|system|>s<|tool|>[]<|/tool|><|end|><|user|>What?<|end|><|endoftext|>")
+        encoded = self.lines([{"text": ask["prompt"]}], "tokenize", "--tokenizer", TINY_TOKENIZER)
+        self.assertEqual(encoded, [{"ids": ask["ids"]}])
+
+    def test_bad_lines_are_named(self):
+        for line in ("", "{", "[]", "7", "{}", '{"text": 7}', '{"text": "a"} x'):
+            done = self.refused("line 2: ", "tokenize", "--tokenizer", TINY_TOKENIZER, text='{"text": "a"}\n' + line + "\n")
+            self.assertEqual(done.stdout.count("\n"), 1, line)
+        for line in ('{"ids": 1}', '{"ids": [-1]}', '{"ids": [1.5]}', '{"ids": ["1"]}', '{"ids": [99999999999]}'):
+            self.refused("line 1: ", "detokenize", "--tokenizer", TINY_TOKENIZER, text=line + "\n")
+        for line in ('{"messages": 1}', '{"messages": [1]}', '{"messages": [{"role": "user"}]}',
+                     '{"messages": [{"role": "<|end|>", "content": ""}]}', '{"messages": [], "add_generation_prompt": 1}'):
+            self.refused("line 1: ", "render", "--tokenizer", TINY_TOKENIZER, text=line + "\n")
+
+
+class Files(ProgramTest):
+    def test_logits_are_golden(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("f32-8l", "bf16-12l-sharded"):
+                prompt = next(golden_prompts(GOLDEN / name))
+                for chunk in (1, 5, 64):
+                    path = pathlib.Path(folder) / "logits.safetensors"
+                    how = ("--kv", "f32", "--chunk", chunk, "--output", path)
+                    self.good("logits", "--model", GOLDEN / name, "--tokens", ids(prompt["tokens"]), *how)
+                    shape, values = read_safetensors(path)["logits"]
+                    self.assertEqual(shape, [len(prompt["tokens"]), len(values) // len(prompt["tokens"])])
+                    self.assertEqual(len(values), len(prompt["logits"]))
+                    self.assertLess(max(abs(a - b) for a, b in zip(values, prompt["logits"])), 5e-4)
+
+    def test_info(self):
+        text = self.good("info", "--model", GOLDEN / "bf16-12l-sharded", "--context", 100, "--kv", "f32")
+        for want in ("parameters", "BF16", "F32", "session", "workspace", "100 tokens", "K/V in f32", *targets()):
+            self.assertIn(want, text)
+
+    def test_synth(self):
+        with tempfile.TemporaryDirectory() as folder:
+            def made(name, *more):
+                path = pathlib.Path(folder) / name
+                self.good("synth", "--config", GOLDEN / "f32-8l" / "config.json", "--output", path, *more)
+                return path
+
+            def said(model):
+                return self.generate(model, "--tokens", "1,2,3", "--max-tokens", 5, "--temperature", 0, "--ignore-eos")["tokens"]
+
+            one = made("one", "--seed", 1, "--threads", 1)
+            again = made("again", "--seed", 1, "--threads", 2)
+            other = made("other", "--seed", 2)
+            weights = [(path / "model.safetensors").read_bytes() for path in (one, again, other)]
+            self.assertEqual(weights[0], weights[1])
+            self.assertNotEqual(weights[0], weights[2])
+            shards = made("shards", "--seed", 1, "--shard-size", "100KB")
+            self.assertGreater(len(list(shards.glob("model-*-of-*.safetensors"))), 3)
+            self.assertEqual(len(said(one)), 5)
+            self.assertEqual(said(shards), said(one))
+            for dtype in ("f16", "f32"):
+                self.assertIn(dtype.upper(), self.good("info", "--model", made(dtype, "--dtype", dtype)))
+
+    def test_bench(self):
+        bench = ("bench", "--model", GOLDEN / "f32-8l")
+        asked = {"prompt_tokens": 20, "generate_tokens": 5, "depth": 7, "repetitions": 2, "threads": 2}
+        options = [part for key, value in asked.items() for part in ("--" + key.replace("_", "-"), value)]
+        found = json.loads(self.good(*bench, *options, "--json"))
+        self.assertEqual({key: found[key] for key in asked}, asked)
+        for key in ("prefill_tokens_per_second", "decode_tokens_per_second", "read_bytes_per_second"):
+            self.assertLessEqual(0 < found[key]["min"] and found[key]["min"], found[key]["median"])
+            self.assertLessEqual(found[key]["median"], found[key]["max"])
+        self.assertGreater(found["bytes_per_token"], 1e5)
+        self.assertAlmostEqual(found["ratio"], found["decode_bytes_per_second"] / found["read_bytes_per_second"]["median"])
+        self.assertIn("tokens/s", self.good(*bench, "--repetitions", 1, "--prompt-tokens", 5, "--generate-tokens", 2))
+
+
+class Chat(ProgramTest):
+    def test_lines_from_a_pipe(self):
+        asked = "What is 347 + 285?\n\n/help\n/reset\nWhat is 204 - 619?\n/quit\nWhat is 1 + 1?\n"
+        text = self.good("chat", "--temperature", 0, text=asked, folder=ROOT)  # the bundled model, found from here
+        self.assertEqual(re.findall(r"\\boxed\{(-?\d+)\}", text), ["632", "-415"])
+        self.assertEqual(len(re.findall(r"^\[\d+ tokens, [\d.]+ tokens/s\]$", text, re.MULTILINE)), 2)
+        self.assertNotIn("\033", text)
+        self.assertNotIn("> ", text)
+
+    def test_a_full_context_is_no_error(self):
+        asked = "What is 347 + 285?\nWhat is 1 + 1?\n/reset\n1+1\n"
+        text = self.good("chat", "--model", BUNDLED, "--temperature", 0, "--context", 40, text=asked)
+        self.assertEqual(text.count("/reset begins anew"), 2)
+        self.assertIn("\\boxed{2}", text)
+
+    @unittest.skipUnless(os.name == "posix", "needs a pseudo-terminal")
+    def test_ctrl_c_stops_the_answer_and_not_the_program(self):
+        import pty
+
+        with tempfile.TemporaryDirectory() as folder:
+            config = json.loads((GOLDEN / "f32-8l" / "config.json").read_text())
+            config.update(vocab_size=512, eos_token_id=511, bos_token_id=511, pad_token_id=511)
+            (pathlib.Path(folder) / "config.json").write_text(json.dumps(config))
+            model = pathlib.Path(folder) / "model"
+            self.good("synth", "--config", pathlib.Path(folder) / "config.json", "--output", model, "--tokenizer", TINY_TOKENIZER)
+            child, terminal = pty.fork()
+            if child == 0:
+                room = ["--context", "4000000", "--max-tokens", "4000000"]
+                os.execv(PROGRAM, [PROGRAM, "chat", "--model", str(model), "--temperature", "0", *room])
+            seen = b""
+
+            def wait_for(pattern, patience=60.0):
+                nonlocal seen
+                end = time.monotonic() + patience
+                while not re.search(pattern, seen):
+                    self.assertGreater(end, time.monotonic(), seen[-300:])
+                    if select.select([terminal], [], [], 0.1)[0]:
+                        seen += os.read(terminal, 65536)
+                seen = seen[re.search(pattern, seen).end() :]
+
+            prompt = rb"> (\x1b\[0m)?$"
+            wait_for(prompt)
+            for _ in range(2):
+                os.write(terminal, b"x\n")
+                wait_for(rb"(?s)x\r\n.{50}")  # in the middle of an answer
+                os.write(terminal, b"\x03")
+                wait_for(rb"tokens/s, stopped\]")
+                wait_for(prompt)
+            os.write(terminal, b"\x04")
+            _, outcome = os.waitpid(child, 0)
+            self.assertEqual(outcome, 0)
+            os.close(terminal)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    PROGRAM = str(pathlib.Path(sys.argv.pop(1)).resolve())
+    unittest.main()

@@ -1,0 +1,281 @@
+/// The generation loop on small golden models: equal to the golden continuations, every way to end, seeds, threads, and what it
+/// leaves in the session.
+#include <phi4flash/config/macros.hpp>
+#if PHI4FLASH_HAS_JSON
+#include <model/golden.hpp>
+
+#include <phi4flash/core/thread_pool.hpp>
+#include <phi4flash/generate/generate.hpp>
+#include <phi4flash/text/tokenizer_json.hpp>
+
+#include <doctest/doctest.h>
+
+namespace {
+
+namespace p4 = phi4flash;
+using p4::stop_reason;
+using ids_type = std::vector<std::int32_t>;
+
+constexpr p4::sampling_options greedy{.temperature = 0.0f};
+
+/// A golden model and a session on it.
+struct fixture {
+    explicit fixture(std::size_t context = 256, p4::workspace_options how = {.chunk = 8}, const char* name = "f32-8l")
+        : files(*p4::checkpoint::open(golden::folder_of(name))), m(*p4::model<>::bind(files)),
+          past(*p4::session<p4::any_sambay, float>::create(m, context)), w(*p4::workspace<p4::any_sambay, float>::create(m, how)) {}
+
+    p4::checkpoint files;
+    p4::model<> m;
+    p4::session<p4::any_sambay, float> past;
+    p4::workspace<p4::any_sambay, float> w;
+    ids_type tokens;
+    std::string text;
+
+    p4::result<p4::generation_summary> generate(const ids_type& prompt, const p4::generation_options& options,
+                                                const p4::tokenizer* t = nullptr, std::size_t stop_after = SIZE_MAX) {
+        tokens.clear();
+        text.clear();
+        return p4::generate(m, past, w, t, prompt, options, [&](const p4::generation_event& event) {
+            if (event.token >= 0) tokens.push_back(event.token);
+            text += event.text;
+            return tokens.size() < stop_after;
+        });
+    }
+};
+
+/// The golden model with the largest vocabulary, 300 rows, more than the tokenizer below has.
+fixture wide_fixture() { return fixture(256, {.chunk = 8}, "bf16-12l-sharded"); }
+
+/// All 256 bytes at ids 0 to 199 and 240 to 295: what lies between and after them has no string.
+p4::tokenizer small_tokenizer() {
+    p4::tokenizer_builder builder;
+    for (std::size_t byte = 0; byte < 200; ++byte) {
+        const char c = static_cast<char>(byte < 128 ? byte : byte + 56);
+        REQUIRE(builder.add_token(byte, std::string_view(&c, 1)));
+    }
+    for (std::size_t byte = 128; byte < 184; ++byte) {
+        const char c = static_cast<char>(byte);
+        REQUIRE(builder.add_token(byte + 112, std::string_view(&c, 1)));
+    }
+    auto t = builder.build();
+    REQUIRE_MESSAGE(t, t.error().message());
+    return *std::move(t);
+}
+
+const golden::prompt& first_prompt() {
+    static const golden::prompt p = golden::read_prompts(golden::folder_of("f32-8l")).front();
+    return p;
+}
+
+}  // namespace
+
+TEST_CASE("generate: greedy continuations are the golden ones") {
+    for (const golden::prompt& p : golden::read_prompts(golden::folder_of("f32-8l"))) {
+        fixture f;
+        const auto summary = f.generate(p.tokens, {.sampling = greedy, .max_tokens = p.greedy.size()});
+        REQUIRE(summary);
+        CHECK(f.tokens == p.greedy);
+        CHECK(f.text.empty());
+        CHECK(summary->reason == stop_reason::max_tokens);
+        CHECK(summary->prompt_tokens == p.tokens.size());
+        CHECK(summary->new_tokens == p.greedy.size());
+        CHECK(summary->unread == p.greedy.back());
+        CHECK(f.past.position() == p.tokens.size() + p.greedy.size() - 1);
+    }
+}
+
+TEST_CASE("generate: going on with the unread token first equals one run") {
+    const golden::prompt& p = first_prompt();
+    fixture f;
+    const auto first = f.generate(p.tokens, {.sampling = greedy, .max_tokens = 5});
+    REQUIRE(first);
+    ids_type all = f.tokens;
+    REQUIRE(f.generate({first->unread}, {.sampling = greedy, .max_tokens = p.greedy.size() - 5}));
+    all.insert(all.end(), f.tokens.begin(), f.tokens.end());
+    CHECK(all == p.greedy);
+}
+
+TEST_CASE("generate: a stop id ends the text and is not passed on") {
+    const golden::prompt& p = first_prompt();
+    const std::int32_t stop = p.greedy[4];
+    const auto before = static_cast<std::size_t>(std::ranges::find(p.greedy, stop) - p.greedy.begin());
+    fixture f;
+    const auto summary = f.generate(p.tokens, {.sampling = greedy, .stop_ids = {-1, stop}});
+    REQUIRE(summary);
+    CHECK(summary->reason == stop_reason::stop_token);
+    CHECK(f.tokens == ids_type(p.greedy.begin(), p.greedy.begin() + static_cast<std::ptrdiff_t>(before)));
+    CHECK(summary->new_tokens == before);
+    CHECK(summary->unread == stop);
+}
+
+TEST_CASE("generate: no new tokens, and a prompt that cannot be read") {
+    const golden::prompt& p = first_prompt();
+    fixture f;
+    const auto none = f.generate(p.tokens, {.sampling = greedy, .max_tokens = 0});
+    REQUIRE(none);
+    CHECK(none->reason == stop_reason::max_tokens);
+    CHECK(f.tokens.empty());
+    CHECK(none->unread == -1);
+    CHECK(f.past.position() == p.tokens.size());
+
+    fixture fresh;
+    const auto refused = [&](const ids_type& prompt) {
+        const auto r = fresh.generate(prompt, {.sampling = greedy});
+        REQUIRE_FALSE(r);
+        CHECK(fresh.past.position() == 0);
+        CHECK(fresh.tokens.empty());
+        return r.error().code();
+    };
+    CHECK(refused({}) == p4::errc::invalid_argument);
+    CHECK(refused({1, -1}) == p4::errc::unknown_token);
+    CHECK(refused({1, 1000000}) == p4::errc::unknown_token);
+    CHECK(refused(ids_type(257, 1)) == p4::errc::context_full);
+    const auto wrong = fresh.generate({1}, {.sampling = {.temperature = -1.0f}});
+    REQUIRE_FALSE(wrong);
+    CHECK(wrong.error().code() == p4::errc::invalid_argument);
+}
+
+TEST_CASE("generate: a full context ends the text with its last token given out") {
+    const golden::prompt& p = first_prompt();
+    fixture f(p.tokens.size() + 3);
+    const auto summary = f.generate(p.tokens, {.sampling = greedy});
+    REQUIRE(summary);
+    CHECK(summary->reason == stop_reason::context_full);
+    CHECK(f.tokens == ids_type(p.greedy.begin(), p.greedy.begin() + 4));
+    CHECK(f.past.position() == f.past.context());
+    CHECK(summary->unread == p.greedy[3]);
+}
+
+TEST_CASE("generate: the sink stops the text") {
+    const golden::prompt& p = first_prompt();
+    fixture f;
+    const auto summary = f.generate(p.tokens, {.sampling = greedy}, nullptr, 3);
+    REQUIRE(summary);
+    CHECK(summary->reason == stop_reason::sink);
+    CHECK(f.tokens == ids_type(p.greedy.begin(), p.greedy.begin() + 3));
+    CHECK(summary->unread == p.greedy[2]);
+}
+
+TEST_CASE("generate: cancelling between two tokens") {
+    const golden::prompt& p = first_prompt();
+    fixture f;
+    std::atomic<bool> cancel{false};
+    std::size_t seen = 0;
+    const p4::generation_options options{.sampling = greedy, .cancel = &cancel};
+    const auto summary = p4::generate(f.m, f.past, f.w, nullptr, p.tokens, options, [&](const p4::generation_event&) {
+        if (++seen == 4) cancel = true;
+        return true;
+    });
+    REQUIRE(summary);
+    CHECK(summary->reason == stop_reason::cancelled);
+    CHECK(seen == 4);
+    CHECK(summary->new_tokens == 4);
+    CHECK(summary->unread == -1);  // the session has read it
+    CHECK(f.past.position() == p.tokens.size() + 4);
+}
+
+TEST_CASE("generate: cancelling a prompt, and reading the rest later") {
+    const golden::prompt& p = first_prompt();
+    ids_type prompt;
+    while (prompt.size() < 40) prompt.insert(prompt.end(), p.tokens.begin(), p.tokens.end());
+    fixture whole;
+    REQUIRE(whole.generate(prompt, {.sampling = greedy, .max_tokens = 8}));
+
+    fixture f;
+    std::atomic<bool> cancel{false};
+    const p4::generation_options options{.sampling = greedy, .max_tokens = 8, .cancel = &cancel};
+    const auto summary = p4::generate(
+        f.m, f.past, f.w, nullptr, prompt, options, [](const p4::generation_event&) { return true; },
+        [&](std::size_t read, std::size_t total) {
+            CHECK(total == prompt.size());
+            if (read >= 16) cancel = true;
+        });
+    REQUIRE(summary);
+    CHECK(summary->reason == stop_reason::cancelled);
+    CHECK(summary->prompt_tokens == 16);  // two chunks of 8
+    CHECK(summary->new_tokens == 0);
+    CHECK(f.past.position() == 16);
+    cancel = false;
+    REQUIRE(f.generate(ids_type(prompt.begin() + 16, prompt.end()), options));
+    CHECK(f.tokens == whole.tokens);
+}
+
+TEST_CASE("generate: text, stop strings and ids without a string") {
+    fixture f = wide_fixture();
+    const p4::tokenizer t = small_tokenizer();
+    const golden::prompt& p = first_prompt();
+
+    p4::generation_options options{.sampling = {.temperature = 5.0f, .top_p = 1.0f, .seed = 3}, .max_tokens = 200};
+    const auto summary = f.generate(p.tokens, options, &t);
+    REQUIRE(summary);
+    REQUIRE(f.tokens.size() == 200);
+    for (const std::int32_t token : f.tokens) CHECK(t.has_string(token));
+    std::string all;
+    t.decode(f.tokens, {}, all);
+    CHECK(f.text == all);
+    CHECK(p4::valid_utf8_prefix(f.text) == f.text.size());
+
+    // The same again, with a stop string out of the middle of the text.
+    std::size_t at = 40;
+    while (at < f.text.size() && (static_cast<unsigned char>(f.text[at]) & 0xC0) == 0x80) ++at;
+    std::size_t end = at + 6;
+    while (end < f.text.size() && (static_cast<unsigned char>(f.text[end]) & 0xC0) == 0x80) ++end;
+    const std::string stop = f.text.substr(at, end - at);
+    const std::string before = f.text.substr(0, f.text.find(stop));
+    fixture again = wide_fixture();
+    options.stop_strings = {"not in the text at all", stop};
+    const auto cut = again.generate(p.tokens, options, &t);
+    REQUIRE(cut);
+    CHECK(cut->reason == stop_reason::stop_string);
+    CHECK(again.text == before);
+    CHECK(cut->new_tokens == again.tokens.size());
+    CHECK(std::ranges::equal(again.tokens, std::span(f.tokens).first(again.tokens.size())));
+}
+
+TEST_CASE("generate: held text comes out when the text ends") {
+    const p4::tokenizer t = small_tokenizer();
+    fixture f = wide_fixture();
+    const golden::prompt& p = first_prompt();
+    p4::generation_options options{.sampling = {.temperature = 5.0f, .top_p = 1.0f, .seed = 3}, .max_tokens = 30};
+    REQUIRE(f.generate(p.tokens, options, &t));
+    const std::string all = f.text;
+    fixture again = wide_fixture();
+    options.stop_strings = {all.substr(all.size() - 2) + "never comes"};  // its beginning is held back
+    const auto summary = again.generate(p.tokens, options, &t);
+    REQUIRE(summary);
+    CHECK(summary->reason == stop_reason::max_tokens);
+    CHECK(again.text == all);
+}
+
+TEST_CASE("generate: the same seed, the same tokens, on any number of threads") {
+    const golden::prompt& p = first_prompt();
+    const p4::generation_options options{.sampling = {.temperature = 1.0f, .seed = 11}, .max_tokens = 60};
+    fixture one;
+    REQUIRE(one.generate(p.tokens, options));
+    for (const std::size_t threads : {2, 3}) {
+        auto pool = p4::thread_pool::create(threads);
+        REQUIRE(pool);
+        fixture many(256, {.chunk = 8, .threads = *pool});
+        REQUIRE(many.generate(p.tokens, options));
+        CHECK(many.tokens == one.tokens);
+    }
+    fixture other;
+    auto changed = options;
+    changed.sampling.seed = 12;
+    REQUIRE(other.generate(p.tokens, changed));
+    CHECK(other.tokens != one.tokens);
+}
+
+TEST_CASE("generate: ids that may be chosen") {
+    const p4::tokenizer t = small_tokenizer();
+    const ids_type stops{210, 255, -1, 100000};
+    const std::vector<bool> allowed = p4::allowed_ids(400, &t, stops);
+    REQUIRE(allowed.size() == 400);
+    CHECK(allowed[0]);
+    CHECK_FALSE(allowed[200]);  // a gap
+    CHECK(allowed[210]);        // a stop id, though it has no string
+    CHECK(allowed[295]);
+    CHECK_FALSE(allowed[296]);  // beyond the tokenizer
+    CHECK(p4::allowed_ids(3, nullptr, {}) == std::vector<bool>(3, true));
+}
+#endif

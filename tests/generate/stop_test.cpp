@@ -1,0 +1,72 @@
+/// The stop matcher: whatever the pieces in which text arrives, what is released is the text before the first match.
+#include <phi4flash/generate/stop.hpp>
+
+#include <doctest/doctest.h>
+
+namespace p4 = phi4flash;
+
+namespace {
+
+struct outcome {
+    std::string released;
+    bool matched;
+    friend bool operator==(const outcome&, const outcome&) = default;
+};
+
+/// Sends `text` in pieces of `size` bytes.
+outcome stream(const std::string& text, const std::vector<std::string>& stops, std::size_t size) {
+    p4::stop_matcher matcher(stops);
+    outcome o{"", false};
+    for (std::size_t i = 0; i < text.size() && !matcher.matched(); i += size)
+        o.released += matcher.push(std::string_view(text).substr(i, size));
+    o.matched = matcher.matched();
+    if (!o.matched) o.released += matcher.flush();
+    return o;
+}
+
+/// The first occurrence in the text of the string that is complete first.
+outcome expected(const std::string& text, const std::vector<std::string>& stops) {
+    for (std::size_t end = 1; end <= text.size(); ++end) {
+        std::size_t match = std::string::npos;
+        for (const std::string& s : stops) {
+            if (!s.empty() && std::string_view(text).substr(0, end).ends_with(s)) match = std::min(match, end - s.size());
+        }
+        if (match != std::string::npos) return {text.substr(0, match), true};
+    }
+    return {text, false};
+}
+
+}  // namespace
+
+TEST_CASE("stop: one byte at a time equals the definition") {
+    const std::vector<std::vector<std::string>> sets{
+        {}, {""}, {"ab"}, {"aab"}, {"abab", "ba"}, {"aaa", "b"}, {"abba", "bab", "aabb"}};
+    for (const auto& stops : sets) {
+        for (unsigned bits = 0; bits < 256; ++bits) {
+            std::string text;
+            for (unsigned i = 0; i < 8; ++i) text += (bits >> i & 1) != 0 ? 'b' : 'a';
+            CHECK(stream(text, stops, 1) == expected(text, stops));
+        }
+    }
+}
+
+TEST_CASE("stop: pieces of any size, one stop string") {
+    const std::string text = "one two \\boxed{632} three";
+    for (std::size_t size = 1; size <= text.size(); ++size) {
+        CAPTURE(size);
+        CHECK(stream(text, {"boxed{"}, size) == outcome{"one two \\", true});
+        CHECK(stream(text, {"boxed["}, size) == outcome{text, false});
+    }
+}
+
+TEST_CASE("stop: only what may still become a stop string is held back") {
+    p4::stop_matcher m({"<end>"});
+    CHECK(m.push("abc") == "abc");
+    CHECK(m.push("d<e") == "d");
+    CHECK(m.push("x") == "<ex");
+    CHECK(m.push("<<en") == "<");
+    CHECK(m.push("d>tail") == "");
+    CHECK(m.matched());
+    CHECK(m.push("more") == "");
+    CHECK(m.flush() == "");
+}

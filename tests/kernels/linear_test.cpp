@@ -39,7 +39,7 @@ struct matvec_case {
         const auto bias = random_buffer<float>(random, rows, offset);
         const float* const bias_data = with_bias ? bias.data() : nullptr;
         buffer<float> scratch(phi4flash::arranged_bytes(cols) / sizeof(float), offset, nan_f32);
-        const std::byte* arranged = linear.arrange(x.data(), cols, scratch.bytes());
+        const std::byte* arranged = linear.arrange(x.data(), cols, 0, 1, scratch.bytes());
         CHECK((arranged == x.bytes() || arranged == scratch.bytes()));
         buffer<float> y(rows, offset, canary);
         linear.matvec(w.bytes(), rows, cols, arranged, bias_data, y.data());
@@ -77,7 +77,7 @@ struct matmul_case {
         const auto bias = random_buffer<float>(random, rows, offset);
         const float* const bias_data = with_bias ? bias.data() : nullptr;
         buffer<float> y((tokens - 1) * y_stride + rows, offset, canary);
-        linear.matmul(w.bytes(), rows, cols, x.bytes(), x_stride * sizeof(float), tokens, bias_data, y.data(), y_stride);
+        linear.matmul(w.bytes(), rows, cols, x.bytes(), x_stride, tokens, bias_data, y.data(), y_stride);
         worst here;
         for (std::size_t t = 0; t < tokens; ++t) {
             for (std::size_t r = 0; r < rows; ++r) {
@@ -101,7 +101,7 @@ struct matmul_case {
                 const std::size_t r = row_at[i];
                 const std::size_t t = token_at[j];
                 if (r == row_at[i + 1] || t == token_at[j + 1]) continue;
-                linear.matmul(w.bytes() + r * cols * sizeof(Element), row_at[i + 1] - r, cols, x.bytes() + t * x_stride * sizeof(float), x_stride * sizeof(float),
+                linear.matmul(w.bytes() + r * cols * sizeof(Element), row_at[i + 1] - r, cols, x.bytes() + t * x_stride * sizeof(float), x_stride,
                               token_at[j + 1] - t, with_bias ? bias_data + r : nullptr, cut.data() + t * y_stride + r, y_stride);
             }
         }
@@ -167,7 +167,7 @@ TEST_CASE_TEMPLATE("products without rows, columns or tokens", Element, float, f
         float scratch[1] = {canary};
         const Element w[14] = {};
         const auto* bytes = reinterpret_cast<const std::byte*>(w);
-        const std::byte* x = linear.arrange(scratch, 0, reinterpret_cast<std::byte*>(scratch));
+        const std::byte* x = linear.arrange(scratch, 0, 0, 1, reinterpret_cast<std::byte*>(scratch));
         linear.matvec(bytes, 0, 7, x, bias, y);
         linear.matmul(bytes, 0, 7, x, 7, 3, bias, y, 2);
         linear.matmul(bytes, 2, 7, x, 7, 0, bias, y, 2);

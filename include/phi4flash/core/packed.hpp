@@ -44,18 +44,14 @@ inline constexpr q4_codebook q4_uniform{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1
 /// same size. Found by coordinate descent on the summed error of both.
 inline constexpr q4_codebook q4_dense{{0, 7, 12, 16, 20, 24, 27, 30, 32, 35, 38, 41, 44, 48, 53, 61}, 32};
 
-/// 32 activations of a token, for the integer kernels: x = scale * q.
+/// 32 activations of a token, for the integer kernels: x = scale * q. The groups of several tokens lie group by group, token by
+/// token, as one token's do with a single token.
 struct activation_group {
     std::int8_t q[packed_cols];
     float scale;
-    std::int32_t sum;  ///< of q
+    float offset;  ///< -zero * scale * (sum of q): what the levels' offset adds too much
 };
 static_assert(sizeof(activation_group) == 40);
-
-/// Bytes of `cols` activations in that form, rounded to whole cache lines.
-[[nodiscard]] constexpr std::size_t activation_bytes(std::size_t cols) {
-    return (cols / packed_cols * sizeof(activation_group) + 63) / 64 * 64;
-}
 
 /// Whether a matrix can be packed: whole blocks only.
 [[nodiscard]] constexpr bool is_packable(std::size_t rows, std::size_t cols) { return rows % packed_rows == 0 && cols % packed_cols == 0; }

@@ -1,6 +1,7 @@
 #pragma once
 /// config.json and generation_config.json of a Hugging Face folder. What decides the computation is required or has the
 /// default of the model's class; whatever else the files say is ignored.
+#include <phi4flash/io/generation_config.hpp>
 #include <phi4flash/io/json.hpp>
 #include <phi4flash/model/shape.hpp>
 
@@ -10,26 +11,11 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
-#include <vector>
 
 PHI4FLASH_BEGIN
 
 /// Limits of both files; the released ones have 1 KiB.
 inline constexpr json_limits hf_config_limits{.bytes = std::size_t{1} << 20, .depth = 32};
-
-/// What a folder says about generation. Absent where the files are silent.
-struct generation_config {
-    std::vector<std::uint32_t> stop_ids;  ///< eos_token_id, one or several
-    std::optional<std::uint32_t> bos_id;
-    std::optional<std::uint32_t> pad_id;
-    std::optional<bool> do_sample;
-    std::optional<float> temperature;
-    std::optional<float> top_p;
-    std::optional<float> min_p;
-    std::optional<float> repetition_penalty;
-    std::optional<std::uint32_t> top_k;
-    std::optional<std::uint32_t> max_new_tokens;
-};
 
 namespace detail {
 /// The members of a configuration object. The first defect is kept and everything after it is a no-op, so that a reader

@@ -20,15 +20,14 @@ struct linear_kernels {
     /// x is rounded to 8 bits a group of 32, products are exact integers (tests/kernels/packed_test.cpp).
     void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y);
 
-    /// Puts x[cols] into the form in which `matvec` reads it. Returns `x` itself where that is as it lies, else
-    /// `scratch`, which must hold arranged_bytes(cols).
-    const std::byte* (*arrange)(const float* x, std::size_t cols, std::byte* scratch);
+    /// Puts x[cols], token `token` of `tokens`, into the form in which the products read it. Returns `x` itself where that is as
+    /// it lies, else `scratch`, which must hold tokens * arranged_bytes(cols).
+    const std::byte* (*arrange)(const float* x, std::size_t cols, std::size_t token, std::size_t tokens, std::byte* scratch);
 
-    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y, x_stride bytes apart. bias may be null.
+    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y. bias may be null. x is arranged for so many tokens where
+    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit, nor do cuts of the tokens.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t x_stride, std::size_t tokens,
                    const float* bias, float* y, std::size_t y_stride);
-
-    /// Whether `matmul` wants its rows arranged, too; otherwise they are f32 as they lie.
     bool matmul_arranged;
 
     /// out[c] = W[r,c] as f32, exactly; r counts from `w`.

@@ -55,10 +55,10 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
+inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
 
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::byte* scratch) {
-    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
+inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t, std::byte* scratch) {
+    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + token * arranged_bytes(cols));
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < cols; i += 2 * half) {
         for (std::size_t j = 0; j < half; ++j) {
@@ -157,10 +157,9 @@ PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride
 }
 
 template <class Element>
-inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride_bytes, std::size_t tokens,
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride, std::size_t tokens,
                    const float* bias, float* y, std::size_t y_stride) {
     const auto* x = reinterpret_cast<const float*>(x_bytes);
-    const std::size_t x_stride = x_stride_bytes / sizeof(float);
     alignas(64) float panel[panel_rows * panel_cols];
     const std::size_t lane_count = lanes();
     const std::size_t whole_cols = cols / lane_count * lane_count;

@@ -20,7 +20,7 @@ struct linear {
         const linear_kernels& kernels = with.kernels->linear[static_cast<std::size_t>(weight.type)];
         const std::size_t block = weight.row_block();
         if (x.count == 1) {
-            const std::byte* arranged = kernels.arrange(x.data, weight.cols, with.arranged);
+            const std::byte* arranged = kernels.arrange(x.data, weight.cols, 0, 1, with.arranged);
             with.parallel(weight.rows / block, block * weight.cols, [&](std::size_t begin, std::size_t end) {
                 const std::size_t first = begin * block;
                 kernels.matvec(weight.row(first), end * block - first, weight.cols, arranged, bias_at(first), y.data + first);
@@ -28,17 +28,15 @@ struct linear {
             return;
         }
         const std::byte* rows = reinterpret_cast<const std::byte*>(x.data);
-        std::size_t stride = x.stride * sizeof(float);
         if (kernels.matmul_arranged) {
             rows = with.arranged;
-            stride = activation_bytes(weight.cols);
             with.parallel(x.count, 4 * weight.cols, [&](std::size_t begin, std::size_t end) {
-                for (std::size_t t = begin; t < end; ++t) kernels.arrange(x[t], weight.cols, with.arranged + t * stride);
+                for (std::size_t t = begin; t < end; ++t) kernels.arrange(x[t], weight.cols, t, x.count, with.arranged);
             });
         }
         with.parallel(weight.rows / block, block * weight.cols * x.count, [&](std::size_t begin, std::size_t end) {
             const std::size_t first = begin * block;
-            kernels.matmul(weight.row(first), end * block - first, weight.cols, rows, stride, x.count, bias_at(first), y.data + first, y.stride);
+            kernels.matmul(weight.row(first), end * block - first, weight.cols, rows, x.stride, x.count, bias_at(first), y.data + first, y.stride);
         });
     }
 

@@ -7,14 +7,14 @@
 //   low_codes high_codes            the nibbles of each byte
 //   levels_of(levels, codes)        levels[code] for each byte
 //   broadcast_four(p)               four activations, repeated for each row
-//   dot_first(w, x)                 sums of products, in whatever width the target has; w below 64
-//   dot_second(sums, w, x)          the same added; at most one such before a fold
-//   dot_fold(total, sums)           total + the four products of each row
+//   dot_first(w, x)                 sums of products, in whatever width the target has
+//   dot_next(sums, w, x)            the same added: at most three times for levels below 64 and |x| <= dense_activation_limit,
+//                                   at most seven times for levels below 16
+//   dot_fold(sums) dot_fold(t, s)   the products of each row, summed; and added to a total
 //   dot_signed(total, w, x)         total + four products, w and x in [-127, 127]
-//   add_rows(a, b)                 a + b
-//   subtract_shifted<n>(total, x)   total - x * 2^n
-//   set_rows zero_rows load_scales(f16*) scale_rows(v, x) store_rows(v, p)
-//   add_scaled(sums, scales, total) total + sums * scales
+//   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
+//   scale_sums(sums, scale, offset) sums * scale + offset
+//   mul_add_rows(a, b, c)           a * b + c
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <phi4flash/simd/integer_highway-inl.hpp>
 #else

@@ -33,12 +33,15 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_sums = hn::Vec<rows_i16_tag>;
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_second(dot_sums sums, code_vector w, signed_code_vector x) {
+PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
     return hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) {
-    return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1})));
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
+    return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
 }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
+/// Eight products of a level up to 61 and an activation fit 16 bits.
+inline constexpr int dense_activation_limit = 67;
 #else
 using dot_sums = rows_i32;
 #if HWY_ARCH_X86
@@ -51,7 +54,9 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, r
 }
 #endif
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_second(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
+PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
+inline constexpr int dense_activation_limit = 127;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
 #endif
 
@@ -70,20 +75,17 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
-PHI4FLASH_VECTOR_INLINE rows_i32 add_rows(rows_i32 a, rows_i32 b) { return hn::Add(a, b); }
-template <int Shift>
-PHI4FLASH_VECTOR_INLINE rows_i32 subtract_shifted(rows_i32 total, std::int32_t x) {
-    return hn::Sub(total, hn::ShiftLeft<Shift>(set_rows(x)));
-}
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
     return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_rows(rows_f32 scales, float x) { return hn::Mul(scales, hn::Set(rows_f32_tag(), x)); }
-PHI4FLASH_VECTOR_INLINE rows_f32 add_scaled(rows_i32 sums, rows_f32 scales, rows_f32 total) {
-    return hn::MulAdd(hn::ConvertTo(rows_f32_tag(), sums), scales, total);
+PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float offset) {
+    const rows_f32_tag df;
+    return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
 }
+PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
 
 PHI4FLASH_TARGET_END

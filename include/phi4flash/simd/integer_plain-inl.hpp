@@ -52,6 +52,15 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
 }
 
 namespace detail {
+/// a * b + c: always fused or never, whatever the compiler would like.
+PHI4FLASH_VECTOR_INLINE float fused(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
+    return std::fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE rows_i32 plain_dot(rows_i32 total, const Codes& w, const signed_code_vector& x) {
     for (std::size_t r = 0; r < plain_rows; ++r) {
@@ -67,9 +76,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
     return v;
 }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_second(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(sums, w, x);
 }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
+inline constexpr int dense_activation_limit = 127;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
     for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
     return total;
@@ -78,25 +89,26 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_
     return detail::plain_dot(total, w, x);
 }
 
-PHI4FLASH_VECTOR_INLINE rows_i32 add_rows(rows_i32 a, const rows_i32& b) { return dot_fold(a, b); }
-template <int Shift>
-PHI4FLASH_VECTOR_INLINE rows_i32 subtract_shifted(rows_i32 total, std::int32_t x) {
-    for (std::int32_t& lane : total.lane) lane -= x * (1 << Shift);
-    return total;
-}
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return {}; }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     rows_f32 v;
     for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = to_f32(p[r]);
     return v;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_rows(rows_f32 scales, float x) {
-    for (float& lane : scales.lane) lane *= x;
-    return scales;
+// Products are rounded before they are added, or fused, by the same rule in every function: results must not depend on the cut.
+PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, float offset) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = detail::fused(static_cast<float>(sums.lane[r]), scale, offset);
+    return v;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 add_scaled(const rows_i32& sums, const rows_f32& scales, rows_f32 total) {
-    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += static_cast<float>(sums.lane[r]) * scales.lane[r];
-    return total;
+PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+    for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
+    return c;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = p[r];
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];

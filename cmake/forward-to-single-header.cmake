@@ -1,0 +1,15 @@
+# phi4flash_forward_to_single_header(<folder>): fills the folder with headers of the same names as in include/, each of
+# which includes the single header, so that the test suite runs against it unchanged.
+function(phi4flash_forward_to_single_header folder)
+    file(GLOB_RECURSE headers RELATIVE "${PROJECT_SOURCE_DIR}/include" CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/*.hpp")
+    foreach(header IN LISTS headers)
+        set(text "#pragma once\n#include \"${PROJECT_SOURCE_DIR}/single_include/phi4flash/phi4flash.hpp\"\n")
+        set(old "")
+        if(EXISTS "${folder}/${header}")
+            file(READ "${folder}/${header}" old)
+        endif()
+        if(NOT old STREQUAL text)
+            file(WRITE "${folder}/${header}" "${text}")
+        endif()
+    endforeach()
+endfunction()

@@ -1,0 +1,29 @@
+# What our own programs share: strict warnings, an output folder, and the sanitizer switch of the presets.
+
+option(PHI4FLASH_SANITIZE "Address and undefined-behaviour sanitizers for tests, examples and benchmarks" OFF)
+set(PHI4FLASH_EXTRA_FLAGS "" CACHE STRING "Further compiler flags for tests, examples and benchmarks, as a list")
+option(PHI4FLASH_WARNINGS_AS_ERRORS "-Werror for tests, examples and benchmarks" ${PROJECT_IS_TOP_LEVEL})
+
+find_package(Threads REQUIRED)
+
+# phi4flash_program_flags(<target>): never applied to phi4flash itself, whose flags are the user's business.
+function(phi4flash_program_flags target)
+    set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+    if(MSVC)
+        target_compile_options(${target} PRIVATE /W4 /permissive- /utf-8 /bigobj $<$<BOOL:${PHI4FLASH_WARNINGS_AS_ERRORS}>:/WX>)
+    else()
+        target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wundef $<$<BOOL:${PHI4FLASH_WARNINGS_AS_ERRORS}>:-Werror>)
+        if(PHI4FLASH_SANITIZE)
+            target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+            target_link_options(${target} PRIVATE -fsanitize=address,undefined)
+        endif()
+    endif()
+    target_compile_options(${target} PRIVATE ${PHI4FLASH_EXTRA_FLAGS})
+    target_link_libraries(${target} PRIVATE Threads::Threads)
+endfunction()
+
+# phi4flash_program(<target> <name of the executable>): goes to <build>/bin.
+function(phi4flash_program target name)
+    phi4flash_program_flags(${target})
+    set_target_properties(${target} PROPERTIES OUTPUT_NAME "${name}" RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+endfunction()

@@ -1,0 +1,101 @@
+#pragma once
+/// Added tokens: markers that are found in the text before it is split, with the rules of Hugging Face's `AddedToken`.
+#include <phi4flash/text/byte_trie.hpp>
+#include <phi4flash/text/pre_tokenizer.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+PHI4FLASH_BEGIN
+
+/// One added token, as in tokenizer.json.
+struct added_token {
+    std::uint32_t id = no_token;
+    std::string content;
+    bool special = false;     ///< left out when special tokens are skipped on decoding
+    bool lstrip = false;      ///< swallows white space before it
+    bool rstrip = false;      ///< swallows white space after it
+    bool normalized = false;  ///< found in a second pass, after the tokens that are not
+};
+
+/// Which added tokens a text may spell.
+enum class marker_policy : std::uint8_t {
+    parse,              ///< all of them: for a prompt that the program wrote
+    plain_text,         ///< none: for text of a user or a document
+    parse_not_special,  ///< those that are not `special`; the others are plain text
+};
+
+namespace detail {
+
+/// White space (the property) at the start of the text, in bytes.
+[[nodiscard]] inline std::size_t leading_space(std::string_view text) {
+    const char* const end = text.data() + text.size();
+    return static_cast<std::size_t>(skip<spaces_set>(text.data(), end) - text.data());
+}
+
+/// White space at the end of the text, in bytes.
+[[nodiscard]] inline std::size_t trailing_space(std::string_view text) {
+    std::size_t size = text.size();
+    while (size != 0) {
+        std::size_t start = size - 1;
+        while (start != 0 && size - start < 4 && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) --start;
+        const char_step c = char_at(text.data() + start, text.data() + size);
+        if ((c.bit & spaces_set) == 0 || start + c.size != size) break;
+        size = start;
+    }
+    return text.size() - size;
+}
+
+/// A set of markers to look for in one pass: leftmost first, longest of those.
+class marker_set {
+public:
+    void build(const std::vector<added_token>& tokens, bool normalized) {
+        std::vector<std::uint32_t> sorted;
+        for (std::uint32_t i = 0; i < tokens.size(); ++i) {
+            // add() cannot fail: the tokenizer's builder has checked the contents.
+            if (tokens[i].normalized == normalized && contents_.add(i, tokens[i].content)) sorted.push_back(i);
+        }
+        std::sort(sorted.begin(), sorted.end(), [&](std::uint32_t a, std::uint32_t b) { return tokens[a].content < tokens[b].content; });
+        trie_.build(contents_, sorted);
+        for (const std::uint32_t i : sorted) {
+            const auto byte = static_cast<unsigned char>(tokens[i].content.front());
+            if (!starts_[byte]) ++firsts_;
+            starts_[byte] = true;
+            first_ = byte;
+        }
+    }
+
+    [[nodiscard]] bool empty() const { return firsts_ == 0; }
+
+    /// Position in the list given to `build` of the first marker in [p, end), or no_token; `p` moves to its start, or to `end`.
+    [[nodiscard]] std::uint32_t find(const char*& p, const char* end) const {
+        for (; p < end; ++p) {
+            if (firsts_ == 1) {
+                p = static_cast<const char*>(std::memchr(p, first_, static_cast<std::size_t>(end - p)));
+                if (p == nullptr) break;
+            } else if (!starts_[static_cast<unsigned char>(*p)]) {
+                continue;
+            }
+            const std::uint32_t found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p));
+            if (found != no_token) return found;
+        }
+        p = end;
+        return no_token;
+    }
+
+private:
+    vocabulary contents_;
+    byte_trie trie_;
+    bool starts_[256] = {};
+    int firsts_ = 0;  // different first bytes
+    unsigned char first_ = 0;
+};
+
+}  // namespace detail
+
+PHI4FLASH_END

@@ -1,0 +1,311 @@
+#pragma once
+/// Byte-pair encoding of one piece: the exact result of merging, again and again, the pair of lowest rank (the leftmost of equals).
+///
+/// For vocabularies whose merges only use parts that earlier merges made (all published ones), the result is found without merging:
+/// it is the one sequence of tokens whose neighbours would not have merged into each other earlier. Longest matches are tried
+/// first, shorter ones if the neighbours do not fit; a place that was left once is never entered again, so the work is linear in the
+/// piece. Source: the idea of G. Neubeck and H. van Antwerpen, "So many tokens, so little time", github.blog, 2024. Other
+/// vocabularies take the ordinary way with a heap, O(n log n).
+#include <phi4flash/text/byte_trie.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <numeric>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+PHI4FLASH_BEGIN
+
+/// A rule: two neighbouring tokens become one. Its rank is its position in the list.
+struct merge_rule {
+    std::uint32_t left = no_token;
+    std::uint32_t right = no_token;
+    std::uint32_t merged = no_token;
+};
+
+namespace detail {
+
+/// Rank of a pair: a hash table of ranks that also holds 8 bits of each pair's hash, so that misses seldom read further.
+class pair_table {
+public:
+    static constexpr std::uint32_t none = 0xFFFFFFFF;
+    static constexpr std::size_t max_merges = (std::size_t{1} << 24) - 1;
+
+    void reserve(std::size_t merges) {
+        std::size_t slots = 64;
+        while (slots < merges * 2) slots *= 2;
+        slots_.assign(slots, none);
+        shift_ = 64;
+        for (std::size_t s = slots; s > 1; s /= 2) --shift_;
+    }
+
+    /// False if the pair is there already. Needs room reserved.
+    bool insert(std::span<const merge_rule> rules, std::uint32_t rank) {
+        const std::uint64_t h = hash(rules[rank].left, rules[rank].right);
+        std::size_t i = h >> shift_;
+        for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1)) {
+            const merge_rule& other = rules[slots_[i] & 0xFFFFFF];
+            if (other.left == rules[rank].left && other.right == rules[rank].right) return false;
+        }
+        slots_[i] = rank | tag(h);
+        return true;
+    }
+
+    /// The rank of (left, right), or `none`.
+    [[nodiscard]] std::uint32_t find(std::span<const merge_rule> rules, std::uint32_t left, std::uint32_t right) const {
+        const std::uint64_t h = hash(left, right);
+        for (std::size_t i = h >> shift_; slots_[i] != none; i = (i + 1) & (slots_.size() - 1)) {
+            if ((slots_[i] & 0xFF000000u) != tag(h)) continue;
+            const std::uint32_t rank = slots_[i] & 0xFFFFFF;
+            if (rules[rank].left == left && rules[rank].right == right) return rank;
+        }
+        return none;
+    }
+
+private:
+    [[nodiscard]] static std::uint64_t hash(std::uint32_t left, std::uint32_t right) {
+        const std::uint64_t x = (std::uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u;
+        return (x ^ (x >> 32)) * 0xD6E8FEB86659FD93u;
+    }
+    [[nodiscard]] static std::uint32_t tag(std::uint64_t h) { return static_cast<std::uint32_t>(h << 24) & 0xFF000000u; }
+
+    std::vector<std::uint32_t> slots_ = std::vector<std::uint32_t>(64, none);
+    int shift_ = 58;
+};
+
+}  // namespace detail
+
+/// Buffers of one thread; grown as needed, never shrunk.
+struct bpe_scratch {
+    struct symbol {
+        std::uint32_t token, previous, next;
+    };
+    struct candidate {
+        std::uint32_t rank, at, left, right;
+    };
+    std::vector<std::uint32_t> tokens;
+    std::vector<std::uint64_t> dead;
+    std::vector<symbol> symbols;
+    std::vector<candidate> heap;
+};
+
+/// Merge rules over a vocabulary. Immutable after `create`; read from any thread, each with its own scratch.
+class bpe {
+public:
+    /// `ignore_merges`: a piece that is a token is that token, whatever the merges say.
+    /// Errors: bad_vocabulary (a byte has no token), bad_merge (unknown ids, a merge whose result is not its parts joined, a pair
+    /// given twice, too many).
+    static result<bpe> create(vocabulary strings, std::vector<merge_rule> rules, bool ignore_merges) {
+        bpe b;
+        b.strings_ = std::move(strings);
+        b.rules_ = std::move(rules);
+        b.ignore_merges_ = ignore_merges;
+        if (status s = b.check(); !s) return s.error();
+        b.find_histories();
+        b.build_trie();
+        return b;
+    }
+
+    [[nodiscard]] const vocabulary& strings() const { return strings_; }
+    [[nodiscard]] std::span<const merge_rule> rules() const { return rules_; }
+    /// True if the fast way applies.
+    [[nodiscard]] bool ordered() const { return ordered_; }
+    [[nodiscard]] std::size_t trie_bytes() const { return trie_.memory_bytes(); }
+
+    /// Calls `sink(id)` for each token of `piece` (not empty, below 2^31 bytes), in order.
+    template <class Sink>
+    void encode(std::string_view piece, bpe_scratch& scratch, Sink&& sink) const {
+        if (!ordered_) {
+            if (const std::uint32_t id = ignore_merges_ ? strings_.find(piece) : no_token; id != no_token) return sink(id);
+            return encode_by_merging(piece, scratch, sink);
+        }
+        const std::uint32_t longest = trie_.longest(strings_, piece.data(), piece.size());
+        if (strings_.bytes_of(longest).size() == piece.size()) return sink(longest);
+        if (ignore_merges_) {
+            if (const std::uint32_t id = strings_.find(piece); id != no_token) return sink(id);
+        }
+        search(piece, longest, scratch);
+        for (const std::uint32_t id : scratch.tokens) sink(id);
+    }
+
+    /// The ordinary way, for any vocabulary: a heap of candidate merges over a linked list.
+    template <class Sink>
+    void encode_by_merging(std::string_view piece, bpe_scratch& scratch, Sink&& sink) const {
+        auto& symbols = scratch.symbols;
+        symbols.resize(piece.size());
+        const auto count = static_cast<std::uint32_t>(piece.size());
+        for (std::uint32_t i = 0; i < count; ++i) symbols[i] = {byte_token_[static_cast<unsigned char>(piece[i])], i - 1, i + 1};
+        scratch.heap.clear();
+        for (std::uint32_t i = 0; i + 1 < count; ++i) push_candidate(scratch, i, count);
+        std::make_heap(scratch.heap.begin(), scratch.heap.end(), later);
+        while (!scratch.heap.empty()) {
+            std::pop_heap(scratch.heap.begin(), scratch.heap.end(), later);
+            const bpe_scratch::candidate c = scratch.heap.back();
+            scratch.heap.pop_back();
+            bpe_scratch::symbol& left = symbols[c.at];
+            // Stale candidates name a pair that is no longer there.
+            if (left.token != c.left || left.next >= count || symbols[left.next].token != c.right) continue;
+            symbols[left.next].token = no_token;
+            left.token = rules_[c.rank].merged;
+            left.next = symbols[left.next].next;
+            if (left.next < count) {
+                symbols[left.next].previous = c.at;
+                if (push_candidate(scratch, c.at, count)) std::push_heap(scratch.heap.begin(), scratch.heap.end(), later);
+            }
+            if (left.previous < count && push_candidate(scratch, left.previous, count))
+                std::push_heap(scratch.heap.begin(), scratch.heap.end(), later);
+        }
+        for (std::uint32_t i = 0; i < count; i = symbols[i].next) sink(symbols[i].token);
+    }
+
+private:
+    /// How a token comes to be when its own bytes are encoded: by the rule `rank`, from `left` and `right`.
+    struct history {
+        std::int32_t rank = unreachable;
+        std::uint32_t left = no_token;
+        std::uint32_t right = no_token;
+        std::uint32_t shorter = no_token;  // the longest reachable token that is a proper prefix
+    };
+    static constexpr std::int32_t is_byte = -1;
+    static constexpr std::int32_t unreachable = -2;
+
+    [[nodiscard]] static bool later(const bpe_scratch::candidate& a, const bpe_scratch::candidate& b) {
+        return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
+    }
+
+    bool push_candidate(bpe_scratch& scratch, std::uint32_t at, std::uint32_t count) const {
+        const bpe_scratch::symbol& s = scratch.symbols[at];
+        if (s.next >= count) return false;
+        const std::uint32_t right = scratch.symbols[s.next].token;
+        const std::uint32_t rank = pairs_.find(rules_, s.token, right);
+        if (rank == detail::pair_table::none) return false;
+        scratch.heap.push_back({rank, at, s.token, right});
+        return true;
+    }
+
+    [[nodiscard]] status check() {
+        for (unsigned b = 0; b < 256; ++b) {
+            const char byte = static_cast<char>(b);
+            byte_token_[b] = strings_.find({&byte, 1});
+            if (byte_token_[b] == no_token) return error::format(errc::bad_vocabulary, "the vocabulary has no token for the byte 0x%02X", b);
+        }
+        if (rules_.size() > detail::pair_table::max_merges)
+            return error::format(errc::bad_merge, "%zu merges, at most %zu are allowed", rules_.size(), detail::pair_table::max_merges);
+        pairs_.reserve(rules_.size());
+        for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) {
+            const merge_rule& r = rules_[rank];
+            const std::string_view left = strings_.bytes_of(r.left), right = strings_.bytes_of(r.right), merged = strings_.bytes_of(r.merged);
+            if (left.empty() || right.empty() || merged.empty())
+                return error::format(errc::bad_merge, "merge %u names an id without a string", rank);
+            if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
+                return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", rank, r.merged, r.left, r.right);
+            if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", rank);
+        }
+        return {};
+    }
+
+    /// Finds each token's history, in order of rank, and whether the rules are ordered.
+    void find_histories() {
+        histories_.assign(strings_.size(), history{});
+        std::vector<std::int32_t> newest(strings_.size(), unreachable);  // last rule that makes the token
+        for (const std::uint32_t id : byte_token_) histories_[id].rank = is_byte;
+        for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) newest[rules_[rank].merged] = static_cast<std::int32_t>(rank);
+        ordered_ = true;
+        for (std::uint32_t rank = 0; rank < rules_.size() && ordered_; ++rank) {
+            const merge_rule& r = rules_[rank];
+            const auto limit = static_cast<std::int32_t>(rank);
+            if (newest[r.left] >= limit || newest[r.right] >= limit) ordered_ = false;
+            history& h = histories_[r.merged];
+            if (h.rank != unreachable || histories_[r.left].rank == unreachable || histories_[r.right].rank == unreachable) continue;
+            if (stay_apart(r.left, r.right, rank)) h = {limit, r.left, r.right, no_token};
+        }
+    }
+
+    void build_trie() {
+        std::vector<std::pair<std::uint64_t, std::uint32_t>> keyed;  // the first eight bytes, big endian, and the id
+        keyed.reserve(strings_.count());
+        for (std::uint32_t id = 0; ordered_ && id < strings_.size(); ++id) {
+            if (histories_[id].rank == unreachable) continue;
+            const std::string_view s = strings_.bytes_of(id);
+            std::uint64_t key = 0;
+            for (std::size_t i = 0; i < 8; ++i) key = key << 8 | (i < s.size() ? static_cast<unsigned char>(s[i]) : 0u);
+            keyed.emplace_back(key, id);
+        }
+        std::sort(keyed.begin(), keyed.end(), [this](const auto& a, const auto& b) {
+            return a.first != b.first ? a.first < b.first : strings_.bytes_of(a.second) < strings_.bytes_of(b.second);
+        });
+        std::vector<std::uint32_t> sorted;
+        sorted.reserve(keyed.size());
+        std::vector<std::uint32_t> prefixes;  // of the token at hand, shortest first
+        for (const auto& [key, id] : keyed) {
+            sorted.push_back(id);
+            while (!prefixes.empty() && !strings_.bytes_of(id).starts_with(strings_.bytes_of(prefixes.back()))) prefixes.pop_back();
+            if (!prefixes.empty()) histories_[id].shorter = prefixes.back();
+            prefixes.push_back(id);
+        }
+        trie_.build(strings_, sorted);
+    }
+
+    /// True if x and y, side by side, are never merged across their border by a rule below `limit`. Goes back in time: the younger of
+    /// the two tokens at the border is replaced by its part there. Of equal ranks the left one is older, since merging goes from
+    /// left to right.
+    [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::uint32_t limit = detail::pair_table::none) const {
+        std::uint32_t x_until = limit, y_until = limit;
+        for (;;) {
+            const std::uint32_t rank = pairs_.find(rules_, x, y);
+            if (rank < x_until && rank <= y_until) return false;
+            const history& hx = histories_[x];
+            const history& hy = histories_[y];
+            if (hx.rank > hy.rank) {
+                x_until = static_cast<std::uint32_t>(hx.rank);
+                x = hx.right;
+            } else if (hy.rank >= 0) {
+                y_until = static_cast<std::uint32_t>(hy.rank);
+                y = hy.left;
+            } else {
+                return true;
+            }
+        }
+    }
+
+    /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`.
+    void search(std::string_view piece, std::uint32_t next, bpe_scratch& scratch) const {
+        const std::size_t size = piece.size();
+        std::vector<std::uint32_t>& tokens = scratch.tokens;
+        std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
+        tokens.clear();
+        dead.assign(size / 64 + 1, 0);
+        std::size_t at = 0;
+        while (at < size) {
+            const std::size_t end = at + strings_.bytes_of(next).size();
+            if ((dead[end / 64] >> (end % 64) & 1) == 0 && (tokens.empty() || stay_apart(tokens.back(), next))) {
+                tokens.push_back(next);
+                at = end;
+                if (at < size) next = trie_.longest(strings_, piece.data() + at, size - at);
+                continue;
+            }
+            next = histories_[next].shorter;
+            // Every byte is a token, so the first place always has a way on, and `tokens` is not empty here.
+            while (next == no_token) {
+                dead[at / 64] |= std::uint64_t{1} << (at % 64);
+                at -= strings_.bytes_of(tokens.back()).size();
+                next = histories_[tokens.back()].shorter;
+                tokens.pop_back();
+            }
+        }
+    }
+
+    vocabulary strings_;
+    std::vector<merge_rule> rules_;
+    detail::pair_table pairs_;
+    std::vector<history> histories_;
+    byte_trie trie_;
+    std::uint32_t byte_token_[256] = {};
+    bool ordered_ = true;
+    bool ignore_merges_ = false;
+};
+
+PHI4FLASH_END

@@ -1,0 +1,135 @@
+#pragma once
+/// A double-array trie over a set of tokens: the longest token at a place in a text, one table read a byte. A branch with a single
+/// token left is not spelled out; its bytes are compared with the vocabulary's.
+#include <phi4flash/text/vocabulary.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <vector>
+
+PHI4FLASH_BEGIN
+
+/// Source: Aoe, "An efficient digital search algorithm by using a double-array structure", 1989.
+class byte_trie {
+public:
+    /// Longest token that is a prefix of [p, p + n), or no_token. `strings` are those of `build`.
+    [[nodiscard]] std::uint32_t longest(const vocabulary& strings, const char* p, std::size_t n) const {
+        std::uint32_t best = no_token;
+        std::uint32_t at = 0;
+        for (std::size_t i = 0; i < n;) {
+            const std::uint32_t next = units_[at].base + static_cast<unsigned char>(p[i]);
+            if (units_[next].parent != at) break;
+            at = next;
+            ++i;
+            const unit& here = units_[at];
+            if (here.base >= leaf) {
+                if (here.base == leaf) return here.token;
+                const std::string_view whole = strings.bytes_of(here.token);
+                return whole.size() <= n && std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0 ? here.token : best;
+            }
+            if (here.token != no_token) best = here.token;
+        }
+        return best;
+    }
+
+    /// Takes the tokens with these ids, sorted by their bytes. Linear in the bytes, but for the search of free places.
+    void build(const vocabulary& strings, std::span<const std::uint32_t> sorted) {
+        units_.reserve(sorted.size() * 2 + 1024);
+        units_.assign(1024, unit{});
+        free_.assign(units_.size() / 64, ~std::uint64_t{0});
+        first_free_ = 0;
+        take(0);
+        if (sorted.empty()) return;
+        std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
+        for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
+        free_ = {};
+    }
+
+    [[nodiscard]] std::size_t memory_bytes() const { return units_.size() * sizeof(unit); }
+
+private:
+    static constexpr std::uint32_t nowhere = 0xFFFFFFFF;
+    struct unit {
+        std::uint32_t base = 0;             // children of unit s are at base + byte; or `leaf`, `leaf + 1`
+        std::uint32_t parent = nowhere;    // nowhere: unused
+        std::uint32_t token = no_token;     // the token that ends here
+    };
+    struct branch {
+        std::uint32_t node, lo, hi, depth;  // tokens sorted[lo, hi) share `depth` bytes
+    };
+    static constexpr std::uint32_t leaf = 0xFFFFFFF0;  // + 1: bytes of the token are left to compare
+
+    void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open) {
+        unsigned char labels[256];
+        std::uint32_t starts[257];
+        std::size_t children = 0;
+        for (std::uint32_t i = from.lo; i < from.hi; ++i) {
+            const std::string_view s = strings.bytes_of(sorted[i]);
+            if (s.size() == from.depth) continue;  // the token that ends at this node
+            const auto label = static_cast<unsigned char>(s[from.depth]);
+            if (children == 0 || labels[children - 1] != label) {
+                labels[children] = label;
+                starts[children++] = i;
+            }
+        }
+        starts[children] = from.hi;
+        const std::uint32_t base = find_base({labels, children});
+        units_[from.node].base = base;
+        for (std::size_t c = 0; c < children; ++c) {
+            const std::uint32_t first = sorted[starts[c]];
+            const std::size_t size = strings.bytes_of(first).size();
+            const bool ends_here = size == from.depth + 1;
+            unit& child = units_[base + labels[c]];
+            child.parent = from.node;
+            take(base + labels[c]);
+            if (starts[c + 1] - starts[c] == 1) {
+                child.token = first;
+                child.base = ends_here ? leaf : leaf + 1;
+            } else {
+                if (ends_here) child.token = first;
+                open.push_back({base + labels[c], starts[c], starts[c + 1], from.depth + 1});
+            }
+        }
+    }
+
+    /// A base under which all labels are free, 64 candidates at a time. After a bounded search it is a fresh place at the end. Every base
+    /// leaves room for all 256 bytes, so that a lookup needs no bounds.
+    [[nodiscard]] std::uint32_t find_base(std::span<const unsigned char> labels) {
+        constexpr std::uint32_t most_tries = 512;
+        const auto fitting = [&](std::uint32_t base) {
+            std::uint64_t mask = ~std::uint64_t{0};
+            for (const unsigned char l : labels) mask &= free_bits(base + l);
+            return mask;
+        };
+        std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
+        for (std::uint32_t tries = 0; tries < most_tries && base + 384 < units_.size(); ++tries, base += 64) {
+            if (const std::uint64_t mask = fitting(base); mask != 0) return base + static_cast<std::uint32_t>(std::countr_zero(mask));
+        }
+        base = static_cast<std::uint32_t>(units_.size());
+        units_.resize(units_.size() + 1024);
+        free_.resize(units_.size() / 64, ~std::uint64_t{0});
+        return base;
+    }
+
+    /// Which of the units from `at` on are free, lowest bit first.
+    [[nodiscard]] std::uint64_t free_bits(std::uint32_t at) const {
+        const std::uint64_t low = free_[at / 64] >> (at % 64);
+        return at % 64 == 0 ? low : low | free_[at / 64 + 1] << (64 - at % 64);
+    }
+
+    void take(std::uint32_t at) {
+        free_[at / 64] &= ~(std::uint64_t{1} << (at % 64));
+        while (first_free_ < units_.size() && free_bits(first_free_) == 0) first_free_ += 64;
+    }
+
+    std::vector<unit> units_ = std::vector<unit>(512);
+    std::vector<std::uint64_t> free_;  // while building: one bit a unit
+    std::uint32_t first_free_ = 0;     // no unit before it is free
+};
+
+PHI4FLASH_END

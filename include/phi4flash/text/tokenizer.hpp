@@ -1,0 +1,282 @@
+#pragma once
+/// The tokenizer: text to ids and back. Byte-level BPE with a split pattern and added tokens.
+#include <phi4flash/text/added_tokens.hpp>
+#include <phi4flash/text/bpe.hpp>
+#include <phi4flash/text/word_cache.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+PHI4FLASH_BEGIN
+
+/// How text becomes ids.
+struct encode_options {
+    marker_policy markers = marker_policy::parse;
+};
+
+/// How ids become text.
+struct decode_options {
+    bool skip_special = false;  ///< leave out added tokens that are `special`
+};
+
+/// Immutable once built: any number of threads may use one tokenizer. Move it only while nobody does.
+class tokenizer {
+public:
+    tokenizer(tokenizer&&) = default;
+    tokenizer& operator=(tokenizer&&) = default;
+
+    /// One past the highest id with a string. A model may have more rows than that.
+    [[nodiscard]] std::size_t vocab_size() const { return vocab_size_; }
+    [[nodiscard]] split_pattern pattern() const { return pattern_; }
+    [[nodiscard]] const bpe& merges() const { return bpe_; }
+    /// Sorted by id.
+    [[nodiscard]] std::span<const added_token> added_tokens() const { return added_; }
+
+    /// The bytes of a token, which need not be valid UTF-8; empty for an id without a string, negative ids included.
+    [[nodiscard]] std::string_view bytes_of(std::int64_t id) const {
+        const std::string_view s = bpe_.strings().bytes_of(static_cast<std::size_t>(id));
+        if (!s.empty()) return s;
+        const added_token* const t = added(id);
+        return t == nullptr ? std::string_view{} : std::string_view{t->content};
+    }
+
+    /// False for ids that decode to nothing. Never sample those.
+    [[nodiscard]] bool has_string(std::int64_t id) const { return !bytes_of(id).empty(); }
+
+    /// The added token with this id, or nullptr.
+    [[nodiscard]] const added_token* added(std::int64_t id) const {
+        if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
+        const auto place = std::lower_bound(added_.begin(), added_.end(), id, [](const added_token& t, std::int64_t x) { return t.id < x; });
+        return place != added_.end() && place->id == id ? &*place : nullptr;
+    }
+
+    /// The added token with exactly this content, or nullptr.
+    [[nodiscard]] const added_token* added(std::string_view content) const {
+        for (const added_token& t : added_) {
+            if (t.content == content) return &t;
+        }
+        return nullptr;
+    }
+
+    [[nodiscard]] bool is_special(std::int64_t id) const {
+        const added_token* const t = added(id);
+        return t != nullptr && t->special;
+    }
+
+    /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. For many texts use an `encoder`, which remembers words.
+    /// Errors: invalid_argument for texts of 2 GiB and more.
+    status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const;
+
+    /// Appends the text of `ids` to `text`: their bytes joined, then one U+FFFD for each maximal invalid subpart. Ids without
+    /// a string are nothing.
+    void decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const {
+        std::string bytes;
+        for (const std::int32_t id : ids) {
+            if (!options.skip_special || !is_special(id)) bytes.append(bytes_of(id));
+        }
+        append_lossy_utf8(bytes, text);
+    }
+
+private:
+    friend class tokenizer_builder;
+    friend class encoder;
+    tokenizer() = default;
+
+    bpe bpe_;
+    std::vector<added_token> added_;
+    detail::marker_set markers_;             // normalized: false
+    detail::marker_set normalized_markers_;  // normalized: true
+    std::size_t vocab_size_ = 0;
+    split_pattern pattern_ = split_pattern::o200k;
+};
+
+/// Puts a tokenizer together from its parts, checking each: first all tokens, then merges in order of rank, and added tokens.
+class tokenizer_builder {
+public:
+    split_pattern pattern = split_pattern::o200k;
+    bool ignore_merges = false;  ///< a piece that is a token is that token, whatever the merges say
+
+    void reserve(std::size_t tokens, std::size_t bytes, std::size_t merges) {
+        strings_.reserve(tokens, bytes);
+        rules_.reserve(merges);
+    }
+
+    /// A token of the vocabulary, as bytes. Errors: bad_vocabulary.
+    [[nodiscard]] status add_token(std::size_t id, std::string_view bytes) { return strings_.add(id, bytes); }
+
+    /// The next merge. Errors: bad_merge if a part or the result is no token.
+    [[nodiscard]] status add_merge(std::string_view left, std::string_view right) {
+        merge_rule r{strings_.find(left), strings_.find(right), no_token};
+        if (r.left == no_token || r.right == no_token)
+            return error::format(errc::bad_merge, "merge %zu: its %s part is not in the vocabulary", rules_.size(), r.left == no_token ? "left" : "right");
+        // Vocabularies are numbered in the order of their merges, nearly always.
+        const std::uint32_t guess = rules_.empty() ? no_token : rules_.back().merged + 1;
+        const std::string_view guessed = strings_.bytes_of(guess);
+        if (guessed.size() == left.size() + right.size() && guessed.starts_with(left) && guessed.ends_with(right)) {
+            r.merged = guess;
+        } else {
+            joined_.assign(left).append(right);
+            r.merged = strings_.find(joined_);
+        }
+        if (r.merged == no_token)
+            return error::format(errc::bad_merge, "merge %zu: its result, %zu bytes, is not in the vocabulary", rules_.size(), joined_.size());
+        rules_.push_back(r);
+        return {};
+    }
+
+    /// Errors: bad_vocabulary (id out of range, content empty, too long or not UTF-8).
+    [[nodiscard]] status add_added_token(added_token token) {
+        if (token.id >= max_vocabulary_ids)
+            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", token.id, max_vocabulary_ids);
+        if (token.content.empty() || token.content.size() > max_token_bytes || valid_utf8_prefix(token.content) != token.content.size())
+            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", token.id, max_token_bytes,
+                                 token.content.size());
+        added_.push_back(std::move(token));
+        return {};
+    }
+
+    /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that contradict each
+    /// other or the vocabulary), bad_merge.
+    [[nodiscard]] result<tokenizer> build() {
+        if (status s = check_added(); !s) return s.error();
+        result<bpe> b = bpe::create(std::move(strings_), std::move(rules_), ignore_merges);
+        if (!b) return b.error();
+        tokenizer t;
+        t.bpe_ = *std::move(b);
+        t.added_ = std::move(added_);
+        t.markers_.build(t.added_, false);
+        t.normalized_markers_.build(t.added_, true);
+        t.vocab_size_ = t.bpe_.strings().size();
+        if (!t.added_.empty() && t.vocab_size_ <= t.added_.back().id) t.vocab_size_ = t.added_.back().id + std::size_t{1};
+        t.pattern_ = pattern;
+        *this = tokenizer_builder{};
+        return t;
+    }
+
+    [[nodiscard]] const vocabulary& strings() const { return strings_; }
+
+private:
+    [[nodiscard]] status check_added() {
+        std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
+        vocabulary contents;
+        for (std::size_t i = 0; i < added_.size(); ++i) {
+            const added_token& t = added_[i];
+            if (i != 0 && added_[i - 1].id == t.id) return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", t.id);
+            if (!contents.add(i, t.content))
+                return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
+            const std::string_view in_vocabulary = strings_.bytes_of(t.id);
+            const std::uint32_t id_there = strings_.find(t.content);
+            if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
+                return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary", t.content.c_str(), t.id);
+        }
+        return {};
+    }
+
+    vocabulary strings_;
+    std::vector<merge_rule> rules_;
+    std::vector<added_token> added_;
+    std::string joined_;
+};
+
+/// Encodes with one tokenizer, which must outlive it and stay in place. Owns the buffers and a cache of words, so it is for one
+/// thread at a time.
+class encoder {
+public:
+    static constexpr std::size_t default_cache_entries = 8192;  ///< of 32 bytes each
+
+    explicit encoder(const tokenizer& t, std::size_t cache_entries = default_cache_entries) : tokenizer_(&t), words_(cache_entries) {}
+
+    /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more.
+    status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
+        if (text.size() >= (std::size_t{1} << 31))
+            return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it", text.size());
+        if (valid_utf8_prefix(text) != text.size()) {
+            clean_.clear();
+            append_lossy_utf8(text, clean_);
+            text = clean_;
+        }
+        if (options.markers == marker_policy::plain_text) {
+            encode_plain(text, ids);
+            return {};
+        }
+        encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
+            encode_marked(between, tokenizer_->normalized_markers_, options.markers, ids, [&](std::string_view plain) { encode_plain(plain, ids); });
+        });
+        return {};
+    }
+
+    [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
+
+private:
+    /// Markers become ids; `sink` gets the text between them.
+    template <class Sink>
+    void encode_marked(std::string_view text, const detail::marker_set& markers, marker_policy policy, std::vector<std::int32_t>& ids, Sink&& sink) {
+        const char* const begin = text.data();
+        const char* const end = begin + text.size();
+        const char* done = begin;  // start of the text that is not encoded yet
+        for (const char* p = begin; !markers.empty();) {
+            const std::uint32_t found = markers.find(p, end);
+            if (found == no_token) break;
+            const added_token& marker = tokenizer_->added_[found];
+            const char* start = p;
+            p += marker.content.size();
+            if (policy == marker_policy::parse_not_special && marker.special) continue;
+            const auto view = [](const char* from, const char* to) { return std::string_view(from, static_cast<std::size_t>(to - from)); };
+            if (marker.lstrip) start -= detail::trailing_space(view(done, start));
+            if (marker.rstrip) p += detail::leading_space(view(p, end));
+            if (done < start) sink(view(done, start));
+            ids.push_back(static_cast<std::int32_t>(marker.id));
+            done = p;
+        }
+        if (done < end) sink(std::string_view(done, static_cast<std::size_t>(end - done)));
+    }
+
+    void encode_plain(std::string_view text, std::vector<std::int32_t>& ids) {
+        switch (tokenizer_->pattern_) {
+            case split_pattern::gpt2: return encode_pieces<split_pattern::gpt2>(text, ids);
+            case split_pattern::cl100k: return encode_pieces<split_pattern::cl100k>(text, ids);
+            case split_pattern::qwen2: return encode_pieces<split_pattern::qwen2>(text, ids);
+            case split_pattern::o200k: return encode_pieces<split_pattern::o200k>(text, ids);
+        }
+    }
+
+    template <split_pattern Pattern>
+    void encode_pieces(std::string_view text, std::vector<std::int32_t>& ids) {
+        const auto put = [&ids](std::uint32_t id) { ids.push_back(static_cast<std::int32_t>(id)); };
+        const char* const end = text.data() + text.size();
+        for_each_piece<Pattern>(text, [&](std::string_view piece) {
+            if (piece.size() > detail::word_cache::max_bytes) return tokenizer_->bpe_.encode(piece, scratch_, put);
+            const detail::word_key key = detail::word_cache::key_of(piece.data(), piece.size(), static_cast<std::size_t>(end - piece.data()));
+            detail::word_cache::entry& known = words_.at(key);
+            if (known.key == key) {
+                for (std::uint32_t i = 0; i < known.count; ++i) ids.push_back(known.ids[i]);
+                return;
+            }
+            const std::size_t before = ids.size();
+            tokenizer_->bpe_.encode(piece, scratch_, put);
+            const std::size_t count = ids.size() - before;
+            if (count > detail::word_cache::max_ids) return;
+            known.key = key;
+            known.count = static_cast<std::uint32_t>(count);
+            for (std::size_t i = 0; i < count; ++i) known.ids[i] = ids[before + i];
+        });
+    }
+
+    const tokenizer* tokenizer_;
+    detail::word_cache words_;
+    bpe_scratch scratch_;
+    std::string clean_;
+};
+
+inline status tokenizer::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const {
+    encoder e(*this, 1);
+    return e.encode(text, options, ids);
+}
+
+PHI4FLASH_END

@@ -1,0 +1,449 @@
+#pragma once
+/// Reads tokenizer.json of the Hugging Face tokenizers library: byte-level BPE with one of the known split patterns. Whatever would
+/// change ids and is not supported is refused by name. One pass over the bytes, no document in memory.
+#include <phi4flash/text/tokenizer.hpp>
+
+#if PHI4FLASH_HAS_JSON
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Byte-level vocabularies spell each byte as a printable character (Radford et al., GPT-2, bytes_to_unicode). This is the way back.
+struct byte_level_map {
+    std::int16_t byte_of[0x144] = {};
+    constexpr byte_level_map() {
+        for (auto& b : byte_of) b = -1;
+        int next = 0x100;
+        for (int b = 0; b < 256; ++b) {
+            const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+            byte_of[printable ? b : next++] = static_cast<std::int16_t>(b);
+        }
+    }
+};
+inline constexpr byte_level_map byte_level{};
+
+/// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
+[[nodiscard]] inline bool from_byte_level(std::string_view text, std::string& bytes) {
+    bytes.clear();
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        std::uint32_t c = static_cast<unsigned char>(text[i]);
+        if (c >= 0x80) {
+            if (c < 0xC2 || c > 0xC5 || i + 1 == text.size()) return false;
+            c = (c & 0x1F) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3F);
+        }
+        if (c >= std::size(byte_level.byte_of) || byte_level.byte_of[c] < 0) return false;
+        bytes.push_back(static_cast<char>(byte_level.byte_of[c]));
+    }
+    return true;
+}
+
+enum class json_kind : std::uint8_t { null, boolean, number, string, object, array };
+
+/// A value of the file outside the three long lists, with its path: "pre_tokenizer.pretokenizers.0.pattern.Regex".
+struct json_fact {
+    std::string path;
+    json_kind kind = json_kind::null;
+    std::string text;     // string
+    double number = 0.0;  // number; boolean as 0 or 1
+};
+
+/// The small part of tokenizer.json: decides whether the file is one that the library can follow exactly.
+class tokenizer_settings {
+public:
+    static constexpr std::size_t max_facts = 2048;
+
+    [[nodiscard]] status add(json_fact fact) {
+        if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", fact.path.c_str());
+        if (facts_.size() == max_facts) return error::format(errc::json_too_large, "more than %zu settings", max_facts);
+        facts_.push_back(std::move(fact));
+        return {};
+    }
+
+    /// Sets pattern and flags of the builder. Errors: unsupported_tokenizer, json_unknown_key, json_missing_key.
+    [[nodiscard]] status apply(tokenizer_builder& builder) const {
+        for (const json_fact& f : facts_) {
+            if (status s = check_key(f); !s) return s;
+        }
+        if (find("model") == nullptr) return error::format(errc::json_missing_key, "there is no 'model'");
+        if (type_of("model") != "BPE") return refuse("model type", type_of("model"), "BPE");
+        if (status s = check_model(); !s) return s;
+        for (const char* key : {"truncation", "padding"}) {
+            if (given(key)) return error::format(errc::unsupported_tokenizer, "'%s' is set, want null", key);
+        }
+        if (given("normalizer")) return refuse("normalizer", type_of("normalizer"), "null");
+        if (given("decoder") && type_of("decoder") != "ByteLevel") return refuse("decoder", type_of("decoder"), "ByteLevel");
+        if (status s = check_post_processor("post_processor"); !s) return s;
+        const json_fact* const ignore = find("model.ignore_merges");
+        builder.ignore_merges = ignore != nullptr && ignore->number != 0.0;
+        return apply_pre_tokenizer(builder);
+    }
+
+private:
+    [[nodiscard]] const json_fact* find(std::string_view path) const {
+        const auto place = std::find_if(facts_.begin(), facts_.end(), [path](const json_fact& f) { return f.path == path; });
+        return place == facts_.end() ? nullptr : &*place;
+    }
+    [[nodiscard]] bool given(std::string_view path) const {
+        const json_fact* const f = find(path);
+        return f != nullptr && f->kind != json_kind::null;
+    }
+    [[nodiscard]] std::string_view text_of(const std::string& path) const {
+        const json_fact* const f = find(path);
+        return f == nullptr ? std::string_view{} : std::string_view{f->text};
+    }
+    [[nodiscard]] std::string_view type_of(const std::string& path) const { return text_of(path + ".type"); }
+    [[nodiscard]] bool flag(const std::string& path, bool otherwise) const {
+        const json_fact* const f = find(path);
+        return f == nullptr || f->kind != json_kind::boolean ? otherwise : f->number != 0.0;
+    }
+
+    [[nodiscard]] static status refuse(const char* what, std::string_view have, const char* want) {
+        return error::format(errc::unsupported_tokenizer, "%s '%.*s' is not supported, want %s", what, static_cast<int>(std::min<std::size_t>(have.size(), 200)),
+                             have.data(), want);
+    }
+
+    /// Only keys whose meaning is known may be there.
+    [[nodiscard]] static status check_key(const json_fact& f) {
+        static constexpr std::array top{"version", "truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"};
+        static constexpr std::array model{"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
+                                          "fuse_unk", "byte_fallback", "ignore_merges"};
+        std::string_view path = f.path;
+        const std::string_view head = path.substr(0, path.find('.'));
+        const auto is = [](std::string_view name) { return [name](const char* key) { return name == key; }; };
+        bool known = std::any_of(top.begin(), top.end(), is(head));
+        if (known && path.starts_with("model.")) known = std::any_of(model.begin(), model.end(), is(path.substr(6)));
+        if (!known) return error::format(errc::json_unknown_key, "the key '%s' is not known", f.path.c_str());
+        return {};
+    }
+
+    [[nodiscard]] status check_model() const {
+        const json_fact* const dropout = find("model.dropout");
+        if (dropout != nullptr && dropout->kind != json_kind::null && (dropout->kind != json_kind::number || dropout->number != 0.0))
+            return error::format(errc::unsupported_tokenizer, "'model.dropout' is set, want null");
+        for (const char* key : {"model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
+            if (given(key) && (find(key)->kind != json_kind::string || !find(key)->text.empty()))
+                return error::format(errc::unsupported_tokenizer, "'%s' is set, want null or an empty string", key);
+        }
+        return {};
+    }
+
+    /// A post-processor adds markers around whole texts, which this library leaves to the chat template.
+    [[nodiscard]] status check_post_processor(const std::string& path) const {
+        if (!given(path)) return {};
+        const std::string_view type = type_of(path);
+        if (type == "ByteLevel" || type == "TemplateProcessing") return {};
+        if (type != "Sequence") return refuse("post-processor", type, "ByteLevel, TemplateProcessing or null");
+        for (std::size_t i = 0; given(path + ".processors." + std::to_string(i)); ++i) {
+            const std::string_view inner = type_of(path + ".processors." + std::to_string(i));
+            if (inner != "ByteLevel" && inner != "TemplateProcessing") return refuse("post-processor", inner, "ByteLevel or TemplateProcessing");
+        }
+        return {};
+    }
+
+    [[nodiscard]] status apply_pre_tokenizer(tokenizer_builder& builder) const {
+        std::string byte_level_at = "pre_tokenizer", split_at;
+        if (type_of("pre_tokenizer") == "Sequence") {
+            const std::string list = "pre_tokenizer.pretokenizers.";
+            std::size_t count = 0;
+            while (given(list + std::to_string(count))) ++count;
+            if (count == 0 || count > 2)
+                return error::format(errc::unsupported_tokenizer, "a pre-tokenizer of %zu steps is not supported, want Split and ByteLevel", count);
+            byte_level_at = list + std::to_string(count - 1);
+            if (count == 2) split_at = list + "0";
+        }
+        if (type_of(byte_level_at) != "ByteLevel") return refuse("pre-tokenizer", type_of(byte_level_at), "ByteLevel, or Split and ByteLevel");
+        if (flag(byte_level_at + ".add_prefix_space", true)) return refuse("pre-tokenizer option", "add_prefix_space", "false");
+        const bool own_regex = flag(byte_level_at + ".use_regex", true);
+        if (split_at.empty()) {
+            if (!own_regex) return refuse("pre-tokenizer", "ByteLevel without use_regex", "a Split before it");
+            builder.pattern = split_pattern::gpt2;
+            return {};
+        }
+        if (type_of(split_at) != "Split") return refuse("pre-tokenizer", type_of(split_at), "Split");
+        if (own_regex) return refuse("pre-tokenizer option", "use_regex after a Split", "false");
+        // The patterns match every character, so isolating the matches and removing what lies between them are the same.
+        const std::string_view behavior = text_of(split_at + ".behavior");
+        if (behavior != "Isolated" && (behavior != "Removed" || !flag(split_at + ".invert", false)))
+            return refuse("split behavior", behavior, "Isolated, or Removed with invert");
+        const std::string_view regex = text_of(split_at + ".pattern.Regex");
+        for (const split_pattern p : {split_pattern::gpt2, split_pattern::cl100k, split_pattern::qwen2, split_pattern::o200k}) {
+            if (regex != regex_of(p)) continue;
+            builder.pattern = p;
+            return {};
+        }
+        return refuse("split pattern", regex, "that of GPT-2, cl100k, Qwen2 or o200k");
+    }
+
+    std::vector<json_fact> facts_;
+};
+
+/// Listens to the parser. The first error stops it.
+class tokenizer_json_reader {
+public:
+    using json = nlohmann::json;
+    static constexpr std::size_t max_depth = 16;
+
+    tokenizer_json_reader(tokenizer_builder& builder, bool merges_only) : builder_(builder), merges_only_(merges_only) {}
+
+    bool null() { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
+    bool boolean(bool b) { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
+    bool number_integer(json::number_integer_t n) { return number(static_cast<double>(n)); }
+    bool number_unsigned(json::number_unsigned_t n) {
+        if (list_ == list::vocabulary) return token(n);
+        return number(static_cast<double>(n));
+    }
+    bool number_float(json::number_float_t n, const std::string&) { return number(n); }
+    bool string(std::string& s) {
+        if (list_ == list::merges) return merge_string(s);
+        return value({.path = {}, .kind = json_kind::string, .text = std::move(s), .number = 0.0});
+    }
+    bool binary(json::binary_t&) { return fail(error::format(errc::json_syntax, "binary values are not JSON")); }
+    bool key(std::string& k) {
+        if (list_ == list::vocabulary) {
+            key_.swap(k);
+            return true;
+        }
+        set_path(k);
+        return true;
+    }
+    bool start_object(std::size_t) { return open(json_kind::object); }
+    bool end_object() { return close(); }
+    bool start_array(std::size_t) { return open(json_kind::array); }
+    bool end_array() { return close(); }
+    bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception&) {
+        return fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", position, token.c_str()));
+    }
+
+    [[nodiscard]] const status& outcome() const { return outcome_; }
+    [[nodiscard]] bool merges_came_first() const { return merges_came_first_ && seen_vocabulary_; }
+
+    /// After the parse: what can only be checked with everything known.
+    [[nodiscard]] status finish() {
+        if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
+        if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
+        for (const auto& [id, text] : not_byte_level_) {
+            const bool is_added = std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == id && t.content == text; });
+            if (!is_added)
+                return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text", static_cast<unsigned long long>(id), text.c_str());
+        }
+        for (added_token& t : added_) {
+            if (status s = builder_.add_added_token(std::move(t)); !s) return s;
+        }
+        return settings_.apply(builder_);
+    }
+
+private:
+    enum class list : std::uint8_t { none, vocabulary, merges, added };
+    struct frame {
+        std::size_t path_size;
+        std::size_t index;
+        bool is_array;
+    };
+
+    bool fail(const error& why) {
+        if (outcome_) outcome_ = why;
+        return false;
+    }
+    bool keep(status s) { return s ? true : fail(s.error()); }
+
+    void set_path(std::string_view name) {
+        path_.resize(frames_.back().path_size);
+        if (!path_.empty()) path_ += '.';
+        path_ += name;
+    }
+    void step_into_array() {
+        if (!frames_.empty() && frames_.back().is_array) set_path(std::to_string(frames_.back().index++));
+    }
+
+    bool number(double n) { return value({.path = {}, .kind = json_kind::number, .text = {}, .number = n}); }
+
+    bool value(json_fact fact) {
+        if (list_ == list::vocabulary) return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
+        if (list_ == list::merges) return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
+        if (list_ == list::added) return added_field(fact);
+        if (frames_.empty()) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
+        step_into_array();
+        if (merges_only_) return true;
+        fact.path = path_;
+        return keep(settings_.add(std::move(fact)));
+    }
+
+    bool open(json_kind kind) {
+        const bool is_array = kind == json_kind::array;
+        if (frames_.size() == max_depth) return fail(error::format(errc::json_too_deep, "deeper than %zu levels", max_depth));
+        if (list_ == list::vocabulary) return value({.path = {}, .kind = kind, .text = {}, .number = 0.0});
+        if (list_ == list::merges || list_ == list::added) return open_item(is_array);
+        if (frames_.empty() && is_array) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
+        step_into_array();
+        if (!frames_.empty() && !open_list(is_array, kind)) return false;
+        frames_.push_back({path_.size(), 0, is_array});
+        return true;
+    }
+
+    /// One of the three long lists, or an ordinary container.
+    bool open_list(bool is_array, json_kind kind) {
+        const auto begin = [&](list which, bool& seen, bool right_type) {
+            if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", path_.c_str()));
+            if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", path_.c_str()));
+            seen = true;
+            list_ = which;
+            list_depth_ = frames_.size() + 1;
+            return true;
+        };
+        if (path_ == "model.vocab") return begin(list::vocabulary, seen_vocabulary_, !is_array);
+        if (path_ == "model.merges") {
+            merges_came_first_ = !seen_vocabulary_;
+            return begin(list::merges, seen_merges_, is_array);
+        }
+        if (path_ == "added_tokens") return begin(list::added, seen_added_, is_array);
+        return merges_only_ || keep(settings_.add({.path = path_, .kind = kind, .text = {}, .number = 0.0}));
+    }
+
+    /// A merge as a pair, or an added token.
+    bool open_item(bool is_array) {
+        if (frames_.size() != list_depth_ || is_array != (list_ == list::merges))
+            return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type", list_ == list::merges ? "model.merges" : "added_tokens"));
+        frames_.push_back({path_.size(), 0, is_array});
+        parts_ = 0;
+        if (list_ == list::added) {
+            token_ = added_token{};
+            has_content_ = false;
+        }
+        return true;
+    }
+
+    bool close() {
+        frames_.pop_back();
+        if (list_ != list::none && frames_.size() == list_depth_) return close_item();
+        if (list_ != list::none && frames_.size() < list_depth_) list_ = list::none;
+        return true;
+    }
+
+    bool close_item() {
+        if (list_ == list::merges) {
+            if (parts_ != 2) return fail(error::format(errc::json_wrong_type, "model.merges: a pair has %zu strings", parts_));
+            return merge(left_, right_);
+        }
+        if (merges_only_) return true;
+        if (token_.id == no_token || !has_content_)
+            return fail(error::format(errc::json_missing_key, "added_tokens: entry %zu lacks %s", added_.size(), has_content_ ? "'id'" : "'content'"));
+        added_.push_back(std::move(token_));
+        return true;
+    }
+
+    bool token(std::uint64_t id) {
+        if (merges_only_) return true;
+        if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
+        if (not_byte_level_.size() == tokenizer_settings::max_facts)
+            return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text", static_cast<unsigned long long>(id), key_.c_str()));
+        not_byte_level_.emplace_back(id, key_);
+        return true;
+    }
+
+    bool merge_string(std::string& s) {
+        if (frames_.size() > list_depth_) {  // inside a pair
+            if (parts_ < 2) (parts_ == 0 ? left_ : right_).swap(s);
+            ++parts_;
+            return true;
+        }
+        const std::size_t space = s.find(' ');
+        if (space == std::string::npos || s.find(' ', space + 1) != std::string::npos)
+            return fail(error::format(errc::bad_merge, "merge '%.100s' is not two parts with a space between", s.c_str()));
+        return merge(std::string_view(s).substr(0, space), std::string_view(s).substr(space + 1));
+    }
+
+    bool merge(std::string_view left, std::string_view right) {
+        if (merges_came_first_ && !merges_only_) return true;
+        if (!from_byte_level(left, left_bytes_) || !from_byte_level(right, right_bytes_))
+            return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text", static_cast<int>(std::min<std::size_t>(left.size(), 100)),
+                                      left.data(), static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
+        return keep(builder_.add_merge(left_bytes_, right_bytes_));
+    }
+
+    bool added_field(json_fact& fact) {
+        if (frames_.size() == list_depth_) return fail(error::format(errc::json_wrong_type, "added_tokens: an entry is no object"));
+        if (merges_only_) return true;
+        const std::string_view name = std::string_view(path_).substr(frames_.back().path_size + 1);
+        const auto wrong = [&] { return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str())); };
+        if (name == "id") {
+            if (fact.kind != json_kind::number || fact.number < 0) return wrong();
+            if (fact.number >= static_cast<double>(max_vocabulary_ids))
+                return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number, max_vocabulary_ids));
+            token_.id = static_cast<std::uint32_t>(fact.number);
+            return true;
+        }
+        if (name == "content") {
+            if (fact.kind != json_kind::string) return wrong();
+            token_.content = std::move(fact.text);
+            has_content_ = true;
+            return true;
+        }
+        const bool on = fact.number != 0.0;
+        if (fact.kind != json_kind::boolean) return wrong();
+        if (name == "special") token_.special = on;
+        else if (name == "lstrip") token_.lstrip = on;
+        else if (name == "rstrip") token_.rstrip = on;
+        else if (name == "normalized") token_.normalized = on;
+        else if (name != "single_word") return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
+        else if (on) return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
+        return true;
+    }
+
+    tokenizer_builder& builder_;
+    tokenizer_settings settings_;
+    status outcome_;
+    std::vector<frame> frames_;
+    std::string path_, key_, left_, right_, left_bytes_, right_bytes_;
+    std::vector<std::pair<std::uint64_t, std::string>> not_byte_level_;
+    std::vector<added_token> added_;
+    added_token token_;
+    std::size_t parts_ = 0;
+    std::size_t list_depth_ = 0;
+    list list_ = list::none;
+    bool merges_only_ = false, merges_came_first_ = false, has_content_ = false;
+    bool seen_vocabulary_ = false, seen_merges_ = false, seen_added_ = false;
+};
+
+}  // namespace detail
+
+/// The largest tokenizer.json that is read.
+inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
+
+/// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no markers that
+/// they do not spell. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported; bad_vocabulary;
+/// bad_merge.
+inline result<tokenizer> tokenizer_from_json(std::string_view json) {
+    if (json.size() > max_tokenizer_json_bytes)
+        return error::format(errc::json_too_large, "%zu bytes, at most %zu are read", json.size(), max_tokenizer_json_bytes);
+    if (json.empty()) return error::format(errc::file_empty, "the tokenizer.json is empty");
+    tokenizer_builder builder;
+    // The released files spend about 78 bytes on a token and its merge.
+    builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72);
+    detail::tokenizer_json_reader reader(builder, false);
+    nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &reader);
+    if (!reader.outcome()) return reader.outcome().error();
+    if (reader.merges_came_first()) {
+        detail::tokenizer_json_reader again(builder, true);
+        nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &again);
+        if (!again.outcome()) return again.outcome().error();
+    }
+    if (status s = reader.finish(); !s) return s.error();
+    return builder.build();
+}
+
+PHI4FLASH_END
+
+#endif

@@ -1,0 +1,107 @@
+#pragma once
+/// UTF-8: decoding that never reads out of bounds and replaces each maximal invalid subpart by U+FFFD, as the Unicode
+/// standard recommends (16.0, section 3.9, "U+FFFD Substitution of Maximal Subparts").
+#include <phi4flash/config/abi.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+PHI4FLASH_BEGIN
+
+inline constexpr char32_t replacement_character = 0xFFFD;
+
+/// How a sequence of bytes ended.
+enum class utf8_state : std::uint8_t {
+    complete,   ///< a well-formed code point
+    invalid,    ///< bytes that cannot begin or continue one
+    truncated,  ///< the text ended inside a sequence that was well-formed so far
+};
+
+/// One decoded step: a code point (U+FFFD if not complete) and the bytes it took, at least one.
+struct utf8_step {
+    char32_t code_point = replacement_character;
+    std::uint32_t size = 1;
+    utf8_state state = utf8_state::invalid;
+};
+
+/// Decodes the code point, or the maximal invalid subpart, at `p`. Needs p < end; reads only [p, end).
+[[nodiscard]] inline utf8_step decode_utf8(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const auto left = static_cast<std::size_t>(end - p);
+    const std::uint32_t lead = byte(0);
+    if (lead < 0x80) return {lead, 1, utf8_state::complete};
+    if (lead < 0xC2 || lead > 0xF4) return {};
+    if (left < 2) return {replacement_character, 1, utf8_state::truncated};
+    const std::uint32_t second = byte(1);
+    if (lead < 0xE0) {
+        if ((second & 0xC0) != 0x80) return {};
+        return {(lead & 0x1F) << 6 | (second & 0x3F), 2, utf8_state::complete};
+    }
+    // Four leads narrow the second byte: no overlong forms, no surrogates, nothing beyond U+10FFFF.
+    const std::uint32_t lowest = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+    const std::uint32_t highest = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    if (second < lowest || second > highest) return {};
+    if (left < 3) return {replacement_character, 2, utf8_state::truncated};
+    const std::uint32_t third = byte(2);
+    if ((third & 0xC0) != 0x80) return {replacement_character, 2, utf8_state::invalid};
+    if (lead < 0xF0) return {(lead & 0x0F) << 12 | (second & 0x3F) << 6 | (third & 0x3F), 3, utf8_state::complete};
+    if (left < 4) return {replacement_character, 3, utf8_state::truncated};
+    const std::uint32_t fourth = byte(3);
+    if ((fourth & 0xC0) != 0x80) return {replacement_character, 3, utf8_state::invalid};
+    return {(lead & 0x07) << 18 | (second & 0x3F) << 12 | (third & 0x3F) << 6 | (fourth & 0x3F), 4, utf8_state::complete};
+}
+
+/// Appends the UTF-8 form of a code point; surrogates and values beyond U+10FFFF become U+FFFD.
+inline void append_utf8(char32_t c, std::string& out) {
+    if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) c = replacement_character;
+    const auto put = [&out](char32_t byte) { out.push_back(static_cast<char>(byte)); };
+    if (c < 0x80) return put(c);
+    if (c < 0x800) return put(0xC0 | c >> 6), put(0x80 | (c & 0x3F));
+    if (c < 0x10000) return put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
+    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
+}
+
+/// Bytes of the longest well-formed prefix; `text.size()` if all of it is.
+[[nodiscard]] inline std::size_t valid_utf8_prefix(std::string_view text) {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p < end) {
+        std::uint64_t eight = 0;
+        if (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080u) == 0)) {
+            p += 8;
+            continue;
+        }
+        const utf8_step step = decode_utf8(p, end);
+        if (step.state != utf8_state::complete) break;
+        p += step.size;
+    }
+    return static_cast<std::size_t>(p - text.data());
+}
+
+/// Appends `bytes` as well-formed UTF-8: one U+FFFD for each maximal invalid subpart, everything else as it is.
+inline void append_lossy_utf8(std::string_view bytes, std::string& out) {
+    while (!bytes.empty()) {
+        const std::size_t good = valid_utf8_prefix(bytes);
+        out.append(bytes.substr(0, good));
+        bytes.remove_prefix(good);
+        if (bytes.empty()) return;
+        out.append("\xEF\xBF\xBD");
+        bytes.remove_prefix(decode_utf8(bytes.data(), bytes.data() + bytes.size()).size);
+    }
+}
+
+/// Bytes at the end (0 to 3) that later bytes could still complete to a code point.
+[[nodiscard]] inline std::size_t incomplete_utf8_tail(std::string_view bytes) {
+    const char* const end = bytes.data() + bytes.size();
+    for (std::size_t back = 1; back <= 3 && back <= bytes.size(); ++back) {
+        if ((static_cast<unsigned char>(end[-static_cast<std::ptrdiff_t>(back)]) & 0xC0) == 0x80) continue;
+        const utf8_step step = decode_utf8(end - back, end);
+        return step.state == utf8_state::truncated && step.size == back ? back : 0;
+    }
+    return 0;
+}
+
+PHI4FLASH_END

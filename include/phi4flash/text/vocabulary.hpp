@@ -1,0 +1,130 @@
+#pragma once
+/// The strings of a vocabulary: one blob of bytes, offsets by id, and an index from bytes to id.
+#include <phi4flash/core/result.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <vector>
+
+PHI4FLASH_BEGIN
+
+/// Ids are small non-negative numbers; this one names nothing.
+inline constexpr std::uint32_t no_token = 0xFFFFFFFF;
+
+/// Limits that keep a hostile file from asking for much memory.
+inline constexpr std::size_t max_vocabulary_ids = std::size_t{1} << 22;
+inline constexpr std::size_t max_token_bytes = 4096;
+inline constexpr std::size_t max_vocabulary_bytes = std::size_t{1} << 28;
+
+namespace detail {
+
+/// Unaligned loads of text, as numbers.
+[[nodiscard]] inline std::uint64_t load_u64(const char* p) {
+    std::uint64_t x = 0;
+    std::memcpy(&x, p, 8);
+    return x;
+}
+
+/// A hash of bytes for tables that live in memory only.
+[[nodiscard]] inline std::uint64_t hash_bytes(std::string_view s) {
+    std::uint64_t h = s.size() * 0x9E3779B97F4A7C15u;
+    const char* p = s.data();
+    std::size_t n = s.size();
+    for (; n >= 8; n -= 8, p += 8) h = ((h ^ load_u64(p)) * 0xD6E8FEB86659FD93u) ^ (h >> 29);
+    std::uint64_t rest = 0;
+    if (n != 0) std::memcpy(&rest, p, n);
+    h = (h ^ rest) * 0xD6E8FEB86659FD93u;
+    return (h ^ (h >> 32)) * 0x9E3779B97F4A7C15u;
+}
+
+}  // namespace detail
+
+/// Strings by id and ids by string. Filled once, then read from any thread. Ids may have gaps; a gap has no string.
+class vocabulary {
+public:
+    /// One past the highest id with a string.
+    [[nodiscard]] std::size_t size() const { return places_.size(); }
+    /// Strings held.
+    [[nodiscard]] std::size_t count() const { return count_; }
+    [[nodiscard]] std::size_t blob_bytes() const { return blob_.size(); }
+
+    [[nodiscard]] bool has_string(std::size_t id) const { return id < places_.size() && places_[id].size != 0; }
+
+    /// The bytes of a token; empty for an id without a string. Valid as long as the vocabulary is not changed.
+    [[nodiscard]] std::string_view bytes_of(std::size_t id) const {
+        if (id >= places_.size()) return {};
+        return {blob_.data() + places_[id].offset, places_[id].size};
+    }
+
+    /// The id of exactly these bytes, or no_token.
+    [[nodiscard]] std::uint32_t find(std::string_view bytes) const {
+        if (index_.empty()) return no_token;
+        const std::size_t mask = index_.size() - 1;
+        for (std::size_t i = slot_of(bytes); index_[i] != no_token; i = (i + 1) & mask) {
+            if (bytes_of(index_[i]) == bytes) return index_[i];
+        }
+        return no_token;
+    }
+
+    /// Makes room for `ids` strings of `bytes` in all.
+    void reserve(std::size_t ids, std::size_t bytes) {
+        places_.reserve(ids);
+        blob_.reserve(bytes);
+        if (ids * 2 > index_.size()) rebuild_index(ids);
+    }
+
+    /// Gives an id its string. Errors, bad_vocabulary: empty or oversized string, id out of range or taken, string taken.
+    [[nodiscard]] status add(std::size_t id, std::string_view bytes) {
+        if (id >= max_vocabulary_ids)
+            return error::format(errc::bad_vocabulary, "token id %zu is not below the limit of %zu", id, max_vocabulary_ids);
+        if (bytes.empty()) return error::format(errc::bad_vocabulary, "token %zu is an empty string", id);
+        if (bytes.size() > max_token_bytes)
+            return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(), max_token_bytes);
+        if (blob_.size() + bytes.size() > max_vocabulary_bytes)
+            return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes", max_vocabulary_bytes);
+        if (has_string(id)) return error::format(errc::bad_vocabulary, "id %zu is given to two tokens", id);
+        if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
+        const std::size_t mask = index_.size() - 1;
+        std::size_t i = slot_of(bytes);
+        for (; index_[i] != no_token; i = (i + 1) & mask) {
+            if (bytes_of(index_[i]) == bytes)
+                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", index_[i], id, bytes.size());
+        }
+        if (id >= places_.size()) places_.resize(id + 1);
+        places_[id] = {static_cast<std::uint32_t>(blob_.size()), static_cast<std::uint32_t>(bytes.size())};
+        blob_.insert(blob_.end(), bytes.begin(), bytes.end());
+        index_[i] = static_cast<std::uint32_t>(id);
+        ++count_;
+        return {};
+    }
+
+private:
+    struct place {
+        std::uint32_t offset = 0;
+        std::uint32_t size = 0;
+    };
+
+    [[nodiscard]] std::size_t slot_of(std::string_view bytes) const { return detail::hash_bytes(bytes) & (index_.size() - 1); }
+
+    void rebuild_index(std::size_t wanted) {
+        std::size_t slots = 512;
+        while (slots < wanted * 2) slots *= 2;
+        index_.assign(slots, no_token);
+        for (std::size_t id = 0; id < places_.size(); ++id) {
+            if (places_[id].size == 0) continue;
+            std::size_t i = slot_of(bytes_of(id));
+            while (index_[i] != no_token) i = (i + 1) & (slots - 1);
+            index_[i] = static_cast<std::uint32_t>(id);
+        }
+    }
+
+    std::vector<char> blob_;
+    std::vector<place> places_;
+    std::vector<std::uint32_t> index_;  // open addressing, a power of two, at most half full
+    std::size_t count_ = 0;
+};
+
+PHI4FLASH_END

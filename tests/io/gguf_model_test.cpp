@@ -1,0 +1,399 @@
+/// The packed model file: everything that is written comes back, and a file that is not what it says is refused by key or name.
+#include "gguf_testing.hpp"
+
+#include <phi4flash/core/packing.hpp>
+#include <phi4flash/io/packed_model_writer.hpp>
+#include <phi4flash/model/tensor_list.hpp>
+#include <phi4flash/text/tokenizer.hpp>
+
+#include <cmath>
+#include <functional>
+
+using namespace phi4flash;
+using namespace io_testing;
+using namespace gguf_testing;
+
+static_assert(tensor_source<packed_model>);
+
+namespace {
+constexpr sambay_shape shape{.d_model = 32, .n_layers = 4, .d_ff = 32, .n_heads = 2, .n_kv_heads = 2, .vocab = 280,
+                             .window = 5, .d_inner = 64, .d_state = 4, .d_conv = 4, .dt_rank = 2};
+
+tokenizer small_tokenizer() {
+    tokenizer_builder builder;
+    for (unsigned b = 0; b < 256; ++b) {
+        const char byte = static_cast<char>(b);
+        require_value(builder.add_token(b, {&byte, 1}));
+    }
+    for (const auto& [id, s] : {std::pair{256, "he"}, {257, "ll"}, {258, "hell"}, {259, " w"}}) require_value(builder.add_token(static_cast<std::size_t>(id), s));
+    require_value(builder.add_merge("h", "e"));
+    require_value(builder.add_merge("l", "l"));
+    require_value(builder.add_merge("he", "ll"));
+    require_value(builder.add_merge(" ", "w"));
+    require_value(builder.add_added_token({.id = 270, .content = "<|end|>", .special = true, .rstrip = true}));
+    require_value(builder.add_added_token({.id = 272, .content = "<|tool|>"}));
+    auto built = builder.build();
+    require_value(built);
+    return *std::move(built);
+}
+
+packed_model_info info_of(const packed_tokenizer* t) {
+    packed_model_info info{.name = "small", .config = {.shape = shape, .norm_eps = 1e-6f, .max_positions = 100}, .generation = {}, .tokenizer = t};
+    info.generation.stop_ids = {270, 3};
+    info.generation.bos_id = 1;
+    info.generation.do_sample = true;
+    info.generation.temperature = 0.625f;
+    info.generation.top_p = 0.95f;
+    info.generation.max_new_tokens = 32768;
+    return info;
+}
+
+/// Every tensor of the model; matrices take turns between the packed types, where they can be packed.
+std::vector<packed_tensor> tensor_list() {
+    std::vector<packed_tensor> list;
+    auto e = extents<any_sambay>::from(shape);
+    require_value(e);
+    for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t> extent) {
+        dtype type = list.size() % 2 == 0 ? dtype::bf16 : dtype::f32;
+        if (extent.size() == 2 && is_packable(extent[0], extent[1])) type = static_cast<dtype>(list.size() % dtype_count);
+        list.push_back({std::string(name), type, {extent.begin(), extent.end()}});
+    });
+    return list;
+}
+
+std::size_t count_of(const packed_tensor& t) {
+    std::size_t n = 1;
+    for (const std::size_t extent : t.shape) n *= extent;
+    return n;
+}
+
+/// The numbers of tensor i, as f32.
+std::vector<float> numbers_of(std::size_t i, std::size_t n) {
+    std::vector<float> x(n);
+    for (std::size_t k = 0; k < n; ++k) x[k] = static_cast<float>(std::sin(static_cast<double>(k * 7 + i * 3)));
+    return x;
+}
+
+std::size_t bytes_of(const packed_tensor& t) {
+    return is_packed(t.type) ? matrix_bytes(t.type, t.shape[0], t.shape[1]) : count_of(t) * size_of(t.type);
+}
+
+bytes content_of(const packed_tensor& t, std::size_t i) {
+    const auto x = numbers_of(i, count_of(t));
+    bytes out(bytes_of(t));
+    if (is_packed(t.type)) {
+        const std::size_t cols = t.shape[1];
+        const matrix_view m{reinterpret_cast<const std::byte*>(x.data()), t.shape[0], cols, dtype::f32};
+        std::vector<float> scratch(packed_rows * cols);
+        for (std::size_t r = 0; r < t.shape[0]; r += packed_rows)
+            pack_eight_rows(m, r, t.type, scratch.data(), out.data() + matrix_bytes(t.type, r, cols));
+        return out;
+    }
+    for (std::size_t k = 0; k < x.size(); ++k) {
+        const bf16 narrow = to_bf16(x[k]);
+        const f16 half = to_f16(x[k]);
+        if (t.type == dtype::f32) std::memcpy(out.data() + 4 * k, &x[k], 4);
+        else std::memcpy(out.data() + 2 * k, t.type == dtype::bf16 ? static_cast<const void*>(&narrow) : &half, 2);
+    }
+    return out;
+}
+
+bytes write_model(const packed_model_info& info, const std::vector<packed_tensor>& list) {
+    memory_file out;
+    const auto written = write_packed_model(out, info, list, [&](std::size_t i, gguf_sink& sink) {
+        const bytes content = content_of(list[i], i);
+        const auto half = std::span(content).first(content.size() / 2);
+        if (const status ok = sink.write(half); !ok) return ok;
+        return sink.write(std::span(content).subspan(half.size()));
+    });
+    require_value(written);
+    return std::move(out.content);
+}
+
+/// A packed file with other metadata, and an embedding of the given type and rows.
+result<packed_model> open_with(const std::function<void(gguf_metadata&)>& edit, ggml_type type = ggml_type::q8_0, std::size_t rows = 280,
+                               bool with_layout = true, std::string_view without = {}) {
+    static memory_file out;
+    out = {};
+    gguf_metadata metadata;
+    const auto info = info_of(nullptr);
+    if (without != "general.architecture") metadata.add("general.architecture", packed_architecture);
+    for (const auto& [key, extent] : detail::packed_extents)
+        if (without != key) metadata.add(key, static_cast<std::uint32_t>(info.config.shape.*extent));
+    if (without != detail::packed_eps_key) metadata.add(detail::packed_eps_key, 1e-5f);
+    const auto book = detail::packed_codebook();
+    if (with_layout) {
+        metadata.add("phi4flash.layout", "rows8");
+        metadata.add_list("phi4flash.codebook", std::span<const std::int32_t>(book));
+    }
+    if (edit) edit(metadata);
+    const std::vector<gguf_spec> specs = {{"w", type, {rows, 256}}};
+    const auto plan = plan_gguf(metadata, specs);
+    require_value(plan);
+    require_value(write_gguf(out, *plan, specs, [&](std::size_t, gguf_sink& sink) {
+        return sink.write(bytes(static_cast<std::size_t>(plan->bytes[0])));
+    }));
+    return packed_model::from_memory(out.content);
+}
+}  // namespace
+
+TEST_CASE("io/gguf_model: everything comes back") {
+    const auto list = tensor_list();
+    const tokenizer text = small_tokenizer();
+    const packed_tokenizer described = describe_tokenizer(text, shape.vocab);
+    const packed_model_info info = info_of(&described);
+    const bytes file = write_model(info, list);
+    auto opened = packed_model::from_memory(file);
+    require_value(opened);
+    const packed_model model = *std::move(opened);
+
+    CHECK(model.name() == "small");
+    CHECK(model.chat_template() == default_chat_template);
+    CHECK(model.config().shape == shape);
+    CHECK(model.config().norm_eps == 1e-6f);
+    CHECK(model.config().max_positions == 100);
+    CHECK(model.generation().stop_ids == std::vector<std::uint32_t>{270, 3});
+    CHECK(model.generation().bos_id == 1u);
+    CHECK_FALSE(model.generation().pad_id.has_value());
+    CHECK(model.generation().do_sample == true);
+    CHECK(model.generation().temperature == 0.625f);
+    CHECK(model.generation().top_p == 0.95f);
+    CHECK_FALSE(model.generation().min_p.has_value());
+    CHECK(model.generation().max_new_tokens == 32768u);
+    CHECK(model.is_packed_layout());
+    CHECK_FALSE(model.needs_repacking());
+    CHECK(model.check_scales().has_value());
+
+    REQUIRE(model.tensors().size() == list.size());
+    bool seen[dtype_count] = {};
+    for (std::size_t i = 0; i < list.size(); ++i) {
+        CAPTURE(list[i].name);
+        const tensor_view* const t = model.find(list[i].name);
+        REQUIRE(t != nullptr);
+        CHECK(t->type == list[i].type);
+        CHECK(std::vector<std::size_t>(t->shape().begin(), t->shape().end()) == list[i].shape);
+        const bytes want = content_of(list[i], i);
+        REQUIRE(t->bytes == want.size());
+        CHECK(std::memcmp(t->data, want.data(), want.size()) == 0);
+        seen[static_cast<std::size_t>(t->type)] = true;
+    }
+    for (const bool one : seen) CHECK(one);
+
+    // The model finds what it wants, and nothing else is there.
+    const auto e = extents<any_sambay>::from(model.config().shape);
+    require_value(e);
+    detail::tensor_binder<packed_model> binder(model, arena{}, false);
+    const sambay_weights weights = detail::bind_all(binder, *e, model.config().norm_eps);
+    if (binder.failed()) FAIL_CHECK(binder.failure().error().message());
+    CHECK(binder.found() == model.tensors().size());
+    CHECK(weights.embedding.rows == shape.vocab);
+}
+
+TEST_CASE("io/gguf_model: the tokenizer comes back") {
+    const tokenizer text = small_tokenizer();
+    const packed_tokenizer described = describe_tokenizer(text, shape.vocab);
+    const bytes file = write_model(info_of(&described), {});
+    const auto model = packed_model::from_memory(file);
+    require_value(model);
+    tokenizer_builder builder;
+    require_value(read_tokenizer(*model, builder));
+    const auto loaded = builder.build();
+    require_value(loaded);
+    CHECK(loaded->vocab_size() == text.vocab_size());
+    CHECK(loaded->pattern() == text.pattern());
+    CHECK(loaded->added_tokens().size() == 2);
+    CHECK(loaded->added(270)->rstrip);
+    CHECK(loaded->is_special(270));
+    CHECK_FALSE(loaded->is_special(272));
+    for (const std::string_view s : {"hello world<|end|>  hell", "w w\xc3\xa9<|tool|>", ""}) {
+        std::vector<std::int32_t> want, have;
+        require_value(text.encode(s, {}, want));
+        require_value(loaded->encode(s, {}, have));
+        CHECK(have == want);
+    }
+    // The strings for other programs.
+    const gguf_value* const tokens = model->file().value("tokenizer.ggml.tokens");
+    REQUIRE(tokens != nullptr);
+    REQUIRE(tokens->count == shape.vocab);
+    std::vector<std::string> words;
+    gguf_strings strings(*tokens);
+    for (std::string_view s; strings.next(s);) words.emplace_back(s);
+    CHECK(words[0] == "\xc4\x80");       // U+0100
+    CHECK(words[' '] == "\xc4\xa0");     // U+0120
+    CHECK(words[0x7f] == "\xc4\xa1");    // U+0121
+    CHECK(words[0xa0] == "\xc5\x82");    // U+0142
+    CHECK(words[0xad] == "\xc5\x83");    // U+0143
+    CHECK(words[0xff] == "\xc3\xbf");    // itself
+    CHECK(words[258] == "hell");
+    CHECK(words[259] == "\xc4\xa0w");
+    CHECK(words[261] == "[PAD261]");
+    CHECK(words[270] == "<|end|>");
+    const gguf_value& types = *model->file().value("tokenizer.ggml.token_type");
+    CHECK(types.whole(0) == 1u);
+    CHECK(types.whole(261) == 5u);
+    CHECK(types.whole(270) == 3u);
+    CHECK(types.whole(272) == 4u);
+
+    check_error(model->array<std::uint32_t>("no such table"), errc::missing_tensor, {"phi4flash.tokenizer.no such table"});
+    check_error(model->array<std::uint64_t>("merges.ids"), errc::wrong_dtype, {"want I64", "have I32"});
+    CHECK(model->has_array("merges.ids"));
+    CHECK_FALSE(model->has_array(std::string(100, 'x')));
+}
+
+TEST_CASE("io/gguf_model: damaged tables of the tokenizer") {
+    const tokenizer text = small_tokenizer();
+    const packed_tokenizer good = describe_tokenizer(text, shape.vocab);
+    const auto read = [](const packed_tokenizer& t) -> status {
+        const bytes file = write_model(info_of(&t), {});
+        const auto model = packed_model::from_memory(file);
+        require_value(model);
+        tokenizer_builder builder;
+        if (const status ok = read_tokenizer(*model, builder); !ok) return ok;
+        const auto built = builder.build();
+        return built ? status{} : built.error();
+    };
+    require_value(read(good));
+    packed_tokenizer bad = good;
+    bad.token_begins[5] = 7;
+    check_error(read(bad), errc::bad_vocabulary, {"tokens.begins", "rising"});
+    bad = good;
+    bad.token_begins.back() += 1;
+    check_error(read(bad), errc::bad_vocabulary, {"tokens.begins"});
+    bad = good;
+    bad.added_begins[1] = 1000;
+    check_error(read(bad), errc::bad_vocabulary, {"added.begins"});
+    bad = good;
+    bad.added_flags.pop_back();
+    check_error(read(bad), errc::bad_vocabulary, {"differ in length"});
+    bad = good;
+    bad.merge_ids.pop_back();
+    check_error(read(bad), errc::bad_vocabulary, {"differ in length"});
+    bad = good;
+    bad.merge_ids[0] = 0xffffffff;
+    check_error(read(bad), errc::bad_merge, {"merge 0"});
+    bad = good;
+    bad.pattern = "a+";
+    check_error(read(bad), errc::unsupported_tokenizer, {"'a+'"});
+    const bytes file = write_model(info_of(nullptr), {});
+    const auto model = packed_model::from_memory(file);
+    require_value(model);
+    tokenizer_builder builder;
+    check_error(read_tokenizer(*model, builder), errc::missing_tensor, {"phi4flash.tokenizer.tokens.bytes"});
+}
+
+TEST_CASE("io/gguf_model: keys that are missing or wrong") {
+    require_value(open_with({}));
+    for (const auto& [key, extent] : detail::packed_extents) {
+        CAPTURE(key);
+        check_error(open_with({}, ggml_type::q8_0, 280, true, key), errc::missing_key, {key});
+        for (const std::uint32_t bad : {0u, 0x7fffffffu})
+            check_error(open_with([&, k = key](gguf_metadata& m) { m.add(k, bad); }, ggml_type::q8_0, 280, true, key), errc::bad_extent, {key});
+        check_error(open_with([k = key](gguf_metadata& m) { m.add(k, 1.0f); }, ggml_type::q8_0, 280, true, key), errc::wrong_value_type, {key, "have f32"});
+    }
+    const auto with = [](const char* key, auto value) {
+        return open_with([=](gguf_metadata& m) { m.add(key, value); }, ggml_type::q8_0, 280, true, key);
+    };
+    check_error(open_with({}, ggml_type::q8_0, 280, true, "general.architecture"), errc::missing_key, {"general.architecture"});
+    check_error(with("general.architecture", "llama"), errc::unsupported_model, {"want 'phi4flash'", "'llama'"});
+    check_error(with("general.architecture", 3), errc::wrong_value_type, {"general.architecture", "want string", "have i32"});
+    check_error(open_with({}, ggml_type::q8_0, 280, true, detail::packed_eps_key), errc::missing_key, {detail::packed_eps_key});
+    check_error(with(detail::packed_eps_key, 0.0f), errc::bad_value, {detail::packed_eps_key, "positive"});
+    check_error(with(detail::packed_eps_key, std::nanf("")), errc::not_finite, {detail::packed_eps_key});
+    check_error(with(detail::packed_eps_key, 1e300), errc::not_finite, {detail::packed_eps_key});
+    check_error(with("phi4flash.block_count", 6), errc::bad_extent, {"n_layers", "multiple of 4"});
+    check_error(with("tokenizer.ggml.eos_token_id", 280), errc::unknown_token, {"280"});
+    check_error(with("phi4flash.generation.do_sample", 1), errc::wrong_value_type, {"do_sample", "want boolean"});
+    check_error(with("phi4flash.generation.top_k", std::int64_t{-1}), errc::wrong_value_type, {"top_k"});
+    check_error(with("phi4flash.generation.stop_ids", 7), errc::wrong_value_type, {"stop_ids", "list of u32", "have i32"});
+    const auto lone_eos = with("tokenizer.ggml.eos_token_id", 7);
+    require_value(lone_eos);
+    CHECK(lone_eos->generation().stop_ids == std::vector<std::uint32_t>{7});
+}
+
+TEST_CASE("io/gguf_model: layouts and types") {
+    const auto unlaid = [](const std::function<void(gguf_metadata&)>& edit, ggml_type type = ggml_type::q8_0) {
+        return open_with(edit, type, 280, false);
+    };
+    check_error(unlaid([](gguf_metadata& m) { m.add("phi4flash.layout", "rows16"); }), errc::unsupported_layout, {"rows16"});
+    check_error(unlaid([](gguf_metadata& m) { m.add("phi4flash.layout", 8); }), errc::wrong_value_type, {"phi4flash.layout"});
+    check_error(unlaid([](gguf_metadata& m) { m.add("phi4flash.layout", "rows8"); }), errc::missing_key, {"phi4flash.codebook"});
+    auto book = detail::packed_codebook();
+    book[3] += 1;
+    check_error(unlaid([&](gguf_metadata& m) {
+                    m.add("phi4flash.layout", "rows8");
+                    m.add_list("phi4flash.codebook", std::span<const std::int32_t>(book));
+                }),
+                errc::unsupported_layout, {"phi4flash.codebook", "a list of 17 i32"});
+    check_error(unlaid([](gguf_metadata& m) {
+                    m.add("phi4flash.layout", "rows8");
+                    m.add("phi4flash.codebook", 17);
+                }),
+                errc::unsupported_layout, {"phi4flash.codebook", "have i32"});
+    check_error(open_with({}, ggml_type::q8_0, 281), errc::wrong_shape, {"'w'", "281 rows"});
+    check_error(open_with({}, ggml_type::q4_k), errc::wrong_dtype, {"'w'", "Q4_K", "IQ4_NL"});
+    check_error(open_with({}, static_cast<ggml_type>(22)), errc::wrong_dtype, {"'w'", "IQ2_S"});
+
+    for (const ggml_type type : {ggml_type::q4_0, ggml_type::q8_0, ggml_type::q4_k, ggml_type::q6_k, ggml_type::iq4_nl}) {
+        const auto row_major = unlaid({}, type);
+        require_value(row_major);
+        CHECK_FALSE(row_major->is_packed_layout());
+        CHECK(row_major->needs_repacking());
+        CHECK(row_major->tensors().empty());
+        CHECK(row_major->file().tensors().size() == 1);
+        CHECK(row_major->check_scales().has_value());
+    }
+    const auto plain = unlaid({}, ggml_type::bf16);
+    require_value(plain);
+    CHECK_FALSE(plain->needs_repacking());
+    CHECK(plain->tensors().size() == 1);
+    check_error(unlaid({}, static_cast<ggml_type>(22)), errc::wrong_dtype, {"'w'", "IQ2_S"});
+    check_error(unlaid({}, ggml_type::i32), errc::wrong_dtype, {"'w'", "I32"});
+}
+
+TEST_CASE("io/gguf_model: what the writer refuses, and files") {
+    const temporary_folder folder;
+    const auto path = folder.path() / "x.gguf";
+    const auto nothing = [](std::size_t, gguf_sink&) -> status { return {}; };
+    const auto refuse = [&](const packed_tensor& t) { return write_packed_model(path, info_of(nullptr), std::vector{t}, nothing); };
+    check_error(refuse({"w", dtype::q4, {12, 32}}), errc::wrong_shape, {"'w'", "Q4"});
+    check_error(refuse({"w", dtype::q8, {64}}), errc::wrong_shape, {"'w'", "Q8"});
+    check_error(refuse({"phi4flash.tokenizer.w", dtype::f32, {1}}), errc::invalid_argument, {"prefix"});
+    check_error(refuse({"w", dtype::f32, {1}}), errc::size_mismatch, {"'w'"});
+    auto info = info_of(nullptr);
+    info.config.shape.d_ff = dynamic;
+    check_error(write_packed_model(path, info, std::vector<packed_tensor>{}, nothing), errc::bad_extent, {"d_ff"});
+    CHECK(std::filesystem::is_empty(folder.path()));
+
+    require_value(write_packed_model(path, info_of(nullptr), std::vector<packed_tensor>{{"w", dtype::f32, {1}}}, [](std::size_t, gguf_sink& sink) {
+        const float one = 1.0f;
+        return sink.write(std::span(&one, 1));
+    }));
+    auto model = packed_model::open(path);
+    require_value(model);
+    const packed_model moved = *std::move(model);
+    CHECK(moved.tensors().size() == 1);
+    CHECK(*reinterpret_cast<const float*>(moved.find("w")->data) == 1.0f);
+    moved.release_pages();
+    check_error(packed_model::open(folder.path() / "no.gguf"), errc::file_not_found, {"no.gguf"});
+    check_error(packed_model::open(folder.write("bad.gguf", "not a model")), errc::bad_magic, {"bad.gguf"});
+}
+
+TEST_CASE("io/gguf_model: damaged metadata never reads out of bounds") {
+    const tokenizer text = small_tokenizer();
+    const packed_tokenizer described = describe_tokenizer(text, shape.vocab);
+    const std::vector<packed_tensor> list = {{"w", dtype::q8, {8, 32}}, {"v", dtype::f32, {3}}};
+    const bytes valid = write_model(info_of(&described), list);
+    std::mt19937 random(20250611);
+    std::size_t accepted = 0;
+    for (int i = 0; i < 1500; ++i) {
+        bytes changed = valid;
+        for (int k = 0; k < 2; ++k) changed[random() % changed.size()] = static_cast<std::byte>(random());
+        const auto model = packed_model::from_memory(changed);
+        if (!model) continue;
+        CHECK(check_shape(model->config().shape).has_value());
+        tokenizer_builder builder;
+        if (read_tokenizer(*model, builder) && builder.build()) ++accepted;
+        (void)model->check_scales();
+    }
+    CHECK(accepted > 0);
+}

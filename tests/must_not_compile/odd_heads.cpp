@@ -1,0 +1,12 @@
+// expect: phi4flash: n_heads must be even, heads pair by parity
+#include <phi4flash/model/shape.hpp>
+
+constexpr phi4flash::sambay_shape changed() {
+    phi4flash::sambay_shape shape = phi4flash::phi4_mini_flash;
+#if !defined(PHI4FLASH_TEST_FIXED)
+    shape.n_heads = 5;
+#endif
+    return shape;
+}
+
+int main() { return phi4flash::extents<changed()>().n_layers() == 0; }

@@ -1,0 +1,186 @@
+/// BPE against a naive twin on random vocabularies, ordered and not; and that long pieces take linear time.
+#include "text_testing.hpp"
+
+#include <map>
+#include <set>
+
+using namespace phi4flash;
+using namespace text_testing;
+
+namespace {
+
+using tokens = std::vector<std::uint32_t>;
+
+/// Merges the pair of lowest rank, the leftmost of equals, until there is none. Quadratic.
+tokens naive_encode(const bpe& b, std::string_view piece) {
+    std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint32_t> ranks;
+    for (std::uint32_t r = 0; r < b.rules().size(); ++r) ranks[{b.rules()[r].left, b.rules()[r].right}] = r;
+    tokens t;
+    for (const char& c : piece) t.push_back(b.strings().find({&c, 1}));
+    for (;;) {
+        std::size_t best = t.size();
+        std::uint32_t best_rank = no_token;
+        for (std::size_t i = 0; i + 1 < t.size(); ++i) {
+            const auto r = ranks.find({t[i], t[i + 1]});
+            if (r != ranks.end() && r->second < best_rank) best = i, best_rank = r->second;
+        }
+        if (best == t.size()) return t;
+        t[best] = b.rules()[best_rank].merged;
+        t.erase(t.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+    }
+}
+
+tokens fast_encode(const bpe& b, std::string_view piece) {
+    const exact_buffer exact(piece);
+    bpe_scratch scratch;
+    tokens t;
+    b.encode(exact.view(), scratch, [&](std::uint32_t id) { t.push_back(id); });
+    return t;
+}
+
+tokens heap_encode(const bpe& b, std::string_view piece) {
+    bpe_scratch scratch;
+    tokens t;
+    b.encode_by_merging(piece, scratch, [&](std::uint32_t id) { t.push_back(id); });
+    return t;
+}
+
+vocabulary bytes_only() {
+    vocabulary v;
+    for (unsigned b = 0; b < 256; ++b) {
+        const char c = static_cast<char>(b);
+        REQUIRE(v.add(b, {&c, 1}));
+    }
+    return v;
+}
+
+/// Merges of random pairs over few letters. Without `shuffled` the parts of each merge were made before; some strings are made by
+/// several merges, and some merges never happen.
+result<bpe> random_bpe(std::mt19937& random, std::size_t merges, unsigned letters, bool shuffled) {
+    vocabulary v = bytes_only();
+    std::vector<merge_rule> rules;
+    std::set<std::pair<std::uint32_t, std::uint32_t>> seen;
+    std::set<std::uint32_t> used_as_part;
+    tokens alphabet;
+    for (unsigned i = 0; i < letters; ++i) alphabet.push_back('a' + i);
+    for (std::size_t tries = 0; rules.size() < merges && tries < merges * 20; ++tries) {
+        const std::uint32_t left = alphabet[random() % alphabet.size()], right = alphabet[random() % alphabet.size()];
+        const std::string joined = std::string(v.bytes_of(left)) + std::string(v.bytes_of(right));
+        if (joined.size() > 12 || seen.count({left, right}) != 0) continue;
+        std::uint32_t merged = v.find(joined);
+        // A second way to make a string that is already a part of others would break the order.
+        if (merged != no_token && !shuffled && used_as_part.count(merged) != 0) continue;
+        if (merged == no_token) {
+            merged = static_cast<std::uint32_t>(v.size());
+            REQUIRE(v.add(merged, joined));
+            alphabet.push_back(merged);
+        }
+        used_as_part.insert({left, right});
+        seen.insert({left, right});
+        rules.push_back({left, right, merged});
+    }
+    if (shuffled) std::shuffle(rules.begin(), rules.end(), random);
+    return bpe::create(std::move(v), std::move(rules), false);
+}
+
+}  // namespace
+
+TEST_CASE("bpe equals its naive twin on random vocabularies") {
+    std::mt19937 random(11);
+    std::size_t unordered = 0;
+    for (int round = 0; round < 150; ++round) {
+        const bool shuffled = round % 3 == 0;
+        const unsigned letters = 1 + random() % 4;
+        const result<bpe> b = random_bpe(random, 1 + random() % 60, letters, shuffled);
+        REQUIRE(b);
+        if (!shuffled) REQUIRE(b->ordered());
+        unordered += b->ordered() ? 0 : 1;
+        for (int text = 0; text < 60; ++text) {
+            std::string piece;
+            const std::size_t size = 1 + random() % (text % 10 == 0 ? 200 : 24);
+            for (std::size_t i = 0; i < size; ++i) piece += static_cast<char>('a' + random() % letters);
+            CAPTURE(piece);
+            const tokens want = naive_encode(*b, piece);
+            REQUIRE(fast_encode(*b, piece) == want);
+            REQUIRE(heap_encode(*b, piece) == want);
+        }
+    }
+    CHECK(unordered > 10);
+}
+
+TEST_CASE("bpe: the leftmost of equal pairs is merged first") {
+    vocabulary v = bytes_only();
+    REQUIRE(v.add(256, "aa"));
+    REQUIRE(v.add(257, "aaa"));
+    const result<bpe> b = bpe::create(std::move(v), {{'a', 'a', 256}, {256, 'a', 257}}, false);
+    REQUIRE(b);
+    CHECK(fast_encode(*b, "aaa") == tokens{257});
+    CHECK(fast_encode(*b, "aaaa") == tokens{256, 256});
+    CHECK(fast_encode(*b, "aaaaa") == tokens{256, 257});
+}
+
+TEST_CASE("bpe: a token that merges never reach is not used, unless merges are ignored") {
+    for (const bool ignore : {false, true}) {
+        vocabulary v = bytes_only();
+        REQUIRE(v.add(256, "bc"));
+        REQUIRE(v.add(257, "ab"));
+        REQUIRE(v.add(258, "abc"));
+        REQUIRE(v.add(300, "xyz"));
+        const result<bpe> b = bpe::create(std::move(v), {{'b', 'c', 256}, {'a', 'b', 257}, {257, 'c', 258}}, ignore);
+        REQUIRE(b);
+        CHECK(fast_encode(*b, "abc") == (ignore ? tokens{258} : tokens{'a', 256}));
+        CHECK(fast_encode(*b, "abcx") == tokens{'a', 256, 'x'});
+        CHECK(fast_encode(*b, "xyz") == (ignore ? tokens{300} : tokens{'x', 'y', 'z'}));
+    }
+}
+
+TEST_CASE("bpe: a piece of a megabyte") {
+    std::mt19937 random(3);
+    for (const bool shuffled : {false, true}) {
+        const result<bpe> b = random_bpe(random, 60, 2, shuffled);
+        REQUIRE(b);
+        for (const bool constant : {true, false}) {
+            std::string piece;
+            for (std::size_t i = 0; i < 1000000; ++i) piece += constant ? 'a' : static_cast<char>('a' + random() % 2);
+            const tokens t = fast_encode(*b, piece);
+            std::size_t size = 0;
+            for (const std::uint32_t id : t) size += b->strings().bytes_of(id).size();
+            CHECK(size == piece.size());
+            CHECK(t == heap_encode(*b, piece));
+        }
+    }
+}
+
+TEST_CASE("bpe: what is refused") {
+    const auto code = [](const result<bpe>& r) { return r ? errc{} : r.error().code(); };
+    CHECK(code(bpe::create(vocabulary{}, {}, false)) == errc::bad_vocabulary);
+    const auto with = [&](std::vector<merge_rule> rules) {
+        vocabulary v = bytes_only();
+        REQUIRE(v.add(256, "ab"));
+        return code(bpe::create(std::move(v), std::move(rules), false));
+    };
+    CHECK(with({{'a', 'b', 256}}) == errc{});
+    CHECK(with({{'a', 'b', 256}, {'a', 'b', 256}}) == errc::bad_merge);
+    CHECK(with({{'a', 'c', 256}}) == errc::bad_merge);
+    CHECK(with({{'b', 'a', 256}}) == errc::bad_merge);
+    CHECK(with({{'a', 999, 256}}) == errc::bad_merge);
+    CHECK(with({{'a', 'b', 257}}) == errc::bad_merge);
+    CHECK(with({{no_token, 'b', 256}}) == errc::bad_merge);
+}
+
+TEST_CASE("vocabulary: what is refused") {
+    vocabulary v;
+    CHECK(v.find("a") == no_token);
+    REQUIRE(v.add(5, "a"));
+    CHECK(v.find("a") == 5);
+    CHECK(v.size() == 6);
+    CHECK_FALSE(v.has_string(4));
+    CHECK_FALSE(v.has_string(6));
+    CHECK_FALSE(v.add(5, "b"));
+    CHECK_FALSE(v.add(6, "a"));
+    CHECK_FALSE(v.add(7, ""));
+    CHECK_FALSE(v.add(max_vocabulary_ids, "c"));
+    CHECK_FALSE(v.add(static_cast<std::size_t>(-1), "c"));
+    CHECK_FALSE(v.add(8, std::string(max_token_bytes + 1, 'x')));
+    CHECK(v.count() == 1);
+}

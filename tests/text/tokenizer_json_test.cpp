@@ -1,0 +1,147 @@
+/// tokenizer.json: both spellings of merges, any order of keys, other patterns, and what is refused with which error.
+#include "text_testing.hpp"
+
+using namespace phi4flash;
+using namespace text_testing;
+
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json tiny_json() {
+    static const ordered_json j = ordered_json::parse(read_file(data("tiny_tokenizer.json")));
+    return j;
+}
+
+errc load_code(const std::string& text) {
+    const exact_buffer exact(text);
+    const result<tokenizer> r = tokenizer_from_json(exact.view());
+    if (!r) INFO(r.error().message());
+    return r ? errc{} : r.error().code();
+}
+errc load_json(const ordered_json& j) { return load_code(j.dump()); }
+
+/// The error after one change of the small file.
+template <class Change>
+errc changed(Change&& change) {
+    ordered_json j = tiny_json();
+    change(j);
+    return load_json(j);
+}
+
+ordered_json byte_level(bool use_regex) { return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}}; }
+
+}  // namespace
+
+TEST_CASE("tokenizer.json: merges as strings, and before the vocabulary") {
+    const std::string text = "the quick <|user|> brown fox  = 12 isn't";
+    const ids_type want = encode(tiny(), text);
+    ordered_json j = tiny_json();
+    for (ordered_json& m : j["model"]["merges"]) m = m[0].get<std::string>() + " " + m[1].get<std::string>();
+    const result<tokenizer> strings = tokenizer_from_json(j.dump());
+    REQUIRE(strings);
+    CHECK(encode(*strings, text) == want);
+    const json sorted = json::parse(j.dump());  // sorts the keys: merges come first
+    CHECK(sorted.dump().find("\"merges\"") < sorted.dump().find("\"vocab\""));
+    const result<tokenizer> merges_first = tokenizer_from_json(sorted.dump(1));
+    REQUIRE(merges_first);
+    CHECK(encode(*merges_first, text) == want);
+    CHECK(merges_first->merges().rules().size() == tiny().merges().rules().size());
+}
+
+TEST_CASE("tokenizer.json: patterns of the family") {
+    const auto pattern = [](const ordered_json& pre) {
+        ordered_json j = tiny_json();
+        j["pre_tokenizer"] = pre;
+        const result<tokenizer> t = tokenizer_from_json(j.dump());
+        REQUIRE_MESSAGE(t, t.error().message());
+        return t->pattern();
+    };
+    CHECK(tiny().pattern() == split_pattern::o200k);
+    CHECK(pattern(byte_level(true)) == split_pattern::gpt2);
+    CHECK(pattern({{"type", "ByteLevel"}, {"add_prefix_space", false}}) == split_pattern::gpt2);
+    for (const split_pattern p : {split_pattern::gpt2, split_pattern::cl100k, split_pattern::qwen2, split_pattern::o200k}) {
+        const ordered_json split{{"type", "Split"}, {"pattern", {{"Regex", regex_of(p)}}}, {"behavior", "Isolated"}, {"invert", false}};
+        CHECK(pattern({{"type", "Sequence"}, {"pretokenizers", {split, byte_level(false)}}}) == p);
+    }
+}
+
+TEST_CASE("tokenizer.json: what is not supported is refused by name") {
+    const errc unsupported = errc::unsupported_tokenizer;
+    CHECK(changed([](ordered_json&) {}) == errc{});
+    CHECK(changed([](ordered_json& j) { j["model"]["type"] = "Unigram"; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["model"]["dropout"] = 0.1; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["model"]["continuing_subword_prefix"] = "##"; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["normalizer"] = {{"type", "NFC"}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["truncation"] = {{"max_length", 9}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["decoder"] = {{"type", "Metaspace"}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["post_processor"] = {{"type", "BertProcessing"}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["post_processor"] = {{"type", "ByteLevel"}}; }) == errc{});
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = nullptr; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = {{"type", "Whitespace"}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = byte_level(false); }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "\\w+"; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "MergedWithNext"; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"][0]["invert"] = false; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"][1]["use_regex"] = true; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"].push_back(byte_level(false)); }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["single_word"] = true; }) == unsupported);
+    ordered_json j = tiny_json();
+    j["normalizer"] = {{"type", "NFC"}};
+    CHECK(std::string(tokenizer_from_json(j.dump()).error().message()).find("NFC") != std::string::npos);
+}
+
+TEST_CASE("tokenizer.json: broken files") {
+    const std::string good = tiny_json().dump();
+    CHECK(load_code(std::string()) == errc::file_empty);
+    for (std::size_t cut = 1; cut < good.size(); cut += 1 + cut / 7) CHECK(load_code(good.substr(0, cut)) == errc::json_syntax);
+    CHECK(load_code(good + "x") == errc::json_syntax);
+    CHECK(load_code(std::string("null")) == errc::json_wrong_type);
+    CHECK(load_code(std::string("[]")) == errc::json_wrong_type);
+    CHECK(load_code(std::string("{}")) == errc::json_missing_key);
+    CHECK(load_code("{\"version\":" + std::string(100000, '[')) == errc::json_too_deep);
+    CHECK(load_code("{\"padding\":{\"\xFF\":1}}") == errc::json_syntax);
+    CHECK(load_code("{\"surprise\":1," + good.substr(1)) == errc::json_unknown_key);
+    CHECK(load_code("{\"version\":\"1.0\"," + good.substr(1)) == errc::json_duplicate_key);
+    CHECK(load_code("{\"model\":{\"vocab\":{},\"merges\":[]}," + good.substr(1)) == errc::json_duplicate_key);
+    CHECK(changed([](ordered_json& j) { j["model"]["surprise"] = 1; }) == errc::json_unknown_key);
+    CHECK(changed([](ordered_json& j) { j["model"].erase("vocab"); }) == errc::json_missing_key);
+    CHECK(changed([](ordered_json& j) { j["model"].erase("merges"); }) == errc::json_missing_key);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"] = ordered_json::array(); }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["a"] = "b"; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["a"] = -1; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["a"] = 1.5; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["a"] = {1}; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["model"]["merges"][0] = 5; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["model"]["merges"][0] = {"a", "b", "c"}; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["model"]["merges"][0] = {{"a", 1}}; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0] = 1; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["id"] = "1"; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["rstrip"] = 1; }) == errc::json_wrong_type);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0].erase("id"); }) == errc::json_missing_key);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0].erase("content"); }) == errc::json_missing_key);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["surprise"] = true; }) == errc::json_unknown_key);
+}
+
+TEST_CASE("tokenizer.json: vocabularies that contradict themselves") {
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["a"] = 70; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["zzzz"] = 4000000000; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["zzzz"] = 18446744073709551615u; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"][""] = 600; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["a b"] = 600; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["\xE4\xBD\xA0"] = 600; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["id"] = 501; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["id"] = 5e9; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["content"] = "<|end|>"; }) == errc::bad_vocabulary);
+    CHECK(changed([](ordered_json& j) { j["model"]["merges"][0] = {"a", "zzzzz"}; }) == errc::bad_merge);
+    CHECK(changed([](ordered_json& j) { j["model"]["merges"][0] = "ab"; }) == errc::bad_merge);
+    CHECK(changed([](ordered_json& j) { j["model"]["merges"][0] = "a b c"; }) == errc::bad_merge);
+    CHECK(changed([](ordered_json& j) { j["model"]["merges"].push_back(j["model"]["merges"][0]); }) == errc::bad_merge);
+    // An added token may be spelled in characters that no byte has, in both lists.
+    CHECK(changed([](ordered_json& j) {
+              j["model"]["vocab"]["<\xEF\xBD\x9C>"] = 600;
+              j["added_tokens"].push_back({{"id", 600}, {"content", "<\xEF\xBD\x9C>"}, {"special", true}});
+          }) == errc{});
+}

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Checks the house rules that a compiler does not: who may include whom, and what no header may use.
+
+    tools/check_dependencies.py [--root CHECKOUT]
+
+config <- core <- simd <- kernels <- position <- layers <- model; core <- text; core, model <- io; model, text <- generate.
+"""
+import argparse
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+INCLUDE = re.compile(r"^\s*#\s*include\s+([<\"])([^>\"]+)[>\"]")
+
+# What each folder may include besides itself.
+KERNEL_SIDE = ["config", "core", "simd", "kernels", "position", "layers", "model"]
+ALLOWED = {folder: set(KERNEL_SIDE[:i]) for i, folder in enumerate(KERNEL_SIDE)}
+ALLOWED["text"] = {"config", "core"}
+ALLOWED["io"] = set(KERNEL_SIDE)
+ALLOWED["generate"] = set(KERNEL_SIDE) | {"text"}
+# Loaders of tokenizer files parse JSON with the same checked reader as the checkpoint's, and that alone.
+ALLOWED_FILES = {("text", "io/json.hpp"), ("text", "io/printable.hpp"), ("text", "io/mapped_file.hpp")}
+
+SIMD_FILES = re.compile(r"^(simd/.*|config/macros\.hpp|kernels/dispatch\.hpp)$")
+JSON_FILES = re.compile(r"^(io|text)/.*$")
+BANNED = {"iostream", "istream", "ostream", "fstream", "sstream", "iomanip", "regex", "thread", "mutex", "future", "locale", "typeinfo",
+          "stdexcept", "exception"}
+# A pool of threads that a host may choose to use is a header of its own.
+MAY_USE_THREADS = {"core/thread_pool.hpp"}
+BANNED_WORDS = [
+    (re.compile(r"\bthrow\b"), "throws"),
+    (re.compile(r"\bdynamic_cast\b|\btypeid\b"), "needs RTTI"),
+    (re.compile(r"\bstd::(abort|exit|terminate|cout|cerr)\b|\bassert\s*\("), "aborts or prints"),
+    (re.compile(r"\bf?printf\s*\((?!f)"), "prints"),
+]
+
+
+def strip(line):
+    """The code of a line, without its // comment and the text of its string literals."""
+    line = re.sub(r'"(\\.|[^"\\])*"', '""', line)
+    return line.split("//")[0]
+
+
+def check_header(name, text, complain):
+    folder = name.split("/")[0] if "/" in name else None
+    inline = name.endswith("-inl.hpp")
+    lines = text.splitlines()
+    if not inline and (not lines or lines[0] != "#pragma once"):
+        complain(1, "the first line must be #pragma once")
+    if inline and "#pragma once" in text:
+        complain(1, "a -inl.hpp file is compiled once per target and must not have #pragma once")
+    if not any(line.startswith("//") for line in lines[:3]):
+        complain(1, "the first lines must say in a comment what the file is")
+    for number, line in enumerate(lines, 1):
+        included = INCLUDE.match(line)
+        if included:
+            check_include(name, folder, inline, included.group(1), included.group(2), lambda text, n=number: complain(n, text))
+            continue
+        code = strip(line)
+        for pattern, what in BANNED_WORDS:
+            if pattern.search(code):
+                complain(number, f"'{pattern.search(code).group().strip()}': the library never {what}")
+        if re.match(r"\s*namespace\s*\{", code):
+            complain(number, "no anonymous namespaces in headers; use namespace detail")
+
+
+def check_include(name, folder, inline, mark, target, complain):
+    if mark == '"':
+        complain(f'#include "{target}": headers are included with angle brackets')
+        return
+    if target in BANNED and not (name in MAY_USE_THREADS and target in ("thread", "mutex")):
+        complain(f"<{target}>: the library uses no iostreams, regular expressions, threads, exceptions or RTTI")
+    if target.startswith(("hwy/", "xsimd/")) and not SIMD_FILES.match(name):
+        complain(f"<{target}>: hwy/ and xsimd/ belong in simd/, config/macros.hpp and kernels/dispatch.hpp")
+    if target.startswith("nlohmann/") and not JSON_FILES.match(name):
+        complain(f"<{target}>: JSON belongs in io/ and text/")
+    if not target.startswith("phi4flash/"):
+        return
+    target = target.removeprefix("phi4flash/")
+    if target.endswith("-inl.hpp") and not inline and name != "kernels/dispatch.hpp":
+        complain(f"<phi4flash/{target}>: only kernels/dispatch.hpp and -inl.hpp files include -inl.hpp files")
+    if folder is None or "/" not in target:
+        if folder is not None:
+            complain(f"<phi4flash/{target}>: the spine includes headers; no header includes the spine")
+        return
+    to = target.split("/")[0]
+    if folder not in ALLOWED:
+        complain(f"folder {folder}/ is not in the plan; add it to ALLOWED in tools/check_dependencies.py")
+    elif to != folder and to not in ALLOWED[folder] and (folder, target) not in ALLOWED_FILES:
+        complain(f"<phi4flash/{target}>: {folder}/ may include {', '.join(sorted(ALLOWED[folder])) or 'nothing else'}, not {to}/")
+
+
+def find_cycles(graph):
+    done, path = set(), []
+
+    def visit(node):
+        if node in path:
+            return path[path.index(node):] + [node]
+        if node in done:
+            return None
+        path.append(node)
+        for child in graph.get(node, ()):
+            cycle = visit(child)
+            if cycle:
+                return cycle
+        path.pop()
+        done.add(node)
+        return None
+
+    for start in graph:
+        cycle = visit(start)
+        if cycle:
+            return cycle
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=pathlib.Path, default=ROOT)
+    folder = parser.parse_args().root / "include" / "phi4flash"
+    complaints, graph = [], {}
+    headers = sorted(folder.rglob("*.hpp"))
+    for path in headers:
+        name = path.relative_to(folder).as_posix()
+        text = path.read_text(encoding="utf-8")
+        check_header(name, text, lambda line, what, n=name: complaints.append(f"include/phi4flash/{n}:{line}: {what}"))
+        graph[name] = [m.group(2).removeprefix("phi4flash/") for m in map(INCLUDE.match, text.splitlines())
+                       if m and m.group(2).startswith("phi4flash/")]
+        complaints += [f"include/phi4flash/{name}: <phi4flash/{to}> does not exist" for to in graph[name] if not (folder / to).is_file()]
+    cycle = find_cycles(graph)
+    if cycle:
+        complaints.append("include cycle: " + " -> ".join(cycle))
+    spine = folder / "phi4flash.hpp"
+    if spine.is_file():
+        reached, todo = set(), ["phi4flash.hpp"]
+        while todo:
+            node = todo.pop()
+            if node not in reached:
+                reached.add(node)
+                todo += graph.get(node, [])
+        for name in sorted(set(graph) - reached):
+            complaints.append(f"include/phi4flash/{name}: not reached from phi4flash.hpp, so the single header lacks it")
+    for complaint in complaints:
+        print(complaint)
+    if complaints or not headers:
+        sys.exit(f"check_dependencies: {len(complaints)} violations in {len(headers)} headers")
+    print(f"check_dependencies: {len(headers)} headers, all in order")
+
+
+if __name__ == "__main__":
+    main()

@@ -131,7 +131,7 @@ inline constexpr char32_t class_limit = 0x{limit:X};
 
 /// Block of {BLOCK} code points -> its row in class_rows.
 inline constexpr std::uint8_t class_blocks[{len(index)}] = {{
-{rows(index, 32, str)}
+{rows(index, 24, str)}
 }};
 
 /// Rows of {BLOCK // 16} words; 16 classes of 4 bits in each word, lowest first.

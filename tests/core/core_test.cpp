@@ -162,7 +162,7 @@ TEST_CASE("an executor covers every index once") {
 TEST_CASE("a matrix view knows its rows") {
     const std::uint16_t data[6] = {0, 1, 2, 3, 4, 5};
     const phi4flash::matrix_view m{reinterpret_cast<const std::byte*>(data), 2, 3, phi4flash::dtype::bf16};
-    CHECK(m.row_bytes() == 6);
+    CHECK(m.row(1) - m.data == 6);
     CHECK(m.bytes() == 12);
     CHECK(m.row(1) == reinterpret_cast<const std::byte*>(data + 3));
     phi4flash::tensor_view t;

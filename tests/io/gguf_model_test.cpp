@@ -16,8 +16,17 @@ using namespace gguf_testing;
 static_assert(tensor_source<packed_model>);
 
 namespace {
-constexpr sambay_shape shape{.d_model = 32, .n_layers = 4, .d_ff = 32, .n_heads = 2, .n_kv_heads = 2, .vocab = 280,
-                             .window = 5, .d_inner = 64, .d_state = 4, .d_conv = 4, .dt_rank = 2};
+constexpr sambay_shape shape{.d_model = 32,
+                             .n_layers = 4,
+                             .d_ff = 32,
+                             .n_heads = 2,
+                             .n_kv_heads = 2,
+                             .vocab = 280,
+                             .window = 5,
+                             .d_inner = 64,
+                             .d_state = 4,
+                             .d_conv = 4,
+                             .dt_rank = 2};
 
 tokenizer small_tokenizer() {
     tokenizer_builder builder;
@@ -25,7 +34,8 @@ tokenizer small_tokenizer() {
         const char byte = static_cast<char>(b);
         require_value(builder.add_token(b, {&byte, 1}));
     }
-    for (const auto& [id, s] : {std::pair{256, "he"}, {257, "ll"}, {258, "hell"}, {259, " w"}}) require_value(builder.add_token(static_cast<std::size_t>(id), s));
+    for (const auto& [id, s] : {std::pair{256, "he"}, {257, "ll"}, {258, "hell"}, {259, " w"}})
+        require_value(builder.add_token(static_cast<std::size_t>(id), s));
     require_value(builder.add_merge("h", "e"));
     require_value(builder.add_merge("l", "l"));
     require_value(builder.add_merge("he", "ll"));
@@ -38,7 +48,8 @@ tokenizer small_tokenizer() {
 }
 
 packed_model_info info_of(const packed_tokenizer* t) {
-    packed_model_info info{.name = "small", .config = {.shape = shape, .norm_eps = 1e-6f, .max_positions = 100}, .generation = {}, .tokenizer = t};
+    packed_model_info info{
+        .name = "small", .config = {.shape = shape, .norm_eps = 1e-6f, .max_positions = 100}, .generation = {}, .tokenizer = t};
     info.generation.stop_ids = {270, 3};
     info.generation.bos_id = 1;
     info.generation.do_sample = true;
@@ -92,8 +103,10 @@ bytes content_of(const packed_tensor& t, std::size_t i) {
     for (std::size_t k = 0; k < x.size(); ++k) {
         const bf16 narrow = to_bf16(x[k]);
         const f16 half = to_f16(x[k]);
-        if (t.type == dtype::f32) std::memcpy(out.data() + 4 * k, &x[k], 4);
-        else std::memcpy(out.data() + 2 * k, t.type == dtype::bf16 ? static_cast<const void*>(&narrow) : &half, 2);
+        if (t.type == dtype::f32)
+            std::memcpy(out.data() + 4 * k, &x[k], 4);
+        else
+            std::memcpy(out.data() + 2 * k, t.type == dtype::bf16 ? static_cast<const void*>(&narrow) : &half, 2);
     }
     return out;
 }
@@ -111,8 +124,8 @@ bytes write_model(const packed_model_info& info, const std::vector<packed_tensor
 }
 
 /// A packed file with other metadata, and an embedding of the given type and rows.
-result<packed_model> open_with(const std::function<void(gguf_metadata&)>& edit, ggml_type type = ggml_type::q8_0, std::size_t rows = 280,
-                               bool with_layout = true, std::string_view without = {}) {
+result<packed_model> open_with(const std::function<void(gguf_metadata&)>& edit, ggml_type type = ggml_type::q8_0,
+                               std::size_t rows = 280, bool with_layout = true, std::string_view without = {}) {
     static memory_file out;
     out = {};
     gguf_metadata metadata;
@@ -218,12 +231,12 @@ TEST_CASE("io/gguf_model: the tokenizer comes back") {
     std::vector<std::string> words;
     gguf_strings strings(*tokens);
     for (std::string_view s; strings.next(s);) words.emplace_back(s);
-    CHECK(words[0] == "\xc4\x80");       // U+0100
-    CHECK(words[' '] == "\xc4\xa0");     // U+0120
-    CHECK(words[0x7f] == "\xc4\xa1");    // U+0121
-    CHECK(words[0xa0] == "\xc5\x82");    // U+0142
-    CHECK(words[0xad] == "\xc5\x83");    // U+0143
-    CHECK(words[0xff] == "\xc3\xbf");    // itself
+    CHECK(words[0] == "\xc4\x80");     // U+0100
+    CHECK(words[' '] == "\xc4\xa0");   // U+0120
+    CHECK(words[0x7f] == "\xc4\xa1");  // U+0121
+    CHECK(words[0xa0] == "\xc5\x82");  // U+0142
+    CHECK(words[0xad] == "\xc5\x83");  // U+0143
+    CHECK(words[0xff] == "\xc3\xbf");  // itself
     CHECK(words[258] == "hell");
     CHECK(words[259] == "\xc4\xa0w");
     CHECK(words[261] == "[PAD261]");
@@ -287,8 +300,10 @@ TEST_CASE("io/gguf_model: keys that are missing or wrong") {
         CAPTURE(key);
         check_error(open_with({}, ggml_type::q8_0, 280, true, key), errc::missing_key, {key});
         for (const std::uint32_t bad : {0u, 0x7fffffffu})
-            check_error(open_with([&, k = key](gguf_metadata& m) { m.add(k, bad); }, ggml_type::q8_0, 280, true, key), errc::bad_extent, {key});
-        check_error(open_with([k = key](gguf_metadata& m) { m.add(k, 1.0f); }, ggml_type::q8_0, 280, true, key), errc::wrong_value_type, {key, "have f32"});
+            check_error(open_with([&, k = key](gguf_metadata& m) { m.add(k, bad); }, ggml_type::q8_0, 280, true, key),
+                        errc::bad_extent, {key});
+        check_error(open_with([k = key](gguf_metadata& m) { m.add(k, 1.0f); }, ggml_type::q8_0, 280, true, key),
+                    errc::wrong_value_type, {key, "have f32"});
     }
     const auto with = [](const char* key, auto value) {
         return open_with([=](gguf_metadata& m) { m.add(key, value); }, ggml_type::q8_0, 280, true, key);
@@ -364,10 +379,11 @@ TEST_CASE("io/gguf_model: what the writer refuses, and files") {
     check_error(write_packed_model(path, info, std::vector<packed_tensor>{}, nothing), errc::bad_extent, {"d_ff"});
     CHECK(std::filesystem::is_empty(folder.path()));
 
-    require_value(write_packed_model(path, info_of(nullptr), std::vector<packed_tensor>{{"w", dtype::f32, {1}}}, [](std::size_t, gguf_sink& sink) {
-        const float one = 1.0f;
-        return sink.write(std::span(&one, 1));
-    }));
+    require_value(write_packed_model(path, info_of(nullptr), std::vector<packed_tensor>{{"w", dtype::f32, {1}}},
+                                     [](std::size_t, gguf_sink& sink) {
+                                         const float one = 1.0f;
+                                         return sink.write(std::span(&one, 1));
+                                     }));
     auto model = packed_model::open(path);
     require_value(model);
     const packed_model moved = *std::move(model);
@@ -376,6 +392,21 @@ TEST_CASE("io/gguf_model: what the writer refuses, and files") {
     moved.release_pages();
     check_error(packed_model::open(folder.path() / "no.gguf"), errc::file_not_found, {"no.gguf"});
     check_error(packed_model::open(folder.write("bad.gguf", "not a model")), errc::bad_magic, {"bad.gguf"});
+}
+
+TEST_CASE("io/gguf_model: a sample for other readers") {
+    // tests/io/gguf_python_test.py names the file and reads it with the gguf package.
+    const char* const path = std::getenv("PHI4FLASH_SAMPLE_GGUF");
+    if (path == nullptr) {
+        MESSAGE("skipped: PHI4FLASH_SAMPLE_GGUF is not set");
+        return;
+    }
+    const tokenizer text = small_tokenizer();
+    const packed_tokenizer described = describe_tokenizer(text, shape.vocab);
+    const auto list = tensor_list();
+    require_value(write_packed_model(std::filesystem::path(path), info_of(&described), list, [&](std::size_t i, gguf_sink& sink) {
+        return sink.write(content_of(list[i], i));
+    }));
 }
 
 TEST_CASE("io/gguf_model: damaged metadata never reads out of bounds") {

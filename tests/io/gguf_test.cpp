@@ -7,12 +7,11 @@ using namespace gguf_testing;
 
 namespace {
 /// A file of one tensor "w" with data behind it.
-result<gguf> parse_tensor(std::initializer_list<std::uint64_t> extents, ggml_type type, std::uint64_t offset = 0, std::size_t data_bytes = 64) {
+result<gguf> parse_tensor(std::initializer_list<std::uint64_t> extents, ggml_type type, std::uint64_t offset = 0,
+                          std::size_t data_bytes = 64) {
     return parse(file_text().header(1, 0).tensor("w", extents, type, offset).pad().data(data_bytes));
 }
-result<gguf> parse_value(const file_text& value) {
-    return parse(file_text().header(0, 1).raw(text_of(value.bytes())));
-}
+result<gguf> parse_value(const file_text& value) { return parse(file_text().header(0, 1).raw(text_of(value.bytes()))); }
 result<gguf> parse_alignment(std::uint32_t n) { return parse_value(file_text().key("general.alignment", gguf_type::u32).put(n)); }
 }  // namespace
 
@@ -116,7 +115,8 @@ TEST_CASE("io/gguf: magic, version and place in memory") {
     check_error(parse(file_text().raw("GGUF").put(std::uint32_t{2})), errc::unsupported_version, {"want GGUF version 3", "have 2"});
     check_error(parse(file_text().raw("GGUF").put(std::uint32_t{0x03000000})), errc::unsupported_version, {"big-endian"});
     check_error(parse(file_text().raw("GGUF")), errc::header_truncated, {"byte 4", "version"});
-    check_error(parse(file_text().raw("GGUF").put(gguf_version).put(std::uint32_t{1})), errc::header_truncated, {"byte 8", "tensor count"});
+    check_error(parse(file_text().raw("GGUF").put(gguf_version).put(std::uint32_t{1})), errc::header_truncated,
+                {"byte 8", "tensor count"});
     const bytes file = file_text().header(0, 0).put(std::uint64_t{0}).bytes();
     check_error(gguf::parse(std::span(file).subspan(1)), errc::invalid_argument, {"multiple of 8"});
 }
@@ -131,22 +131,34 @@ TEST_CASE("io/gguf: counts are checked before memory is taken") {
 }
 
 TEST_CASE("io/gguf: keys and values") {
-    check_error(parse_value(file_text().put(std::uint64_t{1000}).data(20)), errc::string_too_long, {"byte 24", "the key has 1000 bytes"});
-    check_error(parse(file_text().header(0, 1).string("long key").data(20), {.key_bytes = 7}), errc::string_too_long, {"at most 7"});
+    check_error(parse_value(file_text().put(std::uint64_t{1000}).data(20)), errc::string_too_long,
+                {"byte 24", "the key has 1000 bytes"});
+    check_error(parse(file_text().header(0, 1).string("long key").data(20), {.key_bytes = 7}), errc::string_too_long,
+                {"at most 7"});
     check_error(parse_value(file_text().string("").data(20)), errc::bad_value, {"byte 24", "key is empty"});
-    check_error(parse_value(file_text().string("k").put(std::uint32_t{13}).data(20)), errc::unknown_value_type, {"'k'", "0 to 12", "have 13"});
-    check_error(parse_value(file_text().string("k").put(std::uint32_t{9}).put(std::uint32_t{99}).data(20)), errc::unknown_value_type, {"'k'", "99"});
+    check_error(parse_value(file_text().string("k").put(std::uint32_t{13}).data(20)), errc::unknown_value_type,
+                {"'k'", "0 to 12", "have 13"});
+    check_error(parse_value(file_text().string("k").put(std::uint32_t{9}).put(std::uint32_t{99}).data(20)),
+                errc::unknown_value_type, {"'k'", "99"});
     check_error(parse_value(file_text().list("k", gguf_type::array, 1).data(20)), errc::nested_array, {"'k'", "list of lists"});
-    check_error(parse_value(file_text().key("long enough", gguf_type::u64).put(std::uint32_t{1})), errc::header_truncated, {"want 8 bytes", "4 more"});
-    check_error(parse_value(file_text().key("long enough", gguf_type::string).put(std::uint32_t{1})), errc::header_truncated, {"want a string", "4 more"});
-    check_error(parse_value(file_text().key("k", gguf_type::string).put(std::uint64_t{5}).raw("four")), errc::string_too_long, {"k:", "5 bytes", "at most 4"});
+    check_error(parse_value(file_text().key("long enough", gguf_type::u64).put(std::uint32_t{1})), errc::header_truncated,
+                {"want 8 bytes", "4 more"});
+    check_error(parse_value(file_text().key("long enough", gguf_type::string).put(std::uint32_t{1})), errc::header_truncated,
+                {"want a string", "4 more"});
+    check_error(parse_value(file_text().key("k", gguf_type::string).put(std::uint64_t{5}).raw("four")), errc::string_too_long,
+                {"k:", "5 bytes", "at most 4"});
     check_error(parse_value(file_text().list("k", gguf_type::u32, 3).data(11)), errc::array_too_long, {"'k'", "3 u32", "11 more"});
-    check_error(parse_value(file_text().list("k", gguf_type::u64, ~std::uint64_t{0} / 8 + 1).data(16)), errc::array_too_long, {"'k'", "u64"});
-    check_error(parse_value(file_text().list("k", gguf_type::string, std::uint64_t{1} << 61).data(16)), errc::array_too_long, {"'k'", "strings"});
+    check_error(parse_value(file_text().list("k", gguf_type::u64, ~std::uint64_t{0} / 8 + 1).data(16)), errc::array_too_long,
+                {"'k'", "u64"});
+    check_error(parse_value(file_text().list("k", gguf_type::string, std::uint64_t{1} << 61).data(16)), errc::array_too_long,
+                {"'k'", "strings"});
     check_error(parse_value(file_text().list("k", gguf_type::string, 2).string("").data(7)), errc::array_too_long, {"'k'"});
-    check_error(parse_value(file_text().list("k", gguf_type::string, 2).string("four more").data(7)), errc::header_truncated, {"k:", "7 more"});
-    check_error(parse_value(file_text().key("k", gguf_type::boolean).put(std::uint8_t{2})), errc::bad_value, {"'k'", "0 or 1", "have 2"});
-    check_error(parse_value(file_text().list("k", gguf_type::boolean, 2).put(std::uint8_t{1}).put(std::uint8_t{7})), errc::bad_value, {"have 7"});
+    check_error(parse_value(file_text().list("k", gguf_type::string, 2).string("four more").data(7)), errc::header_truncated,
+                {"k:", "7 more"});
+    check_error(parse_value(file_text().key("k", gguf_type::boolean).put(std::uint8_t{2})), errc::bad_value,
+                {"'k'", "0 or 1", "have 2"});
+    check_error(parse_value(file_text().list("k", gguf_type::boolean, 2).put(std::uint8_t{1}).put(std::uint8_t{7})),
+                errc::bad_value, {"have 7"});
     file_text twice;
     twice.header(0, 3).key("k", gguf_type::u8).put(std::uint8_t{1}).key("j", gguf_type::u8).put(std::uint8_t{1});
     check_error(parse(twice.key("k", gguf_type::f32).put(1.0f)), errc::duplicate_key, {"'k'", "twice"});
@@ -155,21 +167,27 @@ TEST_CASE("io/gguf: keys and values") {
 TEST_CASE("io/gguf: the alignment") {
     for (const std::uint32_t good : {8u, 32u, 64u, 4096u, 65536u}) require_value(parse_alignment(good));
     for (const std::uint32_t bad : {0u, 1u, 4u, 12u, 48u, 131072u, 0x80000000u, 0xffffffffu})
-        check_error(parse_alignment(bad), errc::bad_alignment, {"general.alignment", "power of two from 8 to 65536", std::to_string(bad).c_str()});
-    check_error(parse_value(file_text().key("general.alignment", gguf_type::u64).put(std::uint64_t{32})), errc::wrong_value_type, {"want u32", "have u64"});
+        check_error(parse_alignment(bad), errc::bad_alignment,
+                    {"general.alignment", "power of two from 8 to 65536", std::to_string(bad).c_str()});
+    check_error(parse_value(file_text().key("general.alignment", gguf_type::u64).put(std::uint64_t{32})), errc::wrong_value_type,
+                {"want u32", "have u64"});
 }
 
 TEST_CASE("io/gguf: names, ranks and types of tensors") {
-    const auto one = [](const char* name) { return parse(file_text().header(1, 0).tensor(name, {1}, ggml_type::i8, 0).pad().data(8)); };
+    const auto one = [](const char* name) {
+        return parse(file_text().header(1, 0).tensor(name, {1}, ggml_type::i8, 0).pad().data(8));
+    };
     check_error(one(""), errc::bad_value, {"name of a tensor is empty"});
     require_value(one(std::string(64, 'n').c_str()));
     check_error(one(std::string(65, 'n').c_str()), errc::string_too_long, {"65 bytes", "at most 64"});
     check_error(parse_tensor({1, 1, 1, 1, 1}, ggml_type::f32), errc::rank_too_high, {"'w'", "at most 4", "have 5"});
     for (const unsigned unknown : {4u, 5u, 31u, 33u, 36u, 38u, 42u, 0x7fffffffu, 0xffffffffu})
-        check_error(parse_tensor({32}, static_cast<ggml_type>(unknown)), errc::unknown_dtype, {"'w'", std::to_string(unknown).c_str()});
+        check_error(parse_tensor({32}, static_cast<ggml_type>(unknown)), errc::unknown_dtype,
+                    {"'w'", std::to_string(unknown).c_str()});
     for (const ggml_format& known : ggml_formats) require_value(parse_tensor({256, 0}, known.type));
     for (const std::uint64_t cut : {1u, 8u, 12u, 20u})
-        check_error(parse(file_text().header(1, 0).raw(text_of(file_text().tensor("a longer name", {1}, ggml_type::f32, 0).bytes()).substr(0, 45 - cut))),
+        check_error(parse(file_text().header(1, 0).raw(
+                        text_of(file_text().tensor("a longer name", {1}, ggml_type::f32, 0).bytes()).substr(0, 45 - cut))),
                     errc::header_truncated, {"byte "});
     file_text twice;
     twice.header(2, 0).tensor("same", {8}, ggml_type::f32, 0).tensor("same", {8}, ggml_type::f32, 32).pad().data(64);
@@ -190,14 +208,17 @@ TEST_CASE("io/gguf: sizes") {
 
 TEST_CASE("io/gguf: offsets") {
     check_error(parse_tensor({8}, ggml_type::f32, 8), errc::offset_misaligned, {"'w'", "is 8", "multiple of 32"});
-    check_error(parse_tensor({8}, ggml_type::f32, 64), errc::offset_out_of_range, {"'w'", "32 bytes at offset 64", "64 bytes of data"});
+    check_error(parse_tensor({8}, ggml_type::f32, 64), errc::offset_out_of_range,
+                {"'w'", "32 bytes at offset 64", "64 bytes of data"});
     check_error(parse_tensor({9}, ggml_type::f32, 32), errc::offset_out_of_range, {"'w'", "36 bytes at offset 32"});
     check_error(parse_tensor({8}, ggml_type::f32, ~std::uint64_t{31}), errc::offset_out_of_range, {"'w'", "18446744073709551584"});
     require_value(parse_tensor({8}, ggml_type::f32, 32));
     // Without even the padding before the data.
-    check_error(parse(file_text().header(1, 0).tensor("w", {8}, ggml_type::f32, 0)), errc::offset_out_of_range, {"the 0 bytes of data"});
+    check_error(parse(file_text().header(1, 0).tensor("w", {8}, ggml_type::f32, 0)), errc::offset_out_of_range,
+                {"the 0 bytes of data"});
     const auto pair = [](std::uint64_t a, std::uint64_t b) {
-        return parse(file_text().header(2, 0).tensor("a", {9}, ggml_type::f32, a).tensor("b", {8}, ggml_type::f32, b).pad().data(128));
+        return parse(
+            file_text().header(2, 0).tensor("a", {9}, ggml_type::f32, a).tensor("b", {8}, ggml_type::f32, b).pad().data(128));
     };
     require_value(pair(0, 64));
     require_value(pair(64, 32));
@@ -231,8 +252,12 @@ TEST_CASE("io/gguf: scales that are not finite") {
         ggml_type type;
         std::size_t block, scale;
     };
-    for (const trial t : {trial{ggml_type::q4_0, 18, 0}, {ggml_type::q8_0, 34, 0}, {ggml_type::iq4_nl, 18, 0}, {ggml_type::q4_k, 144, 0},
-                          {ggml_type::q4_k, 144, 2}, {ggml_type::q6_k, 210, 208}}) {
+    for (const trial t : {trial{ggml_type::q4_0, 18, 0},
+                          {ggml_type::q8_0, 34, 0},
+                          {ggml_type::iq4_nl, 18, 0},
+                          {ggml_type::q4_k, 144, 0},
+                          {ggml_type::q4_k, 144, 2},
+                          {ggml_type::q6_k, 210, 208}}) {
         CAPTURE(format_of(t.type).name);
         bytes data(3 * t.block, std::byte{0x3b});
         const gguf_tensor w{.name = "w", .format = &format_of(t.type), .extent = {}, .data = data.data(), .bytes = data.size()};
@@ -245,7 +270,8 @@ TEST_CASE("io/gguf: scales that are not finite") {
         CHECK(check_scales(w).has_value());
     }
     std::vector<q4_block> blocks(2);
-    tensor_view packed{.name = "p", .data = reinterpret_cast<const std::byte*>(blocks.data()), .bytes = 2 * sizeof(q4_block), .type = dtype::q4};
+    tensor_view packed{
+        .name = "p", .data = reinterpret_cast<const std::byte*>(blocks.data()), .bytes = 2 * sizeof(q4_block), .type = dtype::q4};
     for (q4_block& b : blocks) {
         std::fill_n(&b.code[0][0], sizeof b.code, std::uint8_t{0xff});
         for (f16& scale : b.scale) scale = to_f16(-1.0f);
@@ -288,7 +314,8 @@ TEST_CASE("io/gguf: damaged files are refused or lie inside themselves") {
             gguf_strings strings(v);
             for (std::string_view s; strings.next(s);)
                 for (const char c : s) sum += static_cast<unsigned char>(c);
-            if (v.count != 0) sum += v.whole().value_or(0) + (v.real() ? 1u : 0u) + (v.boolean() ? 1u : 0u) + v.text().value_or("").size();
+            if (v.count != 0)
+                sum += v.whole().value_or(0) + (v.real() ? 1u : 0u) + (v.boolean() ? 1u : 0u) + v.text().value_or("").size();
         }
         for (const gguf_tensor& t : table->tensors()) {
             for (std::size_t i = 0; i < t.bytes; ++i) sum += static_cast<unsigned>(t.data[i]);

@@ -23,7 +23,8 @@ TEST_CASE("io/gguf_writer: what is refused, by name") {
     check_error(plan({{"a", ggml_type::f32, {huge}}}), errc::size_overflow, {"'a'"});
     check_error(plan({{"a", ggml_type::q8_0, {huge, 64}}}), errc::size_overflow, {"'a'"});
     check_error(plan({{"a", ggml_type::i8, {huge}}, {"b", ggml_type::i8, {huge}}}), errc::size_overflow, {"'b'"});
-    check_error(plan({{"a", ggml_type::f32, {1}}, {"b", ggml_type::f32, {1}}, {"a", ggml_type::f32, {2}}}), errc::duplicate_name, {"'a'"});
+    check_error(plan({{"a", ggml_type::f32, {1}}, {"b", ggml_type::f32, {1}}, {"a", ggml_type::f32, {2}}}), errc::duplicate_name,
+                {"'a'"});
     gguf_metadata metadata;
     metadata.add("k", 1);
     metadata.add("k", 2);

@@ -36,7 +36,8 @@ TEST_CASE("chat: prompts") {
     CHECK(render({{"user", "Hi"}}, mini) ==
           "<|system|>Your name is Phi, an AI math expert developed by Microsoft.<|end|><|user|>Hi<|end|><|assistant|>");
     CHECK(render({{"user", "Hi"}, {"system", "S", "[]"}}, mini) ==
-          "<|system|>Your name is Phi, an AI math expert developed by Microsoft. S<|tool|>[]<|/tool|><|end|><|user|>Hi<|end|><|assistant|>");
+          "<|system|>Your name is Phi, an AI math expert developed by Microsoft. "
+          "S<|tool|>[]<|/tool|><|end|><|user|>Hi<|end|><|assistant|>");
 }
 
 TEST_CASE("chat: roles are words, and have a marker") {
@@ -92,17 +93,19 @@ TEST_CASE("shared: all expected prompts and ids") {
         chat_options o{.form = line["template"] == "flash" ? chat_template::flash : chat_template::mini_reasoning,
                        .add_generation_prompt = line["add_generation_prompt"],
                        .content_markers = marker_policy::parse};
-        CHECK(render(m, o) == line["prompt"]);
+        CHECK(render(m, o) == line["prompt"].get<std::string>());
         const ids_type want = line["ids"];
         CHECK(chat_ids(t, m, o) == want);
         o.content_markers = marker_policy::plain_text;
         const ids_type safe = chat_ids(t, m, o);
         if (given.dump().find("<|") == std::string::npos) CHECK(safe == want);
     }
-    const messages known{{"system", "Your name is Phi, an AI math expert developed by Microsoft. You are a medieval knight and must provide "
-                                    "explanations to modern people."},
+    const messages known{{"system",
+                          "Your name is Phi, an AI math expert developed by Microsoft. You are a medieval knight and must provide "
+                          "explanations to modern people."},
                          {"user", "How should I explain the Internet?"}};
-    CHECK(chat_ids(t, known) == ids_type{200022, 9719, 1308, 382,  102143, 11,     448, 20837, 13324,  8333,   9742, 656,  8321, 13,    1608, 553,
-                                         261,    55145, 105457, 326, 2804,   3587,   69457, 316, 6809, 1665, 13, 200020, 200021, 5299, 1757, 357,
-                                         16644,  290,  7380,   30,  200020, 200019});
+    CHECK(chat_ids(t, known) == ids_type{200022, 9719, 1308,  382, 102143, 11,   448,    20837,  13324,  8333,
+                                         9742,   656,  8321,  13,  1608,   553,  261,    55145,  105457, 326,
+                                         2804,   3587, 69457, 316, 6809,   1665, 13,     200020, 200021, 5299,
+                                         1757,   357,  16644, 290, 7380,   30,   200020, 200019});
 }

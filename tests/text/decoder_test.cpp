@@ -22,7 +22,9 @@ TEST_CASE("decoder: what can never be completed is U+FFFD at once, what waits at
     stream_decoder d(tiny());
     const ids_type euro = encode(tiny(), "\xE2\x82\xAC"), a = encode(tiny(), "a");
     CHECK(d.push(euro[0]).empty());
-    CHECK(d.push(a[0]) == "\xEF\xBF\xBD" "a");
+    CHECK(d.push(a[0]) ==
+          "\xEF\xBF\xBD"
+          "a");
     CHECK(d.push(euro[1]) == "\xEF\xBF\xBD");
     CHECK(d.push(euro[0]).empty());
     CHECK(d.push(euro[1]).empty());
@@ -38,7 +40,8 @@ TEST_CASE("decoder: any ids, any order: streamed equals one-shot, each part is w
     for (int round = 0; round < 2000; ++round) {
         ids_type ids;
         // Bytes above 0x7F often, so that characters begin, break off and come to be by accident.
-        for (std::size_t i = 0; i < random() % 30; ++i) ids.push_back(static_cast<std::int32_t>(random() % 3 == 0 ? random() % 520 : 94 + random() % 162));
+        for (std::size_t i = 0; i < random() % 30; ++i)
+            ids.push_back(static_cast<std::int32_t>(random() % 3 == 0 ? random() % 520 : 94 + random() % 162));
         for (const bool skip : {false, true}) {
             stream_decoder d(tiny(), {skip});
             std::string joined;

@@ -17,7 +17,8 @@ pieces split(split_pattern p, std::string_view text) {
     return found;
 }
 
-/// A backtracking matcher, as simple as can be: one alternative is a list of steps, each a set with a least and a most number of repeats.
+/// A backtracking matcher, as simple as can be: one alternative is a list of steps, each a set with a least and a most number of
+/// repeats.
 struct step {
     std::function<bool(char32_t)> in;
     std::size_t least, most;
@@ -25,7 +26,8 @@ struct step {
 using text32 = std::u32string;
 constexpr std::size_t many = 1000000;
 
-std::size_t match(const text32& t, std::size_t at, const std::vector<step>& steps, std::size_t s, const std::function<std::size_t(std::size_t)>& then) {
+std::size_t match(const text32& t, std::size_t at, const std::vector<step>& steps, std::size_t s,
+                  const std::function<std::size_t(std::size_t)>& then) {
     if (s == steps.size()) return then(at);
     std::size_t n = 0;
     while (n < steps[s].most && at + n < t.size() && steps[s].in(t[at + n])) ++n;
@@ -36,7 +38,9 @@ std::size_t match(const text32& t, std::size_t at, const std::vector<step>& step
     }
 }
 
-bool is_in(char32_t c, std::initializer_list<char_class> classes) { return std::find(classes.begin(), classes.end(), class_of(c)) != classes.end(); }
+bool is_in(char32_t c, std::initializer_list<char_class> classes) {
+    return std::find(classes.begin(), classes.end(), class_of(c)) != classes.end();
+}
 
 /// End of the piece at `at`, straight from the regular expression.
 std::size_t naive_piece(split_pattern p, const text32& t, std::size_t at) {
@@ -68,7 +72,8 @@ std::size_t naive_piece(split_pattern p, const text32& t, std::size_t at) {
     };
     const auto optional_contraction = [&](std::size_t end) { return std::max(end, contraction(end, true)); };
     const auto not_before_text = [&](std::size_t end) { return end == t.size() || S(t[end]) ? end : 0; };
-    const auto try_all = [&](const std::vector<std::pair<std::vector<step>, std::function<std::size_t(std::size_t)>>>& alternatives) -> std::size_t {
+    const auto try_all =
+        [&](const std::vector<std::pair<std::vector<step>, std::function<std::size_t(std::size_t)>>>& alternatives) -> std::size_t {
         for (const auto& [steps, then] : alternatives) {
             if (const std::size_t end = match(t, at, steps, 0, then); end != 0) return end;
         }
@@ -126,7 +131,8 @@ TEST_CASE("classes: white space is the property, and no more") {
     std::size_t count = 0;
     for (char32_t c = 0; c < 0x110000; ++c) count += is_in(c, {char_class::space, char_class::newline}) ? 1 : 0;
     CHECK(count == 25);
-    for (const char32_t c : {0x09, 0x0B, 0x0C, 0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}) CHECK(class_of(c) == char_class::space);
+    for (const char32_t c : {0x09, 0x0B, 0x0C, 0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000})
+        CHECK(class_of(c) == char_class::space);
     for (const char32_t c : {0xFEFF, 0x200B, 0x180E, 0x1C}) CHECK(class_of(c) == char_class::other);
     CHECK(class_of('\n') == char_class::newline);
     CHECK(class_of('\r') == char_class::newline);
@@ -166,12 +172,17 @@ TEST_CASE("o200k: pieces by hand") {
     CHECK(o200k("\xC2\xA0y\xE3\x80\x80z") == pieces{"\xC2\xA0y", "\xE3\x80\x80z"});
     // A mark is a prefix, part of a head, part of a tail and a symbol.
     CHECK(o200k("\xCC\x81") == pieces{"\xCC\x81"});
-    CHECK(o200k("\xCC\x81" "AB") == pieces{"\xCC\x81", "AB"});
-    CHECK(o200k("\xCC\x81" "ab") == pieces{"\xCC\x81" "ab"});
+    CHECK(o200k("\xCC\x81"
+                "AB") == pieces{"\xCC\x81", "AB"});
+    CHECK(o200k("\xCC\x81"
+                "ab") == pieces{"\xCC\x81"
+                                "ab"});
     CHECK(o200k("!\xCC\x81") == pieces{"!\xCC\x81"});
     // The head gives letters back until a tail fits.
-    CHECK(o200k("\xE4\xBD\xA0" "AB") == pieces{"\xE4\xBD\xA0", "AB"});
-    CHECK(o200k("A\xE4\xBD\xA0" "B1") == pieces{"A\xE4\xBD\xA0", "B", "1"});
+    CHECK(o200k("\xE4\xBD\xA0"
+                "AB") == pieces{"\xE4\xBD\xA0", "AB"});
+    CHECK(o200k("A\xE4\xBD\xA0"
+                "B1") == pieces{"A\xE4\xBD\xA0", "B", "1"});
 }
 
 TEST_CASE("gpt2, cl100k, qwen2: pieces by hand") {
@@ -198,20 +209,26 @@ TEST_CASE("shared: classes and pieces") {
     if (folder.empty()) return;
     const json classes = json::parse(read_file(folder + "onig_classes.json"));
     const std::vector<std::pair<const char*, std::vector<char_class>>> kinds{
-        {"L", {char_class::upper, char_class::lower, char_class::letter}}, {"N", {char_class::number}}, {"M", {char_class::mark}},
-        {"Ll", {char_class::lower}}, {"space", {char_class::space, char_class::newline}}};
+        {"L", {char_class::upper, char_class::lower, char_class::letter}},
+        {"N", {char_class::number}},
+        {"M", {char_class::mark}},
+        {"Ll", {char_class::lower}},
+        {"space", {char_class::space, char_class::newline}}};
     for (const auto& [name, kind] : kinds) {
         std::vector<bool> want(0x110000);
-        for (const json& range : classes[name]) std::fill(want.begin() + range[0].get<int>(), want.begin() + range[1].get<int>() + 1, true);
+        for (const json& range : classes[name])
+            std::fill(want.begin() + range[0].get<int>(), want.begin() + range[1].get<int>() + 1, true);
         std::size_t wrong = 0;
-        for (char32_t c = 0; c < 0x110000; ++c) wrong += (std::find(kind.begin(), kind.end(), class_of(c)) != kind.end()) != want[c] ? 1 : 0;
+        for (char32_t c = 0; c < 0x110000; ++c)
+            wrong += (std::find(kind.begin(), kind.end(), class_of(c)) != kind.end()) != want[c] ? 1 : 0;
         CAPTURE(name);
         CHECK(wrong == 0);
     }
     for (const json& line : read_lines(folder + "pretok_dev.jsonl")) {
         const std::string text = line["text"];
         pieces want;
-        for (const json& span : line["byte_spans"]) want.push_back(text.substr(span[0], span[1].get<std::size_t>() - span[0].get<std::size_t>()));
+        for (const json& span : line["byte_spans"])
+            want.push_back(text.substr(span[0], span[1].get<std::size_t>() - span[0].get<std::size_t>()));
         CAPTURE(text);
         CHECK(split(split_pattern::o200k, text) == want);
     }

@@ -29,7 +29,9 @@ errc changed(Change&& change) {
     return load_json(j);
 }
 
-ordered_json byte_level(bool use_regex) { return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}}; }
+ordered_json byte_level(bool use_regex) {
+    return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
+}
 
 }  // namespace
 
@@ -61,7 +63,8 @@ TEST_CASE("tokenizer.json: patterns of the family") {
     CHECK(pattern(byte_level(true)) == split_pattern::gpt2);
     CHECK(pattern({{"type", "ByteLevel"}, {"add_prefix_space", false}}) == split_pattern::gpt2);
     for (const split_pattern p : {split_pattern::gpt2, split_pattern::cl100k, split_pattern::qwen2, split_pattern::o200k}) {
-        const ordered_json split{{"type", "Split"}, {"pattern", {{"Regex", regex_of(p)}}}, {"behavior", "Isolated"}, {"invert", false}};
+        const ordered_json split{
+            {"type", "Split"}, {"pattern", {{"Regex", regex_of(p)}}}, {"behavior", "Isolated"}, {"invert", false}};
         CHECK(pattern({{"type", "Sequence"}, {"pretokenizers", {split, byte_level(false)}}}) == p);
     }
 }
@@ -81,7 +84,8 @@ TEST_CASE("tokenizer.json: what is not supported is refused by name") {
     CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = nullptr; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = {{"type", "Whitespace"}}; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = byte_level(false); }) == unsupported);
-    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}}; }) ==
+          unsupported);
     CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "\\w+"; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "MergedWithNext"; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"][0]["invert"] = false; }) == unsupported);

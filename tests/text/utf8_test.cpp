@@ -46,7 +46,8 @@ TEST_CASE("utf8: one U+FFFD for each maximal invalid subpart") {
     CHECK(lossy("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41") == r + r + r + r + r + r + r + r + "A");
     CHECK(lossy("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42") == r + r + r + r + r + "A" + r + r + "B");
     CHECK(lossy("\xF0\x9F\x98") == r);
-    CHECK(lossy("12345678\xFF" "12345678") == "12345678" + r + "12345678");
+    CHECK(lossy("12345678\xFF"
+                "12345678") == "12345678" + r + "12345678");
 }
 
 TEST_CASE("utf8: the tail that waits for more") {

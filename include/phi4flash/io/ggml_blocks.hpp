@@ -83,8 +83,7 @@ inline void decode_q6_k(const std::byte* p, float* out) {
 
 }  // namespace detail
 
-/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. Where the blocks lie in memory does not matter.
-/// False for types that are not weights.
+/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
 [[nodiscard]] inline bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
     const ggml_format& format = format_of(type);
     if (!format.is_weight) return false;

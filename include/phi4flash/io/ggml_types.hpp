@@ -28,15 +28,16 @@ enum class ggml_type : std::uint32_t {
 struct ggml_format {
     ggml_type type;
     const char* name;
-    std::uint16_t block_length;    ///< elements
+    std::uint16_t block_length;  ///< elements
     std::uint16_t block_bytes;
-    bool is_weight = false;        ///< can be read as f32
-    std::uint8_t n_scales = 0;     ///< f16 numbers, side by side; 0 also where nobody looks
+    bool is_weight = false;     ///< can be read as f32
+    std::uint8_t n_scales = 0;  ///< f16 numbers, side by side; 0 also where nobody looks
     std::uint8_t scale_offset = 0;
 };
 
 namespace detail {
-[[nodiscard]] constexpr ggml_format other_ggml_format(std::uint32_t number, const char* name, std::uint16_t length, std::uint16_t bytes) {
+[[nodiscard]] constexpr ggml_format other_ggml_format(std::uint32_t number, const char* name, std::uint16_t length,
+                                                      std::uint16_t bytes) {
     return {.type = static_cast<ggml_type>(number), .name = name, .block_length = length, .block_bytes = bytes};
 }
 }  // namespace detail

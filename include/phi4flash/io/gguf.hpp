@@ -21,8 +21,8 @@ inline constexpr std::size_t gguf_default_alignment = 32;
 struct gguf_limits {
     std::size_t keys = std::size_t{1} << 16;
     std::size_t tensors = std::size_t{1} << 16;
-    std::size_t key_bytes = 65535;   ///< the format's own
-    std::size_t name_bytes = 64;     ///< the format's own
+    std::size_t key_bytes = 65535;  ///< the format's own
+    std::size_t name_bytes = 64;    ///< the format's own
     std::size_t alignment = std::size_t{1} << 16;
 };
 /// Blocks of bytes that a host hands over start at a multiple of this.
@@ -61,7 +61,8 @@ private:
     template <class T>
     status number(T& x, const char* what) {
         if (left() < sizeof x)
-            return error::format(errc::header_truncated, "byte %zu: want %zu bytes of %s, the file has %zu more", at_, sizeof x, what, left());
+            return error::format(errc::header_truncated, "byte %zu: want %zu bytes of %s, the file has %zu more", at_, sizeof x,
+                                 what, left());
         std::memcpy(&x, file_.data() + at_, sizeof x);
         at_ += sizeof x;
         return {};
@@ -99,10 +100,13 @@ inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& 
     constexpr std::size_t tensor_bytes = 8 + 1 + 4 + 4 + 8;
     if (file_.empty()) return error::format(errc::file_empty, "no bytes: want a GGUF file");
     if (reinterpret_cast<std::uintptr_t>(file_.data()) % gguf_host_alignment != 0)
-        return error::format(errc::invalid_argument, "the bytes of a GGUF file must start at a multiple of %zu in memory", gguf_host_alignment);
+        return error::format(errc::invalid_argument, "the bytes of a GGUF file must start at a multiple of %zu in memory",
+                             gguf_host_alignment);
     if (file_.size() < 4 || std::memcmp(file_.data(), "GGUF", 4) != 0)
-        return error::format(errc::bad_magic, "byte 0: want the letters GGUF, have '%s'",
-                             printable(std::string_view(reinterpret_cast<const char*>(file_.data()), std::min<std::size_t>(4, file_.size()))).c_str());
+        return error::format(
+            errc::bad_magic, "byte 0: want the letters GGUF, have '%s'",
+            printable(std::string_view(reinterpret_cast<const char*>(file_.data()), std::min<std::size_t>(4, file_.size())))
+                .c_str());
     at_ = 4;
     std::uint32_t version = 0;
     if (const status ok = number(version, "version"); !ok) return ok;
@@ -114,8 +118,8 @@ inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& 
     const auto check = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
         most = std::min(most, left() / least_bytes);
         if (have <= most) return {};
-        return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu", most, what, file_.size(),
-                             static_cast<unsigned long long>(have));
+        return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu", most, what,
+                             file_.size(), static_cast<unsigned long long>(have));
     };
     if (const status ok = check(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
     return check(n_values, limits_.keys, value_bytes, "keys");
@@ -129,8 +133,8 @@ inline status gguf_parser::read_value(gguf_value& v) {
         std::uint32_t have = 0;
         if (const status ok = number(have, what); !ok) return ok;
         if (have >= gguf_type_count)
-            return error::format(errc::unknown_value_type, "key '%s': want a value type from 0 to %zu, have %u", printable(v.key).c_str(),
-                                 gguf_type_count - 1, have);
+            return error::format(errc::unknown_value_type, "key '%s': want a value type from 0 to %zu, have %u",
+                                 printable(v.key).c_str(), gguf_type_count - 1, have);
         v.type = static_cast<gguf_type>(have);
         return {};
     };
@@ -139,7 +143,8 @@ inline status gguf_parser::read_value(gguf_value& v) {
     if (v.is_array) {
         if (const status ok = type("element type"); !ok) return ok;
         if (v.type == gguf_type::array)
-            return error::format(errc::nested_array, "key '%s': want a list of values, have a list of lists", printable(v.key).c_str());
+            return error::format(errc::nested_array, "key '%s': want a list of values, have a list of lists",
+                                 printable(v.key).c_str());
         if (const status ok = number(v.count, "list length"); !ok) return ok;
     }
     if (v.type == gguf_type::string) {
@@ -151,25 +156,28 @@ inline status gguf_parser::read_value(gguf_value& v) {
     const std::size_t each = size_of(v.type);
     if (v.count > left() / each) {
         if (!v.is_array)
-            return error::format(errc::header_truncated, "key '%s': want %zu bytes, the file has %zu more", printable(v.key).c_str(), each, left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu %s, the file has %zu more bytes", printable(v.key).c_str(),
-                             static_cast<unsigned long long>(v.count), name_of(v.type), left());
+            return error::format(errc::header_truncated, "key '%s': want %zu bytes, the file has %zu more",
+                                 printable(v.key).c_str(), each, left());
+        return error::format(errc::array_too_long, "key '%s': a list of %llu %s, the file has %zu more bytes",
+                             printable(v.key).c_str(), static_cast<unsigned long long>(v.count), name_of(v.type), left());
     }
     v.data = file_.subspan(at_, static_cast<std::size_t>(v.count) * each);
     at_ += v.data.size();
     if (v.type != gguf_type::boolean) return {};
     for (const std::byte b : v.data)
         if (b > std::byte{1})
-            return error::format(errc::bad_value, "key '%s': want a boolean of 0 or 1, have %u", printable(v.key).c_str(), static_cast<unsigned>(b));
+            return error::format(errc::bad_value, "key '%s': want a boolean of 0 or 1, have %u", printable(v.key).c_str(),
+                                 static_cast<unsigned>(b));
     return {};
 }
 
 inline status gguf_parser::read_strings(const gguf_value& v) {
     if (v.count > left() / 8) {
         if (!v.is_array)
-            return error::format(errc::header_truncated, "key '%s': want a string, the file has %zu more bytes", printable(v.key).c_str(), left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes", printable(v.key).c_str(),
-                             static_cast<unsigned long long>(v.count), left());
+            return error::format(errc::header_truncated, "key '%s': want a string, the file has %zu more bytes",
+                                 printable(v.key).c_str(), left());
+        return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes",
+                             printable(v.key).c_str(), static_cast<unsigned long long>(v.count), left());
     }
     std::string_view text;
     for (std::uint64_t i = 0; i < v.count; ++i)
@@ -185,8 +193,8 @@ inline status gguf_parser::read_alignment() {
         return error::format(errc::wrong_value_type, "key 'general.alignment': want u32, have %s", gguf_type_text(*found).c_str());
     alignment = found->at<std::uint32_t>();
     if (!std::has_single_bit(alignment) || alignment < 8 || alignment > limits_.alignment)
-        return error::format(errc::bad_alignment, "key 'general.alignment': want a power of two from 8 to %zu, have %zu", limits_.alignment,
-                             alignment);
+        return error::format(errc::bad_alignment, "key 'general.alignment': want a power of two from 8 to %zu, have %zu",
+                             limits_.alignment, alignment);
     return {};
 }
 
@@ -198,7 +206,8 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
     std::uint32_t rank = 0;
     if (const status ok = number(rank, "rank"); !ok) return ok;
     if (rank > tensor_view::max_rank)
-        return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %u", name.c_str(), tensor_view::max_rank, rank);
+        return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %u", name.c_str(),
+                             tensor_view::max_rank, rank);
     t.rank = rank;
     for (std::size_t i = rank; i > 0; --i) {
         std::uint64_t extent = 0;
@@ -211,7 +220,8 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
     std::uint32_t type = 0;
     if (const status ok = number(type, "a tensor's type"); !ok) return ok.error().in(name.c_str());
     t.format = find_ggml_format(type);
-    if (t.format == nullptr) return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(), type);
+    if (t.format == nullptr)
+        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(), type);
     offsets_.push_back(0);
     if (const status ok = number(offsets_.back(), "an offset"); !ok) return ok.error().in(name.c_str());
     return measure(t, rank);
@@ -221,7 +231,8 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
 inline status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
     const ggml_format& format = *t.format;
     if (t.cols() % format.block_length != 0)
-        return error::format(errc::partial_block, "tensor '%s': its rows have %zu elements, want a multiple of the %u of a %s block",
+        return error::format(errc::partial_block,
+                             "tensor '%s': its rows have %zu elements, want a multiple of the %u of a %s block",
                              printable(t.name).c_str(), t.cols(), static_cast<unsigned>(format.block_length), format.name);
     std::uint64_t elements = 1;
     bool fits = true;
@@ -246,10 +257,11 @@ inline status gguf_parser::place_tensors() {
         gguf_tensor& t = tensors[i];
         const auto offset = static_cast<unsigned long long>(offsets_[i]);
         if (offset % alignment != 0)
-            return error::format(errc::offset_misaligned, "tensor '%s': its offset is %llu, want a multiple of %zu", printable(t.name).c_str(),
-                                 offset, alignment);
+            return error::format(errc::offset_misaligned, "tensor '%s': its offset is %llu, want a multiple of %zu",
+                                 printable(t.name).c_str(), offset, alignment);
         if (offset > size || t.bytes > size - offset)
-            return error::format(errc::offset_out_of_range, "tensor '%s': %zu bytes at offset %llu leave the %zu bytes of data in the file",
+            return error::format(errc::offset_out_of_range,
+                                 "tensor '%s': %zu bytes at offset %llu leave the %zu bytes of data in the file",
                                  printable(t.name).c_str(), t.bytes, offset, size);
         t.data = file_.data() + data_begin + static_cast<std::size_t>(offset);
     }
@@ -269,9 +281,11 @@ inline status gguf_parser::check_names() {
     std::sort(tensors.begin(), tensors.end(), [](const gguf_tensor& a, const gguf_tensor& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors.begin(), tensors.end(),
                                           [](const gguf_tensor& a, const gguf_tensor& b) { return a.name == b.name; });
-    if (twice != tensors.end()) return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(twice->name).c_str());
+    if (twice != tensors.end())
+        return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(twice->name).c_str());
     std::sort(values.begin(), values.end(), [](const gguf_value& a, const gguf_value& b) { return a.key < b.key; });
-    const auto key = std::adjacent_find(values.begin(), values.end(), [](const gguf_value& a, const gguf_value& b) { return a.key == b.key; });
+    const auto key =
+        std::adjacent_find(values.begin(), values.end(), [](const gguf_value& a, const gguf_value& b) { return a.key == b.key; });
     if (key != values.end()) return error::format(errc::duplicate_key, "key '%s' occurs twice", printable(key->key).c_str());
     return {};
 }
@@ -302,8 +316,8 @@ public:
     gguf(gguf&&) = default;
     gguf& operator=(gguf&&) = default;
 
-    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `gguf_host_alignment`. The data of the tensors is not
-    /// touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
+    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `gguf_host_alignment`. The data of the tensors is
+    /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
     /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
     /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
     /// offset_misaligned, offset_out_of_range, offset_overlap, duplicate_name.
@@ -323,8 +337,8 @@ public:
     [[nodiscard]] std::size_t alignment() const { return alignment_; }
 
     [[nodiscard]] const gguf_value* value(std::string_view key) const {
-        const auto place =
-            std::lower_bound(values_.begin(), values_.end(), key, [](const gguf_value& v, std::string_view wanted) { return v.key < wanted; });
+        const auto place = std::lower_bound(values_.begin(), values_.end(), key,
+                                            [](const gguf_value& v, std::string_view wanted) { return v.key < wanted; });
         return place != values_.end() && place->key == key ? &*place : nullptr;
     }
     [[nodiscard]] const gguf_tensor* tensor(std::string_view name) const {
@@ -341,15 +355,15 @@ private:
 
 namespace detail {
 /// Looks at the f16 numbers `offset` bytes into each of the blocks.
-[[nodiscard]] inline status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block, std::size_t offset,
-                                         std::size_t n) {
+[[nodiscard]] inline status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
+                                         std::size_t offset, std::size_t n) {
     for (std::size_t at = 0; at + block <= bytes; at += block) {
         for (std::size_t i = 0; i < n; ++i) {
             std::uint16_t bits = 0;
             std::memcpy(&bits, data + at + offset + 2 * i, 2);
             if ((bits & 0x7c00u) == 0x7c00u)
-                return error::format(errc::not_finite, "tensor '%s': scale %zu of block %zu is not a finite number", printable(name).c_str(), i,
-                                     at / block);
+                return error::format(errc::not_finite, "tensor '%s': scale %zu of block %zu is not a finite number",
+                                     printable(name).c_str(), i, at / block);
         }
     }
     return {};

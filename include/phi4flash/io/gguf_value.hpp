@@ -24,7 +24,7 @@ inline constexpr std::size_t gguf_type_count = 13;
     return sizes[static_cast<std::size_t>(t)];
 }
 [[nodiscard]] constexpr const char* name_of(gguf_type t) {
-    constexpr const char* names[gguf_type_count] = {"u8",     "i8",    "u16", "i16", "u32", "i32", "f32",
+    constexpr const char* names[gguf_type_count] = {"u8",      "i8",     "u16",   "i16", "u32", "i32", "f32",
                                                     "boolean", "string", "array", "u64", "i64", "f64"};
     return names[static_cast<std::size_t>(t)];
 }
@@ -44,7 +44,7 @@ template <class T>
 /// A key and its value, or its list of values. Points into the file.
 struct gguf_value {
     std::string_view key;
-    gguf_type type = gguf_type::u8;   ///< of the value, or of each element of a list
+    gguf_type type = gguf_type::u8;  ///< of the value, or of each element of a list
     bool is_array = false;
     std::uint64_t count = 1;
     std::span<const std::byte> data;  ///< as in the file: unaligned; each string after its length, 8 bytes
@@ -92,7 +92,8 @@ struct gguf_value {
 class gguf_strings {
 public:
     /// No strings at all for a value of another kind.
-    explicit gguf_strings(const gguf_value& list) : rest_(list.data), left_(list.is_array && list.type == gguf_type::string ? list.count : 0) {}
+    explicit gguf_strings(const gguf_value& list)
+        : rest_(list.data), left_(list.is_array && list.type == gguf_type::string ? list.count : 0) {}
 
     [[nodiscard]] bool next(std::string_view& out) {
         if (left_ == 0) return false;

@@ -103,9 +103,9 @@ private:
 
 /// Where everything in a file goes.
 struct gguf_plan {
-    std::string header;                 ///< all before the data, padded
-    std::vector<std::uint64_t> bytes;   ///< of the data of each spec, which follow each other in their order
-    std::size_t alignment = 0;          ///< of each
+    std::string header;                ///< all before the data, padded
+    std::vector<std::uint64_t> bytes;  ///< of the data of each spec, which follow each other in their order
+    std::size_t alignment = 0;         ///< of each
 };
 
 namespace detail {
@@ -114,17 +114,20 @@ namespace detail {
     const printable name(spec.name);
     const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
     if (spec.name.empty() || spec.name.size() > most_name || !ascii)
-        return error::format(errc::invalid_argument, "tensor '%s': want a name of 1 to %zu bytes of printable ASCII", name.c_str(), most_name);
+        return error::format(errc::invalid_argument, "tensor '%s': want a name of 1 to %zu bytes of printable ASCII", name.c_str(),
+                             most_name);
     const ggml_format* const format = find_ggml_format(static_cast<std::uint32_t>(spec.type));
     if (format == nullptr)
-        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(), static_cast<unsigned>(spec.type));
+        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(),
+                             static_cast<unsigned>(spec.type));
     if (spec.shape.size() > tensor_view::max_rank)
-        return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %zu", name.c_str(), tensor_view::max_rank,
-                             spec.shape.size());
+        return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %zu", name.c_str(),
+                             tensor_view::max_rank, spec.shape.size());
     const std::size_t cols = spec.shape.empty() ? 1 : spec.shape.back();
     if (cols % format->block_length != 0)
-        return error::format(errc::partial_block, "tensor '%s': its rows have %zu elements, want a multiple of the %u of a %s block",
-                             name.c_str(), cols, static_cast<unsigned>(format->block_length), format->name);
+        return error::format(errc::partial_block,
+                             "tensor '%s': its rows have %zu elements, want a multiple of the %u of a %s block", name.c_str(), cols,
+                             static_cast<unsigned>(format->block_length), format->name);
     std::uint64_t bytes = cols / format->block_length;
     bool fits = bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / format->block_bytes;
     bytes = fits ? bytes * format->block_bytes : 0;
@@ -133,7 +136,8 @@ namespace detail {
         bytes = fits ? bytes * spec.shape[i] : 0;
     }
     if (fits) return bytes;
-    return error::format(errc::size_overflow, "tensor '%s': the product of its extents does not fit the address space", name.c_str());
+    return error::format(errc::size_overflow, "tensor '%s': the product of its extents does not fit the address space",
+                         name.c_str());
 }
 
 [[nodiscard]] inline status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
@@ -154,14 +158,15 @@ void append_number(std::string& to, T x) {
 [[nodiscard]] inline result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs,
                                                  std::size_t alignment = block_alignment) {
     if (!std::has_single_bit(alignment) || alignment < 8 || alignment > gguf_limits{}.alignment)
-        return error::format(errc::bad_alignment, "want an alignment that is a power of two from 8 to %zu, have %zu", gguf_limits{}.alignment,
-                             alignment);
+        return error::format(errc::bad_alignment, "want an alignment that is a power of two from 8 to %zu, have %zu",
+                             gguf_limits{}.alignment, alignment);
     gguf_metadata own;
     own.add("general.alignment", static_cast<std::uint32_t>(alignment));
     std::vector<std::string_view> names(metadata.keys().begin(), metadata.keys().end());
     for (const std::string_view key : names)
         if (key.empty() || key.size() > gguf_limits{}.key_bytes)
-            return error::format(errc::invalid_argument, "key '%s': want 1 to %zu bytes", printable(key).c_str(), gguf_limits{}.key_bytes);
+            return error::format(errc::invalid_argument, "key '%s': want 1 to %zu bytes", printable(key).c_str(),
+                                 gguf_limits{}.key_bytes);
     names.push_back(own.keys().front());
     if (const status ok = detail::check_unique(std::move(names), errc::duplicate_key, "key"); !ok) return ok.error();
 
@@ -181,7 +186,8 @@ void append_number(std::string& to, T x) {
         detail::append_number(plan.header, static_cast<std::uint64_t>(spec.name.size()));
         plan.header += spec.name;
         detail::append_number(plan.header, static_cast<std::uint32_t>(spec.shape.size()));
-        for (std::size_t i = spec.shape.size(); i > 0; --i) detail::append_number(plan.header, static_cast<std::uint64_t>(spec.shape[i - 1]));
+        for (std::size_t i = spec.shape.size(); i > 0; --i)
+            detail::append_number(plan.header, static_cast<std::uint64_t>(spec.shape[i - 1]));
         detail::append_number(plan.header, static_cast<std::uint32_t>(spec.type));
         detail::append_number(plan.header, offset);
         plan.bytes.push_back(*bytes);

@@ -21,11 +21,12 @@ inline constexpr std::string_view packed_array_prefix = "phi4flash.tokenizer.";
 
 namespace detail {
 
-/// Each extent, by the name that GGUF files of other models give it.
-inline constexpr struct {
+/// An extent, and the name that GGUF files of other models give it.
+struct packed_extent {
     const char* key;
-    std::size_t sambay_shape::*extent;
-} packed_extents[extent_count] = {
+    std::size_t sambay_shape::* extent;
+};
+inline constexpr packed_extent packed_extents[extent_count] = {
     {"phi4flash.embedding_length", &sambay_shape::d_model},
     {"phi4flash.block_count", &sambay_shape::n_layers},
     {"phi4flash.feed_forward_length", &sambay_shape::d_ff},
@@ -103,7 +104,8 @@ public:
             return 0;
         }
         if (*n == 0 || *n > max_extent)
-            fail(error::format(errc::bad_extent, "key '%s': want 1 to %zu, have %llu", key, max_extent, static_cast<unsigned long long>(*n)));
+            fail(error::format(errc::bad_extent, "key '%s': want 1 to %zu, have %llu", key, max_extent,
+                               static_cast<unsigned long long>(*n)));
         return static_cast<std::size_t>(*n);
     }
     std::optional<std::uint32_t> count(const char* key) {
@@ -150,14 +152,16 @@ private:
     gguf_key_reader in(file);
     (void)in.require(architecture, "'phi4flash'");
     if (const auto have = in.text(architecture); have && *have != packed_architecture)
-        in.fail(error::format(errc::unsupported_model, "key '%s': want 'phi4flash', have '%s'", architecture, printable(*have).c_str()));
+        in.fail(error::format(errc::unsupported_model, "key '%s': want 'phi4flash', have '%s'", architecture,
+                              printable(*have).c_str()));
     sambay_config config;
     for (const auto& [key, extent] : packed_extents) config.shape.*extent = in.extent(key);
     (void)in.require(packed_eps_key, "a number");
     config.norm_eps = in.number(packed_eps_key).value_or(0.0f);
     config.max_positions = in.count(packed_positions_key).value_or(0);
     if (!(config.norm_eps >= FLT_MIN))
-        in.fail(error::format(errc::bad_value, "key '%s': want a positive number, have %.9g", packed_eps_key, static_cast<double>(config.norm_eps)));
+        in.fail(error::format(errc::bad_value, "key '%s': want a positive number, have %.9g", packed_eps_key,
+                              static_cast<double>(config.norm_eps)));
     if (!in.outcome()) return in.outcome().error();
     if (const status ok = check_shape(config.shape); !ok) return ok.error();
     return config;
@@ -178,8 +182,8 @@ private:
     }
     for (const std::uint32_t id : g.stop_ids)
         if (id >= vocab)
-            in.fail(error::format(errc::unknown_token, "key '%s': want ids below the vocabulary's %zu, have %lu", packed_stop_ids_key, vocab,
-                                  static_cast<unsigned long>(id)));
+            in.fail(error::format(errc::unknown_token, "key '%s': want ids below the vocabulary's %zu, have %lu",
+                                  packed_stop_ids_key, vocab, static_cast<unsigned long>(id)));
     g.bos_id = in.count("tokenizer.ggml.bos_token_id");
     g.pad_id = in.count("tokenizer.ggml.padding_token_id");
     g.do_sample = in.boolean("phi4flash.generation.do_sample");
@@ -201,7 +205,8 @@ private:
     if (!in.outcome()) return in.outcome().error();
     if (!layout) return false;
     if (*layout != packed_layout)
-        return error::format(errc::unsupported_layout, "key '%s': want 'rows8', have '%s'", packed_layout_key, printable(*layout).c_str());
+        return error::format(errc::unsupported_layout, "key '%s': want 'rows8', have '%s'", packed_layout_key,
+                             printable(*layout).c_str());
     const gguf_value* const book = in.require(packed_codebook_key, "the 16 levels and the zero of 4-bit weights");
     if (book == nullptr) return in.outcome().error();
     const auto want = packed_codebook();

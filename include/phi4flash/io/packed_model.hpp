@@ -2,8 +2,9 @@
 /// A model in one GGUF file: shapes, tokenizer, chat template and generation defaults as metadata, and weights in the very order
 /// in which the kernels stream them, mapped and used in place.
 ///
-/// Packed matrices are stored under ggml's types of the same size: q8 as Q8_0, q4 as Q4_0, q4_dense as IQ4_NL. The key phi4flash.layout
-/// says so, and programs that do not know it must not compute with the file. Files without the key are ordinary row-major ones.
+/// Packed matrices are stored under ggml's types of the same size: q8 as Q8_0, q4 as Q4_0, q4_dense as IQ4_NL. The key
+/// phi4flash.layout says so, and programs that do not know it must not compute with the file. Files without the key are ordinary
+/// row-major ones.
 #include <phi4flash/io/ggml_blocks.hpp>
 #include <phi4flash/io/mapped_file.hpp>
 #include <phi4flash/io/packed_keys.hpp>
@@ -17,8 +18,8 @@ PHI4FLASH_BEGIN
     return types[static_cast<std::size_t>(type)];
 }
 
-/// A tensor of a file as weights; `packed` if the file has the packed layout. Errors: wrong_dtype, naming the type; wrong_shape for packed
-/// tensors that are not matrices of whole blocks.
+/// A tensor of a file as weights; `packed` if the file has the packed layout. Errors: wrong_dtype, naming the type; wrong_shape for
+/// packed tensors that are not matrices of whole blocks.
 [[nodiscard]] inline result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
     tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
     for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
@@ -27,7 +28,8 @@ PHI4FLASH_BEGIN
         view.type = static_cast<dtype>(i);
         if (ggml_type_of(view.type) != t.format->type) continue;
         if (!is_packed(view.type) || (t.rank == 2 && is_packable(t.extent[0], t.extent[1]))) return view;
-        return error::format(errc::wrong_shape, "tensor '%s': want a matrix of 8 n rows and 32 m columns in the packed layout, have %zu rows of %zu",
+        return error::format(errc::wrong_shape,
+                             "tensor '%s': want a matrix of 8 n rows and 32 m columns in the packed layout, have %zu rows of %zu",
                              name.c_str(), t.rows(), t.cols());
     }
     return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16%s BF16%s, have %s", name.c_str(), packed ? "," : " or",
@@ -64,16 +66,16 @@ public:
     /// tokenizer.chat_template, Jinja; empty where the file has none.
     [[nodiscard]] std::string_view chat_template() const { return text("tokenizer.chat_template"); }
 
-    /// False for a row-major file, whose quantized tensors must be repacked before a model can be bound: they are in file() and not in
-    /// tensors().
+    /// False for a row-major file, whose quantized tensors must be repacked before a model can be bound: they are in file() and not
+    /// in tensors().
     [[nodiscard]] bool is_packed_layout() const { return packed_; }
     [[nodiscard]] bool needs_repacking() const { return needs_repacking_; }
 
     /// Weights that can be used in place, sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
     [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        const auto place =
-            std::lower_bound(tensors_.begin(), tensors_.end(), name, [](const tensor_view& t, std::string_view n) { return t.name < n; });
+        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
         return place != tensors_.end() && place->name == name ? &*place : nullptr;
     }
     /// Bytes of those weights.
@@ -86,8 +88,8 @@ public:
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }
 
-    /// A table of the tokenizer, aligned, in place: phi4flash.tokenizer.<name>. T is a whole number. Errors: missing_tensor; wrong_dtype
-    /// if its elements are not as wide as T.
+    /// A table of the tokenizer, aligned, in place: phi4flash.tokenizer.<name>. T is a whole number. Errors: missing_tensor;
+    /// wrong_dtype if its elements are not as wide as T.
     template <class T>
     [[nodiscard]] result<std::span<const T>> array(std::string_view name) const;
     [[nodiscard]] bool has_array(std::string_view name) const { return find_array(name) != nullptr; }
@@ -163,12 +165,16 @@ inline const gguf_tensor* packed_model::find_array(std::string_view name) const 
 template <class T>
 result<std::span<const T>> packed_model::array(std::string_view name) const {
     static_assert(std::is_integral_v<T> && sizeof(T) <= 8);
-    constexpr ggml_type want = sizeof(T) == 1 ? ggml_type::i8 : sizeof(T) == 2 ? ggml_type::i16 : sizeof(T) == 4 ? ggml_type::i32 : ggml_type::i64;
+    constexpr ggml_type want = sizeof(T) == 1   ? ggml_type::i8
+                               : sizeof(T) == 2 ? ggml_type::i16
+                               : sizeof(T) == 4 ? ggml_type::i32
+                                                : ggml_type::i64;
     const gguf_tensor* const t = find_array(name);
     if (t == nullptr)
         return error::format(errc::missing_tensor, "tensor '%s%s' is missing", packed_array_prefix.data(), printable(name).c_str());
     if (t->format->type != want)
-        return error::format(errc::wrong_dtype, "tensor '%s': want %s, have %s", printable(t->name).c_str(), format_of(want).name, t->format->name);
+        return error::format(errc::wrong_dtype, "tensor '%s': want %s, have %s", printable(t->name).c_str(), format_of(want).name,
+                             t->format->name);
     return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
 }
 

@@ -11,16 +11,17 @@ PHI4FLASH_BEGIN
 /// The released chat template in fewer words, as Jinja.
 inline constexpr std::string_view default_chat_template =
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
-    "{% if m['role'] == 'system' and m['tools'] is defined and m['tools'] is not none %}<|tool|>{{ m['tools'] }}<|/tool|>{% endif %}"
+    "{% if m['role'] == 'system' and m['tools'] is defined and m['tools'] is not none %}<|tool|>{{ m['tools'] }}<|/tool|>{% endif "
+    "%}"
     "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% else %}<|endoftext|>{% endif %}";
 
 /// Everything about a model but its weights.
 struct packed_model_info {
-    std::string name;                               ///< general.name
+    std::string name;  ///< general.name
     sambay_config config;
     generation_config generation;
     std::string chat_template{default_chat_template};  ///< Jinja
-    const packed_tokenizer* tokenizer = nullptr;    ///< a file without one holds weights only
+    const packed_tokenizer* tokenizer = nullptr;       ///< a file without one holds weights only
 };
 
 /// A weight to be written. Packed types take matrices of 8 n rows and 32 m columns.
@@ -73,14 +74,16 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
 }
 
 /// The weights first, in their order, then the tables.
-[[nodiscard]] inline result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors, std::span<const packed_array> arrays) {
+[[nodiscard]] inline result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
+                                                                 std::span<const packed_array> arrays) {
     std::vector<gguf_spec> specs;
     for (const packed_tensor& t : tensors) {
         if (std::string_view(t.name).starts_with(packed_array_prefix))
-            return error::format(errc::invalid_argument, "tensor '%s': want a name without the tokenizer's prefix", printable(t.name).c_str());
+            return error::format(errc::invalid_argument, "tensor '%s': want a name without the tokenizer's prefix",
+                                 printable(t.name).c_str());
         if (is_packed(t.type) && (t.shape.size() != 2 || !is_packable(t.shape[0], t.shape[1])))
-            return error::format(errc::wrong_shape, "tensor '%s': want a matrix of 8 n rows and 32 m columns for %s", printable(t.name).c_str(),
-                                 name_of(t.type));
+            return error::format(errc::wrong_shape, "tensor '%s': want a matrix of 8 n rows and 32 m columns for %s",
+                                 printable(t.name).c_str(), name_of(t.type));
         specs.push_back({t.name, ggml_type_of(t.type), t.shape});
     }
     for (const packed_array& a : arrays)
@@ -89,10 +92,12 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
 }
 }  // namespace detail
 
-/// Writes a model to `out`. `produce(i, sink)` returns a status and writes the bytes of `tensors[i]` (matrix_bytes of it) to the gguf_sink,
-/// a few rows at a time as it likes; it is called once a tensor, in order. Errors: those of check_shape, plan_gguf and write_gguf; wrong_shape, invalid_argument.
+/// Writes a model to `out`. `produce(i, sink)` returns a status and writes the bytes of `tensors[i]` (matrix_bytes of it) to the
+/// gguf_sink, a few rows at a time as it likes; it is called once a tensor, in order. Errors: those of check_shape, plan_gguf and
+/// write_gguf; wrong_shape, invalid_argument.
 template <byte_output Out, class Produce>
-[[nodiscard]] status write_packed_model(Out& out, const packed_model_info& info, std::span<const packed_tensor> tensors, Produce&& produce) {
+[[nodiscard]] status write_packed_model(Out& out, const packed_model_info& info, std::span<const packed_tensor> tensors,
+                                        Produce&& produce) {
     if (const status ok = check_shape(info.config.shape); !ok) return ok;
     const auto arrays = info.tokenizer == nullptr ? std::vector<packed_array>{} : info.tokenizer->arrays();
     const auto specs = detail::plan_tensors(tensors, arrays);

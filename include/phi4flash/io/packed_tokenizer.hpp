@@ -1,6 +1,7 @@
 #pragma once
 /// The tokenizer inside a packed model file, in two forms: as strings under the customary keys, for other programs, and as
-/// aligned tables of bytes and ids, from which this library loads it. Works with any tokenizer of the interface of text/tokenizer.hpp.
+/// aligned tables of bytes and ids, from which this library loads it. Works with any tokenizer that has the interface of
+/// text/tokenizer.hpp.
 #include <phi4flash/io/packed_model.hpp>
 
 #include <string>
@@ -12,31 +13,33 @@ PHI4FLASH_BEGIN
 /// A table of whole numbers to be stored as the tensor phi4flash.tokenizer.<name>.
 struct packed_array {
     std::string name;
-    ggml_type type = ggml_type::i8;  ///< i8, i16, i32 or i64
-    std::span<const std::byte> data; ///< whole elements; must live until the file is written
+    ggml_type type = ggml_type::i8;   ///< i8, i16, i32 or i64
+    std::span<const std::byte> data;  ///< whole elements; must live until the file is written
 
     template <class T>
     static packed_array of(std::string name, std::span<const T> numbers) {
         static_assert(std::is_trivially_copyable_v<T>);
-        constexpr ggml_type type = sizeof(T) % 4 != 0 || alignof(T) < 4 ? ggml_type::i8 : alignof(T) == 4 ? ggml_type::i32 : ggml_type::i64;
+        constexpr ggml_type type = sizeof(T) % 4 != 0 || alignof(T) < 4 ? ggml_type::i8
+                                   : alignof(T) == 4                    ? ggml_type::i32
+                                                                        : ggml_type::i64;
         return {std::move(name), type, std::as_bytes(numbers)};
     }
 };
 
 /// What is written of a tokenizer.
 struct packed_tokenizer {
-    std::string pre = "gpt-4o";               ///< tokenizer.ggml.pre: what others call the split pattern
-    std::string pattern;                      ///< the split pattern itself
+    std::string pre = "gpt-4o";  ///< tokenizer.ggml.pre: what others call the split pattern
+    std::string pattern;         ///< the split pattern itself
     bool ignore_merges = false;
-    std::vector<std::string> tokens;          ///< as byte-level text, for tokenizer.ggml.tokens
-    std::vector<std::int32_t> types;          ///< 1 normal, 3 special, 4 added, 5 unused
-    std::vector<std::string> merges;          ///< "left right"
+    std::vector<std::string> tokens;  ///< as byte-level text, for tokenizer.ggml.tokens
+    std::vector<std::int32_t> types;  ///< 1 normal, 3 special, 4 added, 5 unused
+    std::vector<std::string> merges;  ///< "left right"
     // The tables: bytes of all tokens with where each begins; three ids a merge; added tokens.
     std::vector<char> token_bytes;
     std::vector<std::uint32_t> token_begins;  ///< [tokens + 1]
     std::vector<std::uint32_t> merge_ids;     ///< [merges, 3]: left, right, merged
     std::vector<std::uint32_t> added_ids;
-    std::vector<std::uint8_t> added_flags;    ///< bits: special, lstrip, rstrip, normalized
+    std::vector<std::uint8_t> added_flags;  ///< bits: special, lstrip, rstrip, normalized
     std::vector<char> added_bytes;
     std::vector<std::uint32_t> added_begins;  ///< [added + 1]
     std::vector<packed_array> images;         ///< more tables, which the tokenizer knows how to use
@@ -44,7 +47,9 @@ struct packed_tokenizer {
     /// All tables; points into this object.
     [[nodiscard]] std::vector<packed_array> arrays() const {
         std::vector<packed_array> all = images;
-        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v.data(), v.size()))); };
+        const auto add = [&](const char* name, const auto& v) {
+            all.push_back(packed_array::of(name, std::span(v.data(), v.size())));
+        };
         add("tokens.bytes", token_bytes);
         add("tokens.begins", token_begins);
         add("merges.ids", merge_ids);
@@ -61,9 +66,12 @@ namespace detail {
 inline void append_byte_level(std::string_view bytes, std::string& out) {
     for (const char c : bytes) {
         unsigned code = static_cast<unsigned char>(c);
-        if (code < 0x21) code += 0x100;
-        else if (code >= 0x7f && code <= 0xa0) code += 0x121 - 0x7f;
-        else if (code == 0xad) code = 0x143;
+        if (code < 0x21)
+            code += 0x100;
+        else if (code >= 0x7f && code <= 0xa0)
+            code += 0x121 - 0x7f;
+        else if (code == 0xad)
+            code = 0x143;
         if (code < 0x80) {
             out.push_back(static_cast<char>(code));
         } else {
@@ -85,7 +93,8 @@ inline constexpr std::uint8_t added_special = 1, added_lstrip = 2, added_rstrip 
     bool good = !begins.empty() && begins.front() == 0 && begins.back() == bytes.size();
     for (std::size_t i = 1; good && i < begins.size(); ++i) good = begins[i - 1] <= begins[i];
     if (good) return {};
-    return error::format(errc::bad_vocabulary, "tensor 'phi4flash.tokenizer.%s': want rising numbers from 0 to the %zu bytes of the strings", what,
+    return error::format(errc::bad_vocabulary,
+                         "tensor 'phi4flash.tokenizer.%s': want rising numbers from 0 to the %zu bytes of the strings", what,
                          bytes.size());
 }
 }  // namespace detail
@@ -121,9 +130,9 @@ template <class Tokenizer>
     p.added_begins.push_back(0);
     for (const auto& a : t.added_tokens()) {
         p.added_ids.push_back(a.id);
-        p.added_flags.push_back(static_cast<std::uint8_t>((a.special ? detail::added_special : 0) | (a.lstrip ? detail::added_lstrip : 0) |
-                                                          (a.rstrip ? detail::added_rstrip : 0) |
-                                                          (a.normalized ? detail::added_normalized : 0)));
+        p.added_flags.push_back(
+            static_cast<std::uint8_t>((a.special ? detail::added_special : 0) | (a.lstrip ? detail::added_lstrip : 0) |
+                                      (a.rstrip ? detail::added_rstrip : 0) | (a.normalized ? detail::added_normalized : 0)));
         p.added_bytes.insert(p.added_bytes.end(), a.content.begin(), a.content.end());
         p.added_begins.push_back(static_cast<std::uint32_t>(p.added_bytes.size()));
     }
@@ -162,7 +171,8 @@ template <class Builder>
     int found = -1;
     for (int i = 3; i >= 0; --i)
         if (regex_of(static_cast<split>(i)) == *pattern) found = i;
-    if (found < 0) return error::format(errc::unsupported_tokenizer, "the split pattern '%s' is not known", printable(*pattern).c_str());
+    if (found < 0)
+        return error::format(errc::unsupported_tokenizer, "the split pattern '%s' is not known", printable(*pattern).c_str());
     builder.pattern = static_cast<split>(found);
 
     builder.reserve(n_tokens, bytes->size(), merges->size() / 3);

@@ -60,7 +60,8 @@ public:
             // add() cannot fail: the tokenizer's builder has checked the contents.
             if (tokens[i].normalized == normalized && contents_.add(i, tokens[i].content)) sorted.push_back(i);
         }
-        std::sort(sorted.begin(), sorted.end(), [&](std::uint32_t a, std::uint32_t b) { return tokens[a].content < tokens[b].content; });
+        std::sort(sorted.begin(), sorted.end(),
+                  [&](std::uint32_t a, std::uint32_t b) { return tokens[a].content < tokens[b].content; });
         trie_.build(contents_, sorted);
         for (const std::uint32_t i : sorted) {
             const auto byte = static_cast<unsigned char>(tokens[i].content.front());

@@ -3,8 +3,8 @@
 ///
 /// For vocabularies whose merges only use parts that earlier merges made (all published ones), the result is found without merging:
 /// it is the one sequence of tokens whose neighbours would not have merged into each other earlier. Longest matches are tried
-/// first, shorter ones if the neighbours do not fit; a place that was left once is never entered again, so the work is linear in the
-/// piece. Source: the idea of G. Neubeck and H. van Antwerpen, "So many tokens, so little time", github.blog, 2024. Other
+/// first, shorter ones if the neighbours do not fit; a place that was left once is never entered again, so the work is linear in
+/// the piece. Source: the idea of G. Neubeck and H. van Antwerpen, "So many tokens, so little time", github.blog, 2024. Other
 /// vocabularies take the ordinary way with a heap, O(n log n).
 #include <phi4flash/text/byte_trie.hpp>
 
@@ -123,7 +123,7 @@ public:
             return encode_by_merging(piece, scratch, sink);
         }
         const std::uint32_t longest = trie_.longest(strings_, piece.data(), piece.size());
-        if (strings_.bytes_of(longest).size() == piece.size()) return sink(longest);
+        if (strings_.size_of_known(longest) == piece.size()) return sink(longest);
         if (ignore_merges_) {
             if (const std::uint32_t id = strings_.find(piece); id != no_token) return sink(id);
         }
@@ -190,18 +190,22 @@ private:
         for (unsigned b = 0; b < 256; ++b) {
             const char byte = static_cast<char>(b);
             byte_token_[b] = strings_.find({&byte, 1});
-            if (byte_token_[b] == no_token) return error::format(errc::bad_vocabulary, "the vocabulary has no token for the byte 0x%02X", b);
+            if (byte_token_[b] == no_token)
+                return error::format(errc::bad_vocabulary, "the vocabulary has no token for the byte 0x%02X", b);
         }
         if (rules_.size() > detail::pair_table::max_merges)
-            return error::format(errc::bad_merge, "%zu merges, at most %zu are allowed", rules_.size(), detail::pair_table::max_merges);
+            return error::format(errc::bad_merge, "%zu merges, at most %zu are allowed", rules_.size(),
+                                 detail::pair_table::max_merges);
         pairs_.reserve(rules_.size());
         for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) {
             const merge_rule& r = rules_[rank];
-            const std::string_view left = strings_.bytes_of(r.left), right = strings_.bytes_of(r.right), merged = strings_.bytes_of(r.merged);
+            const std::string_view left = strings_.bytes_of(r.left), right = strings_.bytes_of(r.right),
+                                   merged = strings_.bytes_of(r.merged);
             if (left.empty() || right.empty() || merged.empty())
                 return error::format(errc::bad_merge, "merge %u names an id without a string", rank);
             if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
-                return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", rank, r.merged, r.left, r.right);
+                return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", rank, r.merged,
+                                     r.left, r.right);
             if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", rank);
         }
         return {};
@@ -219,7 +223,8 @@ private:
             const auto limit = static_cast<std::int32_t>(rank);
             if (newest[r.left] >= limit || newest[r.right] >= limit) ordered_ = false;
             history& h = histories_[r.merged];
-            if (h.rank != unreachable || histories_[r.left].rank == unreachable || histories_[r.right].rank == unreachable) continue;
+            if (h.rank != unreachable || histories_[r.left].rank == unreachable || histories_[r.right].rank == unreachable)
+                continue;
             if (stay_apart(r.left, r.right, rank)) h = {limit, r.left, r.right, no_token};
         }
     }
@@ -249,9 +254,9 @@ private:
         trie_.build(strings_, sorted);
     }
 
-    /// True if x and y, side by side, are never merged across their border by a rule below `limit`. Goes back in time: the younger of
-    /// the two tokens at the border is replaced by its part there. Of equal ranks the left one is older, since merging goes from
-    /// left to right.
+    /// True if x and y, side by side, are never merged across their border by a rule below `limit`. Goes back in time: the
+    /// younger of the two tokens at the border is replaced by its part there. Of equal ranks the left one is older, since merging
+    /// goes from left to right.
     [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::uint32_t limit = detail::pair_table::none) const {
         std::uint32_t x_until = limit, y_until = limit;
         for (;;) {
@@ -277,11 +282,12 @@ private:
         std::vector<std::uint32_t>& tokens = scratch.tokens;
         std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
         tokens.clear();
-        dead.assign(size / 64 + 1, 0);
+        dead.clear();  // filled at the first dead end: most pieces have none
         std::size_t at = 0;
         while (at < size) {
-            const std::size_t end = at + strings_.bytes_of(next).size();
-            if ((dead[end / 64] >> (end % 64) & 1) == 0 && (tokens.empty() || stay_apart(tokens.back(), next))) {
+            const std::size_t end = at + strings_.size_of_known(next);
+            const bool is_dead = !dead.empty() && (dead[end / 64] >> (end % 64) & 1) != 0;
+            if (!is_dead && (tokens.empty() || stay_apart(tokens.back(), next))) {
                 tokens.push_back(next);
                 at = end;
                 if (at < size) next = trie_.longest(strings_, piece.data() + at, size - at);
@@ -290,8 +296,9 @@ private:
             next = histories_[next].shorter;
             // Every byte is a token, so the first place always has a way on, and `tokens` is not empty here.
             while (next == no_token) {
+                if (dead.empty()) dead.resize(size / 64 + 1);
                 dead[at / 64] |= std::uint64_t{1} << (at % 64);
-                at -= strings_.bytes_of(tokens.back()).size();
+                at -= strings_.size_of_known(tokens.back());
                 next = histories_[tokens.back()].shorter;
                 tokens.pop_back();
             }

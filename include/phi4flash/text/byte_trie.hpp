@@ -55,9 +55,9 @@ public:
 private:
     static constexpr std::uint32_t nowhere = 0xFFFFFFFF;
     struct unit {
-        std::uint32_t base = 0;             // children of unit s are at base + byte; or `leaf`, `leaf + 1`
-        std::uint32_t parent = nowhere;    // nowhere: unused
-        std::uint32_t token = no_token;     // the token that ends here
+        std::uint32_t base = 0;          // children of unit s are at base + byte; or `leaf`, `leaf + 1`
+        std::uint32_t parent = nowhere;  // nowhere: unused
+        std::uint32_t token = no_token;  // the token that ends here
     };
     struct branch {
         std::uint32_t node, lo, hi, depth;  // tokens sorted[lo, hi) share `depth` bytes
@@ -97,8 +97,8 @@ private:
         }
     }
 
-    /// A base under which all labels are free, 64 candidates at a time. After a bounded search it is a fresh place at the end. Every base
-    /// leaves room for all 256 bytes, so that a lookup needs no bounds.
+    /// A base under which all labels are free, 64 candidates at a time. After a bounded search it is a fresh place at the end.
+    /// Every base leaves room for all 256 bytes, so that a lookup needs no bounds.
     [[nodiscard]] std::uint32_t find_base(std::span<const unsigned char> labels) {
         constexpr std::uint32_t most_tries = 512;
         const auto fitting = [&](std::uint32_t base) {
@@ -108,7 +108,8 @@ private:
         };
         std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
         for (std::uint32_t tries = 0; tries < most_tries && base + 384 < units_.size(); ++tries, base += 64) {
-            if (const std::uint64_t mask = fitting(base); mask != 0) return base + static_cast<std::uint32_t>(std::countr_zero(mask));
+            if (const std::uint64_t mask = fitting(base); mask != 0)
+                return base + static_cast<std::uint32_t>(std::countr_zero(mask));
         }
         base = static_cast<std::uint32_t>(units_.size());
         units_.resize(units_.size() + 1024);

@@ -88,10 +88,11 @@ inline status render_chat(std::span<const chat_message> messages, const chat_opt
     return {};
 }
 
-/// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white space
-/// after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker in
-/// this tokenizer.
-inline status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options, std::vector<std::int32_t>& ids) {
+/// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
+/// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
+/// in this tokenizer.
+inline status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                          std::vector<std::int32_t>& ids) {
     if (options.content_markers == marker_policy::parse) {
         std::string prompt;
         if (status s = render_chat(messages, options, prompt); !s) return s;
@@ -99,7 +100,7 @@ inline status encode_chat(encoder& e, std::span<const chat_message> messages, co
     }
     if (status s = detail::check_roles(messages); !s) return s;
     status outcome;
-    std::string content, name;        // text since the last marker
+    std::string content, name;          // text since the last marker
     const added_token* last = nullptr;  // the last marker
     const auto flush = [&] {
         std::string_view rest = content;
@@ -116,7 +117,8 @@ inline status encode_chat(encoder& e, std::span<const chat_message> messages, co
             if (last != nullptr) {
                 ids.push_back(static_cast<std::int32_t>(last->id));
             } else if (outcome) {
-                outcome = error::format(errc::bad_chat_message, "the tokenizer has no added token '%s' for the chat template", name.c_str());
+                outcome = error::format(errc::bad_chat_message, "the tokenizer has no added token '%s' for the chat template",
+                                        name.c_str());
             }
         },
         [&](std::string_view text) { content.append(text); });

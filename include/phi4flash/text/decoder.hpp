@@ -1,6 +1,6 @@
 #pragma once
-/// Streaming decoder: ids in, text out as soon as it is certain. What it gives is always whole, well-formed UTF-8, and all of it joined
-/// equals `tokenizer::decode` of all ids.
+/// Streaming decoder: ids in, text out as soon as it is certain. What it gives is always whole, well-formed UTF-8, and all of it
+/// joined equals `tokenizer::decode` of all ids.
 #include <phi4flash/text/tokenizer.hpp>
 
 #include <cstdint>

@@ -25,10 +25,14 @@ enum class split_pattern : std::uint8_t { gpt2, cl100k, qwen2, o200k };
         R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
         R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
     switch (p) {
-        case split_pattern::gpt2: return R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-        case split_pattern::cl100k: return cl100k;
-        case split_pattern::qwen2: return qwen2;
-        case split_pattern::o200k: break;
+        case split_pattern::gpt2:
+            return R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+        case split_pattern::cl100k:
+            return cl100k;
+        case split_pattern::qwen2:
+            return qwen2;
+        case split_pattern::o200k:
+            break;
     }
     return o200k;
 }
@@ -47,13 +51,13 @@ inline constexpr class_set newline_bit = set_of(char_class::newline);
 inline constexpr class_set other_bit = set_of(char_class::other);
 inline constexpr class_set space_bit = set_of(char_class::space);
 
-inline constexpr class_set letters_set = upper_bit | lower_bit | letter_bit;    // \p{L}
-inline constexpr class_set numbers_set = set_of(char_class::number);            // \p{N}
-inline constexpr class_set spaces_set = space_bit | newline_bit;                // \s
-inline constexpr class_set symbols_set = other_bit | mark_bit;                  // [^\s\p{L}\p{N}]
-inline constexpr class_set prefix_set = symbols_set | space_bit;                // [^\r\n\p{L}\p{N}]
-inline constexpr class_set head_set = upper_bit | letter_bit | mark_bit;        // [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]
-inline constexpr class_set tail_set = lower_bit | letter_bit | mark_bit;        // [\p{Ll}\p{Lm}\p{Lo}\p{M}]
+inline constexpr class_set letters_set = upper_bit | lower_bit | letter_bit;  // \p{L}
+inline constexpr class_set numbers_set = set_of(char_class::number);          // \p{N}
+inline constexpr class_set spaces_set = space_bit | newline_bit;              // \s
+inline constexpr class_set symbols_set = other_bit | mark_bit;                // [^\s\p{L}\p{N}]
+inline constexpr class_set prefix_set = symbols_set | space_bit;              // [^\r\n\p{L}\p{N}]
+inline constexpr class_set head_set = upper_bit | letter_bit | mark_bit;      // [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]
+inline constexpr class_set tail_set = lower_bit | letter_bit | mark_bit;      // [\p{Ll}\p{Lm}\p{Lo}\p{M}]
 
 /// Class bit of each byte; 0 for bytes of longer sequences.
 struct byte_sets {
@@ -102,10 +106,18 @@ template <bool FoldCase>
     if (end - p < 2 || *p != '\'') return p;
     const auto letter = [p](std::ptrdiff_t i) { return FoldCase && p[i] >= 'A' && p[i] <= 'Z' ? p[i] + ('a' - 'A') : +p[i]; };
     switch (letter(1)) {
-        case 's': case 't': case 'm': case 'd': return p + 2;
-        case 'r': case 'v': return end - p > 2 && letter(2) == 'e' ? p + 3 : p;
-        case 'l': return end - p > 2 && letter(2) == 'l' ? p + 3 : p;
-        default: break;
+        case 's':
+        case 't':
+        case 'm':
+        case 'd':
+            return p + 2;
+        case 'r':
+        case 'v':
+            return end - p > 2 && letter(2) == 'e' ? p + 3 : p;
+        case 'l':
+            return end - p > 2 && letter(2) == 'l' ? p + 3 : p;
+        default:
+            break;
     }
     return FoldCase && end - p > 2 && p[1] == '\xC5' && p[2] == '\xBF' ? p + 3 : p;
 }
@@ -125,7 +137,7 @@ template <int Most>
 template <bool Newlines>
 [[nodiscard]] inline const char* skip_space(const char* p, const char* end) {
     const char* const begin = p;
-    const char* last = p;               // start of the run's last character
+    const char* last = p;  // start of the run's last character
     const char* after_newline = nullptr;
     while (p < end) {
         const char_step c = char_at(p, end);
@@ -241,10 +253,14 @@ inline void for_each_piece(std::string_view text, Sink&& sink) {
 template <class Sink>
 inline void for_each_piece(split_pattern pattern, std::string_view text, Sink&& sink) {
     switch (pattern) {
-        case split_pattern::gpt2: return for_each_piece<split_pattern::gpt2>(text, sink);
-        case split_pattern::cl100k: return for_each_piece<split_pattern::cl100k>(text, sink);
-        case split_pattern::qwen2: return for_each_piece<split_pattern::qwen2>(text, sink);
-        case split_pattern::o200k: return for_each_piece<split_pattern::o200k>(text, sink);
+        case split_pattern::gpt2:
+            return for_each_piece<split_pattern::gpt2>(text, sink);
+        case split_pattern::cl100k:
+            return for_each_piece<split_pattern::cl100k>(text, sink);
+        case split_pattern::qwen2:
+            return for_each_piece<split_pattern::qwen2>(text, sink);
+        case split_pattern::o200k:
+            return for_each_piece<split_pattern::o200k>(text, sink);
     }
 }
 

@@ -52,7 +52,8 @@ public:
     /// The added token with this id, or nullptr.
     [[nodiscard]] const added_token* added(std::int64_t id) const {
         if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
-        const auto place = std::lower_bound(added_.begin(), added_.end(), id, [](const added_token& t, std::int64_t x) { return t.id < x; });
+        const auto place =
+            std::lower_bound(added_.begin(), added_.end(), id, [](const added_token& t, std::int64_t x) { return t.id < x; });
         return place != added_.end() && place->id == id ? &*place : nullptr;
     }
 
@@ -114,7 +115,8 @@ public:
     [[nodiscard]] status add_merge(std::string_view left, std::string_view right) {
         merge_rule r{strings_.find(left), strings_.find(right), no_token};
         if (r.left == no_token || r.right == no_token)
-            return error::format(errc::bad_merge, "merge %zu: its %s part is not in the vocabulary", rules_.size(), r.left == no_token ? "left" : "right");
+            return error::format(errc::bad_merge, "merge %zu: its %s part is not in the vocabulary", rules_.size(),
+                                 r.left == no_token ? "left" : "right");
         // Vocabularies are numbered in the order of their merges, nearly always.
         const std::uint32_t guess = rules_.empty() ? no_token : rules_.back().merged + 1;
         const std::string_view guessed = strings_.bytes_of(guess);
@@ -125,7 +127,8 @@ public:
             r.merged = strings_.find(joined_);
         }
         if (r.merged == no_token)
-            return error::format(errc::bad_merge, "merge %zu: its result, %zu bytes, is not in the vocabulary", rules_.size(), joined_.size());
+            return error::format(errc::bad_merge, "merge %zu: its result, %zu bytes, is not in the vocabulary", rules_.size(),
+                                 joined_.size());
         rules_.push_back(r);
         return {};
     }
@@ -133,16 +136,18 @@ public:
     /// Errors: bad_vocabulary (id out of range, content empty, too long or not UTF-8).
     [[nodiscard]] status add_added_token(added_token token) {
         if (token.id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", token.id, max_vocabulary_ids);
-        if (token.content.empty() || token.content.size() > max_token_bytes || valid_utf8_prefix(token.content) != token.content.size())
-            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", token.id, max_token_bytes,
-                                 token.content.size());
+            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", token.id,
+                                 max_vocabulary_ids);
+        if (token.content.empty() || token.content.size() > max_token_bytes ||
+            valid_utf8_prefix(token.content) != token.content.size())
+            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", token.id,
+                                 max_token_bytes, token.content.size());
         added_.push_back(std::move(token));
         return {};
     }
 
-    /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that contradict each
-    /// other or the vocabulary), bad_merge.
+    /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that
+    /// contradict each other or the vocabulary), bad_merge.
     [[nodiscard]] result<tokenizer> build() {
         if (status s = check_added(); !s) return s.error();
         result<bpe> b = bpe::create(std::move(strings_), std::move(rules_), ignore_merges);
@@ -167,13 +172,15 @@ private:
         vocabulary contents;
         for (std::size_t i = 0; i < added_.size(); ++i) {
             const added_token& t = added_[i];
-            if (i != 0 && added_[i - 1].id == t.id) return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", t.id);
+            if (i != 0 && added_[i - 1].id == t.id)
+                return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", t.id);
             if (!contents.add(i, t.content))
                 return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
             const std::string_view in_vocabulary = strings_.bytes_of(t.id);
             const std::uint32_t id_there = strings_.find(t.content);
             if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
-                return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary", t.content.c_str(), t.id);
+                return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
+                                     t.content.c_str(), t.id);
         }
         return {};
     }
@@ -190,12 +197,14 @@ class encoder {
 public:
     static constexpr std::size_t default_cache_entries = 8192;  ///< of 32 bytes each
 
-    explicit encoder(const tokenizer& t, std::size_t cache_entries = default_cache_entries) : tokenizer_(&t), words_(cache_entries) {}
+    explicit encoder(const tokenizer& t, std::size_t cache_entries = default_cache_entries)
+        : tokenizer_(&t), words_(cache_entries) {}
 
     /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
         if (text.size() >= (std::size_t{1} << 31))
-            return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it", text.size());
+            return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
+                                 text.size());
         if (valid_utf8_prefix(text) != text.size()) {
             clean_.clear();
             append_lossy_utf8(text, clean_);
@@ -206,7 +215,8 @@ public:
             return {};
         }
         encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
-            encode_marked(between, tokenizer_->normalized_markers_, options.markers, ids, [&](std::string_view plain) { encode_plain(plain, ids); });
+            encode_marked(between, tokenizer_->normalized_markers_, options.markers, ids,
+                          [&](std::string_view plain) { encode_plain(plain, ids); });
         });
         return {};
     }
@@ -216,7 +226,8 @@ public:
 private:
     /// Markers become ids; `sink` gets the text between them.
     template <class Sink>
-    void encode_marked(std::string_view text, const detail::marker_set& markers, marker_policy policy, std::vector<std::int32_t>& ids, Sink&& sink) {
+    void encode_marked(std::string_view text, const detail::marker_set& markers, marker_policy policy,
+                       std::vector<std::int32_t>& ids, Sink&& sink) {
         const char* const begin = text.data();
         const char* const end = begin + text.size();
         const char* done = begin;  // start of the text that is not encoded yet
@@ -227,7 +238,9 @@ private:
             const char* start = p;
             p += marker.content.size();
             if (policy == marker_policy::parse_not_special && marker.special) continue;
-            const auto view = [](const char* from, const char* to) { return std::string_view(from, static_cast<std::size_t>(to - from)); };
+            const auto view = [](const char* from, const char* to) {
+                return std::string_view(from, static_cast<std::size_t>(to - from));
+            };
             if (marker.lstrip) start -= detail::trailing_space(view(done, start));
             if (marker.rstrip) p += detail::leading_space(view(p, end));
             if (done < start) sink(view(done, start));
@@ -239,10 +252,14 @@ private:
 
     void encode_plain(std::string_view text, std::vector<std::int32_t>& ids) {
         switch (tokenizer_->pattern_) {
-            case split_pattern::gpt2: return encode_pieces<split_pattern::gpt2>(text, ids);
-            case split_pattern::cl100k: return encode_pieces<split_pattern::cl100k>(text, ids);
-            case split_pattern::qwen2: return encode_pieces<split_pattern::qwen2>(text, ids);
-            case split_pattern::o200k: return encode_pieces<split_pattern::o200k>(text, ids);
+            case split_pattern::gpt2:
+                return encode_pieces<split_pattern::gpt2>(text, ids);
+            case split_pattern::cl100k:
+                return encode_pieces<split_pattern::cl100k>(text, ids);
+            case split_pattern::qwen2:
+                return encode_pieces<split_pattern::qwen2>(text, ids);
+            case split_pattern::o200k:
+                return encode_pieces<split_pattern::o200k>(text, ids);
         }
     }
 
@@ -252,7 +269,8 @@ private:
         const char* const end = text.data() + text.size();
         for_each_piece<Pattern>(text, [&](std::string_view piece) {
             if (piece.size() > detail::word_cache::max_bytes) return tokenizer_->bpe_.encode(piece, scratch_, put);
-            const detail::word_key key = detail::word_cache::key_of(piece.data(), piece.size(), static_cast<std::size_t>(end - piece.data()));
+            const detail::word_key key =
+                detail::word_cache::key_of(piece.data(), piece.size(), static_cast<std::size_t>(end - piece.data()));
             detail::word_cache::entry& known = words_.at(key);
             if (known.key == key) {
                 for (std::uint32_t i = 0; i < known.count; ++i) ids.push_back(known.ids[i]);

@@ -21,7 +21,8 @@ PHI4FLASH_BEGIN
 
 namespace detail {
 
-/// Byte-level vocabularies spell each byte as a printable character (Radford et al., GPT-2, bytes_to_unicode). This is the way back.
+/// Byte-level vocabularies spell each byte as a printable character (Radford et al., GPT-2, bytes_to_unicode). This is the way
+/// back.
 struct byte_level_map {
     std::int16_t byte_of[0x144] = {};
     constexpr byte_level_map() {
@@ -111,15 +112,17 @@ private:
     }
 
     [[nodiscard]] static status refuse(const char* what, std::string_view have, const char* want) {
-        return error::format(errc::unsupported_tokenizer, "%s '%.*s' is not supported, want %s", what, static_cast<int>(std::min<std::size_t>(have.size(), 200)),
-                             have.data(), want);
+        return error::format(errc::unsupported_tokenizer, "%s '%.*s' is not supported, want %s", what,
+                             static_cast<int>(std::min<std::size_t>(have.size(), 200)), have.data(), want);
     }
 
     /// Only keys whose meaning is known may be there.
     [[nodiscard]] static status check_key(const json_fact& f) {
-        static constexpr std::array top{"version", "truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"};
-        static constexpr std::array model{"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
-                                          "fuse_unk", "byte_fallback", "ignore_merges"};
+        static constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
+                                        "pre_tokenizer", "post_processor", "decoder", "model"};
+        static constexpr std::array model{
+            "type",     "dropout",       "unk_token",    "continuing_subword_prefix", "end_of_word_suffix",
+            "fuse_unk", "byte_fallback", "ignore_merges"};
         std::string_view path = f.path;
         const std::string_view head = path.substr(0, path.find('.'));
         const auto is = [](std::string_view name) { return [name](const char* key) { return name == key; }; };
@@ -131,7 +134,8 @@ private:
 
     [[nodiscard]] status check_model() const {
         const json_fact* const dropout = find("model.dropout");
-        if (dropout != nullptr && dropout->kind != json_kind::null && (dropout->kind != json_kind::number || dropout->number != 0.0))
+        if (dropout != nullptr && dropout->kind != json_kind::null &&
+            (dropout->kind != json_kind::number || dropout->number != 0.0))
             return error::format(errc::unsupported_tokenizer, "'model.dropout' is set, want null");
         for (const char* key : {"model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
             if (given(key) && (find(key)->kind != json_kind::string || !find(key)->text.empty()))
@@ -148,7 +152,8 @@ private:
         if (type != "Sequence") return refuse("post-processor", type, "ByteLevel, TemplateProcessing or null");
         for (std::size_t i = 0; given(path + ".processors." + std::to_string(i)); ++i) {
             const std::string_view inner = type_of(path + ".processors." + std::to_string(i));
-            if (inner != "ByteLevel" && inner != "TemplateProcessing") return refuse("post-processor", inner, "ByteLevel or TemplateProcessing");
+            if (inner != "ByteLevel" && inner != "TemplateProcessing")
+                return refuse("post-processor", inner, "ByteLevel or TemplateProcessing");
         }
         return {};
     }
@@ -160,11 +165,13 @@ private:
             std::size_t count = 0;
             while (given(list + std::to_string(count))) ++count;
             if (count == 0 || count > 2)
-                return error::format(errc::unsupported_tokenizer, "a pre-tokenizer of %zu steps is not supported, want Split and ByteLevel", count);
+                return error::format(errc::unsupported_tokenizer,
+                                     "a pre-tokenizer of %zu steps is not supported, want Split and ByteLevel", count);
             byte_level_at = list + std::to_string(count - 1);
             if (count == 2) split_at = list + "0";
         }
-        if (type_of(byte_level_at) != "ByteLevel") return refuse("pre-tokenizer", type_of(byte_level_at), "ByteLevel, or Split and ByteLevel");
+        if (type_of(byte_level_at) != "ByteLevel")
+            return refuse("pre-tokenizer", type_of(byte_level_at), "ByteLevel, or Split and ByteLevel");
         if (flag(byte_level_at + ".add_prefix_space", true)) return refuse("pre-tokenizer option", "add_prefix_space", "false");
         const bool own_regex = flag(byte_level_at + ".use_regex", true);
         if (split_at.empty()) {
@@ -235,9 +242,11 @@ public:
         if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
         if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
         for (const auto& [id, text] : not_byte_level_) {
-            const bool is_added = std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == id && t.content == text; });
+            const bool is_added =
+                std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == id && t.content == text; });
             if (!is_added)
-                return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text", static_cast<unsigned long long>(id), text.c_str());
+                return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
+                                     static_cast<unsigned long long>(id), text.c_str());
         }
         for (added_token& t : added_) {
             if (status s = builder_.add_added_token(std::move(t)); !s) return s;
@@ -271,8 +280,10 @@ private:
     bool number(double n) { return value({.path = {}, .kind = json_kind::number, .text = {}, .number = n}); }
 
     bool value(json_fact fact) {
-        if (list_ == list::vocabulary) return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
-        if (list_ == list::merges) return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
+        if (list_ == list::vocabulary)
+            return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
+        if (list_ == list::merges)
+            return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
         if (list_ == list::added) return added_field(fact);
         if (frames_.empty()) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
         step_into_array();
@@ -315,7 +326,8 @@ private:
     /// A merge as a pair, or an added token.
     bool open_item(bool is_array) {
         if (frames_.size() != list_depth_ || is_array != (list_ == list::merges))
-            return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type", list_ == list::merges ? "model.merges" : "added_tokens"));
+            return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type",
+                                      list_ == list::merges ? "model.merges" : "added_tokens"));
         frames_.push_back({path_.size(), 0, is_array});
         parts_ = 0;
         if (list_ == list::added) {
@@ -339,7 +351,8 @@ private:
         }
         if (merges_only_) return true;
         if (token_.id == no_token || !has_content_)
-            return fail(error::format(errc::json_missing_key, "added_tokens: entry %zu lacks %s", added_.size(), has_content_ ? "'id'" : "'content'"));
+            return fail(error::format(errc::json_missing_key, "added_tokens: entry %zu lacks %s", added_.size(),
+                                      has_content_ ? "'id'" : "'content'"));
         added_.push_back(std::move(token_));
         return true;
     }
@@ -348,7 +361,8 @@ private:
         if (merges_only_) return true;
         if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
         if (not_byte_level_.size() == tokenizer_settings::max_facts)
-            return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text", static_cast<unsigned long long>(id), key_.c_str()));
+            return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
+                                      static_cast<unsigned long long>(id), key_.c_str()));
         not_byte_level_.emplace_back(id, key_);
         return true;
     }
@@ -368,8 +382,9 @@ private:
     bool merge(std::string_view left, std::string_view right) {
         if (merges_came_first_ && !merges_only_) return true;
         if (!from_byte_level(left, left_bytes_) || !from_byte_level(right, right_bytes_))
-            return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text", static_cast<int>(std::min<std::size_t>(left.size(), 100)),
-                                      left.data(), static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
+            return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text",
+                                      static_cast<int>(std::min<std::size_t>(left.size(), 100)), left.data(),
+                                      static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
         return keep(builder_.add_merge(left_bytes_, right_bytes_));
     }
 
@@ -377,11 +392,14 @@ private:
         if (frames_.size() == list_depth_) return fail(error::format(errc::json_wrong_type, "added_tokens: an entry is no object"));
         if (merges_only_) return true;
         const std::string_view name = std::string_view(path_).substr(frames_.back().path_size + 1);
-        const auto wrong = [&] { return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str())); };
+        const auto wrong = [&] {
+            return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str()));
+        };
         if (name == "id") {
             if (fact.kind != json_kind::number || fact.number < 0) return wrong();
             if (fact.number >= static_cast<double>(max_vocabulary_ids))
-                return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number, max_vocabulary_ids));
+                return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
+                                          max_vocabulary_ids));
             token_.id = static_cast<std::uint32_t>(fact.number);
             return true;
         }
@@ -393,12 +411,18 @@ private:
         }
         const bool on = fact.number != 0.0;
         if (fact.kind != json_kind::boolean) return wrong();
-        if (name == "special") token_.special = on;
-        else if (name == "lstrip") token_.lstrip = on;
-        else if (name == "rstrip") token_.rstrip = on;
-        else if (name == "normalized") token_.normalized = on;
-        else if (name != "single_word") return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
-        else if (on) return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
+        if (name == "special")
+            token_.special = on;
+        else if (name == "lstrip")
+            token_.lstrip = on;
+        else if (name == "rstrip")
+            token_.rstrip = on;
+        else if (name == "normalized")
+            token_.normalized = on;
+        else if (name != "single_word")
+            return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
+        else if (on)
+            return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
         return true;
     }
 
@@ -422,9 +446,9 @@ private:
 /// The largest tokenizer.json that is read.
 inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
 
-/// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no markers that
-/// they do not spell. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported; bad_vocabulary;
-/// bad_merge.
+/// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
+/// markers that they do not spell. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported;
+/// bad_vocabulary; bad_merge.
 inline result<tokenizer> tokenizer_from_json(std::string_view json) {
     if (json.size() > max_tokenizer_json_bytes)
         return error::format(errc::json_too_large, "%zu bytes, at most %zu are read", json.size(), max_tokenizer_json_bytes);

@@ -27,8 +27,10 @@ struct utf8_step {
     utf8_state state = utf8_state::invalid;
 };
 
-/// Decodes the code point, or the maximal invalid subpart, at `p`. Needs p < end; reads only [p, end).
-[[nodiscard]] inline utf8_step decode_utf8(const char* p, const char* end) {
+namespace detail {
+
+/// decode_utf8 for every case; kept out of line so that the common ones stay small.
+[[nodiscard]] inline utf8_step decode_utf8_any(const char* p, const char* end) {
     const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
     const auto left = static_cast<std::size_t>(end - p);
     const std::uint32_t lead = byte(0);
@@ -52,6 +54,20 @@ struct utf8_step {
     const std::uint32_t fourth = byte(3);
     if ((fourth & 0xC0) != 0x80) return {replacement_character, 3, utf8_state::invalid};
     return {(lead & 0x07) << 18 | (second & 0x3F) << 12 | (third & 0x3F) << 6 | (fourth & 0x3F), 4, utf8_state::complete};
+}
+
+}  // namespace detail
+
+/// Decodes the code point, or the maximal invalid subpart, at `p`. Needs p < end; reads only [p, end).
+[[nodiscard]] inline utf8_step decode_utf8(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const std::uint32_t lead = byte(0);
+    // Nearly all text outside ASCII: two bytes, and three with a lead that does not narrow the second byte.
+    if (lead >= 0xC2 && lead < 0xE0 && end - p >= 2 && (byte(1) & 0xC0) == 0x80)
+        return {(lead & 0x1F) << 6 | (byte(1) & 0x3F), 2, utf8_state::complete};
+    if (lead > 0xE0 && lead < 0xF0 && lead != 0xED && end - p >= 3 && (byte(1) & 0xC0) == 0x80 && (byte(2) & 0xC0) == 0x80)
+        return {(lead & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3, utf8_state::complete};
+    return detail::decode_utf8_any(p, end);
 }
 
 /// Appends the UTF-8 form of a code point; surrogates and values beyond U+10FFFF become U+FFFD.

@@ -59,6 +59,9 @@ public:
         return {blob_.data() + places_[id].offset, places_[id].size};
     }
 
+    /// The number of bytes of a token that is known to have a string.
+    [[nodiscard]] std::size_t size_of_known(std::uint32_t id) const { return places_[id].size; }
+
     /// The id of exactly these bytes, or no_token.
     [[nodiscard]] std::uint32_t find(std::string_view bytes) const {
         if (index_.empty()) return no_token;
@@ -82,16 +85,19 @@ public:
             return error::format(errc::bad_vocabulary, "token id %zu is not below the limit of %zu", id, max_vocabulary_ids);
         if (bytes.empty()) return error::format(errc::bad_vocabulary, "token %zu is an empty string", id);
         if (bytes.size() > max_token_bytes)
-            return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(), max_token_bytes);
+            return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(),
+                                 max_token_bytes);
         if (blob_.size() + bytes.size() > max_vocabulary_bytes)
-            return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes", max_vocabulary_bytes);
+            return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes",
+                                 max_vocabulary_bytes);
         if (has_string(id)) return error::format(errc::bad_vocabulary, "id %zu is given to two tokens", id);
         if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
         const std::size_t mask = index_.size() - 1;
         std::size_t i = slot_of(bytes);
         for (; index_[i] != no_token; i = (i + 1) & mask) {
             if (bytes_of(index_[i]) == bytes)
-                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", index_[i], id, bytes.size());
+                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", index_[i], id,
+                                     bytes.size());
         }
         if (id >= places_.size()) places_.resize(id + 1);
         places_[id] = {static_cast<std::uint32_t>(blob_.size()), static_cast<std::uint32_t>(bytes.size())};

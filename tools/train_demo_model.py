@@ -91,6 +91,30 @@ def random_problem(rng, split):
             return problem
 
 
+def close_difference(rng):
+    """Two numbers with the same leading digits: which is larger shows late, and must be known for the first token."""
+    a = random_number(rng)
+    size = 100 if a > 99 and rng.random() < 0.7 else 10
+    return Problem(a, "-", a - a % size + rng.randrange(size))
+
+
+def long_carry(rng):
+    """A product whose carry reaches the next ten, as in 27+3=30."""
+    while True:
+        a, b = rng.randint(10, 99), rng.randint(2, 9)
+        if a // 10 * b % 10 + a % 10 * b // 10 >= 10:
+            return Problem(a, "*", b) if rng.random() < 0.7 else Problem(b, "*", a)
+
+
+def practice_problem(rng):
+    """A problem to train on. A quarter are of the two kinds that a model trained without them gets wrong most often."""
+    while True:
+        kind = rng.random()
+        problem = close_difference(rng) if kind < 0.2 else long_carry(rng) if kind < 0.26 else random_problem(rng, "train")
+        if split_of(problem) == "train":
+            return problem
+
+
 def digits(n, width):
     """The decimal digits of n from the right, padded with zeros."""
     return [n // 10**i % 10 for i in range(width)]
@@ -696,7 +720,12 @@ def write_folder(folder, model, tokenizer):
     write_json(folder / "config.json", model_config(model.s, tokenizer))
     write_json(
         folder / "generation_config.json",
-        {"bos_token_id": end_of_text, "eos_token_id": [end, end_of_text], "pad_token_id": end_of_text},
+        {
+            "bos_token_id": end_of_text,
+            "eos_token_id": [end, end_of_text],
+            "do_sample": False,  # arithmetic has one right answer
+            "pad_token_id": end_of_text,
+        },
     )
     write_json(folder / "tokenizer.json", tokenizer.json())
     write_json(folder / "tokenizer_config.json", tokenizer.config_json())
@@ -729,7 +758,7 @@ A conversation may go on for a few questions; each is answered on its own.
 |---|---|
 | accuracy | {right} of {asked} held-out problems ({percent:.1f} %), greedy, F32 arithmetic on the rounded weights |
 | held-out problems | `tests/data/arithmetic_held_out.jsonl`; chosen by a hash of the problem, never trained on |
-| training | {steps} steps of about {tokens} tokens, {minutes:.0f} minutes on {threads} CPU threads |
+| training | {steps} steps of about {tokens} tokens, {minutes:.0f} minutes with {threads} torch thread(s) |
 | command | `python3 tools/train_demo_model.py` |
 | vocabulary | {vocab} ids: 256 bytes, {merges} merges, 12 special tokens from {first}; one digit is one token; the rest unused |
 | licence | MIT, as the project |
@@ -743,7 +772,7 @@ def conversation(tokenizer, rng, turns, limit):
     """Ids of up to `turns` questions and answers that fit `limit`, and for each id whether it is to be learnt."""
     ids, learn = [], []
     for _ in range(turns):
-        problem = random_problem(rng, "train")
+        problem = practice_problem(rng)
         asked = tokenizer.prompt(question(problem, rng))
         answered = tokenizer.encode(reasoning(problem)) + [tokenizer.special["<|end|>"]]
         if ids and len(ids) + len(asked) + len(answered) > limit:
@@ -801,7 +830,7 @@ def schedule(step, steps, warmup=60):
 
 
 @torch.no_grad()
-def validate(model, tokenizer, count=300):
+def validate(model, tokenizer, count=600):
     """The share of unseen transcripts predicted token for token, in one teacher-forced pass: quick, and strict."""
     rng, chats, targets = random.Random(SEED + 5), [], []
     for _ in range(count):
@@ -870,7 +899,7 @@ def keep_freed_memory():
 
 
 def train(options, tokenizer):
-    """Trains and returns the model with the best validation score; writes the folder whenever that score improves."""
+    """Trains, writing the folder whenever the validation score is the best so far. Returns the seconds it took."""
     torch.manual_seed(SEED)
     model = SambaY(Shape())
     initialize(model)
@@ -900,14 +929,14 @@ def train(options, tokenizer):
             score = validate(candidate, tokenizer)
             print(f"step {step + 1:5}  validation: {100 * score:.1f} % of transcripts exact", flush=True)
             if score >= best:
-                best, chosen = score, candidate
+                best = score
                 write_folder(options.out, candidate, tokenizer)
-    return chosen, time.time() - start
+    return time.time() - start
 
 
 def transcripts(model, tokenizer, prompts):
     answers = generate(model, tokenizer, [tokenizer.prompt(p) for p in prompts])
-    return "".join(f"```\n> {p}\n{tokenizer.decode(a)}\n```\n\n" for p, a in zip(prompts, answers))
+    return "\n".join(f"```\n> {p}\n{tokenizer.decode(a)}\n```\n" for p, a in zip(prompts, answers))
 
 
 def write_readme(options, model, tokenizer, right, asked, seconds):
@@ -960,7 +989,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "tiny-arithmetic", help="the model folder")
     parser.add_argument("--held-out", type=Path, default=ROOT / "tests" / "data" / "arithmetic_held_out.jsonl")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rows", type=int, default=24, help="rows of a batch")
     parser.add_argument("--length", type=int, default=160, help="tokens of a row")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
@@ -991,7 +1020,7 @@ def main():
     check_tokenizer(tokenizer)
     options.held_out.parent.mkdir(parents=True, exist_ok=True)
     options.held_out.write_text("".join(json.dumps(r, ensure_ascii=True) + "\n" for r in rows), encoding="utf-8")
-    _, seconds = train(options, tokenizer)
+    seconds = train(options, tokenizer)
     model = read_folder(options.out)  # what is scored is what the file says
     right = evaluate(model, tokenizer, rows)
     print(f"{right} of {len(rows)} held-out problems right ({100 * right / len(rows):.1f} %), trained for {seconds:.0f} s")

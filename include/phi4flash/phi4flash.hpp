@@ -8,6 +8,7 @@
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/core/number.hpp>
+#include <phi4flash/core/packing.hpp>
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/core/thread_pool.hpp>
 
@@ -41,6 +42,7 @@
 
 // Files; the Hugging Face formats where a JSON library is on the include path.
 #include <phi4flash/io/mapped_file.hpp>
+#include <phi4flash/io/packed_model_writer.hpp>
 #include <phi4flash/io/safetensors_writer.hpp>
 #if PHI4FLASH_HAS_JSON
 #include <phi4flash/io/checkpoint.hpp>

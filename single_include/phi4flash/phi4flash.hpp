@@ -1875,6 +1875,14 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     return mul_add(add(s, s), p, max_of(x, zero()));
 }
 
+/// a * b + c as `mul_add` computes it. In scalar code a compiler fuses some products and not others, and results would depend on
+/// which copy of a function they come from.
+PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
+    float out[max_lanes];
+    store(mul_add(set(a), set(b), set(c)), out);
+    return out[0];
+}
+
 /// The first n < lanes() elements at p, the rest zero.
 template <class Element>
 PHI4FLASH_VECTOR_INLINE f32_vector load_first(const Element* p, std::size_t n) {
@@ -2444,10 +2452,10 @@ PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, cons
         for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
         store(o, out + i);
     }
-    for (; i < width; ++i) {
-        float o = correction * out[i];
-        for (std::size_t j = begin; j < end; ++j) o += p[j] * to_f32(v[j * width + i]);
-        out[i] = o;
+    if (i < width) {
+        f32_vector o = mul(keep, load_first(out + i, width - i));
+        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
+        store_first(o, out + i, width - i);
     }
 }
 
@@ -2473,7 +2481,8 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
     tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
     if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j) scores[j] -= row.slope * static_cast<float>(row.position - (tile_position + j));
+        for (std::size_t j = begin; j < end; ++j)
+            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
     }
     float highest = row.maximum;
     for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
@@ -2494,7 +2503,7 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     store(exp_of(set(row.maximum - highest)), shrink);
     const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
     row.maximum = highest;
-    row.sum = row.sum * correction + reduce_sum(sums) + rest;
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
     tile_values(scores, v, width, begin, end, correction, row.out);
 }
 
@@ -3327,6 +3336,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     return mul_add(add(s, s), p, max_of(x, zero()));
 }
 
+PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
+    float out[max_lanes];
+    store(mul_add(set(a), set(b), set(c)), out);
+    return out[0];
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE f32_vector load_first(const Element* p, std::size_t n) {
     float buffer[max_lanes] = {};
@@ -3861,10 +3876,10 @@ PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, cons
         for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
         store(o, out + i);
     }
-    for (; i < width; ++i) {
-        float o = correction * out[i];
-        for (std::size_t j = begin; j < end; ++j) o += p[j] * to_f32(v[j * width + i]);
-        out[i] = o;
+    if (i < width) {
+        f32_vector o = mul(keep, load_first(out + i, width - i));
+        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
+        store_first(o, out + i, width - i);
     }
 }
 
@@ -3888,7 +3903,8 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
     tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
     if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j) scores[j] -= row.slope * static_cast<float>(row.position - (tile_position + j));
+        for (std::size_t j = begin; j < end; ++j)
+            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
     }
     float highest = row.maximum;
     for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
@@ -3908,7 +3924,7 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     store(exp_of(set(row.maximum - highest)), shrink);
     const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
     row.maximum = highest;
-    row.sum = row.sum * correction + reduce_sum(sums) + rest;
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
     tile_values(scores, v, width, begin, end, correction, row.out);
 }
 
@@ -4720,6 +4736,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     return mul_add(add(s, s), p, max_of(x, zero()));
 }
 
+PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
+    float out[max_lanes];
+    store(mul_add(set(a), set(b), set(c)), out);
+    return out[0];
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE f32_vector load_first(const Element* p, std::size_t n) {
     float buffer[max_lanes] = {};
@@ -5254,10 +5276,10 @@ PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, cons
         for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
         store(o, out + i);
     }
-    for (; i < width; ++i) {
-        float o = correction * out[i];
-        for (std::size_t j = begin; j < end; ++j) o += p[j] * to_f32(v[j * width + i]);
-        out[i] = o;
+    if (i < width) {
+        f32_vector o = mul(keep, load_first(out + i, width - i));
+        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
+        store_first(o, out + i, width - i);
     }
 }
 
@@ -5281,7 +5303,8 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
     tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
     if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j) scores[j] -= row.slope * static_cast<float>(row.position - (tile_position + j));
+        for (std::size_t j = begin; j < end; ++j)
+            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
     }
     float highest = row.maximum;
     for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
@@ -5301,7 +5324,7 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     store(exp_of(set(row.maximum - highest)), shrink);
     const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
     row.maximum = highest;
-    row.sum = row.sum * correction + reduce_sum(sums) + rest;
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
     tile_values(scores, v, width, begin, end, correction, row.out);
 }
 
@@ -6113,6 +6136,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     return mul_add(add(s, s), p, max_of(x, zero()));
 }
 
+PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
+    float out[max_lanes];
+    store(mul_add(set(a), set(b), set(c)), out);
+    return out[0];
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE f32_vector load_first(const Element* p, std::size_t n) {
     float buffer[max_lanes] = {};
@@ -6647,10 +6676,10 @@ PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, cons
         for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
         store(o, out + i);
     }
-    for (; i < width; ++i) {
-        float o = correction * out[i];
-        for (std::size_t j = begin; j < end; ++j) o += p[j] * to_f32(v[j * width + i]);
-        out[i] = o;
+    if (i < width) {
+        f32_vector o = mul(keep, load_first(out + i, width - i));
+        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
+        store_first(o, out + i, width - i);
     }
 }
 
@@ -6674,7 +6703,8 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
     tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
     if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j) scores[j] -= row.slope * static_cast<float>(row.position - (tile_position + j));
+        for (std::size_t j = begin; j < end; ++j)
+            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
     }
     float highest = row.maximum;
     for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
@@ -6694,7 +6724,7 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     store(exp_of(set(row.maximum - highest)), shrink);
     const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
     row.maximum = highest;
-    row.sum = row.sum * correction + reduce_sum(sums) + rest;
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
     tile_values(scores, v, width, begin, end, correction, row.out);
 }
 
@@ -7541,6 +7571,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     return mul_add(add(s, s), p, max_of(x, zero()));
 }
 
+PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
+    float out[max_lanes];
+    store(mul_add(set(a), set(b), set(c)), out);
+    return out[0];
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE f32_vector load_first(const Element* p, std::size_t n) {
     float buffer[max_lanes] = {};
@@ -8075,10 +8111,10 @@ PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, cons
         for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
         store(o, out + i);
     }
-    for (; i < width; ++i) {
-        float o = correction * out[i];
-        for (std::size_t j = begin; j < end; ++j) o += p[j] * to_f32(v[j * width + i]);
-        out[i] = o;
+    if (i < width) {
+        f32_vector o = mul(keep, load_first(out + i, width - i));
+        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
+        store_first(o, out + i, width - i);
     }
 }
 
@@ -8102,7 +8138,8 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
     tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
     if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j) scores[j] -= row.slope * static_cast<float>(row.position - (tile_position + j));
+        for (std::size_t j = begin; j < end; ++j)
+            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
     }
     float highest = row.maximum;
     for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
@@ -8122,7 +8159,7 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     store(exp_of(set(row.maximum - highest)), shrink);
     const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
     row.maximum = highest;
-    row.sum = row.sum * correction + reduce_sum(sums) + rest;
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
     tile_values(scores, v, width, begin, end, correction, row.out);
 }
 
@@ -8929,6 +8966,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     return mul_add(add(s, s), p, max_of(x, zero()));
 }
 
+PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
+    float out[max_lanes];
+    store(mul_add(set(a), set(b), set(c)), out);
+    return out[0];
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE f32_vector load_first(const Element* p, std::size_t n) {
     float buffer[max_lanes] = {};
@@ -9463,10 +9506,10 @@ PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, cons
         for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
         store(o, out + i);
     }
-    for (; i < width; ++i) {
-        float o = correction * out[i];
-        for (std::size_t j = begin; j < end; ++j) o += p[j] * to_f32(v[j * width + i]);
-        out[i] = o;
+    if (i < width) {
+        f32_vector o = mul(keep, load_first(out + i, width - i));
+        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
+        store_first(o, out + i, width - i);
     }
 }
 
@@ -9490,7 +9533,8 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
     tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
     if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j) scores[j] -= row.slope * static_cast<float>(row.position - (tile_position + j));
+        for (std::size_t j = begin; j < end; ++j)
+            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
     }
     float highest = row.maximum;
     for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
@@ -9510,7 +9554,7 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     store(exp_of(set(row.maximum - highest)), shrink);
     const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
     row.maximum = highest;
-    row.sum = row.sum * correction + reduce_sum(sums) + rest;
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
     tile_values(scores, v, width, begin, end, correction, row.out);
 }
 
@@ -13752,7 +13796,7 @@ enum class stop_reason : std::uint8_t {
 }
 
 struct generation_options {
-    sampling_options sampling;
+    sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
     std::vector<std::int32_t> stop_ids{};          ///< end the text; not passed to the sink
     std::vector<std::string> stop_strings{};       ///< end the text; neither they nor what follows is passed on

@@ -6,6 +6,7 @@
 #include <phi4flash/text/decoder.hpp>
 
 #include <atomic>
+#include <optional>
 
 PHI4FLASH_BEGIN
 
@@ -25,7 +26,7 @@ enum class stop_reason : std::uint8_t {
 }
 
 struct generation_options {
-    sampling_options sampling;
+    sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
     std::vector<std::int32_t> stop_ids{};          ///< end the text; not passed to the sink
     std::vector<std::string> stop_strings{};       ///< end the text; neither they nor what follows is passed on

@@ -79,10 +79,10 @@ PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, cons
         for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
         store(o, out + i);
     }
-    for (; i < width; ++i) {
-        float o = correction * out[i];
-        for (std::size_t j = begin; j < end; ++j) o += p[j] * to_f32(v[j * width + i]);
-        out[i] = o;
+    if (i < width) {
+        f32_vector o = mul(keep, load_first(out + i, width - i));
+        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
+        store_first(o, out + i, width - i);
     }
 }
 
@@ -108,7 +108,8 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
     tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
     if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j) scores[j] -= row.slope * static_cast<float>(row.position - (tile_position + j));
+        for (std::size_t j = begin; j < end; ++j)
+            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
     }
     float highest = row.maximum;
     for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
@@ -129,7 +130,7 @@ PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_r
     store(exp_of(set(row.maximum - highest)), shrink);
     const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
     row.maximum = highest;
-    row.sum = row.sum * correction + reduce_sum(sums) + rest;
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
     tile_values(scores, v, width, begin, end, correction, row.out);
 }
 

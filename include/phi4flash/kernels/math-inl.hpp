@@ -57,6 +57,14 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     return mul_add(add(s, s), p, max_of(x, zero()));
 }
 
+/// a * b + c as `mul_add` computes it. In scalar code a compiler fuses some products and not others, and results would depend on
+/// which copy of a function they come from.
+PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
+    float out[max_lanes];
+    store(mul_add(set(a), set(b), set(c)), out);
+    return out[0];
+}
+
 /// The first n < lanes() elements at p, the rest zero.
 template <class Element>
 PHI4FLASH_VECTOR_INLINE f32_vector load_first(const Element* p, std::size_t n) {

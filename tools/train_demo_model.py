@@ -16,7 +16,8 @@ released chat format, working digit by digit before it commits to an answer:
 
 Needs torch and numpy, nothing else (on Debian: python3-torch python3-numpy libopenblas0-pthread; with the reference
 BLAS instead of OpenBLAS it is many times slower). If the Hugging Face `tokenizers` package is installed, the
-token ids made here are compared with it as well. The seed is fixed: same library versions and thread count, same model.
+token ids made here are compared with it as well. The seed fixes the data and the initial weights; another BLAS or
+thread count adds up in another order, and training then ends in a slightly different model.
 
 Tensors are time-major, [T, B, ...], throughout: the scan walks over T, and each step then touches contiguous memory.
 """
@@ -88,30 +89,6 @@ def random_problem(rng, split):
                 a, b = b, a
         problem = Problem(a, op, b)
         if split_of(problem) == split:
-            return problem
-
-
-def close_difference(rng):
-    """Two numbers with the same leading digits: which is larger shows late, and must be known for the first token."""
-    a = random_number(rng)
-    size = 100 if a > 99 and rng.random() < 0.7 else 10
-    return Problem(a, "-", a - a % size + rng.randrange(size))
-
-
-def long_carry(rng):
-    """A product whose carry reaches the next ten, as in 27+3=30."""
-    while True:
-        a, b = rng.randint(10, 99), rng.randint(2, 9)
-        if a // 10 * b % 10 + a % 10 * b // 10 >= 10:
-            return Problem(a, "*", b) if rng.random() < 0.7 else Problem(b, "*", a)
-
-
-def practice_problem(rng):
-    """A problem to train on. A quarter are of the two kinds that a model trained without them gets wrong most often."""
-    while True:
-        kind = rng.random()
-        problem = close_difference(rng) if kind < 0.2 else long_carry(rng) if kind < 0.26 else random_problem(rng, "train")
-        if split_of(problem) == "train":
             return problem
 
 
@@ -752,7 +729,7 @@ It adds and subtracts whole numbers up to 999 (negative results included) and mu
 by digit and from the right, and puts the answer in a box. It knows nothing else.
 
 {transcripts}
-A conversation may go on for a few questions; each is answered on its own.
+Conversations of two or three questions were part of its training, but only first answers have been scored.
 
 | | |
 |---|---|
@@ -772,7 +749,7 @@ def conversation(tokenizer, rng, turns, limit):
     """Ids of up to `turns` questions and answers that fit `limit`, and for each id whether it is to be learnt."""
     ids, learn = [], []
     for _ in range(turns):
-        problem = practice_problem(rng)
+        problem = random_problem(rng, "train")
         asked = tokenizer.prompt(question(problem, rng))
         answered = tokenizer.encode(reasoning(problem)) + [tokenizer.special["<|end|>"]]
         if ids and len(ids) + len(asked) + len(answered) > limit:
@@ -830,7 +807,7 @@ def schedule(step, steps, warmup=60):
 
 
 @torch.no_grad()
-def validate(model, tokenizer, count=600):
+def validate(model, tokenizer, count=300):
     """The share of unseen transcripts predicted token for token, in one teacher-forced pass: quick, and strict."""
     rng, chats, targets = random.Random(SEED + 5), [], []
     for _ in range(count):
@@ -989,7 +966,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "tiny-arithmetic", help="the model folder")
     parser.add_argument("--held-out", type=Path, default=ROOT / "tests" / "data" / "arithmetic_held_out.jsonl")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--rows", type=int, default=24, help="rows of a batch")
     parser.add_argument("--length", type=int, default=160, help="tokens of a row")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")

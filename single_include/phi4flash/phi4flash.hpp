@@ -788,7 +788,7 @@ inline void read_row(const matrix_view& m, std::size_t r, float* out) {
 }
 
 /// Packs rows [first, first + 8) of `m`, a plain matrix with a multiple of 32 columns. `rows` is scratch of 8 * cols floats; `out`
-/// takes packed_bytes(type, 8, cols) bytes.
+/// takes matrix_bytes(type, 8, cols) bytes.
 inline void pack_eight_rows(const matrix_view& m, std::size_t first, dtype type, float* rows, std::byte* out) {
     for (std::size_t r = 0; r < packed_rows; ++r) read_row(m, first + r, rows + r * m.cols);
     for (std::size_t g = 0; g < m.cols / packed_cols; ++g) {
@@ -825,7 +825,8 @@ PHI4FLASH_BEGIN
 /// time. Movable while nothing runs; the destructor joins the workers.
 class thread_pool {
 public:
-    /// 0 means one thread for each processor. Errors: out_of_memory (also when the system refuses a thread).
+    /// 0 means one thread for each processor. Errors: invalid_argument above 1024; out_of_memory, also when the system
+    /// refuses a thread (which, built without exceptions, ends the program inside the standard library).
     static result<thread_pool> create(std::size_t threads) {
         if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
         if (threads > max_threads) return error::format(errc::invalid_argument, "threads: want 0 to %zu, have %zu", max_threads, threads);
@@ -11852,8 +11853,8 @@ private:
 PHI4FLASH_END
 
 // ---- phi4flash/text/pre_tokenizer.hpp ------------------------------------------------------------------------------------
-/// Splits text into the pieces that BPE works on: hand-written matchers for the split patterns of GPT-2, cl100k and
-/// o200k. Each gives what a leftmost, backtracking regular-expression engine would, in one or two passes over a piece, without
+/// Splits text into the pieces that BPE works on: hand-written matchers for the split patterns of GPT-2, cl100k, Qwen 2
+/// and o200k. Each gives what a leftmost, backtracking regular-expression engine would, in one or two passes over a piece, without
 /// recursion or allocation.
 
 // ---- phi4flash/text/unicode_tables.hpp -----------------------------------------------------------------------------------
@@ -13828,7 +13829,7 @@ struct generation_summary {
     return allowed;
 }
 
-/// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop. `text` may be null: then
+/// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop, and is not called again. `text` may be null: then
 /// events carry tokens only. `on_prompt(read, total)` is told how far the prompt is, for progress bars.
 /// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
@@ -13840,6 +13841,10 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
     for (const std::int32_t token : prompt) chooser->accept(token);
 
     generation_summary summary;
+    if (cancelled()) {
+        summary.reason = stop_reason::cancelled;
+        return summary;
+    }
     const std::size_t start = past.position();
     auto logits = prefill(m, past, w, prompt, [&](std::size_t read, std::size_t total) {
         on_prompt(read, total);
@@ -13859,7 +13864,7 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
     const auto finish = [&](stop_reason reason) {
         summary.reason = reason;
         std::string rest;
-        if (decoder && reason != stop_reason::stop_string) {
+        if (decoder && reason != stop_reason::stop_string && reason != stop_reason::sink) {
             rest = stops.push(decoder->flush());
             rest += stops.flush();
         }

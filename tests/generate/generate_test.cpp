@@ -156,6 +156,45 @@ TEST_CASE("generate: the sink stops the text") {
     CHECK(summary->unread == p.greedy[2]);
 }
 
+TEST_CASE("generate: a sink that said stop is not called again, even where text was held back") {
+    const golden::prompt& p = first_prompt();
+    fixture f = wide_fixture();
+    const p4::tokenizer t = small_tokenizer();
+    const auto run = [&](std::size_t max_tokens, std::size_t last_call, std::size_t& calls, bool& flushed) {
+        f.past.reset();
+        calls = 0;
+        flushed = false;
+        return p4::generate(f.m, f.past, f.w, &t, p.tokens, {.sampling = greedy, .max_tokens = max_tokens}, [&](const p4::generation_event& event) {
+            flushed = event.token < 0;
+            return ++calls != last_call;
+        });
+    };
+    // After how many tokens something is held back: an incomplete character, which the end of the text would give out.
+    std::size_t calls = 0;
+    bool flushed = false;
+    std::size_t held = 0;
+    while (!flushed && held < 40) REQUIRE(run(++held, SIZE_MAX, calls, flushed));
+    REQUIRE(flushed);
+    const auto summary = run(40, held, calls, flushed);
+    REQUIRE(summary);
+    CHECK(summary->reason == stop_reason::sink);
+    CHECK(calls == held);
+    CHECK(!flushed);
+}
+
+TEST_CASE("generate: what is cancelled before it begins reads nothing") {
+    const golden::prompt& p = first_prompt();
+    fixture f;
+    const std::atomic<bool> cancel{true};
+    const p4::generation_options options{.sampling = greedy, .cancel = &cancel};
+    const auto summary = f.generate(p.tokens, options);
+    REQUIRE(summary);
+    CHECK(summary->reason == stop_reason::cancelled);
+    CHECK(summary->prompt_tokens == 0);
+    CHECK(f.past.position() == 0);
+    CHECK(f.tokens.empty());
+}
+
 TEST_CASE("generate: cancelling between two tokens") {
     const golden::prompt& p = first_prompt();
     fixture f;

@@ -105,7 +105,7 @@ inline void read_row(const matrix_view& m, std::size_t r, float* out) {
 }
 
 /// Packs rows [first, first + 8) of `m`, a plain matrix with a multiple of 32 columns. `rows` is scratch of 8 * cols floats; `out`
-/// takes packed_bytes(type, 8, cols) bytes.
+/// takes matrix_bytes(type, 8, cols) bytes.
 inline void pack_eight_rows(const matrix_view& m, std::size_t first, dtype type, float* rows, std::byte* out) {
     for (std::size_t r = 0; r < packed_rows; ++r) read_row(m, first + r, rows + r * m.cols);
     for (std::size_t g = 0; g < m.cols / packed_cols; ++g) {

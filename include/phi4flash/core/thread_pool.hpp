@@ -24,7 +24,8 @@ PHI4FLASH_BEGIN
 /// time. Movable while nothing runs; the destructor joins the workers.
 class thread_pool {
 public:
-    /// 0 means one thread for each processor. Errors: out_of_memory (also when the system refuses a thread).
+    /// 0 means one thread for each processor. Errors: invalid_argument above 1024; out_of_memory, also when the system
+    /// refuses a thread (which, built without exceptions, ends the program inside the standard library).
     static result<thread_pool> create(std::size_t threads) {
         if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
         if (threads > max_threads) return error::format(errc::invalid_argument, "threads: want 0 to %zu, have %zu", max_threads, threads);

@@ -58,7 +58,7 @@ struct generation_summary {
     return allowed;
 }
 
-/// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop. `text` may be null: then
+/// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop, and is not called again. `text` may be null: then
 /// events carry tokens only. `on_prompt(read, total)` is told how far the prompt is, for progress bars.
 /// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
@@ -70,6 +70,10 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
     for (const std::int32_t token : prompt) chooser->accept(token);
 
     generation_summary summary;
+    if (cancelled()) {
+        summary.reason = stop_reason::cancelled;
+        return summary;
+    }
     const std::size_t start = past.position();
     auto logits = prefill(m, past, w, prompt, [&](std::size_t read, std::size_t total) {
         on_prompt(read, total);
@@ -89,7 +93,7 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
     const auto finish = [&](stop_reason reason) {
         summary.reason = reason;
         std::string rest;
-        if (decoder && reason != stop_reason::stop_string) {
+        if (decoder && reason != stop_reason::stop_string && reason != stop_reason::sink) {
             rest = stops.push(decoder->flush());
             rest += stops.flush();
         }

@@ -1,6 +1,6 @@
 #pragma once
-/// Splits text into the pieces that BPE works on: hand-written matchers for the split patterns of GPT-2, cl100k and
-/// o200k. Each gives what a leftmost, backtracking regular-expression engine would, in one or two passes over a piece, without
+/// Splits text into the pieces that BPE works on: hand-written matchers for the split patterns of GPT-2, cl100k, Qwen 2
+/// and o200k. Each gives what a leftmost, backtracking regular-expression engine would, in one or two passes over a piece, without
 /// recursion or allocation.
 #include <phi4flash/text/unicode_tables.hpp>
 #include <phi4flash/text/utf8.hpp>

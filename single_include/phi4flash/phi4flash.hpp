@@ -1304,12 +1304,15 @@ PHI4FLASH_END
 #define PHI4FLASH_HIGHWAY_EXTRA(target) \
     (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
 
-// Each pass starts with Highway's toggles in step: "the operations of this target are not there yet".
 #if PHI4FLASH_ARCH_X86
 
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
 #undef HWY_TARGET
 #define HWY_TARGET HWY_AVX2
+
+// ---- phi4flash/simd/next_target-inl.hpp ----------------------------------------------------------------------------------
+// Puts Highway's toggles in step before a target is compiled: "the operations of this target are not there yet". Its headers compare
+// them instead of having include guards.
 #undef HWY_TARGET_TOGGLE
 #undef HWY_SET_MACROS_PER_TARGET
 #ifdef HWY_HIGHWAY_PER_TARGET
@@ -2740,18 +2743,12 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-/// Where row r (a multiple of 8) of a packed matrix begins.
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE const std::byte* packed_row_of(const std::byte* w, std::size_t r, std::size_t groups) {
-    return w + r / packed_rows * groups * (Format == dtype::q8 ? sizeof(q8_block) : sizeof(q4_block));
-}
-
 template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
     for (std::size_t r = 0; r < rows; r += packed_rows) {
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x),
+            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
                                bias == nullptr ? nullptr : bias + r + row, y + r + row);
     }
 }
@@ -2765,7 +2762,7 @@ inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t r = 0; r < rows; r += packed_rows) {
             for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
+                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
                                         count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
         }
     }
@@ -2840,6 +2837,8 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
 #undef HWY_TARGET
 #define HWY_TARGET HWY_AVX3
+
+// ---- phi4flash/simd/next_target-inl.hpp ----------------------------------------------------------------------------------
 #undef HWY_TARGET_TOGGLE
 #undef HWY_SET_MACROS_PER_TARGET
 #ifdef HWY_HIGHWAY_PER_TARGET
@@ -4145,16 +4144,11 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
 #undef PHI4FLASH_UNPACK_Q4
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE const std::byte* packed_row_of(const std::byte* w, std::size_t r, std::size_t groups) {
-    return w + r / packed_rows * groups * (Format == dtype::q8 ? sizeof(q8_block) : sizeof(q4_block));
-}
-
-template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
     for (std::size_t r = 0; r < rows; r += packed_rows) {
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x),
+            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
                                bias == nullptr ? nullptr : bias + r + row, y + r + row);
     }
 }
@@ -4167,7 +4161,7 @@ inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t r = 0; r < rows; r += packed_rows) {
             for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
+                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
                                         count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
         }
     }
@@ -4240,6 +4234,8 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_DL)
 #undef HWY_TARGET
 #define HWY_TARGET HWY_AVX3_DL
+
+// ---- phi4flash/simd/next_target-inl.hpp ----------------------------------------------------------------------------------
 #undef HWY_TARGET_TOGGLE
 #undef HWY_SET_MACROS_PER_TARGET
 #ifdef HWY_HIGHWAY_PER_TARGET
@@ -5545,16 +5541,11 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
 #undef PHI4FLASH_UNPACK_Q4
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE const std::byte* packed_row_of(const std::byte* w, std::size_t r, std::size_t groups) {
-    return w + r / packed_rows * groups * (Format == dtype::q8 ? sizeof(q8_block) : sizeof(q4_block));
-}
-
-template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
     for (std::size_t r = 0; r < rows; r += packed_rows) {
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x),
+            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
                                bias == nullptr ? nullptr : bias + r + row, y + r + row);
     }
 }
@@ -5567,7 +5558,7 @@ inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t r = 0; r < rows; r += packed_rows) {
             for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
+                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
                                         count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
         }
     }
@@ -5640,6 +5631,8 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
 #undef HWY_TARGET
 #define HWY_TARGET HWY_AVX3_ZEN4
+
+// ---- phi4flash/simd/next_target-inl.hpp ----------------------------------------------------------------------------------
 #undef HWY_TARGET_TOGGLE
 #undef HWY_SET_MACROS_PER_TARGET
 #ifdef HWY_HIGHWAY_PER_TARGET
@@ -6945,16 +6938,11 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
 #undef PHI4FLASH_UNPACK_Q4
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE const std::byte* packed_row_of(const std::byte* w, std::size_t r, std::size_t groups) {
-    return w + r / packed_rows * groups * (Format == dtype::q8 ? sizeof(q8_block) : sizeof(q4_block));
-}
-
-template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
     for (std::size_t r = 0; r < rows; r += packed_rows) {
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x),
+            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
                                bias == nullptr ? nullptr : bias + r + row, y + r + row);
     }
 }
@@ -6967,7 +6955,7 @@ inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t r = 0; r < rows; r += packed_rows) {
             for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
+                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
                                         count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
         }
     }
@@ -7042,6 +7030,8 @@ PHI4FLASH_TARGET_END
 // The static target comes last, so that code after this header sees Highway as if we had not been here.
 #undef HWY_TARGET
 #define HWY_TARGET HWY_STATIC_TARGET
+
+// ---- phi4flash/simd/next_target-inl.hpp ----------------------------------------------------------------------------------
 #undef HWY_TARGET_TOGGLE
 #undef HWY_SET_MACROS_PER_TARGET
 #ifdef HWY_HIGHWAY_PER_TARGET
@@ -8380,16 +8370,11 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
 #undef PHI4FLASH_UNPACK_Q4
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE const std::byte* packed_row_of(const std::byte* w, std::size_t r, std::size_t groups) {
-    return w + r / packed_rows * groups * (Format == dtype::q8 ? sizeof(q8_block) : sizeof(q4_block));
-}
-
-template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
     for (std::size_t r = 0; r < rows; r += packed_rows) {
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x),
+            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
                                bias == nullptr ? nullptr : bias + r + row, y + r + row);
     }
 }
@@ -8402,7 +8387,7 @@ inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t r = 0; r < rows; r += packed_rows) {
             for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
+                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
                                         count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
         }
     }
@@ -9775,16 +9760,11 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
 #undef PHI4FLASH_UNPACK_Q4
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE const std::byte* packed_row_of(const std::byte* w, std::size_t r, std::size_t groups) {
-    return w + r / packed_rows * groups * (Format == dtype::q8 ? sizeof(q8_block) : sizeof(q4_block));
-}
-
-template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
     for (std::size_t r = 0; r < rows; r += packed_rows) {
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x),
+            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
                                bias == nullptr ? nullptr : bias + r + row, y + r + row);
     }
 }
@@ -9797,7 +9777,7 @@ inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t r = 0; r < rows; r += packed_rows) {
             for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
+                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
                                         count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
         }
     }
@@ -10872,7 +10852,7 @@ public:
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
-        const tensor_view* t = require(name, {rows, cols});
+        const tensor_view* t = require(name, {rows, cols}, is_packable(rows, cols));
         return t == nullptr ? matrix_view{} : matrix_view{t->data, rows, cols, t->type};
     }
 
@@ -10921,10 +10901,6 @@ public:
         return {out, n};
     }
 
-    void fail(const error& why) {
-        if (failure_) failure_ = why;
-    }
-
 private:
     static float element(const tensor_view& t, std::size_t i) {
         if (t.type == dtype::f32) {
@@ -10937,7 +10913,9 @@ private:
         return t.type == dtype::bf16 ? to_f32(bf16{bits}) : to_f32(f16{bits});
     }
 
-    const tensor_view* require(const char* name, std::initializer_list<std::size_t> shape) {
+    /// The tensor of that name, with that shape, of a plain type (or a packed one, where that may be), and as many bytes as it needs: a
+    /// source may be a host's own table, of which nothing is known yet.
+    const tensor_view* require(const char* name, std::initializer_list<std::size_t> shape, bool may_be_packed = false) {
         if (failed()) return nullptr;
         char full[160];
         std::snprintf(full, sizeof full, "%s%s", prefix_, name);
@@ -10952,6 +10930,18 @@ private:
             char have[96];
             failure_ = error::format(errc::wrong_shape, "tensor %s: want shape %s, have %s", full, print_shape(shape, want, sizeof want),
                                      print_shape(t->shape(), have, sizeof have));
+            return nullptr;
+        }
+        if (is_packed(t->type) && !may_be_packed) {
+            failure_ = error::format(errc::wrong_dtype, "tensor %s: want F32, F16 or BF16, have %s", full, name_of(t->type));
+            return nullptr;
+        }
+        std::size_t count = 1;
+        for (const std::size_t n : shape) count *= n;
+        const std::size_t bytes = is_packed(t->type) ? matrix_bytes(t->type, t->extent[0], t->extent[1]) : count * size_of(t->type);
+        if (t->data == nullptr || t->bytes != bytes) {
+            failure_ = error::format(errc::size_mismatch, "tensor %s: want %zu bytes of %s, have %zu", full, bytes, name_of(t->type),
+                                     t->data == nullptr ? std::size_t{0} : t->bytes);
             return nullptr;
         }
         ++found_;
@@ -11082,12 +11072,70 @@ template <sambay_shape Shape, class Binder>
     return w;
 }
 
+}  // namespace detail
+
+PHI4FLASH_END
+
+// ---- phi4flash/model/tensor_list.hpp -------------------------------------------------------------------------------------
+/// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
+/// is the binder's own, so the two cannot disagree.
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Stands where bind_all expects a binder, and tells what it is asked for.
+template <class Visit>
+class tensor_lister {
+public:
+    explicit tensor_lister(Visit& visit) : visit_(visit) {}
+
+    [[nodiscard]] bool failed() const { return false; }
+    void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
+    void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
+
+    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}), matrix_view{}; }
+    template <class... Change>
+    const float* vector(const char* name, std::size_t n, Change&&...) {
+        return tell(name, {n}), nullptr;
+    }
+    template <class Fill>
+    const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t, Fill&&) {
+        return tell(name, shape), nullptr;
+    }
+    double dot(const char* a, const char* b, std::size_t n) { return tell(a, {n}), tell(b, {n}), 0.0; }
+    template <class T>
+    std::span<T> objects(std::size_t) {
+        return {};
+    }
+
+private:
+    void tell(const char* name, std::initializer_list<std::size_t> shape) {
+        char full[160];
+        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
+        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()));
+    }
+
+    Visit& visit_;
+    char prefix_[48] = "model.";
+};
+
+}  // namespace detail
+
+/// Calls `visit(name, shape)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of extents
+/// that are valid during the call.
+template <sambay_shape Shape, class Visit>
+void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
+    detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);
+    (void)detail::bind_all(lister, e, 1e-5f);
+}
+
+namespace detail {
+
 /// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
-template <tensor_source Source>
-[[nodiscard]] status check_rest(const Source& source, const matrix_view& embedding, std::size_t found) {
-    const tensor_view* head = source.find("lm_head.weight");
-    const std::span<const tensor_view> all = source.tensors();
-    if (head != nullptr) {
+template <tensor_source Source, sambay_shape Shape>
+[[nodiscard]] status check_rest(const Source& source, const extents<Shape>& e, const matrix_view& embedding, std::size_t found) {
+    if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
         const bool same = head->type == embedding.type && head->bytes == embedding.bytes() &&
                           (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
         if (!same)
@@ -11096,7 +11144,15 @@ template <tensor_source Source>
                                  name_of(embedding.type));
         ++found;
     }
-    return all.size() == found ? status{} : status(error::format(errc::unexpected_tensor, "the checkpoint has %zu tensors, the model wants %zu", all.size(), found));
+    if (source.tensors().size() == found) return {};
+    for (const tensor_view& t : source.tensors()) {
+        bool known = t.name == "lm_head.weight";
+        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>) { known = known || name == t.name; });
+        if (!known)
+            return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
+                                 t.name.data(), e.n_layers());
+    }
+    return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
 }
 
 }  // namespace detail
@@ -11111,7 +11167,7 @@ template <sambay_shape Shape = any_sambay>
 class model {
 public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
-    /// Errors: bad_extent, missing_tensor, wrong_shape, unexpected_tensor, untied_embedding, out_of_memory.
+    /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, unexpected_tensor, untied_embedding, out_of_memory.
     template <tensor_source Source>
     static result<model> bind(const Source& source, const sambay_config& config) {
         const auto e = extents<Shape>::from(config.shape);
@@ -11120,7 +11176,7 @@ public:
         detail::tensor_binder<Source> check(source, arena(), false);
         const sambay_weights checked = detail::bind_all(check, *e, config.norm_eps);
         if (check.failed()) return check.failure().error();
-        if (const status rest = detail::check_rest(source, checked.embedding, check.found()); !rest) return name_unexpected(source, *e, rest.error());
+        if (const status rest = detail::check_rest(source, *e, checked.embedding, check.found()); !rest) return rest.error();
         auto block = memory_block::allocate(check.bytes(), "model's parameters");
         if (!block) return block.error();
         m.parameters_ = std::move(*block);
@@ -11147,37 +11203,6 @@ public:
 
 private:
     model(const extents<Shape>& e, const sambay_config& config) : extents_(e), config_(config) {}
-
-    /// Finds which tensor the model does not know, for the sentence: one whose name the checking pass did not ask for.
-    template <tensor_source Source>
-    static error name_unexpected(const Source& source, const extents<Shape>& e, const error& why) {
-        if (why.code() != errc::unexpected_tensor) return why;
-        struct recorder {
-            const Source& inner;
-            std::span<const tensor_view> all;
-            mutable memory_block seen;
-            [[nodiscard]] const tensor_view* find(std::string_view name) const {
-                const tensor_view* t = inner.find(name);
-                if (t != nullptr) seen.bytes()[static_cast<std::size_t>(t - all.data())] = std::byte{1};
-                return t;
-            }
-            [[nodiscard]] std::span<const tensor_view> tensors() const { return all; }
-        };
-        const std::span<const tensor_view> all = source.tensors();
-        auto seen = memory_block::allocate(all.size(), "names of tensors");
-        if (!seen) return why;
-        std::ranges::fill(seen->bytes(), std::byte{0});
-        const recorder names{source, all, std::move(*seen)};
-        detail::tensor_binder<recorder> again(names, arena(), false);
-        (void)detail::bind_all(again, e, 1e-5f);
-        (void)names.find("lm_head.weight");
-        for (std::size_t i = 0; i < all.size(); ++i) {
-            if (names.seen.bytes()[i] == std::byte{0})
-                return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)",
-                                     static_cast<int>(all[i].name.size()), all[i].name.data(), e.n_layers());
-        }
-        return why;
-    }
 
     [[no_unique_address]] extents<Shape> extents_;
     sambay_config config_;
@@ -11525,62 +11550,6 @@ template <sambay_shape Shape, class Kv>
 status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
                   rows_view<float> out) {
     return logits_all(m, past, w, tokens, out, [](std::size_t, std::size_t, rows_view<const float>) {});
-}
-
-PHI4FLASH_END
-
-// ---- phi4flash/model/tensor_list.hpp -------------------------------------------------------------------------------------
-/// The tensors of a SambaY checkpoint: names and shapes, for programs that write one. The list is the binder's own, so the two
-/// cannot disagree.
-
-PHI4FLASH_BEGIN
-
-namespace detail {
-
-/// Stands where bind_all expects a binder, and tells what it is asked for.
-template <class Visit>
-class tensor_lister {
-public:
-    explicit tensor_lister(Visit& visit) : visit_(visit) {}
-
-    [[nodiscard]] bool failed() const { return false; }
-    void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
-    void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
-
-    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}), matrix_view{}; }
-    template <class... Change>
-    const float* vector(const char* name, std::size_t n, Change&&...) {
-        return tell(name, {n}), nullptr;
-    }
-    template <class Fill>
-    const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t, Fill&&) {
-        return tell(name, shape), nullptr;
-    }
-    double dot(const char* a, const char* b, std::size_t n) { return tell(a, {n}), tell(b, {n}), 0.0; }
-    template <class T>
-    std::span<T> objects(std::size_t) {
-        return {};
-    }
-
-private:
-    void tell(const char* name, std::initializer_list<std::size_t> shape) {
-        char full[160];
-        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
-        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()));
-    }
-
-    Visit& visit_;
-    char prefix_[48] = "model.";
-};
-
-}  // namespace detail
-
-/// Calls `visit(name, shape)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of extents
-/// that are valid during the call.
-template <sambay_shape Shape, class Visit>
-void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
-    detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);
-    (void)detail::bind_all(lister, e, 1e-5f);
 }
 
 PHI4FLASH_END

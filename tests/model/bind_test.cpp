@@ -147,6 +147,23 @@ TEST_CASE("a tensor of another rank is misshaped") {
     CHECK(failure_of(t).code() == p4::errc::wrong_shape);
 }
 
+TEST_CASE("a vector in a packed type, a matrix that cannot be packed and a wrong number of bytes are refused") {
+    table vector = complete();
+    vector.at("model.layers.0.attn.D").type = p4::dtype::q8;
+    CHECK(failure_of(vector).code() == p4::errc::wrong_dtype);
+    CHECK(says(failure_of(vector), "model.layers.0.attn.D"));
+    table matrix = complete();
+    matrix.at("model.layers.3.mlp.fc1.weight").type = p4::dtype::q4;  // [24, 8]: no multiple of 32 columns
+    CHECK(failure_of(matrix).code() == p4::errc::wrong_dtype);
+    table bytes = complete();
+    bytes.at("model.layers.2.attn.A_log").bytes -= 4;
+    CHECK(failure_of(bytes).code() == p4::errc::size_mismatch);
+    CHECK(says(failure_of(bytes), "want 128 bytes of F32, have 124"));
+    table nothing = complete();
+    nothing.at("model.final_layernorm.bias").data = nullptr;
+    CHECK(failure_of(nothing).code() == p4::errc::size_mismatch);
+}
+
 TEST_CASE("a tensor that the model does not have is named") {
     table t = complete();
     t.add("model.layers.8.mlp.fc1.weight", {24, 8});

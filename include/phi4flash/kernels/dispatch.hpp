@@ -28,18 +28,12 @@
 #define PHI4FLASH_HIGHWAY_EXTRA(target) \
     (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
 
-// Each pass starts with Highway's toggles in step: "the operations of this target are not there yet".
 #if PHI4FLASH_ARCH_X86
 
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
 #undef HWY_TARGET
 #define HWY_TARGET HWY_AVX2
-#undef HWY_TARGET_TOGGLE
-#undef HWY_SET_MACROS_PER_TARGET
-#ifdef HWY_HIGHWAY_PER_TARGET
-#define HWY_TARGET_TOGGLE
-#define HWY_SET_MACROS_PER_TARGET
-#endif
+#include <phi4flash/simd/next_target-inl.hpp>
 #undef PHI4FLASH_TARGET_LABEL
 #define PHI4FLASH_TARGET_LABEL "avx2"
 #include <phi4flash/kernels/target-inl.hpp>
@@ -48,12 +42,7 @@
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
 #undef HWY_TARGET
 #define HWY_TARGET HWY_AVX3
-#undef HWY_TARGET_TOGGLE
-#undef HWY_SET_MACROS_PER_TARGET
-#ifdef HWY_HIGHWAY_PER_TARGET
-#define HWY_TARGET_TOGGLE
-#define HWY_SET_MACROS_PER_TARGET
-#endif
+#include <phi4flash/simd/next_target-inl.hpp>
 #undef PHI4FLASH_TARGET_LABEL
 #define PHI4FLASH_TARGET_LABEL "avx3"
 #include <phi4flash/kernels/target-inl.hpp>
@@ -62,12 +51,7 @@
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_DL)
 #undef HWY_TARGET
 #define HWY_TARGET HWY_AVX3_DL
-#undef HWY_TARGET_TOGGLE
-#undef HWY_SET_MACROS_PER_TARGET
-#ifdef HWY_HIGHWAY_PER_TARGET
-#define HWY_TARGET_TOGGLE
-#define HWY_SET_MACROS_PER_TARGET
-#endif
+#include <phi4flash/simd/next_target-inl.hpp>
 #undef PHI4FLASH_TARGET_LABEL
 #define PHI4FLASH_TARGET_LABEL "avx3_dl"
 #include <phi4flash/kernels/target-inl.hpp>
@@ -76,12 +60,7 @@
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
 #undef HWY_TARGET
 #define HWY_TARGET HWY_AVX3_ZEN4
-#undef HWY_TARGET_TOGGLE
-#undef HWY_SET_MACROS_PER_TARGET
-#ifdef HWY_HIGHWAY_PER_TARGET
-#define HWY_TARGET_TOGGLE
-#define HWY_SET_MACROS_PER_TARGET
-#endif
+#include <phi4flash/simd/next_target-inl.hpp>
 #undef PHI4FLASH_TARGET_LABEL
 #define PHI4FLASH_TARGET_LABEL "avx3_zen4"
 #include <phi4flash/kernels/target-inl.hpp>
@@ -92,12 +71,7 @@
 // The static target comes last, so that code after this header sees Highway as if we had not been here.
 #undef HWY_TARGET
 #define HWY_TARGET HWY_STATIC_TARGET
-#undef HWY_TARGET_TOGGLE
-#undef HWY_SET_MACROS_PER_TARGET
-#ifdef HWY_HIGHWAY_PER_TARGET
-#define HWY_TARGET_TOGGLE
-#define HWY_SET_MACROS_PER_TARGET
-#endif
+#include <phi4flash/simd/next_target-inl.hpp>
 #if PHI4FLASH_HIGHWAY_WAS_INCLUDED
 // Only the macros of the static target are set again; its operations are there since the user's own include.
 #include <hwy/ops/set_macros-inl.h>

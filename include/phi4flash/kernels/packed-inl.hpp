@@ -142,18 +142,12 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-/// Where row r (a multiple of 8) of a packed matrix begins.
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE const std::byte* packed_row_of(const std::byte* w, std::size_t r, std::size_t groups) {
-    return w + r / packed_rows * groups * (Format == dtype::q8 ? sizeof(q8_block) : sizeof(q4_block));
-}
-
 template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
     for (std::size_t r = 0; r < rows; r += packed_rows) {
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x),
+            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
                                bias == nullptr ? nullptr : bias + r + row, y + r + row);
     }
 }
@@ -167,7 +161,7 @@ inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t r = 0; r < rows; r += packed_rows) {
             for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(packed_row_of<Format>(w, r, groups), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
+                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
                                         count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
         }
     }

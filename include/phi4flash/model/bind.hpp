@@ -39,7 +39,7 @@ public:
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
-        const tensor_view* t = require(name, {rows, cols});
+        const tensor_view* t = require(name, {rows, cols}, is_packable(rows, cols));
         return t == nullptr ? matrix_view{} : matrix_view{t->data, rows, cols, t->type};
     }
 
@@ -88,10 +88,6 @@ public:
         return {out, n};
     }
 
-    void fail(const error& why) {
-        if (failure_) failure_ = why;
-    }
-
 private:
     static float element(const tensor_view& t, std::size_t i) {
         if (t.type == dtype::f32) {
@@ -104,7 +100,9 @@ private:
         return t.type == dtype::bf16 ? to_f32(bf16{bits}) : to_f32(f16{bits});
     }
 
-    const tensor_view* require(const char* name, std::initializer_list<std::size_t> shape) {
+    /// The tensor of that name, with that shape, of a plain type (or a packed one, where that may be), and as many bytes as it needs: a
+    /// source may be a host's own table, of which nothing is known yet.
+    const tensor_view* require(const char* name, std::initializer_list<std::size_t> shape, bool may_be_packed = false) {
         if (failed()) return nullptr;
         char full[160];
         std::snprintf(full, sizeof full, "%s%s", prefix_, name);
@@ -119,6 +117,18 @@ private:
             char have[96];
             failure_ = error::format(errc::wrong_shape, "tensor %s: want shape %s, have %s", full, print_shape(shape, want, sizeof want),
                                      print_shape(t->shape(), have, sizeof have));
+            return nullptr;
+        }
+        if (is_packed(t->type) && !may_be_packed) {
+            failure_ = error::format(errc::wrong_dtype, "tensor %s: want F32, F16 or BF16, have %s", full, name_of(t->type));
+            return nullptr;
+        }
+        std::size_t count = 1;
+        for (const std::size_t n : shape) count *= n;
+        const std::size_t bytes = is_packed(t->type) ? matrix_bytes(t->type, t->extent[0], t->extent[1]) : count * size_of(t->type);
+        if (t->data == nullptr || t->bytes != bytes) {
+            failure_ = error::format(errc::size_mismatch, "tensor %s: want %zu bytes of %s, have %zu", full, bytes, name_of(t->type),
+                                     t->data == nullptr ? std::size_t{0} : t->bytes);
             return nullptr;
         }
         ++found_;
@@ -247,23 +257,6 @@ template <sambay_shape Shape, class Binder>
         }
     }
     return w;
-}
-
-/// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
-template <tensor_source Source>
-[[nodiscard]] status check_rest(const Source& source, const matrix_view& embedding, std::size_t found) {
-    const tensor_view* head = source.find("lm_head.weight");
-    const std::span<const tensor_view> all = source.tensors();
-    if (head != nullptr) {
-        const bool same = head->type == embedding.type && head->bytes == embedding.bytes() &&
-                          (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
-        if (!same)
-            return error::format(errc::untied_embedding,
-                                 "tensor lm_head.weight differs from model.embed_tokens.weight: want the same %s numbers, the model ties them",
-                                 name_of(embedding.type));
-        ++found;
-    }
-    return all.size() == found ? status{} : status(error::format(errc::unexpected_tensor, "the checkpoint has %zu tensors, the model wants %zu", all.size(), found));
 }
 
 }  // namespace detail

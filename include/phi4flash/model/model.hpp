@@ -2,8 +2,7 @@
 /// A SambaY model: extents and weights, immutable and shared. `model<phi4_mini_flash>` has every extent at compile time,
 /// `model<any_sambay>` takes them from the checkpoint.
 #include <phi4flash/model/bind.hpp>
-
-#include <algorithm>
+#include <phi4flash/model/tensor_list.hpp>
 
 PHI4FLASH_BEGIN
 
@@ -13,7 +12,7 @@ template <sambay_shape Shape = any_sambay>
 class model {
 public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
-    /// Errors: bad_extent, missing_tensor, wrong_shape, unexpected_tensor, untied_embedding, out_of_memory.
+    /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, unexpected_tensor, untied_embedding, out_of_memory.
     template <tensor_source Source>
     static result<model> bind(const Source& source, const sambay_config& config) {
         const auto e = extents<Shape>::from(config.shape);
@@ -22,7 +21,7 @@ public:
         detail::tensor_binder<Source> check(source, arena(), false);
         const sambay_weights checked = detail::bind_all(check, *e, config.norm_eps);
         if (check.failed()) return check.failure().error();
-        if (const status rest = detail::check_rest(source, checked.embedding, check.found()); !rest) return name_unexpected(source, *e, rest.error());
+        if (const status rest = detail::check_rest(source, *e, checked.embedding, check.found()); !rest) return rest.error();
         auto block = memory_block::allocate(check.bytes(), "model's parameters");
         if (!block) return block.error();
         m.parameters_ = std::move(*block);
@@ -49,37 +48,6 @@ public:
 
 private:
     model(const extents<Shape>& e, const sambay_config& config) : extents_(e), config_(config) {}
-
-    /// Finds which tensor the model does not know, for the sentence: one whose name the checking pass did not ask for.
-    template <tensor_source Source>
-    static error name_unexpected(const Source& source, const extents<Shape>& e, const error& why) {
-        if (why.code() != errc::unexpected_tensor) return why;
-        struct recorder {
-            const Source& inner;
-            std::span<const tensor_view> all;
-            mutable memory_block seen;
-            [[nodiscard]] const tensor_view* find(std::string_view name) const {
-                const tensor_view* t = inner.find(name);
-                if (t != nullptr) seen.bytes()[static_cast<std::size_t>(t - all.data())] = std::byte{1};
-                return t;
-            }
-            [[nodiscard]] std::span<const tensor_view> tensors() const { return all; }
-        };
-        const std::span<const tensor_view> all = source.tensors();
-        auto seen = memory_block::allocate(all.size(), "names of tensors");
-        if (!seen) return why;
-        std::ranges::fill(seen->bytes(), std::byte{0});
-        const recorder names{source, all, std::move(*seen)};
-        detail::tensor_binder<recorder> again(names, arena(), false);
-        (void)detail::bind_all(again, e, 1e-5f);
-        (void)names.find("lm_head.weight");
-        for (std::size_t i = 0; i < all.size(); ++i) {
-            if (names.seen.bytes()[i] == std::byte{0})
-                return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)",
-                                     static_cast<int>(all[i].name.size()), all[i].name.data(), e.n_layers());
-        }
-        return why;
-    }
 
     [[no_unique_address]] extents<Shape> extents_;
     sambay_config config_;

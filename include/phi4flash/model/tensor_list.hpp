@@ -1,6 +1,6 @@
 #pragma once
-/// The tensors of a SambaY checkpoint: names and shapes, for programs that write one. The list is the binder's own, so the two
-/// cannot disagree.
+/// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
+/// is the binder's own, so the two cannot disagree.
 #include <phi4flash/model/bind.hpp>
 
 PHI4FLASH_BEGIN
@@ -52,5 +52,32 @@ void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
     detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);
     (void)detail::bind_all(lister, e, 1e-5f);
 }
+
+namespace detail {
+
+/// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
+template <tensor_source Source, sambay_shape Shape>
+[[nodiscard]] status check_rest(const Source& source, const extents<Shape>& e, const matrix_view& embedding, std::size_t found) {
+    if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
+        const bool same = head->type == embedding.type && head->bytes == embedding.bytes() &&
+                          (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
+        if (!same)
+            return error::format(errc::untied_embedding,
+                                 "tensor lm_head.weight differs from model.embed_tokens.weight: want the same %s numbers, the model ties them",
+                                 name_of(embedding.type));
+        ++found;
+    }
+    if (source.tensors().size() == found) return {};
+    for (const tensor_view& t : source.tensors()) {
+        bool known = t.name == "lm_head.weight";
+        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>) { known = known || name == t.name; });
+        if (!known)
+            return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
+                                 t.name.data(), e.n_layers());
+    }
+    return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
+}
+
+}  // namespace detail
 
 PHI4FLASH_END

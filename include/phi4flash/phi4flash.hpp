@@ -46,5 +46,5 @@
 #include <phi4flash/io/safetensors_writer.hpp>
 #if PHI4FLASH_HAS_JSON
 #include <phi4flash/io/checkpoint.hpp>
-#include <phi4flash/text/tokenizer_json.hpp>
+#include <phi4flash/io/tokenizer_json.hpp>
 #endif

@@ -14325,7 +14325,7 @@ PHI4FLASH_END
 // ---- phi4flash/io/packed_keys.hpp ----------------------------------------------------------------------------------------
 /// The metadata of a packed model file: which keys it has, how they are written and read.
 
-// ---- phi4flash/io/generation_config.hpp ----------------------------------------------------------------------------------
+// ---- phi4flash/model/generation_config.hpp -------------------------------------------------------------------------------
 /// What a model's files say about generation.
 
 PHI4FLASH_BEGIN
@@ -15543,6 +15543,66 @@ inline status packed_model::check_scales() const {
 
 PHI4FLASH_END
 
+// ---- phi4flash/text/byte_level.hpp ---------------------------------------------------------------------------------------
+/// Byte-level vocabularies spell each byte as a printable character (Radford et al., GPT-2, bytes_to_unicode): there and back.
+
+#include <iterator>
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Appends the characters that spell `bytes`.
+inline void append_byte_level(std::string_view bytes, std::string& out) {
+    for (const char c : bytes) {
+        unsigned code = static_cast<unsigned char>(c);
+        if (code < 0x21)
+            code += 0x100;
+        else if (code >= 0x7f && code <= 0xa0)
+            code += 0x121 - 0x7f;
+        else if (code == 0xad)
+            code = 0x143;
+        if (code < 0x80) {
+            out.push_back(static_cast<char>(code));
+        } else {
+            out.push_back(static_cast<char>(0xc0 | code >> 6));
+            out.push_back(static_cast<char>(0x80 | (code & 0x3f)));
+        }
+    }
+}
+
+/// Which byte a character spells; -1 for none.
+struct byte_level_map {
+    std::int16_t byte_of[0x144] = {};
+    constexpr byte_level_map() {
+        for (auto& b : byte_of) b = -1;
+        int next = 0x100;
+        for (int b = 0; b < 256; ++b) {
+            const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+            byte_of[printable ? b : next++] = static_cast<std::int16_t>(b);
+        }
+    }
+};
+inline constexpr byte_level_map byte_level{};
+
+/// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
+[[nodiscard]] inline bool from_byte_level(std::string_view text, std::string& bytes) {
+    bytes.clear();
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        std::uint32_t c = static_cast<unsigned char>(text[i]);
+        if (c >= 0x80) {
+            if (c < 0xC2 || c > 0xC5 || i + 1 == text.size()) return false;
+            c = (c & 0x1F) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3F);
+        }
+        if (c >= std::size(byte_level.byte_of) || byte_level.byte_of[c] < 0) return false;
+        bytes.push_back(static_cast<char>(byte_level.byte_of[c]));
+    }
+    return true;
+}
+
+}  // namespace detail
+
+PHI4FLASH_END
+
 PHI4FLASH_BEGIN
 
 /// A table of whole numbers to be stored as the tensor phi4flash.tokenizer.<name>.
@@ -15597,25 +15657,6 @@ struct packed_tokenizer {
 };
 
 namespace detail {
-/// Appends the printable characters by which byte-level vocabularies spell bytes (GPT-2's bytes_to_unicode).
-inline void append_byte_level(std::string_view bytes, std::string& out) {
-    for (const char c : bytes) {
-        unsigned code = static_cast<unsigned char>(c);
-        if (code < 0x21)
-            code += 0x100;
-        else if (code >= 0x7f && code <= 0xa0)
-            code += 0x121 - 0x7f;
-        else if (code == 0xad)
-            code = 0x143;
-        if (code < 0x80) {
-            out.push_back(static_cast<char>(code));
-        } else {
-            out.push_back(static_cast<char>(0xc0 | code >> 6));
-            out.push_back(static_cast<char>(0x80 | (code & 0x3f)));
-        }
-    }
-}
-
 inline constexpr std::uint8_t added_special = 1, added_lstrip = 2, added_rstrip = 4, added_normalized = 8;
 
 /// String i of a table of bytes.
@@ -15862,7 +15903,6 @@ PHI4FLASH_END
 #include <nlohmann/json.hpp>
 
 #include <functional>
-#include <iterator>
 #include <set>
 PHI4FLASH_BEGIN
 
@@ -16996,49 +17036,22 @@ inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
 #endif
-#ifndef PHI4FLASH_ONCE_TEXT_TOKENIZER_JSON_HPP
-#define PHI4FLASH_ONCE_TEXT_TOKENIZER_JSON_HPP
+#ifndef PHI4FLASH_ONCE_IO_TOKENIZER_JSON_HPP
+#define PHI4FLASH_ONCE_IO_TOKENIZER_JSON_HPP
 
-// ---- phi4flash/text/tokenizer_json.hpp -----------------------------------------------------------------------------------
+// ---- phi4flash/io/tokenizer_json.hpp -------------------------------------------------------------------------------------
 /// Reads tokenizer.json of the Hugging Face tokenizers library: byte-level BPE with one of the known split patterns. Whatever would
 /// change ids and is not supported is refused by name. One pass over the bytes, no document in memory.
+#ifndef PHI4FLASH_ONCE_IO_TOKENIZER_SETTINGS_HPP
+#define PHI4FLASH_ONCE_IO_TOKENIZER_SETTINGS_HPP
 
-#if PHI4FLASH_HAS_JSON
+// ---- phi4flash/io/tokenizer_settings.hpp ---------------------------------------------------------------------------------
+/// The small part of tokenizer.json, all but its three long lists: decides whether the file is one that the library can follow
+/// exactly. Whatever would change ids and is not supported is refused by name.
 
-#include <nlohmann/json.hpp>
 PHI4FLASH_BEGIN
 
 namespace detail {
-
-/// Byte-level vocabularies spell each byte as a printable character (Radford et al., GPT-2, bytes_to_unicode). This is the way
-/// back.
-struct byte_level_map {
-    std::int16_t byte_of[0x144] = {};
-    constexpr byte_level_map() {
-        for (auto& b : byte_of) b = -1;
-        int next = 0x100;
-        for (int b = 0; b < 256; ++b) {
-            const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-            byte_of[printable ? b : next++] = static_cast<std::int16_t>(b);
-        }
-    }
-};
-inline constexpr byte_level_map byte_level{};
-
-/// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
-[[nodiscard]] inline bool from_byte_level(std::string_view text, std::string& bytes) {
-    bytes.clear();
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        std::uint32_t c = static_cast<unsigned char>(text[i]);
-        if (c >= 0x80) {
-            if (c < 0xC2 || c > 0xC5 || i + 1 == text.size()) return false;
-            c = (c & 0x1F) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3F);
-        }
-        if (c >= std::size(byte_level.byte_of) || byte_level.byte_of[c] < 0) return false;
-        bytes.push_back(static_cast<char>(byte_level.byte_of[c]));
-    }
-    return true;
-}
 
 enum class json_kind : std::uint8_t { null, boolean, number, string, object, array };
 
@@ -17185,6 +17198,17 @@ private:
 
     std::vector<json_fact> facts_;
 };
+}  // namespace detail
+
+PHI4FLASH_END
+#endif
+
+#if PHI4FLASH_HAS_JSON
+
+#include <nlohmann/json.hpp>
+PHI4FLASH_BEGIN
+
+namespace detail {
 
 /// Listens to the parser. The first error stops it.
 class tokenizer_json_reader {

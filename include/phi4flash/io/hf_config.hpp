@@ -1,7 +1,7 @@
 #pragma once
 /// config.json and generation_config.json of a Hugging Face folder. What decides the computation is required or has the
 /// default of the model's class; whatever else the files say is ignored.
-#include <phi4flash/io/generation_config.hpp>
+#include <phi4flash/model/generation_config.hpp>
 #include <phi4flash/io/json.hpp>
 #include <phi4flash/model/shape.hpp>
 

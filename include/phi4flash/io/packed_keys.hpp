@@ -1,6 +1,6 @@
 #pragma once
 /// The metadata of a packed model file: which keys it has, how they are written and read.
-#include <phi4flash/io/generation_config.hpp>
+#include <phi4flash/model/generation_config.hpp>
 #include <phi4flash/io/gguf_writer.hpp>
 #include <phi4flash/model/shape.hpp>
 

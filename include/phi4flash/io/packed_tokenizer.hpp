@@ -3,6 +3,7 @@
 /// aligned tables of bytes and ids, from which this library loads it. Works with any tokenizer that has the interface of
 /// text/tokenizer.hpp.
 #include <phi4flash/io/packed_model.hpp>
+#include <phi4flash/text/byte_level.hpp>
 
 #include <string>
 #include <utility>
@@ -62,25 +63,6 @@ struct packed_tokenizer {
 };
 
 namespace detail {
-/// Appends the printable characters by which byte-level vocabularies spell bytes (GPT-2's bytes_to_unicode).
-inline void append_byte_level(std::string_view bytes, std::string& out) {
-    for (const char c : bytes) {
-        unsigned code = static_cast<unsigned char>(c);
-        if (code < 0x21)
-            code += 0x100;
-        else if (code >= 0x7f && code <= 0xa0)
-            code += 0x121 - 0x7f;
-        else if (code == 0xad)
-            code = 0x143;
-        if (code < 0x80) {
-            out.push_back(static_cast<char>(code));
-        } else {
-            out.push_back(static_cast<char>(0xc0 | code >> 6));
-            out.push_back(static_cast<char>(0x80 | (code & 0x3f)));
-        }
-    }
-}
-
 inline constexpr std::uint8_t added_special = 1, added_lstrip = 2, added_rstrip = 4, added_normalized = 8;
 
 /// String i of a table of bytes.

@@ -1,16 +1,14 @@
-/// The library in ten lines: loads a checkpoint folder, asks one question, prints the answer as it comes.
+/// The library in ten lines: opens a model, asks one question, prints the answer as it comes.
 #include <phi4flash/phi4flash.hpp>
 
 #include <cstdio>
 
 namespace p4 = phi4flash;
 
-static p4::status run(const char* folder, const char* question) {
-    const auto files = p4::checkpoint::open(folder);
+static p4::status run(const char* path, const char* question) {
+    const auto files = p4::model_files::open(path);  // a checkpoint folder or a packed file
     if (!files) return files.error();
-    const auto json = p4::read_file(files->tokenizer_path(), p4::max_tokenizer_json_bytes);
-    if (!json) return json.error();
-    const auto text = p4::tokenizer_from_json(*json);
+    const auto text = files->open_tokenizer();
     if (!text) return text.error();
     const auto model = p4::model<>::bind(*files);
     if (!model) return model.error();
@@ -23,8 +21,7 @@ static p4::status run(const char* folder, const char* question) {
     p4::encoder encoder(*text);
     const p4::chat_message message{"user", question};
     if (const auto ok = p4::encode_chat(encoder, {&message, 1}, {}, prompt); !ok) return ok;
-    p4::generation_options options;
-    options.stop_ids.assign(files->generation().stop_ids.begin(), files->generation().stop_ids.end());
+    const p4::generation_options options = p4::options_from(files->generation(), &*text);
     const auto summary = p4::generate(*model, *session, *workspace, &*text, prompt, options, [](const p4::generation_event& event) {
         std::fwrite(event.text.data(), 1, event.text.size(), stdout);
         return true;

@@ -55,7 +55,7 @@ bool is_streamed(const p4::tensor_view& tensor) {
     return tensor.rank == 2 && !tensor.name.ends_with("A_log") && tensor.name != "lm_head.weight";
 }
 
-step_bytes bytes_of_step(const p4::checkpoint& files, const memory_plan& memory, const std::string& kv, std::size_t depth) {
+step_bytes bytes_of_step(const p4::model_files& files, const memory_plan& memory, const std::string& kv, std::size_t depth) {
     const p4::sambay_shape& s = files.config().shape;
     const p4::layer_plan plan(s.n_layers);
     step_bytes bytes;
@@ -72,7 +72,7 @@ step_bytes bytes_of_step(const p4::checkpoint& files, const memory_plan& memory,
 /// Reads the mapped weights as fast as the machine can, with the threads that the model uses.
 class reader {
 public:
-    reader(const p4::checkpoint& files, engine& runs) : runs_(runs) {
+    reader(const p4::model_files& files, engine& runs) : runs_(runs) {
         constexpr std::size_t piece = std::size_t{1} << 20;
         for (const p4::tensor_view& tensor : files.tensors()) {
             if (!is_streamed(tensor)) continue;

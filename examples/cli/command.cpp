@@ -8,7 +8,7 @@ std::filesystem::path program_path;  // set once, by main
 
 void add_run_options(CLI::App& command, run_options& options) {
     engine_options& engine = options.engine;
-    command.add_option("--model,-m", options.model, "Folder with config.json and model.safetensors")->type_name("FOLDER");
+    command.add_option("--model,-m", options.model, "Folder with config.json and model.safetensors, or a packed file")->type_name("PATH");
     command.add_option("--threads,-t", engine.threads, "Threads; 0: one for each processor")->capture_default_str();
     command.add_option("--target", engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
     command.add_option("--kv", engine.kv, "Element type of keys and values")
@@ -17,26 +17,23 @@ void add_run_options(CLI::App& command, run_options& options) {
     command.add_option("--context", engine.context, "Tokens to make room for; 0: what is needed")->capture_default_str();
 }
 
-p4::result<opened> open_model(const std::string& folder) {
-    if (folder.empty()) return p4::error::format(p4::errc::invalid_argument, "which model? Say --model FOLDER");
-    auto files = p4::checkpoint::open(folder);
+p4::result<opened> open_model(const std::string& path) {
+    if (path.empty()) return p4::error::format(p4::errc::invalid_argument, "which model? Say --model PATH");
+    auto files = p4::model_files::open(path);
     if (!files) return files.error();
     opened model{std::move(*files), std::nullopt};
-    if (model.files.tokenizer_path().empty()) return model;
-    auto text = open_tokenizer(model.files.tokenizer_path());
+    if (!model.files.has_tokenizer()) return model;
+    auto text = model.files.open_tokenizer();
     if (!text) return text.error();
     model.text.emplace(std::move(*text));
     return model;
 }
 
 p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path) {
-    std::error_code ignored;
-    const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
-    const auto mapped = p4::mapped_file::open(file);
-    if (!mapped) return mapped.error();
-    auto text = p4::tokenizer_from_json(mapped->text());
-    if (!text) return text.error().in(p4::printable(file).c_str());
-    return text;
+    if (path.extension() != ".gguf") return p4::open_tokenizer_json(path);
+    const auto files = p4::model_files::open(path);
+    if (!files) return files.error();
+    return files->open_tokenizer();
 }
 
 void remember_program(const char* argv0) {
@@ -59,7 +56,7 @@ p4::result<std::string> default_model() {
     for (const auto& place : places) {
         if (std::filesystem::exists(place / "config.json", ignored)) return place.string();
     }
-    return p4::error::format(p4::errc::file_not_found, "the bundled model models/tiny-arithmetic is not here: say --model FOLDER");
+    return p4::error::format(p4::errc::file_not_found, "the bundled model models/tiny-arithmetic is not here: say --model PATH");
 }
 
 std::size_t usual_context(const p4::sambay_config& config) {
@@ -81,25 +78,19 @@ void add_sampling_options(CLI::App& command, sampling_flags& flags) {
 }
 
 p4::generation_options generation_options_of(const opened& model, const sampling_flags& flags) {
-    const p4::generation_config& said = model.files.generation();
-    p4::generation_options options;
+    p4::generation_options options = p4::options_from(model.files.generation(), model.tokenizer());
+    const auto prefer = [](const auto& flag, auto& option) {
+        if (flag) option = *flag;
+    };
     p4::sampling_options& s = options.sampling;
-    const bool greedy = said.do_sample.has_value() && !*said.do_sample;
-    s.temperature = flags.temperature.value_or(greedy ? 0.0f : said.temperature.value_or(s.temperature));
-    s.top_p = flags.top_p.value_or(said.top_p.value_or(s.top_p));
-    s.min_p = flags.min_p.value_or(said.min_p.value_or(s.min_p));
-    s.top_k = flags.top_k.value_or(said.top_k.value_or(static_cast<std::uint32_t>(s.top_k)));
-    s.repetition_penalty = flags.repetition_penalty.value_or(said.repetition_penalty.value_or(s.repetition_penalty));
-    s.seed = flags.seed.value_or(s.seed);
-    options.max_tokens = flags.max_tokens.value_or(said.max_new_tokens.value_or(static_cast<std::uint32_t>(options.max_tokens)));
+    prefer(flags.temperature, s.temperature);
+    prefer(flags.top_p, s.top_p);
+    prefer(flags.min_p, s.min_p);
+    prefer(flags.top_k, s.top_k);
+    prefer(flags.repetition_penalty, s.repetition_penalty);
+    prefer(flags.seed, s.seed);
+    prefer(flags.max_tokens, options.max_tokens);
     options.stop_strings = flags.stop;
-    options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
-    if (options.stop_ids.empty() && model.text) {
-        for (const char* marker : {"<|end|>", "<|endoftext|>"}) {
-            if (const auto* token = model.text->added(std::string_view(marker)))
-                options.stop_ids.push_back(static_cast<std::int32_t>(token->id));
-        }
-    }
     return options;
 }
 

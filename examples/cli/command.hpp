@@ -31,14 +31,14 @@ void add_run_options(CLI::App& command, run_options& options);
 
 /// The files of a model.
 struct opened {
-    p4::checkpoint files;
-    std::optional<p4::tokenizer> text;  ///< absent where the folder has none
+    p4::model_files files;
+    std::optional<p4::tokenizer> text;  ///< absent where the model has none
 
     [[nodiscard]] const p4::tokenizer* tokenizer() const { return text ? &*text : nullptr; }
 };
-p4::result<opened> open_model(const std::string& folder);
+p4::result<opened> open_model(const std::string& path);
 
-/// `path` is a tokenizer.json or a folder that holds one.
+/// `path` is a tokenizer.json, a folder that holds one, or a packed model.
 p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path);
 
 /// The model to use where nobody names one: models/tiny-arithmetic in the current folder, in the checkout that the program was

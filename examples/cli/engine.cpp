@@ -14,7 +14,7 @@ memory_plan plan_of(const p4::model<Shape>& m, const engine_options& options) {
 template <p4::sambay_shape Shape, class Kv>
 class engine_of final : public engine {
 public:
-    static p4::result<std::unique_ptr<engine>> make(const p4::checkpoint& files, const engine_options& options) {
+    static p4::result<std::unique_ptr<engine>> make(const p4::model_files& files, const engine_options& options) {
         const auto kernels = p4::kernels_named(options.target);
         if (!kernels) return kernels.error();
         auto model = p4::model<Shape>::bind(files);
@@ -75,12 +75,12 @@ auto with_types(const p4::sambay_shape& shape, const std::string& kv, Visit&& vi
 
 }  // namespace
 
-p4::result<std::unique_ptr<engine>> make_engine(const p4::checkpoint& files, const engine_options& options) {
+p4::result<std::unique_ptr<engine>> make_engine(const p4::model_files& files, const engine_options& options) {
     return with_types(files.config().shape, options.kv,
                       [&]<p4::sambay_shape Shape, class Kv>() { return engine_of<Shape, Kv>::make(files, options); });
 }
 
-p4::result<memory_plan> plan_memory(const p4::checkpoint& files, const engine_options& options) {
+p4::result<memory_plan> plan_memory(const p4::model_files& files, const engine_options& options) {
     return with_types(files.config().shape, options.kv, [&]<p4::sambay_shape Shape, class Kv>() -> p4::result<memory_plan> {
         const auto m = p4::model<Shape>::bind(files);
         if (!m) return m.error();

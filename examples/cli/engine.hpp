@@ -24,7 +24,7 @@ struct memory_plan {
     std::size_t workspace;   ///< activations
 };
 
-/// One model, one session, one workspace, one pool of threads. The checkpoint must outlive it.
+/// One model, one session, one workspace, one pool of threads. The files must outlive it.
 class engine {
 public:
     using sink = std::function<bool(const p4::generation_event&)>;
@@ -48,9 +48,9 @@ public:
 };
 
 /// Errors: those of model::bind, session, workspace, kernels_named and thread_pool.
-p4::result<std::unique_ptr<engine>> make_engine(const p4::checkpoint& files, const engine_options& options);
+p4::result<std::unique_ptr<engine>> make_engine(const p4::model_files& files, const engine_options& options);
 
 /// What make_engine would take. Errors: those of model::bind.
-p4::result<memory_plan> plan_memory(const p4::checkpoint& files, const engine_options& options);
+p4::result<memory_plan> plan_memory(const p4::model_files& files, const engine_options& options);
 
 }  // namespace cli

@@ -7,7 +7,7 @@
 namespace cli {
 namespace {
 
-void describe_shape(text_table& table, const p4::checkpoint& files) {
+void describe_shape(text_table& table, const p4::model_files& files) {
     const p4::sambay_config& config = files.config();
     const p4::sambay_shape& s = config.shape;
     const p4::layer_plan plan(s.n_layers);
@@ -24,7 +24,7 @@ void describe_shape(text_table& table, const p4::checkpoint& files) {
     if (config.max_positions != 0) table.row("longest context", text_of("%zu tokens", config.max_positions));
 }
 
-void describe_weights(text_table& table, const p4::checkpoint& files) {
+void describe_weights(text_table& table, const p4::model_files& files) {
     struct sum {
         std::size_t tensors = 0;
         std::uint64_t numbers = 0;

@@ -38,10 +38,12 @@
 #include <phi4flash/text/tokenizer.hpp>
 
 // Generation.
+#include <phi4flash/generate/conversation.hpp>
 #include <phi4flash/generate/generate.hpp>
 
 // Files; the Hugging Face formats where a JSON library is on the include path.
 #include <phi4flash/io/mapped_file.hpp>
+#include <phi4flash/io/model_files.hpp>
 #include <phi4flash/io/packed_model_writer.hpp>
 #include <phi4flash/io/safetensors_writer.hpp>
 #if PHI4FLASH_HAS_JSON

@@ -136,6 +136,19 @@ TEST_CASE("io/hf_config: another model is refused by name") {
     require_value(read_with("head_dim", "16"));
 }
 
+TEST_CASE("io/hf_config: keys that nobody knows are refused, those of training and generation are not") {
+    check_error(read_with("rope_scaling", "{\"type\": \"longrope\"}"), errc::json_unknown_key, {"'rope_scaling'", "computed"});
+    check_error(read_with("quantization_config", "{}"), errc::json_unknown_key, {"'quantization_config'"});
+    check_error(read_with("hidden_sizes", "160"), errc::json_unknown_key, {"'hidden_sizes'"});
+    check_error(read_with("Hidden_size", "160"), errc::json_unknown_key, {"'Hidden_size'"});
+    check_error(read_with("mamba_d_states", "true"), errc::json_unknown_key, {"'mamba_d_states'"});
+    for (const char* key : {"torch_dtype", "transformers_version", "_name_or_path", "eos_token_id", "top_p", "use_bfloat16"}) {
+        CAPTURE(key);
+        require_value(read_with(key, "1"));
+    }
+    require_value(read_with("rope_scaling", "null"));  // asks for nothing
+}
+
 TEST_CASE("io/hf_config: the epsilon") {
     for (const char* value : {"0", "-1e-5", "1e-60", "0.0"})
         check_error(read_with("layer_norm_eps", value), errc::json_bad_number, {"layer_norm_eps"});

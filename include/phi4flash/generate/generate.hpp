@@ -1,11 +1,10 @@
 #pragma once
 /// The generation loop: a prompt's ids in, tokens and text out as they come, until something ends it.
-#include <phi4flash/generate/sampler.hpp>
+#include <phi4flash/generate/options.hpp>
 #include <phi4flash/generate/stop.hpp>
 #include <phi4flash/model/forward.hpp>
 #include <phi4flash/text/decoder.hpp>
 
-#include <atomic>
 #include <optional>
 
 PHI4FLASH_BEGIN
@@ -24,15 +23,6 @@ enum class stop_reason : std::uint8_t {
     constexpr const char* names[] = {"stop_token", "stop_string", "max_tokens", "context_full", "cancelled", "sink"};
     return names[static_cast<std::size_t>(reason)];
 }
-
-struct generation_options {
-    sampling_options sampling{};
-    std::size_t max_tokens = 32768;                ///< new ones, at most
-    std::vector<std::int32_t> stop_ids{};          ///< end the text; not passed to the sink
-    std::vector<std::string> stop_strings{};       ///< end the text; neither they nor what follows is passed on
-    bool skip_special = true;                      ///< leave special tokens out of the text
-    const std::atomic<bool>* cancel = nullptr;     ///< looked at before every chunk and token; may be set from anywhere
-};
 
 /// What a sink is told. A token may bring no text (an incomplete character, the start of a stop string) or the text of several;
 /// the last call may bring text without a token (-1).

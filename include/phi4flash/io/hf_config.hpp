@@ -1,14 +1,16 @@
 #pragma once
 /// config.json and generation_config.json of a Hugging Face folder. What decides the computation is required or has the
-/// default of the model's class; whatever else the files say is ignored.
+/// default of the model's class. A key of config.json that nobody knows is refused: it may ask for another computation.
 #include <phi4flash/model/generation_config.hpp>
 #include <phi4flash/io/json.hpp>
 #include <phi4flash/model/shape.hpp>
 
 #if PHI4FLASH_HAS_JSON
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string_view>
 
@@ -135,6 +137,41 @@ inline std::size_t read_window(config_reader& in, std::size_t n_layers) {
     return window;
 }
 
+/// Keys of config.json that decide nothing here: training, bookkeeping, how other programs run the model, and every key of
+/// generation_config.json. Keys that begin with an underscore are private to the program that wrote them.
+inline constexpr std::string_view idle_config_keys[] = {
+    "architectures", "attention_dropout", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
+    "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype",
+    "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty",
+    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range", "is_decoder",
+    "is_encoder_decoder", "label2id", "length_penalty", "max_length", "max_new_tokens", "min_length", "min_p", "name_or_path",
+    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states",
+    "output_scores", "pad_token_id", "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
+    "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
+    "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers_version",
+    "typical_p", "use_bfloat16", "use_cache",
+};
+/// Keys of config.json that are read.
+inline constexpr std::string_view read_config_keys[] = {
+    "head_dim", "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "lm_head_bias", "mamba_conv_bias",
+    "mamba_d_conv", "mamba_d_state", "mamba_dt_rank", "mamba_expand", "mamba_proj_bias", "max_position_embeddings",
+    "mb_per_layer", "mlp_bias", "model_type", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
+    "sliding_window", "tie_word_embeddings", "vocab_size",
+};
+
+/// Errors: json_unknown_key.
+[[nodiscard]] inline status refuse_unknown_keys(const json_value& config) {
+    const auto among = [](const auto& keys, std::string_view key) { return std::find(std::begin(keys), std::end(keys), key) != std::end(keys); };
+    for (const auto& item : config.items()) {
+        const std::string_view key = item.key();
+        // A key whose value is null asks for nothing.
+        if (key.starts_with('_') || item.value().is_null() || among(read_config_keys, key) || among(idle_config_keys, key)) continue;
+        return error::format(errc::json_unknown_key, "the key '%s' is not one of a phi4flash model: it may change what is computed",
+                             printable(key).c_str());
+    }
+    return {};
+}
+
 inline void read_model_type(config_reader& in) {
     if (in.find("model_type") == nullptr) in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
     in.want_string("model_type", "phi4flash");
@@ -180,7 +217,7 @@ inline sambay_shape read_shape(config_reader& in) {
 }
 }  // namespace detail
 
-/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, unsupported_model (another
+/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key, unsupported_model (another
 /// architecture or activation, untied embedding), bad_extent (zero, negative, fractional or huge numbers, and every rule
 /// of check_shape), not_finite, json_bad_number (layer_norm_eps).
 [[nodiscard]] inline result<sambay_config> read_hf_config(std::string_view text) {
@@ -197,6 +234,7 @@ inline sambay_shape read_shape(config_reader& in) {
                               static_cast<double>(config.norm_eps)));
     if (!in.outcome()) return in.outcome().error();
     if (const status ok = check_shape(config.shape); !ok) return ok.error();
+    if (const status ok = detail::refuse_unknown_keys(*document); !ok) return ok.error();
     const std::size_t d_head = config.shape.d_model / config.shape.n_heads;
     if (in.extent_or("head_dim", d_head) != d_head && in.outcome())
         in.fail(error::format(errc::unsupported_model, "'head_dim': want hidden_size / num_attention_heads = %zu, have %s", d_head,

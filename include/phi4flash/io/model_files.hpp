@@ -1,0 +1,117 @@
+#pragma once
+/// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file.
+#include <phi4flash/io/checkpoint.hpp>
+#include <phi4flash/io/packed_model.hpp>
+#include <phi4flash/io/packed_tokenizer.hpp>
+#include <phi4flash/io/tokenizer_json.hpp>
+
+#include <utility>
+#include <variant>
+
+PHI4FLASH_BEGIN
+
+#if PHI4FLASH_HAS_JSON
+/// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of mapped_file::open and
+/// tokenizer_from_json.
+[[nodiscard]] inline result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
+    std::error_code ignored;
+    const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
+    const auto mapped = mapped_file::open(file);
+    if (!mapped) return mapped.error();
+    auto text = tokenizer_from_json(mapped->text());
+    if (!text) return text.error().in(printable(file).c_str());
+    return text;
+}
+#endif
+
+/// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
+/// several threads is safe. Its views stay valid as long as it lives, and after it has been moved.
+class model_files {
+public:
+    model_files() = default;
+    model_files(model_files&&) = default;
+    model_files& operator=(model_files&&) = default;
+
+    /// A folder is opened as a checkpoint, anything else as a packed file. Errors: those of checkpoint::open and
+    /// packed_model::open; file_not_found; file_unreadable for a folder where the library was built without a JSON library.
+    static result<model_files> open(const std::filesystem::path& path) {
+        model_files made;
+        made.path_ = path;
+        std::error_code ignored;
+        const auto kind = std::filesystem::status(path, ignored).type();
+        if (kind == std::filesystem::file_type::not_found)
+            return error::format(errc::file_not_found, "%s: there is no such folder or file", printable(path).c_str());
+        if (kind != std::filesystem::file_type::directory) {
+            auto file = packed_model::open(path);
+            if (!file) return file.error();
+            made.form_ = *std::move(file);
+            return made;
+        }
+#if PHI4FLASH_HAS_JSON
+        auto folder = checkpoint::open(path);
+        if (!folder) return folder.error();
+        made.form_ = *std::move(folder);
+        return made;
+#else
+        return error::format(errc::file_unreadable, "%s: want a packed file: folders need a JSON library in the build",
+                             printable(path).c_str());
+#endif
+    }
+
+    [[nodiscard]] const sambay_config& config() const {
+        return std::visit([](const auto& f) -> const sambay_config& { return f.config(); }, form_);
+    }
+    [[nodiscard]] const generation_config& generation() const {
+        return std::visit([](const auto& f) -> const generation_config& { return f.generation(); }, form_);
+    }
+    /// Sorted by name.
+    [[nodiscard]] std::span<const tensor_view> tensors() const {
+        return std::visit([](const auto& f) { return f.tensors(); }, form_);
+    }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const {
+        return std::visit([&](const auto& f) { return f.find(name); }, form_);
+    }
+    /// Bytes of all weights.
+    [[nodiscard]] std::uint64_t bytes() const {
+        return std::visit([](const auto& f) { return f.bytes(); }, form_);
+    }
+    /// See mapped_file::release_pages.
+    void release_pages() const {
+        std::visit([](const auto& f) { f.release_pages(); }, form_);
+    }
+
+    /// What was opened.
+    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+    /// The packed file, or nullptr.
+    [[nodiscard]] const packed_model* packed() const { return std::get_if<packed_model>(&form_); }
+
+    [[nodiscard]] bool has_tokenizer() const {
+        if (const packed_model* const file = packed()) return file->has_array("tokens.bytes");
+#if PHI4FLASH_HAS_JSON
+        if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
+#endif
+        return false;
+    }
+    /// Errors: those of read_tokenizer and open_tokenizer_json; file_not_found where there is none.
+    [[nodiscard]] result<tokenizer> open_tokenizer() const {
+        if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
+        if (const packed_model* const file = packed()) {
+            tokenizer_builder builder;
+            if (const status ok = read_tokenizer(*file, builder); !ok) return ok.error().in(printable(path_).c_str());
+            return builder.build();
+        }
+#if PHI4FLASH_HAS_JSON
+        return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
+#endif
+    }
+
+private:
+#if PHI4FLASH_HAS_JSON
+    std::variant<packed_model, checkpoint> form_;
+#else
+    std::variant<packed_model> form_;
+#endif
+    std::filesystem::path path_;
+};
+
+PHI4FLASH_END

@@ -1,0 +1,97 @@
+/// What is read at each turn of a conversation, and options from what a model's files say.
+#include <phi4flash/generate/conversation.hpp>
+
+#include <doctest/doctest.h>
+
+namespace {
+
+namespace p4 = phi4flash;
+using ids_type = std::vector<std::int32_t>;
+
+constexpr std::int32_t end_of_text = 256, assistant = 257, end = 258, user = 259, system_marker = 260;
+
+/// Each byte is its own id; the markers of the chat format follow.
+p4::tokenizer byte_tokenizer() {
+    p4::tokenizer_builder builder;
+    for (std::size_t byte = 0; byte < 256; ++byte) {
+        const char c = static_cast<char>(byte);
+        REQUIRE(builder.add_token(byte, std::string_view(&c, 1)));
+    }
+    std::uint32_t id = 256;
+    for (const char* marker : {"<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>"})
+        REQUIRE(builder.add_added_token({.id = id++, .content = marker, .special = true, .lstrip = false, .rstrip = false, .normalized = false}));
+    auto t = builder.build();
+    REQUIRE(t);
+    return *std::move(t);
+}
+
+ids_type ask(p4::conversation& turns, std::string_view text) {
+    const auto ids = turns.ask(text);
+    REQUIRE(ids);
+    return {ids->begin(), ids->end()};
+}
+
+}  // namespace
+
+TEST_CASE("generate/conversation: a turn reads what the session has not read") {
+    const p4::tokenizer text = byte_tokenizer();
+    p4::conversation turns(text, "S");
+    const ids_type first = {system_marker, 'S', end, user, 'a', end, assistant};
+    CHECK(ask(turns, "a") == first);
+    CHECK(ask(turns, "a") == first);  // nothing was generated in between: the same again
+
+    // The model ended its answer itself; the session has not read the marker.
+    turns.answered({.reason = p4::stop_reason::stop_token, .prompt_tokens = first.size(), .new_tokens = 3, .unread = end});
+    CHECK(ask(turns, "b") == ids_type{end, user, 'b', end, assistant});
+
+    // Another stop token is left out: the marker ends the answer.
+    turns.answered({.reason = p4::stop_reason::stop_token, .prompt_tokens = 5, .new_tokens = 3, .unread = end_of_text});
+    CHECK(ask(turns, "c") == ids_type{end, user, 'c', end, assistant});
+
+    // An answer that was cut short.
+    turns.answered({.reason = p4::stop_reason::max_tokens, .prompt_tokens = 5, .new_tokens = 3, .unread = 'x'});
+    CHECK(ask(turns, "d") == ids_type{'x', end, user, 'd', end, assistant});
+
+    // A prompt that was cut short.
+    turns.answered({.reason = p4::stop_reason::cancelled, .prompt_tokens = 2, .new_tokens = 0, .unread = -1});
+    CHECK(ask(turns, "e") == ids_type{user, 'd', end, assistant, end, user, 'e', end, assistant});
+
+    turns.reset();
+    CHECK(ask(turns, "a") == first);
+}
+
+TEST_CASE("generate/conversation: without a system message, and markers in the text stay text") {
+    const p4::tokenizer text = byte_tokenizer();
+    p4::conversation turns(text);
+    CHECK(ask(turns, "a") == ids_type{user, 'a', end, assistant});
+    CHECK(ask(turns, "<|end|>").size() == 3 + 7);
+}
+
+TEST_CASE("generate/options: the files, else the model card; stop ids, else the markers'") {
+    const p4::tokenizer text = byte_tokenizer();
+    const p4::generation_options card = p4::options_from({});
+    CHECK(card.sampling.temperature == 0.6f);
+    CHECK(card.sampling.top_p == 0.95f);
+    CHECK(card.max_tokens == 32768);
+    CHECK(card.stop_ids.empty());
+    CHECK(p4::options_from({}, &text).stop_ids == ids_type{end, end_of_text});
+
+    p4::generation_config said;
+    said.stop_ids = {7, 9};
+    said.temperature = 0.3f;
+    said.top_p = 0.5f;
+    said.min_p = 0.1f;
+    said.top_k = 40;
+    said.repetition_penalty = 1.5f;
+    said.max_new_tokens = 12;
+    p4::generation_options options = p4::options_from(said, &text);
+    CHECK(options.stop_ids == ids_type{7, 9});
+    CHECK(options.sampling.temperature == 0.3f);
+    CHECK(options.sampling.top_p == 0.5f);
+    CHECK(options.sampling.min_p == 0.1f);
+    CHECK(options.sampling.top_k == 40);
+    CHECK(options.sampling.repetition_penalty == 1.5f);
+    CHECK(options.max_tokens == 12);
+    said.do_sample = false;
+    CHECK(p4::options_from(said).sampling.temperature == 0.0f);
+}

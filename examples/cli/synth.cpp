@@ -68,7 +68,7 @@ p4::result<std::vector<p4::safetensors_spec>> list_tensors(const p4::sambay_conf
     const auto extents = p4::extents<p4::any_sambay>::from(config.shape);
     if (!extents) return extents.error();
     std::vector<p4::safetensors_spec> specs;
-    p4::for_each_tensor(*extents, [&](std::string_view name, std::span<const std::size_t> shape) {
+    p4::for_each_tensor(*extents, [&](std::string_view name, std::span<const std::size_t> shape, p4::tensor_role) {
         const p4::dtype own = always_f32(rule_of(name)) ? p4::dtype::f32 : type;
         specs.push_back({std::string(name), p4::name_of(own), {shape.begin(), shape.end()}});
     });

@@ -11082,6 +11082,12 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
+/// What a tensor is for.
+enum class tensor_role : std::uint8_t {
+    matrix,     ///< multiplied with activations: any type, packed ones too
+    parameter,  ///< widened to f32 when a model is bound: F32, F16 or BF16
+};
+
 namespace detail {
 
 /// Stands where bind_all expects a binder, and tells what it is asked for.
@@ -11094,7 +11100,7 @@ public:
     void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
-    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}), matrix_view{}; }
+    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}, tensor_role::matrix), matrix_view{}; }
     template <class... Change>
     const float* vector(const char* name, std::size_t n, Change&&...) {
         return tell(name, {n}), nullptr;
@@ -11110,10 +11116,10 @@ public:
     }
 
 private:
-    void tell(const char* name, std::initializer_list<std::size_t> shape) {
+    void tell(const char* name, std::initializer_list<std::size_t> shape, tensor_role role = tensor_role::parameter) {
         char full[160];
         std::snprintf(full, sizeof full, "%s%s", prefix_, name);
-        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()));
+        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()), role);
     }
 
     Visit& visit_;
@@ -11122,8 +11128,8 @@ private:
 
 }  // namespace detail
 
-/// Calls `visit(name, shape)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of extents
-/// that are valid during the call.
+/// Calls `visit(name, shape, role)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of
+/// extents that are valid during the call, and a tensor_role.
 template <sambay_shape Shape, class Visit>
 void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
     detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);
@@ -11147,7 +11153,7 @@ template <tensor_source Source, sambay_shape Shape>
     if (source.tensors().size() == found) return {};
     for (const tensor_view& t : source.tensors()) {
         bool known = t.name == "lm_head.weight";
-        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>) { known = known || name == t.name; });
+        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) { known = known || name == t.name; });
         if (!known)
             return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
                                  t.name.data(), e.n_layers());
@@ -13967,6 +13973,217 @@ PHI4FLASH_END
 
 // Files; the Hugging Face formats where a JSON library is on the include path.
 
+// ---- phi4flash/io/convert.hpp --------------------------------------------------------------------------------------------
+/// Converts a model into one packed file: matrices to the chosen types, everything else as it is.
+
+// ---- phi4flash/io/packed_model_writer.hpp --------------------------------------------------------------------------------
+/// Writes a model into one file: metadata, tables of the tokenizer, then weights that the caller packs piece by piece.
+
+// ---- phi4flash/io/packed_tokenizer.hpp -----------------------------------------------------------------------------------
+/// The tokenizer inside a packed model file, in two forms: as strings under the customary keys, for other programs, and as
+/// aligned tables of bytes and ids, from which this library loads it. Works with any tokenizer that has the interface of
+/// text/tokenizer.hpp.
+
+// ---- phi4flash/io/packed_model.hpp ---------------------------------------------------------------------------------------
+/// A model in one GGUF file: shapes, tokenizer, chat template and generation defaults as metadata, and weights in the very order
+/// in which the kernels stream them, mapped and used in place.
+///
+/// Packed matrices are stored under ggml's types of the same size: q8 as Q8_0, q4 as Q4_0, q4_dense as IQ4_NL. The key
+/// phi4flash.layout says so, and programs that do not know it must not compute with the file. Files without the key are ordinary
+/// row-major ones.
+
+// ---- phi4flash/io/ggml_blocks.hpp ----------------------------------------------------------------------------------------
+/// Weights of ggml's row-major types, decoded to f32. Plain code that runs once, when a model is converted.
+/// Source: github.com/ggml-org/ggml, src/ggml-common.h (blocks) and src/ggml-quants.c (dequantize_row_*).
+
+// ---- phi4flash/io/ggml_types.hpp -----------------------------------------------------------------------------------------
+/// The tensor types of ggml, as data: number, name, elements and bytes a block, and where a block keeps its scales.
+/// Source: github.com/ggml-org/ggml, docs/gguf.md and src/ggml-common.h.
+
+PHI4FLASH_BEGIN
+
+/// The types that the library reads weights from, and those of the integer tables it stores, by their number in a file.
+enum class ggml_type : std::uint32_t {
+    f32 = 0,
+    f16 = 1,
+    q4_0 = 2,
+    q8_0 = 8,
+    q4_k = 12,
+    q6_k = 14,
+    iq4_nl = 20,
+    i8 = 24,
+    i16 = 25,
+    i32 = 26,
+    i64 = 27,
+    bf16 = 30,
+};
+
+/// How a type is stored. A row is whole blocks.
+struct ggml_format {
+    ggml_type type;
+    const char* name;
+    std::uint16_t block_length;  ///< elements
+    std::uint16_t block_bytes;
+    bool is_weight = false;     ///< can be read as f32
+    std::uint8_t n_scales = 0;  ///< f16 numbers, side by side; 0 also where nobody looks
+    std::uint8_t scale_offset = 0;
+};
+
+namespace detail {
+[[nodiscard]] constexpr ggml_format other_ggml_format(std::uint32_t number, const char* name, std::uint16_t length,
+                                                      std::uint16_t bytes) {
+    return {.type = static_cast<ggml_type>(number), .name = name, .block_length = length, .block_bytes = bytes};
+}
+}  // namespace detail
+
+/// Every type of the format, so that one that is of no use can be refused by its name. Numbers that are not here belonged to types
+/// that were given up.
+inline constexpr ggml_format ggml_formats[] = {
+    {ggml_type::f32, "F32", 1, 4, true},
+    {ggml_type::f16, "F16", 1, 2, true},
+    {ggml_type::q4_0, "Q4_0", 32, 18, true, 1, 0},
+    detail::other_ggml_format(3, "Q4_1", 32, 20),
+    detail::other_ggml_format(6, "Q5_0", 32, 22),
+    detail::other_ggml_format(7, "Q5_1", 32, 24),
+    {ggml_type::q8_0, "Q8_0", 32, 34, true, 1, 0},
+    detail::other_ggml_format(9, "Q8_1", 32, 36),
+    detail::other_ggml_format(10, "Q2_K", 256, 84),
+    detail::other_ggml_format(11, "Q3_K", 256, 110),
+    {ggml_type::q4_k, "Q4_K", 256, 144, true, 2, 0},
+    detail::other_ggml_format(13, "Q5_K", 256, 176),
+    {ggml_type::q6_k, "Q6_K", 256, 210, true, 1, 208},
+    detail::other_ggml_format(15, "Q8_K", 256, 292),
+    detail::other_ggml_format(16, "IQ2_XXS", 256, 66),
+    detail::other_ggml_format(17, "IQ2_XS", 256, 74),
+    detail::other_ggml_format(18, "IQ3_XXS", 256, 98),
+    detail::other_ggml_format(19, "IQ1_S", 256, 50),
+    {ggml_type::iq4_nl, "IQ4_NL", 32, 18, true, 1, 0},
+    detail::other_ggml_format(21, "IQ3_S", 256, 110),
+    detail::other_ggml_format(22, "IQ2_S", 256, 82),
+    detail::other_ggml_format(23, "IQ4_XS", 256, 136),
+    {ggml_type::i8, "I8", 1, 1},
+    {ggml_type::i16, "I16", 1, 2},
+    {ggml_type::i32, "I32", 1, 4},
+    {ggml_type::i64, "I64", 1, 8},
+    detail::other_ggml_format(28, "F64", 1, 8),
+    detail::other_ggml_format(29, "IQ1_M", 256, 56),
+    {ggml_type::bf16, "BF16", 1, 2, true},
+    detail::other_ggml_format(34, "TQ1_0", 256, 54),
+    detail::other_ggml_format(35, "TQ2_0", 256, 66),
+    detail::other_ggml_format(39, "MXFP4", 32, 17),
+    detail::other_ggml_format(40, "NVFP4", 64, 36),
+    detail::other_ggml_format(41, "Q1_0", 128, 18),
+};
+
+/// The format of a type's number, or nullptr.
+[[nodiscard]] constexpr const ggml_format* find_ggml_format(std::uint32_t number) {
+    for (const ggml_format& known : ggml_formats)
+        if (static_cast<std::uint32_t>(known.type) == number) return &known;
+    return nullptr;
+}
+[[nodiscard]] constexpr const ggml_format& format_of(ggml_type type) { return *find_ggml_format(static_cast<std::uint32_t>(type)); }
+
+PHI4FLASH_END
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+[[nodiscard]] inline unsigned byte_at(const std::byte* p, std::size_t i) { return static_cast<unsigned>(p[i]); }
+[[nodiscard]] inline int signed_at(const std::byte* p, std::size_t i) { return static_cast<std::int8_t>(p[i]); }
+template <class T>
+[[nodiscard]] T number_at(const std::byte* p) {
+    T x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+[[nodiscard]] inline float half_at(const std::byte* p) { return to_f32(number_at<f16>(p)); }
+
+/// w = d (q - 8): f16 d; 16 bytes, low nibbles first.
+inline void decode_q4_0(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    for (std::size_t i = 0; i < 16; ++i) {
+        const unsigned q = byte_at(p, 2 + i);
+        out[i] = d * static_cast<float>(static_cast<int>(q & 15) - 8);
+        out[i + 16] = d * static_cast<float>(static_cast<int>(q >> 4) - 8);
+    }
+}
+
+/// w = d q: f16 d; 32 signed bytes.
+inline void decode_q8_0(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    for (std::size_t i = 0; i < 32; ++i) out[i] = d * static_cast<float>(signed_at(p, 2 + i));
+}
+
+inline constexpr std::int8_t iq4_nl_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+/// w = d level[q]: as Q4_0, with uneven levels.
+inline void decode_iq4_nl(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    for (std::size_t i = 0; i < 16; ++i) {
+        const unsigned q = byte_at(p, 2 + i);
+        out[i] = d * static_cast<float>(iq4_nl_levels[q & 15]);
+        out[i + 16] = d * static_cast<float>(iq4_nl_levels[q >> 4]);
+    }
+}
+
+/// w = d scale[j] q - dmin min[j] for 8 groups of 32: f16 d, f16 dmin; 12 bytes with 6-bit scales and mins; 128 bytes, each 32 of
+/// them with the low nibbles of one group and the high ones of the next.
+inline void decode_q4_k(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    const float dmin = half_at(p + 2);
+    const std::byte* const s = p + 4;
+    for (std::size_t j = 0; j < 8; ++j) {
+        const bool first = j < 4;
+        const unsigned scale = first ? byte_at(s, j) & 63 : (byte_at(s, j + 4) & 15) | (byte_at(s, j - 4) >> 6 << 4);
+        const unsigned min = first ? byte_at(s, j + 4) & 63 : byte_at(s, j + 4) >> 4 | (byte_at(s, j) >> 6 << 4);
+        const float step = d * static_cast<float>(scale);
+        const float floor = dmin * static_cast<float>(min);
+        for (std::size_t i = 0; i < 32; ++i) {
+            const unsigned q = byte_at(p, 16 + j / 2 * 32 + i);
+            out[j * 32 + i] = step * static_cast<float>(j % 2 == 0 ? q & 15 : q >> 4) - floor;
+        }
+    }
+}
+
+/// w = d scale[j] (q - 32) for 16 groups of 16: 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, f16 d. Each
+/// half of 128 numbers has 64 bytes of the first and 32 of the second.
+inline void decode_q6_k(const std::byte* p, float* out) {
+    const float d = half_at(p + 208);
+    for (std::size_t i = 0; i < 256; ++i) {
+        const std::size_t half = i / 128;
+        const std::size_t part = i % 128 / 32;  // which two bits, and which nibble of which 32 bytes
+        const unsigned low = byte_at(p, half * 64 + part % 2 * 32 + i % 32);
+        const unsigned high = byte_at(p, 128 + half * 32 + i % 32) >> (2 * part) & 3;
+        const int q = static_cast<int>((part < 2 ? low & 15 : low >> 4) | high << 4) - 32;
+        out[i] = d * static_cast<float>(signed_at(p, 192 + i / 16)) * static_cast<float>(q);
+    }
+}
+
+}  // namespace detail
+
+/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
+[[nodiscard]] inline bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
+    const ggml_format& format = format_of(type);
+    if (!format.is_weight) return false;
+    for (std::size_t i = 0; i < n; i += format.block_length, blocks += format.block_bytes, out += format.block_length) {
+        switch (type) {
+            case ggml_type::f32: *out = detail::number_at<float>(blocks); break;
+            case ggml_type::f16: *out = detail::half_at(blocks); break;
+            case ggml_type::bf16: *out = to_f32(detail::number_at<bf16>(blocks)); break;
+            case ggml_type::q4_0: detail::decode_q4_0(blocks, out); break;
+            case ggml_type::q8_0: detail::decode_q8_0(blocks, out); break;
+            case ggml_type::q4_k: detail::decode_q4_k(blocks, out); break;
+            case ggml_type::q6_k: detail::decode_q6_k(blocks, out); break;
+            case ggml_type::iq4_nl: detail::decode_iq4_nl(blocks, out); break;
+            default: return false;
+        }
+    }
+    return true;
+}
+
+PHI4FLASH_END
+
 // ---- phi4flash/io/mapped_file.hpp ----------------------------------------------------------------------------------------
 /// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched.
 
@@ -14212,1243 +14429,6 @@ private:
 
 PHI4FLASH_END
 
-// ---- phi4flash/io/model_files.hpp ----------------------------------------------------------------------------------------
-/// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file.
-
-// ---- phi4flash/io/checkpoint.hpp -----------------------------------------------------------------------------------------
-/// A checkpoint in the Hugging Face layout: a folder whose weights are mapped, or bytes that the host owns. Names, types
-/// and places are checked here; what a model needs of them, and in which shape, is the model's business.
-
-// ---- phi4flash/io/checkpoint_index.hpp -----------------------------------------------------------------------------------
-/// model.safetensors.index.json: which shard of a checkpoint holds which tensor.
-
-// ---- phi4flash/io/json.hpp -----------------------------------------------------------------------------------------------
-/// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
-/// every error a value that says at which byte. Nothing here throws, or aborts where exceptions are off.
-
-#if PHI4FLASH_HAS_JSON
-#include <nlohmann/json.hpp>
-
-#include <functional>
-#include <iterator>
-#include <set>
-PHI4FLASH_BEGIN
-
-/// What is refused before it is read.
-struct json_limits {
-    std::size_t bytes = std::size_t{1} << 20;
-    std::size_t depth = 16;  ///< objects and arrays inside one another
-};
-
-using json_value = nlohmann::json;
-
-/// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
-/// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
-class json_events {
-public:
-    explicit json_events(const json_limits& limits) : limits_(limits) {}
-
-    bool null() { return true; }
-    bool boolean(bool) { return true; }
-    bool number_integer(std::int64_t) { return true; }  ///< negative ones only
-    bool number_unsigned(std::uint64_t) { return true; }
-    bool number_float(double, const std::string&) { return true; }  ///< also whole numbers that do not fit 64 bits
-    bool string(std::string&) { return true; }
-    bool binary(json_value::binary_t&) { return true; }  ///< never in JSON; the parser's interface wants it
-    bool start_object(std::size_t) {
-        keys_.emplace_back();
-        return enter();
-    }
-    bool end_object() {
-        keys_.pop_back();
-        --depth_;
-        return true;
-    }
-    bool start_array(std::size_t) { return enter(); }
-    bool end_array() {
-        --depth_;
-        return true;
-    }
-    bool key(std::string& name) {
-        if (first_use(name)) return true;
-        return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
-                                  printable(name).c_str()));
-    }
-    bool parse_error(std::size_t at, const std::string&, const json_value::exception& why) {
-        std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
-        if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
-        if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-        return fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
-    }
-
-    [[nodiscard]] const status& outcome() const { return outcome_; }
-    /// Bytes read so far: just after the text of the current event.
-    [[nodiscard]] std::size_t position() const { return position_; }
-    [[nodiscard]] std::size_t* position_counter() { return &position_; }
-
-protected:
-    bool fail(const error& why) {
-        outcome_ = why;
-        return false;
-    }
-    /// False if the current object has this key already.
-    [[nodiscard]] bool first_use(const std::string& name) { return keys_.back().insert(name).second; }
-
-private:
-    bool enter() {
-        if (++depth_ <= limits_.depth) return true;
-        return fail(error::format(errc::json_too_deep, "byte %zu: want at most %zu objects and arrays inside one another",
-                                  position(), limits_.depth));
-    }
-
-    json_limits limits_;
-    status outcome_;
-    std::size_t depth_ = 0;
-    std::size_t position_ = 0;
-    std::vector<std::set<std::string, std::less<>>> keys_;
-};
-
-namespace detail {
-/// Walks over the text and tells how far it has come, which the parser's events do not.
-struct counting_iterator {
-    using iterator_category = std::input_iterator_tag;
-    using value_type = char;
-    using difference_type = std::ptrdiff_t;
-    using pointer = const char*;
-    using reference = const char&;
-
-    const char* place = nullptr;
-    std::size_t* count = nullptr;
-
-    reference operator*() const { return *place; }
-    counting_iterator& operator++() {
-        ++place;
-        ++*count;
-        return *this;
-    }
-    counting_iterator operator++(int) {
-        const counting_iterator before = *this;
-        ++*this;
-        return before;
-    }
-    friend bool operator==(const counting_iterator& a, const counting_iterator& b) { return a.place == b.place; }
-    friend bool operator!=(const counting_iterator& a, const counting_iterator& b) { return a.place != b.place; }
-};
-}  // namespace detail
-
-/// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
-/// json_too_deep, json_duplicate_key, and those of the derived class.
-template <class Events>
-[[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
-    if (text.size() > limits.bytes)
-        return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
-    // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
-    if (const auto nul = text.find('\0'); nul != std::string_view::npos)
-        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
-    std::size_t* const count = events.position_counter();
-    const detail::counting_iterator first{text.data(), count};
-    const detail::counting_iterator last{text.data() + text.size(), count};
-    const bool complete = json_value::sax_parse(first, last, &events);
-    if (complete || !events.outcome()) return events.outcome();
-    return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
-}
-
-/// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key.
-[[nodiscard]] inline result<json_value> read_json(std::string_view text, const json_limits& limits = {}) {
-    json_events checked(limits);
-    if (const status ok = read_json_events(text, limits, checked); !ok) return ok.error();
-    return json_value::parse(text.begin(), text.end(), nullptr, false);
-}
-
-namespace detail {
-/// What a value is, for a sentence: "a string", or the number itself.
-[[nodiscard]] inline std::string describe(const json_value& value) {
-    char text[32] = {};
-    if (const auto* u = value.get_ptr<const json_value::number_unsigned_t*>()) {
-        std::snprintf(text, sizeof text, "%llu", static_cast<unsigned long long>(*u));
-    } else if (const auto* i = value.get_ptr<const json_value::number_integer_t*>()) {
-        std::snprintf(text, sizeof text, "%lld", static_cast<long long>(*i));
-    } else if (const auto* d = value.get_ptr<const json_value::number_float_t*>()) {
-        std::snprintf(text, sizeof text, "%.9g", *d);
-    } else if (const auto* s = value.get_ptr<const std::string*>()) {
-        return "'" + std::string(printable(*s).c_str()) + "'";
-    } else if (const auto* b = value.get_ptr<const bool*>()) {
-        return *b ? "true" : "false";
-    } else {
-        return value.is_null() ? "null" : value.is_array() ? "a list" : "an object";
-    }
-    return text;
-}
-
-[[nodiscard]] inline error wrong_type(const char* key, const char* want, const json_value& have) {
-    return error::format(errc::json_wrong_type, "'%s': want %s, have %s", key, want, describe(have).c_str());
-}
-
-/// The value of a key, or nullptr where the object has no such key.
-[[nodiscard]] inline const json_value* member(const json_value& object, const char* key) {
-    const auto place = object.find(key);
-    return place == object.end() ? nullptr : &*place;
-}
-
-/// A whole number from low to high. Errors: json_wrong_type, and `out_of_range` for any other number.
-[[nodiscard]] inline result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
-                                                      errc out_of_range) {
-    if (!value.is_number()) return wrong_type(key, "a number", value);
-    const auto* number = value.get_ptr<const json_value::number_unsigned_t*>();
-    if (number != nullptr && *number >= low && *number <= high) return static_cast<std::size_t>(*number);
-    return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high,
-                         describe(value).c_str());
-}
-}  // namespace detail
-
-PHI4FLASH_END
-#endif  // PHI4FLASH_HAS_JSON
-
-#if PHI4FLASH_HAS_JSON
-
-PHI4FLASH_BEGIN
-
-/// Limits of the index; the released one has 35 KiB.
-inline constexpr json_limits checkpoint_index_limits{.bytes = std::size_t{64} << 20, .depth = 16};
-
-/// The index, checked: every shard is the name of a file in the folder itself.
-struct checkpoint_index {
-    struct entry {
-        std::string tensor;
-        std::size_t shard;  ///< index into `shards`
-    };
-    std::vector<std::string> shards;  ///< file names, sorted, each once
-    std::vector<entry> entries;       ///< sorted by tensor
-};
-
-/// Whether `name` can only mean a file in the folder it is joined to, on POSIX and on Windows.
-[[nodiscard]] constexpr bool is_plain_file_name(std::string_view name) {
-    if (name.empty() || name == "." || name == "..") return false;
-    for (const char c : name)
-        if (c == '/' || c == '\\' || c == ':' || static_cast<unsigned char>(c) < 0x20) return false;
-    return true;
-}
-
-/// Errors: json_* (a tensor named twice is json_duplicate_key), path_outside_folder, index_mismatch (no tensor at all).
-[[nodiscard]] inline result<checkpoint_index> read_checkpoint_index(std::string_view text) {
-    const auto document = read_json(text, checkpoint_index_limits);
-    if (!document) return document.error();
-    if (!document->is_object()) return detail::wrong_type("the index", "an object", *document);
-    const json_value* const map = detail::member(*document, "weight_map");
-    if (map == nullptr) return error::format(errc::json_missing_key, "no key 'weight_map'");
-    if (!map->is_object()) return detail::wrong_type("weight_map", "an object", *map);
-    if (map->empty()) return error::format(errc::index_mismatch, "'weight_map' names no tensor");
-
-    checkpoint_index index;
-    for (auto it = map->begin(); it != map->end(); ++it) {  // nlohmann's objects are sorted by key
-        const auto* const file = it.value().get_ptr<const std::string*>();
-        if (file == nullptr) return detail::wrong_type(printable(it.key()).c_str(), "the name of a file", it.value());
-        if (!is_plain_file_name(*file))
-            return error::format(errc::path_outside_folder, "tensor '%s': want a file in the same folder, have '%s'",
-                                 printable(it.key()).c_str(), printable(*file).c_str());
-        index.shards.push_back(*file);
-    }
-    std::sort(index.shards.begin(), index.shards.end());
-    index.shards.erase(std::unique(index.shards.begin(), index.shards.end()), index.shards.end());
-    for (auto it = map->begin(); it != map->end(); ++it) {
-        const auto place = std::lower_bound(index.shards.begin(), index.shards.end(), *it.value().get_ptr<const std::string*>());
-        index.entries.push_back({it.key(), static_cast<std::size_t>(place - index.shards.begin())});
-    }
-    return index;
-}
-
-PHI4FLASH_END
-#endif  // PHI4FLASH_HAS_JSON
-
-// ---- phi4flash/io/hf_config.hpp ------------------------------------------------------------------------------------------
-/// config.json and generation_config.json of a Hugging Face folder. What decides the computation is required or has the
-/// default of the model's class. A key of config.json that nobody knows is refused: it may ask for another computation.
-
-#if PHI4FLASH_HAS_JSON
-#include <cfloat>
-#include <iterator>
-
-PHI4FLASH_BEGIN
-
-/// Limits of both files; the released ones have 1 KiB.
-inline constexpr json_limits hf_config_limits{.bytes = std::size_t{1} << 20, .depth = 32};
-
-namespace detail {
-/// The members of a configuration object. The first defect is kept and everything after it is a no-op, so that a reader
-/// is a list of keys.
-class config_reader {
-public:
-    explicit config_reader(const json_value& object) : object_(object) {}
-
-    [[nodiscard]] const status& outcome() const { return outcome_; }
-    [[nodiscard]] const json_value* find(const char* key) const { return outcome_ ? member(object_, key) : nullptr; }
-    void fail(const error& why) {
-        if (outcome_) outcome_ = why;
-    }
-
-    std::size_t extent(const char* key) {
-        const json_value* const value = find(key);
-        if (value != nullptr) return extent(key, *value);
-        fail(error::format(errc::json_missing_key, "no key '%s': want a number", key));
-        return 0;
-    }
-    std::size_t extent_or(const char* key, std::size_t class_default) {
-        const json_value* const value = find(key);
-        return value != nullptr ? extent(key, *value) : class_default;
-    }
-    std::size_t extent(const char* key, const json_value& value) {
-        const auto number = whole_number(value, key, 1, max_extent, errc::bad_extent);
-        if (number) return *number;
-        fail(number.error());
-        return 0;
-    }
-
-    void want_bool(const char* key, bool want) {
-        const json_value* const value = find(key);
-        if (value == nullptr) return;
-        const auto* have = value->get_ptr<const bool*>();
-        if (have == nullptr) return fail(wrong_type(key, "true or false", *value));
-        if (*have != want) unsupported(key, want ? "true" : "false", *value);
-    }
-    void want_string(const char* key, const char* want) {
-        const json_value* const value = find(key);
-        if (value == nullptr) return;
-        const auto* have = value->get_ptr<const std::string*>();
-        if (have == nullptr) return fail(wrong_type(key, "a string", *value));
-        if (*have != want) unsupported(key, want, *value);
-    }
-    void unsupported(const char* key, const char* want, const json_value& have) {
-        fail(error::format(errc::unsupported_model, "'%s': want %s, have %s", key, want, describe(have).c_str()));
-    }
-
-    /// A finite number; null counts as absent.
-    std::optional<float> number(const char* key) {
-        const json_value* const value = find(key);
-        if (value == nullptr || value->is_null()) return std::nullopt;
-        double x = 0;
-        if (const auto* f = value->get_ptr<const json_value::number_float_t*>()) {
-            x = *f;
-        } else if (const auto* i = value->get_ptr<const json_value::number_integer_t*>()) {  // unsigned ones included
-            x = static_cast<double>(*i);
-        } else {
-            fail(wrong_type(key, "a number", *value));
-            return std::nullopt;
-        }
-        if (std::isfinite(x) && std::fabs(x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(x);
-        fail(error::format(errc::not_finite, "'%s': want a finite 32-bit float, have %s", key, describe(*value).c_str()));
-        return std::nullopt;
-    }
-    std::optional<std::uint32_t> count(const char* key) {
-        const json_value* const value = find(key);
-        return value == nullptr || value->is_null() ? std::nullopt : count(key, *value);
-    }
-    std::optional<std::uint32_t> count(const char* key, const json_value& value) {
-        const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
-        if (number) return static_cast<std::uint32_t>(*number);
-        fail(number.error());
-        return std::nullopt;
-    }
-    std::optional<bool> boolean(const char* key) {
-        const json_value* const value = find(key);
-        if (value == nullptr || value->is_null()) return std::nullopt;
-        if (const auto* b = value->get_ptr<const bool*>()) return *b;
-        fail(wrong_type(key, "true or false", *value));
-        return std::nullopt;
-    }
-
-private:
-    const json_value& object_;
-    status outcome_;
-};
-
-/// The window, as a number or as a list with one entry a layer: null, or the window on odd layers of the first half.
-inline std::size_t read_window(config_reader& in, std::size_t n_layers) {
-    constexpr const char* key = "sliding_window";
-    const json_value* const value = in.find(key);
-    if (value == nullptr || !value->is_array()) return in.extent(key);
-    if (value->size() != n_layers) {
-        in.fail(
-            error::format(errc::bad_extent, "'%s': want one entry for each of %zu layers, have %zu", key, n_layers, value->size()));
-        return 0;
-    }
-    std::size_t window = 0;
-    std::size_t layer = 0;
-    for (const json_value& entry : *value) {
-        const bool windowed = layer % 2 == 1 && layer < n_layers / 2;
-        if (entry.is_null() && windowed)
-            in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want a number on this layer, have null", key, layer));
-        if (!entry.is_null()) {
-            const std::size_t have = in.extent(key, entry);
-            if (!windowed)
-                in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want null on this layer, have %zu", key, layer, have));
-            if (window != 0 && have != window)
-                in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want %zu as on the layers before, have %zu", key, layer, window,
-                                      have));
-            window = have;
-        }
-        ++layer;
-    }
-    return window;
-}
-
-/// Keys of config.json that decide nothing here: training, bookkeeping, how other programs run the model, and every key of
-/// generation_config.json. Keys that begin with an underscore are private to the program that wrote them.
-inline constexpr std::string_view idle_config_keys[] = {
-    "architectures", "attention_dropout", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
-    "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype",
-    "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty",
-    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range", "is_decoder",
-    "is_encoder_decoder", "label2id", "length_penalty", "max_length", "max_new_tokens", "min_length", "min_p", "name_or_path",
-    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states",
-    "output_scores", "pad_token_id", "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
-    "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
-    "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers_version",
-    "typical_p", "use_bfloat16", "use_cache",
-};
-/// Keys of config.json that are read.
-inline constexpr std::string_view read_config_keys[] = {
-    "head_dim", "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "lm_head_bias", "mamba_conv_bias",
-    "mamba_d_conv", "mamba_d_state", "mamba_dt_rank", "mamba_expand", "mamba_proj_bias", "max_position_embeddings",
-    "mb_per_layer", "mlp_bias", "model_type", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
-    "sliding_window", "tie_word_embeddings", "vocab_size",
-};
-
-/// Errors: json_unknown_key.
-[[nodiscard]] inline status refuse_unknown_keys(const json_value& config) {
-    const auto among = [](const auto& keys, std::string_view key) { return std::find(std::begin(keys), std::end(keys), key) != std::end(keys); };
-    for (const auto& item : config.items()) {
-        const std::string_view key = item.key();
-        // A key whose value is null asks for nothing.
-        if (key.starts_with('_') || item.value().is_null() || among(read_config_keys, key) || among(idle_config_keys, key)) continue;
-        return error::format(errc::json_unknown_key, "the key '%s' is not one of a phi4flash model: it may change what is computed",
-                             printable(key).c_str());
-    }
-    return {};
-}
-
-inline void read_model_type(config_reader& in) {
-    if (in.find("model_type") == nullptr) in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
-    in.want_string("model_type", "phi4flash");
-    in.want_string("hidden_act", "silu");
-    in.want_bool("tie_word_embeddings", true);
-    in.want_bool("mamba_conv_bias", true);
-    in.want_bool("mamba_proj_bias", false);
-    in.want_bool("mlp_bias", false);
-    in.want_bool("lm_head_bias", false);
-    if (in.extent_or("mb_per_layer", 2) != 2 && in.outcome()) in.unsupported("mb_per_layer", "2", *in.find("mb_per_layer"));
-}
-
-inline sambay_shape read_shape(config_reader& in) {
-    sambay_shape s;
-    s.d_model = in.extent("hidden_size");
-    s.d_ff = in.extent("intermediate_size");
-    s.n_layers = in.extent("num_hidden_layers");
-    s.n_heads = in.extent("num_attention_heads");
-    s.n_kv_heads = in.extent("num_key_value_heads");
-    s.vocab = in.extent("vocab_size");
-    s.window = read_window(in, s.n_layers);
-    // These are not in the released file: defaults of the model's class.
-    s.d_state = in.extent_or("mamba_d_state", 16);
-    s.d_conv = in.extent_or("mamba_d_conv", 4);
-    s.d_inner = in.extent_or("mamba_expand", 2) * s.d_model;
-    s.dt_rank = (s.d_model + 15) / 16;
-    const json_value* const rank = in.find("mamba_dt_rank");
-    if (rank == nullptr) return s;
-    const auto* const name = rank->get_ptr<const std::string*>();
-    if (name == nullptr) {
-        s.dt_rank = in.extent("mamba_dt_rank", *rank);
-    } else if (*name != "auto") {
-        in.fail(wrong_type("mamba_dt_rank", "a number or 'auto'", *rank));
-    }
-    return s;
-}
-
-[[nodiscard]] inline result<json_value> read_config_object(std::string_view text) {
-    auto document = read_json(text, hf_config_limits);
-    if (document && !document->is_object())
-        return error::format(errc::json_wrong_type, "want an object, have %s", describe(*document).c_str());
-    return document;
-}
-}  // namespace detail
-
-/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key, unsupported_model (another
-/// architecture or activation, untied embedding), bad_extent (zero, negative, fractional or huge numbers, and every rule
-/// of check_shape), not_finite, json_bad_number (layer_norm_eps).
-[[nodiscard]] inline result<sambay_config> read_hf_config(std::string_view text) {
-    const auto document = detail::read_config_object(text);
-    if (!document) return document.error();
-    detail::config_reader in(*document);
-    detail::read_model_type(in);
-    sambay_config config;
-    config.shape = detail::read_shape(in);
-    config.max_positions = in.count("max_position_embeddings").value_or(0);
-    config.norm_eps = in.number("layer_norm_eps").value_or(1e-5f);
-    if (!(config.norm_eps >= FLT_MIN))
-        in.fail(error::format(errc::json_bad_number, "'layer_norm_eps': want a positive number, have %.9g",
-                              static_cast<double>(config.norm_eps)));
-    if (!in.outcome()) return in.outcome().error();
-    if (const status ok = check_shape(config.shape); !ok) return ok.error();
-    if (const status ok = detail::refuse_unknown_keys(*document); !ok) return ok.error();
-    const std::size_t d_head = config.shape.d_model / config.shape.n_heads;
-    if (in.extent_or("head_dim", d_head) != d_head && in.outcome())
-        in.fail(error::format(errc::unsupported_model, "'head_dim': want hidden_size / num_attention_heads = %zu, have %s", d_head,
-                              detail::describe(*in.find("head_dim")).c_str()));
-    if (!in.outcome()) return in.outcome().error();
-    return config;
-}
-
-/// The generation settings in `text`: a generation_config.json, or a config.json where a folder has no such file.
-/// Errors, each naming the key: json_*, not_finite.
-[[nodiscard]] inline result<generation_config> read_generation_config(std::string_view text) {
-    const auto document = detail::read_config_object(text);
-    if (!document) return document.error();
-    detail::config_reader in(*document);
-    generation_config config;
-    constexpr const char* eos = "eos_token_id";
-    if (const json_value* const ids = in.find(eos); ids != nullptr && ids->is_array()) {
-        for (const json_value& id : *ids)
-            if (const auto n = in.count(eos, id)) config.stop_ids.push_back(*n);
-    } else if (const auto n = in.count(eos)) {
-        config.stop_ids.push_back(*n);
-    }
-    config.bos_id = in.count("bos_token_id");
-    config.pad_id = in.count("pad_token_id");
-    config.do_sample = in.boolean("do_sample");
-    config.temperature = in.number("temperature");
-    config.top_p = in.number("top_p");
-    config.min_p = in.number("min_p");
-    config.repetition_penalty = in.number("repetition_penalty");
-    config.top_k = in.count("top_k");
-    config.max_new_tokens = in.count("max_new_tokens");
-    if (!in.outcome()) return in.outcome().error();
-    return config;
-}
-
-PHI4FLASH_END
-#endif  // PHI4FLASH_HAS_JSON
-
-// ---- phi4flash/io/safetensors.hpp ----------------------------------------------------------------------------------------
-/// The safetensors container: 8 bytes of header length, a JSON header, then the data of the tensors without gaps.
-/// Every rule is checked before a tensor is handed out. Source: github.com/huggingface/safetensors, README "Format".
-
-#include <limits>
-PHI4FLASH_BEGIN
-
-static_assert(std::endian::native == std::endian::little, "phi4flash: safetensors files are little-endian and used in place");
-
-/// Element types that the format knows, by the name it gives them.
-struct safetensors_dtype {
-    std::string_view name;
-    std::size_t bytes;
-};
-inline constexpr safetensors_dtype safetensors_dtypes[] = {
-    {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8}, {"I32", 4},     {"I16", 2},     {"I8", 1},
-    {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
-};
-
-[[nodiscard]] constexpr const safetensors_dtype* find_safetensors_dtype(std::string_view name) {
-    for (const auto& known : safetensors_dtypes)
-        if (known.name == name) return &known;
-    return nullptr;
-}
-
-/// The format's own limit on its header.
-inline constexpr std::size_t max_safetensors_header = 100'000'000;
-
-/// Blocks of bytes that a host hands over start at a multiple of this, so that elements are aligned in memory as in the file.
-inline constexpr std::size_t safetensors_alignment = 8;
-
-/// One tensor of a file, of any element type.
-struct safetensors_entry {
-    std::string_view name;
-    std::string_view dtype;  ///< one of safetensors_dtypes
-    std::size_t extent[tensor_view::max_rank] = {};
-    std::size_t rank = 0;
-    const std::byte* data = nullptr;
-    std::size_t bytes = 0;
-
-    [[nodiscard]] std::span<const std::size_t> shape() const { return {extent, rank}; }
-};
-
-/// The entry as weights. Errors: wrong_dtype for element types that the library does not compute with.
-[[nodiscard]] inline result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
-    tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
-    for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
-    for (std::size_t i = 0; i < plain_dtype_count; ++i) {
-        view.type = static_cast<dtype>(i);
-        if (entry.dtype == name_of(view.type)) return view;
-    }
-    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16 or BF16, have %s", printable(entry.name).c_str(),
-                         entry.dtype.data());
-}
-
-#if PHI4FLASH_HAS_JSON
-namespace detail {
-/// Reads the header: checks keys, types and numbers of each tensor, and that its bytes fit the shape and the file.
-class safetensors_events : public json_events {
-public:
-    safetensors_events(const json_limits& limits, std::span<const std::byte> data, std::size_t data_begin)
-        : json_events(limits), data_(data), data_begin_(data_begin) {
-        names.reserve(limits.bytes);  // never moves: the entries' names point into it
-    }
-
-    std::vector<char> names;
-    std::vector<safetensors_entry> entries;
-
-    bool null() { return number_or_text("null"); }
-    bool boolean(bool) { return number_or_text("a boolean"); }
-    bool number_integer(std::int64_t) { return bad_number("a negative number"); }
-    bool number_float(double, const std::string& text) { return bad_number(printable(text).c_str()); }
-    bool number_unsigned(std::uint64_t n);
-    bool string(std::string& text);
-    bool start_object(std::size_t n);
-    bool end_object();
-    bool start_array(std::size_t n);
-    bool end_array();
-    bool key(std::string& name);
-
-private:
-    enum class place : std::uint8_t { outside, header, metadata, tensor, shape, offsets };
-    enum field : unsigned { none = 0, dtype_field = 1, shape_field = 2, offsets_field = 4 };
-
-    bool is_metadata() const { return key_ == "__metadata__"; }
-    const char* wanted() const {
-        if (place_ == place::outside) return "an object of tensors";
-        if (place_ == place::header) return "an object";
-        if (place_ == place::metadata) return "a string";
-        if (place_ != place::tensor) return "a whole number";
-        return field_ == dtype_field ? "a string" : "a list of numbers";
-    }
-    const char* field_name() const {
-        return field_ == dtype_field ? ".dtype" : field_ == shape_field ? ".shape" : field_ == offsets_field ? ".data_offsets" : "";
-    }
-    bool number_or_text(const char* have) {
-        return fail(error::format(errc::json_wrong_type, "header byte %zu, '%s'%s: want %s, have %s", position(),
-                                  printable(key_).c_str(), field_name(), wanted(), have));
-    }
-    bool bad_number(const char* have) {
-        if (place_ != place::shape && place_ != place::offsets) return number_or_text("a number");
-        return fail(error::format(errc::json_bad_number, "tensor '%s'%s: want whole numbers from 0, have %s",
-                                  printable(key_).c_str(), field_name(), have));
-    }
-    bool finish_tensor();
-    bool place_tensor(std::uint64_t bytes);
-
-    std::span<const std::byte> data_;
-    std::size_t data_begin_;
-    place place_ = place::outside;
-    std::string key_;  // of the tensor or of __metadata__
-    unsigned seen_ = none;
-    unsigned field_ = none;
-    safetensors_entry entry_;
-    std::size_t element_bytes_ = 0;
-    std::uint64_t offset_[2] = {};
-    std::size_t offsets_ = 0;
-};
-
-inline bool safetensors_events::number_unsigned(std::uint64_t n) {
-    if (place_ == place::shape) {
-        if (entry_.rank == tensor_view::max_rank)
-            return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
-                                      tensor_view::max_rank));
-        if (n > std::numeric_limits<std::size_t>::max()) return bad_number("one beyond the address space");
-        entry_.extent[entry_.rank++] = static_cast<std::size_t>(n);
-        return true;
-    }
-    if (place_ != place::offsets) return number_or_text("a number");
-    if (offsets_ < 2) offset_[offsets_] = n;
-    ++offsets_;
-    return true;
-}
-
-inline bool safetensors_events::string(std::string& text) {
-    if (place_ == place::metadata) return true;
-    if (place_ != place::tensor || field_ != dtype_field) return number_or_text("a string");
-    const safetensors_dtype* const known = find_safetensors_dtype(text);
-    if (known == nullptr)
-        return fail(error::format(errc::unknown_dtype, "tensor '%s': unknown dtype '%s'", printable(key_).c_str(),
-                                  printable(text).c_str()));
-    entry_.dtype = known->name;
-    element_bytes_ = known->bytes;
-    return true;
-}
-
-inline bool safetensors_events::start_object(std::size_t n) {
-    if (place_ != place::outside && place_ != place::header) {
-        return json_events::start_object(n) && number_or_text("an object");
-    }
-    const bool tensor = place_ == place::header && !is_metadata();
-    place_ = place_ == place::outside ? place::header : tensor ? place::tensor : place::metadata;
-    seen_ = none;
-    entry_ = {};
-    offsets_ = 0;
-    return json_events::start_object(n);
-}
-
-inline bool safetensors_events::end_object() {
-    if (place_ == place::tensor && !finish_tensor()) return false;
-    place_ = place_ == place::header ? place::outside : place::header;
-    field_ = none;
-    return json_events::end_object();
-}
-
-inline bool safetensors_events::start_array(std::size_t n) {
-    if (!json_events::start_array(n)) return false;
-    if (place_ != place::tensor || (field_ != shape_field && field_ != offsets_field)) return number_or_text("a list");
-    place_ = field_ == shape_field ? place::shape : place::offsets;
-    return true;
-}
-
-inline bool safetensors_events::end_array() {
-    if (place_ == place::offsets && offsets_ != 2)
-        return fail(error::format(errc::json_wrong_type, "tensor '%s'.data_offsets: want 2 numbers, have %zu",
-                                  printable(key_).c_str(), offsets_));
-    place_ = place::tensor;
-    return json_events::end_array();
-}
-
-inline bool safetensors_events::key(std::string& name) {
-    if (place_ == place::header) {
-        key_ = name;
-        if (first_use(name)) return true;
-        if (is_metadata()) return fail(error::format(errc::json_duplicate_key, "header: '__metadata__' occurs twice"));
-        return fail(error::format(errc::duplicate_name, "header: tensor '%s' occurs twice", printable(name).c_str()));
-    }
-    if (!json_events::key(name) || place_ == place::metadata) return outcome().has_value();
-    field_ = name == "dtype" ? dtype_field : name == "shape" ? shape_field : name == "data_offsets" ? offsets_field : none;
-    if (field_ == none)
-        return fail(error::format(errc::json_unknown_key, "tensor '%s': unknown key '%s'", printable(key_).c_str(),
-                                  printable(name).c_str()));
-    seen_ |= field_;
-    return true;
-}
-
-inline bool safetensors_events::finish_tensor() {
-    for (const unsigned wanted_field : {dtype_field, shape_field, offsets_field}) {
-        field_ = wanted_field;
-        if ((seen_ & wanted_field) == 0)
-            return fail(
-                error::format(errc::json_missing_key, "tensor '%s': no key '%s'", printable(key_).c_str(), field_name() + 1));
-    }
-    std::uint64_t bytes = element_bytes_;
-    for (const std::size_t extent : entry_.shape()) {
-        if (extent != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / extent)
-            return fail(error::format(errc::size_overflow, "tensor '%s': the product of its shape does not fit 64 bits",
-                                      printable(key_).c_str()));
-        bytes *= extent;
-    }
-    return place_tensor(bytes);
-}
-
-inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
-    const auto begin = static_cast<unsigned long long>(offset_[0]);
-    const auto end = static_cast<unsigned long long>(offset_[1]);
-    const printable name(key_);
-    if (begin > end || end > data_.size())
-        return fail(error::format(errc::offset_out_of_range,
-                                  "tensor '%s': data_offsets [%llu, %llu] leave the %zu bytes of data in the file", name.c_str(),
-                                  begin, end, data_.size()));
-    if (end - begin != bytes)
-        return fail(error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, data_offsets have %llu",
-                                  name.c_str(), static_cast<unsigned long long>(bytes), end - begin));
-    if ((data_begin_ + begin) % element_bytes_ != 0)
-        return fail(error::format(errc::offset_misaligned, "tensor '%s': starts at byte %llu of the file, want a multiple of %zu",
-                                  name.c_str(), data_begin_ + begin, element_bytes_));
-    entry_.data = data_.data() + begin;
-    entry_.bytes = static_cast<std::size_t>(bytes);
-    entry_.name = {names.data() + names.size(), key_.size()};
-    names.insert(names.end(), key_.begin(), key_.end());
-    entries.push_back(entry_);
-    return true;
-}
-}  // namespace detail
-
-/// The tensors of one file, sorted by name. Points into the bytes it was read from, which must outlive it; moving it
-/// leaves its views valid.
-class safetensors {
-public:
-    safetensors() = default;
-    safetensors(safetensors&&) = default;
-    safetensors& operator=(safetensors&&) = default;
-
-    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `safetensors_alignment`. Errors, each
-    /// naming the tensor: invalid_argument, file_empty, header_truncated, header_too_large, json_*, unknown_dtype,
-    /// rank_too_high, size_overflow, size_mismatch, offset_*, trailing_bytes, duplicate_name.
-    static result<safetensors> parse(std::span<const std::byte> file);
-
-    [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
-
-    [[nodiscard]] const safetensors_entry* find(std::string_view name) const {
-        const auto place = std::lower_bound(entries_.begin(), entries_.end(), name,
-                                            [](const safetensors_entry& e, std::string_view wanted) { return e.name < wanted; });
-        return place != entries_.end() && place->name == name ? &*place : nullptr;
-    }
-
-private:
-    static result<std::string_view> header_of(std::span<const std::byte> file);
-    status check_cover(std::span<const std::byte> data);
-
-    std::vector<char> names_;
-    std::vector<safetensors_entry> entries_;
-};
-
-inline result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
-    constexpr std::size_t length_bytes = 8;
-    if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
-    if (reinterpret_cast<std::uintptr_t>(file.data()) % safetensors_alignment != 0)
-        return error::format(errc::invalid_argument, "the bytes of a safetensors file must start at a multiple of %zu in memory",
-                             safetensors_alignment);
-    if (file.size() < length_bytes)
-        return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu", length_bytes,
-                             file.size());
-    std::uint64_t length = 0;
-    std::memcpy(&length, file.data(), length_bytes);
-    if (length > max_safetensors_header)
-        return error::format(errc::header_too_large, "want a header of at most %zu bytes, have %llu", max_safetensors_header,
-                             static_cast<unsigned long long>(length));
-    if (length > file.size() - length_bytes)
-        return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu",
-                             static_cast<unsigned long long>(length), file.size());
-    const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length));
-    if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 0: want '{'");
-    return header;
-}
-
-/// The tensors must cover the data once and completely. Leaves the entries in order of their place.
-inline status safetensors::check_cover(std::span<const std::byte> data) {
-    std::sort(entries_.begin(), entries_.end(), [](const safetensors_entry& a, const safetensors_entry& b) {
-        return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
-    });
-    std::size_t covered = 0;
-    for (const safetensors_entry& entry : entries_) {
-        const auto begin = static_cast<std::size_t>(entry.data - data.data());
-        if (begin != covered) {
-            const bool overlap = begin < covered;
-            return error::format(overlap ? errc::offset_overlap : errc::offset_hole,
-                                 "tensor '%s': data_offsets start at %zu, want %zu where the tensor before it ends: %s",
-                                 printable(entry.name).c_str(), begin, covered, overlap ? "they overlap" : "there is a hole");
-        }
-        covered += entry.bytes;
-    }
-    if (covered != data.size())
-        return error::format(errc::trailing_bytes, "want %zu bytes of data as the header says, have %zu in the file", covered,
-                             data.size());
-    return {};
-}
-
-inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
-    const auto header = header_of(file);
-    if (!header) return header.error();
-    const std::size_t data_begin = 8 + header->size();
-    const auto data = file.subspan(data_begin);
-    const json_limits limits{.bytes = header->size(), .depth = 3};
-    detail::safetensors_events events(limits, data, data_begin);
-    if (const status ok = read_json_events(*header, limits, events); !ok) return ok.error();
-
-    safetensors table;
-    table.names_ = std::move(events.names);
-    table.entries_ = std::move(events.entries);
-    if (const status ok = table.check_cover(data); !ok) return ok.error();
-    std::sort(table.entries_.begin(), table.entries_.end(),
-              [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
-    return table;
-}
-#endif  // PHI4FLASH_HAS_JSON
-
-PHI4FLASH_END
-
-#if PHI4FLASH_HAS_JSON
-PHI4FLASH_BEGIN
-
-/// Configuration and tensors of a model. Reading from several threads is safe. Its tensor views stay valid as long as it
-/// lives, and after it has been moved; in memory the host's bytes must outlive it too.
-class checkpoint {
-public:
-    checkpoint() = default;
-    checkpoint(checkpoint&&) = default;
-    checkpoint& operator=(checkpoint&&) = default;
-
-    /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
-    /// shards that model.safetensors.index.json names. Errors, each naming the file: those of mapped_file::open,
-    /// read_hf_config, read_generation_config, read_checkpoint_index and safetensors::parse; wrong_dtype; duplicate_name
-    /// (across shards); index_mismatch (index and shards disagree).
-    static result<checkpoint> open(const std::filesystem::path& folder);
-
-    /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
-    /// safetensors files, each aligned to `safetensors_alignment`. No index is needed.
-    static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                          std::string_view generation_config_json = {});
-
-    [[nodiscard]] const sambay_config& config() const { return config_; }
-    /// Of generation_config.json, or else what config.json says of it.
-    [[nodiscard]] const generation_config& generation() const { return generation_; }
-    /// All tensors of all files, sorted by name.
-    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
-    /// Bytes of all tensors.
-    [[nodiscard]] std::uint64_t bytes() const {
-        std::uint64_t sum = 0;
-        for (const tensor_view& t : tensors_) sum += t.bytes;
-        return sum;
-    }
-    /// See mapped_file::release_pages; in memory it does nothing.
-    void release_pages() const {
-        for (const mapped_file& file : files_) file.release_pages();
-    }
-    /// The folder; empty in memory.
-    [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
-    /// tokenizer.json of the folder; empty where it has none.
-    [[nodiscard]] const std::filesystem::path& tokenizer_path() const { return tokenizer_path_; }
-
-private:
-    status read_configs(std::string_view config_json, std::string_view generation_json);
-    status read_config_files();
-    status map_shard(const std::string& name);
-    status add_file(std::span<const std::byte> bytes);
-    status collect();
-    status check_index(const checkpoint_index& index) const;
-    status open_weights();
-
-    sambay_config config_;
-    generation_config generation_;
-    std::filesystem::path folder_;
-    std::filesystem::path tokenizer_path_;
-    std::vector<mapped_file> files_;
-    std::vector<safetensors> tables_;
-    std::vector<tensor_view> tensors_;
-};
-
-inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json) {
-    const auto config = read_hf_config(config_json);
-    if (!config) return config.error().in("config.json");
-    config_ = *config;
-    const bool own = !generation_json.empty();
-    auto generation = read_generation_config(own ? generation_json : config_json);
-    if (!generation) return generation.error().in(own ? "generation_config.json" : "config.json");
-    generation_ = *std::move(generation);
-    for (const std::uint32_t id : generation_.stop_ids)
-        if (id >= config_.shape.vocab)
-            return error::format(errc::unknown_token, "'eos_token_id': want an id below vocab_size %zu, have %lu",
-                                 config_.shape.vocab, static_cast<unsigned long>(id))
-                .in(own ? "generation_config.json" : "config.json");
-    return {};
-}
-
-inline status checkpoint::read_config_files() {
-    const auto config = read_file(folder_ / "config.json", hf_config_limits.bytes);
-    if (!config) return config.error();
-    const auto generation = read_file(folder_ / "generation_config.json", hf_config_limits.bytes);
-    if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
-    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view());
-}
-
-inline status checkpoint::add_file(std::span<const std::byte> bytes) {
-    auto table = safetensors::parse(bytes);
-    if (!table) return table.error();
-    for (const safetensors_entry& entry : table->entries()) {
-        const auto view = to_tensor_view(entry);
-        if (!view) return view.error();
-        tensors_.push_back(*view);
-    }
-    tables_.push_back(*std::move(table));
-    return {};
-}
-
-inline status checkpoint::map_shard(const std::string& name) {
-    auto file = mapped_file::open(folder_ / std::filesystem::path(std::u8string(name.begin(), name.end())));
-    if (!file) return file.error();
-    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(name).c_str());
-    files_.push_back(*std::move(file));
-    return {};
-}
-
-/// Sorts the tensors of all files for `find`.
-inline status checkpoint::collect() {
-    std::sort(tensors_.begin(), tensors_.end(), [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
-    const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
-                                          [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
-    if (twice == tensors_.end()) return {};
-    return error::format(errc::duplicate_name, "tensor '%s' is in more than one safetensors file", printable(twice->name).c_str());
-}
-
-/// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
-inline status checkpoint::check_index(const checkpoint_index& index) const {
-    for (const checkpoint_index::entry& entry : index.entries)
-        if (tables_[entry.shard].find(entry.tensor) == nullptr)
-            return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
-                                 printable(entry.tensor).c_str(), printable(index.shards[entry.shard]).c_str());
-    if (index.entries.size() == tensors_.size()) return {};
-    for (const tensor_view& tensor : tensors_) {
-        const auto place = std::lower_bound(index.entries.begin(), index.entries.end(), tensor.name,
-                                            [](const checkpoint_index::entry& e, std::string_view n) { return e.tensor < n; });
-        if (place == index.entries.end() || place->tensor != tensor.name)
-            return error::format(errc::index_mismatch, "tensor '%s' is in a shard but not in the index",
-                                 printable(tensor.name).c_str());
-    }
-    return {};
-}
-
-inline status checkpoint::open_weights() {
-    constexpr const char* single = "model.safetensors";
-    constexpr const char* index_name = "model.safetensors.index.json";
-    std::error_code ignored;
-    if (std::filesystem::exists(folder_ / single, ignored)) {
-        if (const status ok = map_shard(single); !ok) return ok;
-        return collect();
-    }
-    const auto text = read_file(folder_ / index_name, checkpoint_index_limits.bytes);
-    if (!text && text.error().code() == errc::file_not_found)
-        return error::format(errc::file_not_found, "%s: want %s or %s, have neither", printable(folder_).c_str(), single,
-                             index_name);
-    if (!text) return text.error();
-    const auto index = read_checkpoint_index(*text);
-    if (!index) return index.error().in(index_name);
-    for (const std::string& shard : index->shards)
-        if (const status ok = map_shard(shard); !ok) return ok;
-    if (const status ok = collect(); !ok) return ok;
-    const status ok = check_index(*index);
-    return ok ? ok : ok.error().in(index_name);
-}
-
-inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder) {
-    std::error_code why;
-    const auto kind = std::filesystem::status(folder, why).type();
-    if (kind == std::filesystem::file_type::not_found)
-        return error::format(errc::file_not_found, "%s: there is no such folder", printable(folder).c_str());
-    if (kind != std::filesystem::file_type::directory)
-        return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s",
-                             printable(folder).c_str(), why ? ": " : "", why ? why.message().c_str() : "");
-    checkpoint loaded;
-    loaded.folder_ = folder;
-    if (const status ok = loaded.read_config_files(); !ok) return ok.error();
-    if (const status ok = loaded.open_weights(); !ok) return ok.error();
-    if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why))
-        loaded.tokenizer_path_ = std::move(path);
-    return loaded;
-}
-
-inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                  std::string_view generation_config_json) {
-    checkpoint loaded;
-    if (const status ok = loaded.read_configs(config_json, generation_config_json); !ok) return ok.error();
-    for (std::size_t i = 0; i < files.size(); ++i) {
-        if (const status ok = loaded.add_file(files[i]); !ok) {
-            char place[32] = {};
-            std::snprintf(place, sizeof place, "file %zu", i);
-            return ok.error().in(place);
-        }
-    }
-    if (const status ok = loaded.collect(); !ok) return ok.error();
-    return loaded;
-}
-
-PHI4FLASH_END
-#endif  // PHI4FLASH_HAS_JSON
-
-// ---- phi4flash/io/packed_model.hpp ---------------------------------------------------------------------------------------
-/// A model in one GGUF file: shapes, tokenizer, chat template and generation defaults as metadata, and weights in the very order
-/// in which the kernels stream them, mapped and used in place.
-///
-/// Packed matrices are stored under ggml's types of the same size: q8 as Q8_0, q4 as Q4_0, q4_dense as IQ4_NL. The key
-/// phi4flash.layout says so, and programs that do not know it must not compute with the file. Files without the key are ordinary
-/// row-major ones.
-
-// ---- phi4flash/io/ggml_blocks.hpp ----------------------------------------------------------------------------------------
-/// Weights of ggml's row-major types, decoded to f32. Plain code that runs once, when a model is converted.
-/// Source: github.com/ggml-org/ggml, src/ggml-common.h (blocks) and src/ggml-quants.c (dequantize_row_*).
-
-// ---- phi4flash/io/ggml_types.hpp -----------------------------------------------------------------------------------------
-/// The tensor types of ggml, as data: number, name, elements and bytes a block, and where a block keeps its scales.
-/// Source: github.com/ggml-org/ggml, docs/gguf.md and src/ggml-common.h.
-
-PHI4FLASH_BEGIN
-
-/// The types that the library reads weights from, and those of the integer tables it stores, by their number in a file.
-enum class ggml_type : std::uint32_t {
-    f32 = 0,
-    f16 = 1,
-    q4_0 = 2,
-    q8_0 = 8,
-    q4_k = 12,
-    q6_k = 14,
-    iq4_nl = 20,
-    i8 = 24,
-    i16 = 25,
-    i32 = 26,
-    i64 = 27,
-    bf16 = 30,
-};
-
-/// How a type is stored. A row is whole blocks.
-struct ggml_format {
-    ggml_type type;
-    const char* name;
-    std::uint16_t block_length;  ///< elements
-    std::uint16_t block_bytes;
-    bool is_weight = false;     ///< can be read as f32
-    std::uint8_t n_scales = 0;  ///< f16 numbers, side by side; 0 also where nobody looks
-    std::uint8_t scale_offset = 0;
-};
-
-namespace detail {
-[[nodiscard]] constexpr ggml_format other_ggml_format(std::uint32_t number, const char* name, std::uint16_t length,
-                                                      std::uint16_t bytes) {
-    return {.type = static_cast<ggml_type>(number), .name = name, .block_length = length, .block_bytes = bytes};
-}
-}  // namespace detail
-
-/// Every type of the format, so that one that is of no use can be refused by its name. Numbers that are not here belonged to types
-/// that were given up.
-inline constexpr ggml_format ggml_formats[] = {
-    {ggml_type::f32, "F32", 1, 4, true},
-    {ggml_type::f16, "F16", 1, 2, true},
-    {ggml_type::q4_0, "Q4_0", 32, 18, true, 1, 0},
-    detail::other_ggml_format(3, "Q4_1", 32, 20),
-    detail::other_ggml_format(6, "Q5_0", 32, 22),
-    detail::other_ggml_format(7, "Q5_1", 32, 24),
-    {ggml_type::q8_0, "Q8_0", 32, 34, true, 1, 0},
-    detail::other_ggml_format(9, "Q8_1", 32, 36),
-    detail::other_ggml_format(10, "Q2_K", 256, 84),
-    detail::other_ggml_format(11, "Q3_K", 256, 110),
-    {ggml_type::q4_k, "Q4_K", 256, 144, true, 2, 0},
-    detail::other_ggml_format(13, "Q5_K", 256, 176),
-    {ggml_type::q6_k, "Q6_K", 256, 210, true, 1, 208},
-    detail::other_ggml_format(15, "Q8_K", 256, 292),
-    detail::other_ggml_format(16, "IQ2_XXS", 256, 66),
-    detail::other_ggml_format(17, "IQ2_XS", 256, 74),
-    detail::other_ggml_format(18, "IQ3_XXS", 256, 98),
-    detail::other_ggml_format(19, "IQ1_S", 256, 50),
-    {ggml_type::iq4_nl, "IQ4_NL", 32, 18, true, 1, 0},
-    detail::other_ggml_format(21, "IQ3_S", 256, 110),
-    detail::other_ggml_format(22, "IQ2_S", 256, 82),
-    detail::other_ggml_format(23, "IQ4_XS", 256, 136),
-    {ggml_type::i8, "I8", 1, 1},
-    {ggml_type::i16, "I16", 1, 2},
-    {ggml_type::i32, "I32", 1, 4},
-    {ggml_type::i64, "I64", 1, 8},
-    detail::other_ggml_format(28, "F64", 1, 8),
-    detail::other_ggml_format(29, "IQ1_M", 256, 56),
-    {ggml_type::bf16, "BF16", 1, 2, true},
-    detail::other_ggml_format(34, "TQ1_0", 256, 54),
-    detail::other_ggml_format(35, "TQ2_0", 256, 66),
-    detail::other_ggml_format(39, "MXFP4", 32, 17),
-    detail::other_ggml_format(40, "NVFP4", 64, 36),
-    detail::other_ggml_format(41, "Q1_0", 128, 18),
-};
-
-/// The format of a type's number, or nullptr.
-[[nodiscard]] constexpr const ggml_format* find_ggml_format(std::uint32_t number) {
-    for (const ggml_format& known : ggml_formats)
-        if (static_cast<std::uint32_t>(known.type) == number) return &known;
-    return nullptr;
-}
-[[nodiscard]] constexpr const ggml_format& format_of(ggml_type type) { return *find_ggml_format(static_cast<std::uint32_t>(type)); }
-
-PHI4FLASH_END
-
-PHI4FLASH_BEGIN
-
-namespace detail {
-
-[[nodiscard]] inline unsigned byte_at(const std::byte* p, std::size_t i) { return static_cast<unsigned>(p[i]); }
-[[nodiscard]] inline int signed_at(const std::byte* p, std::size_t i) { return static_cast<std::int8_t>(p[i]); }
-template <class T>
-[[nodiscard]] T number_at(const std::byte* p) {
-    T x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
-}
-[[nodiscard]] inline float half_at(const std::byte* p) { return to_f32(number_at<f16>(p)); }
-
-/// w = d (q - 8): f16 d; 16 bytes, low nibbles first.
-inline void decode_q4_0(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    for (std::size_t i = 0; i < 16; ++i) {
-        const unsigned q = byte_at(p, 2 + i);
-        out[i] = d * static_cast<float>(static_cast<int>(q & 15) - 8);
-        out[i + 16] = d * static_cast<float>(static_cast<int>(q >> 4) - 8);
-    }
-}
-
-/// w = d q: f16 d; 32 signed bytes.
-inline void decode_q8_0(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    for (std::size_t i = 0; i < 32; ++i) out[i] = d * static_cast<float>(signed_at(p, 2 + i));
-}
-
-inline constexpr std::int8_t iq4_nl_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-
-/// w = d level[q]: as Q4_0, with uneven levels.
-inline void decode_iq4_nl(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    for (std::size_t i = 0; i < 16; ++i) {
-        const unsigned q = byte_at(p, 2 + i);
-        out[i] = d * static_cast<float>(iq4_nl_levels[q & 15]);
-        out[i + 16] = d * static_cast<float>(iq4_nl_levels[q >> 4]);
-    }
-}
-
-/// w = d scale[j] q - dmin min[j] for 8 groups of 32: f16 d, f16 dmin; 12 bytes with 6-bit scales and mins; 128 bytes, each 32 of
-/// them with the low nibbles of one group and the high ones of the next.
-inline void decode_q4_k(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    const float dmin = half_at(p + 2);
-    const std::byte* const s = p + 4;
-    for (std::size_t j = 0; j < 8; ++j) {
-        const bool first = j < 4;
-        const unsigned scale = first ? byte_at(s, j) & 63 : (byte_at(s, j + 4) & 15) | (byte_at(s, j - 4) >> 6 << 4);
-        const unsigned min = first ? byte_at(s, j + 4) & 63 : byte_at(s, j + 4) >> 4 | (byte_at(s, j) >> 6 << 4);
-        const float step = d * static_cast<float>(scale);
-        const float floor = dmin * static_cast<float>(min);
-        for (std::size_t i = 0; i < 32; ++i) {
-            const unsigned q = byte_at(p, 16 + j / 2 * 32 + i);
-            out[j * 32 + i] = step * static_cast<float>(j % 2 == 0 ? q & 15 : q >> 4) - floor;
-        }
-    }
-}
-
-/// w = d scale[j] (q - 32) for 16 groups of 16: 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, f16 d. Each
-/// half of 128 numbers has 64 bytes of the first and 32 of the second.
-inline void decode_q6_k(const std::byte* p, float* out) {
-    const float d = half_at(p + 208);
-    for (std::size_t i = 0; i < 256; ++i) {
-        const std::size_t half = i / 128;
-        const std::size_t part = i % 128 / 32;  // which two bits, and which nibble of which 32 bytes
-        const unsigned low = byte_at(p, half * 64 + part % 2 * 32 + i % 32);
-        const unsigned high = byte_at(p, 128 + half * 32 + i % 32) >> (2 * part) & 3;
-        const int q = static_cast<int>((part < 2 ? low & 15 : low >> 4) | high << 4) - 32;
-        out[i] = d * static_cast<float>(signed_at(p, 192 + i / 16)) * static_cast<float>(q);
-    }
-}
-
-}  // namespace detail
-
-/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
-[[nodiscard]] inline bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
-    const ggml_format& format = format_of(type);
-    if (!format.is_weight) return false;
-    for (std::size_t i = 0; i < n; i += format.block_length, blocks += format.block_bytes, out += format.block_length) {
-        switch (type) {
-            case ggml_type::f32: *out = detail::number_at<float>(blocks); break;
-            case ggml_type::f16: *out = detail::half_at(blocks); break;
-            case ggml_type::bf16: *out = to_f32(detail::number_at<bf16>(blocks)); break;
-            case ggml_type::q4_0: detail::decode_q4_0(blocks, out); break;
-            case ggml_type::q8_0: detail::decode_q8_0(blocks, out); break;
-            case ggml_type::q4_k: detail::decode_q4_k(blocks, out); break;
-            case ggml_type::q6_k: detail::decode_q6_k(blocks, out); break;
-            case ggml_type::iq4_nl: detail::decode_iq4_nl(blocks, out); break;
-            default: return false;
-        }
-    }
-    return true;
-}
-
-PHI4FLASH_END
-
 // ---- phi4flash/io/packed_keys.hpp ----------------------------------------------------------------------------------------
 /// The metadata of a packed model file: which keys it has, how they are written and read.
 
@@ -15542,6 +14522,7 @@ PHI4FLASH_END
 // ---- phi4flash/io/gguf_value.hpp -----------------------------------------------------------------------------------------
 /// A metadata value of a GGUF file: a view of its bytes, which are not aligned, and the ways to read it.
 
+#include <limits>
 PHI4FLASH_BEGIN
 
 /// The value types, by their numbers in the format.
@@ -16648,11 +15629,6 @@ inline status packed_model::check_scales() const {
 
 PHI4FLASH_END
 
-// ---- phi4flash/io/packed_tokenizer.hpp -----------------------------------------------------------------------------------
-/// The tokenizer inside a packed model file, in two forms: as strings under the customary keys, for other programs, and as
-/// aligned tables of bytes and ids, from which this library loads it. Works with any tokenizer that has the interface of
-/// text/tokenizer.hpp.
-
 // ---- phi4flash/text/byte_level.hpp ---------------------------------------------------------------------------------------
 /// Byte-level vocabularies spell each byte as a printable character (Radford et al., GPT-2, bytes_to_unicode): there and back.
 
@@ -16882,6 +15858,1260 @@ template <class Builder>
 }
 
 PHI4FLASH_END
+
+PHI4FLASH_BEGIN
+
+/// The released chat template in fewer words, as Jinja.
+inline constexpr std::string_view default_chat_template =
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+    "{% if m['role'] == 'system' and m['tools'] is defined and m['tools'] is not none %}<|tool|>{{ m['tools'] }}<|/tool|>{% endif "
+    "%}"
+    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% else %}<|endoftext|>{% endif %}";
+
+/// Everything about a model but its weights.
+struct packed_model_info {
+    std::string name;  ///< general.name
+    sambay_config config;
+    generation_config generation;
+    std::string chat_template{default_chat_template};  ///< Jinja
+    const packed_tokenizer* tokenizer = nullptr;       ///< a file without one holds weights only
+};
+
+/// A weight to be written. Packed types take matrices of 8 n rows and 32 m columns.
+struct packed_tensor {
+    std::string name;
+    dtype type = dtype::f32;
+    std::vector<std::size_t> shape;  ///< row-major, as [rows, cols]
+};
+
+namespace detail {
+/// general.file_type: what most of the bytes are, by llama.cpp's numbers.
+[[nodiscard]] inline std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
+    constexpr std::uint32_t numbers[dtype_count] = {0, 1, 32, 7, 2, 25};
+    double elements[dtype_count] = {};
+    for (const packed_tensor& t : tensors) {
+        double n = 1;
+        for (const std::size_t extent : t.shape) n *= static_cast<double>(extent);
+        elements[static_cast<std::size_t>(t.type)] += n;
+    }
+    return numbers[std::max_element(std::begin(elements), std::end(elements)) - std::begin(elements)];
+}
+
+inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
+    out.add("tokenizer.ggml.model", "gpt2");
+    out.add("tokenizer.ggml.pre", t.pre);
+    out.add_strings("tokenizer.ggml.tokens", t.tokens.size(), [&](std::size_t i) { return std::string_view(t.tokens[i]); });
+    out.add_list("tokenizer.ggml.token_type", std::span<const std::int32_t>(t.types));
+    out.add_strings("tokenizer.ggml.merges", t.merges.size(), [&](std::size_t i) { return std::string_view(t.merges[i]); });
+    out.add("tokenizer.ggml.add_bos_token", false);
+    out.add("tokenizer.ggml.add_eos_token", false);
+    out.add("phi4flash.tokenizer.pattern", t.pattern);
+    out.add("phi4flash.tokenizer.ignore_merges", t.ignore_merges);
+}
+
+[[nodiscard]] inline gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
+    gguf_metadata out;
+    out.add("general.architecture", packed_architecture);
+    out.add("general.type", "model");
+    out.add("general.name", info.name);
+    out.add("general.file_type", file_type_of(tensors));
+    out.add("general.quantization_version", std::uint32_t{2});
+    add_config(out, info.config);
+    out.add(packed_layout_key, packed_layout);
+    const auto book = packed_codebook();
+    out.add_list(packed_codebook_key, std::span<const std::int32_t>(book));
+    add_generation(out, info.generation);
+    out.add("tokenizer.chat_template", info.chat_template);
+    if (info.tokenizer != nullptr) add_tokenizer(out, *info.tokenizer);
+    return out;
+}
+
+/// The weights first, in their order, then the tables.
+[[nodiscard]] inline result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
+                                                                 std::span<const packed_array> arrays) {
+    std::vector<gguf_spec> specs;
+    for (const packed_tensor& t : tensors) {
+        if (std::string_view(t.name).starts_with(packed_array_prefix))
+            return error::format(errc::invalid_argument, "tensor '%s': want a name without the tokenizer's prefix",
+                                 printable(t.name).c_str());
+        if (is_packed(t.type) && (t.shape.size() != 2 || !is_packable(t.shape[0], t.shape[1])))
+            return error::format(errc::wrong_shape, "tensor '%s': want a matrix of 8 n rows and 32 m columns for %s",
+                                 printable(t.name).c_str(), name_of(t.type));
+        specs.push_back({t.name, ggml_type_of(t.type), t.shape});
+    }
+    for (const packed_array& a : arrays)
+        specs.push_back({std::string(packed_array_prefix) + a.name, a.type, {a.data.size() / format_of(a.type).block_bytes}});
+    return specs;
+}
+}  // namespace detail
+
+/// Writes a model to `out`. `produce(i, sink)` returns a status and writes the bytes of `tensors[i]` (matrix_bytes of it) to the
+/// gguf_sink, a few rows at a time as it likes; it is called once a tensor, in order. Errors: those of check_shape, plan_gguf and
+/// write_gguf; wrong_shape, invalid_argument.
+template <byte_output Out, class Produce>
+[[nodiscard]] status write_packed_model(Out& out, const packed_model_info& info, std::span<const packed_tensor> tensors,
+                                        Produce&& produce) {
+    if (const status ok = check_shape(info.config.shape); !ok) return ok;
+    const auto arrays = info.tokenizer == nullptr ? std::vector<packed_array>{} : info.tokenizer->arrays();
+    const auto specs = detail::plan_tensors(tensors, arrays);
+    if (!specs) return specs.error();
+    const auto plan = plan_gguf(detail::describe_model(info, tensors), *specs);
+    if (!plan) return plan.error();
+    return write_gguf(out, *plan, *specs, [&](std::size_t i, gguf_sink& sink) -> status {
+        return i < tensors.size() ? produce(i, sink) : sink.write(arrays[i - tensors.size()].data);
+    });
+}
+
+/// Writes a file, whole or not at all. Errors: the same, and file_unwritable.
+template <class Produce>
+[[nodiscard]] status write_packed_model(const std::filesystem::path& path, const packed_model_info& info,
+                                        std::span<const packed_tensor> tensors, Produce&& produce) {
+    auto file = file_writer::create(path);
+    if (!file) return file.error();
+    if (const status ok = write_packed_model(*file, info, tensors, produce); !ok) return ok;
+    return file->commit();
+}
+
+PHI4FLASH_END
+
+PHI4FLASH_BEGIN
+
+/// Which type a matrix gets. One whose extents are no multiples of 8 rows and 32 columns stays bf16 where a packed type is wanted.
+struct conversion {
+    dtype matrices = dtype::q4_dense;
+    /// The embedding, which is the output layer too: 13 % of the released model's weights, and the last matrix of every step.
+    dtype embedding = dtype::q4_dense;
+    /// x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential.
+    dtype selection = dtype::q8;
+};
+
+/// The type of a tensor of the model in the converted file.
+[[nodiscard]] inline dtype converted_type(const conversion& how, std::string_view name, std::span<const std::size_t> shape,
+                                          tensor_role role, dtype stored) {
+    if (role != tensor_role::matrix) return stored;
+    const bool selects = name.ends_with(".x_proj.weight") || name.ends_with(".dt_proj.weight");
+    // Where everything else is plain, so are they.
+    const dtype want = name == "model.embed_tokens.weight"        ? how.embedding
+                       : selects && is_packed(how.matrices) ? how.selection
+                                                            : how.matrices;
+    return is_packed(want) && !is_packable(shape[0], shape[1]) ? dtype::bf16 : want;
+}
+
+namespace detail {
+
+/// Rows [first, first + count) of a plain matrix as `type`.   Shape: rows is scratch of 8 * cols floats.
+inline void convert_rows(const matrix_view& m, std::size_t first, std::size_t count, dtype type, float* rows, std::byte* out) {
+    if (is_packed(type)) return pack_eight_rows(m, first, type, rows, out);
+    for (std::size_t r = first; r < first + count; ++r, out += matrix_bytes(type, 1, m.cols)) {
+        read_row(m, r, rows);
+        for (std::size_t c = 0; c < m.cols; ++c) {
+            switch (type) {
+                case dtype::f32: reinterpret_cast<float*>(out)[c] = rows[c]; break;
+                case dtype::f16: reinterpret_cast<f16*>(out)[c] = to_f16(rows[c]); break;
+                default: reinterpret_cast<bf16*>(out)[c] = to_bf16(rows[c]); break;
+            }
+        }
+    }
+}
+
+/// Writes one matrix, a few megabytes at a time; the rows of each piece are shared between threads.
+template <class Tell>
+[[nodiscard]] status convert_matrix(const matrix_view& m, dtype type, executor_ref threads, gguf_sink& out, Tell&& tell) {
+    const std::size_t stride = matrix_bytes(type, packed_rows, m.cols);
+    const std::size_t blocks = (m.rows + packed_rows - 1) / packed_rows;
+    const std::size_t at_once = std::clamp<std::size_t>((std::size_t{4} << 20) / stride, 1, blocks);
+    std::vector<std::byte> bytes(at_once * stride);
+    std::vector<float> scratch(at_once * packed_rows * m.cols);
+    for (std::size_t b = 0; b < blocks; b += at_once) {
+        const std::size_t n = std::min(at_once, blocks - b);
+        threads.parallel_for(n, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::size_t first = (b + i) * packed_rows;
+                convert_rows(m, first, std::min(packed_rows, m.rows - first), type, scratch.data() + i * packed_rows * m.cols,
+                             bytes.data() + i * stride);
+            }
+        });
+        const std::size_t rows = std::min(n * packed_rows, m.rows - b * packed_rows);
+        const auto piece = std::span<const std::byte>(bytes).first(matrix_bytes(type, rows, m.cols));
+        if (const status ok = out.write(piece); !ok) return ok;
+        tell(piece.size());
+    }
+    return {};
+}
+
+}  // namespace detail
+
+/// Writes the model in `from`, whose weights are plain, to `path`, whole or not at all. `info.config` and the rest of `info` say
+/// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every few megabytes. Takes about 20 MB of
+/// memory. Errors: those of model::bind, wrong_dtype (weights that are packed already), and those of write_packed_model.
+template <tensor_source Source, class Tell>
+[[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how,
+                                   const std::filesystem::path& path, executor_ref threads, Tell&& tell) {
+    const auto bound = model<any_sambay>::bind(from);  // every tensor is there, with its shape, and no other
+    if (!bound) return bound.error();
+    std::vector<packed_tensor> tensors;
+    std::vector<const tensor_view*> sources;
+    std::uint64_t total = 0;
+    for_each_tensor(bound->shape(), [&](std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
+        const tensor_view* const source = from.find(name);
+        tensors.push_back({std::string(name), converted_type(how, name, shape, role, source->type), {shape.begin(), shape.end()}});
+        sources.push_back(source);
+        std::size_t count = 1;
+        for (const std::size_t n : shape) count *= n;
+        total += is_packed(tensors.back().type) ? matrix_bytes(tensors.back().type, shape[0], shape[1])
+                                                : count * size_of(tensors.back().type);
+    });
+    for (const tensor_view* const t : sources)
+        if (is_packed(t->type))
+            return error::format(errc::wrong_dtype, "tensor %s: want F32, F16 or BF16 to convert, have %s", printable(t->name).c_str(),
+                                 name_of(t->type));
+    std::uint64_t done = 0;
+    const auto advance = [&](std::size_t bytes) { tell(done += bytes, total); };
+    return write_packed_model(path, info, tensors, [&](std::size_t i, gguf_sink& out) -> status {
+        const tensor_view& source = *sources[i];
+        if (source.type != tensors[i].type) {
+            const matrix_view m{source.data, source.extent[0], source.extent[1], source.type};
+            return detail::convert_matrix(m, tensors[i].type, threads, out, advance);
+        }
+        advance(source.bytes);
+        return out.write(std::span(source.data, source.bytes));
+    });
+}
+
+PHI4FLASH_END
+
+// ---- phi4flash/io/model_files.hpp ----------------------------------------------------------------------------------------
+/// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file.
+
+// ---- phi4flash/io/checkpoint.hpp -----------------------------------------------------------------------------------------
+/// A checkpoint in the Hugging Face layout: a folder whose weights are mapped, or bytes that the host owns. Names, types
+/// and places are checked here; what a model needs of them, and in which shape, is the model's business.
+
+// ---- phi4flash/io/checkpoint_index.hpp -----------------------------------------------------------------------------------
+/// model.safetensors.index.json: which shard of a checkpoint holds which tensor.
+
+// ---- phi4flash/io/json.hpp -----------------------------------------------------------------------------------------------
+/// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
+/// every error a value that says at which byte. Nothing here throws, or aborts where exceptions are off.
+
+#if PHI4FLASH_HAS_JSON
+#include <nlohmann/json.hpp>
+
+#include <functional>
+#include <set>
+PHI4FLASH_BEGIN
+
+/// What is refused before it is read.
+struct json_limits {
+    std::size_t bytes = std::size_t{1} << 20;
+    std::size_t depth = 16;  ///< objects and arrays inside one another
+};
+
+using json_value = nlohmann::json;
+
+/// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
+/// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
+class json_events {
+public:
+    explicit json_events(const json_limits& limits) : limits_(limits) {}
+
+    bool null() { return true; }
+    bool boolean(bool) { return true; }
+    bool number_integer(std::int64_t) { return true; }  ///< negative ones only
+    bool number_unsigned(std::uint64_t) { return true; }
+    bool number_float(double, const std::string&) { return true; }  ///< also whole numbers that do not fit 64 bits
+    bool string(std::string&) { return true; }
+    bool binary(json_value::binary_t&) { return true; }  ///< never in JSON; the parser's interface wants it
+    bool start_object(std::size_t) {
+        keys_.emplace_back();
+        return enter();
+    }
+    bool end_object() {
+        keys_.pop_back();
+        --depth_;
+        return true;
+    }
+    bool start_array(std::size_t) { return enter(); }
+    bool end_array() {
+        --depth_;
+        return true;
+    }
+    bool key(std::string& name) {
+        if (first_use(name)) return true;
+        return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
+                                  printable(name).c_str()));
+    }
+    bool parse_error(std::size_t at, const std::string&, const json_value::exception& why) {
+        std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+        if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
+        if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
+        return fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
+    }
+
+    [[nodiscard]] const status& outcome() const { return outcome_; }
+    /// Bytes read so far: just after the text of the current event.
+    [[nodiscard]] std::size_t position() const { return position_; }
+    [[nodiscard]] std::size_t* position_counter() { return &position_; }
+
+protected:
+    bool fail(const error& why) {
+        outcome_ = why;
+        return false;
+    }
+    /// False if the current object has this key already.
+    [[nodiscard]] bool first_use(const std::string& name) { return keys_.back().insert(name).second; }
+
+private:
+    bool enter() {
+        if (++depth_ <= limits_.depth) return true;
+        return fail(error::format(errc::json_too_deep, "byte %zu: want at most %zu objects and arrays inside one another",
+                                  position(), limits_.depth));
+    }
+
+    json_limits limits_;
+    status outcome_;
+    std::size_t depth_ = 0;
+    std::size_t position_ = 0;
+    std::vector<std::set<std::string, std::less<>>> keys_;
+};
+
+namespace detail {
+/// Walks over the text and tells how far it has come, which the parser's events do not.
+struct counting_iterator {
+    using iterator_category = std::input_iterator_tag;
+    using value_type = char;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const char*;
+    using reference = const char&;
+
+    const char* place = nullptr;
+    std::size_t* count = nullptr;
+
+    reference operator*() const { return *place; }
+    counting_iterator& operator++() {
+        ++place;
+        ++*count;
+        return *this;
+    }
+    counting_iterator operator++(int) {
+        const counting_iterator before = *this;
+        ++*this;
+        return before;
+    }
+    friend bool operator==(const counting_iterator& a, const counting_iterator& b) { return a.place == b.place; }
+    friend bool operator!=(const counting_iterator& a, const counting_iterator& b) { return a.place != b.place; }
+};
+}  // namespace detail
+
+/// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
+/// json_too_deep, json_duplicate_key, and those of the derived class.
+template <class Events>
+[[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
+    if (text.size() > limits.bytes)
+        return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
+    // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
+    if (const auto nul = text.find('\0'); nul != std::string_view::npos)
+        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
+    std::size_t* const count = events.position_counter();
+    const detail::counting_iterator first{text.data(), count};
+    const detail::counting_iterator last{text.data() + text.size(), count};
+    const bool complete = json_value::sax_parse(first, last, &events);
+    if (complete || !events.outcome()) return events.outcome();
+    return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
+}
+
+/// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key.
+[[nodiscard]] inline result<json_value> read_json(std::string_view text, const json_limits& limits = {}) {
+    json_events checked(limits);
+    if (const status ok = read_json_events(text, limits, checked); !ok) return ok.error();
+    return json_value::parse(text.begin(), text.end(), nullptr, false);
+}
+
+namespace detail {
+/// What a value is, for a sentence: "a string", or the number itself.
+[[nodiscard]] inline std::string describe(const json_value& value) {
+    char text[32] = {};
+    if (const auto* u = value.get_ptr<const json_value::number_unsigned_t*>()) {
+        std::snprintf(text, sizeof text, "%llu", static_cast<unsigned long long>(*u));
+    } else if (const auto* i = value.get_ptr<const json_value::number_integer_t*>()) {
+        std::snprintf(text, sizeof text, "%lld", static_cast<long long>(*i));
+    } else if (const auto* d = value.get_ptr<const json_value::number_float_t*>()) {
+        std::snprintf(text, sizeof text, "%.9g", *d);
+    } else if (const auto* s = value.get_ptr<const std::string*>()) {
+        return "'" + std::string(printable(*s).c_str()) + "'";
+    } else if (const auto* b = value.get_ptr<const bool*>()) {
+        return *b ? "true" : "false";
+    } else {
+        return value.is_null() ? "null" : value.is_array() ? "a list" : "an object";
+    }
+    return text;
+}
+
+[[nodiscard]] inline error wrong_type(const char* key, const char* want, const json_value& have) {
+    return error::format(errc::json_wrong_type, "'%s': want %s, have %s", key, want, describe(have).c_str());
+}
+
+/// The value of a key, or nullptr where the object has no such key.
+[[nodiscard]] inline const json_value* member(const json_value& object, const char* key) {
+    const auto place = object.find(key);
+    return place == object.end() ? nullptr : &*place;
+}
+
+/// A whole number from low to high. Errors: json_wrong_type, and `out_of_range` for any other number.
+[[nodiscard]] inline result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
+                                                      errc out_of_range) {
+    if (!value.is_number()) return wrong_type(key, "a number", value);
+    const auto* number = value.get_ptr<const json_value::number_unsigned_t*>();
+    if (number != nullptr && *number >= low && *number <= high) return static_cast<std::size_t>(*number);
+    return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high,
+                         describe(value).c_str());
+}
+}  // namespace detail
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON
+
+#if PHI4FLASH_HAS_JSON
+
+PHI4FLASH_BEGIN
+
+/// Limits of the index; the released one has 35 KiB.
+inline constexpr json_limits checkpoint_index_limits{.bytes = std::size_t{64} << 20, .depth = 16};
+
+/// The index, checked: every shard is the name of a file in the folder itself.
+struct checkpoint_index {
+    struct entry {
+        std::string tensor;
+        std::size_t shard;  ///< index into `shards`
+    };
+    std::vector<std::string> shards;  ///< file names, sorted, each once
+    std::vector<entry> entries;       ///< sorted by tensor
+};
+
+/// Whether `name` can only mean a file in the folder it is joined to, on POSIX and on Windows.
+[[nodiscard]] constexpr bool is_plain_file_name(std::string_view name) {
+    if (name.empty() || name == "." || name == "..") return false;
+    for (const char c : name)
+        if (c == '/' || c == '\\' || c == ':' || static_cast<unsigned char>(c) < 0x20) return false;
+    return true;
+}
+
+/// Errors: json_* (a tensor named twice is json_duplicate_key), path_outside_folder, index_mismatch (no tensor at all).
+[[nodiscard]] inline result<checkpoint_index> read_checkpoint_index(std::string_view text) {
+    const auto document = read_json(text, checkpoint_index_limits);
+    if (!document) return document.error();
+    if (!document->is_object()) return detail::wrong_type("the index", "an object", *document);
+    const json_value* const map = detail::member(*document, "weight_map");
+    if (map == nullptr) return error::format(errc::json_missing_key, "no key 'weight_map'");
+    if (!map->is_object()) return detail::wrong_type("weight_map", "an object", *map);
+    if (map->empty()) return error::format(errc::index_mismatch, "'weight_map' names no tensor");
+
+    checkpoint_index index;
+    for (auto it = map->begin(); it != map->end(); ++it) {  // nlohmann's objects are sorted by key
+        const auto* const file = it.value().get_ptr<const std::string*>();
+        if (file == nullptr) return detail::wrong_type(printable(it.key()).c_str(), "the name of a file", it.value());
+        if (!is_plain_file_name(*file))
+            return error::format(errc::path_outside_folder, "tensor '%s': want a file in the same folder, have '%s'",
+                                 printable(it.key()).c_str(), printable(*file).c_str());
+        index.shards.push_back(*file);
+    }
+    std::sort(index.shards.begin(), index.shards.end());
+    index.shards.erase(std::unique(index.shards.begin(), index.shards.end()), index.shards.end());
+    for (auto it = map->begin(); it != map->end(); ++it) {
+        const auto place = std::lower_bound(index.shards.begin(), index.shards.end(), *it.value().get_ptr<const std::string*>());
+        index.entries.push_back({it.key(), static_cast<std::size_t>(place - index.shards.begin())});
+    }
+    return index;
+}
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON
+
+// ---- phi4flash/io/hf_config.hpp ------------------------------------------------------------------------------------------
+/// config.json and generation_config.json of a Hugging Face folder. What decides the computation is required or has the
+/// default of the model's class. A key of config.json that nobody knows is refused: it may ask for another computation.
+
+#if PHI4FLASH_HAS_JSON
+
+PHI4FLASH_BEGIN
+
+/// Limits of both files; the released ones have 1 KiB.
+inline constexpr json_limits hf_config_limits{.bytes = std::size_t{1} << 20, .depth = 32};
+
+namespace detail {
+/// The members of a configuration object. The first defect is kept and everything after it is a no-op, so that a reader
+/// is a list of keys.
+class config_reader {
+public:
+    explicit config_reader(const json_value& object) : object_(object) {}
+
+    [[nodiscard]] const status& outcome() const { return outcome_; }
+    [[nodiscard]] const json_value* find(const char* key) const { return outcome_ ? member(object_, key) : nullptr; }
+    void fail(const error& why) {
+        if (outcome_) outcome_ = why;
+    }
+
+    std::size_t extent(const char* key) {
+        const json_value* const value = find(key);
+        if (value != nullptr) return extent(key, *value);
+        fail(error::format(errc::json_missing_key, "no key '%s': want a number", key));
+        return 0;
+    }
+    std::size_t extent_or(const char* key, std::size_t class_default) {
+        const json_value* const value = find(key);
+        return value != nullptr ? extent(key, *value) : class_default;
+    }
+    std::size_t extent(const char* key, const json_value& value) {
+        const auto number = whole_number(value, key, 1, max_extent, errc::bad_extent);
+        if (number) return *number;
+        fail(number.error());
+        return 0;
+    }
+
+    void want_bool(const char* key, bool want) {
+        const json_value* const value = find(key);
+        if (value == nullptr) return;
+        const auto* have = value->get_ptr<const bool*>();
+        if (have == nullptr) return fail(wrong_type(key, "true or false", *value));
+        if (*have != want) unsupported(key, want ? "true" : "false", *value);
+    }
+    void want_string(const char* key, const char* want) {
+        const json_value* const value = find(key);
+        if (value == nullptr) return;
+        const auto* have = value->get_ptr<const std::string*>();
+        if (have == nullptr) return fail(wrong_type(key, "a string", *value));
+        if (*have != want) unsupported(key, want, *value);
+    }
+    void unsupported(const char* key, const char* want, const json_value& have) {
+        fail(error::format(errc::unsupported_model, "'%s': want %s, have %s", key, want, describe(have).c_str()));
+    }
+
+    /// A finite number; null counts as absent.
+    std::optional<float> number(const char* key) {
+        const json_value* const value = find(key);
+        if (value == nullptr || value->is_null()) return std::nullopt;
+        double x = 0;
+        if (const auto* f = value->get_ptr<const json_value::number_float_t*>()) {
+            x = *f;
+        } else if (const auto* i = value->get_ptr<const json_value::number_integer_t*>()) {  // unsigned ones included
+            x = static_cast<double>(*i);
+        } else {
+            fail(wrong_type(key, "a number", *value));
+            return std::nullopt;
+        }
+        if (std::isfinite(x) && std::fabs(x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(x);
+        fail(error::format(errc::not_finite, "'%s': want a finite 32-bit float, have %s", key, describe(*value).c_str()));
+        return std::nullopt;
+    }
+    std::optional<std::uint32_t> count(const char* key) {
+        const json_value* const value = find(key);
+        return value == nullptr || value->is_null() ? std::nullopt : count(key, *value);
+    }
+    std::optional<std::uint32_t> count(const char* key, const json_value& value) {
+        const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
+        if (number) return static_cast<std::uint32_t>(*number);
+        fail(number.error());
+        return std::nullopt;
+    }
+    std::optional<bool> boolean(const char* key) {
+        const json_value* const value = find(key);
+        if (value == nullptr || value->is_null()) return std::nullopt;
+        if (const auto* b = value->get_ptr<const bool*>()) return *b;
+        fail(wrong_type(key, "true or false", *value));
+        return std::nullopt;
+    }
+
+private:
+    const json_value& object_;
+    status outcome_;
+};
+
+/// The window, as a number or as a list with one entry a layer: null, or the window on odd layers of the first half.
+inline std::size_t read_window(config_reader& in, std::size_t n_layers) {
+    constexpr const char* key = "sliding_window";
+    const json_value* const value = in.find(key);
+    if (value == nullptr || !value->is_array()) return in.extent(key);
+    if (value->size() != n_layers) {
+        in.fail(
+            error::format(errc::bad_extent, "'%s': want one entry for each of %zu layers, have %zu", key, n_layers, value->size()));
+        return 0;
+    }
+    std::size_t window = 0;
+    std::size_t layer = 0;
+    for (const json_value& entry : *value) {
+        const bool windowed = layer % 2 == 1 && layer < n_layers / 2;
+        if (entry.is_null() && windowed)
+            in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want a number on this layer, have null", key, layer));
+        if (!entry.is_null()) {
+            const std::size_t have = in.extent(key, entry);
+            if (!windowed)
+                in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want null on this layer, have %zu", key, layer, have));
+            if (window != 0 && have != window)
+                in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want %zu as on the layers before, have %zu", key, layer, window,
+                                      have));
+            window = have;
+        }
+        ++layer;
+    }
+    return window;
+}
+
+/// Keys of config.json that decide nothing here: training, bookkeeping, how other programs run the model, and every key of
+/// generation_config.json. Keys that begin with an underscore are private to the program that wrote them.
+inline constexpr std::string_view idle_config_keys[] = {
+    "architectures", "attention_dropout", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
+    "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype",
+    "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty",
+    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range", "is_decoder",
+    "is_encoder_decoder", "label2id", "length_penalty", "max_length", "max_new_tokens", "min_length", "min_p", "name_or_path",
+    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states",
+    "output_scores", "pad_token_id", "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
+    "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
+    "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers_version",
+    "typical_p", "use_bfloat16", "use_cache",
+};
+/// Keys of config.json that are read.
+inline constexpr std::string_view read_config_keys[] = {
+    "head_dim", "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "lm_head_bias", "mamba_conv_bias",
+    "mamba_d_conv", "mamba_d_state", "mamba_dt_rank", "mamba_expand", "mamba_proj_bias", "max_position_embeddings",
+    "mb_per_layer", "mlp_bias", "model_type", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
+    "sliding_window", "tie_word_embeddings", "vocab_size",
+};
+
+/// Errors: json_unknown_key.
+[[nodiscard]] inline status refuse_unknown_keys(const json_value& config) {
+    const auto among = [](const auto& keys, std::string_view key) { return std::find(std::begin(keys), std::end(keys), key) != std::end(keys); };
+    for (const auto& item : config.items()) {
+        const std::string_view key = item.key();
+        // A key whose value is null asks for nothing.
+        if (key.starts_with('_') || item.value().is_null() || among(read_config_keys, key) || among(idle_config_keys, key)) continue;
+        return error::format(errc::json_unknown_key, "the key '%s' is not one of a phi4flash model: it may change what is computed",
+                             printable(key).c_str());
+    }
+    return {};
+}
+
+inline void read_model_type(config_reader& in) {
+    if (in.find("model_type") == nullptr) in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
+    in.want_string("model_type", "phi4flash");
+    in.want_string("hidden_act", "silu");
+    in.want_bool("tie_word_embeddings", true);
+    in.want_bool("mamba_conv_bias", true);
+    in.want_bool("mamba_proj_bias", false);
+    in.want_bool("mlp_bias", false);
+    in.want_bool("lm_head_bias", false);
+    if (in.extent_or("mb_per_layer", 2) != 2 && in.outcome()) in.unsupported("mb_per_layer", "2", *in.find("mb_per_layer"));
+}
+
+inline sambay_shape read_shape(config_reader& in) {
+    sambay_shape s;
+    s.d_model = in.extent("hidden_size");
+    s.d_ff = in.extent("intermediate_size");
+    s.n_layers = in.extent("num_hidden_layers");
+    s.n_heads = in.extent("num_attention_heads");
+    s.n_kv_heads = in.extent("num_key_value_heads");
+    s.vocab = in.extent("vocab_size");
+    s.window = read_window(in, s.n_layers);
+    // These are not in the released file: defaults of the model's class.
+    s.d_state = in.extent_or("mamba_d_state", 16);
+    s.d_conv = in.extent_or("mamba_d_conv", 4);
+    s.d_inner = in.extent_or("mamba_expand", 2) * s.d_model;
+    s.dt_rank = (s.d_model + 15) / 16;
+    const json_value* const rank = in.find("mamba_dt_rank");
+    if (rank == nullptr) return s;
+    const auto* const name = rank->get_ptr<const std::string*>();
+    if (name == nullptr) {
+        s.dt_rank = in.extent("mamba_dt_rank", *rank);
+    } else if (*name != "auto") {
+        in.fail(wrong_type("mamba_dt_rank", "a number or 'auto'", *rank));
+    }
+    return s;
+}
+
+[[nodiscard]] inline result<json_value> read_config_object(std::string_view text) {
+    auto document = read_json(text, hf_config_limits);
+    if (document && !document->is_object())
+        return error::format(errc::json_wrong_type, "want an object, have %s", describe(*document).c_str());
+    return document;
+}
+}  // namespace detail
+
+/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key, unsupported_model (another
+/// architecture or activation, untied embedding), bad_extent (zero, negative, fractional or huge numbers, and every rule
+/// of check_shape), not_finite, json_bad_number (layer_norm_eps).
+[[nodiscard]] inline result<sambay_config> read_hf_config(std::string_view text) {
+    const auto document = detail::read_config_object(text);
+    if (!document) return document.error();
+    detail::config_reader in(*document);
+    detail::read_model_type(in);
+    sambay_config config;
+    config.shape = detail::read_shape(in);
+    config.max_positions = in.count("max_position_embeddings").value_or(0);
+    config.norm_eps = in.number("layer_norm_eps").value_or(1e-5f);
+    if (!(config.norm_eps >= FLT_MIN))
+        in.fail(error::format(errc::json_bad_number, "'layer_norm_eps': want a positive number, have %.9g",
+                              static_cast<double>(config.norm_eps)));
+    if (!in.outcome()) return in.outcome().error();
+    if (const status ok = check_shape(config.shape); !ok) return ok.error();
+    if (const status ok = detail::refuse_unknown_keys(*document); !ok) return ok.error();
+    const std::size_t d_head = config.shape.d_model / config.shape.n_heads;
+    if (in.extent_or("head_dim", d_head) != d_head && in.outcome())
+        in.fail(error::format(errc::unsupported_model, "'head_dim': want hidden_size / num_attention_heads = %zu, have %s", d_head,
+                              detail::describe(*in.find("head_dim")).c_str()));
+    if (!in.outcome()) return in.outcome().error();
+    return config;
+}
+
+/// The generation settings in `text`: a generation_config.json, or a config.json where a folder has no such file.
+/// Errors, each naming the key: json_*, not_finite.
+[[nodiscard]] inline result<generation_config> read_generation_config(std::string_view text) {
+    const auto document = detail::read_config_object(text);
+    if (!document) return document.error();
+    detail::config_reader in(*document);
+    generation_config config;
+    constexpr const char* eos = "eos_token_id";
+    if (const json_value* const ids = in.find(eos); ids != nullptr && ids->is_array()) {
+        for (const json_value& id : *ids)
+            if (const auto n = in.count(eos, id)) config.stop_ids.push_back(*n);
+    } else if (const auto n = in.count(eos)) {
+        config.stop_ids.push_back(*n);
+    }
+    config.bos_id = in.count("bos_token_id");
+    config.pad_id = in.count("pad_token_id");
+    config.do_sample = in.boolean("do_sample");
+    config.temperature = in.number("temperature");
+    config.top_p = in.number("top_p");
+    config.min_p = in.number("min_p");
+    config.repetition_penalty = in.number("repetition_penalty");
+    config.top_k = in.count("top_k");
+    config.max_new_tokens = in.count("max_new_tokens");
+    if (!in.outcome()) return in.outcome().error();
+    return config;
+}
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON
+
+// ---- phi4flash/io/safetensors.hpp ----------------------------------------------------------------------------------------
+/// The safetensors container: 8 bytes of header length, a JSON header, then the data of the tensors without gaps.
+/// Every rule is checked before a tensor is handed out. Source: github.com/huggingface/safetensors, README "Format".
+
+PHI4FLASH_BEGIN
+
+static_assert(std::endian::native == std::endian::little, "phi4flash: safetensors files are little-endian and used in place");
+
+/// Element types that the format knows, by the name it gives them.
+struct safetensors_dtype {
+    std::string_view name;
+    std::size_t bytes;
+};
+inline constexpr safetensors_dtype safetensors_dtypes[] = {
+    {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8}, {"I32", 4},     {"I16", 2},     {"I8", 1},
+    {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
+};
+
+[[nodiscard]] constexpr const safetensors_dtype* find_safetensors_dtype(std::string_view name) {
+    for (const auto& known : safetensors_dtypes)
+        if (known.name == name) return &known;
+    return nullptr;
+}
+
+/// The format's own limit on its header.
+inline constexpr std::size_t max_safetensors_header = 100'000'000;
+
+/// Blocks of bytes that a host hands over start at a multiple of this, so that elements are aligned in memory as in the file.
+inline constexpr std::size_t safetensors_alignment = 8;
+
+/// One tensor of a file, of any element type.
+struct safetensors_entry {
+    std::string_view name;
+    std::string_view dtype;  ///< one of safetensors_dtypes
+    std::size_t extent[tensor_view::max_rank] = {};
+    std::size_t rank = 0;
+    const std::byte* data = nullptr;
+    std::size_t bytes = 0;
+
+    [[nodiscard]] std::span<const std::size_t> shape() const { return {extent, rank}; }
+};
+
+/// The entry as weights. Errors: wrong_dtype for element types that the library does not compute with.
+[[nodiscard]] inline result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
+    tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
+    for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
+    for (std::size_t i = 0; i < plain_dtype_count; ++i) {
+        view.type = static_cast<dtype>(i);
+        if (entry.dtype == name_of(view.type)) return view;
+    }
+    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16 or BF16, have %s", printable(entry.name).c_str(),
+                         entry.dtype.data());
+}
+
+#if PHI4FLASH_HAS_JSON
+namespace detail {
+/// Reads the header: checks keys, types and numbers of each tensor, and that its bytes fit the shape and the file.
+class safetensors_events : public json_events {
+public:
+    safetensors_events(const json_limits& limits, std::span<const std::byte> data, std::size_t data_begin)
+        : json_events(limits), data_(data), data_begin_(data_begin) {
+        names.reserve(limits.bytes);  // never moves: the entries' names point into it
+    }
+
+    std::vector<char> names;
+    std::vector<safetensors_entry> entries;
+
+    bool null() { return number_or_text("null"); }
+    bool boolean(bool) { return number_or_text("a boolean"); }
+    bool number_integer(std::int64_t) { return bad_number("a negative number"); }
+    bool number_float(double, const std::string& text) { return bad_number(printable(text).c_str()); }
+    bool number_unsigned(std::uint64_t n);
+    bool string(std::string& text);
+    bool start_object(std::size_t n);
+    bool end_object();
+    bool start_array(std::size_t n);
+    bool end_array();
+    bool key(std::string& name);
+
+private:
+    enum class place : std::uint8_t { outside, header, metadata, tensor, shape, offsets };
+    enum field : unsigned { none = 0, dtype_field = 1, shape_field = 2, offsets_field = 4 };
+
+    bool is_metadata() const { return key_ == "__metadata__"; }
+    const char* wanted() const {
+        if (place_ == place::outside) return "an object of tensors";
+        if (place_ == place::header) return "an object";
+        if (place_ == place::metadata) return "a string";
+        if (place_ != place::tensor) return "a whole number";
+        return field_ == dtype_field ? "a string" : "a list of numbers";
+    }
+    const char* field_name() const {
+        return field_ == dtype_field ? ".dtype" : field_ == shape_field ? ".shape" : field_ == offsets_field ? ".data_offsets" : "";
+    }
+    bool number_or_text(const char* have) {
+        return fail(error::format(errc::json_wrong_type, "header byte %zu, '%s'%s: want %s, have %s", position(),
+                                  printable(key_).c_str(), field_name(), wanted(), have));
+    }
+    bool bad_number(const char* have) {
+        if (place_ != place::shape && place_ != place::offsets) return number_or_text("a number");
+        return fail(error::format(errc::json_bad_number, "tensor '%s'%s: want whole numbers from 0, have %s",
+                                  printable(key_).c_str(), field_name(), have));
+    }
+    bool finish_tensor();
+    bool place_tensor(std::uint64_t bytes);
+
+    std::span<const std::byte> data_;
+    std::size_t data_begin_;
+    place place_ = place::outside;
+    std::string key_;  // of the tensor or of __metadata__
+    unsigned seen_ = none;
+    unsigned field_ = none;
+    safetensors_entry entry_;
+    std::size_t element_bytes_ = 0;
+    std::uint64_t offset_[2] = {};
+    std::size_t offsets_ = 0;
+};
+
+inline bool safetensors_events::number_unsigned(std::uint64_t n) {
+    if (place_ == place::shape) {
+        if (entry_.rank == tensor_view::max_rank)
+            return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
+                                      tensor_view::max_rank));
+        if (n > std::numeric_limits<std::size_t>::max()) return bad_number("one beyond the address space");
+        entry_.extent[entry_.rank++] = static_cast<std::size_t>(n);
+        return true;
+    }
+    if (place_ != place::offsets) return number_or_text("a number");
+    if (offsets_ < 2) offset_[offsets_] = n;
+    ++offsets_;
+    return true;
+}
+
+inline bool safetensors_events::string(std::string& text) {
+    if (place_ == place::metadata) return true;
+    if (place_ != place::tensor || field_ != dtype_field) return number_or_text("a string");
+    const safetensors_dtype* const known = find_safetensors_dtype(text);
+    if (known == nullptr)
+        return fail(error::format(errc::unknown_dtype, "tensor '%s': unknown dtype '%s'", printable(key_).c_str(),
+                                  printable(text).c_str()));
+    entry_.dtype = known->name;
+    element_bytes_ = known->bytes;
+    return true;
+}
+
+inline bool safetensors_events::start_object(std::size_t n) {
+    if (place_ != place::outside && place_ != place::header) {
+        return json_events::start_object(n) && number_or_text("an object");
+    }
+    const bool tensor = place_ == place::header && !is_metadata();
+    place_ = place_ == place::outside ? place::header : tensor ? place::tensor : place::metadata;
+    seen_ = none;
+    entry_ = {};
+    offsets_ = 0;
+    return json_events::start_object(n);
+}
+
+inline bool safetensors_events::end_object() {
+    if (place_ == place::tensor && !finish_tensor()) return false;
+    place_ = place_ == place::header ? place::outside : place::header;
+    field_ = none;
+    return json_events::end_object();
+}
+
+inline bool safetensors_events::start_array(std::size_t n) {
+    if (!json_events::start_array(n)) return false;
+    if (place_ != place::tensor || (field_ != shape_field && field_ != offsets_field)) return number_or_text("a list");
+    place_ = field_ == shape_field ? place::shape : place::offsets;
+    return true;
+}
+
+inline bool safetensors_events::end_array() {
+    if (place_ == place::offsets && offsets_ != 2)
+        return fail(error::format(errc::json_wrong_type, "tensor '%s'.data_offsets: want 2 numbers, have %zu",
+                                  printable(key_).c_str(), offsets_));
+    place_ = place::tensor;
+    return json_events::end_array();
+}
+
+inline bool safetensors_events::key(std::string& name) {
+    if (place_ == place::header) {
+        key_ = name;
+        if (first_use(name)) return true;
+        if (is_metadata()) return fail(error::format(errc::json_duplicate_key, "header: '__metadata__' occurs twice"));
+        return fail(error::format(errc::duplicate_name, "header: tensor '%s' occurs twice", printable(name).c_str()));
+    }
+    if (!json_events::key(name) || place_ == place::metadata) return outcome().has_value();
+    field_ = name == "dtype" ? dtype_field : name == "shape" ? shape_field : name == "data_offsets" ? offsets_field : none;
+    if (field_ == none)
+        return fail(error::format(errc::json_unknown_key, "tensor '%s': unknown key '%s'", printable(key_).c_str(),
+                                  printable(name).c_str()));
+    seen_ |= field_;
+    return true;
+}
+
+inline bool safetensors_events::finish_tensor() {
+    for (const unsigned wanted_field : {dtype_field, shape_field, offsets_field}) {
+        field_ = wanted_field;
+        if ((seen_ & wanted_field) == 0)
+            return fail(
+                error::format(errc::json_missing_key, "tensor '%s': no key '%s'", printable(key_).c_str(), field_name() + 1));
+    }
+    std::uint64_t bytes = element_bytes_;
+    for (const std::size_t extent : entry_.shape()) {
+        if (extent != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / extent)
+            return fail(error::format(errc::size_overflow, "tensor '%s': the product of its shape does not fit 64 bits",
+                                      printable(key_).c_str()));
+        bytes *= extent;
+    }
+    return place_tensor(bytes);
+}
+
+inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
+    const auto begin = static_cast<unsigned long long>(offset_[0]);
+    const auto end = static_cast<unsigned long long>(offset_[1]);
+    const printable name(key_);
+    if (begin > end || end > data_.size())
+        return fail(error::format(errc::offset_out_of_range,
+                                  "tensor '%s': data_offsets [%llu, %llu] leave the %zu bytes of data in the file", name.c_str(),
+                                  begin, end, data_.size()));
+    if (end - begin != bytes)
+        return fail(error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, data_offsets have %llu",
+                                  name.c_str(), static_cast<unsigned long long>(bytes), end - begin));
+    if ((data_begin_ + begin) % element_bytes_ != 0)
+        return fail(error::format(errc::offset_misaligned, "tensor '%s': starts at byte %llu of the file, want a multiple of %zu",
+                                  name.c_str(), data_begin_ + begin, element_bytes_));
+    entry_.data = data_.data() + begin;
+    entry_.bytes = static_cast<std::size_t>(bytes);
+    entry_.name = {names.data() + names.size(), key_.size()};
+    names.insert(names.end(), key_.begin(), key_.end());
+    entries.push_back(entry_);
+    return true;
+}
+}  // namespace detail
+
+/// The tensors of one file, sorted by name. Points into the bytes it was read from, which must outlive it; moving it
+/// leaves its views valid.
+class safetensors {
+public:
+    safetensors() = default;
+    safetensors(safetensors&&) = default;
+    safetensors& operator=(safetensors&&) = default;
+
+    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `safetensors_alignment`. Errors, each
+    /// naming the tensor: invalid_argument, file_empty, header_truncated, header_too_large, json_*, unknown_dtype,
+    /// rank_too_high, size_overflow, size_mismatch, offset_*, trailing_bytes, duplicate_name.
+    static result<safetensors> parse(std::span<const std::byte> file);
+
+    [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
+
+    [[nodiscard]] const safetensors_entry* find(std::string_view name) const {
+        const auto place = std::lower_bound(entries_.begin(), entries_.end(), name,
+                                            [](const safetensors_entry& e, std::string_view wanted) { return e.name < wanted; });
+        return place != entries_.end() && place->name == name ? &*place : nullptr;
+    }
+
+private:
+    static result<std::string_view> header_of(std::span<const std::byte> file);
+    status check_cover(std::span<const std::byte> data);
+
+    std::vector<char> names_;
+    std::vector<safetensors_entry> entries_;
+};
+
+inline result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
+    constexpr std::size_t length_bytes = 8;
+    if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
+    if (reinterpret_cast<std::uintptr_t>(file.data()) % safetensors_alignment != 0)
+        return error::format(errc::invalid_argument, "the bytes of a safetensors file must start at a multiple of %zu in memory",
+                             safetensors_alignment);
+    if (file.size() < length_bytes)
+        return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu", length_bytes,
+                             file.size());
+    std::uint64_t length = 0;
+    std::memcpy(&length, file.data(), length_bytes);
+    if (length > max_safetensors_header)
+        return error::format(errc::header_too_large, "want a header of at most %zu bytes, have %llu", max_safetensors_header,
+                             static_cast<unsigned long long>(length));
+    if (length > file.size() - length_bytes)
+        return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu",
+                             static_cast<unsigned long long>(length), file.size());
+    const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length));
+    if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 0: want '{'");
+    return header;
+}
+
+/// The tensors must cover the data once and completely. Leaves the entries in order of their place.
+inline status safetensors::check_cover(std::span<const std::byte> data) {
+    std::sort(entries_.begin(), entries_.end(), [](const safetensors_entry& a, const safetensors_entry& b) {
+        return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
+    });
+    std::size_t covered = 0;
+    for (const safetensors_entry& entry : entries_) {
+        const auto begin = static_cast<std::size_t>(entry.data - data.data());
+        if (begin != covered) {
+            const bool overlap = begin < covered;
+            return error::format(overlap ? errc::offset_overlap : errc::offset_hole,
+                                 "tensor '%s': data_offsets start at %zu, want %zu where the tensor before it ends: %s",
+                                 printable(entry.name).c_str(), begin, covered, overlap ? "they overlap" : "there is a hole");
+        }
+        covered += entry.bytes;
+    }
+    if (covered != data.size())
+        return error::format(errc::trailing_bytes, "want %zu bytes of data as the header says, have %zu in the file", covered,
+                             data.size());
+    return {};
+}
+
+inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
+    const auto header = header_of(file);
+    if (!header) return header.error();
+    const std::size_t data_begin = 8 + header->size();
+    const auto data = file.subspan(data_begin);
+    const json_limits limits{.bytes = header->size(), .depth = 3};
+    detail::safetensors_events events(limits, data, data_begin);
+    if (const status ok = read_json_events(*header, limits, events); !ok) return ok.error();
+
+    safetensors table;
+    table.names_ = std::move(events.names);
+    table.entries_ = std::move(events.entries);
+    if (const status ok = table.check_cover(data); !ok) return ok.error();
+    std::sort(table.entries_.begin(), table.entries_.end(),
+              [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
+    return table;
+}
+#endif  // PHI4FLASH_HAS_JSON
+
+PHI4FLASH_END
+
+#if PHI4FLASH_HAS_JSON
+PHI4FLASH_BEGIN
+
+/// Configuration and tensors of a model. Reading from several threads is safe. Its tensor views stay valid as long as it
+/// lives, and after it has been moved; in memory the host's bytes must outlive it too.
+class checkpoint {
+public:
+    checkpoint() = default;
+    checkpoint(checkpoint&&) = default;
+    checkpoint& operator=(checkpoint&&) = default;
+
+    /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
+    /// shards that model.safetensors.index.json names. Errors, each naming the file: those of mapped_file::open,
+    /// read_hf_config, read_generation_config, read_checkpoint_index and safetensors::parse; wrong_dtype; duplicate_name
+    /// (across shards); index_mismatch (index and shards disagree).
+    static result<checkpoint> open(const std::filesystem::path& folder);
+
+    /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
+    /// safetensors files, each aligned to `safetensors_alignment`. No index is needed.
+    static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+                                          std::string_view generation_config_json = {});
+
+    [[nodiscard]] const sambay_config& config() const { return config_; }
+    /// Of generation_config.json, or else what config.json says of it.
+    [[nodiscard]] const generation_config& generation() const { return generation_; }
+    /// All tensors of all files, sorted by name.
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const {
+        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
+        return place != tensors_.end() && place->name == name ? &*place : nullptr;
+    }
+    /// Bytes of all tensors.
+    [[nodiscard]] std::uint64_t bytes() const {
+        std::uint64_t sum = 0;
+        for (const tensor_view& t : tensors_) sum += t.bytes;
+        return sum;
+    }
+    /// See mapped_file::release_pages; in memory it does nothing.
+    void release_pages() const {
+        for (const mapped_file& file : files_) file.release_pages();
+    }
+    /// The folder; empty in memory.
+    [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
+    /// tokenizer.json of the folder; empty where it has none.
+    [[nodiscard]] const std::filesystem::path& tokenizer_path() const { return tokenizer_path_; }
+
+private:
+    status read_configs(std::string_view config_json, std::string_view generation_json);
+    status read_config_files();
+    status map_shard(const std::string& name);
+    status add_file(std::span<const std::byte> bytes);
+    status collect();
+    status check_index(const checkpoint_index& index) const;
+    status open_weights();
+
+    sambay_config config_;
+    generation_config generation_;
+    std::filesystem::path folder_;
+    std::filesystem::path tokenizer_path_;
+    std::vector<mapped_file> files_;
+    std::vector<safetensors> tables_;
+    std::vector<tensor_view> tensors_;
+};
+
+inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json) {
+    const auto config = read_hf_config(config_json);
+    if (!config) return config.error().in("config.json");
+    config_ = *config;
+    const bool own = !generation_json.empty();
+    auto generation = read_generation_config(own ? generation_json : config_json);
+    if (!generation) return generation.error().in(own ? "generation_config.json" : "config.json");
+    generation_ = *std::move(generation);
+    for (const std::uint32_t id : generation_.stop_ids)
+        if (id >= config_.shape.vocab)
+            return error::format(errc::unknown_token, "'eos_token_id': want an id below vocab_size %zu, have %lu",
+                                 config_.shape.vocab, static_cast<unsigned long>(id))
+                .in(own ? "generation_config.json" : "config.json");
+    return {};
+}
+
+inline status checkpoint::read_config_files() {
+    const auto config = read_file(folder_ / "config.json", hf_config_limits.bytes);
+    if (!config) return config.error();
+    const auto generation = read_file(folder_ / "generation_config.json", hf_config_limits.bytes);
+    if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
+    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view());
+}
+
+inline status checkpoint::add_file(std::span<const std::byte> bytes) {
+    auto table = safetensors::parse(bytes);
+    if (!table) return table.error();
+    for (const safetensors_entry& entry : table->entries()) {
+        const auto view = to_tensor_view(entry);
+        if (!view) return view.error();
+        tensors_.push_back(*view);
+    }
+    tables_.push_back(*std::move(table));
+    return {};
+}
+
+inline status checkpoint::map_shard(const std::string& name) {
+    auto file = mapped_file::open(folder_ / std::filesystem::path(std::u8string(name.begin(), name.end())));
+    if (!file) return file.error();
+    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(name).c_str());
+    files_.push_back(*std::move(file));
+    return {};
+}
+
+/// Sorts the tensors of all files for `find`.
+inline status checkpoint::collect() {
+    std::sort(tensors_.begin(), tensors_.end(), [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
+    const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
+                                          [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
+    if (twice == tensors_.end()) return {};
+    return error::format(errc::duplicate_name, "tensor '%s' is in more than one safetensors file", printable(twice->name).c_str());
+}
+
+/// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
+inline status checkpoint::check_index(const checkpoint_index& index) const {
+    for (const checkpoint_index::entry& entry : index.entries)
+        if (tables_[entry.shard].find(entry.tensor) == nullptr)
+            return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
+                                 printable(entry.tensor).c_str(), printable(index.shards[entry.shard]).c_str());
+    if (index.entries.size() == tensors_.size()) return {};
+    for (const tensor_view& tensor : tensors_) {
+        const auto place = std::lower_bound(index.entries.begin(), index.entries.end(), tensor.name,
+                                            [](const checkpoint_index::entry& e, std::string_view n) { return e.tensor < n; });
+        if (place == index.entries.end() || place->tensor != tensor.name)
+            return error::format(errc::index_mismatch, "tensor '%s' is in a shard but not in the index",
+                                 printable(tensor.name).c_str());
+    }
+    return {};
+}
+
+inline status checkpoint::open_weights() {
+    constexpr const char* single = "model.safetensors";
+    constexpr const char* index_name = "model.safetensors.index.json";
+    std::error_code ignored;
+    if (std::filesystem::exists(folder_ / single, ignored)) {
+        if (const status ok = map_shard(single); !ok) return ok;
+        return collect();
+    }
+    const auto text = read_file(folder_ / index_name, checkpoint_index_limits.bytes);
+    if (!text && text.error().code() == errc::file_not_found)
+        return error::format(errc::file_not_found, "%s: want %s or %s, have neither", printable(folder_).c_str(), single,
+                             index_name);
+    if (!text) return text.error();
+    const auto index = read_checkpoint_index(*text);
+    if (!index) return index.error().in(index_name);
+    for (const std::string& shard : index->shards)
+        if (const status ok = map_shard(shard); !ok) return ok;
+    if (const status ok = collect(); !ok) return ok;
+    const status ok = check_index(*index);
+    return ok ? ok : ok.error().in(index_name);
+}
+
+inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder) {
+    std::error_code why;
+    const auto kind = std::filesystem::status(folder, why).type();
+    if (kind == std::filesystem::file_type::not_found)
+        return error::format(errc::file_not_found, "%s: there is no such folder", printable(folder).c_str());
+    if (kind != std::filesystem::file_type::directory)
+        return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s",
+                             printable(folder).c_str(), why ? ": " : "", why ? why.message().c_str() : "");
+    checkpoint loaded;
+    loaded.folder_ = folder;
+    if (const status ok = loaded.read_config_files(); !ok) return ok.error();
+    if (const status ok = loaded.open_weights(); !ok) return ok.error();
+    if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why))
+        loaded.tokenizer_path_ = std::move(path);
+    return loaded;
+}
+
+inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+                                                  std::string_view generation_config_json) {
+    checkpoint loaded;
+    if (const status ok = loaded.read_configs(config_json, generation_config_json); !ok) return ok.error();
+    for (std::size_t i = 0; i < files.size(); ++i) {
+        if (const status ok = loaded.add_file(files[i]); !ok) {
+            char place[32] = {};
+            std::snprintf(place, sizeof place, "file %zu", i);
+            return ok.error().in(place);
+        }
+    }
+    if (const status ok = loaded.collect(); !ok) return ok.error();
+    return loaded;
+}
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON
 
 // ---- phi4flash/io/tokenizer_json.hpp -------------------------------------------------------------------------------------
 /// Reads tokenizer.json of the Hugging Face tokenizers library: byte-level BPE with one of the known split patterns. Whatever would
@@ -17431,124 +17661,6 @@ private:
 #endif
     std::filesystem::path path_;
 };
-
-PHI4FLASH_END
-
-// ---- phi4flash/io/packed_model_writer.hpp --------------------------------------------------------------------------------
-/// Writes a model into one file: metadata, tables of the tokenizer, then weights that the caller packs piece by piece.
-
-PHI4FLASH_BEGIN
-
-/// The released chat template in fewer words, as Jinja.
-inline constexpr std::string_view default_chat_template =
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
-    "{% if m['role'] == 'system' and m['tools'] is defined and m['tools'] is not none %}<|tool|>{{ m['tools'] }}<|/tool|>{% endif "
-    "%}"
-    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% else %}<|endoftext|>{% endif %}";
-
-/// Everything about a model but its weights.
-struct packed_model_info {
-    std::string name;  ///< general.name
-    sambay_config config;
-    generation_config generation;
-    std::string chat_template{default_chat_template};  ///< Jinja
-    const packed_tokenizer* tokenizer = nullptr;       ///< a file without one holds weights only
-};
-
-/// A weight to be written. Packed types take matrices of 8 n rows and 32 m columns.
-struct packed_tensor {
-    std::string name;
-    dtype type = dtype::f32;
-    std::vector<std::size_t> shape;  ///< row-major, as [rows, cols]
-};
-
-namespace detail {
-/// general.file_type: what most of the bytes are, by llama.cpp's numbers.
-[[nodiscard]] inline std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
-    constexpr std::uint32_t numbers[dtype_count] = {0, 1, 32, 7, 2, 25};
-    double elements[dtype_count] = {};
-    for (const packed_tensor& t : tensors) {
-        double n = 1;
-        for (const std::size_t extent : t.shape) n *= static_cast<double>(extent);
-        elements[static_cast<std::size_t>(t.type)] += n;
-    }
-    return numbers[std::max_element(std::begin(elements), std::end(elements)) - std::begin(elements)];
-}
-
-inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
-    out.add("tokenizer.ggml.model", "gpt2");
-    out.add("tokenizer.ggml.pre", t.pre);
-    out.add_strings("tokenizer.ggml.tokens", t.tokens.size(), [&](std::size_t i) { return std::string_view(t.tokens[i]); });
-    out.add_list("tokenizer.ggml.token_type", std::span<const std::int32_t>(t.types));
-    out.add_strings("tokenizer.ggml.merges", t.merges.size(), [&](std::size_t i) { return std::string_view(t.merges[i]); });
-    out.add("tokenizer.ggml.add_bos_token", false);
-    out.add("tokenizer.ggml.add_eos_token", false);
-    out.add("phi4flash.tokenizer.pattern", t.pattern);
-    out.add("phi4flash.tokenizer.ignore_merges", t.ignore_merges);
-}
-
-[[nodiscard]] inline gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
-    gguf_metadata out;
-    out.add("general.architecture", packed_architecture);
-    out.add("general.type", "model");
-    out.add("general.name", info.name);
-    out.add("general.file_type", file_type_of(tensors));
-    out.add("general.quantization_version", std::uint32_t{2});
-    add_config(out, info.config);
-    out.add(packed_layout_key, packed_layout);
-    const auto book = packed_codebook();
-    out.add_list(packed_codebook_key, std::span<const std::int32_t>(book));
-    add_generation(out, info.generation);
-    out.add("tokenizer.chat_template", info.chat_template);
-    if (info.tokenizer != nullptr) add_tokenizer(out, *info.tokenizer);
-    return out;
-}
-
-/// The weights first, in their order, then the tables.
-[[nodiscard]] inline result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
-                                                                 std::span<const packed_array> arrays) {
-    std::vector<gguf_spec> specs;
-    for (const packed_tensor& t : tensors) {
-        if (std::string_view(t.name).starts_with(packed_array_prefix))
-            return error::format(errc::invalid_argument, "tensor '%s': want a name without the tokenizer's prefix",
-                                 printable(t.name).c_str());
-        if (is_packed(t.type) && (t.shape.size() != 2 || !is_packable(t.shape[0], t.shape[1])))
-            return error::format(errc::wrong_shape, "tensor '%s': want a matrix of 8 n rows and 32 m columns for %s",
-                                 printable(t.name).c_str(), name_of(t.type));
-        specs.push_back({t.name, ggml_type_of(t.type), t.shape});
-    }
-    for (const packed_array& a : arrays)
-        specs.push_back({std::string(packed_array_prefix) + a.name, a.type, {a.data.size() / format_of(a.type).block_bytes}});
-    return specs;
-}
-}  // namespace detail
-
-/// Writes a model to `out`. `produce(i, sink)` returns a status and writes the bytes of `tensors[i]` (matrix_bytes of it) to the
-/// gguf_sink, a few rows at a time as it likes; it is called once a tensor, in order. Errors: those of check_shape, plan_gguf and
-/// write_gguf; wrong_shape, invalid_argument.
-template <byte_output Out, class Produce>
-[[nodiscard]] status write_packed_model(Out& out, const packed_model_info& info, std::span<const packed_tensor> tensors,
-                                        Produce&& produce) {
-    if (const status ok = check_shape(info.config.shape); !ok) return ok;
-    const auto arrays = info.tokenizer == nullptr ? std::vector<packed_array>{} : info.tokenizer->arrays();
-    const auto specs = detail::plan_tensors(tensors, arrays);
-    if (!specs) return specs.error();
-    const auto plan = plan_gguf(detail::describe_model(info, tensors), *specs);
-    if (!plan) return plan.error();
-    return write_gguf(out, *plan, *specs, [&](std::size_t i, gguf_sink& sink) -> status {
-        return i < tensors.size() ? produce(i, sink) : sink.write(arrays[i - tensors.size()].data);
-    });
-}
-
-/// Writes a file, whole or not at all. Errors: the same, and file_unwritable.
-template <class Produce>
-[[nodiscard]] status write_packed_model(const std::filesystem::path& path, const packed_model_info& info,
-                                        std::span<const packed_tensor> tensors, Produce&& produce) {
-    auto file = file_writer::create(path);
-    if (!file) return file.error();
-    if (const status ok = write_packed_model(*file, info, tensors, produce); !ok) return ok;
-    return file->commit();
-}
 
 PHI4FLASH_END
 

@@ -64,9 +64,9 @@ std::vector<packed_tensor> tensor_list() {
     std::vector<packed_tensor> list;
     auto e = extents<any_sambay>::from(shape);
     require_value(e);
-    for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t> extent) {
+    for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t> extent, tensor_role role) {
         dtype type = list.size() % 2 == 0 ? dtype::bf16 : dtype::f32;
-        if (extent.size() == 2 && is_packable(extent[0], extent[1])) type = static_cast<dtype>(list.size() % dtype_count);
+        if (role == tensor_role::matrix && is_packable(extent[0], extent[1])) type = static_cast<dtype>(list.size() % dtype_count);
         list.push_back({std::string(name), type, {extent.begin(), extent.end()}});
     });
     return list;

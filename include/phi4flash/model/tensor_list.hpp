@@ -5,6 +5,12 @@
 
 PHI4FLASH_BEGIN
 
+/// What a tensor is for.
+enum class tensor_role : std::uint8_t {
+    matrix,     ///< multiplied with activations: any type, packed ones too
+    parameter,  ///< widened to f32 when a model is bound: F32, F16 or BF16
+};
+
 namespace detail {
 
 /// Stands where bind_all expects a binder, and tells what it is asked for.
@@ -17,7 +23,7 @@ public:
     void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
-    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}), matrix_view{}; }
+    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}, tensor_role::matrix), matrix_view{}; }
     template <class... Change>
     const float* vector(const char* name, std::size_t n, Change&&...) {
         return tell(name, {n}), nullptr;
@@ -33,10 +39,10 @@ public:
     }
 
 private:
-    void tell(const char* name, std::initializer_list<std::size_t> shape) {
+    void tell(const char* name, std::initializer_list<std::size_t> shape, tensor_role role = tensor_role::parameter) {
         char full[160];
         std::snprintf(full, sizeof full, "%s%s", prefix_, name);
-        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()));
+        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()), role);
     }
 
     Visit& visit_;
@@ -45,8 +51,8 @@ private:
 
 }  // namespace detail
 
-/// Calls `visit(name, shape)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of extents
-/// that are valid during the call.
+/// Calls `visit(name, shape, role)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of
+/// extents that are valid during the call, and a tensor_role.
 template <sambay_shape Shape, class Visit>
 void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
     detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);
@@ -70,7 +76,7 @@ template <tensor_source Source, sambay_shape Shape>
     if (source.tensors().size() == found) return {};
     for (const tensor_view& t : source.tensors()) {
         bool known = t.name == "lm_head.weight";
-        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>) { known = known || name == t.name; });
+        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) { known = known || name == t.name; });
         if (!known)
             return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
                                  t.name.data(), e.n_layers());

@@ -43,6 +43,7 @@
 // Files; the Hugging Face formats where a JSON library is on the include path.
 #include <phi4flash/io/mapped_file.hpp>
 #include <phi4flash/io/packed_model_writer.hpp>
+#include <phi4flash/io/repack.hpp>
 #include <phi4flash/io/safetensors_writer.hpp>
 #if PHI4FLASH_HAS_JSON
 #include <phi4flash/io/checkpoint.hpp>

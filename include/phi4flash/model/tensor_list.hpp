@@ -3,6 +3,8 @@
 /// is the binder's own, so the two cannot disagree.
 #include <phi4flash/model/bind.hpp>
 
+#include <type_traits>
+
 PHI4FLASH_BEGIN
 
 namespace detail {
@@ -17,7 +19,7 @@ public:
     void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
-    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}), matrix_view{}; }
+    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}, true), matrix_view{}; }
     template <class... Change>
     const float* vector(const char* name, std::size_t n, Change&&...) {
         return tell(name, {n}), nullptr;
@@ -33,10 +35,15 @@ public:
     }
 
 private:
-    void tell(const char* name, std::initializer_list<std::size_t> shape) {
+    void tell(const char* name, std::initializer_list<std::size_t> shape, bool is_matrix = false) {
         char full[160];
         std::snprintf(full, sizeof full, "%s%s", prefix_, name);
-        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()));
+        const std::span<const std::size_t> extent(shape.begin(), shape.size());
+        if constexpr (std::is_invocable_v<Visit&, std::string_view, std::span<const std::size_t>, bool>) {
+            visit_(std::string_view(full), extent, is_matrix);
+        } else {
+            visit_(std::string_view(full), extent);
+        }
     }
 
     Visit& visit_;
@@ -46,7 +53,8 @@ private:
 }  // namespace detail
 
 /// Calls `visit(name, shape)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of extents
-/// that are valid during the call.
+/// that are valid during the call. A visitor with a third argument, bool, is also told whether the tensor is a matrix that the model
+/// multiplies by, and which may be packed.
 template <sambay_shape Shape, class Visit>
 void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
     detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);

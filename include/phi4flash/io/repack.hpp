@@ -31,7 +31,8 @@
 PHI4FLASH_BEGIN
 
 struct repack_options {
-    executor_ref executor;  ///< shares the work of each tensor; the memory has the same bits for any
+    executor_ref executor = {};           ///< shares the work of each tensor; the memory has the same bits for any
+    page_size pages = page_size::normal;  ///< of the memory that is taken
 };
 
 namespace detail {
@@ -234,6 +235,8 @@ public:
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Memory that it owns; 0 if everything could be used in place.
     [[nodiscard]] std::size_t owned_bytes() const { return memory_.bytes().size(); }
+    /// How much of that lies in huge pages now; see bytes_in_huge_pages.
+    [[nodiscard]] std::size_t huge_bytes() const { return memory_.huge_bytes(); }
 
 private:
     memory_block memory_;
@@ -250,7 +253,7 @@ result<repacked_model> repacked_model::create(const packed_model& from, const re
     model.config_ = from.config();
     model.tensors_ = std::move(plan->tensors);
     if (plan->source_bytes == 0) return model;
-    auto block = memory_block::allocate(plan->bytes, "repacked weights");
+    auto block = memory_block::allocate(plan->bytes, "repacked weights", options.pages);
     if (!block) return block.error();
     model.memory_ = *std::move(block);
     arena memory(model.memory_.bytes().data());

@@ -28,14 +28,16 @@ TEST_CASE("io/mapped_file: the bytes of the file, at the same place after a move
 TEST_CASE("io/mapped_file: options change where the bytes are, never which") {
     const temporary_folder folder;
     // Just below, at and above whole huge pages.
-    for (const std::size_t size : {std::size_t{1}, huge_page_bytes - 1, huge_page_bytes, 2 * huge_page_bytes, 9 * huge_page_bytes + 4097}) {
+    constexpr std::size_t huge = huge_page_bytes;
+    for (const std::size_t size : {std::size_t{1}, huge - 1, huge, 2 * huge, 9 * huge + 4097}) {
         CAPTURE(size);
         std::string content(size, '\0');
         for (std::size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 31 >> 4);
         const auto path = folder.write("big.bin", content);
         for (int bits = 0; bits < 8; ++bits) {
             CAPTURE(bits);
-            auto file = mapped_file::open(path, {.huge_pages = (bits & 1) != 0, .copy = (bits & 2) != 0, .populate = (bits & 4) != 0});
+            const mapping_options options{.huge_pages = (bits & 1) != 0, .copy = (bits & 2) != 0, .populate = (bits & 4) != 0};
+            auto file = mapped_file::open(path, options);
             require_value(file);
             CHECK(file->text() == content);
             file->release_pages();
@@ -43,8 +45,8 @@ TEST_CASE("io/mapped_file: options change where the bytes are, never which") {
             CHECK(file->huge_bytes() <= size);
             if (!file->is_copy()) continue;
             CHECK((bits & 2) != 0);
-            CHECK(reinterpret_cast<std::uintptr_t>(file->bytes().data()) % huge_page_bytes == 0);
-            if (bits == 3 && size > 2 * huge_page_bytes) MESSAGE(file->huge_bytes() << " of " << size << " bytes are in huge pages");
+            CHECK(reinterpret_cast<std::uintptr_t>(file->bytes().data()) % huge == 0);
+            if (bits == 3 && size > 2 * huge) MESSAGE(file->huge_bytes() << " of " << size << " bytes are in huge pages");
             const mapped_file moved(*std::move(file));
             CHECK(moved.is_copy());
             CHECK(moved.text() == content);

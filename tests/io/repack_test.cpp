@@ -165,9 +165,9 @@ TEST_CASE("io/repack: what packed rows cannot hold becomes f32, without a loss")
     for (const ggml_type type : quantized) {
         CAPTURE(format_of(type).name);
         const std::size_t cols = 512;
-        const std::vector<gguf_spec> specs = {{"ragged", type, {12, cols}},   {"vector", type, {cols}}, {"cube", type, {8, 2, cols}},
-                                              {log_name, type, {8, cols}},    {"empty", type, {0, cols}},
-                                              {"plain", ggml_type::f32, {7}}, {"matrix", type, {8, cols}}};
+        const std::vector<gguf_spec> specs = {
+            {"ragged", type, {12, cols}}, {"vector", type, {cols}},       {"cube", type, {8, 2, cols}}, {log_name, type, {8, cols}},
+            {"empty", type, {0, cols}},   {"plain", ggml_type::f32, {7}}, {"matrix", type, {8, cols}}};
         const bytes file = write_file(specs);
         const auto model = packed_model::from_memory(file);
         require_value(model);
@@ -335,7 +335,8 @@ TEST_CASE("io/repack: any bytes in the weights give numbers or an error") {
         phi4flash_test::generator random(seed);
         const bytes file = write_file(specs, [&](std::size_t, bytes& data) {
             if (random.below(12) == 0) data[random.below(data.size())] = static_cast<std::byte>(random.next());
-            if (random.below(40) == 0) for (std::byte& b : data) b = static_cast<std::byte>(random.next());
+            if (random.below(40) == 0)
+                for (std::byte& b : data) b = static_cast<std::byte>(random.next());
         });
         const auto model = packed_model::from_memory(file);
         require_value(model);

@@ -1,6 +1,6 @@
 #pragma once
-/// Memory in pages of 2 MiB instead of 4 KiB: fewer misses in the tables by which a processor finds memory. Linux only, and only what
-/// the system grants; elsewhere everything here does nothing. Nothing fails for want of them.
+/// Memory in pages of 2 MiB instead of 4 KiB: fewer misses in the tables by which a processor finds memory. Linux only, and only
+/// what the system grants; elsewhere everything here does nothing. Nothing fails for want of them.
 #include <phi4flash/config/abi.hpp>
 
 #include <cstddef>
@@ -23,8 +23,8 @@ enum class page_size : std::uint8_t { normal, huge };
 /// Memory that is to lie in huge pages begins at a multiple of this: the size on x86-64, and on aarch64 with pages of 4 KiB.
 inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 
-/// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been written yet. False where the system
-/// has none to give; true is a wish, not a promise.
+/// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been written yet. False where the
+/// system has none to give; true is a wish, not a promise.
 inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     return !memory.empty() && ::madvise(const_cast<std::byte*>(memory.data()), memory.size(), MADV_HUGEPAGE) == 0;

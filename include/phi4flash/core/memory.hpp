@@ -50,8 +50,8 @@ class memory_block {
 public:
     memory_block() = default;
 
-    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Huge pages are a wish (core/huge_pages.hpp) and round
-    /// what the system takes up to a multiple of theirs. Errors: out_of_memory, naming `purpose` and the bytes.
+    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Huge pages are a wish (core/huge_pages.hpp) and
+    /// round what is taken up to a multiple of theirs. Errors: out_of_memory, naming `purpose` and the bytes.
     static result<memory_block> allocate(std::size_t bytes, const char* purpose, page_size pages = page_size::normal) {
         memory_block block;
         const std::size_t alignment = pages == page_size::huge && bytes >= huge_page_bytes ? huge_page_bytes : block_alignment;

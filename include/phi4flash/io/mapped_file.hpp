@@ -48,8 +48,8 @@ struct mapping_options {
     /// ext4); of a copy from any.
     bool huge_pages = false;
     /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
-    /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as long
-    /// as reading. Afterwards the file may change or go.
+    /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
+    /// long as reading. Afterwards the file may change or go.
     bool copy = false;
     /// Read all of the map when it is opened, and not page by page when it is first looked at.
     bool populate = false;

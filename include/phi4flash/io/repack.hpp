@@ -2,15 +2,13 @@
 /// Quantized tensors of an ordinary row-major GGUF file, as packed rows in memory of their own. A file in the packed layout needs
 /// none of this.
 ///
-/// | in the file   | in memory | error against the file's own numbers (tests/io/repack_test.cpp)                                   |
-/// |---------------|-----------|---------------------------------------------------------------------------------------------------|
-/// | Q8_0          | q8        | none: the same integers and scales in another order                                               |
-/// | Q4_0          | q4        | none: likewise                                                                                    |
-/// | IQ4_NL        | q8        | none: its levels are whole numbers of 8 bits                                                      |
-/// | Q4_K, Q6_K    | q8        | at most max |w| / 254 over 32 columns, and 2^-18: about an eighth and a quarter of what the type  |
-/// |               |           | itself has lost                                                                                   |
-/// | any of these, | f32       | none beside the rounding of f32                                                                   |
-/// | no such rows  |           |                                                                                                   |
+/// | in the file         | in memory | error against the file's own numbers (tests/io/repack_test.cpp)                        |
+/// |---------------------|-----------|----------------------------------------------------------------------------------------|
+/// | Q8_0                | q8        | none: the same integers and scales in another order                                    |
+/// | Q4_0                | q4        | none: likewise                                                                         |
+/// | IQ4_NL              | q8        | none: its levels are whole numbers of 8 bits                                           |
+/// | Q4_K, Q6_K          | q8        | at most max |w| / 254 over 32 columns, and 2^-18 where scales are subnormal            |
+/// | any, not packable   | f32       | none                                                                                   |
 ///
 /// Widened to f32, row-major, are tensors that packed rows cannot hold (vectors, higher ranks, rows that are no multiple of 8; the
 /// columns are whole blocks of 32 in any file) and those that the model reads number by number, such as A_log. They are small, so
@@ -182,9 +180,8 @@ struct repack_plan {
         for (const gguf_tensor& t : from.file().tensors()) {
             if (t.name.starts_with(packed_array_prefix)) continue;
             const tensor_view* const in_place = from.find(t.name);
-            const auto view = in_place != nullptr
-                                  ? result<tensor_view>(*in_place)
-                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), t.name));
+            const auto view = in_place != nullptr ? result<tensor_view>(*in_place)
+                                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), t.name));
             if (!view) return view.error();
             plan.tensors.push_back(*view);
             plan.sources.push_back(in_place != nullptr ? nullptr : &t);
@@ -201,8 +198,8 @@ struct repack_plan {
 };
 }  // namespace detail
 
-/// All weights of a file, ready to be bound: a tensor_source. The file must outlive it: names and plain tensors point there. Movable;
-/// its views stay valid. Reading from several threads is safe.
+/// All weights of a file, ready to be bound: a tensor_source. The file must outlive it: names and plain tensors point there.
+/// Movable; its views stay valid. Reading from several threads is safe.
 class repacked_model {
 public:
     repacked_model() = default;

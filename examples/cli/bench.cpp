@@ -222,7 +222,7 @@ void print_json(engine& runs, const bench_options& o, const findings& found) {
 }
 
 p4::status run(bench_options o) {
-    const auto model = open_model(o.run.model);
+    const auto model = open_model(o.run.model, o.run.huge_pages);
     if (!model) return model.error();
     engine_options how = o.run.engine;
     const std::size_t rounds = o.depth == 0 ? 1 : o.repetitions + 1;

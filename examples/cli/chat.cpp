@@ -128,7 +128,7 @@ p4::status run(chat_settings o) {
         if (!place) return place.error();
         o.run.model = std::move(*place);
     }
-    const auto model = open_model(o.run.model);
+    const auto model = open_model(o.run.model, o.run.huge_pages);
     if (!model) return model.error();
     if (!model->text)
         return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer.json, and chat needs one",

@@ -9,6 +9,7 @@ std::filesystem::path program_path;  // set once, by main
 void add_run_options(CLI::App& command, run_options& options) {
     engine_options& engine = options.engine;
     command.add_option("--model,-m", options.model, "Folder with config.json and model.safetensors, or a packed file")->type_name("PATH");
+    command.add_flag("--huge-pages", options.huge_pages, "Copy the weights of a packed file into huge pages");
     command.add_option("--threads,-t", engine.threads, "Threads; 0: one for each processor")->capture_default_str();
     command.add_option("--target", engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
     command.add_option("--kv", engine.kv, "Element type of keys and values")
@@ -17,9 +18,12 @@ void add_run_options(CLI::App& command, run_options& options) {
     command.add_option("--context", engine.context, "Tokens to make room for; 0: what is needed")->capture_default_str();
 }
 
-p4::result<opened> open_model(const std::string& path) {
+p4::result<opened> open_model(const std::string& path, bool huge_pages) {
     if (path.empty()) return p4::error::format(p4::errc::invalid_argument, "which model? Say --model PATH");
-    auto files = p4::model_files::open(path);
+    p4::opening_options how;
+    how.mapping.huge_pages = how.mapping.copy = huge_pages;
+    how.repack.pages = huge_pages ? p4::page_size::huge : p4::page_size::normal;
+    auto files = p4::model_files::open(path, how);
     if (!files) return files.error();
     opened model{std::move(*files), std::nullopt};
     if (!model.files.has_tokenizer()) return model;

@@ -26,6 +26,7 @@ void add_convert(CLI::App& app, action& chosen);
 /// --model and whatever says how it runs.
 struct run_options {
     std::string model;
+    bool huge_pages = false;
     engine_options engine;  ///< a context of 0: as many tokens as the subcommand needs
 };
 void add_run_options(CLI::App& command, run_options& options);
@@ -37,7 +38,7 @@ struct opened {
 
     [[nodiscard]] const p4::tokenizer* tokenizer() const { return text ? &*text : nullptr; }
 };
-p4::result<opened> open_model(const std::string& path);
+p4::result<opened> open_model(const std::string& path, bool huge_pages = false);
 
 /// `path` is a tokenizer.json, a folder that holds one, or a packed model.
 p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path);

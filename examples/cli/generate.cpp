@@ -30,7 +30,7 @@ p4::result<std::vector<std::int32_t>> prompt_of(const generate_options& o, const
 }
 
 p4::status run(const generate_options& o) {
-    auto model = open_model(o.run.model);
+    auto model = open_model(o.run.model, o.run.huge_pages);
     if (!model) return model.error();
     const auto prompt = prompt_of(o, *model);
     if (!prompt) return prompt.error();

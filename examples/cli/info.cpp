@@ -83,7 +83,7 @@ p4::status run(run_options o) {
         if (!place) return place.error();
         o.model = std::move(*place);
     }
-    const auto model = open_model(o.model);
+    const auto model = open_model(o.model, o.huge_pages);
     if (!model) return model.error();
     const auto kernels = p4::kernels_named(o.engine.target);
     if (!kernels) return kernels.error();

@@ -12,7 +12,7 @@ struct logits_options {
 };
 
 p4::status run(const logits_options& o) {
-    const auto model = open_model(o.run.model);
+    const auto model = open_model(o.run.model, o.run.huge_pages);
     if (!model) return model.error();
     engine_options how = o.run.engine;
     if (how.context == 0) how.context = o.tokens.size();

@@ -5,6 +5,7 @@
 #include <phi4flash/config/abi.hpp>
 #include <phi4flash/core/error.hpp>
 #include <phi4flash/core/executor.hpp>
+#include <phi4flash/core/huge_pages.hpp>
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/core/number.hpp>
@@ -45,6 +46,7 @@
 #include <phi4flash/io/convert.hpp>
 #include <phi4flash/io/mapped_file.hpp>
 #include <phi4flash/io/model_files.hpp>
+#include <phi4flash/io/repack.hpp>
 #include <phi4flash/io/safetensors_writer.hpp>
 #if PHI4FLASH_HAS_JSON
 #include <phi4flash/io/checkpoint.hpp>

@@ -115,6 +115,31 @@ TEST_CASE("memory that is not there is an error that says how much and for what"
     CHECK(phi4flash::round_up(64, 64) == 64);
 }
 
+TEST_CASE("a block in huge pages is a block like any other") {
+    using phi4flash::huge_page_bytes;
+    using phi4flash::page_size;
+    for (const std::size_t size : {std::size_t{0}, std::size_t{100}, huge_page_bytes, 5 * huge_page_bytes / 2}) {
+        CAPTURE(size);
+        auto block = memory_block::allocate(size, "test", page_size::huge);
+        REQUIRE(block);
+        CHECK(block->bytes().size() == phi4flash::round_up(size, 64));
+        if (size >= huge_page_bytes) CHECK(reinterpret_cast<std::uintptr_t>(block->bytes().data()) % huge_page_bytes == 0);
+        std::fill(block->bytes().begin(), block->bytes().end(), std::byte{7});
+        CHECK(block->huge_bytes() <= block->bytes().size());
+        if (size > 2 * huge_page_bytes) MESSAGE(block->huge_bytes() << " of " << size << " bytes are in huge pages");
+        const memory_block moved = *std::move(block);
+        CHECK(std::count(moved.bytes().begin(), moved.bytes().end(), std::byte{7}) == static_cast<std::ptrdiff_t>(moved.bytes().size()));
+    }
+    for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2, SIZE_MAX / 4}) {
+        for (const page_size pages : {page_size::normal, page_size::huge}) {
+            const auto none = memory_block::allocate(size, "weights", pages);
+            REQUIRE(!none);
+            CHECK(none.error().code() == errc::out_of_memory);
+        }
+    }
+    CHECK(memory_block().huge_bytes() == 0);
+}
+
 namespace {
 /// Ranges of one grain, last first, as an executor may.
 struct backwards {

@@ -25,6 +25,54 @@ TEST_CASE("io/mapped_file: the bytes of the file, at the same place after a move
     mapped_file().release_pages();
 }
 
+TEST_CASE("io/mapped_file: options change where the bytes are, never which") {
+    const temporary_folder folder;
+    // Just below, at and above whole huge pages.
+    constexpr std::size_t huge = huge_page_bytes;
+    for (const std::size_t size : {std::size_t{1}, huge - 1, huge, 2 * huge, 9 * huge + 4097}) {
+        CAPTURE(size);
+        std::string content(size, '\0');
+        for (std::size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 31 >> 4);
+        const auto path = folder.write("big.bin", content);
+        for (int bits = 0; bits < 8; ++bits) {
+            CAPTURE(bits);
+            const mapping_options options{.huge_pages = (bits & 1) != 0, .copy = (bits & 2) != 0, .populate = (bits & 4) != 0};
+            auto file = mapped_file::open(path, options);
+            require_value(file);
+            CHECK(file->text() == content);
+            file->release_pages();
+            CHECK(file->text() == content);
+            CHECK(file->huge_bytes() <= size);
+            if (!file->is_copy()) continue;
+            CHECK((bits & 2) != 0);
+            CHECK(reinterpret_cast<std::uintptr_t>(file->bytes().data()) % huge == 0);
+            if (bits == 3 && size > 2 * huge) MESSAGE(file->huge_bytes() << " of " << size << " bytes are in huge pages");
+            const mapped_file moved(*std::move(file));
+            CHECK(moved.is_copy());
+            CHECK(moved.text() == content);
+        }
+    }
+    CHECK(mapped_file().huge_bytes() == 0);
+    CHECK_FALSE(mapped_file().is_copy());
+    const mapping_options copy{.huge_pages = true, .copy = true};
+    check_error(mapped_file::open(folder.path() / "nothing.bin", copy), errc::file_not_found, {"nothing.bin", "opened"});
+    check_error(mapped_file::open(folder.path(), copy), errc::file_unreadable, {"folder"});
+    check_error(mapped_file::open(folder.write("empty.bin", ""), copy), errc::file_empty, {"empty.bin"});
+}
+
+TEST_CASE("io/mapped_file: a copy outlives what happens to the file") {
+    const temporary_folder folder;
+    const auto path = folder.write("a.bin", "hello");
+    const auto file = mapped_file::open(path, {.copy = true});
+    require_value(file);
+    if (!file->is_copy()) {
+        MESSAGE("skipped: this system only maps");
+        return;
+    }
+    folder.write("a.bin", "HELL");
+    CHECK(file->text() == "hello");
+}
+
 TEST_CASE("io/mapped_file: what is refused is named") {
     const temporary_folder folder;
     check_error(mapped_file::open(folder.path() / "nothing.bin"), errc::file_not_found, {"nothing.bin", "opened"});

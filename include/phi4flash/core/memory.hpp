@@ -1,6 +1,7 @@
 #pragma once
 /// Memory whose size is known before it is taken: a layout is written once as a function over an `arena`, run first to
 /// count and then to carve the caller's block.
+#include <phi4flash/core/huge_pages.hpp>
 #include <phi4flash/core/result.hpp>
 
 #include <cstddef>
@@ -37,27 +38,40 @@ private:
     std::size_t used_ = 0;
 };
 
+namespace detail {
+struct aligned_delete {
+    std::size_t alignment = block_alignment;
+    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{alignment}); }
+};
+}  // namespace detail
+
 /// An aligned block of bytes, owned. Allocation failure is a value.
 class memory_block {
 public:
     memory_block() = default;
 
-    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Errors: out_of_memory, naming `purpose` and the bytes.
-    static result<memory_block> allocate(std::size_t bytes, const char* purpose) {
+    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Huge pages are a wish (core/huge_pages.hpp) and
+    /// round what is taken up to a multiple of theirs. Errors: out_of_memory, naming `purpose` and the bytes.
+    static result<memory_block> allocate(std::size_t bytes, const char* purpose, page_size pages = page_size::normal) {
         memory_block block;
-        block.size_ = round_up(bytes, block_alignment);
-        block.data_.reset(static_cast<std::byte*>(::operator new(block.size_, std::align_val_t{block_alignment}, std::nothrow)));
-        if (!block.data_) return error::format(errc::out_of_memory, "cannot take %zu bytes for the %s", block.size_, purpose);
+        const std::size_t alignment = pages == page_size::huge && bytes >= huge_page_bytes ? huge_page_bytes : block_alignment;
+        if (bytes <= static_cast<std::size_t>(PTRDIFF_MAX) - alignment) {
+            block.size_ = round_up(bytes, block_alignment);
+            const std::size_t taken = round_up(bytes, alignment);
+            void* const place = ::operator new(taken, std::align_val_t{alignment}, std::nothrow);
+            block.data_ = {static_cast<std::byte*>(place), detail::aligned_delete{alignment}};
+            if (block.data_ && alignment == huge_page_bytes) ask_for_huge_pages({block.data_.get(), taken});
+        }
+        if (!block.data_) return error::format(errc::out_of_memory, "cannot take %zu bytes for the %s", bytes, purpose);
         return block;
     }
 
     [[nodiscard]] std::span<std::byte> bytes() const { return {data_.get(), size_}; }
+    /// How much of it lies in huge pages by now; see bytes_in_huge_pages.
+    [[nodiscard]] std::size_t huge_bytes() const { return size_ == 0 ? 0 : bytes_in_huge_pages(bytes()); }
 
 private:
-    struct deleter {
-        void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{block_alignment}); }
-    };
-    std::unique_ptr<std::byte, deleter> data_;
+    std::unique_ptr<std::byte, detail::aligned_delete> data_;
     std::size_t size_ = 0;
 };
 

@@ -20,10 +20,10 @@ struct conversion {
     dtype selection = dtype::q8;
 };
 
-/// The type of a tensor of the model in the converted file.
+/// The type of a tensor of the model in the converted file. What is packed already stays as it is.
 [[nodiscard]] inline dtype converted_type(const conversion& how, std::string_view name, std::span<const std::size_t> shape,
                                           tensor_role role, dtype stored) {
-    if (role != tensor_role::matrix) return stored;
+    if (role != tensor_role::matrix || is_packed(stored)) return stored;
     const bool selects = name.ends_with(".x_proj.weight") || name.ends_with(".dt_proj.weight");
     // Where everything else is plain, so are they.
     const dtype want = name == "model.embed_tokens.weight"        ? how.embedding
@@ -76,9 +76,9 @@ template <class Tell>
 
 }  // namespace detail
 
-/// Writes the model in `from`, whose weights are plain, to `path`, whole or not at all. `info.config` and the rest of `info` say
+/// Writes the model in `from` to `path`, whole or not at all. `info.config` and the rest of `info` say
 /// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every few megabytes. Takes about 20 MB of
-/// memory. Errors: those of model::bind, wrong_dtype (weights that are packed already), and those of write_packed_model.
+/// memory. Errors: those of model::bind and write_packed_model.
 template <tensor_source Source, class Tell>
 [[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how,
                                    const std::filesystem::path& path, executor_ref threads, Tell&& tell) {
@@ -96,10 +96,6 @@ template <tensor_source Source, class Tell>
         total += is_packed(tensors.back().type) ? matrix_bytes(tensors.back().type, shape[0], shape[1])
                                                 : count * size_of(tensors.back().type);
     });
-    for (const tensor_view* const t : sources)
-        if (is_packed(t->type))
-            return error::format(errc::wrong_dtype, "tensor %s: want F32, F16 or BF16 to convert, have %s", printable(t->name).c_str(),
-                                 name_of(t->type));
     std::uint64_t done = 0;
     const auto advance = [&](std::size_t bytes) { tell(done += bytes, total); };
     return write_packed_model(path, info, tensors, [&](std::size_t i, gguf_sink& out) -> status {

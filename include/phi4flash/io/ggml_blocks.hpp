@@ -71,13 +71,17 @@ inline void decode_q4_k(const std::byte* p, float* out) {
 /// half of 128 numbers has 64 bytes of the first and 32 of the second.
 inline void decode_q6_k(const std::byte* p, float* out) {
     const float d = half_at(p + 208);
-    for (std::size_t i = 0; i < 256; ++i) {
-        const std::size_t half = i / 128;
-        const std::size_t part = i % 128 / 32;  // which two bits, and which nibble of which 32 bytes
-        const unsigned low = byte_at(p, half * 64 + part % 2 * 32 + i % 32);
-        const unsigned high = byte_at(p, 128 + half * 32 + i % 32) >> (2 * part) & 3;
-        const int q = static_cast<int>((part < 2 ? low & 15 : low >> 4) | high << 4) - 32;
-        out[i] = d * static_cast<float>(signed_at(p, 192 + i / 16)) * static_cast<float>(q);
+    for (std::size_t group = 0; group < 16; ++group) {
+        const std::size_t half = group / 8;
+        const std::size_t part = group / 2 % 4;  // which two bits, and which nibble of which 32 bytes
+        const std::size_t first = group % 2 * 16;
+        const std::byte* const low = p + half * 64 + part % 2 * 32 + first;
+        const std::byte* const high = p + 128 + half * 32 + first;
+        const float step = d * static_cast<float>(signed_at(p, 192 + group));
+        for (std::size_t i = 0; i < 16; ++i) {
+            const unsigned bits = (byte_at(low, i) >> part / 2 * 4 & 15) | (byte_at(high, i) >> 2 * part & 3) << 4;
+            out[group * 16 + i] = step * static_cast<float>(static_cast<int>(bits) - 32);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 /// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched.
+#include <phi4flash/core/huge_pages.hpp>
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/io/printable.hpp>
 
@@ -40,7 +41,26 @@ __declspec(dllimport) unsigned long __stdcall GetLastError(void);
 
 PHI4FLASH_BEGIN
 
+/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows nothing
+/// of this is done.
+struct mapping_options {
+    /// Ask for huge pages. Of a map they come only from some file systems (tmpfs, and those whose cache has pages so large; seldom
+    /// ext4); of a copy from any.
+    bool huge_pages = false;
+    /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
+    /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
+    /// long as reading. Afterwards the file may change or go.
+    bool copy = false;
+    /// Read all of the map when it is opened, and not page by page when it is first looked at.
+    bool populate = false;
+};
+
 namespace detail {
+struct file_bytes {
+    std::span<const std::byte> bytes;
+    bool copied = false;
+};
+
 [[nodiscard]] inline error file_error(errc code, const std::filesystem::path& path, const char* what, const char* reason) {
     return error::format(code, "%s: %s: %s", printable(path).c_str(), what, reason);
 }
@@ -73,7 +93,7 @@ struct scoped_handle {
     void* value;
 };
 
-[[nodiscard]] inline result<std::span<const std::byte>> map_file(const std::filesystem::path& path) {
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&) {
     constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80, disk_file = 1;
     constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
     constexpr unsigned long page_readonly = 2, map_read = 4;
@@ -92,7 +112,7 @@ struct scoped_handle {
     const scoped_handle mapping(section);
     const void* const data = MapViewOfFile(mapping.value, map_read, 0, 0, 0);
     if (data == nullptr) return last_system_error(path, "cannot be mapped");
-    return std::span(static_cast<const std::byte*>(data), static_cast<std::size_t>(size));
+    return file_bytes{{static_cast<const std::byte*>(data), static_cast<std::size_t>(size)}};
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
@@ -114,7 +134,51 @@ struct scoped_descriptor {
     int value;
 };
 
-[[nodiscard]] inline result<std::span<const std::byte>> map_file(const std::filesystem::path& path) {
+/// Memory of exactly `size` bytes, in whole pages, that begins where a huge page may; nullptr if the system has none.
+[[nodiscard]] inline std::byte* take_pages(std::size_t size) {
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    if (size > static_cast<std::size_t>(PTRDIFF_MAX) - 2 * huge_page_bytes) return nullptr;
+    const std::size_t kept = (size + page - 1) / page * page;
+    const std::size_t taken = kept + huge_page_bytes;
+    void* const place = ::mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (place == MAP_FAILED) return nullptr;
+    auto* const base = static_cast<std::byte*>(place);
+    const std::size_t before = (huge_page_bytes - reinterpret_cast<std::uintptr_t>(base) % huge_page_bytes) % huge_page_bytes;
+    if (before != 0) ::munmap(base, before);
+    if (before != huge_page_bytes) ::munmap(base + before + kept, huge_page_bytes - before);
+    return base + before;
+}
+
+/// The file in memory of its own; empty if there is none for it.
+[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, bool huge_pages) {
+    std::byte* const place = take_pages(size);
+    if (place == nullptr) return file_bytes{};
+    if (huge_pages) ask_for_huge_pages({place, size});
+    constexpr std::size_t most = std::size_t{1} << 30;  // systems read less than 2 GiB at a time
+    for (std::size_t at = 0; at < size;) {
+        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(at));
+        if (n > 0) at += static_cast<std::size_t>(n);
+        if (n > 0 || (n < 0 && errno == EINTR)) continue;
+        const error why = n < 0 ? last_system_error(path, "cannot be read")
+                                : file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        ::munmap(place, size);
+        return why;
+    }
+    ::mprotect(place, size, PROT_READ);
+    return file_bytes{{place, size}, true};
+}
+
+inline void advise_map([[maybe_unused]] void* data, [[maybe_unused]] std::size_t size, const mapping_options& options) {
+    if (options.huge_pages) ask_for_huge_pages({static_cast<const std::byte*>(data), size});
+    if (!options.populate) return;
+#if defined(MADV_POPULATE_READ)
+    if (::madvise(data, size, MADV_POPULATE_READ) != 0) ::madvise(data, size, MADV_WILLNEED);
+#elif defined(MADV_WILLNEED)
+    ::madvise(data, size, MADV_WILLNEED);
+#endif
+}
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options) {
     // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return last_system_error(path, "cannot be opened");
@@ -125,11 +189,16 @@ struct scoped_descriptor {
     if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
 
     const auto size = static_cast<std::size_t>(about.st_size);
+    if (options.copy) {
+        const auto copied = copy_file(path, file.value, size, options.huge_pages);
+        if (!copied || copied->copied) return copied;
+    }
     void* const data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.value, 0);
     if (data == MAP_FAILED) return last_system_error(path, "cannot be mapped");
-    // No advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops pages that the
-    // next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
-    return std::span(static_cast<const std::byte*>(data), size);
+    // Unless somebody asks, no advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops
+    // pages that the next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
+    advise_map(data, size, options);
+    return file_bytes{{static_cast<const std::byte*>(data), size}};
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
@@ -144,36 +213,41 @@ inline void release_file_pages(std::span<const std::byte> bytes) {
 class mapped_file {
 public:
     mapped_file() = default;
-    mapped_file(mapped_file&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+    mapped_file(mapped_file&& other) noexcept : file_(std::exchange(other.file_, {})) {}
     mapped_file& operator=(mapped_file&& other) noexcept {
-        std::swap(bytes_, other.bytes_);
+        std::swap(file_, other.file_);
         return *this;
     }
     ~mapped_file() {
-        if (!bytes_.empty()) detail::unmap_file(bytes_);
+        if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
     }
 
     /// Errors, each naming the path and the system's reason: file_not_found, file_unreadable (no permission, a folder, a
     /// device), file_empty, size_overflow.
-    static result<mapped_file> open(const std::filesystem::path& path) {
-        const auto bytes = detail::map_file(path);
+    static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}) {
+        const auto bytes = detail::map_file(path, options);
         if (!bytes) return bytes.error();
         mapped_file file;
-        file.bytes_ = *bytes;
+        file.file_ = *bytes;
         return file;
     }
 
     /// The whole file, aligned to a page.
-    [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+    [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes; }
     /// Pages looked at so far stop counting as this program's memory; they come back when they are read again. Worth a call
-    /// after many small tensors of a large file were read: the system may map up to 2 MiB around each.
+    /// after many small tensors of a large file were read: the system may map up to 2 MiB around each. A copy stays.
     void release_pages() const {
-        if (!bytes_.empty()) detail::release_file_pages(bytes_);
+        if (!file_.bytes.empty() && !file_.copied) detail::release_file_pages(file_.bytes);
     }
-    [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
+    [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
+
+    /// Whether it is a copy, and not a map.
+    [[nodiscard]] bool is_copy() const { return file_.copied; }
+    /// How much of it lies in huge pages now; see bytes_in_huge_pages.
+    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
 
 private:
-    std::span<const std::byte> bytes_;
+    detail::file_bytes file_;
 };
 
 /// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.

@@ -3,8 +3,10 @@
 #include <phi4flash/io/checkpoint.hpp>
 #include <phi4flash/io/packed_model.hpp>
 #include <phi4flash/io/packed_tokenizer.hpp>
+#include <phi4flash/io/repack.hpp>
 #include <phi4flash/io/tokenizer_json.hpp>
 
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -24,6 +26,12 @@ PHI4FLASH_BEGIN
 }
 #endif
 
+/// How to open packed files; checkpoints are mapped as they are.
+struct opening_options {
+    mapping_options mapping{};  ///< of the file
+    repack_options repack{};    ///< of row-major files, whose quantized tensors are packed in memory of their own
+};
+
 /// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
 /// several threads is safe. Its views stay valid as long as it lives, and after it has been moved.
 class model_files {
@@ -32,9 +40,9 @@ public:
     model_files(model_files&&) = default;
     model_files& operator=(model_files&&) = default;
 
-    /// A folder is opened as a checkpoint, anything else as a packed file. Errors: those of checkpoint::open and
-    /// packed_model::open; file_not_found; file_unreadable for a folder where the library was built without a JSON library.
-    static result<model_files> open(const std::filesystem::path& path) {
+    /// A folder is opened as a checkpoint, anything else as a packed file. Errors: those of checkpoint::open, packed_model::open
+    /// and repacked_model::create; file_not_found; file_unreadable for a folder where the library was built without a JSON library.
+    static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}) {
         model_files made;
         made.path_ = path;
         std::error_code ignored;
@@ -42,8 +50,13 @@ public:
         if (kind == std::filesystem::file_type::not_found)
             return error::format(errc::file_not_found, "%s: there is no such folder or file", printable(path).c_str());
         if (kind != std::filesystem::file_type::directory) {
-            auto file = packed_model::open(path);
+            auto file = packed_model::open(path, options.mapping);
             if (!file) return file.error();
+            if (file->needs_repacking()) {
+                auto repacked = repacked_model::create(*file, options.repack);
+                if (!repacked) return repacked.error().in(printable(path).c_str());
+                made.repacked_.emplace(*std::move(repacked));
+            }
             made.form_ = *std::move(file);
             return made;
         }
@@ -66,14 +79,16 @@ public:
     }
     /// Sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const {
-        return std::visit([](const auto& f) { return f.tensors(); }, form_);
+        return repacked_ ? repacked_->tensors() : std::visit([](const auto& f) { return f.tensors(); }, form_);
     }
     [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        return std::visit([&](const auto& f) { return f.find(name); }, form_);
+        return repacked_ ? repacked_->find(name) : std::visit([&](const auto& f) { return f.find(name); }, form_);
     }
     /// Bytes of all weights.
     [[nodiscard]] std::uint64_t bytes() const {
-        return std::visit([](const auto& f) { return f.bytes(); }, form_);
+        std::uint64_t sum = 0;
+        for (const tensor_view& t : tensors()) sum += t.bytes;
+        return sum;
     }
     /// See mapped_file::release_pages.
     void release_pages() const {
@@ -111,6 +126,7 @@ private:
 #else
     std::variant<packed_model> form_;
 #endif
+    std::optional<repacked_model> repacked_;
     std::filesystem::path path_;
 };
 

@@ -44,9 +44,10 @@ public:
     packed_model(packed_model&&) = default;
     packed_model& operator=(packed_model&&) = default;
 
-    /// Maps a file; no weight is touched. Errors, naming the file: those of mapped_file::open and from_memory.
-    static result<packed_model> open(const std::filesystem::path& path) {
-        auto file = mapped_file::open(path);
+    /// Maps a file; no weight is touched, unless the options want it. Errors, naming the file: those of mapped_file::open and
+    /// from_memory.
+    static result<packed_model> open(const std::filesystem::path& path, const mapping_options& options = {}) {
+        auto file = mapped_file::open(path, options);
         if (!file) return file.error();
         auto model = from_memory(file->bytes());
         if (!model) return model.error().in(printable(path).c_str());
@@ -97,6 +98,8 @@ public:
     /// Errors: not_finite, naming the first tensor whose scales are damaged. Reads all weights.
     [[nodiscard]] status check_scales() const;
 
+    /// The file as memory; empty after from_memory.
+    [[nodiscard]] const mapped_file& mapping() const { return mapping_; }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const { mapping_.release_pages(); }
 

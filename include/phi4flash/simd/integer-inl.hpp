@@ -11,7 +11,7 @@
 //   dot_next(sums, w, x)            the same added: at most three times for levels below 64 and |x| <= dense_activation_limit,
 //                                   at most seven times for levels below 16
 //   dot_fold(sums) dot_fold(t, s)   the products of each row, summed; and added to a total
-//   dot_signed(total, w, x)         total + four products, w and x in [-127, 127]
+//   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127]
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scale_sums(sums, scale, offset) sums * scale + offset
 //   mul_add_rows(a, b, c)           a * b + c

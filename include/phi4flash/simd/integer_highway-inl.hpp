@@ -61,7 +61,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { retur
 #endif
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-// |w| * (x with the sign of w): two products of at most 127 * 127 fit 16 bits, where an offset would not.
+// |w| * (x with the sign of w): two products of at most 128 * 127 fit 16 bits, where an offset would not.
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     const auto magnitude = hn::BitCast(rows_u8_tag(), hn::Abs(w));
     const auto signed_x = hn::IfNegativeThenNegOrUndefIfZero(w, x);

@@ -360,6 +360,69 @@ private:
 
 PHI4FLASH_END
 
+// ---- phi4flash/core/huge_pages.hpp ---------------------------------------------------------------------------------------
+/// Memory in pages of 2 MiB instead of 4 KiB: fewer misses in the tables by which a processor finds memory. Linux only, and only
+/// what the system grants; elsewhere everything here does nothing. Nothing fails for want of them.
+
+#include <span>
+#if defined(__linux__)
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#endif
+
+PHI4FLASH_BEGIN
+
+/// What memory is asked for.
+enum class page_size : std::uint8_t { normal, huge };
+
+/// Memory that is to lie in huge pages begins at a multiple of this: the size on x86-64, and on aarch64 with pages of 4 KiB.
+inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
+
+/// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been written yet. False where the
+/// system has none to give; true is a wish, not a promise.
+inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    return !memory.empty() && ::madvise(const_cast<std::byte*>(memory.data()), memory.size(), MADV_HUGEPAGE) == 0;
+#else
+    return false;
+#endif
+}
+
+/// How much of the memory lies in huge pages now, from /proc/self/smaps; 0 where there is no such file. The system counts by ranges
+/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops.
+[[nodiscard]] inline std::size_t bytes_in_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
+#if defined(__linux__)
+    std::FILE* const file = std::fopen("/proc/self/smaps", "re");
+    if (file == nullptr) return 0;
+    const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
+    std::size_t found = 0;
+    std::size_t inside = 0;  // bytes of the range being read that are asked about
+    char line[512];
+    while (std::fgets(line, sizeof line, file) != nullptr) {
+        unsigned long long first = 0;
+        unsigned long long last = 0;
+        unsigned long long kib = 0;
+        if (std::sscanf(line, "%llx-%llx ", &first, &last) == 2) {
+            const auto low = std::max<unsigned long long>(first, begin);
+            const auto high = std::min<unsigned long long>(last, begin + memory.size());
+            inside = low < high ? static_cast<std::size_t>(high - low) : 0;
+            continue;
+        }
+        if (inside == 0) continue;
+        for (const char* kind : {"AnonHugePages: %llu", "ShmemPmdMapped: %llu", "FilePmdMapped: %llu"})
+            if (std::sscanf(line, kind, &kib) == 1) found += std::min(inside, static_cast<std::size_t>(kib) * 1024);
+    }
+    std::fclose(file);
+    return std::min(found, memory.size());
+#else
+    return 0;
+#endif
+}
+
+PHI4FLASH_END
+
 // ---- phi4flash/core/matrix.hpp -------------------------------------------------------------------------------------------
 /// Views of weights that somebody else owns: a matrix in its stored type, and a named tensor of a file.
 
@@ -465,7 +528,7 @@ PHI4FLASH_BEGIN
 inline constexpr std::size_t packed_rows = 8;
 inline constexpr std::size_t packed_cols = 32;
 
-/// 8.5 bits a weight: w = scale * code, code in [-127, 127]. Vector s holds columns 4 s to 4 s + 3.
+/// 8.5 bits a weight: w = scale * code. Codes are in [-127, 127]; the kernels take -128 too, from others' files. Vector s holds columns 4 s to 4 s + 3.
 struct q8_block {
     f16 scale[packed_rows];
     std::int8_t code[8][32];
@@ -535,7 +598,6 @@ inline void decode_row(const q8_block& block, std::size_t r, float* out) {
 
 PHI4FLASH_END
 
-#include <span>
 PHI4FLASH_BEGIN
 
 /// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data need
@@ -660,27 +722,40 @@ private:
     std::size_t used_ = 0;
 };
 
+namespace detail {
+struct aligned_delete {
+    std::size_t alignment = block_alignment;
+    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{alignment}); }
+};
+}  // namespace detail
+
 /// An aligned block of bytes, owned. Allocation failure is a value.
 class memory_block {
 public:
     memory_block() = default;
 
-    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Errors: out_of_memory, naming `purpose` and the bytes.
-    static result<memory_block> allocate(std::size_t bytes, const char* purpose) {
+    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Huge pages are a wish (core/huge_pages.hpp) and
+    /// round what is taken up to a multiple of theirs. Errors: out_of_memory, naming `purpose` and the bytes.
+    static result<memory_block> allocate(std::size_t bytes, const char* purpose, page_size pages = page_size::normal) {
         memory_block block;
-        block.size_ = round_up(bytes, block_alignment);
-        block.data_.reset(static_cast<std::byte*>(::operator new(block.size_, std::align_val_t{block_alignment}, std::nothrow)));
-        if (!block.data_) return error::format(errc::out_of_memory, "cannot take %zu bytes for the %s", block.size_, purpose);
+        const std::size_t alignment = pages == page_size::huge && bytes >= huge_page_bytes ? huge_page_bytes : block_alignment;
+        if (bytes <= static_cast<std::size_t>(PTRDIFF_MAX) - alignment) {
+            block.size_ = round_up(bytes, block_alignment);
+            const std::size_t taken = round_up(bytes, alignment);
+            void* const place = ::operator new(taken, std::align_val_t{alignment}, std::nothrow);
+            block.data_ = {static_cast<std::byte*>(place), detail::aligned_delete{alignment}};
+            if (block.data_ && alignment == huge_page_bytes) ask_for_huge_pages({block.data_.get(), taken});
+        }
+        if (!block.data_) return error::format(errc::out_of_memory, "cannot take %zu bytes for the %s", bytes, purpose);
         return block;
     }
 
     [[nodiscard]] std::span<std::byte> bytes() const { return {data_.get(), size_}; }
+    /// How much of it lies in huge pages by now; see bytes_in_huge_pages.
+    [[nodiscard]] std::size_t huge_bytes() const { return size_ == 0 ? 0 : bytes_in_huge_pages(bytes()); }
 
 private:
-    struct deleter {
-        void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{block_alignment}); }
-    };
-    std::unique_ptr<std::byte, deleter> data_;
+    std::unique_ptr<std::byte, detail::aligned_delete> data_;
     std::size_t size_ = 0;
 };
 
@@ -1599,7 +1674,7 @@ PHI4FLASH_TARGET_END
 //   dot_next(sums, w, x)            the same added: at most three times for levels below 64 and |x| <= dense_activation_limit,
 //                                   at most seven times for levels below 16
 //   dot_fold(sums) dot_fold(t, s)   the products of each row, summed; and added to a total
-//   dot_signed(total, w, x)         total + four products, w and x in [-127, 127]
+//   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127]
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scale_sums(sums, scale, offset) sums * scale + offset
 //   mul_add_rows(a, b, c)           a * b + c
@@ -1640,9 +1715,16 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
 // x86 before VNNI multiplies bytes into saturating 16-bit pairs; everything else sums four products into 32 bits.
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_sums = hn::Vec<rows_i16_tag>;
+/// g++ turns a chain of integer sums into a tree, which needs more registers than there are: a fifth of the speed of a matmul.
+PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+#if defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+x"(sums.raw));
+#endif
+    return sums;
+}
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x));
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
@@ -1669,7 +1751,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { retur
 #endif
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-// |w| * (x with the sign of w): two products of at most 127 * 127 fit 16 bits, where an offset would not.
+// |w| * (x with the sign of w): two products of at most 128 * 127 fit 16 bits, where an offset would not.
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     const auto magnitude = hn::BitCast(rows_u8_tag(), hn::Abs(w));
     const auto signed_x = hn::IfNegativeThenNegOrUndefIfZero(w, x);
@@ -2677,10 +2759,80 @@ PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vec
     }
 }
 
+/// One step of four tokens whose sums are in flight together: enough independent work to hide the latency of the products.
+PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                            dot_sums& d) {
+    a = dot_first(w, broadcast_four(x[0].q + at));
+    b = dot_first(w, broadcast_four(x[1].q + at));
+    c = dot_first(w, broadcast_four(x[2].q + at));
+    d = dot_first(w, broadcast_four(x[3].q + at));
+}
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                           dot_sums& d) {
+    a = dot_next(a, w, broadcast_four(x[0].q + at));
+    b = dot_next(b, w, broadcast_four(x[1].q + at));
+    c = dot_next(c, w, broadcast_four(x[2].q + at));
+    d = dot_next(d, w, broadcast_four(x[3].q + at));
+}
+
+/// sum += scales * (a group's integers as floats), in memory.
+PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 scales, const activation_group& x) {
+    store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
+}
+
+/// q4_dot of tokens x[0] to x[3], added to their sums, which lie packed_rows apart.
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
+                                         code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
+    dot_sums a, b, c, d;
+    dot_first_four(w0, x, 0, a, b, c, d);
+    dot_next_four(w1, x, 4, a, b, c, d);
+    dot_next_four(w2, x, 8, a, b, c, d);
+    dot_next_four(w3, x, 12, a, b, c, d);
+    if constexpr (Dense) {
+        dot_sums e, f, g, h;
+        dot_first_four(w4, x, 16, e, f, g, h);
+        dot_next_four(w5, x, 20, e, f, g, h);
+        dot_next_four(w6, x, 24, e, f, g, h);
+        dot_next_four(w7, x, 28, e, f, g, h);
+        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
+    } else {
+        dot_next_four(w4, x, 16, a, b, c, d);
+        dot_next_four(w5, x, 20, a, b, c, d);
+        dot_next_four(w6, x, 24, a, b, c, d);
+        dot_next_four(w7, x, 28, a, b, c, d);
+        add_group_to(sums, dot_fold(a), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
     rows_i32 total = set_rows(0);
     for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
     return total;
+}
+
+PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
+    rows_i32 a = set_rows(0);
+    rows_i32 b = set_rows(0);
+    rows_i32 c = set_rows(0);
+    rows_i32 d = set_rows(0);
+    for (std::size_t s = 0; s < 8; ++s) {
+        const signed_code_vector w = load_codes(block.code[s] + 4 * row);
+        a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
+        b = dot_signed(b, w, broadcast_four(x[1].q + 4 * s));
+        c = dot_signed(c, w, broadcast_four(x[2].q + 4 * s));
+        d = dot_signed(d, w, broadcast_four(x[3].q + 4 * s));
+    }
+    add_group_to(sums, a, scales, x[0]);
+    add_group_to(sums + packed_rows, b, scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, c, scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, d, scales, x[3]);
 }
 
 /// y[r] = v[r] + bias[r] for the rows of a vector.
@@ -2692,31 +2844,34 @@ PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
 /// Tokens whose sums are kept in the first-level cache while a row of blocks is read once.
 inline constexpr std::size_t packed_tokens = 32;
 
-/// Rows [row, row + lanes) of one row of blocks against up to packed_tokens tokens: each block is unpacked once.
-/// `x` is the first token's first group; the next group lies `group_stride` groups further.
+/// Groups of a row of blocks whose activations, for packed_tokens tokens, stay in the second-level cache while rows go by: 160 kB.
+inline constexpr std::size_t packed_panel = 128;
+
+/// Rows [row, row + lanes) of `groups` blocks against up to packed_tokens tokens: each block is unpacked once.
+/// `x` is the first token's first group; the next group lies `group_stride` groups further. Sums go on from those in y, unless
+/// these are the first groups; the bias is added after the last.
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x,
-                                             std::size_t group_stride, std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+                                             std::size_t group_stride, std::size_t tokens, bool first, const float* bias, float* y, std::size_t y_stride) {
     constexpr bool Dense = Format == dtype::q4_dense;
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     float sums[packed_tokens * packed_rows];
-    for (std::size_t t = 0; t < tokens; ++t) store_rows(zero_rows(), sums + t * packed_rows);
+    for (std::size_t t = 0; t < tokens; ++t) store_rows(first ? zero_rows() : load_rows(y + t * y_stride), sums + t * packed_rows);
     for (std::size_t g = 0; g < groups; ++g, x += group_stride) {
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q8_dot(block, row, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t)
+                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -2753,17 +2908,24 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
     }
 }
 
-/// Tokens outside, rows inside: the activations of a tile stay in the second-level cache, and weights are streamed.
+/// Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the second-level cache, and weights are
+/// streamed.
 template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
                           const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
+    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
-                                        count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        for (std::size_t g = 0; g < groups; g += packed_panel) {
+            const std::size_t some = groups - g < packed_panel ? groups - g : packed_panel;
+            const bool last = g + some == groups;
+            for (std::size_t r = 0; r < rows; r += packed_rows) {
+                const std::byte* blocks = w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, g * packed_cols);
+                for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                    packed_row_tile<Format>(blocks, some, row, activations + g * tokens + t, tokens, count, g == 0,
+                                            bias == nullptr || !last ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+            }
         }
     }
 }
@@ -3112,9 +3274,15 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_sums = hn::Vec<rows_i16_tag>;
+PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+#if defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+x"(sums.raw));
+#endif
+    return sums;
+}
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x));
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
@@ -4082,10 +4250,77 @@ PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vec
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                            dot_sums& d) {
+    a = dot_first(w, broadcast_four(x[0].q + at));
+    b = dot_first(w, broadcast_four(x[1].q + at));
+    c = dot_first(w, broadcast_four(x[2].q + at));
+    d = dot_first(w, broadcast_four(x[3].q + at));
+}
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                           dot_sums& d) {
+    a = dot_next(a, w, broadcast_four(x[0].q + at));
+    b = dot_next(b, w, broadcast_four(x[1].q + at));
+    c = dot_next(c, w, broadcast_four(x[2].q + at));
+    d = dot_next(d, w, broadcast_four(x[3].q + at));
+}
+
+PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 scales, const activation_group& x) {
+    store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
+}
+
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
+                                         code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
+    dot_sums a, b, c, d;
+    dot_first_four(w0, x, 0, a, b, c, d);
+    dot_next_four(w1, x, 4, a, b, c, d);
+    dot_next_four(w2, x, 8, a, b, c, d);
+    dot_next_four(w3, x, 12, a, b, c, d);
+    if constexpr (Dense) {
+        dot_sums e, f, g, h;
+        dot_first_four(w4, x, 16, e, f, g, h);
+        dot_next_four(w5, x, 20, e, f, g, h);
+        dot_next_four(w6, x, 24, e, f, g, h);
+        dot_next_four(w7, x, 28, e, f, g, h);
+        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
+    } else {
+        dot_next_four(w4, x, 16, a, b, c, d);
+        dot_next_four(w5, x, 20, a, b, c, d);
+        dot_next_four(w6, x, 24, a, b, c, d);
+        dot_next_four(w7, x, 28, a, b, c, d);
+        add_group_to(sums, dot_fold(a), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
     rows_i32 total = set_rows(0);
     for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
     return total;
+}
+
+PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
+    rows_i32 a = set_rows(0);
+    rows_i32 b = set_rows(0);
+    rows_i32 c = set_rows(0);
+    rows_i32 d = set_rows(0);
+    for (std::size_t s = 0; s < 8; ++s) {
+        const signed_code_vector w = load_codes(block.code[s] + 4 * row);
+        a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
+        b = dot_signed(b, w, broadcast_four(x[1].q + 4 * s));
+        c = dot_signed(c, w, broadcast_four(x[2].q + 4 * s));
+        d = dot_signed(d, w, broadcast_four(x[3].q + 4 * s));
+    }
+    add_group_to(sums, a, scales, x[0]);
+    add_group_to(sums + packed_rows, b, scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, c, scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, d, scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
@@ -4095,29 +4330,30 @@ PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
 
 inline constexpr std::size_t packed_tokens = 32;
 
+inline constexpr std::size_t packed_panel = 128;
+
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x,
-                                             std::size_t group_stride, std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+                                             std::size_t group_stride, std::size_t tokens, bool first, const float* bias, float* y, std::size_t y_stride) {
     constexpr bool Dense = Format == dtype::q4_dense;
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     float sums[packed_tokens * packed_rows];
-    for (std::size_t t = 0; t < tokens; ++t) store_rows(zero_rows(), sums + t * packed_rows);
+    for (std::size_t t = 0; t < tokens; ++t) store_rows(first ? zero_rows() : load_rows(y + t * y_stride), sums + t * packed_rows);
     for (std::size_t g = 0; g < groups; ++g, x += group_stride) {
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q8_dot(block, row, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t)
+                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -4157,12 +4393,18 @@ template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
                           const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
+    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
-                                        count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        for (std::size_t g = 0; g < groups; g += packed_panel) {
+            const std::size_t some = groups - g < packed_panel ? groups - g : packed_panel;
+            const bool last = g + some == groups;
+            for (std::size_t r = 0; r < rows; r += packed_rows) {
+                const std::byte* blocks = w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, g * packed_cols);
+                for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                    packed_row_tile<Format>(blocks, some, row, activations + g * tokens + t, tokens, count, g == 0,
+                                            bias == nullptr || !last ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+            }
         }
     }
 }
@@ -4509,9 +4751,15 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_sums = hn::Vec<rows_i16_tag>;
+PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+#if defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+x"(sums.raw));
+#endif
+    return sums;
+}
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x));
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
@@ -5479,10 +5727,77 @@ PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vec
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                            dot_sums& d) {
+    a = dot_first(w, broadcast_four(x[0].q + at));
+    b = dot_first(w, broadcast_four(x[1].q + at));
+    c = dot_first(w, broadcast_four(x[2].q + at));
+    d = dot_first(w, broadcast_four(x[3].q + at));
+}
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                           dot_sums& d) {
+    a = dot_next(a, w, broadcast_four(x[0].q + at));
+    b = dot_next(b, w, broadcast_four(x[1].q + at));
+    c = dot_next(c, w, broadcast_four(x[2].q + at));
+    d = dot_next(d, w, broadcast_four(x[3].q + at));
+}
+
+PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 scales, const activation_group& x) {
+    store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
+}
+
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
+                                         code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
+    dot_sums a, b, c, d;
+    dot_first_four(w0, x, 0, a, b, c, d);
+    dot_next_four(w1, x, 4, a, b, c, d);
+    dot_next_four(w2, x, 8, a, b, c, d);
+    dot_next_four(w3, x, 12, a, b, c, d);
+    if constexpr (Dense) {
+        dot_sums e, f, g, h;
+        dot_first_four(w4, x, 16, e, f, g, h);
+        dot_next_four(w5, x, 20, e, f, g, h);
+        dot_next_four(w6, x, 24, e, f, g, h);
+        dot_next_four(w7, x, 28, e, f, g, h);
+        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
+    } else {
+        dot_next_four(w4, x, 16, a, b, c, d);
+        dot_next_four(w5, x, 20, a, b, c, d);
+        dot_next_four(w6, x, 24, a, b, c, d);
+        dot_next_four(w7, x, 28, a, b, c, d);
+        add_group_to(sums, dot_fold(a), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
     rows_i32 total = set_rows(0);
     for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
     return total;
+}
+
+PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
+    rows_i32 a = set_rows(0);
+    rows_i32 b = set_rows(0);
+    rows_i32 c = set_rows(0);
+    rows_i32 d = set_rows(0);
+    for (std::size_t s = 0; s < 8; ++s) {
+        const signed_code_vector w = load_codes(block.code[s] + 4 * row);
+        a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
+        b = dot_signed(b, w, broadcast_four(x[1].q + 4 * s));
+        c = dot_signed(c, w, broadcast_four(x[2].q + 4 * s));
+        d = dot_signed(d, w, broadcast_four(x[3].q + 4 * s));
+    }
+    add_group_to(sums, a, scales, x[0]);
+    add_group_to(sums + packed_rows, b, scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, c, scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, d, scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
@@ -5492,29 +5807,30 @@ PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
 
 inline constexpr std::size_t packed_tokens = 32;
 
+inline constexpr std::size_t packed_panel = 128;
+
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x,
-                                             std::size_t group_stride, std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+                                             std::size_t group_stride, std::size_t tokens, bool first, const float* bias, float* y, std::size_t y_stride) {
     constexpr bool Dense = Format == dtype::q4_dense;
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     float sums[packed_tokens * packed_rows];
-    for (std::size_t t = 0; t < tokens; ++t) store_rows(zero_rows(), sums + t * packed_rows);
+    for (std::size_t t = 0; t < tokens; ++t) store_rows(first ? zero_rows() : load_rows(y + t * y_stride), sums + t * packed_rows);
     for (std::size_t g = 0; g < groups; ++g, x += group_stride) {
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q8_dot(block, row, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t)
+                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -5554,12 +5870,18 @@ template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
                           const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
+    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
-                                        count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        for (std::size_t g = 0; g < groups; g += packed_panel) {
+            const std::size_t some = groups - g < packed_panel ? groups - g : packed_panel;
+            const bool last = g + some == groups;
+            for (std::size_t r = 0; r < rows; r += packed_rows) {
+                const std::byte* blocks = w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, g * packed_cols);
+                for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                    packed_row_tile<Format>(blocks, some, row, activations + g * tokens + t, tokens, count, g == 0,
+                                            bias == nullptr || !last ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+            }
         }
     }
 }
@@ -5906,9 +6228,15 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_sums = hn::Vec<rows_i16_tag>;
+PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+#if defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+x"(sums.raw));
+#endif
+    return sums;
+}
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x));
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
@@ -6876,10 +7204,77 @@ PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vec
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                            dot_sums& d) {
+    a = dot_first(w, broadcast_four(x[0].q + at));
+    b = dot_first(w, broadcast_four(x[1].q + at));
+    c = dot_first(w, broadcast_four(x[2].q + at));
+    d = dot_first(w, broadcast_four(x[3].q + at));
+}
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                           dot_sums& d) {
+    a = dot_next(a, w, broadcast_four(x[0].q + at));
+    b = dot_next(b, w, broadcast_four(x[1].q + at));
+    c = dot_next(c, w, broadcast_four(x[2].q + at));
+    d = dot_next(d, w, broadcast_four(x[3].q + at));
+}
+
+PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 scales, const activation_group& x) {
+    store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
+}
+
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
+                                         code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
+    dot_sums a, b, c, d;
+    dot_first_four(w0, x, 0, a, b, c, d);
+    dot_next_four(w1, x, 4, a, b, c, d);
+    dot_next_four(w2, x, 8, a, b, c, d);
+    dot_next_four(w3, x, 12, a, b, c, d);
+    if constexpr (Dense) {
+        dot_sums e, f, g, h;
+        dot_first_four(w4, x, 16, e, f, g, h);
+        dot_next_four(w5, x, 20, e, f, g, h);
+        dot_next_four(w6, x, 24, e, f, g, h);
+        dot_next_four(w7, x, 28, e, f, g, h);
+        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
+    } else {
+        dot_next_four(w4, x, 16, a, b, c, d);
+        dot_next_four(w5, x, 20, a, b, c, d);
+        dot_next_four(w6, x, 24, a, b, c, d);
+        dot_next_four(w7, x, 28, a, b, c, d);
+        add_group_to(sums, dot_fold(a), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
     rows_i32 total = set_rows(0);
     for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
     return total;
+}
+
+PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
+    rows_i32 a = set_rows(0);
+    rows_i32 b = set_rows(0);
+    rows_i32 c = set_rows(0);
+    rows_i32 d = set_rows(0);
+    for (std::size_t s = 0; s < 8; ++s) {
+        const signed_code_vector w = load_codes(block.code[s] + 4 * row);
+        a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
+        b = dot_signed(b, w, broadcast_four(x[1].q + 4 * s));
+        c = dot_signed(c, w, broadcast_four(x[2].q + 4 * s));
+        d = dot_signed(d, w, broadcast_four(x[3].q + 4 * s));
+    }
+    add_group_to(sums, a, scales, x[0]);
+    add_group_to(sums + packed_rows, b, scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, c, scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, d, scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
@@ -6889,29 +7284,30 @@ PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
 
 inline constexpr std::size_t packed_tokens = 32;
 
+inline constexpr std::size_t packed_panel = 128;
+
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x,
-                                             std::size_t group_stride, std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+                                             std::size_t group_stride, std::size_t tokens, bool first, const float* bias, float* y, std::size_t y_stride) {
     constexpr bool Dense = Format == dtype::q4_dense;
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     float sums[packed_tokens * packed_rows];
-    for (std::size_t t = 0; t < tokens; ++t) store_rows(zero_rows(), sums + t * packed_rows);
+    for (std::size_t t = 0; t < tokens; ++t) store_rows(first ? zero_rows() : load_rows(y + t * y_stride), sums + t * packed_rows);
     for (std::size_t g = 0; g < groups; ++g, x += group_stride) {
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q8_dot(block, row, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t)
+                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -6951,12 +7347,18 @@ template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
                           const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
+    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
-                                        count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        for (std::size_t g = 0; g < groups; g += packed_panel) {
+            const std::size_t some = groups - g < packed_panel ? groups - g : packed_panel;
+            const bool last = g + some == groups;
+            for (std::size_t r = 0; r < rows; r += packed_rows) {
+                const std::byte* blocks = w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, g * packed_cols);
+                for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                    packed_row_tile<Format>(blocks, some, row, activations + g * tokens + t, tokens, count, g == 0,
+                                            bias == nullptr || !last ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+            }
         }
     }
 }
@@ -7338,9 +7740,15 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_sums = hn::Vec<rows_i16_tag>;
+PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+#if defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+x"(sums.raw));
+#endif
+    return sums;
+}
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x));
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
@@ -8308,10 +8716,77 @@ PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vec
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                            dot_sums& d) {
+    a = dot_first(w, broadcast_four(x[0].q + at));
+    b = dot_first(w, broadcast_four(x[1].q + at));
+    c = dot_first(w, broadcast_four(x[2].q + at));
+    d = dot_first(w, broadcast_four(x[3].q + at));
+}
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                           dot_sums& d) {
+    a = dot_next(a, w, broadcast_four(x[0].q + at));
+    b = dot_next(b, w, broadcast_four(x[1].q + at));
+    c = dot_next(c, w, broadcast_four(x[2].q + at));
+    d = dot_next(d, w, broadcast_four(x[3].q + at));
+}
+
+PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 scales, const activation_group& x) {
+    store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
+}
+
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
+                                         code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
+    dot_sums a, b, c, d;
+    dot_first_four(w0, x, 0, a, b, c, d);
+    dot_next_four(w1, x, 4, a, b, c, d);
+    dot_next_four(w2, x, 8, a, b, c, d);
+    dot_next_four(w3, x, 12, a, b, c, d);
+    if constexpr (Dense) {
+        dot_sums e, f, g, h;
+        dot_first_four(w4, x, 16, e, f, g, h);
+        dot_next_four(w5, x, 20, e, f, g, h);
+        dot_next_four(w6, x, 24, e, f, g, h);
+        dot_next_four(w7, x, 28, e, f, g, h);
+        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
+    } else {
+        dot_next_four(w4, x, 16, a, b, c, d);
+        dot_next_four(w5, x, 20, a, b, c, d);
+        dot_next_four(w6, x, 24, a, b, c, d);
+        dot_next_four(w7, x, 28, a, b, c, d);
+        add_group_to(sums, dot_fold(a), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
     rows_i32 total = set_rows(0);
     for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
     return total;
+}
+
+PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
+    rows_i32 a = set_rows(0);
+    rows_i32 b = set_rows(0);
+    rows_i32 c = set_rows(0);
+    rows_i32 d = set_rows(0);
+    for (std::size_t s = 0; s < 8; ++s) {
+        const signed_code_vector w = load_codes(block.code[s] + 4 * row);
+        a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
+        b = dot_signed(b, w, broadcast_four(x[1].q + 4 * s));
+        c = dot_signed(c, w, broadcast_four(x[2].q + 4 * s));
+        d = dot_signed(d, w, broadcast_four(x[3].q + 4 * s));
+    }
+    add_group_to(sums, a, scales, x[0]);
+    add_group_to(sums + packed_rows, b, scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, c, scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, d, scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
@@ -8321,29 +8796,30 @@ PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
 
 inline constexpr std::size_t packed_tokens = 32;
 
+inline constexpr std::size_t packed_panel = 128;
+
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x,
-                                             std::size_t group_stride, std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+                                             std::size_t group_stride, std::size_t tokens, bool first, const float* bias, float* y, std::size_t y_stride) {
     constexpr bool Dense = Format == dtype::q4_dense;
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     float sums[packed_tokens * packed_rows];
-    for (std::size_t t = 0; t < tokens; ++t) store_rows(zero_rows(), sums + t * packed_rows);
+    for (std::size_t t = 0; t < tokens; ++t) store_rows(first ? zero_rows() : load_rows(y + t * y_stride), sums + t * packed_rows);
     for (std::size_t g = 0; g < groups; ++g, x += group_stride) {
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q8_dot(block, row, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t)
+                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -8383,12 +8859,18 @@ template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
                           const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
+    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
-                                        count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        for (std::size_t g = 0; g < groups; g += packed_panel) {
+            const std::size_t some = groups - g < packed_panel ? groups - g : packed_panel;
+            const bool last = g + some == groups;
+            for (std::size_t r = 0; r < rows; r += packed_rows) {
+                const std::byte* blocks = w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, g * packed_cols);
+                for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                    packed_row_tile<Format>(blocks, some, row, activations + g * tokens + t, tokens, count, g == 0,
+                                            bias == nullptr || !last ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+            }
         }
     }
 }
@@ -8728,9 +9210,15 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_sums = hn::Vec<rows_i16_tag>;
+PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+#if defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+x"(sums.raw));
+#endif
+    return sums;
+}
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x));
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
@@ -9698,10 +10186,77 @@ PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vec
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                            dot_sums& d) {
+    a = dot_first(w, broadcast_four(x[0].q + at));
+    b = dot_first(w, broadcast_four(x[1].q + at));
+    c = dot_first(w, broadcast_four(x[2].q + at));
+    d = dot_first(w, broadcast_four(x[3].q + at));
+}
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                           dot_sums& d) {
+    a = dot_next(a, w, broadcast_four(x[0].q + at));
+    b = dot_next(b, w, broadcast_four(x[1].q + at));
+    c = dot_next(c, w, broadcast_four(x[2].q + at));
+    d = dot_next(d, w, broadcast_four(x[3].q + at));
+}
+
+PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 scales, const activation_group& x) {
+    store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
+}
+
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
+                                         code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
+    dot_sums a, b, c, d;
+    dot_first_four(w0, x, 0, a, b, c, d);
+    dot_next_four(w1, x, 4, a, b, c, d);
+    dot_next_four(w2, x, 8, a, b, c, d);
+    dot_next_four(w3, x, 12, a, b, c, d);
+    if constexpr (Dense) {
+        dot_sums e, f, g, h;
+        dot_first_four(w4, x, 16, e, f, g, h);
+        dot_next_four(w5, x, 20, e, f, g, h);
+        dot_next_four(w6, x, 24, e, f, g, h);
+        dot_next_four(w7, x, 28, e, f, g, h);
+        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
+    } else {
+        dot_next_four(w4, x, 16, a, b, c, d);
+        dot_next_four(w5, x, 20, a, b, c, d);
+        dot_next_four(w6, x, 24, a, b, c, d);
+        dot_next_four(w7, x, 28, a, b, c, d);
+        add_group_to(sums, dot_fold(a), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
     rows_i32 total = set_rows(0);
     for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
     return total;
+}
+
+PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
+    rows_i32 a = set_rows(0);
+    rows_i32 b = set_rows(0);
+    rows_i32 c = set_rows(0);
+    rows_i32 d = set_rows(0);
+    for (std::size_t s = 0; s < 8; ++s) {
+        const signed_code_vector w = load_codes(block.code[s] + 4 * row);
+        a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
+        b = dot_signed(b, w, broadcast_four(x[1].q + 4 * s));
+        c = dot_signed(c, w, broadcast_four(x[2].q + 4 * s));
+        d = dot_signed(d, w, broadcast_four(x[3].q + 4 * s));
+    }
+    add_group_to(sums, a, scales, x[0]);
+    add_group_to(sums + packed_rows, b, scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, c, scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, d, scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
@@ -9711,29 +10266,30 @@ PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
 
 inline constexpr std::size_t packed_tokens = 32;
 
+inline constexpr std::size_t packed_panel = 128;
+
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x,
-                                             std::size_t group_stride, std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+                                             std::size_t group_stride, std::size_t tokens, bool first, const float* bias, float* y, std::size_t y_stride) {
     constexpr bool Dense = Format == dtype::q4_dense;
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     float sums[packed_tokens * packed_rows];
-    for (std::size_t t = 0; t < tokens; ++t) store_rows(zero_rows(), sums + t * packed_rows);
+    for (std::size_t t = 0; t < tokens; ++t) store_rows(first ? zero_rows() : load_rows(y + t * y_stride), sums + t * packed_rows);
     for (std::size_t g = 0; g < groups; ++g, x += group_stride) {
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q8_dot(block, row, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t)
+                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -9773,12 +10329,18 @@ template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
                           const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
+    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
-                                        count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        for (std::size_t g = 0; g < groups; g += packed_panel) {
+            const std::size_t some = groups - g < packed_panel ? groups - g : packed_panel;
+            const bool last = g + some == groups;
+            for (std::size_t r = 0; r < rows; r += packed_rows) {
+                const std::byte* blocks = w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, g * packed_cols);
+                for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                    packed_row_tile<Format>(blocks, some, row, activations + g * tokens + t, tokens, count, g == 0,
+                                            bias == nullptr || !last ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+            }
         }
     }
 }
@@ -14150,13 +14712,17 @@ inline void decode_q4_k(const std::byte* p, float* out) {
 /// half of 128 numbers has 64 bytes of the first and 32 of the second.
 inline void decode_q6_k(const std::byte* p, float* out) {
     const float d = half_at(p + 208);
-    for (std::size_t i = 0; i < 256; ++i) {
-        const std::size_t half = i / 128;
-        const std::size_t part = i % 128 / 32;  // which two bits, and which nibble of which 32 bytes
-        const unsigned low = byte_at(p, half * 64 + part % 2 * 32 + i % 32);
-        const unsigned high = byte_at(p, 128 + half * 32 + i % 32) >> (2 * part) & 3;
-        const int q = static_cast<int>((part < 2 ? low & 15 : low >> 4) | high << 4) - 32;
-        out[i] = d * static_cast<float>(signed_at(p, 192 + i / 16)) * static_cast<float>(q);
+    for (std::size_t group = 0; group < 16; ++group) {
+        const std::size_t half = group / 8;
+        const std::size_t part = group / 2 % 4;  // which two bits, and which nibble of which 32 bytes
+        const std::size_t first = group % 2 * 16;
+        const std::byte* const low = p + half * 64 + part % 2 * 32 + first;
+        const std::byte* const high = p + 128 + half * 32 + first;
+        const float step = d * static_cast<float>(signed_at(p, 192 + group));
+        for (std::size_t i = 0; i < 16; ++i) {
+            const unsigned bits = (byte_at(low, i) >> part / 2 * 4 & 15) | (byte_at(high, i) >> 2 * part & 3) << 4;
+            out[group * 16 + i] = step * static_cast<float>(static_cast<int>(bits) - 32);
+        }
     }
 }
 
@@ -14281,7 +14847,26 @@ __declspec(dllimport) unsigned long __stdcall GetLastError(void);
 
 PHI4FLASH_BEGIN
 
+/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows nothing
+/// of this is done.
+struct mapping_options {
+    /// Ask for huge pages. Of a map they come only from some file systems (tmpfs, and those whose cache has pages so large; seldom
+    /// ext4); of a copy from any.
+    bool huge_pages = false;
+    /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
+    /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
+    /// long as reading. Afterwards the file may change or go.
+    bool copy = false;
+    /// Read all of the map when it is opened, and not page by page when it is first looked at.
+    bool populate = false;
+};
+
 namespace detail {
+struct file_bytes {
+    std::span<const std::byte> bytes;
+    bool copied = false;
+};
+
 [[nodiscard]] inline error file_error(errc code, const std::filesystem::path& path, const char* what, const char* reason) {
     return error::format(code, "%s: %s: %s", printable(path).c_str(), what, reason);
 }
@@ -14314,7 +14899,7 @@ struct scoped_handle {
     void* value;
 };
 
-[[nodiscard]] inline result<std::span<const std::byte>> map_file(const std::filesystem::path& path) {
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&) {
     constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80, disk_file = 1;
     constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
     constexpr unsigned long page_readonly = 2, map_read = 4;
@@ -14333,7 +14918,7 @@ struct scoped_handle {
     const scoped_handle mapping(section);
     const void* const data = MapViewOfFile(mapping.value, map_read, 0, 0, 0);
     if (data == nullptr) return last_system_error(path, "cannot be mapped");
-    return std::span(static_cast<const std::byte*>(data), static_cast<std::size_t>(size));
+    return file_bytes{{static_cast<const std::byte*>(data), static_cast<std::size_t>(size)}};
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
@@ -14355,7 +14940,51 @@ struct scoped_descriptor {
     int value;
 };
 
-[[nodiscard]] inline result<std::span<const std::byte>> map_file(const std::filesystem::path& path) {
+/// Memory of exactly `size` bytes, in whole pages, that begins where a huge page may; nullptr if the system has none.
+[[nodiscard]] inline std::byte* take_pages(std::size_t size) {
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    if (size > static_cast<std::size_t>(PTRDIFF_MAX) - 2 * huge_page_bytes) return nullptr;
+    const std::size_t kept = (size + page - 1) / page * page;
+    const std::size_t taken = kept + huge_page_bytes;
+    void* const place = ::mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (place == MAP_FAILED) return nullptr;
+    auto* const base = static_cast<std::byte*>(place);
+    const std::size_t before = (huge_page_bytes - reinterpret_cast<std::uintptr_t>(base) % huge_page_bytes) % huge_page_bytes;
+    if (before != 0) ::munmap(base, before);
+    if (before != huge_page_bytes) ::munmap(base + before + kept, huge_page_bytes - before);
+    return base + before;
+}
+
+/// The file in memory of its own; empty if there is none for it.
+[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, bool huge_pages) {
+    std::byte* const place = take_pages(size);
+    if (place == nullptr) return file_bytes{};
+    if (huge_pages) ask_for_huge_pages({place, size});
+    constexpr std::size_t most = std::size_t{1} << 30;  // systems read less than 2 GiB at a time
+    for (std::size_t at = 0; at < size;) {
+        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(at));
+        if (n > 0) at += static_cast<std::size_t>(n);
+        if (n > 0 || (n < 0 && errno == EINTR)) continue;
+        const error why = n < 0 ? last_system_error(path, "cannot be read")
+                                : file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        ::munmap(place, size);
+        return why;
+    }
+    ::mprotect(place, size, PROT_READ);
+    return file_bytes{{place, size}, true};
+}
+
+inline void advise_map([[maybe_unused]] void* data, [[maybe_unused]] std::size_t size, const mapping_options& options) {
+    if (options.huge_pages) ask_for_huge_pages({static_cast<const std::byte*>(data), size});
+    if (!options.populate) return;
+#if defined(MADV_POPULATE_READ)
+    if (::madvise(data, size, MADV_POPULATE_READ) != 0) ::madvise(data, size, MADV_WILLNEED);
+#elif defined(MADV_WILLNEED)
+    ::madvise(data, size, MADV_WILLNEED);
+#endif
+}
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options) {
     // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return last_system_error(path, "cannot be opened");
@@ -14366,11 +14995,16 @@ struct scoped_descriptor {
     if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
 
     const auto size = static_cast<std::size_t>(about.st_size);
+    if (options.copy) {
+        const auto copied = copy_file(path, file.value, size, options.huge_pages);
+        if (!copied || copied->copied) return copied;
+    }
     void* const data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.value, 0);
     if (data == MAP_FAILED) return last_system_error(path, "cannot be mapped");
-    // No advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops pages that the
-    // next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
-    return std::span(static_cast<const std::byte*>(data), size);
+    // Unless somebody asks, no advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops
+    // pages that the next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
+    advise_map(data, size, options);
+    return file_bytes{{static_cast<const std::byte*>(data), size}};
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
@@ -14385,36 +15019,41 @@ inline void release_file_pages(std::span<const std::byte> bytes) {
 class mapped_file {
 public:
     mapped_file() = default;
-    mapped_file(mapped_file&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+    mapped_file(mapped_file&& other) noexcept : file_(std::exchange(other.file_, {})) {}
     mapped_file& operator=(mapped_file&& other) noexcept {
-        std::swap(bytes_, other.bytes_);
+        std::swap(file_, other.file_);
         return *this;
     }
     ~mapped_file() {
-        if (!bytes_.empty()) detail::unmap_file(bytes_);
+        if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
     }
 
     /// Errors, each naming the path and the system's reason: file_not_found, file_unreadable (no permission, a folder, a
     /// device), file_empty, size_overflow.
-    static result<mapped_file> open(const std::filesystem::path& path) {
-        const auto bytes = detail::map_file(path);
+    static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}) {
+        const auto bytes = detail::map_file(path, options);
         if (!bytes) return bytes.error();
         mapped_file file;
-        file.bytes_ = *bytes;
+        file.file_ = *bytes;
         return file;
     }
 
     /// The whole file, aligned to a page.
-    [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
+    [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes; }
     /// Pages looked at so far stop counting as this program's memory; they come back when they are read again. Worth a call
-    /// after many small tensors of a large file were read: the system may map up to 2 MiB around each.
+    /// after many small tensors of a large file were read: the system may map up to 2 MiB around each. A copy stays.
     void release_pages() const {
-        if (!bytes_.empty()) detail::release_file_pages(bytes_);
+        if (!file_.bytes.empty() && !file_.copied) detail::release_file_pages(file_.bytes);
     }
-    [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
+    [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
+
+    /// Whether it is a copy, and not a map.
+    [[nodiscard]] bool is_copy() const { return file_.copied; }
+    /// How much of it lies in huge pages now; see bytes_in_huge_pages.
+    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
 
 private:
-    std::span<const std::byte> bytes_;
+    detail::file_bytes file_;
 };
 
 /// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
@@ -15486,9 +16125,10 @@ public:
     packed_model(packed_model&&) = default;
     packed_model& operator=(packed_model&&) = default;
 
-    /// Maps a file; no weight is touched. Errors, naming the file: those of mapped_file::open and from_memory.
-    static result<packed_model> open(const std::filesystem::path& path) {
-        auto file = mapped_file::open(path);
+    /// Maps a file; no weight is touched, unless the options want it. Errors, naming the file: those of mapped_file::open and
+    /// from_memory.
+    static result<packed_model> open(const std::filesystem::path& path, const mapping_options& options = {}) {
+        auto file = mapped_file::open(path, options);
         if (!file) return file.error();
         auto model = from_memory(file->bytes());
         if (!model) return model.error().in(printable(path).c_str());
@@ -15539,6 +16179,8 @@ public:
     /// Errors: not_finite, naming the first tensor whose scales are damaged. Reads all weights.
     [[nodiscard]] status check_scales() const;
 
+    /// The file as memory; empty after from_memory.
+    [[nodiscard]] const mapped_file& mapping() const { return mapping_; }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const { mapping_.release_pages(); }
 
@@ -15985,10 +16627,10 @@ struct conversion {
     dtype selection = dtype::q8;
 };
 
-/// The type of a tensor of the model in the converted file.
+/// The type of a tensor of the model in the converted file. What is packed already stays as it is.
 [[nodiscard]] inline dtype converted_type(const conversion& how, std::string_view name, std::span<const std::size_t> shape,
                                           tensor_role role, dtype stored) {
-    if (role != tensor_role::matrix) return stored;
+    if (role != tensor_role::matrix || is_packed(stored)) return stored;
     const bool selects = name.ends_with(".x_proj.weight") || name.ends_with(".dt_proj.weight");
     // Where everything else is plain, so are they.
     const dtype want = name == "model.embed_tokens.weight"        ? how.embedding
@@ -16041,9 +16683,9 @@ template <class Tell>
 
 }  // namespace detail
 
-/// Writes the model in `from`, whose weights are plain, to `path`, whole or not at all. `info.config` and the rest of `info` say
+/// Writes the model in `from` to `path`, whole or not at all. `info.config` and the rest of `info` say
 /// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every few megabytes. Takes about 20 MB of
-/// memory. Errors: those of model::bind, wrong_dtype (weights that are packed already), and those of write_packed_model.
+/// memory. Errors: those of model::bind and write_packed_model.
 template <tensor_source Source, class Tell>
 [[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how,
                                    const std::filesystem::path& path, executor_ref threads, Tell&& tell) {
@@ -16061,10 +16703,6 @@ template <tensor_source Source, class Tell>
         total += is_packed(tensors.back().type) ? matrix_bytes(tensors.back().type, shape[0], shape[1])
                                                 : count * size_of(tensors.back().type);
     });
-    for (const tensor_view* const t : sources)
-        if (is_packed(t->type))
-            return error::format(errc::wrong_dtype, "tensor %s: want F32, F16 or BF16 to convert, have %s", printable(t->name).c_str(),
-                                 name_of(t->type));
     std::uint64_t done = 0;
     const auto advance = [&](std::size_t bytes) { tell(done += bytes, total); };
     return write_packed_model(path, info, tensors, [&](std::size_t i, gguf_sink& out) -> status {
@@ -17113,6 +17751,276 @@ inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
 
+// ---- phi4flash/io/repack.hpp ---------------------------------------------------------------------------------------------
+/// Quantized tensors of an ordinary row-major GGUF file, as packed rows in memory of their own. A file in the packed layout needs
+/// none of this.
+///
+/// | in the file         | in memory | error against the file's own numbers (tests/io/repack_test.cpp)                        |
+/// |---------------------|-----------|----------------------------------------------------------------------------------------|
+/// | Q8_0                | q8        | none: the same integers and scales in another order                                    |
+/// | Q4_0                | q4        | none: likewise                                                                         |
+/// | IQ4_NL              | q8        | none: its levels are whole numbers of 8 bits                                           |
+/// | Q4_K, Q6_K          | q8        | at most max |w| / 254 over 32 columns, and 2^-18 where scales are subnormal            |
+/// | any, not packable   | f32       | none                                                                                   |
+///
+/// Widened to f32, row-major, are tensors that packed rows cannot hold (vectors, higher ranks, rows that are no multiple of 8; the
+/// columns are whole blocks of 32 in any file) and those that the model reads number by number, such as A_log. They are small, so
+/// f32, which holds all of these types' numbers, costs less than the question what bf16 would lose.
+///
+/// F32, F16 and BF16 stay in the file.
+
+PHI4FLASH_BEGIN
+
+struct repack_options {
+    executor_ref executor = {};           ///< shares the work of each tensor; the memory has the same bits for any
+    page_size pages = page_size::normal;  ///< of the memory that is taken
+};
+
+namespace detail {
+
+[[nodiscard]] inline bool finite_halves(const std::byte* p, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i)
+        if ((number_at<std::uint16_t>(p + 2 * i) & 0x7c00u) == 0x7c00u) return false;
+    return true;
+}
+
+/// Q8_0 (eight words of four codes a block) and Q4_0 (four words, whose low nibbles are columns 0 to 15 and whose high nibbles are
+/// 16 to 31): the packed blocks have the very same words, those of eight rows side by side. False if a scale is not finite.
+template <std::size_t Words>
+[[nodiscard]] bool reorder_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
+    constexpr std::size_t bytes = 2 + 4 * Words;
+    bool finite = true;
+    for (std::size_t g = 0; g < groups; ++g, rows += bytes, out += packed_rows * bytes) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const std::byte* const from = rows + r * row_bytes;
+            finite = finite && finite_halves(from, 1);
+            std::memcpy(out + 2 * r, from, 2);
+            for (std::size_t i = 0; i < Words; ++i) std::memcpy(out + 2 * packed_rows + 32 * i + 4 * r, from + 2 + 4 * i, 4);
+        }
+    }
+    return finite;
+}
+
+/// IQ4_NL: its levels as codes of 8 bits.
+[[nodiscard]] inline bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
+    constexpr std::size_t bytes = format_of(ggml_type::iq4_nl).block_bytes;
+    bool finite = true;
+    for (std::size_t g = 0; g < groups; ++g, rows += bytes, out += sizeof(q8_block)) {
+        auto& block = *reinterpret_cast<q8_block*>(out);
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const std::byte* const from = rows + r * row_bytes;
+            finite = finite && finite_halves(from, 1);
+            block.scale[r] = number_at<f16>(from);
+            for (std::size_t i = 0; i < 16; ++i) {
+                const unsigned q = byte_at(from, 2 + i);
+                block.code[i / 4][4 * r + i % 4] = iq4_nl_levels[q & 15];
+                block.code[4 + i / 4][4 * r + i % 4] = iq4_nl_levels[q >> 4];
+            }
+        }
+    }
+    return finite;
+}
+
+/// Q4_K and Q6_K: decoded, and rounded to 8 bits again. False also if a packed scale would leave the range of f16.
+[[nodiscard]] inline bool round_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes,
+                                           std::size_t groups, std::byte* out) {
+    constexpr std::size_t length = 256;
+    constexpr std::size_t parts = length / packed_cols;
+    auto* const blocks = reinterpret_cast<q8_block*>(out);
+    bool finite = true;
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        const std::byte* from = rows + r * row_bytes;
+        for (std::size_t g = 0; g < groups; g += parts, from += format.block_bytes) {
+            float x[length];
+            finite = finite && finite_halves(from + format.scale_offset, format.n_scales);
+            (void)decode_ggml(format.type, from, length, x);
+            for (std::size_t i = 0; i < parts; ++i) {
+                encode_row(blocks[g + i], r, x + i * packed_cols);
+                finite = finite && (blocks[g + i].scale[r].bits & 0x7c00u) != 0x7c00u;
+            }
+        }
+    }
+    return finite;
+}
+
+[[nodiscard]] inline bool repack_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes,
+                                            std::size_t groups, std::byte* out) {
+    switch (format.type) {
+        case ggml_type::q8_0: return reorder_eight_rows<8>(rows, row_bytes, groups, out);
+        case ggml_type::q4_0: return reorder_eight_rows<4>(rows, row_bytes, groups, out);
+        case ggml_type::iq4_nl: return level_eight_rows(rows, row_bytes, groups, out);
+        default: return round_eight_rows(format, rows, row_bytes, groups, out);
+    }
+}
+
+[[nodiscard]] inline bool widen_row(const ggml_format& format, const std::byte* row, std::size_t cols, std::byte* out) {
+    for (std::size_t i = 0; i < cols; i += format.block_length, row += format.block_bytes) {
+        float x[256];
+        if (!finite_halves(row + format.scale_offset, format.n_scales)) return false;
+        (void)decode_ggml(format.type, row, format.block_length, x);
+        std::memcpy(out + 4 * i, x, std::size_t{4} * format.block_length);
+    }
+    return true;
+}
+
+/// One tensor into view.bytes bytes at `out`. Errors: not_finite, naming the tensor, and the first block of those in the file.
+[[nodiscard]] inline status repack_tensor(const gguf_tensor& t, const tensor_view& view, std::byte* out, executor_ref executor) {
+    constexpr std::size_t grain_bytes = std::size_t{1} << 16;
+    const ggml_format& format = *t.format;
+    const std::size_t rows = is_packed(view.type) ? packed_rows : 1;
+    const std::size_t row_bytes = t.cols() / format.block_length * format.block_bytes;
+    const std::size_t out_bytes = matrix_bytes(view.type, rows, t.cols());
+    std::atomic<bool> damaged{false};
+    executor.parallel_for(t.rows() / rows, grain_bytes / (out_bytes + 1) + 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::byte* const from = t.data + i * rows * row_bytes;
+            std::byte* const to = out + i * out_bytes;
+            const bool finite = rows == 1 ? widen_row(format, from, t.cols(), to)
+                                          : repack_eight_rows(format, from, row_bytes, t.cols() / packed_cols, to);
+            if (!finite) damaged.store(true, std::memory_order_relaxed);
+        }
+    });
+    if (!damaged.load(std::memory_order_relaxed)) return {};
+    if (const status ok = check_scales(t); !ok) return ok;  // says where, and the same for any number of threads
+    return error::format(errc::not_finite, "tensor '%s': numbers of this %s are too large for the scales of packed rows",
+                         printable(t.name).c_str(), format.name);
+}
+
+/// What a tensor that cannot be used in place becomes; without `data`. Errors: size_overflow.
+[[nodiscard]] inline result<tensor_view> plan_repacked(const gguf_tensor& t, bool widen) {
+    tensor_view view{.name = t.name, .rank = t.rank};
+    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
+    const bool packs = !widen && t.rank == 2 && is_packable(t.extent[0], t.extent[1]);
+    if (packs) view.type = t.format->type == ggml_type::q4_0 ? dtype::q4 : dtype::q8;
+    const std::size_t unit = packs ? packed_rows * packed_cols : 1;
+    const std::size_t unit_bytes = packs ? matrix_bytes(view.type, packed_rows, packed_cols) : sizeof(float);
+    if (t.count() / unit > static_cast<std::size_t>(PTRDIFF_MAX) / unit_bytes)
+        return error::format(errc::size_overflow, "tensor '%s': repacked, it would not fit the address space",
+                             printable(t.name).c_str());
+    view.bytes = t.count() / unit * unit_bytes;
+    return view;
+}
+
+/// Every weight of a file, by name, and what it takes to have them all.
+struct repack_plan {
+    std::vector<tensor_view> tensors;
+    std::vector<const gguf_tensor*> sources;  ///< of each, or nullptr where it is used in place
+    std::size_t bytes = 0;                    ///< of memory, each tensor at a multiple of block_alignment
+    std::uint64_t source_bytes = 0;           ///< of the tensors to be repacked
+
+    /// Errors: size_overflow; those of extents::from.
+    static result<repack_plan> of(const packed_model& from) {
+        repack_plan plan;
+        std::vector<std::string> tables;
+        if (from.needs_repacking()) {
+            const auto e = extents<any_sambay>::from(from.config().shape);
+            if (!e) return e.error();
+            for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
+                if (role != tensor_role::matrix) tables.emplace_back(name);
+            });
+            std::sort(tables.begin(), tables.end());
+        }
+        for (const gguf_tensor& t : from.file().tensors()) {
+            if (t.name.starts_with(packed_array_prefix)) continue;
+            const tensor_view* const in_place = from.find(t.name);
+            const auto view = in_place != nullptr ? result<tensor_view>(*in_place)
+                                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), t.name));
+            if (!view) return view.error();
+            plan.tensors.push_back(*view);
+            plan.sources.push_back(in_place != nullptr ? nullptr : &t);
+            if (in_place != nullptr) continue;
+            constexpr auto most = static_cast<std::size_t>(PTRDIFF_MAX) - 2 * block_alignment;
+            if (view->bytes > most || round_up(view->bytes, block_alignment) > most - plan.bytes)
+                return error::format(errc::size_overflow, "tensor '%s': the repacked tensors would not fit the address space",
+                                     printable(t.name).c_str());
+            plan.bytes += round_up(view->bytes, block_alignment);
+            plan.source_bytes += t.bytes;
+        }
+        return plan;
+    }
+};
+}  // namespace detail
+
+/// All weights of a file, ready to be bound: a tensor_source. The file must outlive it: names and plain tensors point there.
+/// Movable; its views stay valid. Reading from several threads is safe.
+class repacked_model {
+public:
+    repacked_model() = default;
+    repacked_model(repacked_model&&) = default;
+    repacked_model& operator=(repacked_model&&) = default;
+
+    /// Bytes that `create` will take. Looks at no weight. Errors: size_overflow, naming the tensor.
+    static result<std::size_t> bytes_needed(const packed_model& from) {
+        const auto plan = detail::repack_plan::of(from);
+        if (!plan) return plan.error();
+        return plan->bytes;
+    }
+
+    /// Repacks tensor by tensor, after everything has been measured and all memory taken at once. After each tensor
+    /// `progress(done, total)`, bytes of the file as std::uint64_t, on the calling thread; false stops. Errors, naming the tensor:
+    /// size_overflow, before memory is taken; out_of_memory; not_finite (scales); cancelled.
+    template <class Progress>
+    static result<repacked_model> create(const packed_model& from, const repack_options& options, Progress&& progress);
+    static result<repacked_model> create(const packed_model& from, const repack_options& options = {}) {
+        return create(from, options, [](std::uint64_t, std::uint64_t) { return true; });
+    }
+
+    /// All weights, sorted by name.
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const {
+        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
+        return place != tensors_.end() && place->name == name ? &*place : nullptr;
+    }
+    [[nodiscard]] const sambay_config& config() const { return config_; }
+    /// Memory that it owns; 0 if everything could be used in place.
+    [[nodiscard]] std::size_t owned_bytes() const { return memory_.bytes().size(); }
+    /// How much of that lies in huge pages now; see bytes_in_huge_pages.
+    [[nodiscard]] std::size_t huge_bytes() const { return memory_.huge_bytes(); }
+
+private:
+    memory_block memory_;
+    std::vector<tensor_view> tensors_;
+    sambay_config config_;
+};
+
+template <class Progress>
+result<repacked_model> repacked_model::create(const packed_model& from, const repack_options& options, Progress&& progress) {
+    constexpr std::uint64_t release_every = std::uint64_t{256} << 20;
+    auto plan = detail::repack_plan::of(from);
+    if (!plan) return plan.error();
+    repacked_model model;
+    model.config_ = from.config();
+    model.tensors_ = std::move(plan->tensors);
+    if (plan->source_bytes == 0) return model;
+    auto block = memory_block::allocate(plan->bytes, "repacked weights", options.pages);
+    if (!block) return block.error();
+    model.memory_ = *std::move(block);
+    arena memory(model.memory_.bytes().data());
+    std::uint64_t done = 0;
+    std::uint64_t held = 0;
+    for (std::size_t i = 0; i < model.tensors_.size(); ++i) {
+        const gguf_tensor* const source = plan->sources[i];
+        if (source == nullptr) continue;
+        tensor_view& view = model.tensors_[i];
+        auto* const place = memory.take<std::byte>(view.bytes);
+        view.data = place;
+        if (const status ok = detail::repack_tensor(*source, view, place, options.executor); !ok) return ok.error();
+        done += source->bytes;
+        held += source->bytes;
+        if (held >= release_every || done == plan->source_bytes) {  // read once: the file need not count as memory any longer
+            from.release_pages();
+            held = 0;
+        }
+        if (!progress(done, plan->source_bytes))
+            return error::format(errc::cancelled, "stopped by the caller after %llu of %llu bytes of weights",
+                                 static_cast<unsigned long long>(done), static_cast<unsigned long long>(plan->source_bytes));
+    }
+    return model;
+}
+
+PHI4FLASH_END
+
 // ---- phi4flash/io/tokenizer_json.hpp -------------------------------------------------------------------------------------
 /// Reads tokenizer.json of the Hugging Face tokenizers library: byte-level BPE with one of the known split patterns. Whatever would
 /// change ids and is not supported is refused by name. One pass over the bytes, no document in memory.
@@ -17572,6 +18480,12 @@ PHI4FLASH_BEGIN
 }
 #endif
 
+/// How to open packed files; checkpoints are mapped as they are.
+struct opening_options {
+    mapping_options mapping{};  ///< of the file
+    repack_options repack{};    ///< of row-major files, whose quantized tensors are packed in memory of their own
+};
+
 /// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
 /// several threads is safe. Its views stay valid as long as it lives, and after it has been moved.
 class model_files {
@@ -17580,9 +18494,9 @@ public:
     model_files(model_files&&) = default;
     model_files& operator=(model_files&&) = default;
 
-    /// A folder is opened as a checkpoint, anything else as a packed file. Errors: those of checkpoint::open and
-    /// packed_model::open; file_not_found; file_unreadable for a folder where the library was built without a JSON library.
-    static result<model_files> open(const std::filesystem::path& path) {
+    /// A folder is opened as a checkpoint, anything else as a packed file. Errors: those of checkpoint::open, packed_model::open
+    /// and repacked_model::create; file_not_found; file_unreadable for a folder where the library was built without a JSON library.
+    static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}) {
         model_files made;
         made.path_ = path;
         std::error_code ignored;
@@ -17590,8 +18504,13 @@ public:
         if (kind == std::filesystem::file_type::not_found)
             return error::format(errc::file_not_found, "%s: there is no such folder or file", printable(path).c_str());
         if (kind != std::filesystem::file_type::directory) {
-            auto file = packed_model::open(path);
+            auto file = packed_model::open(path, options.mapping);
             if (!file) return file.error();
+            if (file->needs_repacking()) {
+                auto repacked = repacked_model::create(*file, options.repack);
+                if (!repacked) return repacked.error().in(printable(path).c_str());
+                made.repacked_.emplace(*std::move(repacked));
+            }
             made.form_ = *std::move(file);
             return made;
         }
@@ -17614,14 +18533,16 @@ public:
     }
     /// Sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const {
-        return std::visit([](const auto& f) { return f.tensors(); }, form_);
+        return repacked_ ? repacked_->tensors() : std::visit([](const auto& f) { return f.tensors(); }, form_);
     }
     [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        return std::visit([&](const auto& f) { return f.find(name); }, form_);
+        return repacked_ ? repacked_->find(name) : std::visit([&](const auto& f) { return f.find(name); }, form_);
     }
     /// Bytes of all weights.
     [[nodiscard]] std::uint64_t bytes() const {
-        return std::visit([](const auto& f) { return f.bytes(); }, form_);
+        std::uint64_t sum = 0;
+        for (const tensor_view& t : tensors()) sum += t.bytes;
+        return sum;
     }
     /// See mapped_file::release_pages.
     void release_pages() const {
@@ -17659,6 +18580,7 @@ private:
 #else
     std::variant<packed_model> form_;
 #endif
+    std::optional<repacked_model> repacked_;
     std::filesystem::path path_;
 };
 

@@ -76,10 +76,80 @@ PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vec
     }
 }
 
+/// One step of four tokens whose sums are in flight together: enough independent work to hide the latency of the products.
+PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                            dot_sums& d) {
+    a = dot_first(w, broadcast_four(x[0].q + at));
+    b = dot_first(w, broadcast_four(x[1].q + at));
+    c = dot_first(w, broadcast_four(x[2].q + at));
+    d = dot_first(w, broadcast_four(x[3].q + at));
+}
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
+                                           dot_sums& d) {
+    a = dot_next(a, w, broadcast_four(x[0].q + at));
+    b = dot_next(b, w, broadcast_four(x[1].q + at));
+    c = dot_next(c, w, broadcast_four(x[2].q + at));
+    d = dot_next(d, w, broadcast_four(x[3].q + at));
+}
+
+/// sum += scales * (a group's integers as floats), in memory.
+PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 scales, const activation_group& x) {
+    store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
+}
+
+/// q4_dot of tokens x[0] to x[3], added to their sums, which lie packed_rows apart.
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
+                                         code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
+    dot_sums a, b, c, d;
+    dot_first_four(w0, x, 0, a, b, c, d);
+    dot_next_four(w1, x, 4, a, b, c, d);
+    dot_next_four(w2, x, 8, a, b, c, d);
+    dot_next_four(w3, x, 12, a, b, c, d);
+    if constexpr (Dense) {
+        dot_sums e, f, g, h;
+        dot_first_four(w4, x, 16, e, f, g, h);
+        dot_next_four(w5, x, 20, e, f, g, h);
+        dot_next_four(w6, x, 24, e, f, g, h);
+        dot_next_four(w7, x, 28, e, f, g, h);
+        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
+    } else {
+        dot_next_four(w4, x, 16, a, b, c, d);
+        dot_next_four(w5, x, 20, a, b, c, d);
+        dot_next_four(w6, x, 24, a, b, c, d);
+        dot_next_four(w7, x, 28, a, b, c, d);
+        add_group_to(sums, dot_fold(a), scales, x[0]);
+        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
     rows_i32 total = set_rows(0);
     for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
     return total;
+}
+
+PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
+    rows_i32 a = set_rows(0);
+    rows_i32 b = set_rows(0);
+    rows_i32 c = set_rows(0);
+    rows_i32 d = set_rows(0);
+    for (std::size_t s = 0; s < 8; ++s) {
+        const signed_code_vector w = load_codes(block.code[s] + 4 * row);
+        a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
+        b = dot_signed(b, w, broadcast_four(x[1].q + 4 * s));
+        c = dot_signed(c, w, broadcast_four(x[2].q + 4 * s));
+        d = dot_signed(d, w, broadcast_four(x[3].q + 4 * s));
+    }
+    add_group_to(sums, a, scales, x[0]);
+    add_group_to(sums + packed_rows, b, scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, c, scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, d, scales, x[3]);
 }
 
 /// y[r] = v[r] + bias[r] for the rows of a vector.
@@ -91,31 +161,34 @@ PHI4FLASH_VECTOR_INLINE void put_rows(rows_f32 v, const float* bias, float* y) {
 /// Tokens whose sums are kept in the first-level cache while a row of blocks is read once.
 inline constexpr std::size_t packed_tokens = 32;
 
-/// Rows [row, row + lanes) of one row of blocks against up to packed_tokens tokens: each block is unpacked once.
-/// `x` is the first token's first group; the next group lies `group_stride` groups further.
+/// Groups of a row of blocks whose activations, for packed_tokens tokens, stay in the second-level cache while rows go by: 160 kB.
+inline constexpr std::size_t packed_panel = 128;
+
+/// Rows [row, row + lanes) of `groups` blocks against up to packed_tokens tokens: each block is unpacked once.
+/// `x` is the first token's first group; the next group lies `group_stride` groups further. Sums go on from those in y, unless
+/// these are the first groups; the bias is added after the last.
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x,
-                                             std::size_t group_stride, std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+                                             std::size_t group_stride, std::size_t tokens, bool first, const float* bias, float* y, std::size_t y_stride) {
     constexpr bool Dense = Format == dtype::q4_dense;
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     float sums[packed_tokens * packed_rows];
-    for (std::size_t t = 0; t < tokens; ++t) store_rows(zero_rows(), sums + t * packed_rows);
+    for (std::size_t t = 0; t < tokens; ++t) store_rows(first ? zero_rows() : load_rows(y + t * y_stride), sums + t * packed_rows);
     for (std::size_t g = 0; g < groups; ++g, x += group_stride) {
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q8_dot(block, row, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float* sum = sums + t * packed_rows;
-                store_rows(add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t], load_rows(sum)), sum);
-            }
+            std::size_t t = 0;
+            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t)
+                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -152,17 +225,24 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
     }
 }
 
-/// Tokens outside, rows inside: the activations of a tile stay in the second-level cache, and weights are streamed.
+/// Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the second-level cache, and weights are
+/// streamed.
 template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
                           const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
+    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                packed_row_tile<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x) + t, tokens,
-                                        count, bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        for (std::size_t g = 0; g < groups; g += packed_panel) {
+            const std::size_t some = groups - g < packed_panel ? groups - g : packed_panel;
+            const bool last = g + some == groups;
+            for (std::size_t r = 0; r < rows; r += packed_rows) {
+                const std::byte* blocks = w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, g * packed_cols);
+                for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                    packed_row_tile<Format>(blocks, some, row, activations + g * tokens + t, tokens, count, g == 0,
+                                            bias == nullptr || !last ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+            }
         }
     }
 }

@@ -38,6 +38,11 @@ PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_
     odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
 }
 
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
+}
+
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
 PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return a - b; }
 PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * b; }
@@ -50,6 +55,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); 
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {

@@ -46,14 +46,18 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
     const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = dtype_of<Element> != dtype::f32 && wide_step >= 4;
+    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
     const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
     const std::size_t start = first_key / tile_step * tile_step;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const bool widened = can_widen && n_rows > 2 * args.k_per_group * args.queries_per_key;
-    alignas(64) float wide_k[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
+    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
+    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const auto scales_at = [&](const bf16* scales, std::size_t key) {
+        return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
+    };
+    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
+    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
     for (std::size_t j = start; j < stop; j += tile_step) {
         const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
         const std::size_t position = segment.first_position + j;
@@ -61,8 +65,10 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
             widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
             widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
         }
-        const attention_tile<float> wide{wide_k, wide_v, position, args.d_head, width, whole, false};
-        const attention_tile<Element> stored{k + j * width, v + j * width, position, args.d_head, width, whole, n_rows <= args.k_per_group * args.queries_per_key};
+        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
+        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
+                                         whole, false};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
@@ -79,7 +85,7 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
 /// The order that load_pair<Element> gives, and back.
 template <class Element>
 PHI4FLASH_VECTOR_INLINE void arrange_query(const float* q, std::size_t d_head, std::size_t whole, float* out) {
-    constexpr bool even_odd = dtype_of<Element> == dtype::bf16;
+    constexpr bool even_odd = kv_format_of<Element> == kv_format::bf16;
     const std::size_t lane_count = lanes();
     for (std::size_t i = 0; i < d_head; ++i) {
         const std::size_t within = i % (2 * lane_count);
@@ -95,7 +101,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
         for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
             const f32_vector a = mul(load(out + i), inverse);
             const f32_vector b = mul(load(out + i + lane_count), inverse);
-            if constexpr (dtype_of<Element> == dtype::bf16) {
+            if constexpr (kv_format_of<Element> == kv_format::bf16) {
                 store_even_odd(a, b, out + i);
             } else {
                 store(a, out + i), store(b, out + i + lane_count);

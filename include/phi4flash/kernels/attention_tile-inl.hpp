@@ -32,10 +32,14 @@ struct attention_row {
 };
 
 /// Keys and values [keys, k_per_group * d_head] of one group, key 0 at `position`; `whole` numbers of each head are arranged in pairs.
+/// Codes come with scales [k_per_group, keys], rows scale_stride apart; widened codes do too.
 template <class Element>
 struct attention_tile {
     const Element* k;
     const Element* v;
+    const bf16* k_scale;  ///< null: none
+    const bf16* v_scale;
+    std::size_t scale_stride;
     std::size_t position;
     std::size_t d_head;
     std::size_t width;
@@ -54,7 +58,20 @@ PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector
     a = load(p);
     b = load(p + lanes());
 }
+PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
 PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
+
+/// out[j] = x[j] * scale[j] in the vectors of [begin, end); no scale after `end` is read.
+PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
+        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
+        store(mul(load(x + j), s), out + j);
+    }
+}
 
 /// scores[j] = q . k[j] for two queries of the key head at k and j in [begin, end), four keys at once; up to three places after
 /// `end` are written too. Every score is added in the same order, wherever its key lies.
@@ -234,7 +251,7 @@ PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, con
 template <class Element>
 inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
                         std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
     const std::size_t shared = args.k_per_group;
     for (std::size_t j = begin; j < end; j += 4) {
         const Element* ahead = tile.k + j * tile.width;
@@ -247,11 +264,22 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             }
         }
     }
+    if (tile.k_scale != nullptr) {
+        for (std::size_t r = 0; r < n_rows; ++r)
+            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
+    }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
         keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
         rescale = rescale || keep[r] != 1.0f;
+    }
+    // The scales of values go into the weights.
+    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
+    if (tile.v_scale != nullptr) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
+        }
     }
     // A few keys at a time, so that values are read nearly in order.
     const std::size_t step = tile.streamed ? value_keys : tile_keys;
@@ -259,6 +287,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         const std::size_t stop = end - j < step ? end : j + step;
         for (std::size_t s = 0; s < args.k_per_group; ++s) {
             const Element* v = tile.v + s * tile.d_head;
+            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
             const std::size_t column = s * tile.d_head;
             std::size_t from = 0;
             if (n_rows == batch_rows) {
@@ -266,14 +295,14 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 const float* const scale = rescale && j == begin ? keep : nullptr;
                 const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
                 if (stop - j == value_keys) {
-                    four_values<value_keys>(tile, v, ahead, j, stop, scale, scores, out);
+                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
-                    four_values<0>(tile, v, ahead, j, stop, scale, scores, out);
+                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
                 }
                 from = tile.whole;
             }
             for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
-                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, scores[r], rows[r].out + column);
+                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
         }
     }
 }

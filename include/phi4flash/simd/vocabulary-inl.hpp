@@ -3,7 +3,7 @@
 //   f32_vector, lanes()             a vector of 1 to 16 floats (a power of two; may be a run-time number)
 //   zero() set(x)                   all lanes 0, all lanes x
 //   load(p) store(v, p)             from or to float, bf16 or f16 memory of element alignment; widening is exact, narrowing
-//                                   rounds to nearest even (f16: load only)
+//                                   rounds to nearest even (f16: load only); of kv_int8, the codes as floats (load only)
 //   load_even_odd(p, even, odd)     2 * lanes() bf16 elements: those at even places and those at odd ones, which costs a shift
 //                                   and a mask where a load in order costs a shuffle
 //   store_even_odd(even, odd, p)    2 * lanes() floats: even to the even places, odd to the odd ones

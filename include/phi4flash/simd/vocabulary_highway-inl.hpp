@@ -46,6 +46,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;
     const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));

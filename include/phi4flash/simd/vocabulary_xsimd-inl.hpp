@@ -32,6 +32,11 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
     return f32_vector::load_aligned(wide);
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
     even = xsimd::bitwise_cast<float>(both << 16);

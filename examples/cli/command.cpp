@@ -13,7 +13,7 @@ void add_run_options(CLI::App& command, run_options& options) {
     command.add_option("--threads,-t", engine.threads, "Threads; 0: one for each processor")->capture_default_str();
     command.add_option("--target", engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
     command.add_option("--kv", engine.kv, "Element type of keys and values")
-        ->check(CLI::IsMember({"bf16", "f32"}))
+        ->check(CLI::IsMember({"bf16", "f32", "int8"}))
         ->capture_default_str();
     command.add_option("--context", engine.context, "Tokens to make room for; 0: what is needed")->capture_default_str();
 }

@@ -1,5 +1,5 @@
 /// The one place where the model code is compiled: for the released shape, known at compile time, and for any other; with
-/// K/V in bf16 and in f32.
+/// K/V in bf16, f32 and int8.
 #include "engine.hpp"
 
 namespace cli {
@@ -67,7 +67,9 @@ private:
 template <class Visit>
 auto with_types(const p4::sambay_shape& shape, const std::string& kv, Visit&& visit) {
     const auto with_kv = [&]<p4::sambay_shape Shape>() {
-        return kv == "f32" ? visit.template operator()<Shape, float>() : visit.template operator()<Shape, p4::bf16>();
+        if (kv == "f32") return visit.template operator()<Shape, float>();
+        if (kv == "int8") return visit.template operator()<Shape, p4::kv_int8>();
+        return visit.template operator()<Shape, p4::bf16>();
     };
     return shape == p4::phi4_mini_flash ? with_kv.template operator()<p4::phi4_mini_flash>()
                                         : with_kv.template operator()<p4::any_sambay>();

@@ -10,7 +10,7 @@ namespace cli {
 
 /// How to run a model.
 struct engine_options {
-    std::string kv = "bf16";  ///< bf16 or f32
+    std::string kv = "bf16";  ///< bf16, f32 or int8
     std::string target;       ///< SIMD target; empty: the best
     std::size_t threads = 0;  ///< 0: one for each processor
     std::size_t context = 0;  ///< tokens

@@ -6,6 +6,7 @@
 /// alignment; outputs must not overlap inputs unless the comment says so. Each output is computed in an order that
 /// does not depend on how a caller cuts the work, so results are the same bits for any number of threads. All functions are
 /// pure and may run in any number of threads at once.
+#include <phi4flash/core/kv_format.hpp>
 #include <phi4flash/core/packed.hpp>
 
 #include <cstddef>
@@ -72,13 +73,16 @@ struct scan_args {
 };
 
 /// A run of keys and values at consecutive positions, in the cache's element type: [groups, group_rows, w], of which the first
-/// `count` rows of each group are read.
+/// `count` rows of each group are read. Of kv_int8 also the scales, [groups, k_per_group, group_rows]: a value's is that of the d_head
+/// numbers of its row that its head makes.
 struct kv_segment {
     const std::byte* k = nullptr;
     const std::byte* v = nullptr;
     std::size_t group_rows = 0;
     std::size_t first_position = 0;
     std::size_t count = 0;
+    const bf16* k_scale = nullptr;
+    const bf16* v_scale = nullptr;
 };
 
 /// Tiled attention with online softmax for one group of heads.
@@ -103,6 +107,7 @@ struct attention_args {
 };
 
 inline constexpr std::size_t max_kv_segments = 3;
+inline constexpr std::size_t max_k_per_group = 2;
 
 /// One target's kernels. `name` is what a user sees and may ask for.
 struct kernel_table {
@@ -128,9 +133,11 @@ struct kernel_table {
 
     /// out = x in the cache's element type, indexed by dtype (f32 and bf16; f16 is null).
     void (*narrow[plain_dtype_count])(const float* x, std::size_t n, std::byte* out);
-    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's dtype (f16 is null).
-    void (*attention[plain_dtype_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                                   const kv_segment* segments, std::size_t n_segments);
+    /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
+    void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
+    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format.
+    void (*attention[kv_format_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                                       const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.
     /// y may be `first`.   Source: arXiv:2410.05258 eq. 3.
     void (*difference_norm)(const float* first, const float* second, float lambda, const float* weight, float eps, std::size_t n, float* y);

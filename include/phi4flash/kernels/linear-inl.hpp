@@ -200,6 +200,28 @@ inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* 
     for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
 }
 
+/// code[i] = round(x[i] / scale), scale = max |x| / 127 as a bf16.
+/// Error: |x - scale code| <= scale / 2 (tests/kernels/attention_int8_test.cpp).
+inline void quantize(const float* PHI4FLASH_RESTRICT x, std::size_t n, kv_int8* PHI4FLASH_RESTRICT codes, bf16* scale) {
+    const std::size_t lane_count = lanes();
+    f32_vector highest = zero();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_of(highest, abs_of(load(x + i)));
+    if (i < n) highest = max_of(highest, abs_of(load_first(x + i, n - i)));
+    // The codes are those of the scale that is stored. Where its inverse would overflow, everything is as good as zero.
+    const bf16 stored = to_bf16(reduce_max(highest) / 127.0f);
+    const float step = to_f32(stored) >= 1e-36f ? to_f32(stored) : 0.0f;
+    *scale = to_bf16(step);
+    const f32_vector inverse = set(step > 0.0f ? 1.0f / step : 0.0f);
+    float rounded[max_lanes];
+    for (i = 0; i < n; i += lane_count) {
+        const std::size_t count = n - i < lane_count ? n - i : lane_count;
+        const f32_vector scaled = mul(count < lane_count ? load_first(x + i, count) : load(x + i), inverse);
+        store(round_nearest(max_of(min_of(scaled, set(127.0f)), set(-127.0f))), rounded);
+        for (std::size_t k = 0; k < count; ++k) codes[i + k].code = static_cast<std::int8_t>(rounded[k]);
+    }
+}
+
 inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();

@@ -5,6 +5,7 @@
 #include <phi4flash/kernels/linear-inl.hpp>
 #include <phi4flash/kernels/elementwise-inl.hpp>
 #include <phi4flash/kernels/mamba-inl.hpp>
+#include <phi4flash/kernels/attention_tile-inl.hpp>
 #include <phi4flash/kernels/attention-inl.hpp>
 #include <phi4flash/kernels/packed-inl.hpp>
 #include <phi4flash/kernels/table-inl.hpp>

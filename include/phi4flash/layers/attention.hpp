@@ -135,7 +135,7 @@ private:
         for (std::size_t s = 0; s < n_segments; ++s) keys += segments[s].count;
         const std::size_t seen = keys < window_size ? keys : window_size;
         const std::size_t cost = (q.count < block ? q.count : block) * seen * layout.group_width() * layout.queries_per_key();
-        const auto kernel = with.kernels->attention[static_cast<std::size_t>(dtype_of<Kv>)];
+        const auto kernel = with.kernels->attention[static_cast<std::size_t>(kv_format_of<Kv>)];
         with.parallel(blocks * layout.groups(), cost, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 const std::size_t token = i % blocks * block;

@@ -2,6 +2,7 @@
 /// Keys and values of past tokens, for layers that see a window and for the one that sees everything.
 #include <phi4flash/kernels/compute.hpp>
 
+#include <concepts>
 #include <cstring>
 
 PHI4FLASH_BEGIN
@@ -20,27 +21,33 @@ struct head_layout {
     [[nodiscard]] std::size_t kv_width() const { return n_kv_heads * d_head; }
 };
 
-/// Keys and values [groups, rows, group_width] in element type Kv. Rows are slots; what position a slot holds is the
-/// owner's to know. A view of memory taken from an arena.
-template <class Kv>
+/// Keys and values [groups, rows, group_width] in element type Kv, and of kv_int8 their scales [groups, k_per_group, rows]. Rows are
+/// slots; what position a slot holds is the owner's to know. A view of memory taken from an arena.
+template <kv_element Kv>
 struct kv_block {
+    static constexpr bool has_scales = std::same_as<Kv, kv_int8>;
+
     Kv* k = nullptr;
     Kv* v = nullptr;
     std::size_t rows = 0;
+    bf16* k_scale = nullptr;
+    bf16* v_scale = nullptr;
 
     kv_block() = default;
     kv_block(arena& memory, const head_layout& heads, std::size_t row_count)
-        : k(memory.take<Kv>(heads.kv_width() * row_count)), v(memory.take<Kv>(heads.kv_width() * row_count)), rows(row_count) {}
+        : k(memory.take<Kv>(heads.kv_width() * row_count)), v(memory.take<Kv>(heads.kv_width() * row_count)), rows(row_count) {
+        if constexpr (has_scales) {
+            k_scale = memory.take<bf16>(heads.n_kv_heads * row_count);
+            v_scale = memory.take<bf16>(heads.n_kv_heads * row_count);
+        }
+    }
 
     /// Stores T tokens from slot `first` on.   Shape: new_k, new_v [T, kv_width].
     void write(const compute& with, const head_layout& heads, rows_view<const float> new_k, rows_view<const float> new_v, std::size_t first) const {
-        const auto narrow = with.kernels->narrow[static_cast<std::size_t>(dtype_of<Kv>)];
-        const std::size_t width = heads.group_width();
         for (std::size_t t = 0; t < new_k.count; ++t) {
             for (std::size_t g = 0; g < heads.groups(); ++g) {
-                const std::size_t at = (g * rows + first + t) * width;
-                narrow(new_k[t] + g * width, width, reinterpret_cast<std::byte*>(k + at));
-                narrow(new_v[t] + g * width, width, reinterpret_cast<std::byte*>(v + at));
+                write_row(with, heads, new_k[t], g, first + t, k, k_scale);
+                write_row(with, heads, new_v[t], g, first + t, v, v_scale);
             }
         }
     }
@@ -48,7 +55,25 @@ struct kv_block {
     /// Slots [first, first + count) as keys at positions from `position` on.
     [[nodiscard]] kv_segment segment(const head_layout& heads, std::size_t first, std::size_t position, std::size_t count) const {
         const std::size_t offset = first * heads.group_width();
-        return {reinterpret_cast<const std::byte*>(k + offset), reinterpret_cast<const std::byte*>(v + offset), rows, position, count};
+        kv_segment s{reinterpret_cast<const std::byte*>(k + offset), reinterpret_cast<const std::byte*>(v + offset), rows, position, count};
+        if constexpr (has_scales) s.k_scale = k_scale + first, s.v_scale = v_scale + first;
+        return s;
+    }
+
+private:
+    void write_row(const compute& with, const head_layout& heads, const float* token, std::size_t group, std::size_t slot, Kv* to,
+                   [[maybe_unused]] bf16* scales) const {
+        const std::size_t width = heads.group_width();
+        const float* from = token + group * width;
+        Kv* row = to + (group * rows + slot) * width;
+        if constexpr (has_scales) {
+            for (std::size_t s = 0; s < heads.k_per_group; ++s) {
+                with.kernels->quantize(from + s * heads.d_head, heads.d_head, row + s * heads.d_head,
+                                       scales + (group * heads.k_per_group + s) * rows + slot);
+            }
+        } else {
+            with.kernels->narrow[static_cast<std::size_t>(dtype_of<Kv>)](from, width, reinterpret_cast<std::byte*>(row));
+        }
     }
 };
 
@@ -56,12 +81,15 @@ struct kv_block {
 template <class Kv>
 void copy_slots(const head_layout& heads, const kv_block<Kv>& from, std::size_t from_slot, const kv_block<Kv>& to, std::size_t to_slot,
                 std::size_t count) {
-    const std::size_t width = heads.group_width();
-    for (std::size_t g = 0; g < heads.groups(); ++g) {
-        const std::size_t source = (g * from.rows + from_slot) * width;
-        const std::size_t target = (g * to.rows + to_slot) * width;
-        std::memcpy(to.k + target, from.k + source, count * width * sizeof(Kv));
-        std::memcpy(to.v + target, from.v + source, count * width * sizeof(Kv));
+    const auto copy = [&](std::size_t planes, std::size_t width, const auto* source, auto* target) {
+        for (std::size_t p = 0; p < planes; ++p)
+            std::memcpy(target + (p * to.rows + to_slot) * width, source + (p * from.rows + from_slot) * width, count * width * sizeof *source);
+    };
+    copy(heads.groups(), heads.group_width(), from.k, to.k);
+    copy(heads.groups(), heads.group_width(), from.v, to.v);
+    if constexpr (kv_block<Kv>::has_scales) {
+        copy(heads.n_kv_heads, 1, from.k_scale, to.k_scale);
+        copy(heads.n_kv_heads, 1, from.v_scale, to.v_scale);
     }
 }
 

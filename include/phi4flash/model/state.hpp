@@ -9,10 +9,11 @@
 PHI4FLASH_BEGIN
 
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
-/// element type of K/V: bf16 (half the memory) or float. Movable; used by one thread at a time.
+/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable; used by one thread at
+/// a time.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class session {
-    static_assert(std::same_as<Kv, bf16> || std::same_as<Kv, float>, "phi4flash: K/V are kept in bf16 or float");
+    static_assert(kv_element<Kv>, "phi4flash: K/V are kept in bf16, float or kv_int8");
 
 public:
     /// Bytes for a context of so many tokens.

@@ -46,11 +46,19 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;
     const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
     even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
     odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    hn::StoreInterleaved2(even, odd, f32_tag(), p);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
@@ -65,6 +73,29 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+#else
+    // Transposed in blocks of four lanes, so that two additions serve all four sums.
+    const f32_tag df;
+    const hn::Repartition<std::uint64_t, f32_tag> pairs;
+    const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+    const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+    const auto sums = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)), hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<f32_tag> half;
+    const hn::Half<decltype(half)> four;
+    const auto eight = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+    hn::StoreU(hn::Add(hn::LowerHalf(four, eight), hn::UpperHalf(four, eight)), four, p);
+#elif HWY_MAX_BYTES == 32
+    const hn::Half<f32_tag> four;
+    hn::StoreU(hn::Add(hn::LowerHalf(four, sums), hn::UpperHalf(four, sums)), four, p);
+#else
+    hn::StoreU(sums, df, p);
+#endif
+#endif
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {

@@ -36,6 +36,10 @@ PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_
     odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
 }
 
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
+}
+
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -80,6 +84,10 @@ PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
     float m = v.lane[0];
     for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
     return m;
+}
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {

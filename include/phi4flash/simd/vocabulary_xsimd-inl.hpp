@@ -32,10 +32,20 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
     return f32_vector::load_aligned(wide);
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
     even = xsimd::bitwise_cast<float>(both << 16);
     odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
@@ -50,6 +60,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); 
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {

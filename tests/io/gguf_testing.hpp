@@ -2,6 +2,7 @@
 #include "io_testing.hpp"
 
 #include <phi4flash/io/gguf_writer.hpp>
+#include <phi4flash/text/tokenizer.hpp>
 
 namespace gguf_testing {
 
@@ -68,6 +69,26 @@ inline result<gguf> parse(const file_text& text, const gguf_limits& limits = {})
     static io_testing::bytes file;
     file = text.bytes();
     return gguf::parse(file, limits);
+}
+
+/// All bytes, four merges, two added tokens with gaps before them.
+inline tokenizer small_tokenizer() {
+    tokenizer_builder builder;
+    for (unsigned b = 0; b < 256; ++b) {
+        const char byte = static_cast<char>(b);
+        io_testing::require_value(builder.add_token(b, {&byte, 1}));
+    }
+    for (const auto& [id, s] : {std::pair{256, "he"}, {257, "ll"}, {258, "hell"}, {259, " w"}})
+        io_testing::require_value(builder.add_token(static_cast<std::size_t>(id), s));
+    io_testing::require_value(builder.add_merge("h", "e"));
+    io_testing::require_value(builder.add_merge("l", "l"));
+    io_testing::require_value(builder.add_merge("he", "ll"));
+    io_testing::require_value(builder.add_merge(" ", "w"));
+    io_testing::require_value(builder.add_added_token({.id = 270, .content = "<|end|>", .special = true, .rstrip = true}));
+    io_testing::require_value(builder.add_added_token({.id = 272, .content = "<|tool|>"}));
+    auto built = builder.build();
+    io_testing::require_value(built);
+    return *std::move(built);
 }
 
 }  // namespace gguf_testing

@@ -18,6 +18,13 @@ PHI4FLASH_BEGIN
     return types[static_cast<std::size_t>(type)];
 }
 
+/// The type under which a table of T, whole numbers of one width, is stored.
+template <class T>
+[[nodiscard]] constexpr ggml_type ggml_table_type() {
+    static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= 8);
+    return alignof(T) == 1 ? ggml_type::i8 : alignof(T) == 2 ? ggml_type::i16 : alignof(T) == 4 ? ggml_type::i32 : ggml_type::i64;
+}
+
 /// A tensor of a file as weights; `packed` if the file has the packed layout. Errors: wrong_dtype, naming the type; wrong_shape for
 /// packed tensors that are not matrices of whole blocks.
 [[nodiscard]] inline result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
@@ -89,8 +96,8 @@ public:
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }
 
-    /// A table of the tokenizer, aligned, in place: phi4flash.tokenizer.<name>. T is a whole number. Errors: missing_tensor;
-    /// wrong_dtype if its elements are not as wide as T.
+    /// A table of the tokenizer, aligned, in place: phi4flash.tokenizer.<name>. T is a whole number or a struct of such. Errors:
+    /// missing_tensor; wrong_dtype if its numbers are not as wide as those of T; wrong_shape if they are not whole elements.
     template <class T>
     [[nodiscard]] result<std::span<const T>> array(std::string_view name) const;
     [[nodiscard]] bool has_array(std::string_view name) const { return find_array(name) != nullptr; }
@@ -167,17 +174,16 @@ inline const gguf_tensor* packed_model::find_array(std::string_view name) const 
 
 template <class T>
 result<std::span<const T>> packed_model::array(std::string_view name) const {
-    static_assert(std::is_integral_v<T> && sizeof(T) <= 8);
-    constexpr ggml_type want = sizeof(T) == 1   ? ggml_type::i8
-                               : sizeof(T) == 2 ? ggml_type::i16
-                               : sizeof(T) == 4 ? ggml_type::i32
-                                                : ggml_type::i64;
+    constexpr ggml_type want = ggml_table_type<T>();
     const gguf_tensor* const t = find_array(name);
     if (t == nullptr)
         return error::format(errc::missing_tensor, "tensor '%s%s' is missing", packed_array_prefix.data(), printable(name).c_str());
     if (t->format->type != want)
         return error::format(errc::wrong_dtype, "tensor '%s': want %s, have %s", printable(t->name).c_str(), format_of(want).name,
                              t->format->name);
+    if (t->bytes % sizeof(T) != 0)
+        return error::format(errc::wrong_shape, "tensor '%s': want elements of %zu bytes, have %zu bytes",
+                             printable(t->name).c_str(), sizeof(T), t->bytes);
     return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
 }
 

@@ -52,8 +52,9 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     out.add_strings("tokenizer.ggml.merges", t.merges.size(), [&](std::size_t i) { return std::string_view(t.merges[i]); });
     out.add("tokenizer.ggml.add_bos_token", false);
     out.add("tokenizer.ggml.add_eos_token", false);
-    out.add("phi4flash.tokenizer.pattern", t.pattern);
-    out.add("phi4flash.tokenizer.ignore_merges", t.ignore_merges);
+    out.add(packed_tables_key, packed_tables_version);
+    out.add(packed_pattern_key, t.pattern);
+    out.add(packed_ignore_merges_key, t.ignore_merges);
 }
 
 [[nodiscard]] inline gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {

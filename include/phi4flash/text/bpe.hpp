@@ -8,6 +8,7 @@
 /// vocabularies take the ordinary way with a heap, O(n log n).
 #include <phi4flash/text/byte_trie.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -38,8 +39,7 @@ public:
         std::size_t slots = 64;
         while (slots < merges * 2) slots *= 2;
         slots_.assign(slots, none);
-        shift_ = 64;
-        for (std::size_t s = slots; s > 1; s /= 2) --shift_;
+        shift_ = shift_of(slots);
     }
 
     /// False if the pair is there already. Needs room reserved.
@@ -65,7 +65,29 @@ public:
         return none;
     }
 
+    /// See vocabulary::for_each_table.
+    template <class Self, class Visit>
+    static void for_each_table(Self& self, Visit&& visit) {
+        visit("merges.slots", self.slots_);
+    }
+
+    /// To be called when the table came from a file. Errors: bad_merge.
+    [[nodiscard]] status check_tables(std::size_t merges) {
+        std::size_t used = 0, beyond = 0;
+        for (const std::uint32_t slot : slots_) {
+            used += slot != none ? 1 : 0;
+            beyond += slot != none && (slot & 0xFFFFFF) >= merges ? 1 : 0;
+        }
+        if (!std::has_single_bit(slots_.size()) || slots_.size() < 64 || used * 2 > slots_.size() || beyond != 0)
+            return error::format(errc::bad_merge,
+                                 "merges.slots: want a power of two of ranks, half free, have %zu, %zu used, %zu of them unknown",
+                                 slots_.size(), used, beyond);
+        shift_ = shift_of(slots_.size());
+        return {};
+    }
+
 private:
+    [[nodiscard]] static int shift_of(std::size_t slots) { return 64 - std::countr_zero(slots); }
     [[nodiscard]] static std::uint64_t hash(std::uint32_t left, std::uint32_t right) {
         const std::uint64_t x = (std::uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u;
         return (x ^ (x >> 32)) * 0xD6E8FEB86659FD93u;
@@ -109,8 +131,36 @@ public:
         return b;
     }
 
+    /// The same from tables that a finished one gave to for_each_table: `fill(name, vector)` returns a status and fills each. They
+    /// are checked so far that no text makes anything read out of bounds or not end, whatever they hold; not that they are right.
+    /// Errors: bad_vocabulary, bad_merge, and those of `fill`.
+    template <class Fill>
+    static result<bpe> from_tables(Fill&& fill, bool ignore_merges) {
+        bpe b;
+        b.ignore_merges_ = ignore_merges;
+        status filled;
+        for_each_table(b, [&](std::string_view name, auto& table) {
+            if (filled) filled = fill(name, table);
+        });
+        if (!filled) return filled.error();
+        b.ordered_ = !b.histories_.empty();
+        if (status s = b.check_tables(); !s) return s.error();
+        return b;
+    }
+
+    /// See vocabulary::for_each_table.
+    template <class Self, class Visit>
+    static void for_each_table(Self& self, Visit&& visit) {
+        vocabulary::for_each_table(self.strings_, visit);
+        visit("merges.rules", self.rules_);
+        detail::pair_table::for_each_table(self.pairs_, visit);
+        visit("merges.histories", self.histories_);
+        byte_trie::for_each_table(self.trie_, visit);
+    }
+
     [[nodiscard]] const vocabulary& strings() const { return strings_; }
     [[nodiscard]] std::span<const merge_rule> rules() const { return rules_; }
+    [[nodiscard]] bool ignore_merges() const { return ignore_merges_; }
     /// True if the fast way applies.
     [[nodiscard]] bool ordered() const { return ordered_; }
     [[nodiscard]] std::size_t trie_bytes() const { return trie_.memory_bytes(); }
@@ -127,7 +177,7 @@ public:
         if (ignore_merges_) {
             if (const std::uint32_t id = strings_.find(piece); id != no_token) return sink(id);
         }
-        search(piece, longest, scratch);
+        if (!search(piece, longest, scratch)) return encode_by_merging(piece, scratch, sink);
         for (const std::uint32_t id : scratch.tokens) sink(id);
     }
 
@@ -186,7 +236,7 @@ private:
         return true;
     }
 
-    [[nodiscard]] status check() {
+    [[nodiscard]] status check_bytes() {
         for (unsigned b = 0; b < 256; ++b) {
             const char byte = static_cast<char>(b);
             byte_token_[b] = strings_.find({&byte, 1});
@@ -196,6 +246,43 @@ private:
         if (rules_.size() > detail::pair_table::max_merges)
             return error::format(errc::bad_merge, "%zu merges, at most %zu are allowed", rules_.size(),
                                  detail::pair_table::max_merges);
+        return {};
+    }
+
+    [[nodiscard]] status check_tables() {
+        if (status s = strings_.check_tables(); !s) return s;
+        if (status s = check_bytes(); !s) return s;
+        for (std::size_t rank = 0; rank < rules_.size(); ++rank) {
+            const auto [left, right, merged] = rules_[rank];
+            if (!strings_.has_string(left) || !strings_.has_string(right) || !strings_.has_string(merged) ||
+                strings_.size_of_known(merged) != strings_.size_of_known(left) + strings_.size_of_known(right))
+                return error::format(errc::bad_merge, "merges.rules: merge %zu, of tokens %u and %u, cannot make token %u", rank,
+                                     left, right, merged);
+        }
+        if (status s = pairs_.check_tables(rules_.size()); !s || !ordered_) return s;
+        if (histories_.size() != strings_.size())
+            return error::format(errc::bad_merge, "merges.histories: want one for each of %zu tokens, have %zu", strings_.size(),
+                                 histories_.size());
+        const auto reachable = [&](std::uint32_t id) { return id < histories_.size() && histories_[id].rank != unreachable; };
+        for (std::uint32_t id = 0; id < histories_.size(); ++id) {
+            // Parts and prefixes are shorter than the whole, so going back to them ends.
+            const history& h = histories_[id];
+            bool good = h.rank == unreachable || (h.rank == is_byte && strings_.size_of_known(id) == 1);
+            if (h.rank >= 0 && static_cast<std::size_t>(h.rank) < rules_.size()) {
+                const merge_rule& r = rules_[static_cast<std::size_t>(h.rank)];
+                good = r.merged == id && r.left == h.left && r.right == h.right && reachable(h.left) && reachable(h.right);
+            }
+            if (h.shorter != no_token)
+                good = good && reachable(h.shorter) && strings_.size_of_known(h.shorter) < strings_.size_of_known(id);
+            if (!good)
+                return error::format(errc::bad_merge, "merges.histories: token %u cannot come from merge %d of tokens %u and %u",
+                                     id, static_cast<int>(h.rank), h.left, h.right);
+        }
+        return trie_.check_tables(reachable);
+    }
+
+    [[nodiscard]] status check() {
+        if (status s = check_bytes(); !s) return s;
         pairs_.reserve(rules_.size());
         for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) {
             const merge_rule& r = rules_[rank];
@@ -227,12 +314,13 @@ private:
                 continue;
             if (stay_apart(r.left, r.right, rank)) h = {limit, r.left, r.right, no_token};
         }
+        if (!ordered_) histories_.clear();
     }
 
     void build_trie() {
         std::vector<std::pair<std::uint64_t, std::uint32_t>> keyed;  // the first eight bytes, big endian, and the id
         keyed.reserve(strings_.count());
-        for (std::uint32_t id = 0; ordered_ && id < strings_.size(); ++id) {
+        for (std::uint32_t id = 0; id < histories_.size(); ++id) {
             if (histories_[id].rank == unreachable) continue;
             const std::string_view s = strings_.bytes_of(id);
             std::uint64_t key = 0;
@@ -276,8 +364,9 @@ private:
         }
     }
 
-    /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`.
-    void search(std::string_view piece, std::uint32_t next, bpe_scratch& scratch) const {
+    /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`. False if there is none, or a token
+    /// is longer than the text where it was found: only in tables of a damaged file.
+    [[nodiscard]] bool search(std::string_view piece, std::uint32_t next, bpe_scratch& scratch) const {
         const std::size_t size = piece.size();
         std::vector<std::uint32_t>& tokens = scratch.tokens;
         std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
@@ -286,6 +375,7 @@ private:
         std::size_t at = 0;
         while (at < size) {
             const std::size_t end = at + strings_.size_of_known(next);
+            if (end > size) return false;
             const bool is_dead = !dead.empty() && (dead[end / 64] >> (end % 64) & 1) != 0;
             if (!is_dead && (tokens.empty() || stay_apart(tokens.back(), next))) {
                 tokens.push_back(next);
@@ -296,6 +386,7 @@ private:
             next = histories_[next].shorter;
             // Every byte is a token, so the first place always has a way on, and `tokens` is not empty here.
             while (next == no_token) {
+                if (tokens.empty()) return false;
                 if (dead.empty()) dead.resize(size / 64 + 1);
                 dead[at / 64] |= std::uint64_t{1} << (at % 64);
                 at -= strings_.size_of_known(tokens.back());
@@ -303,6 +394,7 @@ private:
                 tokens.pop_back();
             }
         }
+        return true;
     }
 
     vocabulary strings_;

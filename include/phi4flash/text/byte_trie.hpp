@@ -30,7 +30,8 @@ public:
             if (here.base >= leaf) {
                 if (here.base == leaf) return here.token;
                 const std::string_view whole = strings.bytes_of(here.token);
-                return whole.size() <= n && std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0 ? here.token : best;
+                const bool same = whole.size() >= i && whole.size() <= n && std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0;
+                return same ? here.token : best;
             }
             if (here.token != no_token) best = here.token;
         }
@@ -48,6 +49,36 @@ public:
         std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
         for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
         free_ = {};
+    }
+
+    /// See vocabulary::for_each_table.
+    template <class Self, class Visit>
+    static void for_each_table(Self& self, Visit&& visit) {
+        visit("trie.units", self.units_);
+    }
+
+    /// To be called when the table came from a file: with any numbers in it, `longest` stays inside of it, gives only tokens that
+    /// `is_valid(id)` likes, and always one for a text that is not empty. A token may still be longer than the text.
+    /// Errors: bad_vocabulary.
+    template <class IsValid>
+    [[nodiscard]] status check_tables(IsValid&& is_valid) const {
+        if (units_.size() < 512 || units_.size() >= leaf)
+            return error::format(errc::bad_vocabulary, "trie.units: want 512 units or more, have %zu", units_.size());
+        const std::size_t most_base = units_.size() - 256;
+        for (std::size_t i = 0; i < units_.size(); ++i) {
+            const unit& u = units_[i];
+            const bool is_leaf = u.base == leaf || u.base == leaf + 1;
+            if ((!is_leaf && u.base > most_base) || (u.token == no_token ? is_leaf : !is_valid(u.token)))
+                return error::format(errc::bad_vocabulary, "trie.units: unit %zu leads to unit %u or token %u, which is none", i,
+                                     u.base, u.token);
+        }
+        for (unsigned byte = 0; byte < 256; ++byte) {
+            const std::uint32_t base = units_[0].base;
+            const unit child = base <= most_base ? units_[base + byte] : unit{};
+            if (child.parent != 0 || child.token == no_token || child.base == leaf + 1)
+                return error::format(errc::bad_vocabulary, "trie.units: no token begins with the byte 0x%02X", byte);
+        }
+        return {};
     }
 
     [[nodiscard]] std::size_t memory_bytes() const { return units_.size() * sizeof(unit); }

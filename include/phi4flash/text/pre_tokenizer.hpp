@@ -68,34 +68,58 @@ struct byte_sets {
 };
 inline constexpr byte_sets byte_set{};
 
+/// Class bit of each code point of two bytes; and of each 64 code points that share their first two of three bytes, 0 where those
+/// differ. Of CJK and Hangul nearly all are alike.
+struct sequence_sets {
+    std::uint8_t two[0x800] = {};
+    std::uint8_t three[0x400] = {};
+    constexpr sequence_sets() {
+        for (char32_t c = 0x80; c < 0x800; ++c) two[c] = static_cast<std::uint8_t>(set_of(class_of(c)));
+        for (char32_t block = 0x800 / 64; block < 0x400; ++block) {
+            const std::uint64_t* const row = class_rows + class_blocks[block / 2] * 8 + block % 2 * 4;
+            bool alike = true;
+            for (int i = 0; i < 4; ++i) alike = alike && row[i] == (row[0] & 15) * 0x1111111111111111u;
+            if (alike) three[block] = static_cast<std::uint8_t>(set_of(class_of(block * 64)));
+        }
+    }
+};
+inline constexpr sequence_sets sequence_set{};
+
 /// A character of the text: the bit of its class and its size.
 struct char_step {
     class_set bit = 0;
     std::uint32_t size = 1;
 };
 
-/// Needs p < end. Invalid bytes are U+FFFD, whose class is `other`.
-[[nodiscard]] inline char_step char_at(const char* p, const char* end) {
-    const std::uint8_t bit = byte_set.of[static_cast<unsigned char>(*p)];
-    if (bit != 0) return {bit, 1};
+/// char_at for every case; kept out of line so that the common ones stay small.
+[[nodiscard]] inline char_step char_at_any(const char* p, const char* end) {
     const utf8_step step = decode_utf8(p, end);
     return {set_of(class_of(step.code_point)), step.size};
+}
+
+/// Needs p < end. Invalid bytes are U+FFFD, whose class is `other`.
+[[nodiscard]] inline char_step char_at(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    if (byte(0) < 0x80) return {byte_set.of[byte(0)], 1};
+    const std::uint32_t size = common_utf8_size(p, end);
+    if (size == 2) return {sequence_set.two[(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F)], 2};
+    if (size == 0) return char_at_any(p, end);
+    const std::uint32_t block = (byte(0) & 0x0F) << 6 | (byte(1) & 0x3F);
+    const class_set alike = sequence_set.three[block];
+    return {alike != 0 ? alike : set_of(class_of(block << 6 | (byte(2) & 0x3F))), 3};
 }
 
 /// Past the longest run of characters of a set.
 template <class_set Set>
 [[nodiscard]] inline const char* skip(const char* p, const char* end) {
     while (p < end) {
-        const std::uint8_t bit = byte_set.of[static_cast<unsigned char>(*p)];
-        if ((bit & Set) != 0) {
+        if ((byte_set.of[static_cast<unsigned char>(*p)] & Set) != 0) {
             ++p;
-        } else if (bit != 0) {
-            return p;
-        } else {
-            const utf8_step step = decode_utf8(p, end);
-            if ((set_of(class_of(step.code_point)) & Set) == 0) return p;
-            p += step.size;
+            continue;
         }
+        const char_step c = char_at(p, end);
+        if ((c.bit & Set) == 0) break;
+        p += c.size;
     }
     return p;
 }
@@ -162,11 +186,10 @@ template <bool Newlines>
             ++p;
             continue;
         }
-        const utf8_step step = decode_utf8(p, end);
-        const class_set bit = set_of(class_of(step.code_point));
-        if ((bit & head_set) == 0) break;
-        p += step.size;
-        if ((bit & tail_set) != 0) after_both = p;
+        const char_step c = char_at(p, end);
+        if ((c.bit & head_set) == 0) break;
+        p += c.size;
+        if ((c.bit & tail_set) != 0) after_both = p;
     }
     const char* const tail_end = skip<tail_set>(p, end);
     if (tail_end != p) return skip_contraction<true>(tail_end, end);

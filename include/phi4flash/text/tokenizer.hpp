@@ -49,6 +49,13 @@ public:
     /// False for ids that decode to nothing. Never sample those.
     [[nodiscard]] bool has_string(std::int64_t id) const { return !bytes_of(id).empty(); }
 
+    /// Calls visit(name, span) with each finished table, in whole 32-bit numbers or bytes: for a file from which
+    /// tokenizer_builder::build_from_tables loads it again, in a fraction of the time.
+    template <class Visit>
+    void for_each_table(Visit&& visit) const {
+        bpe::for_each_table(bpe_, [&](std::string_view name, const auto& table) { visit(name, std::span(table)); });
+    }
+
     /// The added token with this id, or nullptr.
     [[nodiscard]] const added_token* added(std::int64_t id) const {
         if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
@@ -149,8 +156,25 @@ public:
     /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that
     /// contradict each other or the vocabulary), bad_merge.
     [[nodiscard]] result<tokenizer> build() {
-        if (status s = check_added(); !s) return s.error();
-        result<bpe> b = bpe::create(std::move(strings_), std::move(rules_), ignore_merges);
+        if (status s = check_added(strings_); !s) return s.error();
+        return finish(bpe::create(std::move(strings_), std::move(rules_), ignore_merges));
+    }
+
+    /// The tokenizer from the tables of one like it, instead of tokens and merges; added tokens come first. `fill(name, vector)`
+    /// returns a status and fills one table. Tables are checked so far that nothing in them can do harm, not that they are right.
+    /// Errors: bad_vocabulary, bad_merge, and those of `fill`.
+    template <class Fill>
+    [[nodiscard]] result<tokenizer> build_from_tables(Fill&& fill) {
+        result<bpe> b = bpe::from_tables(fill, ignore_merges);
+        if (!b) return b.error();
+        if (status s = check_added(b->strings()); !s) return s.error();
+        return finish(std::move(b));
+    }
+
+    [[nodiscard]] const vocabulary& strings() const { return strings_; }
+
+private:
+    [[nodiscard]] result<tokenizer> finish(result<bpe> b) {
         if (!b) return b.error();
         tokenizer t;
         t.bpe_ = *std::move(b);
@@ -164,10 +188,7 @@ public:
         return t;
     }
 
-    [[nodiscard]] const vocabulary& strings() const { return strings_; }
-
-private:
-    [[nodiscard]] status check_added() {
+    [[nodiscard]] status check_added(const vocabulary& strings) {
         std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
         vocabulary contents;
         for (std::size_t i = 0; i < added_.size(); ++i) {
@@ -176,8 +197,8 @@ private:
                 return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", t.id);
             if (!contents.add(i, t.content))
                 return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
-            const std::string_view in_vocabulary = strings_.bytes_of(t.id);
-            const std::uint32_t id_there = strings_.find(t.content);
+            const std::string_view in_vocabulary = strings.bytes_of(t.id);
+            const std::uint32_t id_there = strings.find(t.content);
             if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
                 return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
                                      t.content.c_str(), t.id);

@@ -29,6 +29,17 @@ struct utf8_step {
 
 namespace detail {
 
+/// 2 or 3 for a well-formed code point of so many bytes, which is nearly all text outside ASCII; 0 for everything else. Needs
+/// p < end.
+[[nodiscard]] inline std::uint32_t common_utf8_size(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const std::uint32_t lead = byte(0);
+    if (lead < 0xE0) return lead >= 0xC2 && end - p >= 2 && (byte(1) & 0xC0) == 0x80 ? 2 : 0;
+    if (lead >= 0xF0 || end - p < 3 || (byte(1) & 0xC0) != 0x80 || (byte(2) & 0xC0) != 0x80) return 0;
+    const std::uint32_t block = (lead & 0x0F) << 6 | (byte(1) & 0x3F);
+    return block >= 0x800 / 64 && (block < 0xD800 / 64 || block >= 0xE000 / 64) ? 3 : 0;  // no overlong forms, no surrogates
+}
+
 /// decode_utf8 for every case; kept out of line so that the common ones stay small.
 [[nodiscard]] inline utf8_step decode_utf8_any(const char* p, const char* end) {
     const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
@@ -61,12 +72,9 @@ namespace detail {
 /// Decodes the code point, or the maximal invalid subpart, at `p`. Needs p < end; reads only [p, end).
 [[nodiscard]] inline utf8_step decode_utf8(const char* p, const char* end) {
     const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
-    const std::uint32_t lead = byte(0);
-    // Nearly all text outside ASCII: two bytes, and three with a lead that does not narrow the second byte.
-    if (lead >= 0xC2 && lead < 0xE0 && end - p >= 2 && (byte(1) & 0xC0) == 0x80)
-        return {(lead & 0x1F) << 6 | (byte(1) & 0x3F), 2, utf8_state::complete};
-    if (lead > 0xE0 && lead < 0xF0 && lead != 0xED && end - p >= 3 && (byte(1) & 0xC0) == 0x80 && (byte(2) & 0xC0) == 0x80)
-        return {(lead & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3, utf8_state::complete};
+    const std::uint32_t size = detail::common_utf8_size(p, end);
+    if (size == 2) return {(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F), 2, utf8_state::complete};
+    if (size == 3) return {(byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3, utf8_state::complete};
     return detail::decode_utf8_any(p, end);
 }
 
@@ -85,14 +93,17 @@ inline void append_utf8(char32_t c, std::string& out) {
     const char* p = text.data();
     const char* const end = p + text.size();
     while (p < end) {
-        std::uint64_t eight = 0;
-        if (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080u) == 0)) {
-            p += 8;
-            continue;
+        if (static_cast<unsigned char>(*p) < 0x80) {
+            std::uint64_t eight = 0;
+            while (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080u) == 0)) p += 8;
+            while (p < end && static_cast<unsigned char>(*p) < 0x80) ++p;
+        } else if (const std::uint32_t size = detail::common_utf8_size(p, end); size != 0) {
+            p += size;
+        } else {
+            const utf8_step step = detail::decode_utf8_any(p, end);
+            if (step.state != utf8_state::complete) break;
+            p += step.size;
         }
-        const utf8_step step = decode_utf8(p, end);
-        if (step.state != utf8_state::complete) break;
-        p += step.size;
     }
     return static_cast<std::size_t>(p - text.data());
 }

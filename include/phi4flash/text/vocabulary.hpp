@@ -2,6 +2,7 @@
 /// The strings of a vocabulary: one blob of bytes, offsets by id, and an index from bytes to id.
 #include <phi4flash/core/result.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -104,6 +105,40 @@ public:
         blob_.insert(blob_.end(), bytes.begin(), bytes.end());
         index_[i] = static_cast<std::uint32_t>(id);
         ++count_;
+        return {};
+    }
+
+    /// Calls visit(name, table) with each table of `self`, a vocabulary or a const one: how a finished one goes to a file and back.
+    template <class Self, class Visit>
+    static void for_each_table(Self& self, Visit&& visit) {
+        visit("strings.bytes", self.blob_);
+        visit("strings.places", self.places_);
+        visit("strings.index", self.index_);
+    }
+
+    /// To be called when the tables came from a file: with any numbers in them, no look-up leaves them or fails to end.
+    /// Errors: bad_vocabulary, naming the table.
+    [[nodiscard]] status check_tables() {
+        if (places_.size() > max_vocabulary_ids || blob_.size() > max_vocabulary_bytes)
+            return error::format(errc::bad_vocabulary, "strings.places: %zu strings of %zu bytes, at most %zu of %zu are allowed",
+                                 places_.size(), blob_.size(), max_vocabulary_ids, max_vocabulary_bytes);
+        count_ = 0;
+        for (std::size_t id = 0; id < places_.size(); ++id) {
+            const auto [offset, size] = places_[id];
+            if (size > max_token_bytes || offset > blob_.size() || size > blob_.size() - offset)
+                return error::format(errc::bad_vocabulary, "strings.places: token %zu, %u bytes at %u, leaves the %zu bytes", id,
+                                     size, offset, blob_.size());
+            count_ += size != 0 ? 1 : 0;
+        }
+        std::size_t used = 0, beyond = 0;
+        for (const std::uint32_t id : index_) {
+            used += id != no_token ? 1 : 0;
+            beyond += id != no_token && id >= places_.size() ? 1 : 0;
+        }
+        if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
+            return error::format(errc::bad_vocabulary,
+                                 "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
+                                 index_.size(), used, beyond);
         return {};
     }
 

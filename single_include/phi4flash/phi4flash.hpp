@@ -1048,6 +1048,40 @@ PHI4FLASH_END
 /// does not depend on how a caller cuts the work, so results are the same bits for any number of threads. All functions are
 /// pure and may run in any number of threads at once.
 
+// ---- phi4flash/core/kv_format.hpp ----------------------------------------------------------------------------------------
+/// How keys and values are kept between tokens: f32, bf16, or 8 bits with a scale for each head of each token.
+
+PHI4FLASH_BEGIN
+
+/// A key's or value's number in 8 bits: x = scale * code, code in [-127, 127]. The scale is a bf16, one for each head of each token, so
+/// that a loud head or token costs no other one its precision. Half the memory of bf16 and a little (132 bytes for a head's key and
+/// value of 64 numbers each, instead of 256); |x - scale * code| <= scale / 2, and scale is the largest |x| of the head by 127.
+/// Storage only; arithmetic is f32.
+struct kv_int8 {
+    std::int8_t code = 0;
+    friend constexpr bool operator==(kv_int8, kv_int8) = default;
+};
+
+/// The code, without its scale.
+[[nodiscard]] constexpr float to_f32(kv_int8 x) { return static_cast<float>(x.code); }
+
+/// Order is also the index into kernel tables.
+enum class kv_format : std::uint8_t { f32, bf16, int8 };
+inline constexpr std::size_t kv_format_count = 3;
+
+/// The element types that keys and values may have.
+template <class Kv>
+concept kv_element = std::same_as<Kv, float> || std::same_as<Kv, bf16> || std::same_as<Kv, kv_int8>;
+
+template <kv_element Kv>
+inline constexpr kv_format kv_format_of = kv_format::f32;
+template <>
+inline constexpr kv_format kv_format_of<bf16> = kv_format::bf16;
+template <>
+inline constexpr kv_format kv_format_of<kv_int8> = kv_format::int8;
+
+PHI4FLASH_END
+
 PHI4FLASH_BEGIN
 
 /// Multiplication by weights of one stored type; W is [rows, cols], plain or packed. `w` points at the first row (of a packed
@@ -1110,13 +1144,16 @@ struct scan_args {
 };
 
 /// A run of keys and values at consecutive positions, in the cache's element type: [groups, group_rows, w], of which the first
-/// `count` rows of each group are read.
+/// `count` rows of each group are read. Of kv_int8 also the scales, [groups, k_per_group, group_rows]: a value's is that of the d_head
+/// numbers of its row that its head makes.
 struct kv_segment {
     const std::byte* k = nullptr;
     const std::byte* v = nullptr;
     std::size_t group_rows = 0;
     std::size_t first_position = 0;
     std::size_t count = 0;
+    const bf16* k_scale = nullptr;
+    const bf16* v_scale = nullptr;
 };
 
 /// Tiled attention with online softmax for one group of heads.
@@ -1141,6 +1178,7 @@ struct attention_args {
 };
 
 inline constexpr std::size_t max_kv_segments = 3;
+inline constexpr std::size_t max_k_per_group = 2;
 
 /// One target's kernels. `name` is what a user sees and may ask for.
 struct kernel_table {
@@ -1166,9 +1204,11 @@ struct kernel_table {
 
     /// out = x in the cache's element type, indexed by dtype (f32 and bf16; f16 is null).
     void (*narrow[plain_dtype_count])(const float* x, std::size_t n, std::byte* out);
-    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's dtype (f16 is null).
-    void (*attention[plain_dtype_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                                   const kv_segment* segments, std::size_t n_segments);
+    /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
+    void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
+    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format.
+    void (*attention[kv_format_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                                       const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.
     /// y may be `first`.   Source: arXiv:2410.05258 eq. 3.
     void (*difference_norm)(const float* first, const float* second, float lambda, const float* weight, float eps, std::size_t n, float* y);
@@ -1360,6 +1400,14 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 /// No vector of the vocabulary has more lanes; local buffers for ragged ends have this size.
 inline constexpr std::size_t max_lanes = 16;
+
+/// Asks for the cache line at p, which need not be readable memory. One word of the vocabulary that no target changes.
+/// Inlined by force: a compiler that sees a function with nothing but this in it takes its calls for dead.
+PHI4FLASH_VECTOR_INLINE void prefetch([[maybe_unused]] const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p);
+#endif
+}
 PHI4FLASH_END
 
 #include <cstring>
@@ -1406,14 +1454,17 @@ PHI4FLASH_END
 //   f32_vector, lanes()             a vector of 1 to 16 floats (a power of two; may be a run-time number)
 //   zero() set(x)                   all lanes 0, all lanes x
 //   load(p) store(v, p)             from or to float, bf16 or f16 memory of element alignment; widening is exact, narrowing
-//                                   rounds to nearest even (f16: load only)
+//                                   rounds to nearest even (f16: load only); of kv_int8, the codes as floats (load only)
 //   load_even_odd(p, even, odd)     2 * lanes() bf16 elements: those at even places and those at odd ones, which costs a shift
 //                                   and a mask where a load in order costs a shuffle
+//   store_even_odd(even, odd, p)    2 * lanes() floats: even to the even places, odd to the odd ones
+//   prefetch(p)                     asks for the cache line at p, which need not be readable memory
 //   add sub mul div                 lane by lane
 //   mul_add(a, b, c)                a * b + c, fused where the target has it
 //   neg_mul_add(a, b, c)            c - a * b
 //   min_of max_of abs_of            lane by lane; for numbers, not NaN
 //   reduce_sum reduce_max           over the lanes, in an order fixed for the target
+//   store_sums(a, b, c, d, p)       p[0] to p[3]: the sums over the lanes of four vectors, all added in the same order
 //   round_nearest(v)                to an integral float, ties to even, |v| < 2^22
 //   scale_by_power_of_two(v, n)     v * 2^n for integral n in [-126, 127]
 //
@@ -1470,11 +1521,19 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;
     const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
     even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
     odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    hn::StoreInterleaved2(even, odd, f32_tag(), p);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
@@ -1489,6 +1548,29 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+#else
+    // Transposed in blocks of four lanes, so that two additions serve all four sums.
+    const f32_tag df;
+    const hn::Repartition<std::uint64_t, f32_tag> pairs;
+    const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+    const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+    const auto sums = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)), hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<f32_tag> half;
+    const hn::Half<decltype(half)> four;
+    const auto eight = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+    hn::StoreU(hn::Add(hn::LowerHalf(four, eight), hn::UpperHalf(four, eight)), four, p);
+#elif HWY_MAX_BYTES == 32
+    const hn::Half<f32_tag> four;
+    hn::StoreU(hn::Add(hn::LowerHalf(four, sums), hn::UpperHalf(four, sums)), four, p);
+#else
+    hn::StoreU(sums, df, p);
+#endif
+#endif
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -1534,10 +1616,20 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
     return f32_vector::load_aligned(wide);
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
     even = xsimd::bitwise_cast<float>(both << 16);
     odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
@@ -1552,6 +1644,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); 
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -1599,6 +1695,10 @@ PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_
     odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
 }
 
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
+}
+
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -1643,6 +1743,10 @@ PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
     float m = v.lane[0];
     for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
     return m;
+}
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
@@ -2190,6 +2294,28 @@ inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* 
     for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
 }
 
+/// code[i] = round(x[i] / scale), scale = max |x| / 127 as a bf16.
+/// Error: |x - scale code| <= scale / 2 (tests/kernels/attention_int8_test.cpp).
+inline void quantize(const float* PHI4FLASH_RESTRICT x, std::size_t n, kv_int8* PHI4FLASH_RESTRICT codes, bf16* scale) {
+    const std::size_t lane_count = lanes();
+    f32_vector highest = zero();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_of(highest, abs_of(load(x + i)));
+    if (i < n) highest = max_of(highest, abs_of(load_first(x + i, n - i)));
+    // The codes are those of the scale that is stored. Where its inverse would overflow, everything is as good as zero.
+    const bf16 stored = to_bf16(reduce_max(highest) / 127.0f);
+    const float step = to_f32(stored) >= 1e-36f ? to_f32(stored) : 0.0f;
+    *scale = to_bf16(step);
+    const f32_vector inverse = set(step > 0.0f ? 1.0f / step : 0.0f);
+    float rounded[max_lanes];
+    for (i = 0; i < n; i += lane_count) {
+        const std::size_t count = n - i < lane_count ? n - i : lane_count;
+        const f32_vector scaled = mul(count < lane_count ? load_first(x + i, count) : load(x + i), inverse);
+        store(round_nearest(max_of(min_of(scaled, set(127.0f)), set(-127.0f))), rounded);
+        for (std::size_t k = 0; k < count; ++k) codes[i + k].code = static_cast<std::int8_t>(rounded[k]);
+    }
+}
+
 inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
@@ -2456,99 +2582,32 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
-// Sparse flash attention: keys come in tiles, a running maximum and sum make softmax exact, and only tiles that some query of
-// the block can see are touched. Memory is linear in the sequence: no score outlives its tile.
+// ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
+// One tile of keys and values against a few queries of a token: scores, softmax, values. The queries of a token see the same keys,
+// so what is read and widened is used by all of them.
+//
+// Numbers of a head lie "arranged": pairs of vectors as load_pair gives them, which for bf16 are the even and the odd places; the end
+// of a head that fills no pair lies as it was. Queries are put so once, outputs are put back once, and in between nothing is shuffled.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Keys a tile; scores of one query fit a few vectors, and a tile of K and V fits the first-level cache.
+/// Keys a tile: scores of one query fit a few vectors, and a tile of K and V fits the first-level cache.
 inline constexpr std::size_t tile_keys = 32;
-/// Floats of a widened tile of K, and of V.
-inline constexpr std::size_t tile_floats = 4096;
-/// Queries (token, head) that share a widened tile.
-inline constexpr std::size_t row_block = 64;
+/// Keys whose values are added up before outputs go back to the cache, where values come from memory: few, so that memory is read
+/// nearly in order. That costs a sixth more instructions and gains a fifth of the time.
+inline constexpr std::size_t value_keys = 4;
+/// How far ahead of its use a line is asked for.
+inline constexpr std::size_t prefetch_distance = 4096;
+/// Queries of a token that share what is read.
+inline constexpr std::size_t batch_rows = 4;
 /// Below any score; exp of it is 0 next to a real one.
 inline constexpr float lowest_score = -3.0e38f;
+inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-/// scores[j] = scale * q . k[j] for j in [begin, end), keys `width` elements apart; four keys at once share the loads of q.
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const float* PHI4FLASH_RESTRICT q, const Element* PHI4FLASH_RESTRICT k, std::size_t width,
-                                         std::size_t d_head, std::size_t begin, std::size_t end, float scale,
-                                         float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t whole = d_head / lane_count * lane_count;
-    std::size_t j = begin;
-    for (; j + 4 <= end && whole == d_head; j += 4) {
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        f32_vector s0 = zero();
-        f32_vector s1 = zero();
-        f32_vector s2 = zero();
-        f32_vector s3 = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) {
-            const f32_vector x = load(q + i);
-            s0 = mul_add(x, load(k0 + i), s0);
-            s1 = mul_add(x, load(k1 + i), s1);
-            s2 = mul_add(x, load(k2 + i), s2);
-            s3 = mul_add(x, load(k3 + i), s3);
-        }
-        scores[j] = scale * reduce_sum(s0);
-        scores[j + 1] = scale * reduce_sum(s1);
-        scores[j + 2] = scale * reduce_sum(s2);
-        scores[j + 3] = scale * reduce_sum(s3);
-    }
-    for (; j < end; ++j) {
-        f32_vector s = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) s = mul_add(load(q + i), load(k + j * width + i), s);
-        if (whole < d_head) s = mul_add(load_first(q + whole, d_head - whole), load_first(k + j * width + whole, d_head - whole), s);
-        scores[j] = scale * reduce_sum(s);
-    }
-}
-
-/// out[i] = correction * out[i] + sum_j p[j] v[j, i] for j in [begin, end), four vectors of out in registers at a time.
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, const Element* PHI4FLASH_RESTRICT v, std::size_t width,
-                                         std::size_t begin, std::size_t end, float correction, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector keep = set(correction);
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= width; i += 4 * lane_count) {
-        f32_vector o0 = mul(keep, load(out + i));
-        f32_vector o1 = mul(keep, load(out + i + lane_count));
-        f32_vector o2 = mul(keep, load(out + i + 2 * lane_count));
-        f32_vector o3 = mul(keep, load(out + i + 3 * lane_count));
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            const Element* row = v + j * width + i;
-            o0 = mul_add(weight, load(row), o0);
-            o1 = mul_add(weight, load(row + lane_count), o1);
-            o2 = mul_add(weight, load(row + 2 * lane_count), o2);
-            o3 = mul_add(weight, load(row + 3 * lane_count), o3);
-        }
-        store(o0, out + i);
-        store(o1, out + i + lane_count);
-        store(o2, out + i + 2 * lane_count);
-        store(o3, out + i + 3 * lane_count);
-    }
-    for (; i + lane_count <= width; i += lane_count) {
-        f32_vector o = mul(keep, load(out + i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
-        store(o, out + i);
-    }
-    if (i < width) {
-        f32_vector o = mul(keep, load_first(out + i, width - i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
-        store_first(o, out + i, width - i);
-    }
-}
-
-/// One query of a block: which head it is, what it sees, and its running maximum and sum.
+/// One query of a block: what it sees, and its running maximum and sum.
 struct attention_row {
-    const float* q;
-    float* out;
+    const float* q;              ///< arranged
+    float* out;                  ///< arranged
     std::size_t key_head;        ///< within the group
     std::size_t position;
     std::size_t first_visible;   ///< position
@@ -2557,41 +2616,296 @@ struct attention_row {
     float sum;
 };
 
-/// Lets one query see keys [begin, end) of a tile whose key 0 is at `tile_position`.
+/// Keys and values [keys, k_per_group * d_head] of one group, key 0 at `position`; `whole` numbers of each head are arranged in pairs.
+/// Codes come with scales [k_per_group, keys], rows scale_stride apart; widened codes do too.
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_row& row, const Element* k, const Element* v,
-                                         std::size_t tile_position, std::size_t begin, std::size_t end) {
-    const std::size_t width = args.k_per_group * args.d_head;
+struct attention_tile {
+    const Element* k;
+    const Element* v;
+    const bf16* k_scale;  ///< null: none
+    const bf16* v_scale;
+    std::size_t scale_stride;
+    std::size_t position;
+    std::size_t d_head;
+    std::size_t width;
+    std::size_t whole;
+    bool streamed;  ///< comes from memory and is used once
+};
+
+/// Asks for the bytes that will be read in place of these a little later. They may lie behind the end: nothing is read.
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
+/// 2 * lanes() numbers, arranged.
+PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
+
+/// out[j] = x[j] * scale[j] in the vectors of [begin, end); no scale after `end` is read.
+PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
     const std::size_t lane_count = lanes();
-    float scores[tile_keys + max_lanes];
-    for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
-    tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
-    if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j)
-            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
+    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
+        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
+        store(mul(load(x + j), s), out + j);
     }
-    float highest = row.maximum;
-    for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
+}
+
+/// scores[j] = q . k[j] for two queries of the key head at k and j in [begin, end), four keys at once; up to three places after
+/// `end` are written too. Every score is added in the same order, wherever its key lies.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t width = tile.width;
+    {
+        const std::size_t j = begin;
+        const Element* k0 = k + j * width;
+        const Element* k1 = k0 + width;
+        const Element* k2 = k1 + width;
+        const Element* k3 = k2 + width;
+        if (end - j < 4) {  // past the end, the first key stands in
+            k1 = end - j > 1 ? k1 : k0;
+            k2 = end - j > 2 ? k2 : k0;
+            k3 = k0;
+        }
+        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+            const f32_vector x0 = load(q0 + i);
+            const f32_vector y0 = load(q0 + i + lane_count);
+            const f32_vector x1 = load(q1 + i);
+            const f32_vector y1 = load(q1 + i + lane_count);
+            load_pair(k0 + i, a, b);
+            s00 = mul_add(y0, b, mul_add(x0, a, s00));
+            s10 = mul_add(y1, b, mul_add(x1, a, s10));
+            load_pair(k1 + i, a, b);
+            s01 = mul_add(y0, b, mul_add(x0, a, s01));
+            s11 = mul_add(y1, b, mul_add(x1, a, s11));
+            load_pair(k2 + i, a, b);
+            s02 = mul_add(y0, b, mul_add(x0, a, s02));
+            s12 = mul_add(y1, b, mul_add(x1, a, s12));
+            load_pair(k3 + i, a, b);
+            s03 = mul_add(y0, b, mul_add(x0, a, s03));
+            s13 = mul_add(y1, b, mul_add(x1, a, s13));
+        }
+        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+            const f32_vector x0 = load_first(q0 + i, n);
+            const f32_vector x1 = load_first(q1 + i, n);
+            a = load_first(k0 + i, n);
+            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+            a = load_first(k1 + i, n);
+            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+            a = load_first(k2 + i, n);
+            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+            a = load_first(k3 + i, n);
+            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+        }
+        store_sums(s00, s01, s02, s03, scores0 + j);
+        store_sums(s10, s11, s12, s13, scores1 + j);
+    }
+}
+
+/// Turns products into weights: scores[j] = exp(scale * scores[j] - slope * distance - new maximum) for j in [begin, end), 0 in the rest
+/// of the vectors they lie in. Returns by what everything before must be multiplied.
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t first = begin / lane_count * lane_count;
+    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
+    // Keys of these vectors that the query does not see: left out of the sum, not just small.
+    const bool masked = first != begin || last != end;
+    for (std::size_t j = first; j < last; j += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + j));
+        if (row.slope != 0.0f) {
+            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
+            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
+        }
+        store(s, scores + j);
+    }
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
+        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
+    }
+    f32_vector most = set(row.maximum);
+    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
+    const float highest = reduce_max(most);
     const f32_vector shift = set(highest);
     f32_vector sums = zero();
-    const std::size_t first = begin / lane_count * lane_count;
-    for (std::size_t j = first; j < end; j += lane_count) {
+    for (std::size_t j = first; j < last; j += lane_count) {
         const f32_vector e = exp_of(sub(load(scores + j), shift));
         store(e, scores + j);
+        sums = add(sums, e);
     }
-    // Keys outside [begin, end) got exp(-87): they are left out of the sum, not just small.
-    float rest = 0.0f;
-    std::size_t j = begin;
-    for (; j < end && j % lane_count != 0; ++j) rest += scores[j];
-    for (; j + lane_count <= end; j += lane_count) sums = add(sums, load(scores + j));
-    for (; j < end; ++j) rest += scores[j];
-    float shrink[max_lanes];
-    store(exp_of(set(row.maximum - highest)), shrink);
-    const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-    row.maximum = highest;
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
-    tile_values(scores, v, width, begin, end, correction, row.out);
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
+        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
+        sums = zero();
+        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
+    }
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
 }
+
+/// out_r[i] = keep_r * out_r[i] + sum_j p_r[j] v[j, i] for four rows, j in [begin, end) and the d_head columns at v. No `keep`: all 1.
+/// Keys: end - begin where that is known when this is compiled, or 0.
+template <std::size_t Keys, class Element>
+PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
+                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
+    const std::size_t lane_count = lanes();
+    const std::size_t count = Keys != 0 ? Keys : end - begin;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const std::size_t next = i + lane_count;
+        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
+        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
+        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
+        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
+        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
+        if (keep != nullptr) {
+            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
+            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
+            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
+            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
+        }
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < begin + count; ++j) {
+            load_pair(v + j * tile.width + i, a, b);
+            const f32_vector w0 = set(p[0][j]);
+            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
+            const f32_vector w1 = set(p[1][j]);
+            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
+            const f32_vector w2 = set(p[2][j]);
+            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
+            const f32_vector w3 = set(p[3][j]);
+            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
+        }
+        store(a0, out[0] + i), store(b0, out[0] + next);
+        store(a1, out[1] + i), store(b1, out[1] + next);
+        store(a2, out[2] + i), store(b2, out[2] + next);
+        store(a3, out[3] + i), store(b3, out[3] + next);
+    }
+}
+
+/// The same for one row, from column `from` on: ends of heads, and rows too few for four.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
+                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
+    const std::size_t lane_count = lanes();
+    const f32_vector correction = set(keep);
+    std::size_t i = from;
+    for (; i < tile.whole; i += 2 * lane_count) {
+        f32_vector out_a = mul(correction, load(out + i));
+        f32_vector out_b = mul(correction, load(out + i + lane_count));
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < end; ++j) {
+            const f32_vector weight = set(p[j]);
+            load_pair(v + j * tile.width + i, a, b);
+            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+        }
+        store(out_a, out + i), store(out_b, out + i + lane_count);
+    }
+    for (; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        f32_vector sum = mul(correction, load_first(out + i, n));
+        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+        store_first(sum, out + i, n);
+    }
+}
+
+/// Lets up to four queries of one token see keys [begin, end) of a tile. Rows that are k_per_group apart share a key head.
+template <class Element>
+inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        std::size_t begin, std::size_t end) {
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    const std::size_t shared = args.k_per_group;
+    for (std::size_t j = begin; j < end; j += 4) {
+        const Element* ahead = tile.k + j * tile.width;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
+                ahead += 4 * tile.d_head;
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+            }
+        }
+    }
+    if (tile.k_scale != nullptr) {
+        for (std::size_t r = 0; r < n_rows; ++r)
+            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    // The scales of values go into the weights.
+    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
+    if (tile.v_scale != nullptr) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
+        }
+    }
+    // A few keys at a time, so that values are read nearly in order.
+    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    for (std::size_t j = begin; j < end; j += step) {
+        const std::size_t stop = end - j < step ? end : j + step;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const Element* v = tile.v + s * tile.d_head;
+            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
+            const std::size_t column = s * tile.d_head;
+            std::size_t from = 0;
+            if (n_rows == batch_rows) {
+                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
+                const float* const scale = rescale && j == begin ? keep : nullptr;
+                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                if (stop - j == value_keys) {
+                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                } else {
+                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
+                }
+                from = tile.whole;
+            }
+            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
+                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// Sparse flash attention: keys come in tiles, a running maximum and sum make softmax exact, and only tiles that some query of
+// the block can see are touched. Memory is linear in the sequence: no score outlives its tile.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Floats of a widened tile of K, and of V.
+inline constexpr std::size_t tile_floats = 4096;
+/// Queries (token, head) that share a widened tile, at most.
+inline constexpr std::size_t row_block = 64;
+/// Floats of a block's arranged queries.
+inline constexpr std::size_t query_floats = 4096;
 
 /// The keys of a tile at [position, position + count) that `row` sees, as indices into the tile; empty where begin >= end.
 inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
@@ -2600,10 +2914,26 @@ inline void visible_keys(const attention_row& row, std::size_t position, std::si
     end = end < count ? end : count;
 }
 
+/// Rows of keys or values as f32, arranged.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
+                                        float* PHI4FLASH_RESTRICT to) {
+    const std::size_t lane_count = lanes();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            load_pair(from + i, a, b);
+            store(a, to + i), store(b, to + i + lane_count);
+        }
+        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
+    }
+}
+
 /// All rows of a block over one segment. Tiles are widened to f32 first where enough rows share them.
 template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
-                           const kv_segment& segment) {
+                           const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
@@ -2613,32 +2943,68 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
     const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = dtype_of<Element> != dtype::f32 && wide_step >= 4;
+    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
     const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
     const std::size_t start = first_key / tile_step * tile_step;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const bool widened = can_widen && n_rows > 2 * args.k_per_group * args.queries_per_key;
-    alignas(64) float wide_k[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
+    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
+    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const auto scales_at = [&](const bf16* scales, std::size_t key) {
+        return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
+    };
+    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
+    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
     for (std::size_t j = start; j < stop; j += tile_step) {
         const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
         const std::size_t position = segment.first_position + j;
         if (widened) {
-            widen<Element>(reinterpret_cast<const std::byte*>(k + j * width), count * width, wide_k);
-            widen<Element>(reinterpret_cast<const std::byte*>(v + j * width), count * width, wide_v);
+            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
+            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
         }
-        for (std::size_t r = 0; r < n_rows; ++r) {
+        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
+        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
+                                         whole, false};
+        for (std::size_t r = 0; r < n_rows;) {
+            std::size_t n = 1;
+            while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
             visible_keys(rows[r], position, count, begin, end);
-            if (begin >= end) continue;
-            if (widened) {
-                attend_tile<float>(args, rows[r], wide_k, wide_v, position, begin, end);
+            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
+            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            r += n;
+        }
+    }
+}
+
+/// The order that load_pair<Element> gives, and back.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void arrange_query(const float* q, std::size_t d_head, std::size_t whole, float* out) {
+    constexpr bool even_odd = kv_format_of<Element> == kv_format::bf16;
+    const std::size_t lane_count = lanes();
+    for (std::size_t i = 0; i < d_head; ++i) {
+        const std::size_t within = i % (2 * lane_count);
+        out[even_odd && i < whole ? i - within + within / 2 + within % 2 * lane_count : i] = q[i];
+    }
+}
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t heads, std::size_t d_head, std::size_t whole) {
+    const std::size_t lane_count = lanes();
+    const f32_vector inverse = set(1.0f / row.sum);  // a token sees itself, so the sum is at least 1
+    for (std::size_t h = 0; h < heads; ++h) {
+        float* out = row.out + h * d_head;
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            const f32_vector a = mul(load(out + i), inverse);
+            const f32_vector b = mul(load(out + i + lane_count), inverse);
+            if constexpr (kv_format_of<Element> == kv_format::bf16) {
+                store_even_odd(a, b, out + i);
             } else {
-                attend_tile<Element>(args, rows[r], k + j * width, v + j * width, position, begin, end);
+                store(a, out + i), store(b, out + i + lane_count);
             }
         }
+        for (std::size_t i = whole; i < d_head; ++i) out[i] *= 1.0f / row.sum;
     }
 }
 
@@ -2648,16 +3014,26 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
+    // Queries too wide for the buffer stay where they are, and nothing is arranged.
+    const bool arranged = args.d_head <= query_floats;
+    const std::size_t whole = arranged ? args.d_head / (2 * lanes()) * (2 * lanes()) : 0;
+    const std::size_t fit = arranged ? query_floats / args.d_head : 1;
+    const std::size_t block = fit < row_block ? fit : row_block;
+    alignas(64) float queries[query_floats];
     attention_row rows[row_block];
     const std::size_t total = (token_end - token_begin) * heads;
-    for (std::size_t first = 0; first < total; first += row_block) {
-        const std::size_t n_rows = total - first < row_block ? total - first : row_block;
+    for (std::size_t first = 0; first < total; first += block) {
+        const std::size_t n_rows = total - first < block ? total - first : block;
         for (std::size_t i = 0; i < n_rows; ++i) {
             const std::size_t token = token_begin + (first + i) / heads;
             const std::size_t head_in_group = (first + i) % heads;
             const std::size_t head = group * heads + head_in_group;
             attention_row& row = rows[i];
             row.q = args.q + token * args.q_stride + head * args.d_head;
+            if (arranged) {
+                arrange_query<Element>(row.q, args.d_head, whole, queries + i * args.d_head);
+                row.q = queries + i * args.d_head;
+            }
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
@@ -2667,14 +3043,8 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s]);
-        const std::size_t lane_count = lanes();
-        for (std::size_t i = 0; i < n_rows; ++i) {
-            const float inverse = 1.0f / rows[i].sum;  // a token sees itself, so the sum is at least 1
-            std::size_t c = 0;
-            for (; c + lane_count <= width; c += lane_count) store(mul(load(rows[i].out + c), set(inverse)), rows[i].out + c);
-            for (; c < width; ++c) rows[i].out[c] *= inverse;
-        }
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
 
@@ -2987,7 +3357,8 @@ inline constexpr kernel_table table{
     .convolution = &convolution,
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
-    .attention = {&attention<float>, nullptr, &attention<bf16>},
+    .quantize = &quantize,
+    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -3059,11 +3430,19 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;
     const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
     even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
     odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    hn::StoreInterleaved2(even, odd, f32_tag(), p);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
@@ -3078,6 +3457,28 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+#else
+    const f32_tag df;
+    const hn::Repartition<std::uint64_t, f32_tag> pairs;
+    const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+    const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+    const auto sums = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)), hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<f32_tag> half;
+    const hn::Half<decltype(half)> four;
+    const auto eight = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+    hn::StoreU(hn::Add(hn::LowerHalf(four, eight), hn::UpperHalf(four, eight)), four, p);
+#elif HWY_MAX_BYTES == 32
+    const hn::Half<f32_tag> four;
+    hn::StoreU(hn::Add(hn::LowerHalf(four, sums), hn::UpperHalf(four, sums)), four, p);
+#else
+    hn::StoreU(sums, df, p);
+#endif
+#endif
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -3119,10 +3520,20 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
     return f32_vector::load_aligned(wide);
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
     even = xsimd::bitwise_cast<float>(both << 16);
     odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
@@ -3137,6 +3548,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); 
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -3181,6 +3596,10 @@ PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_
     odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
 }
 
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
+}
+
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -3223,6 +3642,10 @@ PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
     float m = v.lane[0];
     for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
     return m;
+}
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
@@ -3719,6 +4142,25 @@ inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* 
     for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
 }
 
+inline void quantize(const float* PHI4FLASH_RESTRICT x, std::size_t n, kv_int8* PHI4FLASH_RESTRICT codes, bf16* scale) {
+    const std::size_t lane_count = lanes();
+    f32_vector highest = zero();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_of(highest, abs_of(load(x + i)));
+    if (i < n) highest = max_of(highest, abs_of(load_first(x + i, n - i)));
+    const bf16 stored = to_bf16(reduce_max(highest) / 127.0f);
+    const float step = to_f32(stored) >= 1e-36f ? to_f32(stored) : 0.0f;
+    *scale = to_bf16(step);
+    const f32_vector inverse = set(step > 0.0f ? 1.0f / step : 0.0f);
+    float rounded[max_lanes];
+    for (i = 0; i < n; i += lane_count) {
+        const std::size_t count = n - i < lane_count ? n - i : lane_count;
+        const f32_vector scaled = mul(count < lane_count ? load_first(x + i, count) : load(x + i), inverse);
+        store(round_nearest(max_of(min_of(scaled, set(127.0f)), set(-127.0f))), rounded);
+        for (std::size_t k = 0; k < count; ++k) codes[i + k].code = static_cast<std::int8_t>(rounded[k]);
+    }
+}
+
 inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
@@ -3971,89 +4413,19 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t value_keys = 4;
+inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const float* PHI4FLASH_RESTRICT q, const Element* PHI4FLASH_RESTRICT k, std::size_t width,
-                                         std::size_t d_head, std::size_t begin, std::size_t end, float scale,
-                                         float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t whole = d_head / lane_count * lane_count;
-    std::size_t j = begin;
-    for (; j + 4 <= end && whole == d_head; j += 4) {
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        f32_vector s0 = zero();
-        f32_vector s1 = zero();
-        f32_vector s2 = zero();
-        f32_vector s3 = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) {
-            const f32_vector x = load(q + i);
-            s0 = mul_add(x, load(k0 + i), s0);
-            s1 = mul_add(x, load(k1 + i), s1);
-            s2 = mul_add(x, load(k2 + i), s2);
-            s3 = mul_add(x, load(k3 + i), s3);
-        }
-        scores[j] = scale * reduce_sum(s0);
-        scores[j + 1] = scale * reduce_sum(s1);
-        scores[j + 2] = scale * reduce_sum(s2);
-        scores[j + 3] = scale * reduce_sum(s3);
-    }
-    for (; j < end; ++j) {
-        f32_vector s = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) s = mul_add(load(q + i), load(k + j * width + i), s);
-        if (whole < d_head) s = mul_add(load_first(q + whole, d_head - whole), load_first(k + j * width + whole, d_head - whole), s);
-        scores[j] = scale * reduce_sum(s);
-    }
-}
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, const Element* PHI4FLASH_RESTRICT v, std::size_t width,
-                                         std::size_t begin, std::size_t end, float correction, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector keep = set(correction);
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= width; i += 4 * lane_count) {
-        f32_vector o0 = mul(keep, load(out + i));
-        f32_vector o1 = mul(keep, load(out + i + lane_count));
-        f32_vector o2 = mul(keep, load(out + i + 2 * lane_count));
-        f32_vector o3 = mul(keep, load(out + i + 3 * lane_count));
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            const Element* row = v + j * width + i;
-            o0 = mul_add(weight, load(row), o0);
-            o1 = mul_add(weight, load(row + lane_count), o1);
-            o2 = mul_add(weight, load(row + 2 * lane_count), o2);
-            o3 = mul_add(weight, load(row + 3 * lane_count), o3);
-        }
-        store(o0, out + i);
-        store(o1, out + i + lane_count);
-        store(o2, out + i + 2 * lane_count);
-        store(o3, out + i + 3 * lane_count);
-    }
-    for (; i + lane_count <= width; i += lane_count) {
-        f32_vector o = mul(keep, load(out + i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
-        store(o, out + i);
-    }
-    if (i < width) {
-        f32_vector o = mul(keep, load_first(out + i, width - i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
-        store_first(o, out + i, width - i);
-    }
-}
+inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct attention_row {
-    const float* q;
-    float* out;
+    const float* q;              ///< arranged
+    float* out;                  ///< arranged
     std::size_t key_head;        ///< within the group
     std::size_t position;
     std::size_t first_visible;   ///< position
@@ -4063,38 +4435,273 @@ struct attention_row {
 };
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_row& row, const Element* k, const Element* v,
-                                         std::size_t tile_position, std::size_t begin, std::size_t end) {
-    const std::size_t width = args.k_per_group * args.d_head;
+struct attention_tile {
+    const Element* k;
+    const Element* v;
+    const bf16* k_scale;  ///< null: none
+    const bf16* v_scale;
+    std::size_t scale_stride;
+    std::size_t position;
+    std::size_t d_head;
+    std::size_t width;
+    std::size_t whole;
+    bool streamed;  ///< comes from memory and is used once
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
+
+PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
     const std::size_t lane_count = lanes();
-    float scores[tile_keys + max_lanes];
-    for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
-    tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
-    if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j)
-            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
+    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
+        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
+        store(mul(load(x + j), s), out + j);
     }
-    float highest = row.maximum;
-    for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t width = tile.width;
+    {
+        const std::size_t j = begin;
+        const Element* k0 = k + j * width;
+        const Element* k1 = k0 + width;
+        const Element* k2 = k1 + width;
+        const Element* k3 = k2 + width;
+        if (end - j < 4) {  // past the end, the first key stands in
+            k1 = end - j > 1 ? k1 : k0;
+            k2 = end - j > 2 ? k2 : k0;
+            k3 = k0;
+        }
+        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+            const f32_vector x0 = load(q0 + i);
+            const f32_vector y0 = load(q0 + i + lane_count);
+            const f32_vector x1 = load(q1 + i);
+            const f32_vector y1 = load(q1 + i + lane_count);
+            load_pair(k0 + i, a, b);
+            s00 = mul_add(y0, b, mul_add(x0, a, s00));
+            s10 = mul_add(y1, b, mul_add(x1, a, s10));
+            load_pair(k1 + i, a, b);
+            s01 = mul_add(y0, b, mul_add(x0, a, s01));
+            s11 = mul_add(y1, b, mul_add(x1, a, s11));
+            load_pair(k2 + i, a, b);
+            s02 = mul_add(y0, b, mul_add(x0, a, s02));
+            s12 = mul_add(y1, b, mul_add(x1, a, s12));
+            load_pair(k3 + i, a, b);
+            s03 = mul_add(y0, b, mul_add(x0, a, s03));
+            s13 = mul_add(y1, b, mul_add(x1, a, s13));
+        }
+        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+            const f32_vector x0 = load_first(q0 + i, n);
+            const f32_vector x1 = load_first(q1 + i, n);
+            a = load_first(k0 + i, n);
+            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+            a = load_first(k1 + i, n);
+            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+            a = load_first(k2 + i, n);
+            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+            a = load_first(k3 + i, n);
+            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+        }
+        store_sums(s00, s01, s02, s03, scores0 + j);
+        store_sums(s10, s11, s12, s13, scores1 + j);
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t first = begin / lane_count * lane_count;
+    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
+    const bool masked = first != begin || last != end;
+    for (std::size_t j = first; j < last; j += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + j));
+        if (row.slope != 0.0f) {
+            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
+            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
+        }
+        store(s, scores + j);
+    }
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
+        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
+    }
+    f32_vector most = set(row.maximum);
+    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
+    const float highest = reduce_max(most);
     const f32_vector shift = set(highest);
     f32_vector sums = zero();
-    const std::size_t first = begin / lane_count * lane_count;
-    for (std::size_t j = first; j < end; j += lane_count) {
+    for (std::size_t j = first; j < last; j += lane_count) {
         const f32_vector e = exp_of(sub(load(scores + j), shift));
         store(e, scores + j);
+        sums = add(sums, e);
     }
-    float rest = 0.0f;
-    std::size_t j = begin;
-    for (; j < end && j % lane_count != 0; ++j) rest += scores[j];
-    for (; j + lane_count <= end; j += lane_count) sums = add(sums, load(scores + j));
-    for (; j < end; ++j) rest += scores[j];
-    float shrink[max_lanes];
-    store(exp_of(set(row.maximum - highest)), shrink);
-    const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-    row.maximum = highest;
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
-    tile_values(scores, v, width, begin, end, correction, row.out);
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
+        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
+        sums = zero();
+        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
+    }
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
 }
+
+template <std::size_t Keys, class Element>
+PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
+                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
+    const std::size_t lane_count = lanes();
+    const std::size_t count = Keys != 0 ? Keys : end - begin;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const std::size_t next = i + lane_count;
+        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
+        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
+        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
+        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
+        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
+        if (keep != nullptr) {
+            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
+            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
+            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
+            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
+        }
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < begin + count; ++j) {
+            load_pair(v + j * tile.width + i, a, b);
+            const f32_vector w0 = set(p[0][j]);
+            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
+            const f32_vector w1 = set(p[1][j]);
+            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
+            const f32_vector w2 = set(p[2][j]);
+            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
+            const f32_vector w3 = set(p[3][j]);
+            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
+        }
+        store(a0, out[0] + i), store(b0, out[0] + next);
+        store(a1, out[1] + i), store(b1, out[1] + next);
+        store(a2, out[2] + i), store(b2, out[2] + next);
+        store(a3, out[3] + i), store(b3, out[3] + next);
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
+                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
+    const std::size_t lane_count = lanes();
+    const f32_vector correction = set(keep);
+    std::size_t i = from;
+    for (; i < tile.whole; i += 2 * lane_count) {
+        f32_vector out_a = mul(correction, load(out + i));
+        f32_vector out_b = mul(correction, load(out + i + lane_count));
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < end; ++j) {
+            const f32_vector weight = set(p[j]);
+            load_pair(v + j * tile.width + i, a, b);
+            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+        }
+        store(out_a, out + i), store(out_b, out + i + lane_count);
+    }
+    for (; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        f32_vector sum = mul(correction, load_first(out + i, n));
+        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+        store_first(sum, out + i, n);
+    }
+}
+
+template <class Element>
+inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        std::size_t begin, std::size_t end) {
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    const std::size_t shared = args.k_per_group;
+    for (std::size_t j = begin; j < end; j += 4) {
+        const Element* ahead = tile.k + j * tile.width;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
+                ahead += 4 * tile.d_head;
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+            }
+        }
+    }
+    if (tile.k_scale != nullptr) {
+        for (std::size_t r = 0; r < n_rows; ++r)
+            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
+    if (tile.v_scale != nullptr) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
+        }
+    }
+    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    for (std::size_t j = begin; j < end; j += step) {
+        const std::size_t stop = end - j < step ? end : j + step;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const Element* v = tile.v + s * tile.d_head;
+            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
+            const std::size_t column = s * tile.d_head;
+            std::size_t from = 0;
+            if (n_rows == batch_rows) {
+                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
+                const float* const scale = rescale && j == begin ? keep : nullptr;
+                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                if (stop - j == value_keys) {
+                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                } else {
+                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
+                }
+                from = tile.whole;
+            }
+            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
+                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_floats = 4096;
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
     begin = row.first_visible > position ? row.first_visible - position : 0;
@@ -4103,8 +4710,23 @@ inline void visible_keys(const attention_row& row, std::size_t position, std::si
 }
 
 template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
+                                        float* PHI4FLASH_RESTRICT to) {
+    const std::size_t lane_count = lanes();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            load_pair(from + i, a, b);
+            store(a, to + i), store(b, to + i + lane_count);
+        }
+        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
+    }
+}
+
+template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
-                           const kv_segment& segment) {
+                           const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
@@ -4112,32 +4734,67 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = dtype_of<Element> != dtype::f32 && wide_step >= 4;
+    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
     const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
     const std::size_t start = first_key / tile_step * tile_step;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const bool widened = can_widen && n_rows > 2 * args.k_per_group * args.queries_per_key;
-    alignas(64) float wide_k[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
+    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
+    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const auto scales_at = [&](const bf16* scales, std::size_t key) {
+        return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
+    };
+    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
+    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
     for (std::size_t j = start; j < stop; j += tile_step) {
         const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
         const std::size_t position = segment.first_position + j;
         if (widened) {
-            widen<Element>(reinterpret_cast<const std::byte*>(k + j * width), count * width, wide_k);
-            widen<Element>(reinterpret_cast<const std::byte*>(v + j * width), count * width, wide_v);
+            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
+            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
         }
-        for (std::size_t r = 0; r < n_rows; ++r) {
+        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
+        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
+                                         whole, false};
+        for (std::size_t r = 0; r < n_rows;) {
+            std::size_t n = 1;
+            while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
             visible_keys(rows[r], position, count, begin, end);
-            if (begin >= end) continue;
-            if (widened) {
-                attend_tile<float>(args, rows[r], wide_k, wide_v, position, begin, end);
+            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
+            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            r += n;
+        }
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void arrange_query(const float* q, std::size_t d_head, std::size_t whole, float* out) {
+    constexpr bool even_odd = kv_format_of<Element> == kv_format::bf16;
+    const std::size_t lane_count = lanes();
+    for (std::size_t i = 0; i < d_head; ++i) {
+        const std::size_t within = i % (2 * lane_count);
+        out[even_odd && i < whole ? i - within + within / 2 + within % 2 * lane_count : i] = q[i];
+    }
+}
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t heads, std::size_t d_head, std::size_t whole) {
+    const std::size_t lane_count = lanes();
+    const f32_vector inverse = set(1.0f / row.sum);  // a token sees itself, so the sum is at least 1
+    for (std::size_t h = 0; h < heads; ++h) {
+        float* out = row.out + h * d_head;
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            const f32_vector a = mul(load(out + i), inverse);
+            const f32_vector b = mul(load(out + i + lane_count), inverse);
+            if constexpr (kv_format_of<Element> == kv_format::bf16) {
+                store_even_odd(a, b, out + i);
             } else {
-                attend_tile<Element>(args, rows[r], k + j * width, v + j * width, position, begin, end);
+                store(a, out + i), store(b, out + i + lane_count);
             }
         }
+        for (std::size_t i = whole; i < d_head; ++i) out[i] *= 1.0f / row.sum;
     }
 }
 
@@ -4146,16 +4803,25 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
+    const bool arranged = args.d_head <= query_floats;
+    const std::size_t whole = arranged ? args.d_head / (2 * lanes()) * (2 * lanes()) : 0;
+    const std::size_t fit = arranged ? query_floats / args.d_head : 1;
+    const std::size_t block = fit < row_block ? fit : row_block;
+    alignas(64) float queries[query_floats];
     attention_row rows[row_block];
     const std::size_t total = (token_end - token_begin) * heads;
-    for (std::size_t first = 0; first < total; first += row_block) {
-        const std::size_t n_rows = total - first < row_block ? total - first : row_block;
+    for (std::size_t first = 0; first < total; first += block) {
+        const std::size_t n_rows = total - first < block ? total - first : block;
         for (std::size_t i = 0; i < n_rows; ++i) {
             const std::size_t token = token_begin + (first + i) / heads;
             const std::size_t head_in_group = (first + i) % heads;
             const std::size_t head = group * heads + head_in_group;
             attention_row& row = rows[i];
             row.q = args.q + token * args.q_stride + head * args.d_head;
+            if (arranged) {
+                arrange_query<Element>(row.q, args.d_head, whole, queries + i * args.d_head);
+                row.q = queries + i * args.d_head;
+            }
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
@@ -4165,14 +4831,8 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s]);
-        const std::size_t lane_count = lanes();
-        for (std::size_t i = 0; i < n_rows; ++i) {
-            const float inverse = 1.0f / rows[i].sum;  // a token sees itself, so the sum is at least 1
-            std::size_t c = 0;
-            for (; c + lane_count <= width; c += lane_count) store(mul(load(rows[i].out + c), set(inverse)), rows[i].out + c);
-            for (; c < width; ++c) rows[i].out[c] *= inverse;
-        }
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
 
@@ -4464,7 +5124,8 @@ inline constexpr kernel_table table{
     .convolution = &convolution,
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
-    .attention = {&attention<float>, nullptr, &attention<bf16>},
+    .quantize = &quantize,
+    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -4536,11 +5197,19 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;
     const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
     even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
     odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    hn::StoreInterleaved2(even, odd, f32_tag(), p);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
@@ -4555,6 +5224,28 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+#else
+    const f32_tag df;
+    const hn::Repartition<std::uint64_t, f32_tag> pairs;
+    const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+    const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+    const auto sums = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)), hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<f32_tag> half;
+    const hn::Half<decltype(half)> four;
+    const auto eight = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+    hn::StoreU(hn::Add(hn::LowerHalf(four, eight), hn::UpperHalf(four, eight)), four, p);
+#elif HWY_MAX_BYTES == 32
+    const hn::Half<f32_tag> four;
+    hn::StoreU(hn::Add(hn::LowerHalf(four, sums), hn::UpperHalf(four, sums)), four, p);
+#else
+    hn::StoreU(sums, df, p);
+#endif
+#endif
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -4596,10 +5287,20 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
     return f32_vector::load_aligned(wide);
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
     even = xsimd::bitwise_cast<float>(both << 16);
     odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
@@ -4614,6 +5315,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); 
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -4658,6 +5363,10 @@ PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_
     odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
 }
 
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
+}
+
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -4700,6 +5409,10 @@ PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
     float m = v.lane[0];
     for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
     return m;
+}
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
@@ -5196,6 +5909,25 @@ inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* 
     for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
 }
 
+inline void quantize(const float* PHI4FLASH_RESTRICT x, std::size_t n, kv_int8* PHI4FLASH_RESTRICT codes, bf16* scale) {
+    const std::size_t lane_count = lanes();
+    f32_vector highest = zero();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_of(highest, abs_of(load(x + i)));
+    if (i < n) highest = max_of(highest, abs_of(load_first(x + i, n - i)));
+    const bf16 stored = to_bf16(reduce_max(highest) / 127.0f);
+    const float step = to_f32(stored) >= 1e-36f ? to_f32(stored) : 0.0f;
+    *scale = to_bf16(step);
+    const f32_vector inverse = set(step > 0.0f ? 1.0f / step : 0.0f);
+    float rounded[max_lanes];
+    for (i = 0; i < n; i += lane_count) {
+        const std::size_t count = n - i < lane_count ? n - i : lane_count;
+        const f32_vector scaled = mul(count < lane_count ? load_first(x + i, count) : load(x + i), inverse);
+        store(round_nearest(max_of(min_of(scaled, set(127.0f)), set(-127.0f))), rounded);
+        for (std::size_t k = 0; k < count; ++k) codes[i + k].code = static_cast<std::int8_t>(rounded[k]);
+    }
+}
+
 inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
@@ -5448,89 +6180,19 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t value_keys = 4;
+inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const float* PHI4FLASH_RESTRICT q, const Element* PHI4FLASH_RESTRICT k, std::size_t width,
-                                         std::size_t d_head, std::size_t begin, std::size_t end, float scale,
-                                         float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t whole = d_head / lane_count * lane_count;
-    std::size_t j = begin;
-    for (; j + 4 <= end && whole == d_head; j += 4) {
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        f32_vector s0 = zero();
-        f32_vector s1 = zero();
-        f32_vector s2 = zero();
-        f32_vector s3 = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) {
-            const f32_vector x = load(q + i);
-            s0 = mul_add(x, load(k0 + i), s0);
-            s1 = mul_add(x, load(k1 + i), s1);
-            s2 = mul_add(x, load(k2 + i), s2);
-            s3 = mul_add(x, load(k3 + i), s3);
-        }
-        scores[j] = scale * reduce_sum(s0);
-        scores[j + 1] = scale * reduce_sum(s1);
-        scores[j + 2] = scale * reduce_sum(s2);
-        scores[j + 3] = scale * reduce_sum(s3);
-    }
-    for (; j < end; ++j) {
-        f32_vector s = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) s = mul_add(load(q + i), load(k + j * width + i), s);
-        if (whole < d_head) s = mul_add(load_first(q + whole, d_head - whole), load_first(k + j * width + whole, d_head - whole), s);
-        scores[j] = scale * reduce_sum(s);
-    }
-}
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, const Element* PHI4FLASH_RESTRICT v, std::size_t width,
-                                         std::size_t begin, std::size_t end, float correction, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector keep = set(correction);
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= width; i += 4 * lane_count) {
-        f32_vector o0 = mul(keep, load(out + i));
-        f32_vector o1 = mul(keep, load(out + i + lane_count));
-        f32_vector o2 = mul(keep, load(out + i + 2 * lane_count));
-        f32_vector o3 = mul(keep, load(out + i + 3 * lane_count));
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            const Element* row = v + j * width + i;
-            o0 = mul_add(weight, load(row), o0);
-            o1 = mul_add(weight, load(row + lane_count), o1);
-            o2 = mul_add(weight, load(row + 2 * lane_count), o2);
-            o3 = mul_add(weight, load(row + 3 * lane_count), o3);
-        }
-        store(o0, out + i);
-        store(o1, out + i + lane_count);
-        store(o2, out + i + 2 * lane_count);
-        store(o3, out + i + 3 * lane_count);
-    }
-    for (; i + lane_count <= width; i += lane_count) {
-        f32_vector o = mul(keep, load(out + i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
-        store(o, out + i);
-    }
-    if (i < width) {
-        f32_vector o = mul(keep, load_first(out + i, width - i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
-        store_first(o, out + i, width - i);
-    }
-}
+inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct attention_row {
-    const float* q;
-    float* out;
+    const float* q;              ///< arranged
+    float* out;                  ///< arranged
     std::size_t key_head;        ///< within the group
     std::size_t position;
     std::size_t first_visible;   ///< position
@@ -5540,38 +6202,273 @@ struct attention_row {
 };
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_row& row, const Element* k, const Element* v,
-                                         std::size_t tile_position, std::size_t begin, std::size_t end) {
-    const std::size_t width = args.k_per_group * args.d_head;
+struct attention_tile {
+    const Element* k;
+    const Element* v;
+    const bf16* k_scale;  ///< null: none
+    const bf16* v_scale;
+    std::size_t scale_stride;
+    std::size_t position;
+    std::size_t d_head;
+    std::size_t width;
+    std::size_t whole;
+    bool streamed;  ///< comes from memory and is used once
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
+
+PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
     const std::size_t lane_count = lanes();
-    float scores[tile_keys + max_lanes];
-    for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
-    tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
-    if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j)
-            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
+    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
+        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
+        store(mul(load(x + j), s), out + j);
     }
-    float highest = row.maximum;
-    for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t width = tile.width;
+    {
+        const std::size_t j = begin;
+        const Element* k0 = k + j * width;
+        const Element* k1 = k0 + width;
+        const Element* k2 = k1 + width;
+        const Element* k3 = k2 + width;
+        if (end - j < 4) {  // past the end, the first key stands in
+            k1 = end - j > 1 ? k1 : k0;
+            k2 = end - j > 2 ? k2 : k0;
+            k3 = k0;
+        }
+        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+            const f32_vector x0 = load(q0 + i);
+            const f32_vector y0 = load(q0 + i + lane_count);
+            const f32_vector x1 = load(q1 + i);
+            const f32_vector y1 = load(q1 + i + lane_count);
+            load_pair(k0 + i, a, b);
+            s00 = mul_add(y0, b, mul_add(x0, a, s00));
+            s10 = mul_add(y1, b, mul_add(x1, a, s10));
+            load_pair(k1 + i, a, b);
+            s01 = mul_add(y0, b, mul_add(x0, a, s01));
+            s11 = mul_add(y1, b, mul_add(x1, a, s11));
+            load_pair(k2 + i, a, b);
+            s02 = mul_add(y0, b, mul_add(x0, a, s02));
+            s12 = mul_add(y1, b, mul_add(x1, a, s12));
+            load_pair(k3 + i, a, b);
+            s03 = mul_add(y0, b, mul_add(x0, a, s03));
+            s13 = mul_add(y1, b, mul_add(x1, a, s13));
+        }
+        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+            const f32_vector x0 = load_first(q0 + i, n);
+            const f32_vector x1 = load_first(q1 + i, n);
+            a = load_first(k0 + i, n);
+            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+            a = load_first(k1 + i, n);
+            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+            a = load_first(k2 + i, n);
+            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+            a = load_first(k3 + i, n);
+            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+        }
+        store_sums(s00, s01, s02, s03, scores0 + j);
+        store_sums(s10, s11, s12, s13, scores1 + j);
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t first = begin / lane_count * lane_count;
+    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
+    const bool masked = first != begin || last != end;
+    for (std::size_t j = first; j < last; j += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + j));
+        if (row.slope != 0.0f) {
+            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
+            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
+        }
+        store(s, scores + j);
+    }
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
+        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
+    }
+    f32_vector most = set(row.maximum);
+    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
+    const float highest = reduce_max(most);
     const f32_vector shift = set(highest);
     f32_vector sums = zero();
-    const std::size_t first = begin / lane_count * lane_count;
-    for (std::size_t j = first; j < end; j += lane_count) {
+    for (std::size_t j = first; j < last; j += lane_count) {
         const f32_vector e = exp_of(sub(load(scores + j), shift));
         store(e, scores + j);
+        sums = add(sums, e);
     }
-    float rest = 0.0f;
-    std::size_t j = begin;
-    for (; j < end && j % lane_count != 0; ++j) rest += scores[j];
-    for (; j + lane_count <= end; j += lane_count) sums = add(sums, load(scores + j));
-    for (; j < end; ++j) rest += scores[j];
-    float shrink[max_lanes];
-    store(exp_of(set(row.maximum - highest)), shrink);
-    const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-    row.maximum = highest;
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
-    tile_values(scores, v, width, begin, end, correction, row.out);
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
+        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
+        sums = zero();
+        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
+    }
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
 }
+
+template <std::size_t Keys, class Element>
+PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
+                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
+    const std::size_t lane_count = lanes();
+    const std::size_t count = Keys != 0 ? Keys : end - begin;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const std::size_t next = i + lane_count;
+        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
+        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
+        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
+        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
+        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
+        if (keep != nullptr) {
+            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
+            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
+            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
+            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
+        }
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < begin + count; ++j) {
+            load_pair(v + j * tile.width + i, a, b);
+            const f32_vector w0 = set(p[0][j]);
+            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
+            const f32_vector w1 = set(p[1][j]);
+            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
+            const f32_vector w2 = set(p[2][j]);
+            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
+            const f32_vector w3 = set(p[3][j]);
+            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
+        }
+        store(a0, out[0] + i), store(b0, out[0] + next);
+        store(a1, out[1] + i), store(b1, out[1] + next);
+        store(a2, out[2] + i), store(b2, out[2] + next);
+        store(a3, out[3] + i), store(b3, out[3] + next);
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
+                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
+    const std::size_t lane_count = lanes();
+    const f32_vector correction = set(keep);
+    std::size_t i = from;
+    for (; i < tile.whole; i += 2 * lane_count) {
+        f32_vector out_a = mul(correction, load(out + i));
+        f32_vector out_b = mul(correction, load(out + i + lane_count));
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < end; ++j) {
+            const f32_vector weight = set(p[j]);
+            load_pair(v + j * tile.width + i, a, b);
+            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+        }
+        store(out_a, out + i), store(out_b, out + i + lane_count);
+    }
+    for (; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        f32_vector sum = mul(correction, load_first(out + i, n));
+        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+        store_first(sum, out + i, n);
+    }
+}
+
+template <class Element>
+inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        std::size_t begin, std::size_t end) {
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    const std::size_t shared = args.k_per_group;
+    for (std::size_t j = begin; j < end; j += 4) {
+        const Element* ahead = tile.k + j * tile.width;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
+                ahead += 4 * tile.d_head;
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+            }
+        }
+    }
+    if (tile.k_scale != nullptr) {
+        for (std::size_t r = 0; r < n_rows; ++r)
+            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
+    if (tile.v_scale != nullptr) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
+        }
+    }
+    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    for (std::size_t j = begin; j < end; j += step) {
+        const std::size_t stop = end - j < step ? end : j + step;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const Element* v = tile.v + s * tile.d_head;
+            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
+            const std::size_t column = s * tile.d_head;
+            std::size_t from = 0;
+            if (n_rows == batch_rows) {
+                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
+                const float* const scale = rescale && j == begin ? keep : nullptr;
+                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                if (stop - j == value_keys) {
+                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                } else {
+                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
+                }
+                from = tile.whole;
+            }
+            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
+                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_floats = 4096;
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
     begin = row.first_visible > position ? row.first_visible - position : 0;
@@ -5580,8 +6477,23 @@ inline void visible_keys(const attention_row& row, std::size_t position, std::si
 }
 
 template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
+                                        float* PHI4FLASH_RESTRICT to) {
+    const std::size_t lane_count = lanes();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            load_pair(from + i, a, b);
+            store(a, to + i), store(b, to + i + lane_count);
+        }
+        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
+    }
+}
+
+template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
-                           const kv_segment& segment) {
+                           const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
@@ -5589,32 +6501,67 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = dtype_of<Element> != dtype::f32 && wide_step >= 4;
+    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
     const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
     const std::size_t start = first_key / tile_step * tile_step;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const bool widened = can_widen && n_rows > 2 * args.k_per_group * args.queries_per_key;
-    alignas(64) float wide_k[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
+    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
+    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const auto scales_at = [&](const bf16* scales, std::size_t key) {
+        return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
+    };
+    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
+    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
     for (std::size_t j = start; j < stop; j += tile_step) {
         const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
         const std::size_t position = segment.first_position + j;
         if (widened) {
-            widen<Element>(reinterpret_cast<const std::byte*>(k + j * width), count * width, wide_k);
-            widen<Element>(reinterpret_cast<const std::byte*>(v + j * width), count * width, wide_v);
+            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
+            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
         }
-        for (std::size_t r = 0; r < n_rows; ++r) {
+        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
+        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
+                                         whole, false};
+        for (std::size_t r = 0; r < n_rows;) {
+            std::size_t n = 1;
+            while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
             visible_keys(rows[r], position, count, begin, end);
-            if (begin >= end) continue;
-            if (widened) {
-                attend_tile<float>(args, rows[r], wide_k, wide_v, position, begin, end);
+            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
+            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            r += n;
+        }
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void arrange_query(const float* q, std::size_t d_head, std::size_t whole, float* out) {
+    constexpr bool even_odd = kv_format_of<Element> == kv_format::bf16;
+    const std::size_t lane_count = lanes();
+    for (std::size_t i = 0; i < d_head; ++i) {
+        const std::size_t within = i % (2 * lane_count);
+        out[even_odd && i < whole ? i - within + within / 2 + within % 2 * lane_count : i] = q[i];
+    }
+}
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t heads, std::size_t d_head, std::size_t whole) {
+    const std::size_t lane_count = lanes();
+    const f32_vector inverse = set(1.0f / row.sum);  // a token sees itself, so the sum is at least 1
+    for (std::size_t h = 0; h < heads; ++h) {
+        float* out = row.out + h * d_head;
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            const f32_vector a = mul(load(out + i), inverse);
+            const f32_vector b = mul(load(out + i + lane_count), inverse);
+            if constexpr (kv_format_of<Element> == kv_format::bf16) {
+                store_even_odd(a, b, out + i);
             } else {
-                attend_tile<Element>(args, rows[r], k + j * width, v + j * width, position, begin, end);
+                store(a, out + i), store(b, out + i + lane_count);
             }
         }
+        for (std::size_t i = whole; i < d_head; ++i) out[i] *= 1.0f / row.sum;
     }
 }
 
@@ -5623,16 +6570,25 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
+    const bool arranged = args.d_head <= query_floats;
+    const std::size_t whole = arranged ? args.d_head / (2 * lanes()) * (2 * lanes()) : 0;
+    const std::size_t fit = arranged ? query_floats / args.d_head : 1;
+    const std::size_t block = fit < row_block ? fit : row_block;
+    alignas(64) float queries[query_floats];
     attention_row rows[row_block];
     const std::size_t total = (token_end - token_begin) * heads;
-    for (std::size_t first = 0; first < total; first += row_block) {
-        const std::size_t n_rows = total - first < row_block ? total - first : row_block;
+    for (std::size_t first = 0; first < total; first += block) {
+        const std::size_t n_rows = total - first < block ? total - first : block;
         for (std::size_t i = 0; i < n_rows; ++i) {
             const std::size_t token = token_begin + (first + i) / heads;
             const std::size_t head_in_group = (first + i) % heads;
             const std::size_t head = group * heads + head_in_group;
             attention_row& row = rows[i];
             row.q = args.q + token * args.q_stride + head * args.d_head;
+            if (arranged) {
+                arrange_query<Element>(row.q, args.d_head, whole, queries + i * args.d_head);
+                row.q = queries + i * args.d_head;
+            }
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
@@ -5642,14 +6598,8 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s]);
-        const std::size_t lane_count = lanes();
-        for (std::size_t i = 0; i < n_rows; ++i) {
-            const float inverse = 1.0f / rows[i].sum;  // a token sees itself, so the sum is at least 1
-            std::size_t c = 0;
-            for (; c + lane_count <= width; c += lane_count) store(mul(load(rows[i].out + c), set(inverse)), rows[i].out + c);
-            for (; c < width; ++c) rows[i].out[c] *= inverse;
-        }
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
 
@@ -5941,7 +6891,8 @@ inline constexpr kernel_table table{
     .convolution = &convolution,
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
-    .attention = {&attention<float>, nullptr, &attention<bf16>},
+    .quantize = &quantize,
+    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -6013,11 +6964,19 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;
     const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
     even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
     odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    hn::StoreInterleaved2(even, odd, f32_tag(), p);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
@@ -6032,6 +6991,28 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+#else
+    const f32_tag df;
+    const hn::Repartition<std::uint64_t, f32_tag> pairs;
+    const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+    const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+    const auto sums = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)), hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<f32_tag> half;
+    const hn::Half<decltype(half)> four;
+    const auto eight = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+    hn::StoreU(hn::Add(hn::LowerHalf(four, eight), hn::UpperHalf(four, eight)), four, p);
+#elif HWY_MAX_BYTES == 32
+    const hn::Half<f32_tag> four;
+    hn::StoreU(hn::Add(hn::LowerHalf(four, sums), hn::UpperHalf(four, sums)), four, p);
+#else
+    hn::StoreU(sums, df, p);
+#endif
+#endif
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -6073,10 +7054,20 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
     return f32_vector::load_aligned(wide);
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
     even = xsimd::bitwise_cast<float>(both << 16);
     odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
@@ -6091,6 +7082,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); 
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -6135,6 +7130,10 @@ PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_
     odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
 }
 
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
+}
+
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -6177,6 +7176,10 @@ PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
     float m = v.lane[0];
     for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
     return m;
+}
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
@@ -6673,6 +7676,25 @@ inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* 
     for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
 }
 
+inline void quantize(const float* PHI4FLASH_RESTRICT x, std::size_t n, kv_int8* PHI4FLASH_RESTRICT codes, bf16* scale) {
+    const std::size_t lane_count = lanes();
+    f32_vector highest = zero();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_of(highest, abs_of(load(x + i)));
+    if (i < n) highest = max_of(highest, abs_of(load_first(x + i, n - i)));
+    const bf16 stored = to_bf16(reduce_max(highest) / 127.0f);
+    const float step = to_f32(stored) >= 1e-36f ? to_f32(stored) : 0.0f;
+    *scale = to_bf16(step);
+    const f32_vector inverse = set(step > 0.0f ? 1.0f / step : 0.0f);
+    float rounded[max_lanes];
+    for (i = 0; i < n; i += lane_count) {
+        const std::size_t count = n - i < lane_count ? n - i : lane_count;
+        const f32_vector scaled = mul(count < lane_count ? load_first(x + i, count) : load(x + i), inverse);
+        store(round_nearest(max_of(min_of(scaled, set(127.0f)), set(-127.0f))), rounded);
+        for (std::size_t k = 0; k < count; ++k) codes[i + k].code = static_cast<std::int8_t>(rounded[k]);
+    }
+}
+
 inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
@@ -6925,89 +7947,19 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t value_keys = 4;
+inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const float* PHI4FLASH_RESTRICT q, const Element* PHI4FLASH_RESTRICT k, std::size_t width,
-                                         std::size_t d_head, std::size_t begin, std::size_t end, float scale,
-                                         float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t whole = d_head / lane_count * lane_count;
-    std::size_t j = begin;
-    for (; j + 4 <= end && whole == d_head; j += 4) {
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        f32_vector s0 = zero();
-        f32_vector s1 = zero();
-        f32_vector s2 = zero();
-        f32_vector s3 = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) {
-            const f32_vector x = load(q + i);
-            s0 = mul_add(x, load(k0 + i), s0);
-            s1 = mul_add(x, load(k1 + i), s1);
-            s2 = mul_add(x, load(k2 + i), s2);
-            s3 = mul_add(x, load(k3 + i), s3);
-        }
-        scores[j] = scale * reduce_sum(s0);
-        scores[j + 1] = scale * reduce_sum(s1);
-        scores[j + 2] = scale * reduce_sum(s2);
-        scores[j + 3] = scale * reduce_sum(s3);
-    }
-    for (; j < end; ++j) {
-        f32_vector s = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) s = mul_add(load(q + i), load(k + j * width + i), s);
-        if (whole < d_head) s = mul_add(load_first(q + whole, d_head - whole), load_first(k + j * width + whole, d_head - whole), s);
-        scores[j] = scale * reduce_sum(s);
-    }
-}
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, const Element* PHI4FLASH_RESTRICT v, std::size_t width,
-                                         std::size_t begin, std::size_t end, float correction, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector keep = set(correction);
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= width; i += 4 * lane_count) {
-        f32_vector o0 = mul(keep, load(out + i));
-        f32_vector o1 = mul(keep, load(out + i + lane_count));
-        f32_vector o2 = mul(keep, load(out + i + 2 * lane_count));
-        f32_vector o3 = mul(keep, load(out + i + 3 * lane_count));
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            const Element* row = v + j * width + i;
-            o0 = mul_add(weight, load(row), o0);
-            o1 = mul_add(weight, load(row + lane_count), o1);
-            o2 = mul_add(weight, load(row + 2 * lane_count), o2);
-            o3 = mul_add(weight, load(row + 3 * lane_count), o3);
-        }
-        store(o0, out + i);
-        store(o1, out + i + lane_count);
-        store(o2, out + i + 2 * lane_count);
-        store(o3, out + i + 3 * lane_count);
-    }
-    for (; i + lane_count <= width; i += lane_count) {
-        f32_vector o = mul(keep, load(out + i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
-        store(o, out + i);
-    }
-    if (i < width) {
-        f32_vector o = mul(keep, load_first(out + i, width - i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
-        store_first(o, out + i, width - i);
-    }
-}
+inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct attention_row {
-    const float* q;
-    float* out;
+    const float* q;              ///< arranged
+    float* out;                  ///< arranged
     std::size_t key_head;        ///< within the group
     std::size_t position;
     std::size_t first_visible;   ///< position
@@ -7017,38 +7969,273 @@ struct attention_row {
 };
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_row& row, const Element* k, const Element* v,
-                                         std::size_t tile_position, std::size_t begin, std::size_t end) {
-    const std::size_t width = args.k_per_group * args.d_head;
+struct attention_tile {
+    const Element* k;
+    const Element* v;
+    const bf16* k_scale;  ///< null: none
+    const bf16* v_scale;
+    std::size_t scale_stride;
+    std::size_t position;
+    std::size_t d_head;
+    std::size_t width;
+    std::size_t whole;
+    bool streamed;  ///< comes from memory and is used once
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
+
+PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
     const std::size_t lane_count = lanes();
-    float scores[tile_keys + max_lanes];
-    for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
-    tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
-    if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j)
-            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
+    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
+        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
+        store(mul(load(x + j), s), out + j);
     }
-    float highest = row.maximum;
-    for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t width = tile.width;
+    {
+        const std::size_t j = begin;
+        const Element* k0 = k + j * width;
+        const Element* k1 = k0 + width;
+        const Element* k2 = k1 + width;
+        const Element* k3 = k2 + width;
+        if (end - j < 4) {  // past the end, the first key stands in
+            k1 = end - j > 1 ? k1 : k0;
+            k2 = end - j > 2 ? k2 : k0;
+            k3 = k0;
+        }
+        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+            const f32_vector x0 = load(q0 + i);
+            const f32_vector y0 = load(q0 + i + lane_count);
+            const f32_vector x1 = load(q1 + i);
+            const f32_vector y1 = load(q1 + i + lane_count);
+            load_pair(k0 + i, a, b);
+            s00 = mul_add(y0, b, mul_add(x0, a, s00));
+            s10 = mul_add(y1, b, mul_add(x1, a, s10));
+            load_pair(k1 + i, a, b);
+            s01 = mul_add(y0, b, mul_add(x0, a, s01));
+            s11 = mul_add(y1, b, mul_add(x1, a, s11));
+            load_pair(k2 + i, a, b);
+            s02 = mul_add(y0, b, mul_add(x0, a, s02));
+            s12 = mul_add(y1, b, mul_add(x1, a, s12));
+            load_pair(k3 + i, a, b);
+            s03 = mul_add(y0, b, mul_add(x0, a, s03));
+            s13 = mul_add(y1, b, mul_add(x1, a, s13));
+        }
+        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+            const f32_vector x0 = load_first(q0 + i, n);
+            const f32_vector x1 = load_first(q1 + i, n);
+            a = load_first(k0 + i, n);
+            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+            a = load_first(k1 + i, n);
+            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+            a = load_first(k2 + i, n);
+            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+            a = load_first(k3 + i, n);
+            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+        }
+        store_sums(s00, s01, s02, s03, scores0 + j);
+        store_sums(s10, s11, s12, s13, scores1 + j);
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t first = begin / lane_count * lane_count;
+    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
+    const bool masked = first != begin || last != end;
+    for (std::size_t j = first; j < last; j += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + j));
+        if (row.slope != 0.0f) {
+            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
+            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
+        }
+        store(s, scores + j);
+    }
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
+        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
+    }
+    f32_vector most = set(row.maximum);
+    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
+    const float highest = reduce_max(most);
     const f32_vector shift = set(highest);
     f32_vector sums = zero();
-    const std::size_t first = begin / lane_count * lane_count;
-    for (std::size_t j = first; j < end; j += lane_count) {
+    for (std::size_t j = first; j < last; j += lane_count) {
         const f32_vector e = exp_of(sub(load(scores + j), shift));
         store(e, scores + j);
+        sums = add(sums, e);
     }
-    float rest = 0.0f;
-    std::size_t j = begin;
-    for (; j < end && j % lane_count != 0; ++j) rest += scores[j];
-    for (; j + lane_count <= end; j += lane_count) sums = add(sums, load(scores + j));
-    for (; j < end; ++j) rest += scores[j];
-    float shrink[max_lanes];
-    store(exp_of(set(row.maximum - highest)), shrink);
-    const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-    row.maximum = highest;
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
-    tile_values(scores, v, width, begin, end, correction, row.out);
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
+        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
+        sums = zero();
+        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
+    }
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
 }
+
+template <std::size_t Keys, class Element>
+PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
+                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
+    const std::size_t lane_count = lanes();
+    const std::size_t count = Keys != 0 ? Keys : end - begin;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const std::size_t next = i + lane_count;
+        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
+        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
+        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
+        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
+        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
+        if (keep != nullptr) {
+            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
+            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
+            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
+            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
+        }
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < begin + count; ++j) {
+            load_pair(v + j * tile.width + i, a, b);
+            const f32_vector w0 = set(p[0][j]);
+            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
+            const f32_vector w1 = set(p[1][j]);
+            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
+            const f32_vector w2 = set(p[2][j]);
+            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
+            const f32_vector w3 = set(p[3][j]);
+            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
+        }
+        store(a0, out[0] + i), store(b0, out[0] + next);
+        store(a1, out[1] + i), store(b1, out[1] + next);
+        store(a2, out[2] + i), store(b2, out[2] + next);
+        store(a3, out[3] + i), store(b3, out[3] + next);
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
+                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
+    const std::size_t lane_count = lanes();
+    const f32_vector correction = set(keep);
+    std::size_t i = from;
+    for (; i < tile.whole; i += 2 * lane_count) {
+        f32_vector out_a = mul(correction, load(out + i));
+        f32_vector out_b = mul(correction, load(out + i + lane_count));
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < end; ++j) {
+            const f32_vector weight = set(p[j]);
+            load_pair(v + j * tile.width + i, a, b);
+            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+        }
+        store(out_a, out + i), store(out_b, out + i + lane_count);
+    }
+    for (; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        f32_vector sum = mul(correction, load_first(out + i, n));
+        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+        store_first(sum, out + i, n);
+    }
+}
+
+template <class Element>
+inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        std::size_t begin, std::size_t end) {
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    const std::size_t shared = args.k_per_group;
+    for (std::size_t j = begin; j < end; j += 4) {
+        const Element* ahead = tile.k + j * tile.width;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
+                ahead += 4 * tile.d_head;
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+            }
+        }
+    }
+    if (tile.k_scale != nullptr) {
+        for (std::size_t r = 0; r < n_rows; ++r)
+            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
+    if (tile.v_scale != nullptr) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
+        }
+    }
+    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    for (std::size_t j = begin; j < end; j += step) {
+        const std::size_t stop = end - j < step ? end : j + step;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const Element* v = tile.v + s * tile.d_head;
+            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
+            const std::size_t column = s * tile.d_head;
+            std::size_t from = 0;
+            if (n_rows == batch_rows) {
+                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
+                const float* const scale = rescale && j == begin ? keep : nullptr;
+                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                if (stop - j == value_keys) {
+                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                } else {
+                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
+                }
+                from = tile.whole;
+            }
+            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
+                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_floats = 4096;
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
     begin = row.first_visible > position ? row.first_visible - position : 0;
@@ -7057,8 +8244,23 @@ inline void visible_keys(const attention_row& row, std::size_t position, std::si
 }
 
 template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
+                                        float* PHI4FLASH_RESTRICT to) {
+    const std::size_t lane_count = lanes();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            load_pair(from + i, a, b);
+            store(a, to + i), store(b, to + i + lane_count);
+        }
+        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
+    }
+}
+
+template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
-                           const kv_segment& segment) {
+                           const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
@@ -7066,32 +8268,67 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = dtype_of<Element> != dtype::f32 && wide_step >= 4;
+    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
     const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
     const std::size_t start = first_key / tile_step * tile_step;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const bool widened = can_widen && n_rows > 2 * args.k_per_group * args.queries_per_key;
-    alignas(64) float wide_k[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
+    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
+    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const auto scales_at = [&](const bf16* scales, std::size_t key) {
+        return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
+    };
+    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
+    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
     for (std::size_t j = start; j < stop; j += tile_step) {
         const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
         const std::size_t position = segment.first_position + j;
         if (widened) {
-            widen<Element>(reinterpret_cast<const std::byte*>(k + j * width), count * width, wide_k);
-            widen<Element>(reinterpret_cast<const std::byte*>(v + j * width), count * width, wide_v);
+            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
+            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
         }
-        for (std::size_t r = 0; r < n_rows; ++r) {
+        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
+        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
+                                         whole, false};
+        for (std::size_t r = 0; r < n_rows;) {
+            std::size_t n = 1;
+            while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
             visible_keys(rows[r], position, count, begin, end);
-            if (begin >= end) continue;
-            if (widened) {
-                attend_tile<float>(args, rows[r], wide_k, wide_v, position, begin, end);
+            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
+            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            r += n;
+        }
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void arrange_query(const float* q, std::size_t d_head, std::size_t whole, float* out) {
+    constexpr bool even_odd = kv_format_of<Element> == kv_format::bf16;
+    const std::size_t lane_count = lanes();
+    for (std::size_t i = 0; i < d_head; ++i) {
+        const std::size_t within = i % (2 * lane_count);
+        out[even_odd && i < whole ? i - within + within / 2 + within % 2 * lane_count : i] = q[i];
+    }
+}
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t heads, std::size_t d_head, std::size_t whole) {
+    const std::size_t lane_count = lanes();
+    const f32_vector inverse = set(1.0f / row.sum);  // a token sees itself, so the sum is at least 1
+    for (std::size_t h = 0; h < heads; ++h) {
+        float* out = row.out + h * d_head;
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            const f32_vector a = mul(load(out + i), inverse);
+            const f32_vector b = mul(load(out + i + lane_count), inverse);
+            if constexpr (kv_format_of<Element> == kv_format::bf16) {
+                store_even_odd(a, b, out + i);
             } else {
-                attend_tile<Element>(args, rows[r], k + j * width, v + j * width, position, begin, end);
+                store(a, out + i), store(b, out + i + lane_count);
             }
         }
+        for (std::size_t i = whole; i < d_head; ++i) out[i] *= 1.0f / row.sum;
     }
 }
 
@@ -7100,16 +8337,25 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
+    const bool arranged = args.d_head <= query_floats;
+    const std::size_t whole = arranged ? args.d_head / (2 * lanes()) * (2 * lanes()) : 0;
+    const std::size_t fit = arranged ? query_floats / args.d_head : 1;
+    const std::size_t block = fit < row_block ? fit : row_block;
+    alignas(64) float queries[query_floats];
     attention_row rows[row_block];
     const std::size_t total = (token_end - token_begin) * heads;
-    for (std::size_t first = 0; first < total; first += row_block) {
-        const std::size_t n_rows = total - first < row_block ? total - first : row_block;
+    for (std::size_t first = 0; first < total; first += block) {
+        const std::size_t n_rows = total - first < block ? total - first : block;
         for (std::size_t i = 0; i < n_rows; ++i) {
             const std::size_t token = token_begin + (first + i) / heads;
             const std::size_t head_in_group = (first + i) % heads;
             const std::size_t head = group * heads + head_in_group;
             attention_row& row = rows[i];
             row.q = args.q + token * args.q_stride + head * args.d_head;
+            if (arranged) {
+                arrange_query<Element>(row.q, args.d_head, whole, queries + i * args.d_head);
+                row.q = queries + i * args.d_head;
+            }
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
@@ -7119,14 +8365,8 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s]);
-        const std::size_t lane_count = lanes();
-        for (std::size_t i = 0; i < n_rows; ++i) {
-            const float inverse = 1.0f / rows[i].sum;  // a token sees itself, so the sum is at least 1
-            std::size_t c = 0;
-            for (; c + lane_count <= width; c += lane_count) store(mul(load(rows[i].out + c), set(inverse)), rows[i].out + c);
-            for (; c < width; ++c) rows[i].out[c] *= inverse;
-        }
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
 
@@ -7418,7 +8658,8 @@ inline constexpr kernel_table table{
     .convolution = &convolution,
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
-    .attention = {&attention<float>, nullptr, &attention<bf16>},
+    .quantize = &quantize,
+    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -7525,11 +8766,19 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;
     const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
     even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
     odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    hn::StoreInterleaved2(even, odd, f32_tag(), p);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
@@ -7544,6 +8793,28 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+#else
+    const f32_tag df;
+    const hn::Repartition<std::uint64_t, f32_tag> pairs;
+    const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+    const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+    const auto sums = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)), hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<f32_tag> half;
+    const hn::Half<decltype(half)> four;
+    const auto eight = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+    hn::StoreU(hn::Add(hn::LowerHalf(four, eight), hn::UpperHalf(four, eight)), four, p);
+#elif HWY_MAX_BYTES == 32
+    const hn::Half<f32_tag> four;
+    hn::StoreU(hn::Add(hn::LowerHalf(four, sums), hn::UpperHalf(four, sums)), four, p);
+#else
+    hn::StoreU(sums, df, p);
+#endif
+#endif
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -7585,10 +8856,20 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
     return f32_vector::load_aligned(wide);
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
     even = xsimd::bitwise_cast<float>(both << 16);
     odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
@@ -7603,6 +8884,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); 
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -7647,6 +8932,10 @@ PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_
     odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
 }
 
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
+}
+
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -7689,6 +8978,10 @@ PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
     float m = v.lane[0];
     for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
     return m;
+}
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
@@ -8185,6 +9478,25 @@ inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* 
     for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
 }
 
+inline void quantize(const float* PHI4FLASH_RESTRICT x, std::size_t n, kv_int8* PHI4FLASH_RESTRICT codes, bf16* scale) {
+    const std::size_t lane_count = lanes();
+    f32_vector highest = zero();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_of(highest, abs_of(load(x + i)));
+    if (i < n) highest = max_of(highest, abs_of(load_first(x + i, n - i)));
+    const bf16 stored = to_bf16(reduce_max(highest) / 127.0f);
+    const float step = to_f32(stored) >= 1e-36f ? to_f32(stored) : 0.0f;
+    *scale = to_bf16(step);
+    const f32_vector inverse = set(step > 0.0f ? 1.0f / step : 0.0f);
+    float rounded[max_lanes];
+    for (i = 0; i < n; i += lane_count) {
+        const std::size_t count = n - i < lane_count ? n - i : lane_count;
+        const f32_vector scaled = mul(count < lane_count ? load_first(x + i, count) : load(x + i), inverse);
+        store(round_nearest(max_of(min_of(scaled, set(127.0f)), set(-127.0f))), rounded);
+        for (std::size_t k = 0; k < count; ++k) codes[i + k].code = static_cast<std::int8_t>(rounded[k]);
+    }
+}
+
 inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
@@ -8437,89 +9749,19 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t value_keys = 4;
+inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const float* PHI4FLASH_RESTRICT q, const Element* PHI4FLASH_RESTRICT k, std::size_t width,
-                                         std::size_t d_head, std::size_t begin, std::size_t end, float scale,
-                                         float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t whole = d_head / lane_count * lane_count;
-    std::size_t j = begin;
-    for (; j + 4 <= end && whole == d_head; j += 4) {
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        f32_vector s0 = zero();
-        f32_vector s1 = zero();
-        f32_vector s2 = zero();
-        f32_vector s3 = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) {
-            const f32_vector x = load(q + i);
-            s0 = mul_add(x, load(k0 + i), s0);
-            s1 = mul_add(x, load(k1 + i), s1);
-            s2 = mul_add(x, load(k2 + i), s2);
-            s3 = mul_add(x, load(k3 + i), s3);
-        }
-        scores[j] = scale * reduce_sum(s0);
-        scores[j + 1] = scale * reduce_sum(s1);
-        scores[j + 2] = scale * reduce_sum(s2);
-        scores[j + 3] = scale * reduce_sum(s3);
-    }
-    for (; j < end; ++j) {
-        f32_vector s = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) s = mul_add(load(q + i), load(k + j * width + i), s);
-        if (whole < d_head) s = mul_add(load_first(q + whole, d_head - whole), load_first(k + j * width + whole, d_head - whole), s);
-        scores[j] = scale * reduce_sum(s);
-    }
-}
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, const Element* PHI4FLASH_RESTRICT v, std::size_t width,
-                                         std::size_t begin, std::size_t end, float correction, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector keep = set(correction);
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= width; i += 4 * lane_count) {
-        f32_vector o0 = mul(keep, load(out + i));
-        f32_vector o1 = mul(keep, load(out + i + lane_count));
-        f32_vector o2 = mul(keep, load(out + i + 2 * lane_count));
-        f32_vector o3 = mul(keep, load(out + i + 3 * lane_count));
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            const Element* row = v + j * width + i;
-            o0 = mul_add(weight, load(row), o0);
-            o1 = mul_add(weight, load(row + lane_count), o1);
-            o2 = mul_add(weight, load(row + 2 * lane_count), o2);
-            o3 = mul_add(weight, load(row + 3 * lane_count), o3);
-        }
-        store(o0, out + i);
-        store(o1, out + i + lane_count);
-        store(o2, out + i + 2 * lane_count);
-        store(o3, out + i + 3 * lane_count);
-    }
-    for (; i + lane_count <= width; i += lane_count) {
-        f32_vector o = mul(keep, load(out + i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
-        store(o, out + i);
-    }
-    if (i < width) {
-        f32_vector o = mul(keep, load_first(out + i, width - i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
-        store_first(o, out + i, width - i);
-    }
-}
+inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct attention_row {
-    const float* q;
-    float* out;
+    const float* q;              ///< arranged
+    float* out;                  ///< arranged
     std::size_t key_head;        ///< within the group
     std::size_t position;
     std::size_t first_visible;   ///< position
@@ -8529,38 +9771,273 @@ struct attention_row {
 };
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_row& row, const Element* k, const Element* v,
-                                         std::size_t tile_position, std::size_t begin, std::size_t end) {
-    const std::size_t width = args.k_per_group * args.d_head;
+struct attention_tile {
+    const Element* k;
+    const Element* v;
+    const bf16* k_scale;  ///< null: none
+    const bf16* v_scale;
+    std::size_t scale_stride;
+    std::size_t position;
+    std::size_t d_head;
+    std::size_t width;
+    std::size_t whole;
+    bool streamed;  ///< comes from memory and is used once
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
+
+PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
     const std::size_t lane_count = lanes();
-    float scores[tile_keys + max_lanes];
-    for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
-    tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
-    if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j)
-            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
+    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
+        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
+        store(mul(load(x + j), s), out + j);
     }
-    float highest = row.maximum;
-    for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t width = tile.width;
+    {
+        const std::size_t j = begin;
+        const Element* k0 = k + j * width;
+        const Element* k1 = k0 + width;
+        const Element* k2 = k1 + width;
+        const Element* k3 = k2 + width;
+        if (end - j < 4) {  // past the end, the first key stands in
+            k1 = end - j > 1 ? k1 : k0;
+            k2 = end - j > 2 ? k2 : k0;
+            k3 = k0;
+        }
+        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+            const f32_vector x0 = load(q0 + i);
+            const f32_vector y0 = load(q0 + i + lane_count);
+            const f32_vector x1 = load(q1 + i);
+            const f32_vector y1 = load(q1 + i + lane_count);
+            load_pair(k0 + i, a, b);
+            s00 = mul_add(y0, b, mul_add(x0, a, s00));
+            s10 = mul_add(y1, b, mul_add(x1, a, s10));
+            load_pair(k1 + i, a, b);
+            s01 = mul_add(y0, b, mul_add(x0, a, s01));
+            s11 = mul_add(y1, b, mul_add(x1, a, s11));
+            load_pair(k2 + i, a, b);
+            s02 = mul_add(y0, b, mul_add(x0, a, s02));
+            s12 = mul_add(y1, b, mul_add(x1, a, s12));
+            load_pair(k3 + i, a, b);
+            s03 = mul_add(y0, b, mul_add(x0, a, s03));
+            s13 = mul_add(y1, b, mul_add(x1, a, s13));
+        }
+        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+            const f32_vector x0 = load_first(q0 + i, n);
+            const f32_vector x1 = load_first(q1 + i, n);
+            a = load_first(k0 + i, n);
+            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+            a = load_first(k1 + i, n);
+            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+            a = load_first(k2 + i, n);
+            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+            a = load_first(k3 + i, n);
+            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+        }
+        store_sums(s00, s01, s02, s03, scores0 + j);
+        store_sums(s10, s11, s12, s13, scores1 + j);
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t first = begin / lane_count * lane_count;
+    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
+    const bool masked = first != begin || last != end;
+    for (std::size_t j = first; j < last; j += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + j));
+        if (row.slope != 0.0f) {
+            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
+            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
+        }
+        store(s, scores + j);
+    }
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
+        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
+    }
+    f32_vector most = set(row.maximum);
+    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
+    const float highest = reduce_max(most);
     const f32_vector shift = set(highest);
     f32_vector sums = zero();
-    const std::size_t first = begin / lane_count * lane_count;
-    for (std::size_t j = first; j < end; j += lane_count) {
+    for (std::size_t j = first; j < last; j += lane_count) {
         const f32_vector e = exp_of(sub(load(scores + j), shift));
         store(e, scores + j);
+        sums = add(sums, e);
     }
-    float rest = 0.0f;
-    std::size_t j = begin;
-    for (; j < end && j % lane_count != 0; ++j) rest += scores[j];
-    for (; j + lane_count <= end; j += lane_count) sums = add(sums, load(scores + j));
-    for (; j < end; ++j) rest += scores[j];
-    float shrink[max_lanes];
-    store(exp_of(set(row.maximum - highest)), shrink);
-    const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-    row.maximum = highest;
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
-    tile_values(scores, v, width, begin, end, correction, row.out);
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
+        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
+        sums = zero();
+        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
+    }
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
 }
+
+template <std::size_t Keys, class Element>
+PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
+                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
+    const std::size_t lane_count = lanes();
+    const std::size_t count = Keys != 0 ? Keys : end - begin;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const std::size_t next = i + lane_count;
+        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
+        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
+        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
+        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
+        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
+        if (keep != nullptr) {
+            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
+            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
+            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
+            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
+        }
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < begin + count; ++j) {
+            load_pair(v + j * tile.width + i, a, b);
+            const f32_vector w0 = set(p[0][j]);
+            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
+            const f32_vector w1 = set(p[1][j]);
+            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
+            const f32_vector w2 = set(p[2][j]);
+            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
+            const f32_vector w3 = set(p[3][j]);
+            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
+        }
+        store(a0, out[0] + i), store(b0, out[0] + next);
+        store(a1, out[1] + i), store(b1, out[1] + next);
+        store(a2, out[2] + i), store(b2, out[2] + next);
+        store(a3, out[3] + i), store(b3, out[3] + next);
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
+                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
+    const std::size_t lane_count = lanes();
+    const f32_vector correction = set(keep);
+    std::size_t i = from;
+    for (; i < tile.whole; i += 2 * lane_count) {
+        f32_vector out_a = mul(correction, load(out + i));
+        f32_vector out_b = mul(correction, load(out + i + lane_count));
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < end; ++j) {
+            const f32_vector weight = set(p[j]);
+            load_pair(v + j * tile.width + i, a, b);
+            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+        }
+        store(out_a, out + i), store(out_b, out + i + lane_count);
+    }
+    for (; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        f32_vector sum = mul(correction, load_first(out + i, n));
+        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+        store_first(sum, out + i, n);
+    }
+}
+
+template <class Element>
+inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        std::size_t begin, std::size_t end) {
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    const std::size_t shared = args.k_per_group;
+    for (std::size_t j = begin; j < end; j += 4) {
+        const Element* ahead = tile.k + j * tile.width;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
+                ahead += 4 * tile.d_head;
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+            }
+        }
+    }
+    if (tile.k_scale != nullptr) {
+        for (std::size_t r = 0; r < n_rows; ++r)
+            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
+    if (tile.v_scale != nullptr) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
+        }
+    }
+    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    for (std::size_t j = begin; j < end; j += step) {
+        const std::size_t stop = end - j < step ? end : j + step;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const Element* v = tile.v + s * tile.d_head;
+            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
+            const std::size_t column = s * tile.d_head;
+            std::size_t from = 0;
+            if (n_rows == batch_rows) {
+                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
+                const float* const scale = rescale && j == begin ? keep : nullptr;
+                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                if (stop - j == value_keys) {
+                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                } else {
+                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
+                }
+                from = tile.whole;
+            }
+            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
+                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_floats = 4096;
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
     begin = row.first_visible > position ? row.first_visible - position : 0;
@@ -8569,8 +10046,23 @@ inline void visible_keys(const attention_row& row, std::size_t position, std::si
 }
 
 template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
+                                        float* PHI4FLASH_RESTRICT to) {
+    const std::size_t lane_count = lanes();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            load_pair(from + i, a, b);
+            store(a, to + i), store(b, to + i + lane_count);
+        }
+        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
+    }
+}
+
+template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
-                           const kv_segment& segment) {
+                           const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
@@ -8578,32 +10070,67 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = dtype_of<Element> != dtype::f32 && wide_step >= 4;
+    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
     const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
     const std::size_t start = first_key / tile_step * tile_step;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const bool widened = can_widen && n_rows > 2 * args.k_per_group * args.queries_per_key;
-    alignas(64) float wide_k[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
+    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
+    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const auto scales_at = [&](const bf16* scales, std::size_t key) {
+        return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
+    };
+    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
+    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
     for (std::size_t j = start; j < stop; j += tile_step) {
         const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
         const std::size_t position = segment.first_position + j;
         if (widened) {
-            widen<Element>(reinterpret_cast<const std::byte*>(k + j * width), count * width, wide_k);
-            widen<Element>(reinterpret_cast<const std::byte*>(v + j * width), count * width, wide_v);
+            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
+            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
         }
-        for (std::size_t r = 0; r < n_rows; ++r) {
+        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
+        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
+                                         whole, false};
+        for (std::size_t r = 0; r < n_rows;) {
+            std::size_t n = 1;
+            while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
             visible_keys(rows[r], position, count, begin, end);
-            if (begin >= end) continue;
-            if (widened) {
-                attend_tile<float>(args, rows[r], wide_k, wide_v, position, begin, end);
+            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
+            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            r += n;
+        }
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void arrange_query(const float* q, std::size_t d_head, std::size_t whole, float* out) {
+    constexpr bool even_odd = kv_format_of<Element> == kv_format::bf16;
+    const std::size_t lane_count = lanes();
+    for (std::size_t i = 0; i < d_head; ++i) {
+        const std::size_t within = i % (2 * lane_count);
+        out[even_odd && i < whole ? i - within + within / 2 + within % 2 * lane_count : i] = q[i];
+    }
+}
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t heads, std::size_t d_head, std::size_t whole) {
+    const std::size_t lane_count = lanes();
+    const f32_vector inverse = set(1.0f / row.sum);  // a token sees itself, so the sum is at least 1
+    for (std::size_t h = 0; h < heads; ++h) {
+        float* out = row.out + h * d_head;
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            const f32_vector a = mul(load(out + i), inverse);
+            const f32_vector b = mul(load(out + i + lane_count), inverse);
+            if constexpr (kv_format_of<Element> == kv_format::bf16) {
+                store_even_odd(a, b, out + i);
             } else {
-                attend_tile<Element>(args, rows[r], k + j * width, v + j * width, position, begin, end);
+                store(a, out + i), store(b, out + i + lane_count);
             }
         }
+        for (std::size_t i = whole; i < d_head; ++i) out[i] *= 1.0f / row.sum;
     }
 }
 
@@ -8612,16 +10139,25 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
+    const bool arranged = args.d_head <= query_floats;
+    const std::size_t whole = arranged ? args.d_head / (2 * lanes()) * (2 * lanes()) : 0;
+    const std::size_t fit = arranged ? query_floats / args.d_head : 1;
+    const std::size_t block = fit < row_block ? fit : row_block;
+    alignas(64) float queries[query_floats];
     attention_row rows[row_block];
     const std::size_t total = (token_end - token_begin) * heads;
-    for (std::size_t first = 0; first < total; first += row_block) {
-        const std::size_t n_rows = total - first < row_block ? total - first : row_block;
+    for (std::size_t first = 0; first < total; first += block) {
+        const std::size_t n_rows = total - first < block ? total - first : block;
         for (std::size_t i = 0; i < n_rows; ++i) {
             const std::size_t token = token_begin + (first + i) / heads;
             const std::size_t head_in_group = (first + i) % heads;
             const std::size_t head = group * heads + head_in_group;
             attention_row& row = rows[i];
             row.q = args.q + token * args.q_stride + head * args.d_head;
+            if (arranged) {
+                arrange_query<Element>(row.q, args.d_head, whole, queries + i * args.d_head);
+                row.q = queries + i * args.d_head;
+            }
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
@@ -8631,14 +10167,8 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s]);
-        const std::size_t lane_count = lanes();
-        for (std::size_t i = 0; i < n_rows; ++i) {
-            const float inverse = 1.0f / rows[i].sum;  // a token sees itself, so the sum is at least 1
-            std::size_t c = 0;
-            for (; c + lane_count <= width; c += lane_count) store(mul(load(rows[i].out + c), set(inverse)), rows[i].out + c);
-            for (; c < width; ++c) rows[i].out[c] *= inverse;
-        }
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
 
@@ -8930,7 +10460,8 @@ inline constexpr kernel_table table{
     .convolution = &convolution,
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
-    .attention = {&attention<float>, nullptr, &attention<bf16>},
+    .quantize = &quantize,
+    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -8995,11 +10526,19 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_tag du;
     const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
     even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
     odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    hn::StoreInterleaved2(even, odd, f32_tag(), p);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
@@ -9014,6 +10553,28 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+#else
+    const f32_tag df;
+    const hn::Repartition<std::uint64_t, f32_tag> pairs;
+    const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+    const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+    const auto sums = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)), hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<f32_tag> half;
+    const hn::Half<decltype(half)> four;
+    const auto eight = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+    hn::StoreU(hn::Add(hn::LowerHalf(four, eight), hn::UpperHalf(four, eight)), four, p);
+#elif HWY_MAX_BYTES == 32
+    const hn::Half<f32_tag> four;
+    hn::StoreU(hn::Add(hn::LowerHalf(four, sums), hn::UpperHalf(four, sums)), four, p);
+#else
+    hn::StoreU(sums, df, p);
+#endif
+#endif
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -9055,10 +10616,20 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
     return f32_vector::load_aligned(wide);
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
     const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
     even = xsimd::bitwise_cast<float>(both << 16);
     odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
@@ -9073,6 +10644,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); 
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
@@ -9117,6 +10692,10 @@ PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_
     odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
 }
 
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
+}
+
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -9159,6 +10738,10 @@ PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
     float m = v.lane[0];
     for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
     return m;
+}
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
@@ -9655,6 +11238,25 @@ inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* 
     for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
 }
 
+inline void quantize(const float* PHI4FLASH_RESTRICT x, std::size_t n, kv_int8* PHI4FLASH_RESTRICT codes, bf16* scale) {
+    const std::size_t lane_count = lanes();
+    f32_vector highest = zero();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_of(highest, abs_of(load(x + i)));
+    if (i < n) highest = max_of(highest, abs_of(load_first(x + i, n - i)));
+    const bf16 stored = to_bf16(reduce_max(highest) / 127.0f);
+    const float step = to_f32(stored) >= 1e-36f ? to_f32(stored) : 0.0f;
+    *scale = to_bf16(step);
+    const f32_vector inverse = set(step > 0.0f ? 1.0f / step : 0.0f);
+    float rounded[max_lanes];
+    for (i = 0; i < n; i += lane_count) {
+        const std::size_t count = n - i < lane_count ? n - i : lane_count;
+        const f32_vector scaled = mul(count < lane_count ? load_first(x + i, count) : load(x + i), inverse);
+        store(round_nearest(max_of(min_of(scaled, set(127.0f)), set(-127.0f))), rounded);
+        for (std::size_t k = 0; k < count; ++k) codes[i + k].code = static_cast<std::int8_t>(rounded[k]);
+    }
+}
+
 inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
@@ -9907,89 +11509,19 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t value_keys = 4;
+inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const float* PHI4FLASH_RESTRICT q, const Element* PHI4FLASH_RESTRICT k, std::size_t width,
-                                         std::size_t d_head, std::size_t begin, std::size_t end, float scale,
-                                         float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t whole = d_head / lane_count * lane_count;
-    std::size_t j = begin;
-    for (; j + 4 <= end && whole == d_head; j += 4) {
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        f32_vector s0 = zero();
-        f32_vector s1 = zero();
-        f32_vector s2 = zero();
-        f32_vector s3 = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) {
-            const f32_vector x = load(q + i);
-            s0 = mul_add(x, load(k0 + i), s0);
-            s1 = mul_add(x, load(k1 + i), s1);
-            s2 = mul_add(x, load(k2 + i), s2);
-            s3 = mul_add(x, load(k3 + i), s3);
-        }
-        scores[j] = scale * reduce_sum(s0);
-        scores[j + 1] = scale * reduce_sum(s1);
-        scores[j + 2] = scale * reduce_sum(s2);
-        scores[j + 3] = scale * reduce_sum(s3);
-    }
-    for (; j < end; ++j) {
-        f32_vector s = zero();
-        for (std::size_t i = 0; i < whole; i += lane_count) s = mul_add(load(q + i), load(k + j * width + i), s);
-        if (whole < d_head) s = mul_add(load_first(q + whole, d_head - whole), load_first(k + j * width + whole, d_head - whole), s);
-        scores[j] = scale * reduce_sum(s);
-    }
-}
-
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_values(const float* PHI4FLASH_RESTRICT p, const Element* PHI4FLASH_RESTRICT v, std::size_t width,
-                                         std::size_t begin, std::size_t end, float correction, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector keep = set(correction);
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= width; i += 4 * lane_count) {
-        f32_vector o0 = mul(keep, load(out + i));
-        f32_vector o1 = mul(keep, load(out + i + lane_count));
-        f32_vector o2 = mul(keep, load(out + i + 2 * lane_count));
-        f32_vector o3 = mul(keep, load(out + i + 3 * lane_count));
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            const Element* row = v + j * width + i;
-            o0 = mul_add(weight, load(row), o0);
-            o1 = mul_add(weight, load(row + lane_count), o1);
-            o2 = mul_add(weight, load(row + 2 * lane_count), o2);
-            o3 = mul_add(weight, load(row + 3 * lane_count), o3);
-        }
-        store(o0, out + i);
-        store(o1, out + i + lane_count);
-        store(o2, out + i + 2 * lane_count);
-        store(o3, out + i + 3 * lane_count);
-    }
-    for (; i + lane_count <= width; i += lane_count) {
-        f32_vector o = mul(keep, load(out + i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load(v + j * width + i), o);
-        store(o, out + i);
-    }
-    if (i < width) {
-        f32_vector o = mul(keep, load_first(out + i, width - i));
-        for (std::size_t j = begin; j < end; ++j) o = mul_add(set(p[j]), load_first(v + j * width + i, width - i), o);
-        store_first(o, out + i, width - i);
-    }
-}
+inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct attention_row {
-    const float* q;
-    float* out;
+    const float* q;              ///< arranged
+    float* out;                  ///< arranged
     std::size_t key_head;        ///< within the group
     std::size_t position;
     std::size_t first_visible;   ///< position
@@ -9999,38 +11531,273 @@ struct attention_row {
 };
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void attend_tile(const attention_args& args, attention_row& row, const Element* k, const Element* v,
-                                         std::size_t tile_position, std::size_t begin, std::size_t end) {
-    const std::size_t width = args.k_per_group * args.d_head;
+struct attention_tile {
+    const Element* k;
+    const Element* v;
+    const bf16* k_scale;  ///< null: none
+    const bf16* v_scale;
+    std::size_t scale_stride;
+    std::size_t position;
+    std::size_t d_head;
+    std::size_t width;
+    std::size_t whole;
+    bool streamed;  ///< comes from memory and is used once
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
+
+PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
     const std::size_t lane_count = lanes();
-    float scores[tile_keys + max_lanes];
-    for (std::size_t j = 0; j < tile_keys; ++j) scores[j] = lowest_score;
-    tile_scores(row.q, k + row.key_head * args.d_head, width, args.d_head, begin, end, args.scale, scores);
-    if (row.slope != 0.0f) {
-        for (std::size_t j = begin; j < end; ++j)
-            scores[j] = mul_add_one(-row.slope, static_cast<float>(row.position - (tile_position + j)), scores[j]);
+    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
+        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
+        store(mul(load(x + j), s), out + j);
     }
-    float highest = row.maximum;
-    for (std::size_t j = begin; j < end; ++j) highest = scores[j] > highest ? scores[j] : highest;
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t width = tile.width;
+    {
+        const std::size_t j = begin;
+        const Element* k0 = k + j * width;
+        const Element* k1 = k0 + width;
+        const Element* k2 = k1 + width;
+        const Element* k3 = k2 + width;
+        if (end - j < 4) {  // past the end, the first key stands in
+            k1 = end - j > 1 ? k1 : k0;
+            k2 = end - j > 2 ? k2 : k0;
+            k3 = k0;
+        }
+        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+            const f32_vector x0 = load(q0 + i);
+            const f32_vector y0 = load(q0 + i + lane_count);
+            const f32_vector x1 = load(q1 + i);
+            const f32_vector y1 = load(q1 + i + lane_count);
+            load_pair(k0 + i, a, b);
+            s00 = mul_add(y0, b, mul_add(x0, a, s00));
+            s10 = mul_add(y1, b, mul_add(x1, a, s10));
+            load_pair(k1 + i, a, b);
+            s01 = mul_add(y0, b, mul_add(x0, a, s01));
+            s11 = mul_add(y1, b, mul_add(x1, a, s11));
+            load_pair(k2 + i, a, b);
+            s02 = mul_add(y0, b, mul_add(x0, a, s02));
+            s12 = mul_add(y1, b, mul_add(x1, a, s12));
+            load_pair(k3 + i, a, b);
+            s03 = mul_add(y0, b, mul_add(x0, a, s03));
+            s13 = mul_add(y1, b, mul_add(x1, a, s13));
+        }
+        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+            const f32_vector x0 = load_first(q0 + i, n);
+            const f32_vector x1 = load_first(q1 + i, n);
+            a = load_first(k0 + i, n);
+            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+            a = load_first(k1 + i, n);
+            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+            a = load_first(k2 + i, n);
+            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+            a = load_first(k3 + i, n);
+            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+        }
+        store_sums(s00, s01, s02, s03, scores0 + j);
+        store_sums(s10, s11, s12, s13, scores1 + j);
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t first = begin / lane_count * lane_count;
+    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
+    const bool masked = first != begin || last != end;
+    for (std::size_t j = first; j < last; j += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + j));
+        if (row.slope != 0.0f) {
+            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
+            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
+        }
+        store(s, scores + j);
+    }
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
+        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
+    }
+    f32_vector most = set(row.maximum);
+    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
+    const float highest = reduce_max(most);
     const f32_vector shift = set(highest);
     f32_vector sums = zero();
-    const std::size_t first = begin / lane_count * lane_count;
-    for (std::size_t j = first; j < end; j += lane_count) {
+    for (std::size_t j = first; j < last; j += lane_count) {
         const f32_vector e = exp_of(sub(load(scores + j), shift));
         store(e, scores + j);
+        sums = add(sums, e);
     }
-    float rest = 0.0f;
-    std::size_t j = begin;
-    for (; j < end && j % lane_count != 0; ++j) rest += scores[j];
-    for (; j + lane_count <= end; j += lane_count) sums = add(sums, load(scores + j));
-    for (; j < end; ++j) rest += scores[j];
-    float shrink[max_lanes];
-    store(exp_of(set(row.maximum - highest)), shrink);
-    const float correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-    row.maximum = highest;
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums) + rest);
-    tile_values(scores, v, width, begin, end, correction, row.out);
+    if (masked) {
+        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
+        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
+        sums = zero();
+        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
+    }
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
 }
+
+template <std::size_t Keys, class Element>
+PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
+                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
+    const std::size_t lane_count = lanes();
+    const std::size_t count = Keys != 0 ? Keys : end - begin;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const std::size_t next = i + lane_count;
+        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
+        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
+        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
+        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
+        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
+        if (keep != nullptr) {
+            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
+            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
+            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
+            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
+        }
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < begin + count; ++j) {
+            load_pair(v + j * tile.width + i, a, b);
+            const f32_vector w0 = set(p[0][j]);
+            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
+            const f32_vector w1 = set(p[1][j]);
+            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
+            const f32_vector w2 = set(p[2][j]);
+            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
+            const f32_vector w3 = set(p[3][j]);
+            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
+        }
+        store(a0, out[0] + i), store(b0, out[0] + next);
+        store(a1, out[1] + i), store(b1, out[1] + next);
+        store(a2, out[2] + i), store(b2, out[2] + next);
+        store(a3, out[3] + i), store(b3, out[3] + next);
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
+                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
+    const std::size_t lane_count = lanes();
+    const f32_vector correction = set(keep);
+    std::size_t i = from;
+    for (; i < tile.whole; i += 2 * lane_count) {
+        f32_vector out_a = mul(correction, load(out + i));
+        f32_vector out_b = mul(correction, load(out + i + lane_count));
+        f32_vector a;
+        f32_vector b;
+        for (std::size_t j = begin; j < end; ++j) {
+            const f32_vector weight = set(p[j]);
+            load_pair(v + j * tile.width + i, a, b);
+            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+        }
+        store(out_a, out + i), store(out_b, out + i + lane_count);
+    }
+    for (; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        f32_vector sum = mul(correction, load_first(out + i, n));
+        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+        store_first(sum, out + i, n);
+    }
+}
+
+template <class Element>
+inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        std::size_t begin, std::size_t end) {
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    const std::size_t shared = args.k_per_group;
+    for (std::size_t j = begin; j < end; j += 4) {
+        const Element* ahead = tile.k + j * tile.width;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
+                ahead += 4 * tile.d_head;
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+            }
+        }
+    }
+    if (tile.k_scale != nullptr) {
+        for (std::size_t r = 0; r < n_rows; ++r)
+            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
+    if (tile.v_scale != nullptr) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
+        }
+    }
+    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    for (std::size_t j = begin; j < end; j += step) {
+        const std::size_t stop = end - j < step ? end : j + step;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const Element* v = tile.v + s * tile.d_head;
+            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
+            const std::size_t column = s * tile.d_head;
+            std::size_t from = 0;
+            if (n_rows == batch_rows) {
+                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
+                const float* const scale = rescale && j == begin ? keep : nullptr;
+                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                if (stop - j == value_keys) {
+                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                } else {
+                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
+                }
+                from = tile.whole;
+            }
+            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
+                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_floats = 4096;
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
     begin = row.first_visible > position ? row.first_visible - position : 0;
@@ -10039,8 +11806,23 @@ inline void visible_keys(const attention_row& row, std::size_t position, std::si
 }
 
 template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
+                                        float* PHI4FLASH_RESTRICT to) {
+    const std::size_t lane_count = lanes();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            load_pair(from + i, a, b);
+            store(a, to + i), store(b, to + i + lane_count);
+        }
+        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
+    }
+}
+
+template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
-                           const kv_segment& segment) {
+                           const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
@@ -10048,32 +11830,67 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = dtype_of<Element> != dtype::f32 && wide_step >= 4;
+    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
     const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
     const std::size_t start = first_key / tile_step * tile_step;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const bool widened = can_widen && n_rows > 2 * args.k_per_group * args.queries_per_key;
-    alignas(64) float wide_k[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[dtype_of<Element> == dtype::f32 ? 1 : tile_floats];
+    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
+    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const auto scales_at = [&](const bf16* scales, std::size_t key) {
+        return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
+    };
+    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
+    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
     for (std::size_t j = start; j < stop; j += tile_step) {
         const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
         const std::size_t position = segment.first_position + j;
         if (widened) {
-            widen<Element>(reinterpret_cast<const std::byte*>(k + j * width), count * width, wide_k);
-            widen<Element>(reinterpret_cast<const std::byte*>(v + j * width), count * width, wide_v);
+            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
+            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
         }
-        for (std::size_t r = 0; r < n_rows; ++r) {
+        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
+        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
+                                         whole, false};
+        for (std::size_t r = 0; r < n_rows;) {
+            std::size_t n = 1;
+            while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
             visible_keys(rows[r], position, count, begin, end);
-            if (begin >= end) continue;
-            if (widened) {
-                attend_tile<float>(args, rows[r], wide_k, wide_v, position, begin, end);
+            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
+            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            r += n;
+        }
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void arrange_query(const float* q, std::size_t d_head, std::size_t whole, float* out) {
+    constexpr bool even_odd = kv_format_of<Element> == kv_format::bf16;
+    const std::size_t lane_count = lanes();
+    for (std::size_t i = 0; i < d_head; ++i) {
+        const std::size_t within = i % (2 * lane_count);
+        out[even_odd && i < whole ? i - within + within / 2 + within % 2 * lane_count : i] = q[i];
+    }
+}
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t heads, std::size_t d_head, std::size_t whole) {
+    const std::size_t lane_count = lanes();
+    const f32_vector inverse = set(1.0f / row.sum);  // a token sees itself, so the sum is at least 1
+    for (std::size_t h = 0; h < heads; ++h) {
+        float* out = row.out + h * d_head;
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            const f32_vector a = mul(load(out + i), inverse);
+            const f32_vector b = mul(load(out + i + lane_count), inverse);
+            if constexpr (kv_format_of<Element> == kv_format::bf16) {
+                store_even_odd(a, b, out + i);
             } else {
-                attend_tile<Element>(args, rows[r], k + j * width, v + j * width, position, begin, end);
+                store(a, out + i), store(b, out + i + lane_count);
             }
         }
+        for (std::size_t i = whole; i < d_head; ++i) out[i] *= 1.0f / row.sum;
     }
 }
 
@@ -10082,16 +11899,25 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
+    const bool arranged = args.d_head <= query_floats;
+    const std::size_t whole = arranged ? args.d_head / (2 * lanes()) * (2 * lanes()) : 0;
+    const std::size_t fit = arranged ? query_floats / args.d_head : 1;
+    const std::size_t block = fit < row_block ? fit : row_block;
+    alignas(64) float queries[query_floats];
     attention_row rows[row_block];
     const std::size_t total = (token_end - token_begin) * heads;
-    for (std::size_t first = 0; first < total; first += row_block) {
-        const std::size_t n_rows = total - first < row_block ? total - first : row_block;
+    for (std::size_t first = 0; first < total; first += block) {
+        const std::size_t n_rows = total - first < block ? total - first : block;
         for (std::size_t i = 0; i < n_rows; ++i) {
             const std::size_t token = token_begin + (first + i) / heads;
             const std::size_t head_in_group = (first + i) % heads;
             const std::size_t head = group * heads + head_in_group;
             attention_row& row = rows[i];
             row.q = args.q + token * args.q_stride + head * args.d_head;
+            if (arranged) {
+                arrange_query<Element>(row.q, args.d_head, whole, queries + i * args.d_head);
+                row.q = queries + i * args.d_head;
+            }
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
@@ -10101,14 +11927,8 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s]);
-        const std::size_t lane_count = lanes();
-        for (std::size_t i = 0; i < n_rows; ++i) {
-            const float inverse = 1.0f / rows[i].sum;  // a token sees itself, so the sum is at least 1
-            std::size_t c = 0;
-            for (; c + lane_count <= width; c += lane_count) store(mul(load(rows[i].out + c), set(inverse)), rows[i].out + c);
-            for (; c < width; ++c) rows[i].out[c] *= inverse;
-        }
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
 
@@ -10400,7 +12220,8 @@ inline constexpr kernel_table table{
     .convolution = &convolution,
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
-    .attention = {&attention<float>, nullptr, &attention<bf16>},
+    .quantize = &quantize,
+    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -10600,27 +12421,33 @@ struct head_layout {
     [[nodiscard]] std::size_t kv_width() const { return n_kv_heads * d_head; }
 };
 
-/// Keys and values [groups, rows, group_width] in element type Kv. Rows are slots; what position a slot holds is the
-/// owner's to know. A view of memory taken from an arena.
-template <class Kv>
+/// Keys and values [groups, rows, group_width] in element type Kv, and of kv_int8 their scales [groups, k_per_group, rows]. Rows are
+/// slots; what position a slot holds is the owner's to know. A view of memory taken from an arena.
+template <kv_element Kv>
 struct kv_block {
+    static constexpr bool has_scales = std::same_as<Kv, kv_int8>;
+
     Kv* k = nullptr;
     Kv* v = nullptr;
     std::size_t rows = 0;
+    bf16* k_scale = nullptr;
+    bf16* v_scale = nullptr;
 
     kv_block() = default;
     kv_block(arena& memory, const head_layout& heads, std::size_t row_count)
-        : k(memory.take<Kv>(heads.kv_width() * row_count)), v(memory.take<Kv>(heads.kv_width() * row_count)), rows(row_count) {}
+        : k(memory.take<Kv>(heads.kv_width() * row_count)), v(memory.take<Kv>(heads.kv_width() * row_count)), rows(row_count) {
+        if constexpr (has_scales) {
+            k_scale = memory.take<bf16>(heads.n_kv_heads * row_count);
+            v_scale = memory.take<bf16>(heads.n_kv_heads * row_count);
+        }
+    }
 
     /// Stores T tokens from slot `first` on.   Shape: new_k, new_v [T, kv_width].
     void write(const compute& with, const head_layout& heads, rows_view<const float> new_k, rows_view<const float> new_v, std::size_t first) const {
-        const auto narrow = with.kernels->narrow[static_cast<std::size_t>(dtype_of<Kv>)];
-        const std::size_t width = heads.group_width();
         for (std::size_t t = 0; t < new_k.count; ++t) {
             for (std::size_t g = 0; g < heads.groups(); ++g) {
-                const std::size_t at = (g * rows + first + t) * width;
-                narrow(new_k[t] + g * width, width, reinterpret_cast<std::byte*>(k + at));
-                narrow(new_v[t] + g * width, width, reinterpret_cast<std::byte*>(v + at));
+                write_row(with, heads, new_k[t], g, first + t, k, k_scale);
+                write_row(with, heads, new_v[t], g, first + t, v, v_scale);
             }
         }
     }
@@ -10628,7 +12455,25 @@ struct kv_block {
     /// Slots [first, first + count) as keys at positions from `position` on.
     [[nodiscard]] kv_segment segment(const head_layout& heads, std::size_t first, std::size_t position, std::size_t count) const {
         const std::size_t offset = first * heads.group_width();
-        return {reinterpret_cast<const std::byte*>(k + offset), reinterpret_cast<const std::byte*>(v + offset), rows, position, count};
+        kv_segment s{reinterpret_cast<const std::byte*>(k + offset), reinterpret_cast<const std::byte*>(v + offset), rows, position, count};
+        if constexpr (has_scales) s.k_scale = k_scale + first, s.v_scale = v_scale + first;
+        return s;
+    }
+
+private:
+    void write_row(const compute& with, const head_layout& heads, const float* token, std::size_t group, std::size_t slot, Kv* to,
+                   [[maybe_unused]] bf16* scales) const {
+        const std::size_t width = heads.group_width();
+        const float* from = token + group * width;
+        Kv* row = to + (group * rows + slot) * width;
+        if constexpr (has_scales) {
+            for (std::size_t s = 0; s < heads.k_per_group; ++s) {
+                with.kernels->quantize(from + s * heads.d_head, heads.d_head, row + s * heads.d_head,
+                                       scales + (group * heads.k_per_group + s) * rows + slot);
+            }
+        } else {
+            with.kernels->narrow[static_cast<std::size_t>(dtype_of<Kv>)](from, width, reinterpret_cast<std::byte*>(row));
+        }
     }
 };
 
@@ -10636,12 +12481,15 @@ struct kv_block {
 template <class Kv>
 void copy_slots(const head_layout& heads, const kv_block<Kv>& from, std::size_t from_slot, const kv_block<Kv>& to, std::size_t to_slot,
                 std::size_t count) {
-    const std::size_t width = heads.group_width();
-    for (std::size_t g = 0; g < heads.groups(); ++g) {
-        const std::size_t source = (g * from.rows + from_slot) * width;
-        const std::size_t target = (g * to.rows + to_slot) * width;
-        std::memcpy(to.k + target, from.k + source, count * width * sizeof(Kv));
-        std::memcpy(to.v + target, from.v + source, count * width * sizeof(Kv));
+    const auto copy = [&](std::size_t planes, std::size_t width, const auto* source, auto* target) {
+        for (std::size_t p = 0; p < planes; ++p)
+            std::memcpy(target + (p * to.rows + to_slot) * width, source + (p * from.rows + from_slot) * width, count * width * sizeof *source);
+    };
+    copy(heads.groups(), heads.group_width(), from.k, to.k);
+    copy(heads.groups(), heads.group_width(), from.v, to.v);
+    if constexpr (kv_block<Kv>::has_scales) {
+        copy(heads.n_kv_heads, 1, from.k_scale, to.k_scale);
+        copy(heads.n_kv_heads, 1, from.v_scale, to.v_scale);
     }
 }
 
@@ -10851,7 +12699,7 @@ private:
         for (std::size_t s = 0; s < n_segments; ++s) keys += segments[s].count;
         const std::size_t seen = keys < window_size ? keys : window_size;
         const std::size_t cost = (q.count < block ? q.count : block) * seen * layout.group_width() * layout.queries_per_key();
-        const auto kernel = with.kernels->attention[static_cast<std::size_t>(dtype_of<Kv>)];
+        const auto kernel = with.kernels->attention[static_cast<std::size_t>(kv_format_of<Kv>)];
         with.parallel(blocks * layout.groups(), cost, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 const std::size_t token = i % blocks * block;
@@ -11783,10 +13631,11 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
-/// element type of K/V: bf16 (half the memory) or float. Movable; used by one thread at a time.
+/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable; used by one thread at
+/// a time.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class session {
-    static_assert(std::same_as<Kv, bf16> || std::same_as<Kv, float>, "phi4flash: K/V are kept in bf16 or float");
+    static_assert(kv_element<Kv>, "phi4flash: K/V are kept in bf16, float or kv_int8");
 
 public:
     /// Bytes for a context of so many tokens.
@@ -12238,6 +14087,40 @@ public:
         return {};
     }
 
+    /// Calls visit(name, table) with each table of `self`, a vocabulary or a const one: how a finished one goes to a file and back.
+    template <class Self, class Visit>
+    static void for_each_table(Self& self, Visit&& visit) {
+        visit("strings.bytes", self.blob_);
+        visit("strings.places", self.places_);
+        visit("strings.index", self.index_);
+    }
+
+    /// To be called when the tables came from a file: with any numbers in them, no look-up leaves them or fails to end.
+    /// Errors: bad_vocabulary, naming the table.
+    [[nodiscard]] status check_tables() {
+        if (places_.size() > max_vocabulary_ids || blob_.size() > max_vocabulary_bytes)
+            return error::format(errc::bad_vocabulary, "strings.places: %zu strings of %zu bytes, at most %zu of %zu are allowed",
+                                 places_.size(), blob_.size(), max_vocabulary_ids, max_vocabulary_bytes);
+        count_ = 0;
+        for (std::size_t id = 0; id < places_.size(); ++id) {
+            const auto [offset, size] = places_[id];
+            if (size > max_token_bytes || offset > blob_.size() || size > blob_.size() - offset)
+                return error::format(errc::bad_vocabulary, "strings.places: token %zu, %u bytes at %u, leaves the %zu bytes", id,
+                                     size, offset, blob_.size());
+            count_ += size != 0 ? 1 : 0;
+        }
+        std::size_t used = 0, beyond = 0;
+        for (const std::uint32_t id : index_) {
+            used += id != no_token ? 1 : 0;
+            beyond += id != no_token && id >= places_.size() ? 1 : 0;
+        }
+        if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
+            return error::format(errc::bad_vocabulary,
+                                 "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
+                                 index_.size(), used, beyond);
+        return {};
+    }
+
 private:
     struct place {
         std::uint32_t offset = 0;
@@ -12284,7 +14167,8 @@ public:
             if (here.base >= leaf) {
                 if (here.base == leaf) return here.token;
                 const std::string_view whole = strings.bytes_of(here.token);
-                return whole.size() <= n && std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0 ? here.token : best;
+                const bool same = whole.size() >= i && whole.size() <= n && std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0;
+                return same ? here.token : best;
             }
             if (here.token != no_token) best = here.token;
         }
@@ -12302,6 +14186,36 @@ public:
         std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
         for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
         free_ = {};
+    }
+
+    /// See vocabulary::for_each_table.
+    template <class Self, class Visit>
+    static void for_each_table(Self& self, Visit&& visit) {
+        visit("trie.units", self.units_);
+    }
+
+    /// To be called when the table came from a file: with any numbers in it, `longest` stays inside of it, gives only tokens that
+    /// `is_valid(id)` likes, and always one for a text that is not empty. A token may still be longer than the text.
+    /// Errors: bad_vocabulary.
+    template <class IsValid>
+    [[nodiscard]] status check_tables(IsValid&& is_valid) const {
+        if (units_.size() < 512 || units_.size() >= leaf)
+            return error::format(errc::bad_vocabulary, "trie.units: want 512 units or more, have %zu", units_.size());
+        const std::size_t most_base = units_.size() - 256;
+        for (std::size_t i = 0; i < units_.size(); ++i) {
+            const unit& u = units_[i];
+            const bool is_leaf = u.base == leaf || u.base == leaf + 1;
+            if ((!is_leaf && u.base > most_base) || (u.token == no_token ? is_leaf : !is_valid(u.token)))
+                return error::format(errc::bad_vocabulary, "trie.units: unit %zu leads to unit %u or token %u, which is none", i,
+                                     u.base, u.token);
+        }
+        for (unsigned byte = 0; byte < 256; ++byte) {
+            const std::uint32_t base = units_[0].base;
+            const unit child = base <= most_base ? units_[base + byte] : unit{};
+            if (child.parent != 0 || child.token == no_token || child.base == leaf + 1)
+                return error::format(errc::bad_vocabulary, "trie.units: no token begins with the byte 0x%02X", byte);
+        }
+        return {};
     }
 
     [[nodiscard]] std::size_t memory_bytes() const { return units_.size() * sizeof(unit); }
@@ -12832,6 +14746,17 @@ struct utf8_step {
 
 namespace detail {
 
+/// 2 or 3 for a well-formed code point of so many bytes, which is nearly all text outside ASCII; 0 for everything else. Needs
+/// p < end.
+[[nodiscard]] inline std::uint32_t common_utf8_size(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const std::uint32_t lead = byte(0);
+    if (lead < 0xE0) return lead >= 0xC2 && end - p >= 2 && (byte(1) & 0xC0) == 0x80 ? 2 : 0;
+    if (lead >= 0xF0 || end - p < 3 || (byte(1) & 0xC0) != 0x80 || (byte(2) & 0xC0) != 0x80) return 0;
+    const std::uint32_t block = (lead & 0x0F) << 6 | (byte(1) & 0x3F);
+    return block >= 0x800 / 64 && (block < 0xD800 / 64 || block >= 0xE000 / 64) ? 3 : 0;  // no overlong forms, no surrogates
+}
+
 /// decode_utf8 for every case; kept out of line so that the common ones stay small.
 [[nodiscard]] inline utf8_step decode_utf8_any(const char* p, const char* end) {
     const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
@@ -12864,12 +14789,9 @@ namespace detail {
 /// Decodes the code point, or the maximal invalid subpart, at `p`. Needs p < end; reads only [p, end).
 [[nodiscard]] inline utf8_step decode_utf8(const char* p, const char* end) {
     const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
-    const std::uint32_t lead = byte(0);
-    // Nearly all text outside ASCII: two bytes, and three with a lead that does not narrow the second byte.
-    if (lead >= 0xC2 && lead < 0xE0 && end - p >= 2 && (byte(1) & 0xC0) == 0x80)
-        return {(lead & 0x1F) << 6 | (byte(1) & 0x3F), 2, utf8_state::complete};
-    if (lead > 0xE0 && lead < 0xF0 && lead != 0xED && end - p >= 3 && (byte(1) & 0xC0) == 0x80 && (byte(2) & 0xC0) == 0x80)
-        return {(lead & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3, utf8_state::complete};
+    const std::uint32_t size = detail::common_utf8_size(p, end);
+    if (size == 2) return {(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F), 2, utf8_state::complete};
+    if (size == 3) return {(byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3, utf8_state::complete};
     return detail::decode_utf8_any(p, end);
 }
 
@@ -12888,14 +14810,17 @@ inline void append_utf8(char32_t c, std::string& out) {
     const char* p = text.data();
     const char* const end = p + text.size();
     while (p < end) {
-        std::uint64_t eight = 0;
-        if (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080u) == 0)) {
-            p += 8;
-            continue;
+        if (static_cast<unsigned char>(*p) < 0x80) {
+            std::uint64_t eight = 0;
+            while (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080u) == 0)) p += 8;
+            while (p < end && static_cast<unsigned char>(*p) < 0x80) ++p;
+        } else if (const std::uint32_t size = detail::common_utf8_size(p, end); size != 0) {
+            p += size;
+        } else {
+            const utf8_step step = detail::decode_utf8_any(p, end);
+            if (step.state != utf8_state::complete) break;
+            p += step.size;
         }
-        const utf8_step step = decode_utf8(p, end);
-        if (step.state != utf8_state::complete) break;
-        p += step.size;
     }
     return static_cast<std::size_t>(p - text.data());
 }
@@ -12984,34 +14909,58 @@ struct byte_sets {
 };
 inline constexpr byte_sets byte_set{};
 
+/// Class bit of each code point of two bytes; and of each 64 code points that share their first two of three bytes, 0 where those
+/// differ. Of CJK and Hangul nearly all are alike.
+struct sequence_sets {
+    std::uint8_t two[0x800] = {};
+    std::uint8_t three[0x400] = {};
+    constexpr sequence_sets() {
+        for (char32_t c = 0x80; c < 0x800; ++c) two[c] = static_cast<std::uint8_t>(set_of(class_of(c)));
+        for (char32_t block = 0x800 / 64; block < 0x400; ++block) {
+            const std::uint64_t* const row = class_rows + class_blocks[block / 2] * 8 + block % 2 * 4;
+            bool alike = true;
+            for (int i = 0; i < 4; ++i) alike = alike && row[i] == (row[0] & 15) * 0x1111111111111111u;
+            if (alike) three[block] = static_cast<std::uint8_t>(set_of(class_of(block * 64)));
+        }
+    }
+};
+inline constexpr sequence_sets sequence_set{};
+
 /// A character of the text: the bit of its class and its size.
 struct char_step {
     class_set bit = 0;
     std::uint32_t size = 1;
 };
 
-/// Needs p < end. Invalid bytes are U+FFFD, whose class is `other`.
-[[nodiscard]] inline char_step char_at(const char* p, const char* end) {
-    const std::uint8_t bit = byte_set.of[static_cast<unsigned char>(*p)];
-    if (bit != 0) return {bit, 1};
+/// char_at for every case; kept out of line so that the common ones stay small.
+[[nodiscard]] inline char_step char_at_any(const char* p, const char* end) {
     const utf8_step step = decode_utf8(p, end);
     return {set_of(class_of(step.code_point)), step.size};
+}
+
+/// Needs p < end. Invalid bytes are U+FFFD, whose class is `other`.
+[[nodiscard]] inline char_step char_at(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    if (byte(0) < 0x80) return {byte_set.of[byte(0)], 1};
+    const std::uint32_t size = common_utf8_size(p, end);
+    if (size == 2) return {sequence_set.two[(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F)], 2};
+    if (size == 0) return char_at_any(p, end);
+    const std::uint32_t block = (byte(0) & 0x0F) << 6 | (byte(1) & 0x3F);
+    const class_set alike = sequence_set.three[block];
+    return {alike != 0 ? alike : set_of(class_of(block << 6 | (byte(2) & 0x3F))), 3};
 }
 
 /// Past the longest run of characters of a set.
 template <class_set Set>
 [[nodiscard]] inline const char* skip(const char* p, const char* end) {
     while (p < end) {
-        const std::uint8_t bit = byte_set.of[static_cast<unsigned char>(*p)];
-        if ((bit & Set) != 0) {
+        if ((byte_set.of[static_cast<unsigned char>(*p)] & Set) != 0) {
             ++p;
-        } else if (bit != 0) {
-            return p;
-        } else {
-            const utf8_step step = decode_utf8(p, end);
-            if ((set_of(class_of(step.code_point)) & Set) == 0) return p;
-            p += step.size;
+            continue;
         }
+        const char_step c = char_at(p, end);
+        if ((c.bit & Set) == 0) break;
+        p += c.size;
     }
     return p;
 }
@@ -13078,11 +15027,10 @@ template <bool Newlines>
             ++p;
             continue;
         }
-        const utf8_step step = decode_utf8(p, end);
-        const class_set bit = set_of(class_of(step.code_point));
-        if ((bit & head_set) == 0) break;
-        p += step.size;
-        if ((bit & tail_set) != 0) after_both = p;
+        const char_step c = char_at(p, end);
+        if ((c.bit & head_set) == 0) break;
+        p += c.size;
+        if ((c.bit & tail_set) != 0) after_both = p;
     }
     const char* const tail_end = skip<tail_set>(p, end);
     if (tail_end != p) return skip_contraction<true>(tail_end, end);
@@ -13303,8 +15251,7 @@ public:
         std::size_t slots = 64;
         while (slots < merges * 2) slots *= 2;
         slots_.assign(slots, none);
-        shift_ = 64;
-        for (std::size_t s = slots; s > 1; s /= 2) --shift_;
+        shift_ = shift_of(slots);
     }
 
     /// False if the pair is there already. Needs room reserved.
@@ -13330,7 +15277,29 @@ public:
         return none;
     }
 
+    /// See vocabulary::for_each_table.
+    template <class Self, class Visit>
+    static void for_each_table(Self& self, Visit&& visit) {
+        visit("merges.slots", self.slots_);
+    }
+
+    /// To be called when the table came from a file. Errors: bad_merge.
+    [[nodiscard]] status check_tables(std::size_t merges) {
+        std::size_t used = 0, beyond = 0;
+        for (const std::uint32_t slot : slots_) {
+            used += slot != none ? 1 : 0;
+            beyond += slot != none && (slot & 0xFFFFFF) >= merges ? 1 : 0;
+        }
+        if (!std::has_single_bit(slots_.size()) || slots_.size() < 64 || used * 2 > slots_.size() || beyond != 0)
+            return error::format(errc::bad_merge,
+                                 "merges.slots: want a power of two of ranks, half free, have %zu, %zu used, %zu of them unknown",
+                                 slots_.size(), used, beyond);
+        shift_ = shift_of(slots_.size());
+        return {};
+    }
+
 private:
+    [[nodiscard]] static int shift_of(std::size_t slots) { return 64 - std::countr_zero(slots); }
     [[nodiscard]] static std::uint64_t hash(std::uint32_t left, std::uint32_t right) {
         const std::uint64_t x = (std::uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u;
         return (x ^ (x >> 32)) * 0xD6E8FEB86659FD93u;
@@ -13374,8 +15343,36 @@ public:
         return b;
     }
 
+    /// The same from tables that a finished one gave to for_each_table: `fill(name, vector)` returns a status and fills each. They
+    /// are checked so far that no text makes anything read out of bounds or not end, whatever they hold; not that they are right.
+    /// Errors: bad_vocabulary, bad_merge, and those of `fill`.
+    template <class Fill>
+    static result<bpe> from_tables(Fill&& fill, bool ignore_merges) {
+        bpe b;
+        b.ignore_merges_ = ignore_merges;
+        status filled;
+        for_each_table(b, [&](std::string_view name, auto& table) {
+            if (filled) filled = fill(name, table);
+        });
+        if (!filled) return filled.error();
+        b.ordered_ = !b.histories_.empty();
+        if (status s = b.check_tables(); !s) return s.error();
+        return b;
+    }
+
+    /// See vocabulary::for_each_table.
+    template <class Self, class Visit>
+    static void for_each_table(Self& self, Visit&& visit) {
+        vocabulary::for_each_table(self.strings_, visit);
+        visit("merges.rules", self.rules_);
+        detail::pair_table::for_each_table(self.pairs_, visit);
+        visit("merges.histories", self.histories_);
+        byte_trie::for_each_table(self.trie_, visit);
+    }
+
     [[nodiscard]] const vocabulary& strings() const { return strings_; }
     [[nodiscard]] std::span<const merge_rule> rules() const { return rules_; }
+    [[nodiscard]] bool ignore_merges() const { return ignore_merges_; }
     /// True if the fast way applies.
     [[nodiscard]] bool ordered() const { return ordered_; }
     [[nodiscard]] std::size_t trie_bytes() const { return trie_.memory_bytes(); }
@@ -13392,7 +15389,7 @@ public:
         if (ignore_merges_) {
             if (const std::uint32_t id = strings_.find(piece); id != no_token) return sink(id);
         }
-        search(piece, longest, scratch);
+        if (!search(piece, longest, scratch)) return encode_by_merging(piece, scratch, sink);
         for (const std::uint32_t id : scratch.tokens) sink(id);
     }
 
@@ -13451,7 +15448,7 @@ private:
         return true;
     }
 
-    [[nodiscard]] status check() {
+    [[nodiscard]] status check_bytes() {
         for (unsigned b = 0; b < 256; ++b) {
             const char byte = static_cast<char>(b);
             byte_token_[b] = strings_.find({&byte, 1});
@@ -13461,6 +15458,43 @@ private:
         if (rules_.size() > detail::pair_table::max_merges)
             return error::format(errc::bad_merge, "%zu merges, at most %zu are allowed", rules_.size(),
                                  detail::pair_table::max_merges);
+        return {};
+    }
+
+    [[nodiscard]] status check_tables() {
+        if (status s = strings_.check_tables(); !s) return s;
+        if (status s = check_bytes(); !s) return s;
+        for (std::size_t rank = 0; rank < rules_.size(); ++rank) {
+            const auto [left, right, merged] = rules_[rank];
+            if (!strings_.has_string(left) || !strings_.has_string(right) || !strings_.has_string(merged) ||
+                strings_.size_of_known(merged) != strings_.size_of_known(left) + strings_.size_of_known(right))
+                return error::format(errc::bad_merge, "merges.rules: merge %zu, of tokens %u and %u, cannot make token %u", rank,
+                                     left, right, merged);
+        }
+        if (status s = pairs_.check_tables(rules_.size()); !s || !ordered_) return s;
+        if (histories_.size() != strings_.size())
+            return error::format(errc::bad_merge, "merges.histories: want one for each of %zu tokens, have %zu", strings_.size(),
+                                 histories_.size());
+        const auto reachable = [&](std::uint32_t id) { return id < histories_.size() && histories_[id].rank != unreachable; };
+        for (std::uint32_t id = 0; id < histories_.size(); ++id) {
+            // Parts and prefixes are shorter than the whole, so going back to them ends.
+            const history& h = histories_[id];
+            bool good = h.rank == unreachable || (h.rank == is_byte && strings_.size_of_known(id) == 1);
+            if (h.rank >= 0 && static_cast<std::size_t>(h.rank) < rules_.size()) {
+                const merge_rule& r = rules_[static_cast<std::size_t>(h.rank)];
+                good = r.merged == id && r.left == h.left && r.right == h.right && reachable(h.left) && reachable(h.right);
+            }
+            if (h.shorter != no_token)
+                good = good && reachable(h.shorter) && strings_.size_of_known(h.shorter) < strings_.size_of_known(id);
+            if (!good)
+                return error::format(errc::bad_merge, "merges.histories: token %u cannot come from merge %d of tokens %u and %u",
+                                     id, static_cast<int>(h.rank), h.left, h.right);
+        }
+        return trie_.check_tables(reachable);
+    }
+
+    [[nodiscard]] status check() {
+        if (status s = check_bytes(); !s) return s;
         pairs_.reserve(rules_.size());
         for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) {
             const merge_rule& r = rules_[rank];
@@ -13492,12 +15526,13 @@ private:
                 continue;
             if (stay_apart(r.left, r.right, rank)) h = {limit, r.left, r.right, no_token};
         }
+        if (!ordered_) histories_.clear();
     }
 
     void build_trie() {
         std::vector<std::pair<std::uint64_t, std::uint32_t>> keyed;  // the first eight bytes, big endian, and the id
         keyed.reserve(strings_.count());
-        for (std::uint32_t id = 0; ordered_ && id < strings_.size(); ++id) {
+        for (std::uint32_t id = 0; id < histories_.size(); ++id) {
             if (histories_[id].rank == unreachable) continue;
             const std::string_view s = strings_.bytes_of(id);
             std::uint64_t key = 0;
@@ -13541,8 +15576,9 @@ private:
         }
     }
 
-    /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`.
-    void search(std::string_view piece, std::uint32_t next, bpe_scratch& scratch) const {
+    /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`. False if there is none, or a token
+    /// is longer than the text where it was found: only in tables of a damaged file.
+    [[nodiscard]] bool search(std::string_view piece, std::uint32_t next, bpe_scratch& scratch) const {
         const std::size_t size = piece.size();
         std::vector<std::uint32_t>& tokens = scratch.tokens;
         std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
@@ -13551,6 +15587,7 @@ private:
         std::size_t at = 0;
         while (at < size) {
             const std::size_t end = at + strings_.size_of_known(next);
+            if (end > size) return false;
             const bool is_dead = !dead.empty() && (dead[end / 64] >> (end % 64) & 1) != 0;
             if (!is_dead && (tokens.empty() || stay_apart(tokens.back(), next))) {
                 tokens.push_back(next);
@@ -13561,6 +15598,7 @@ private:
             next = histories_[next].shorter;
             // Every byte is a token, so the first place always has a way on, and `tokens` is not empty here.
             while (next == no_token) {
+                if (tokens.empty()) return false;
                 if (dead.empty()) dead.resize(size / 64 + 1);
                 dead[at / 64] |= std::uint64_t{1} << (at % 64);
                 at -= strings_.size_of_known(tokens.back());
@@ -13568,6 +15606,7 @@ private:
                 tokens.pop_back();
             }
         }
+        return true;
     }
 
     vocabulary strings_;
@@ -13682,6 +15721,13 @@ public:
     /// False for ids that decode to nothing. Never sample those.
     [[nodiscard]] bool has_string(std::int64_t id) const { return !bytes_of(id).empty(); }
 
+    /// Calls visit(name, span) with each finished table, in whole 32-bit numbers or bytes: for a file from which
+    /// tokenizer_builder::build_from_tables loads it again, in a fraction of the time.
+    template <class Visit>
+    void for_each_table(Visit&& visit) const {
+        bpe::for_each_table(bpe_, [&](std::string_view name, const auto& table) { visit(name, std::span(table)); });
+    }
+
     /// The added token with this id, or nullptr.
     [[nodiscard]] const added_token* added(std::int64_t id) const {
         if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
@@ -13782,8 +15828,25 @@ public:
     /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that
     /// contradict each other or the vocabulary), bad_merge.
     [[nodiscard]] result<tokenizer> build() {
-        if (status s = check_added(); !s) return s.error();
-        result<bpe> b = bpe::create(std::move(strings_), std::move(rules_), ignore_merges);
+        if (status s = check_added(strings_); !s) return s.error();
+        return finish(bpe::create(std::move(strings_), std::move(rules_), ignore_merges));
+    }
+
+    /// The tokenizer from the tables of one like it, instead of tokens and merges; added tokens come first. `fill(name, vector)`
+    /// returns a status and fills one table. Tables are checked so far that nothing in them can do harm, not that they are right.
+    /// Errors: bad_vocabulary, bad_merge, and those of `fill`.
+    template <class Fill>
+    [[nodiscard]] result<tokenizer> build_from_tables(Fill&& fill) {
+        result<bpe> b = bpe::from_tables(fill, ignore_merges);
+        if (!b) return b.error();
+        if (status s = check_added(b->strings()); !s) return s.error();
+        return finish(std::move(b));
+    }
+
+    [[nodiscard]] const vocabulary& strings() const { return strings_; }
+
+private:
+    [[nodiscard]] result<tokenizer> finish(result<bpe> b) {
         if (!b) return b.error();
         tokenizer t;
         t.bpe_ = *std::move(b);
@@ -13797,10 +15860,7 @@ public:
         return t;
     }
 
-    [[nodiscard]] const vocabulary& strings() const { return strings_; }
-
-private:
-    [[nodiscard]] status check_added() {
+    [[nodiscard]] status check_added(const vocabulary& strings) {
         std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
         vocabulary contents;
         for (std::size_t i = 0; i < added_.size(); ++i) {
@@ -13809,8 +15869,8 @@ private:
                 return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", t.id);
             if (!contents.add(i, t.content))
                 return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
-            const std::string_view in_vocabulary = strings_.bytes_of(t.id);
-            const std::uint32_t id_there = strings_.find(t.content);
+            const std::string_view in_vocabulary = strings.bytes_of(t.id);
+            const std::uint32_t id_there = strings.find(t.content);
             if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
                 return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
                                      t.content.c_str(), t.id);
@@ -14542,9 +16602,8 @@ PHI4FLASH_END
 /// Writes a model into one file: metadata, tables of the tokenizer, then weights that the caller packs piece by piece.
 
 // ---- phi4flash/io/packed_tokenizer.hpp -----------------------------------------------------------------------------------
-/// The tokenizer inside a packed model file, in two forms: as strings under the customary keys, for other programs, and as
-/// aligned tables of bytes and ids, from which this library loads it. Works with any tokenizer that has the interface of
-/// text/tokenizer.hpp.
+/// The tokenizer inside a packed model file, in two forms: as strings under the customary keys, for other programs, and as the
+/// finished tables of text/, which are read back in milliseconds. Files without the tables are read by their strings.
 
 // ---- phi4flash/io/packed_model.hpp ---------------------------------------------------------------------------------------
 /// A model in one GGUF file: shapes, tokenizer, chat template and generation defaults as metadata, and weights in the very order
@@ -15446,9 +17505,17 @@ inline status gguf_parser::read_strings(const gguf_value& v) {
         return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), left());
     }
-    std::string_view text;
-    for (std::uint64_t i = 0; i < v.count; ++i)
+    // A vocabulary has hundreds of thousands, so the good ones pass without a status each.
+    std::uint64_t length = 0;
+    for (std::uint64_t i = 0; i < v.count; ++i) {
+        if (left() >= 8) std::memcpy(&length, file_.data() + at_, 8);
+        if (left() >= 8 && length <= left() - 8) {
+            at_ += 8 + static_cast<std::size_t>(length);
+            continue;
+        }
+        std::string_view text;
         if (const status ok = string(text, "a string", file_.size()); !ok) return ok.error().in(printable(v.key).c_str());
+    }
     return {};
 }
 
@@ -16099,6 +18166,13 @@ PHI4FLASH_BEGIN
     return types[static_cast<std::size_t>(type)];
 }
 
+/// The type under which a table of T, whole numbers of one width, is stored.
+template <class T>
+[[nodiscard]] constexpr ggml_type ggml_table_type() {
+    static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= 8);
+    return alignof(T) == 1 ? ggml_type::i8 : alignof(T) == 2 ? ggml_type::i16 : alignof(T) == 4 ? ggml_type::i32 : ggml_type::i64;
+}
+
 /// A tensor of a file as weights; `packed` if the file has the packed layout. Errors: wrong_dtype, naming the type; wrong_shape for
 /// packed tensors that are not matrices of whole blocks.
 [[nodiscard]] inline result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
@@ -16170,8 +18244,8 @@ public:
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }
 
-    /// A table of the tokenizer, aligned, in place: phi4flash.tokenizer.<name>. T is a whole number. Errors: missing_tensor;
-    /// wrong_dtype if its elements are not as wide as T.
+    /// A table of the tokenizer, aligned, in place: phi4flash.tokenizer.<name>. T is a whole number or a struct of such. Errors:
+    /// missing_tensor; wrong_dtype if its numbers are not as wide as those of T; wrong_shape if they are not whole elements.
     template <class T>
     [[nodiscard]] result<std::span<const T>> array(std::string_view name) const;
     [[nodiscard]] bool has_array(std::string_view name) const { return find_array(name) != nullptr; }
@@ -16248,17 +18322,16 @@ inline const gguf_tensor* packed_model::find_array(std::string_view name) const 
 
 template <class T>
 result<std::span<const T>> packed_model::array(std::string_view name) const {
-    static_assert(std::is_integral_v<T> && sizeof(T) <= 8);
-    constexpr ggml_type want = sizeof(T) == 1   ? ggml_type::i8
-                               : sizeof(T) == 2 ? ggml_type::i16
-                               : sizeof(T) == 4 ? ggml_type::i32
-                                                : ggml_type::i64;
+    constexpr ggml_type want = ggml_table_type<T>();
     const gguf_tensor* const t = find_array(name);
     if (t == nullptr)
         return error::format(errc::missing_tensor, "tensor '%s%s' is missing", packed_array_prefix.data(), printable(name).c_str());
     if (t->format->type != want)
         return error::format(errc::wrong_dtype, "tensor '%s': want %s, have %s", printable(t->name).c_str(), format_of(want).name,
                              t->format->name);
+    if (t->bytes % sizeof(T) != 0)
+        return error::format(errc::wrong_shape, "tensor '%s': want elements of %zu bytes, have %zu bytes",
+                             printable(t->name).c_str(), sizeof(T), t->bytes);
     return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
 }
 
@@ -16340,42 +18413,29 @@ struct packed_array {
     std::span<const std::byte> data;  ///< whole elements; must live until the file is written
 
     template <class T>
-    static packed_array of(std::string name, std::span<const T> numbers) {
-        static_assert(std::is_trivially_copyable_v<T>);
-        constexpr ggml_type type = sizeof(T) % 4 != 0 || alignof(T) < 4 ? ggml_type::i8
-                                   : alignof(T) == 4                    ? ggml_type::i32
-                                                                        : ggml_type::i64;
-        return {std::move(name), type, std::as_bytes(numbers)};
+    static packed_array of(std::string_view name, std::span<const T> numbers) {
+        return {std::string(name), ggml_table_type<T>(), std::as_bytes(numbers)};
     }
 };
 
 /// What is written of a tokenizer.
 struct packed_tokenizer {
-    std::string pre = "gpt-4o";  ///< tokenizer.ggml.pre: what others call the split pattern
-    std::string pattern;         ///< the split pattern itself
+    std::string pre;      ///< tokenizer.ggml.pre: what others call the split pattern
+    std::string pattern;  ///< the split pattern itself
     bool ignore_merges = false;
     std::vector<std::string> tokens;  ///< as byte-level text, for tokenizer.ggml.tokens
     std::vector<std::int32_t> types;  ///< 1 normal, 3 special, 4 added, 5 unused
     std::vector<std::string> merges;  ///< "left right"
-    // The tables: bytes of all tokens with where each begins; three ids a merge; added tokens.
-    std::vector<char> token_bytes;
-    std::vector<std::uint32_t> token_begins;  ///< [tokens + 1]
-    std::vector<std::uint32_t> merge_ids;     ///< [merges, 3]: left, right, merged
     std::vector<std::uint32_t> added_ids;
     std::vector<std::uint8_t> added_flags;  ///< bits: special, lstrip, rstrip, normalized
     std::vector<char> added_bytes;
     std::vector<std::uint32_t> added_begins;  ///< [added + 1]
-    std::vector<packed_array> images;         ///< more tables, which the tokenizer knows how to use
+    std::vector<packed_array> tables;         ///< the tokenizer's own, in place
 
-    /// All tables; points into this object.
+    /// All tables; points into this object and the tokenizer.
     [[nodiscard]] std::vector<packed_array> arrays() const {
-        std::vector<packed_array> all = images;
-        const auto add = [&](const char* name, const auto& v) {
-            all.push_back(packed_array::of(name, std::span(v.data(), v.size())));
-        };
-        add("tokens.bytes", token_bytes);
-        add("tokens.begins", token_begins);
-        add("merges.ids", merge_ids);
+        std::vector<packed_array> all = tables;
+        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
         add("added.ids", added_ids);
         add("added.flags", added_flags);
         add("added.bytes", added_bytes);
@@ -16387,35 +18447,145 @@ struct packed_tokenizer {
 namespace detail {
 inline constexpr std::uint8_t added_special = 1, added_lstrip = 2, added_rstrip = 4, added_normalized = 8;
 
-/// String i of a table of bytes.
-[[nodiscard]] inline std::string_view slice(std::span<const char> bytes, std::span<const std::uint32_t> begins, std::size_t i) {
-    return {bytes.data() + begins[i], begins[i + 1] - begins[i]};
+/// The tables hold hashes and places that belong to one version of text/; files with another are read by their strings. To be
+/// raised whenever a table changes.
+inline constexpr std::uint32_t packed_tables_version = 1;
+inline constexpr const char* packed_tables_key = "phi4flash.tokenizer.version";
+inline constexpr const char* packed_pattern_key = "phi4flash.tokenizer.pattern";
+inline constexpr const char* packed_ignore_merges_key = "phi4flash.tokenizer.ignore_merges";
+
+/// What other programs call the split patterns.
+struct pattern_name {
+    const char* pre;
+    split_pattern pattern;
+};
+inline constexpr pattern_name pattern_names[] = {{"gpt-4o", split_pattern::o200k},
+                                                 {"dbrx", split_pattern::cl100k},
+                                                 {"qwen2", split_pattern::qwen2},
+                                                 {"gpt-2", split_pattern::gpt2}};
+
+inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
+    p.added_begins.push_back(0);
+    for (const added_token& a : t.added_tokens()) {
+        p.added_ids.push_back(a.id);
+        p.added_flags.push_back(static_cast<std::uint8_t>((a.special ? added_special : 0) | (a.lstrip ? added_lstrip : 0) |
+                                                          (a.rstrip ? added_rstrip : 0) | (a.normalized ? added_normalized : 0)));
+        p.added_bytes.insert(p.added_bytes.end(), a.content.begin(), a.content.end());
+        p.added_begins.push_back(static_cast<std::uint32_t>(p.added_bytes.size()));
+    }
 }
 
-/// Errors: bad_vocabulary.
-[[nodiscard]] inline status check_begins(const char* what, std::span<const char> bytes, std::span<const std::uint32_t> begins) {
-    bool good = !begins.empty() && begins.front() == 0 && begins.back() == bytes.size();
-    for (std::size_t i = 1; good && i < begins.size(); ++i) good = begins[i - 1] <= begins[i];
-    if (good) return {};
-    return error::format(errc::bad_vocabulary,
-                         "tensor 'phi4flash.tokenizer.%s': want rising numbers from 0 to the %zu bytes of the strings", what,
-                         bytes.size());
+[[nodiscard]] inline status read_added_tokens(const packed_model& model, tokenizer_builder& builder) {
+    const auto ids = model.array<std::uint32_t>("added.ids");
+    const auto flags = model.array<std::uint8_t>("added.flags");
+    const auto bytes = model.array<char>("added.bytes");
+    const auto begins = model.array<std::uint32_t>("added.begins");
+    if (!ids) return ids.error();
+    if (!flags) return flags.error();
+    if (!bytes) return bytes.error();
+    if (!begins) return begins.error();
+    if (begins->size() != ids->size() + 1 || flags->size() != ids->size())
+        return error::format(errc::bad_vocabulary, "the tables of added tokens differ in length: %zu ids, %zu flags, %zu begins",
+                             ids->size(), flags->size(), begins->size());
+    for (std::size_t i = 0; i < ids->size(); ++i) {
+        const std::size_t from = (*begins)[i], to = (*begins)[i + 1];
+        if (from > to || to > bytes->size())
+            return error::format(errc::bad_vocabulary,
+                                 "tensor '%sadded.begins': want rising numbers up to the %zu bytes of strings, have %zu and %zu",
+                                 packed_array_prefix.data(), bytes->size(), from, to);
+        const std::uint8_t flag = (*flags)[i];
+        const status ok = builder.add_added_token({.id = (*ids)[i],
+                                                   .content = std::string(bytes->data() + from, to - from),
+                                                   .special = (flag & added_special) != 0,
+                                                   .lstrip = (flag & added_lstrip) != 0,
+                                                   .rstrip = (flag & added_rstrip) != 0,
+                                                   .normalized = (flag & added_normalized) != 0});
+        if (!ok) return ok;
+    }
+    return {};
+}
+
+/// The split pattern and the like. The regular expression, if the file has it, or else what others call it.
+[[nodiscard]] inline status read_settings(const packed_model& model, tokenizer_builder& builder) {
+    constexpr const char* model_key = "tokenizer.ggml.model";
+    constexpr const char* pre_key = "tokenizer.ggml.pre";
+    gguf_key_reader in(model.file());
+    (void)in.require(model_key, "'gpt2'");
+    const auto kind = in.text(model_key);
+    const auto regex = in.text(packed_pattern_key);
+    if (!regex) (void)in.require(pre_key, "the name of a split pattern");
+    const auto pre = in.text(pre_key);
+    builder.ignore_merges = in.boolean(packed_ignore_merges_key).value_or(false);
+    if (!in.outcome()) return in.outcome();
+    if (*kind != "gpt2")
+        return error::format(errc::unsupported_tokenizer, "key '%s': want 'gpt2', have '%s'", model_key, printable(*kind).c_str());
+    for (const pattern_name& known : pattern_names) {
+        if (regex ? *regex != regex_of(known.pattern) : *pre != known.pre) continue;
+        builder.pattern = known.pattern;
+        return {};
+    }
+    return error::format(errc::unsupported_tokenizer, "the split pattern '%s' is not known",
+                         printable(regex ? *regex : *pre).c_str());
+}
+
+/// Tokens and merges of the customary keys; added tokens too, unless the file has a table of them.
+[[nodiscard]] inline status read_token_strings(const packed_model& model, tokenizer_builder& builder) {
+    constexpr const char* tokens_key = "tokenizer.ggml.tokens";
+    constexpr const char* types_key = "tokenizer.ggml.token_type";
+    constexpr const char* merges_key = "tokenizer.ggml.merges";
+    gguf_key_reader in(model.file());
+    const gguf_value* const tokens = in.require(tokens_key, "a list of strings");
+    const gguf_value* const merges = in.require(merges_key, "a list of strings");
+    const gguf_value* const types = in.find(types_key);
+    if (!in.outcome()) return in.outcome();
+    for (const auto& [key, list] : {std::pair{tokens_key, tokens}, {merges_key, merges}})
+        if (!list->is_array || list->type != gguf_type::string) in.wrong_type(key, "a list of strings", *list);
+    if (types != nullptr && (!types->is_array || types->type != gguf_type::i32 || types->count != tokens->count))
+        in.wrong_type(types_key, "a list with an i32 for each token", *types);
+    if (!in.outcome()) return in.outcome();
+
+    const bool has_added_table = model.has_array("added.ids");
+    builder.reserve(static_cast<std::size_t>(tokens->count), tokens->data.size(), static_cast<std::size_t>(merges->count));
+    std::string left, right;
+    gguf_strings token_list(*tokens), merge_list(*merges);
+    std::size_t id = 0;
+    for (std::string_view text; token_list.next(text); ++id) {
+        constexpr std::int32_t control = 3, user_defined = 4, unused = 5;
+        const std::int32_t type = types == nullptr ? 1 : types->at<std::int32_t>(id);
+        if (type == unused) continue;
+        if (type == control || type == user_defined) {
+            if (has_added_table) continue;
+            added_token added{.id = static_cast<std::uint32_t>(id), .content = std::string(text), .special = type == control};
+            if (const status ok = builder.add_added_token(std::move(added)); !ok) return ok;
+            continue;
+        }
+        if (!from_byte_level(text, left))
+            return error::format(errc::bad_vocabulary, "token %zu '%s' is not byte-level text", id, printable(text).c_str());
+        if (const status ok = builder.add_token(id, left); !ok) return ok;
+    }
+    for (std::string_view text; merge_list.next(text);) {
+        const std::size_t space = text.find(' ');
+        if (space == std::string_view::npos || !from_byte_level(text.substr(0, space), left) ||
+            !from_byte_level(text.substr(space + 1), right))
+            return error::format(errc::bad_merge, "merge '%s': want two parts in byte-level text with a space between",
+                                 printable(text).c_str());
+        if (const status ok = builder.add_merge(left, right); !ok) return ok;
+    }
+    return {};
 }
 }  // namespace detail
 
-/// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused.
-template <class Tokenizer>
-[[nodiscard]] packed_tokenizer describe_tokenizer(const Tokenizer& t, std::size_t rows, bool ignore_merges = false) {
+/// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
+/// tokenizer, which must stay in place until the file is written.
+[[nodiscard]] inline packed_tokenizer describe_tokenizer(const tokenizer& t, std::size_t rows) {
     packed_tokenizer p;
+    for (const detail::pattern_name& known : detail::pattern_names)
+        if (known.pattern == t.pattern()) p.pre = known.pre;
     p.pattern = regex_of(t.pattern());
-    p.ignore_merges = ignore_merges;
-    p.token_begins.push_back(0);
+    p.ignore_merges = t.merges().ignore_merges();
     for (std::size_t id = 0; id < std::max(rows, t.vocab_size()); ++id) {
-        const auto* const added = t.added(static_cast<std::int64_t>(id));
-        // The table has the vocabulary's own strings; those of added tokens are in theirs.
+        const added_token* const added = t.added(static_cast<std::int64_t>(id));
         const std::string_view bytes = t.merges().strings().bytes_of(id);
-        p.token_bytes.insert(p.token_bytes.end(), bytes.begin(), bytes.end());
-        p.token_begins.push_back(static_cast<std::uint32_t>(p.token_bytes.size()));
         std::string text;
         if (added != nullptr) {
             text = added->content;
@@ -16427,76 +18597,31 @@ template <class Tokenizer>
         p.tokens.push_back(std::move(text));
         p.types.push_back(added != nullptr ? (added->special ? 3 : 4) : bytes.empty() ? 5 : 1);
     }
-    for (const auto& rule : t.merges().rules()) {
-        p.merge_ids.insert(p.merge_ids.end(), {rule.left, rule.right, rule.merged});
-        p.merges.push_back(p.tokens[rule.left] + " " + p.tokens[rule.right]);
-    }
-    p.added_begins.push_back(0);
-    for (const auto& a : t.added_tokens()) {
-        p.added_ids.push_back(a.id);
-        p.added_flags.push_back(
-            static_cast<std::uint8_t>((a.special ? detail::added_special : 0) | (a.lstrip ? detail::added_lstrip : 0) |
-                                      (a.rstrip ? detail::added_rstrip : 0) | (a.normalized ? detail::added_normalized : 0)));
-        p.added_bytes.insert(p.added_bytes.end(), a.content.begin(), a.content.end());
-        p.added_begins.push_back(static_cast<std::uint32_t>(p.added_bytes.size()));
-    }
+    for (const merge_rule& rule : t.merges().rules()) p.merges.push_back(p.tokens[rule.left] + " " + p.tokens[rule.right]);
+    detail::describe_added_tokens(t, p);
+    t.for_each_table([&](std::string_view name, auto table) { p.tables.push_back(packed_array::of(name, table)); });
     return p;
 }
 
-/// Hands the tables of a file to a builder with the interface of tokenizer_builder, which checks them. Errors: missing_tensor,
-/// wrong_dtype, missing_key, wrong_value_type, unsupported_tokenizer (another split pattern), bad_vocabulary, bad_merge, and those
-/// of the builder.
-template <class Builder>
-[[nodiscard]] status read_tokenizer(const packed_model& model, Builder& builder) {
-    const auto bytes = model.array<char>("tokens.bytes");
-    const auto begins = model.array<std::uint32_t>("tokens.begins");
-    const auto merges = model.array<std::uint32_t>("merges.ids");
-    const auto added_ids = model.array<std::uint32_t>("added.ids");
-    const auto added_flags = model.array<std::uint8_t>("added.flags");
-    const auto added_bytes = model.array<char>("added.bytes");
-    const auto added_begins = model.array<std::uint32_t>("added.begins");
-    if (!bytes) return bytes.error();
-    for (const auto* table : {&begins, &merges, &added_ids, &added_begins})
-        if (!*table) return table->error();
-    if (!added_flags) return added_flags.error();
-    if (!added_bytes) return added_bytes.error();
-    if (const status ok = detail::check_begins("tokens.begins", *bytes, *begins); !ok) return ok;
-    if (const status ok = detail::check_begins("added.begins", *added_bytes, *added_begins); !ok) return ok;
-    const std::size_t n_tokens = begins->size() - 1;
-    if (added_begins->size() != added_ids->size() + 1 || added_flags->size() != added_ids->size() || merges->size() % 3 != 0)
-        return error::format(errc::bad_vocabulary, "the tables of the tokenizer differ in length");
-
-    detail::gguf_key_reader in(model.file());
-    (void)in.require("phi4flash.tokenizer.pattern", "a split pattern");
-    const auto pattern = in.text("phi4flash.tokenizer.pattern");
-    builder.ignore_merges = in.boolean("phi4flash.tokenizer.ignore_merges").value_or(false);
-    if (!in.outcome()) return in.outcome();
-    using split = decltype(builder.pattern);
-    int found = -1;
-    for (int i = 3; i >= 0; --i)
-        if (regex_of(static_cast<split>(i)) == *pattern) found = i;
-    if (found < 0)
-        return error::format(errc::unsupported_tokenizer, "the split pattern '%s' is not known", printable(*pattern).c_str());
-    builder.pattern = static_cast<split>(found);
-
-    builder.reserve(n_tokens, bytes->size(), merges->size() / 3);
-    const auto token = [&](std::size_t id) { return id < n_tokens ? detail::slice(*bytes, *begins, id) : std::string_view{}; };
-    for (std::size_t id = 0; id < n_tokens; ++id)
-        if (const std::string_view s = token(id); !s.empty())
-            if (const status ok = builder.add_token(id, s); !ok) return ok;
-    for (std::size_t i = 0; i < merges->size(); i += 3)
-        if (const status ok = builder.add_merge(token((*merges)[i]), token((*merges)[i + 1])); !ok) return ok;
-    for (std::size_t i = 0; i < added_ids->size(); ++i) {
-        const std::uint8_t flags = (*added_flags)[i];
-        const status ok = builder.add_added_token({.id = (*added_ids)[i],
-                                                   .content = std::string(detail::slice(*added_bytes, *added_begins, i)),
-                                                   .special = (flags & detail::added_special) != 0,
-                                                   .lstrip = (flags & detail::added_lstrip) != 0,
-                                                   .rstrip = (flags & detail::added_rstrip) != 0,
-                                                   .normalized = (flags & detail::added_normalized) != 0});
-        if (!ok) return ok;
+/// The tokenizer of a file: from its tables in milliseconds, else from its strings; it does not point into the file. Errors:
+/// missing_key, wrong_value_type, unsupported_tokenizer (another kind or split pattern), missing_tensor, wrong_dtype, wrong_shape,
+/// bad_vocabulary, bad_merge.
+[[nodiscard]] inline result<tokenizer> read_tokenizer(const packed_model& model) {
+    tokenizer_builder builder;
+    if (const status ok = detail::read_settings(model, builder); !ok) return ok.error();
+    if (model.has_array("added.ids"))
+        if (const status ok = detail::read_added_tokens(model, builder); !ok) return ok.error();
+    const gguf_value* const version = model.file().value(detail::packed_tables_key);
+    if (version == nullptr || version->is_array || version->whole() != detail::packed_tables_version) {
+        if (const status ok = detail::read_token_strings(model, builder); !ok) return ok.error();
+        return builder.build();
     }
-    return {};
+    return builder.build_from_tables([&](std::string_view name, auto& table) -> status {
+        const auto stored = model.array<typename std::decay_t<decltype(table)>::value_type>(name);
+        if (!stored) return stored.error();
+        table.assign(stored->data(), stored->data() + stored->size());
+        return {};
+    });
 }
 
 PHI4FLASH_END
@@ -16547,8 +18672,9 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     out.add_strings("tokenizer.ggml.merges", t.merges.size(), [&](std::size_t i) { return std::string_view(t.merges[i]); });
     out.add("tokenizer.ggml.add_bos_token", false);
     out.add("tokenizer.ggml.add_eos_token", false);
-    out.add("phi4flash.tokenizer.pattern", t.pattern);
-    out.add("phi4flash.tokenizer.ignore_merges", t.ignore_merges);
+    out.add(packed_tables_key, packed_tables_version);
+    out.add(packed_pattern_key, t.pattern);
+    out.add(packed_ignore_merges_key, t.ignore_merges);
 }
 
 [[nodiscard]] inline gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
@@ -18555,7 +20681,7 @@ public:
     [[nodiscard]] const packed_model* packed() const { return std::get_if<packed_model>(&form_); }
 
     [[nodiscard]] bool has_tokenizer() const {
-        if (const packed_model* const file = packed()) return file->has_array("tokens.bytes");
+        if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
 #if PHI4FLASH_HAS_JSON
         if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
 #endif
@@ -18565,9 +20691,9 @@ public:
     [[nodiscard]] result<tokenizer> open_tokenizer() const {
         if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
         if (const packed_model* const file = packed()) {
-            tokenizer_builder builder;
-            if (const status ok = read_tokenizer(*file, builder); !ok) return ok.error().in(printable(path_).c_str());
-            return builder.build();
+            auto text = read_tokenizer(*file);
+            if (!text) return text.error().in(printable(path_).c_str());
+            return text;
         }
 #if PHI4FLASH_HAS_JSON
         return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());

@@ -101,7 +101,7 @@ public:
     [[nodiscard]] const packed_model* packed() const { return std::get_if<packed_model>(&form_); }
 
     [[nodiscard]] bool has_tokenizer() const {
-        if (const packed_model* const file = packed()) return file->has_array("tokens.bytes");
+        if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
 #if PHI4FLASH_HAS_JSON
         if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
 #endif
@@ -111,9 +111,9 @@ public:
     [[nodiscard]] result<tokenizer> open_tokenizer() const {
         if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
         if (const packed_model* const file = packed()) {
-            tokenizer_builder builder;
-            if (const status ok = read_tokenizer(*file, builder); !ok) return ok.error().in(printable(path_).c_str());
-            return builder.build();
+            auto text = read_tokenizer(*file);
+            if (!text) return text.error().in(printable(path_).c_str());
+            return text;
         }
 #if PHI4FLASH_HAS_JSON
         return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());

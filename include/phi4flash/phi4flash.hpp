@@ -6,6 +6,7 @@
 #include <phi4flash/core/error.hpp>
 #include <phi4flash/core/executor.hpp>
 #include <phi4flash/core/huge_pages.hpp>
+#include <phi4flash/core/kv_format.hpp>
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/core/number.hpp>

@@ -423,16 +423,8 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
 
 PHI4FLASH_END
 
-// ---- phi4flash/core/matrix.hpp -------------------------------------------------------------------------------------------
-/// Views of weights that somebody else owns: a matrix in its stored type, and a named tensor of a file.
-
-// ---- phi4flash/core/packed.hpp -------------------------------------------------------------------------------------------
-/// Packed weights: 8 rows by 32 columns a block, in the very order in which the kernels stream them.
-///
-/// A block begins with one f16 scale for each row. Codes come in groups of 32 bytes, "vectors": byte 4 r + i of a vector belongs to
-/// row r, and four neighbouring columns of a row lie side by side, so that one 32-bit broadcast of the activations meets
-/// all eight rows. A matrix [rows, cols] is its blocks in order, all columns of eight rows before the next eight rows;
-/// rows is a multiple of 8 and cols a multiple of 32.
+// ---- phi4flash/core/kv_format.hpp ----------------------------------------------------------------------------------------
+/// How keys and values are kept between tokens: f32, bf16, or 8 bits with a scale for each head of each token.
 
 // ---- phi4flash/core/number.hpp -------------------------------------------------------------------------------------------
 /// Stored number types: bfloat16 and IEEE half as plain 16-bit storage, and the run-time name of an element type.
@@ -521,6 +513,48 @@ template <>
 inline constexpr dtype dtype_of<bf16> = dtype::bf16;
 
 PHI4FLASH_END
+
+PHI4FLASH_BEGIN
+
+/// A key's or value's number in 8 bits: x = scale * code, code in [-127, 127]. The scale is a bf16, one for each head of each token, so
+/// that a loud head or token costs no other one its precision. Half the memory of bf16 and a little (132 bytes for a head's key and
+/// value of 64 numbers each, instead of 256); |x - scale * code| <= scale / 2, and scale is the largest |x| of the head by 127.
+/// Storage only; arithmetic is f32.
+struct kv_int8 {
+    std::int8_t code = 0;
+    friend constexpr bool operator==(kv_int8, kv_int8) = default;
+};
+
+/// The code, without its scale.
+[[nodiscard]] constexpr float to_f32(kv_int8 x) { return static_cast<float>(x.code); }
+
+/// Order is also the index into kernel tables.
+enum class kv_format : std::uint8_t { f32, bf16, int8 };
+inline constexpr std::size_t kv_format_count = 3;
+
+/// The element types that keys and values may have.
+template <class Kv>
+concept kv_element = std::same_as<Kv, float> || std::same_as<Kv, bf16> || std::same_as<Kv, kv_int8>;
+
+template <kv_element Kv>
+inline constexpr kv_format kv_format_of = kv_format::f32;
+template <>
+inline constexpr kv_format kv_format_of<bf16> = kv_format::bf16;
+template <>
+inline constexpr kv_format kv_format_of<kv_int8> = kv_format::int8;
+
+PHI4FLASH_END
+
+// ---- phi4flash/core/matrix.hpp -------------------------------------------------------------------------------------------
+/// Views of weights that somebody else owns: a matrix in its stored type, and a named tensor of a file.
+
+// ---- phi4flash/core/packed.hpp -------------------------------------------------------------------------------------------
+/// Packed weights: 8 rows by 32 columns a block, in the very order in which the kernels stream them.
+///
+/// A block begins with one f16 scale for each row. Codes come in groups of 32 bytes, "vectors": byte 4 r + i of a vector belongs to
+/// row r, and four neighbouring columns of a row lie side by side, so that one 32-bit broadcast of the activations meets
+/// all eight rows. A matrix [rows, cols] is its blocks in order, all columns of eight rows before the next eight rows;
+/// rows is a multiple of 8 and cols a multiple of 32.
 
 #include <cmath>
 PHI4FLASH_BEGIN
@@ -1047,40 +1081,6 @@ PHI4FLASH_END
 /// alignment; outputs must not overlap inputs unless the comment says so. Each output is computed in an order that
 /// does not depend on how a caller cuts the work, so results are the same bits for any number of threads. All functions are
 /// pure and may run in any number of threads at once.
-
-// ---- phi4flash/core/kv_format.hpp ----------------------------------------------------------------------------------------
-/// How keys and values are kept between tokens: f32, bf16, or 8 bits with a scale for each head of each token.
-
-PHI4FLASH_BEGIN
-
-/// A key's or value's number in 8 bits: x = scale * code, code in [-127, 127]. The scale is a bf16, one for each head of each token, so
-/// that a loud head or token costs no other one its precision. Half the memory of bf16 and a little (132 bytes for a head's key and
-/// value of 64 numbers each, instead of 256); |x - scale * code| <= scale / 2, and scale is the largest |x| of the head by 127.
-/// Storage only; arithmetic is f32.
-struct kv_int8 {
-    std::int8_t code = 0;
-    friend constexpr bool operator==(kv_int8, kv_int8) = default;
-};
-
-/// The code, without its scale.
-[[nodiscard]] constexpr float to_f32(kv_int8 x) { return static_cast<float>(x.code); }
-
-/// Order is also the index into kernel tables.
-enum class kv_format : std::uint8_t { f32, bf16, int8 };
-inline constexpr std::size_t kv_format_count = 3;
-
-/// The element types that keys and values may have.
-template <class Kv>
-concept kv_element = std::same_as<Kv, float> || std::same_as<Kv, bf16> || std::same_as<Kv, kv_int8>;
-
-template <kv_element Kv>
-inline constexpr kv_format kv_format_of = kv_format::f32;
-template <>
-inline constexpr kv_format kv_format_of<bf16> = kv_format::bf16;
-template <>
-inline constexpr kv_format kv_format_of<kv_int8> = kv_format::int8;
-
-PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
@@ -2594,8 +2594,9 @@ PHI4FLASH_TARGET_BEGIN
 /// Keys a tile: scores of one query fit a few vectors, and a tile of K and V fits the first-level cache.
 inline constexpr std::size_t tile_keys = 32;
 /// Keys whose values are added up before outputs go back to the cache, where values come from memory: few, so that memory is read
-/// nearly in order. That costs a sixth more instructions and gains a fifth of the time.
-inline constexpr std::size_t value_keys = 4;
+/// nearly in order. That costs a sixth more instructions and gains a fifth of the time; of codes there is less to wait for.
+template <class Element>
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
 /// How far ahead of its use a line is asked for.
 inline constexpr std::size_t prefetch_distance = 4096;
 /// Queries of a token that share what is read.
@@ -2658,63 +2659,60 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
     }
 }
 
-/// scores[j] = q . k[j] for two queries of the key head at k and j in [begin, end), four keys at once; up to three places after
-/// `end` are written too. Every score is added in the same order, wherever its key lies.
+/// scores[j] = q . k[j] for two queries of the key head at k and the four keys from j on, of which those before `end` count: up to
+/// three places after it are written too. Every score is added in the same order, wherever its key lies.
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
                                          std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
     const std::size_t lane_count = lanes();
     const std::size_t width = tile.width;
-    {
-        const std::size_t j = begin;
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        if (end - j < 4) {  // past the end, the first key stands in
-            k1 = end - j > 1 ? k1 : k0;
-            k2 = end - j > 2 ? k2 : k0;
-            k3 = k0;
-        }
-        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
-        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-            const f32_vector x0 = load(q0 + i);
-            const f32_vector y0 = load(q0 + i + lane_count);
-            const f32_vector x1 = load(q1 + i);
-            const f32_vector y1 = load(q1 + i + lane_count);
-            load_pair(k0 + i, a, b);
-            s00 = mul_add(y0, b, mul_add(x0, a, s00));
-            s10 = mul_add(y1, b, mul_add(x1, a, s10));
-            load_pair(k1 + i, a, b);
-            s01 = mul_add(y0, b, mul_add(x0, a, s01));
-            s11 = mul_add(y1, b, mul_add(x1, a, s11));
-            load_pair(k2 + i, a, b);
-            s02 = mul_add(y0, b, mul_add(x0, a, s02));
-            s12 = mul_add(y1, b, mul_add(x1, a, s12));
-            load_pair(k3 + i, a, b);
-            s03 = mul_add(y0, b, mul_add(x0, a, s03));
-            s13 = mul_add(y1, b, mul_add(x1, a, s13));
-        }
-        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-            const f32_vector x0 = load_first(q0 + i, n);
-            const f32_vector x1 = load_first(q1 + i, n);
-            a = load_first(k0 + i, n);
-            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
-            a = load_first(k1 + i, n);
-            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
-            a = load_first(k2 + i, n);
-            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
-            a = load_first(k3 + i, n);
-            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
-        }
-        store_sums(s00, s01, s02, s03, scores0 + j);
-        store_sums(s10, s11, s12, s13, scores1 + j);
+    const Element* k0 = k + j * width;
+    const Element* k1 = k0 + width;
+    const Element* k2 = k1 + width;
+    const Element* k3 = k2 + width;
+    if (end - j < 4) {  // past the end, the first key stands in
+        k1 = end - j > 1 ? k1 : k0;
+        k2 = end - j > 2 ? k2 : k0;
+        k3 = k0;
     }
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(q0 + i);
+        const f32_vector y0 = load(q0 + i + lane_count);
+        const f32_vector x1 = load(q1 + i);
+        const f32_vector y1 = load(q1 + i + lane_count);
+        load_pair(k0 + i, a, b);
+        s00 = mul_add(y0, b, mul_add(x0, a, s00));
+        s10 = mul_add(y1, b, mul_add(x1, a, s10));
+        load_pair(k1 + i, a, b);
+        s01 = mul_add(y0, b, mul_add(x0, a, s01));
+        s11 = mul_add(y1, b, mul_add(x1, a, s11));
+        load_pair(k2 + i, a, b);
+        s02 = mul_add(y0, b, mul_add(x0, a, s02));
+        s12 = mul_add(y1, b, mul_add(x1, a, s12));
+        load_pair(k3 + i, a, b);
+        s03 = mul_add(y0, b, mul_add(x0, a, s03));
+        s13 = mul_add(y1, b, mul_add(x1, a, s13));
+    }
+    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        const f32_vector x0 = load_first(q0 + i, n);
+        const f32_vector x1 = load_first(q1 + i, n);
+        a = load_first(k0 + i, n);
+        s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+        a = load_first(k1 + i, n);
+        s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+        a = load_first(k2 + i, n);
+        s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+        a = load_first(k3 + i, n);
+        s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+    }
+    store_sums(s00, s01, s02, s03, scores0 + j);
+    store_sums(s10, s11, s12, s13, scores1 + j);
 }
 
 /// Turns products into weights: scores[j] = exp(scale * scores[j] - slope * distance - new maximum) for j in [begin, end), 0 in the rest
@@ -2836,7 +2834,12 @@ PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, con
 template <class Element>
 inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
                         std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
+    // Lanes around the keys that are seen: masked later, but numbers.
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
+        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+    }
     const std::size_t shared = args.k_per_group;
     for (std::size_t j = begin; j < end; j += 4) {
         const Element* ahead = tile.k + j * tile.width;
@@ -2845,7 +2848,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
                 ahead += 4 * tile.d_head;
                 const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
             }
         }
     }
@@ -2867,7 +2870,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         }
     }
     // A few keys at a time, so that values are read nearly in order.
-    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
     for (std::size_t j = begin; j < end; j += step) {
         const std::size_t stop = end - j < step ? end : j + step;
         for (std::size_t s = 0; s < args.k_per_group; ++s) {
@@ -2879,8 +2882,8 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
                 const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys) {
-                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                if (stop - j == value_keys<Element>) {
+                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
                     four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
                 }
@@ -4417,7 +4420,8 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t value_keys = 4;
+template <class Element>
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
 inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
@@ -4472,60 +4476,57 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
                                          std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
     const std::size_t lane_count = lanes();
     const std::size_t width = tile.width;
-    {
-        const std::size_t j = begin;
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        if (end - j < 4) {  // past the end, the first key stands in
-            k1 = end - j > 1 ? k1 : k0;
-            k2 = end - j > 2 ? k2 : k0;
-            k3 = k0;
-        }
-        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
-        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-            const f32_vector x0 = load(q0 + i);
-            const f32_vector y0 = load(q0 + i + lane_count);
-            const f32_vector x1 = load(q1 + i);
-            const f32_vector y1 = load(q1 + i + lane_count);
-            load_pair(k0 + i, a, b);
-            s00 = mul_add(y0, b, mul_add(x0, a, s00));
-            s10 = mul_add(y1, b, mul_add(x1, a, s10));
-            load_pair(k1 + i, a, b);
-            s01 = mul_add(y0, b, mul_add(x0, a, s01));
-            s11 = mul_add(y1, b, mul_add(x1, a, s11));
-            load_pair(k2 + i, a, b);
-            s02 = mul_add(y0, b, mul_add(x0, a, s02));
-            s12 = mul_add(y1, b, mul_add(x1, a, s12));
-            load_pair(k3 + i, a, b);
-            s03 = mul_add(y0, b, mul_add(x0, a, s03));
-            s13 = mul_add(y1, b, mul_add(x1, a, s13));
-        }
-        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-            const f32_vector x0 = load_first(q0 + i, n);
-            const f32_vector x1 = load_first(q1 + i, n);
-            a = load_first(k0 + i, n);
-            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
-            a = load_first(k1 + i, n);
-            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
-            a = load_first(k2 + i, n);
-            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
-            a = load_first(k3 + i, n);
-            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
-        }
-        store_sums(s00, s01, s02, s03, scores0 + j);
-        store_sums(s10, s11, s12, s13, scores1 + j);
+    const Element* k0 = k + j * width;
+    const Element* k1 = k0 + width;
+    const Element* k2 = k1 + width;
+    const Element* k3 = k2 + width;
+    if (end - j < 4) {  // past the end, the first key stands in
+        k1 = end - j > 1 ? k1 : k0;
+        k2 = end - j > 2 ? k2 : k0;
+        k3 = k0;
     }
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(q0 + i);
+        const f32_vector y0 = load(q0 + i + lane_count);
+        const f32_vector x1 = load(q1 + i);
+        const f32_vector y1 = load(q1 + i + lane_count);
+        load_pair(k0 + i, a, b);
+        s00 = mul_add(y0, b, mul_add(x0, a, s00));
+        s10 = mul_add(y1, b, mul_add(x1, a, s10));
+        load_pair(k1 + i, a, b);
+        s01 = mul_add(y0, b, mul_add(x0, a, s01));
+        s11 = mul_add(y1, b, mul_add(x1, a, s11));
+        load_pair(k2 + i, a, b);
+        s02 = mul_add(y0, b, mul_add(x0, a, s02));
+        s12 = mul_add(y1, b, mul_add(x1, a, s12));
+        load_pair(k3 + i, a, b);
+        s03 = mul_add(y0, b, mul_add(x0, a, s03));
+        s13 = mul_add(y1, b, mul_add(x1, a, s13));
+    }
+    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        const f32_vector x0 = load_first(q0 + i, n);
+        const f32_vector x1 = load_first(q1 + i, n);
+        a = load_first(k0 + i, n);
+        s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+        a = load_first(k1 + i, n);
+        s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+        a = load_first(k2 + i, n);
+        s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+        a = load_first(k3 + i, n);
+        s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+    }
+    store_sums(s00, s01, s02, s03, scores0 + j);
+    store_sums(s10, s11, s12, s13, scores1 + j);
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -4640,7 +4641,11 @@ PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, con
 template <class Element>
 inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
                         std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
+        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+    }
     const std::size_t shared = args.k_per_group;
     for (std::size_t j = begin; j < end; j += 4) {
         const Element* ahead = tile.k + j * tile.width;
@@ -4649,7 +4654,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
                 ahead += 4 * tile.d_head;
                 const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
             }
         }
     }
@@ -4669,7 +4674,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
         }
     }
-    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
     for (std::size_t j = begin; j < end; j += step) {
         const std::size_t stop = end - j < step ? end : j + step;
         for (std::size_t s = 0; s < args.k_per_group; ++s) {
@@ -4681,8 +4686,8 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
                 const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys) {
-                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                if (stop - j == value_keys<Element>) {
+                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
                     four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
                 }
@@ -6184,7 +6189,8 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t value_keys = 4;
+template <class Element>
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
 inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
@@ -6239,60 +6245,57 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
                                          std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
     const std::size_t lane_count = lanes();
     const std::size_t width = tile.width;
-    {
-        const std::size_t j = begin;
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        if (end - j < 4) {  // past the end, the first key stands in
-            k1 = end - j > 1 ? k1 : k0;
-            k2 = end - j > 2 ? k2 : k0;
-            k3 = k0;
-        }
-        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
-        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-            const f32_vector x0 = load(q0 + i);
-            const f32_vector y0 = load(q0 + i + lane_count);
-            const f32_vector x1 = load(q1 + i);
-            const f32_vector y1 = load(q1 + i + lane_count);
-            load_pair(k0 + i, a, b);
-            s00 = mul_add(y0, b, mul_add(x0, a, s00));
-            s10 = mul_add(y1, b, mul_add(x1, a, s10));
-            load_pair(k1 + i, a, b);
-            s01 = mul_add(y0, b, mul_add(x0, a, s01));
-            s11 = mul_add(y1, b, mul_add(x1, a, s11));
-            load_pair(k2 + i, a, b);
-            s02 = mul_add(y0, b, mul_add(x0, a, s02));
-            s12 = mul_add(y1, b, mul_add(x1, a, s12));
-            load_pair(k3 + i, a, b);
-            s03 = mul_add(y0, b, mul_add(x0, a, s03));
-            s13 = mul_add(y1, b, mul_add(x1, a, s13));
-        }
-        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-            const f32_vector x0 = load_first(q0 + i, n);
-            const f32_vector x1 = load_first(q1 + i, n);
-            a = load_first(k0 + i, n);
-            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
-            a = load_first(k1 + i, n);
-            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
-            a = load_first(k2 + i, n);
-            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
-            a = load_first(k3 + i, n);
-            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
-        }
-        store_sums(s00, s01, s02, s03, scores0 + j);
-        store_sums(s10, s11, s12, s13, scores1 + j);
+    const Element* k0 = k + j * width;
+    const Element* k1 = k0 + width;
+    const Element* k2 = k1 + width;
+    const Element* k3 = k2 + width;
+    if (end - j < 4) {  // past the end, the first key stands in
+        k1 = end - j > 1 ? k1 : k0;
+        k2 = end - j > 2 ? k2 : k0;
+        k3 = k0;
     }
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(q0 + i);
+        const f32_vector y0 = load(q0 + i + lane_count);
+        const f32_vector x1 = load(q1 + i);
+        const f32_vector y1 = load(q1 + i + lane_count);
+        load_pair(k0 + i, a, b);
+        s00 = mul_add(y0, b, mul_add(x0, a, s00));
+        s10 = mul_add(y1, b, mul_add(x1, a, s10));
+        load_pair(k1 + i, a, b);
+        s01 = mul_add(y0, b, mul_add(x0, a, s01));
+        s11 = mul_add(y1, b, mul_add(x1, a, s11));
+        load_pair(k2 + i, a, b);
+        s02 = mul_add(y0, b, mul_add(x0, a, s02));
+        s12 = mul_add(y1, b, mul_add(x1, a, s12));
+        load_pair(k3 + i, a, b);
+        s03 = mul_add(y0, b, mul_add(x0, a, s03));
+        s13 = mul_add(y1, b, mul_add(x1, a, s13));
+    }
+    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        const f32_vector x0 = load_first(q0 + i, n);
+        const f32_vector x1 = load_first(q1 + i, n);
+        a = load_first(k0 + i, n);
+        s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+        a = load_first(k1 + i, n);
+        s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+        a = load_first(k2 + i, n);
+        s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+        a = load_first(k3 + i, n);
+        s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+    }
+    store_sums(s00, s01, s02, s03, scores0 + j);
+    store_sums(s10, s11, s12, s13, scores1 + j);
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -6407,7 +6410,11 @@ PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, con
 template <class Element>
 inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
                         std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
+        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+    }
     const std::size_t shared = args.k_per_group;
     for (std::size_t j = begin; j < end; j += 4) {
         const Element* ahead = tile.k + j * tile.width;
@@ -6416,7 +6423,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
                 ahead += 4 * tile.d_head;
                 const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
             }
         }
     }
@@ -6436,7 +6443,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
         }
     }
-    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
     for (std::size_t j = begin; j < end; j += step) {
         const std::size_t stop = end - j < step ? end : j + step;
         for (std::size_t s = 0; s < args.k_per_group; ++s) {
@@ -6448,8 +6455,8 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
                 const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys) {
-                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                if (stop - j == value_keys<Element>) {
+                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
                     four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
                 }
@@ -7951,7 +7958,8 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t value_keys = 4;
+template <class Element>
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
 inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
@@ -8006,60 +8014,57 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
                                          std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
     const std::size_t lane_count = lanes();
     const std::size_t width = tile.width;
-    {
-        const std::size_t j = begin;
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        if (end - j < 4) {  // past the end, the first key stands in
-            k1 = end - j > 1 ? k1 : k0;
-            k2 = end - j > 2 ? k2 : k0;
-            k3 = k0;
-        }
-        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
-        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-            const f32_vector x0 = load(q0 + i);
-            const f32_vector y0 = load(q0 + i + lane_count);
-            const f32_vector x1 = load(q1 + i);
-            const f32_vector y1 = load(q1 + i + lane_count);
-            load_pair(k0 + i, a, b);
-            s00 = mul_add(y0, b, mul_add(x0, a, s00));
-            s10 = mul_add(y1, b, mul_add(x1, a, s10));
-            load_pair(k1 + i, a, b);
-            s01 = mul_add(y0, b, mul_add(x0, a, s01));
-            s11 = mul_add(y1, b, mul_add(x1, a, s11));
-            load_pair(k2 + i, a, b);
-            s02 = mul_add(y0, b, mul_add(x0, a, s02));
-            s12 = mul_add(y1, b, mul_add(x1, a, s12));
-            load_pair(k3 + i, a, b);
-            s03 = mul_add(y0, b, mul_add(x0, a, s03));
-            s13 = mul_add(y1, b, mul_add(x1, a, s13));
-        }
-        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-            const f32_vector x0 = load_first(q0 + i, n);
-            const f32_vector x1 = load_first(q1 + i, n);
-            a = load_first(k0 + i, n);
-            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
-            a = load_first(k1 + i, n);
-            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
-            a = load_first(k2 + i, n);
-            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
-            a = load_first(k3 + i, n);
-            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
-        }
-        store_sums(s00, s01, s02, s03, scores0 + j);
-        store_sums(s10, s11, s12, s13, scores1 + j);
+    const Element* k0 = k + j * width;
+    const Element* k1 = k0 + width;
+    const Element* k2 = k1 + width;
+    const Element* k3 = k2 + width;
+    if (end - j < 4) {  // past the end, the first key stands in
+        k1 = end - j > 1 ? k1 : k0;
+        k2 = end - j > 2 ? k2 : k0;
+        k3 = k0;
     }
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(q0 + i);
+        const f32_vector y0 = load(q0 + i + lane_count);
+        const f32_vector x1 = load(q1 + i);
+        const f32_vector y1 = load(q1 + i + lane_count);
+        load_pair(k0 + i, a, b);
+        s00 = mul_add(y0, b, mul_add(x0, a, s00));
+        s10 = mul_add(y1, b, mul_add(x1, a, s10));
+        load_pair(k1 + i, a, b);
+        s01 = mul_add(y0, b, mul_add(x0, a, s01));
+        s11 = mul_add(y1, b, mul_add(x1, a, s11));
+        load_pair(k2 + i, a, b);
+        s02 = mul_add(y0, b, mul_add(x0, a, s02));
+        s12 = mul_add(y1, b, mul_add(x1, a, s12));
+        load_pair(k3 + i, a, b);
+        s03 = mul_add(y0, b, mul_add(x0, a, s03));
+        s13 = mul_add(y1, b, mul_add(x1, a, s13));
+    }
+    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        const f32_vector x0 = load_first(q0 + i, n);
+        const f32_vector x1 = load_first(q1 + i, n);
+        a = load_first(k0 + i, n);
+        s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+        a = load_first(k1 + i, n);
+        s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+        a = load_first(k2 + i, n);
+        s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+        a = load_first(k3 + i, n);
+        s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+    }
+    store_sums(s00, s01, s02, s03, scores0 + j);
+    store_sums(s10, s11, s12, s13, scores1 + j);
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -8174,7 +8179,11 @@ PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, con
 template <class Element>
 inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
                         std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
+        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+    }
     const std::size_t shared = args.k_per_group;
     for (std::size_t j = begin; j < end; j += 4) {
         const Element* ahead = tile.k + j * tile.width;
@@ -8183,7 +8192,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
                 ahead += 4 * tile.d_head;
                 const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
             }
         }
     }
@@ -8203,7 +8212,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
         }
     }
-    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
     for (std::size_t j = begin; j < end; j += step) {
         const std::size_t stop = end - j < step ? end : j + step;
         for (std::size_t s = 0; s < args.k_per_group; ++s) {
@@ -8215,8 +8224,8 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
                 const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys) {
-                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                if (stop - j == value_keys<Element>) {
+                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
                     four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
                 }
@@ -9753,7 +9762,8 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t value_keys = 4;
+template <class Element>
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
 inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
@@ -9808,60 +9818,57 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
                                          std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
     const std::size_t lane_count = lanes();
     const std::size_t width = tile.width;
-    {
-        const std::size_t j = begin;
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        if (end - j < 4) {  // past the end, the first key stands in
-            k1 = end - j > 1 ? k1 : k0;
-            k2 = end - j > 2 ? k2 : k0;
-            k3 = k0;
-        }
-        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
-        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-            const f32_vector x0 = load(q0 + i);
-            const f32_vector y0 = load(q0 + i + lane_count);
-            const f32_vector x1 = load(q1 + i);
-            const f32_vector y1 = load(q1 + i + lane_count);
-            load_pair(k0 + i, a, b);
-            s00 = mul_add(y0, b, mul_add(x0, a, s00));
-            s10 = mul_add(y1, b, mul_add(x1, a, s10));
-            load_pair(k1 + i, a, b);
-            s01 = mul_add(y0, b, mul_add(x0, a, s01));
-            s11 = mul_add(y1, b, mul_add(x1, a, s11));
-            load_pair(k2 + i, a, b);
-            s02 = mul_add(y0, b, mul_add(x0, a, s02));
-            s12 = mul_add(y1, b, mul_add(x1, a, s12));
-            load_pair(k3 + i, a, b);
-            s03 = mul_add(y0, b, mul_add(x0, a, s03));
-            s13 = mul_add(y1, b, mul_add(x1, a, s13));
-        }
-        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-            const f32_vector x0 = load_first(q0 + i, n);
-            const f32_vector x1 = load_first(q1 + i, n);
-            a = load_first(k0 + i, n);
-            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
-            a = load_first(k1 + i, n);
-            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
-            a = load_first(k2 + i, n);
-            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
-            a = load_first(k3 + i, n);
-            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
-        }
-        store_sums(s00, s01, s02, s03, scores0 + j);
-        store_sums(s10, s11, s12, s13, scores1 + j);
+    const Element* k0 = k + j * width;
+    const Element* k1 = k0 + width;
+    const Element* k2 = k1 + width;
+    const Element* k3 = k2 + width;
+    if (end - j < 4) {  // past the end, the first key stands in
+        k1 = end - j > 1 ? k1 : k0;
+        k2 = end - j > 2 ? k2 : k0;
+        k3 = k0;
     }
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(q0 + i);
+        const f32_vector y0 = load(q0 + i + lane_count);
+        const f32_vector x1 = load(q1 + i);
+        const f32_vector y1 = load(q1 + i + lane_count);
+        load_pair(k0 + i, a, b);
+        s00 = mul_add(y0, b, mul_add(x0, a, s00));
+        s10 = mul_add(y1, b, mul_add(x1, a, s10));
+        load_pair(k1 + i, a, b);
+        s01 = mul_add(y0, b, mul_add(x0, a, s01));
+        s11 = mul_add(y1, b, mul_add(x1, a, s11));
+        load_pair(k2 + i, a, b);
+        s02 = mul_add(y0, b, mul_add(x0, a, s02));
+        s12 = mul_add(y1, b, mul_add(x1, a, s12));
+        load_pair(k3 + i, a, b);
+        s03 = mul_add(y0, b, mul_add(x0, a, s03));
+        s13 = mul_add(y1, b, mul_add(x1, a, s13));
+    }
+    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        const f32_vector x0 = load_first(q0 + i, n);
+        const f32_vector x1 = load_first(q1 + i, n);
+        a = load_first(k0 + i, n);
+        s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+        a = load_first(k1 + i, n);
+        s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+        a = load_first(k2 + i, n);
+        s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+        a = load_first(k3 + i, n);
+        s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+    }
+    store_sums(s00, s01, s02, s03, scores0 + j);
+    store_sums(s10, s11, s12, s13, scores1 + j);
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -9976,7 +9983,11 @@ PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, con
 template <class Element>
 inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
                         std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
+        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+    }
     const std::size_t shared = args.k_per_group;
     for (std::size_t j = begin; j < end; j += 4) {
         const Element* ahead = tile.k + j * tile.width;
@@ -9985,7 +9996,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
                 ahead += 4 * tile.d_head;
                 const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
             }
         }
     }
@@ -10005,7 +10016,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
         }
     }
-    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
     for (std::size_t j = begin; j < end; j += step) {
         const std::size_t stop = end - j < step ? end : j + step;
         for (std::size_t s = 0; s < args.k_per_group; ++s) {
@@ -10017,8 +10028,8 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
                 const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys) {
-                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                if (stop - j == value_keys<Element>) {
+                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
                     four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
                 }
@@ -11513,7 +11524,8 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
-inline constexpr std::size_t value_keys = 4;
+template <class Element>
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
 inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
@@ -11568,60 +11580,57 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
                                          std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
     const std::size_t lane_count = lanes();
     const std::size_t width = tile.width;
-    {
-        const std::size_t j = begin;
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        if (end - j < 4) {  // past the end, the first key stands in
-            k1 = end - j > 1 ? k1 : k0;
-            k2 = end - j > 2 ? k2 : k0;
-            k3 = k0;
-        }
-        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
-        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-            const f32_vector x0 = load(q0 + i);
-            const f32_vector y0 = load(q0 + i + lane_count);
-            const f32_vector x1 = load(q1 + i);
-            const f32_vector y1 = load(q1 + i + lane_count);
-            load_pair(k0 + i, a, b);
-            s00 = mul_add(y0, b, mul_add(x0, a, s00));
-            s10 = mul_add(y1, b, mul_add(x1, a, s10));
-            load_pair(k1 + i, a, b);
-            s01 = mul_add(y0, b, mul_add(x0, a, s01));
-            s11 = mul_add(y1, b, mul_add(x1, a, s11));
-            load_pair(k2 + i, a, b);
-            s02 = mul_add(y0, b, mul_add(x0, a, s02));
-            s12 = mul_add(y1, b, mul_add(x1, a, s12));
-            load_pair(k3 + i, a, b);
-            s03 = mul_add(y0, b, mul_add(x0, a, s03));
-            s13 = mul_add(y1, b, mul_add(x1, a, s13));
-        }
-        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-            const f32_vector x0 = load_first(q0 + i, n);
-            const f32_vector x1 = load_first(q1 + i, n);
-            a = load_first(k0 + i, n);
-            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
-            a = load_first(k1 + i, n);
-            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
-            a = load_first(k2 + i, n);
-            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
-            a = load_first(k3 + i, n);
-            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
-        }
-        store_sums(s00, s01, s02, s03, scores0 + j);
-        store_sums(s10, s11, s12, s13, scores1 + j);
+    const Element* k0 = k + j * width;
+    const Element* k1 = k0 + width;
+    const Element* k2 = k1 + width;
+    const Element* k3 = k2 + width;
+    if (end - j < 4) {  // past the end, the first key stands in
+        k1 = end - j > 1 ? k1 : k0;
+        k2 = end - j > 2 ? k2 : k0;
+        k3 = k0;
     }
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(q0 + i);
+        const f32_vector y0 = load(q0 + i + lane_count);
+        const f32_vector x1 = load(q1 + i);
+        const f32_vector y1 = load(q1 + i + lane_count);
+        load_pair(k0 + i, a, b);
+        s00 = mul_add(y0, b, mul_add(x0, a, s00));
+        s10 = mul_add(y1, b, mul_add(x1, a, s10));
+        load_pair(k1 + i, a, b);
+        s01 = mul_add(y0, b, mul_add(x0, a, s01));
+        s11 = mul_add(y1, b, mul_add(x1, a, s11));
+        load_pair(k2 + i, a, b);
+        s02 = mul_add(y0, b, mul_add(x0, a, s02));
+        s12 = mul_add(y1, b, mul_add(x1, a, s12));
+        load_pair(k3 + i, a, b);
+        s03 = mul_add(y0, b, mul_add(x0, a, s03));
+        s13 = mul_add(y1, b, mul_add(x1, a, s13));
+    }
+    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        const f32_vector x0 = load_first(q0 + i, n);
+        const f32_vector x1 = load_first(q1 + i, n);
+        a = load_first(k0 + i, n);
+        s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+        a = load_first(k1 + i, n);
+        s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+        a = load_first(k2 + i, n);
+        s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+        a = load_first(k3 + i, n);
+        s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+    }
+    store_sums(s00, s01, s02, s03, scores0 + j);
+    store_sums(s10, s11, s12, s13, scores1 + j);
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -11736,7 +11745,11 @@ PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, con
 template <class Element>
 inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
                         std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
+        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+    }
     const std::size_t shared = args.k_per_group;
     for (std::size_t j = begin; j < end; j += 4) {
         const Element* ahead = tile.k + j * tile.width;
@@ -11745,7 +11758,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
                 ahead += 4 * tile.d_head;
                 const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
             }
         }
     }
@@ -11765,7 +11778,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
         }
     }
-    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
     for (std::size_t j = begin; j < end; j += step) {
         const std::size_t stop = end - j < step ? end : j + step;
         for (std::size_t s = 0; s < args.k_per_group; ++s) {
@@ -11777,8 +11790,8 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
                 const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys) {
-                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                if (stop - j == value_keys<Element>) {
+                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
                     four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
                 }

@@ -9,8 +9,9 @@ PHI4FLASH_TARGET_BEGIN
 /// Keys a tile: scores of one query fit a few vectors, and a tile of K and V fits the first-level cache.
 inline constexpr std::size_t tile_keys = 32;
 /// Keys whose values are added up before outputs go back to the cache, where values come from memory: few, so that memory is read
-/// nearly in order. That costs a sixth more instructions and gains a fifth of the time.
-inline constexpr std::size_t value_keys = 4;
+/// nearly in order. That costs a sixth more instructions and gains a fifth of the time; of codes there is less to wait for.
+template <class Element>
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
 /// How far ahead of its use a line is asked for.
 inline constexpr std::size_t prefetch_distance = 4096;
 /// Queries of a token that share what is read.
@@ -73,63 +74,60 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
     }
 }
 
-/// scores[j] = q . k[j] for two queries of the key head at k and j in [begin, end), four keys at once; up to three places after
-/// `end` are written too. Every score is added in the same order, wherever its key lies.
+/// scores[j] = q . k[j] for two queries of the key head at k and the four keys from j on, of which those before `end` count: up to
+/// three places after it are written too. Every score is added in the same order, wherever its key lies.
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void tile_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t begin,
+PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
+                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
                                          std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
     const std::size_t lane_count = lanes();
     const std::size_t width = tile.width;
-    {
-        const std::size_t j = begin;
-        const Element* k0 = k + j * width;
-        const Element* k1 = k0 + width;
-        const Element* k2 = k1 + width;
-        const Element* k3 = k2 + width;
-        if (end - j < 4) {  // past the end, the first key stands in
-            k1 = end - j > 1 ? k1 : k0;
-            k2 = end - j > 2 ? k2 : k0;
-            k3 = k0;
-        }
-        f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
-        f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-            const f32_vector x0 = load(q0 + i);
-            const f32_vector y0 = load(q0 + i + lane_count);
-            const f32_vector x1 = load(q1 + i);
-            const f32_vector y1 = load(q1 + i + lane_count);
-            load_pair(k0 + i, a, b);
-            s00 = mul_add(y0, b, mul_add(x0, a, s00));
-            s10 = mul_add(y1, b, mul_add(x1, a, s10));
-            load_pair(k1 + i, a, b);
-            s01 = mul_add(y0, b, mul_add(x0, a, s01));
-            s11 = mul_add(y1, b, mul_add(x1, a, s11));
-            load_pair(k2 + i, a, b);
-            s02 = mul_add(y0, b, mul_add(x0, a, s02));
-            s12 = mul_add(y1, b, mul_add(x1, a, s12));
-            load_pair(k3 + i, a, b);
-            s03 = mul_add(y0, b, mul_add(x0, a, s03));
-            s13 = mul_add(y1, b, mul_add(x1, a, s13));
-        }
-        for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-            const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-            const f32_vector x0 = load_first(q0 + i, n);
-            const f32_vector x1 = load_first(q1 + i, n);
-            a = load_first(k0 + i, n);
-            s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
-            a = load_first(k1 + i, n);
-            s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
-            a = load_first(k2 + i, n);
-            s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
-            a = load_first(k3 + i, n);
-            s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
-        }
-        store_sums(s00, s01, s02, s03, scores0 + j);
-        store_sums(s10, s11, s12, s13, scores1 + j);
+    const Element* k0 = k + j * width;
+    const Element* k1 = k0 + width;
+    const Element* k2 = k1 + width;
+    const Element* k3 = k2 + width;
+    if (end - j < 4) {  // past the end, the first key stands in
+        k1 = end - j > 1 ? k1 : k0;
+        k2 = end - j > 2 ? k2 : k0;
+        k3 = k0;
     }
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(q0 + i);
+        const f32_vector y0 = load(q0 + i + lane_count);
+        const f32_vector x1 = load(q1 + i);
+        const f32_vector y1 = load(q1 + i + lane_count);
+        load_pair(k0 + i, a, b);
+        s00 = mul_add(y0, b, mul_add(x0, a, s00));
+        s10 = mul_add(y1, b, mul_add(x1, a, s10));
+        load_pair(k1 + i, a, b);
+        s01 = mul_add(y0, b, mul_add(x0, a, s01));
+        s11 = mul_add(y1, b, mul_add(x1, a, s11));
+        load_pair(k2 + i, a, b);
+        s02 = mul_add(y0, b, mul_add(x0, a, s02));
+        s12 = mul_add(y1, b, mul_add(x1, a, s12));
+        load_pair(k3 + i, a, b);
+        s03 = mul_add(y0, b, mul_add(x0, a, s03));
+        s13 = mul_add(y1, b, mul_add(x1, a, s13));
+    }
+    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
+        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
+        const f32_vector x0 = load_first(q0 + i, n);
+        const f32_vector x1 = load_first(q1 + i, n);
+        a = load_first(k0 + i, n);
+        s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+        a = load_first(k1 + i, n);
+        s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+        a = load_first(k2 + i, n);
+        s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+        a = load_first(k3 + i, n);
+        s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+    }
+    store_sums(s00, s01, s02, s03, scores0 + j);
+    store_sums(s10, s11, s12, s13, scores1 + j);
 }
 
 /// Turns products into weights: scores[j] = exp(scale * scores[j] - slope * distance - new maximum) for j in [begin, end), 0 in the rest
@@ -251,7 +249,12 @@ PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, con
 template <class Element>
 inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
                         std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes] = {};
+    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
+    // Lanes around the keys that are seen: masked later, but numbers.
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
+        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+    }
     const std::size_t shared = args.k_per_group;
     for (std::size_t j = begin; j < end; j += 4) {
         const Element* ahead = tile.k + j * tile.width;
@@ -260,7 +263,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
                 ahead += 4 * tile.d_head;
                 const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                tile_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
+                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
             }
         }
     }
@@ -282,7 +285,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         }
     }
     // A few keys at a time, so that values are read nearly in order.
-    const std::size_t step = tile.streamed ? value_keys : tile_keys;
+    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
     for (std::size_t j = begin; j < end; j += step) {
         const std::size_t stop = end - j < step ? end : j + step;
         for (std::size_t s = 0; s < args.k_per_group; ++s) {
@@ -294,8 +297,8 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
                 const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys) {
-                    four_values<value_keys>(tile, v, ahead, j, stop, scale, weights, out);
+                if (stop - j == value_keys<Element>) {
+                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
                     four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
                 }

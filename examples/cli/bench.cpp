@@ -62,7 +62,9 @@ step_bytes bytes_of_step(const p4::model_files& files, const memory_plan& memory
     for (const p4::tensor_view& tensor : files.tensors())
         bytes.weights += is_streamed(tensor) ? static_cast<double>(tensor.bytes) : 0.0;
     bytes.weights += static_cast<double>(memory.parameters);
-    const double kv_bytes = 2.0 * static_cast<double>(s.d_model / s.n_heads * s.n_kv_heads * (kv == "f32" ? 4 : 2));
+    const std::size_t d_head = s.d_model / s.n_heads;
+    const std::size_t head_bytes = kv == "f32" ? 4 * d_head : kv == "bf16" ? 2 * d_head : d_head + sizeof(p4::bf16);
+    const double kv_bytes = 2.0 * static_cast<double>(s.n_kv_heads * head_bytes);
     const auto rows = static_cast<double>(plan.n_window() * std::min(depth, s.window) + (1 + plan.n_cross()) * depth);
     const double states = 2.0 * 4.0 * static_cast<double>(plan.n_mamba() * s.d_inner * s.d_state);
     bytes.past = rows * kv_bytes + states;
@@ -119,17 +121,20 @@ struct findings {
     [[nodiscard]] double ratio() const { return bandwidth.median() > 0.0 ? decode_bandwidth() / bandwidth.median() : 0.0; }
 };
 
-/// Measures one phase `repetitions` times, after one time that does not count. At depth 0 each starts a new text; deeper ones go on
-/// from where the last one ended, because reading all that again would take longer than what is measured.
+/// Measures one phase `repetitions` times, after one time that does not count, each at the same depth.
 template <class Between>
 p4::status measure_phase(engine& runs, const bench_options& o, std::span<const std::int32_t> text, std::size_t tokens,
                          const std::function<p4::status()>& work, series& speed, Between&& between) {
     runs.reset();
     if (o.depth != 0) {
         if (const auto read = runs.prefill(text.first(o.depth)); !read) return read.error();
+        if (const p4::status ok = runs.save(); !ok) return ok;
     }
     for (std::size_t r = 0; r <= o.repetitions; ++r) {
         if (o.depth == 0) runs.reset();
+        if (o.depth != 0) {
+            if (const p4::status ok = runs.restore(); !ok) return ok;
+        }
         p4::status outcome;
         const double seconds = seconds_of(work, outcome);
         if (!outcome) return outcome;
@@ -169,8 +174,7 @@ p4::result<findings> measure(const opened& model, engine& runs, const bench_opti
             if (r != 0) found.bandwidth.add(speed);
         });
         if (!ok) return ok.error();
-        const std::size_t mean_depth = o.depth + o.generate_tokens * (o.depth == 0 ? 1 : o.repetitions + 2) / 2;
-        found.step = bytes_of_step(model.files, runs.memory(), o.run.engine.kv, mean_depth);
+        found.step = bytes_of_step(model.files, runs.memory(), o.run.engine.kv, o.depth + o.generate_tokens / 2);
     }
     return found;
 }
@@ -225,8 +229,7 @@ p4::status run(bench_options o) {
     const auto model = open_model(o.run.model, o.run.huge_pages);
     if (!model) return model.error();
     engine_options how = o.run.engine;
-    const std::size_t rounds = o.depth == 0 ? 1 : o.repetitions + 1;
-    const std::size_t needed = o.depth + rounds * std::max(o.prompt_tokens, o.generate_tokens);
+    const std::size_t needed = o.depth + std::max(o.prompt_tokens, o.generate_tokens);
     how.context = std::max({how.context, needed, std::size_t{1}});
     const auto engine = make_engine(model->files, how);
     if (!engine) return engine.error();

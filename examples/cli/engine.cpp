@@ -45,6 +45,16 @@ public:
         return p4::logits_all(model_, past_, *workspace_, tokens, out);
     }
     void reset() override { past_.reset(); }
+    p4::status save() override {
+        auto copy = p4::session<Shape, Kv>::create(model_, past_.context());
+        if (!copy) return copy.error();
+        if (const p4::status ok = copy->copy_from(past_); !ok) return ok;
+        saved_.emplace(std::move(*copy));
+        return {};
+    }
+    p4::status restore() override {
+        return saved_ ? past_.copy_from(*saved_) : p4::error::format(p4::errc::invalid_argument, "no session was saved");
+    }
 
     std::size_t position() const override { return past_.position(); }
     std::size_t context() const override { return past_.context(); }
@@ -59,6 +69,7 @@ private:
     p4::model<Shape> model_;
     p4::thread_pool pool_;
     p4::session<Shape, Kv> past_;
+    std::optional<p4::session<Shape, Kv>> saved_;
     std::optional<p4::workspace<Shape, Kv>> workspace_;
     memory_plan memory_;
 };

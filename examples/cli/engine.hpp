@@ -39,6 +39,9 @@ public:
     virtual p4::result<std::span<const float>> step(std::int32_t token) = 0;
     virtual p4::status logits_all(std::span<const std::int32_t> tokens, p4::rows_view<float> out) = 0;
     virtual void reset() = 0;
+    /// Keeps a copy of the session, and goes back to it. Errors: out_of_memory; invalid_argument (nothing was saved).
+    virtual p4::status save() = 0;
+    virtual p4::status restore() = 0;
 
     [[nodiscard]] virtual std::size_t position() const = 0;
     [[nodiscard]] virtual std::size_t context() const = 0;

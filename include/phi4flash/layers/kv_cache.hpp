@@ -19,6 +19,7 @@ struct head_layout {
     [[nodiscard]] std::size_t queries_per_key() const { return n_heads / n_kv_heads; }
     [[nodiscard]] std::size_t q_width() const { return n_heads * d_head; }
     [[nodiscard]] std::size_t kv_width() const { return n_kv_heads * d_head; }
+    friend bool operator==(const head_layout&, const head_layout&) = default;
 };
 
 /// Keys and values [groups, rows, group_width] in element type Kv, and of kv_int8 their scales [groups, k_per_group, rows]. Rows are

@@ -5,6 +5,7 @@
 #include <phi4flash/model/model.hpp>
 
 #include <algorithm>
+#include <cstring>
 
 PHI4FLASH_BEGIN
 
@@ -55,6 +56,27 @@ public:
         position_ = 0;
     }
 
+    /// Becomes a copy of `other`, a session of the same model: what it has read need not be read again, for another question about
+    /// the same text. Contexts may differ. Copies what was written and nothing else. Errors: invalid_argument (another shape);
+    /// context_full (too little room here): nothing has changed then.
+    status copy_from(const session& other) {
+        const std::size_t states = recurrent_end_ - recurrent_begin_;
+        const bool alike = heads_ == other.heads_ && windows_.size() == other.windows_.size() && mambas_.size() == other.mambas_.size() &&
+                           states == other.recurrent_end_ - other.recurrent_begin_ &&
+                           (windows_.empty() || windows_[0].block.rows == other.windows_[0].block.rows);
+        if (!alike) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
+        if (other.position_ > context_)
+            return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
+        std::memcpy(memory_.data() + recurrent_begin_, other.memory_.data() + other.recurrent_begin_, states);
+        for (std::size_t i = 0; i < windows_.size(); ++i) {
+            const std::size_t rows = std::min(other.position_, windows_[i].block.rows);
+            copy_slots(heads_, other.windows_[i].block, 0, windows_[i].block, 0, rows);
+        }
+        copy_slots(heads_, other.full_, 0, full_, 0, other.position_);
+        position_ = other.position_;
+        return {};
+    }
+
     /// Tokens read so far.
     [[nodiscard]] std::size_t position() const { return position_; }
     /// Tokens it has room for.
@@ -83,7 +105,7 @@ private:
     void lay_out(arena& memory, const model<Shape>& m, std::size_t context) {
         const extents<Shape>& e = m.shape();
         const layer_plan plan = m.plan();
-        const head_layout heads = head_layout_of(e);
+        const head_layout heads = heads_ = head_layout_of(e);
         auto* const mambas = memory.take<mamba::state>(plan.n_mamba());
         auto* const windows = memory.take<kv_ring<Kv>>(plan.n_window());
         recurrent_begin_ = memory.bytes();
@@ -106,6 +128,7 @@ private:
     std::span<mamba::state> mambas_;
     std::span<kv_ring<Kv>> windows_;
     kv_block<Kv> full_;
+    head_layout heads_;
     std::size_t recurrent_begin_ = 0;  // the Mamba states
     std::size_t recurrent_end_ = 0;
     std::size_t position_ = 0;

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Measures phi4flash and llama.cpp in turn on this machine: prefill against the prompt's length, decode against the depth.
+
+    tools/compare.py --model MODEL.gguf --rival RIVAL.gguf [--llama-bench COMMAND] [--output FOLDER]
+
+llama.cpp does not run SambaY models, so its model should be one of the same size and the same bits: Phi-4-mini in Q4_0. Give the
+machine nothing else to do. Every point is measured several times, the programs taking turns, and the median is kept. Writes
+table.md, results.json and, where matplotlib is installed, prefill.svg and decode.svg into the output folder.
+"""
+import argparse
+import datetime
+import json
+import pathlib
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def say(text):
+    print(f"compare: {text}", file=sys.stderr, flush=True)
+
+
+def output_of(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        sys.exit(f"compare: {shlex.join(command)}\n  failed: {last}")
+    return done.stdout
+
+
+class Ours:
+    name = "phi4flash"
+
+    def __init__(self, program, model, threads, extra):
+        self.command = [str(program), "bench", "--model", model, "--threads", str(threads), "--repetitions", "1", "--json", *extra]
+
+    def prefill(self, tokens):
+        found = json.loads(output_of([*self.command, "-p", str(tokens), "-n", "0"]))
+        return found["prefill_tokens_per_second"]["median"], None
+
+    def decode(self, depth, tokens):
+        found = json.loads(output_of([*self.command, "-p", "0", "-n", str(tokens), "-d", str(depth)]))
+        return found["decode_tokens_per_second"]["median"], found["ratio"]
+
+
+class Rival:
+    name = "llama.cpp"
+
+    def __init__(self, command, model, threads, extra):
+        self.command = [*shlex.split(command), "-m", model, "-t", str(threads), "-r", "1", "-o", "json", *extra]
+
+    def run(self, *options):
+        return json.loads(output_of([*self.command, *map(str, options)]))[-1]["avg_ts"]
+
+    def prefill(self, tokens):
+        return self.run("-p", tokens, "-n", 0), None
+
+    def decode(self, depth, tokens):
+        return self.run("-p", 0, "-n", tokens, "-d", depth), None
+
+
+def measure(programs, points, phase, repetitions, tokens):
+    """{point: {name: median, ...}}; the programs take turns, so that a slow minute of the machine hits both."""
+    found = {}
+    for point in points:
+        series = {p.name: [] for p in programs}
+        shares = []
+        for turn in range(repetitions):
+            for p in programs:
+                speed, share = p.prefill(point) if phase == "prefill" else p.decode(point, tokens)
+                series[p.name].append(speed)
+                if share is not None:
+                    shares.append(share)
+                say(f"{phase} {point}, turn {turn + 1} of {repetitions}: {p.name} {speed:.2f} tokens/s")
+        found[point] = {name: statistics.median(s) for name, s in series.items()}
+        if shares:
+            found[point]["bandwidth"] = statistics.median(shares)
+    return found
+
+
+def table(results):
+    lines = []
+    ours, rival = Ours.name, Rival.name
+    if results["prefill"]:
+        lines += ["| prompt | " + ours + " | " + rival + " | ratio |", "|---:|---:|---:|---:|"]
+        for n, v in results["prefill"].items():
+            lines.append(f"| {n} | {v[ours]:.1f} | {v[rival]:.1f} | {v[ours] / v[rival]:.2f} |")
+        lines.append("")
+    if results["decode"]:
+        lines += ["| depth | " + ours + " | of what the machine can read | " + rival + " | ratio |", "|---:|---:|---:|---:|---:|"]
+        for n, v in results["decode"].items():
+            lines.append(f"| {n} | {v[ours]:.2f} | {100 * v['bandwidth']:.0f} % | {v[rival]:.2f} | {v[ours] / v[rival]:.2f} |")
+        lines.append("")
+    lines.append("Tokens a second, medians. " + results["made"])
+    return "\n".join(lines) + "\n"
+
+
+def plot(results, folder):
+    try:
+        import matplotlib
+    except ImportError:
+        say("no plots: matplotlib is not installed (python3-matplotlib)")
+        return
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "phi4flash"})
+    labels = {"prefill": ("tokens in the prompt", "prompt tokens a second"), "decode": ("tokens before", "new tokens a second")}
+    for phase, (x_label, y_label) in labels.items():
+        points = results[phase]
+        if not points:
+            continue
+        figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="tight")
+        x = list(range(len(points)))
+        for name, color in ((Ours.name, "#1f6feb"), (Rival.name, "#9a9a9a")):
+            y = [v[name] for v in points.values()]
+            axes.plot(x, y, marker="o", color=color, linewidth=2)
+            axes.annotate(name, (x[-1], y[-1]), textcoords="offset points", xytext=(6, 4), color=color, annotation_clip=False)
+        axes.set_xticks(x, [f"{n:,}" for n in points])
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.margins(x=0.12)
+        figure.savefig(folder / f"{phase}.svg", metadata={"Date": None})
+        pyplot.close(figure)
+
+
+def describe_machine():
+    name = platform.processor() or platform.machine()
+    try:
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return name
+
+
+def numbers(text):
+    return [int(n) for n in text.split(",") if n]
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--phi4flash", default=ROOT / "build/release/bin/phi4flash", help="our program")
+    options.add_argument("--model", required=True, help="our packed file")
+    options.add_argument("--llama-bench", default="llama-bench", help="llama.cpp's benchmark: a command, with arguments if need be")
+    options.add_argument("--rival", required=True, help="llama.cpp's model, as that command sees it")
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--prompts", type=numbers, default=[128, 512, 1024, 4096], metavar="N,N,...")
+    options.add_argument("--depths", type=numbers, default=[0, 1024, 4096], metavar="N,N,...")
+    options.add_argument("--tokens", type=int, default=32, help="new tokens a measurement")
+    options.add_argument("--repetitions", type=int, default=3)
+    options.add_argument("--options", default="", help="more options of phi4flash bench")
+    options.add_argument("--rival-options", default="", help="more options of llama-bench")
+    options.add_argument("--output", type=pathlib.Path, default=ROOT / "build/compare")
+    o = options.parse_args()
+    programs = [Ours(o.phi4flash, o.model, o.threads, shlex.split(o.options)),
+                Rival(o.llama_bench, o.rival, o.threads, shlex.split(o.rival_options))]
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    results = {
+        "made": f"{describe_machine()}, {o.threads} threads, {datetime.date.today()}, commit {commit or 'unknown'}; "
+                f"`tools/compare.py`, {o.repetitions} turns.",
+        "prefill": measure(programs, o.prompts, "prefill", o.repetitions, o.tokens),
+        "decode": measure(programs, o.depths, "decode", o.repetitions, o.tokens),
+    }
+    o.output.mkdir(parents=True, exist_ok=True)
+    (o.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (o.output / "table.md").write_text(table(results))
+    plot(results, o.output)
+    print(table(results), end="")
+    say(f"written to {o.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+/// Kernels by themselves, on one thread: matrix-vector products as bytes of weights a second beside a plain read of as many bytes,
+/// matrix-matrix products as multiplications a second, and attention over a long past.
+///
+///     benchmark_kernels --benchmark_filter=matvec --benchmark_repetitions=5
+#include <phi4flash/phi4flash.hpp>
+
+#include <benchmark/benchmark.h>
+
+#include <random>
+#include <string>
+
+namespace {
+
+namespace p4 = phi4flash;
+
+/// Weights too large for any cache, of the released model's width.
+constexpr std::size_t cols = 2560;
+constexpr std::size_t rows = 32768;
+
+std::vector<std::byte> random_weights(p4::dtype type, std::size_t n_rows) {
+    std::vector<std::byte> w(p4::matrix_bytes(type, n_rows, cols));
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> eight(p4::packed_rows * cols);
+    std::vector<float> scratch(eight.size());
+    for (float& x : eight) x = normal(random);
+    const p4::matrix_view source{reinterpret_cast<const std::byte*>(eight.data()), p4::packed_rows, cols, p4::dtype::f32};
+    const std::size_t step = p4::matrix_bytes(type, p4::packed_rows, cols);
+    // The numbers do not change the speed: eight rows, again and again.
+    for (std::size_t at = 0; at < w.size(); at += step) {
+        if (p4::is_packed(type)) {
+            p4::pack_eight_rows(source, 0, type, scratch.data(), w.data() + at);
+        } else {
+            p4::detail::convert_rows(source, 0, p4::packed_rows, type, scratch.data(), w.data() + at);
+        }
+    }
+    return w;
+}
+
+std::vector<float> random_floats(std::size_t n) {
+    std::mt19937 random(2);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(n);
+    for (float& v : x) v = normal(random);
+    return x;
+}
+
+void read(benchmark::State& state) {
+    const auto w = random_weights(p4::dtype::bf16, rows);
+    const p4::kernel_table& kernels = p4::best_kernels();
+    for (auto _ : state) benchmark::DoNotOptimize(kernels.read(w.data(), w.size()));
+    state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * w.size()));
+}
+
+void matvec(benchmark::State& state, p4::dtype type) {
+    const auto w = random_weights(type, rows);
+    const auto x = random_floats(cols);
+    const p4::linear_kernels& kernels = p4::best_kernels().linear[static_cast<std::size_t>(type)];
+    std::vector<std::byte> scratch(p4::arranged_bytes(cols));
+    std::vector<float> y(rows);
+    for (auto _ : state) {
+        const std::byte* arranged = kernels.arrange(x.data(), cols, 0, 1, scratch.data());
+        kernels.matvec(w.data(), rows, cols, arranged, nullptr, y.data());
+        benchmark::DoNotOptimize(y.data());
+    }
+    state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * w.size()));
+}
+
+void matmul(benchmark::State& state, p4::dtype type) {
+    const std::size_t n_rows = 512;
+    const auto tokens = static_cast<std::size_t>(state.range(0));
+    const auto w = random_weights(type, n_rows);
+    const auto x = random_floats(tokens * cols);
+    const p4::linear_kernels& kernels = p4::best_kernels().linear[static_cast<std::size_t>(type)];
+    std::vector<std::byte> scratch(tokens * p4::arranged_bytes(cols));
+    std::vector<float> y(tokens * n_rows);
+    for (auto _ : state) {
+        const auto* input = reinterpret_cast<const std::byte*>(x.data());
+        if (kernels.matmul_arranged) {
+            for (std::size_t t = 0; t < tokens; ++t) kernels.arrange(x.data() + t * cols, cols, t, tokens, scratch.data());
+            input = scratch.data();
+        }
+        kernels.matmul(w.data(), n_rows, cols, input, cols, tokens, nullptr, y.data(), n_rows);
+        benchmark::DoNotOptimize(y.data());
+    }
+    const double products = static_cast<double>(n_rows * cols * tokens);
+    state.counters["MAC/s"] = benchmark::Counter(products, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+/// One token of the released model over `depth` keys of its full layer.
+template <class Kv>
+void attend(benchmark::State& state) {
+    const auto depth = static_cast<std::size_t>(state.range(0));
+    const p4::head_layout heads{.n_heads = 40, .n_kv_heads = 20, .d_head = 64, .k_per_group = 2};
+    p4::arena counting;
+    (void)p4::kv_block<Kv>(counting, heads, depth);
+    auto memory = p4::memory_block::allocate(counting.bytes(), "benchmark");
+    if (!memory) return state.SkipWithError(memory.error().message());
+    p4::arena arena(memory->bytes().data());
+    const p4::kv_block<Kv> block(arena, heads, depth);
+    p4::compute with;
+    with.kernels = &p4::best_kernels();
+    const auto k = random_floats(heads.kv_width());
+    for (std::size_t t = 0; t < depth; ++t) block.write(with, heads, {k.data(), 1, k.size()}, {k.data(), 1, k.size()}, t);
+
+    const auto q = random_floats(heads.q_width());
+    std::vector<float> out(heads.n_heads * heads.group_width());
+    p4::attention_args args{};
+    args.q = q.data();
+    args.q_stride = q.size();
+    args.out = out.data();
+    args.out_stride = out.size();
+    args.first_position = depth - 1;
+    args.d_head = heads.d_head;
+    args.k_per_group = heads.k_per_group;
+    args.queries_per_key = heads.queries_per_key();
+    args.window = static_cast<std::size_t>(-1);
+    args.scale = 0.125f;
+    const p4::kv_segment all = block.segment(heads, 0, 0, depth);
+    const auto kernel = with.kernels->attention[static_cast<std::size_t>(p4::kv_format_of<Kv>)];
+    for (auto _ : state) {
+        for (std::size_t g = 0; g < heads.groups(); ++g) kernel(args, g, 0, 1, &all, 1);
+        benchmark::DoNotOptimize(out.data());
+    }
+    state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * counting.bytes()));
+}
+
+const bool registered = [] {
+    for (std::size_t i = 0; i < p4::dtype_count; ++i) {
+        const auto type = static_cast<p4::dtype>(i);
+        const std::string name = p4::name_of(type);
+        benchmark::RegisterBenchmark(("matvec/" + name).c_str(), [type](benchmark::State& s) { matvec(s, type); })->UseRealTime();
+        benchmark::RegisterBenchmark(("matmul/" + name).c_str(), [type](benchmark::State& s) { matmul(s, type); })
+            ->Arg(4)
+            ->Arg(128)
+            ->UseRealTime();
+    }
+    return true;
+}();
+
+BENCHMARK(read)->UseRealTime();
+BENCHMARK(attend<p4::bf16>)->Arg(4096)->Arg(16384)->UseRealTime();
+BENCHMARK(attend<p4::kv_int8>)->Arg(4096)->Arg(16384)->UseRealTime();
+
+}  // namespace
+
+BENCHMARK_MAIN();

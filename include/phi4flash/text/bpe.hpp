@@ -100,8 +100,11 @@ private:
 
 }  // namespace detail
 
-/// Buffers of one thread; grown as needed, never shrunk.
+/// Buffers of one thread for one bpe; grown as needed, never shrunk.
 struct bpe_scratch {
+    /// Remembers so many pairs of tokens, at 8 bytes each. Worth it for more than one text.
+    explicit bpe_scratch(std::size_t remembered_pairs = 1) : pairs(std::bit_ceil(remembered_pairs), ~std::uint64_t{0}) {}
+
     struct symbol {
         std::uint32_t token, previous, next;
     };
@@ -110,6 +113,7 @@ struct bpe_scratch {
     };
     std::vector<std::uint32_t> tokens;
     std::vector<std::uint64_t> dead;
+    std::vector<std::uint64_t> pairs;  // two tokens side by side and whether they stay apart; a power of two
     std::vector<symbol> symbols;
     std::vector<candidate> heap;
 };
@@ -364,6 +368,14 @@ private:
         }
     }
 
+    /// stay_apart, remembered: neighbours in a text come again, and going back in time misses the cache at every step.
+    [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::vector<std::uint64_t>& pairs) const {
+        const std::uint64_t key = std::uint64_t{x} << 32 | y << 1;
+        std::uint64_t& known = pairs[(key * 0x9E3779B97F4A7C15u >> 32) & (pairs.size() - 1)];
+        if ((known ^ key) > 1) known = key | (stay_apart(x, y) ? 1u : 0u);
+        return (known & 1) != 0;
+    }
+
     /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`. False if there is none, or a token
     /// is longer than the text where it was found: only in tables of a damaged file.
     [[nodiscard]] bool search(std::string_view piece, std::uint32_t next, bpe_scratch& scratch) const {
@@ -377,7 +389,7 @@ private:
             const std::size_t end = at + strings_.size_of_known(next);
             if (end > size) return false;
             const bool is_dead = !dead.empty() && (dead[end / 64] >> (end % 64) & 1) != 0;
-            if (!is_dead && (tokens.empty() || stay_apart(tokens.back(), next))) {
+            if (!is_dead && (tokens.empty() || stay_apart(tokens.back(), next, scratch.pairs))) {
                 tokens.push_back(next);
                 at = end;
                 if (at < size) next = trie_.longest(strings_, piece.data() + at, size - at);

@@ -30,8 +30,8 @@ public:
             if (here.base >= leaf) {
                 if (here.base == leaf) return here.token;
                 const std::string_view whole = strings.bytes_of(here.token);
-                const bool same = whole.size() >= i && whole.size() <= n && std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0;
-                return same ? here.token : best;
+                if (whole.size() < i || whole.size() > n) return best;
+                return std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0 ? here.token : best;
             }
             if (here.token != no_token) best = here.token;
         }

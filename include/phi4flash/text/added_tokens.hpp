@@ -82,7 +82,7 @@ public:
             } else if (!starts_[static_cast<unsigned char>(*p)]) {
                 continue;
             }
-            const std::uint32_t found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p));
+            const std::uint32_t found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p)).token;
             if (found != no_token) return found;
         }
         p = end;

@@ -100,16 +100,23 @@ private:
 
 }  // namespace detail
 
-/// Buffers of one thread; grown as needed, never shrunk.
+/// Buffers of one thread for one bpe; grown as needed, never shrunk.
 struct bpe_scratch {
+    /// Remembers so many pairs of tokens, at 8 bytes each. Worth it for more than one text.
+    explicit bpe_scratch(std::size_t remembered_pairs = 1) : pairs(std::bit_ceil(remembered_pairs), ~std::uint64_t{0}) {}
+
     struct symbol {
         std::uint32_t token, previous, next;
     };
     struct candidate {
         std::uint32_t rank, at, left, right;
     };
-    std::vector<std::uint32_t> tokens;
+    struct placed {
+        std::uint32_t token, begin;
+    };
+    std::vector<placed> tokens;
     std::vector<std::uint64_t> dead;
+    std::vector<std::uint64_t> pairs;  // two tokens side by side and whether they stay apart; a power of two
     std::vector<symbol> symbols;
     std::vector<candidate> heap;
 };
@@ -172,13 +179,13 @@ public:
             if (const std::uint32_t id = ignore_merges_ ? strings_.find(piece) : no_token; id != no_token) return sink(id);
             return encode_by_merging(piece, scratch, sink);
         }
-        const std::uint32_t longest = trie_.longest(strings_, piece.data(), piece.size());
-        if (strings_.size_of_known(longest) == piece.size()) return sink(longest);
+        const byte_trie::match longest = trie_.longest(strings_, piece.data(), piece.size());
+        if (longest.size == piece.size()) return sink(longest.token);
         if (ignore_merges_) {
             if (const std::uint32_t id = strings_.find(piece); id != no_token) return sink(id);
         }
         if (!search(piece, longest, scratch)) return encode_by_merging(piece, scratch, sink);
-        for (const std::uint32_t id : scratch.tokens) sink(id);
+        for (const bpe_scratch::placed& t : scratch.tokens) sink(t.token);
     }
 
     /// The ordinary way, for any vocabulary: a heap of candidate merges over a linked list.
@@ -364,35 +371,44 @@ private:
         }
     }
 
+    /// stay_apart, remembered: neighbours in a text come again, and going back in time misses the cache at every step.
+    [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::vector<std::uint64_t>& pairs) const {
+        const std::uint64_t key = std::uint64_t{x} << 32 | y << 1;
+        std::uint64_t& known = pairs[(key * 0x9E3779B97F4A7C15u >> 32) & (pairs.size() - 1)];
+        if ((known ^ key) > 1) known = key | (stay_apart(x, y) ? 1u : 0u);
+        return (known & 1) != 0;
+    }
+
     /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`. False if there is none, or a token
     /// is longer than the text where it was found: only in tables of a damaged file.
-    [[nodiscard]] bool search(std::string_view piece, std::uint32_t next, bpe_scratch& scratch) const {
-        const std::size_t size = piece.size();
-        std::vector<std::uint32_t>& tokens = scratch.tokens;
+    [[nodiscard]] bool search(std::string_view piece, byte_trie::match next, bpe_scratch& scratch) const {
+        const auto size = static_cast<std::uint32_t>(piece.size());
+        std::vector<bpe_scratch::placed>& tokens = scratch.tokens;
         std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
         tokens.clear();
         dead.clear();  // filled at the first dead end: most pieces have none
-        std::size_t at = 0;
+        std::uint32_t at = 0;
         while (at < size) {
-            const std::size_t end = at + strings_.size_of_known(next);
+            const std::uint32_t end = at + next.size;
             if (end > size) return false;
             const bool is_dead = !dead.empty() && (dead[end / 64] >> (end % 64) & 1) != 0;
-            if (!is_dead && (tokens.empty() || stay_apart(tokens.back(), next))) {
-                tokens.push_back(next);
+            if (!is_dead && (tokens.empty() || stay_apart(tokens.back().token, next.token, scratch.pairs))) {
+                tokens.push_back({next.token, at});
                 at = end;
                 if (at < size) next = trie_.longest(strings_, piece.data() + at, size - at);
                 continue;
             }
-            next = histories_[next].shorter;
+            next.token = histories_[next.token].shorter;
             // Every byte is a token, so the first place always has a way on, and `tokens` is not empty here.
-            while (next == no_token) {
+            while (next.token == no_token) {
                 if (tokens.empty()) return false;
                 if (dead.empty()) dead.resize(size / 64 + 1);
                 dead[at / 64] |= std::uint64_t{1} << (at % 64);
-                at -= strings_.size_of_known(tokens.back());
-                next = histories_[tokens.back()].shorter;
+                at = tokens.back().begin;
+                next.token = histories_[tokens.back().token].shorter;
                 tokens.pop_back();
             }
+            next.size = static_cast<std::uint32_t>(strings_.size_of_known(next.token));
         }
         return true;
     }

@@ -17,23 +17,29 @@ PHI4FLASH_BEGIN
 /// Source: Aoe, "An efficient digital search algorithm by using a double-array structure", 1989.
 class byte_trie {
 public:
+    struct match {
+        std::uint32_t token = no_token;
+        std::uint32_t size = 0;  ///< bytes of the token
+    };
+
     /// Longest token that is a prefix of [p, p + n), or no_token. `strings` are those of `build`.
-    [[nodiscard]] std::uint32_t longest(const vocabulary& strings, const char* p, std::size_t n) const {
-        std::uint32_t best = no_token;
+    [[nodiscard]] match longest(const vocabulary& strings, const char* p, std::size_t n) const {
+        match best;
         std::uint32_t at = 0;
-        for (std::size_t i = 0; i < n;) {
+        for (std::uint32_t i = 0; i < n;) {
             const std::uint32_t next = units_[at].base + static_cast<unsigned char>(p[i]);
             if (units_[next].parent != at) break;
             at = next;
             ++i;
             const unit& here = units_[at];
             if (here.base >= leaf) {
-                if (here.base == leaf) return here.token;
+                if (here.base == leaf) return {here.token, i};
                 const std::string_view whole = strings.bytes_of(here.token);
-                const bool same = whole.size() >= i && whole.size() <= n && std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0;
-                return same ? here.token : best;
+                if (whole.size() < i || whole.size() > n) return best;
+                if (std::memcmp(whole.data() + i, p + i, whole.size() - i) != 0) return best;
+                return {here.token, static_cast<std::uint32_t>(whole.size())};
             }
-            if (here.token != no_token) best = here.token;
+            if (here.token != no_token) best = {here.token, i};
         }
         return best;
     }
@@ -58,7 +64,7 @@ public:
     }
 
     /// To be called when the table came from a file: with any numbers in it, `longest` stays inside of it, gives only tokens that
-    /// `is_valid(id)` likes, and always one for a text that is not empty. A token may still be longer than the text.
+    /// `is_valid(id)` likes, and always one for a text that is not empty. Their sizes may still not be those of the tokens.
     /// Errors: bad_vocabulary.
     template <class IsValid>
     [[nodiscard]] status check_tables(IsValid&& is_valid) const {

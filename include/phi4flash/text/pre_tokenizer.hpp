@@ -91,35 +91,40 @@ struct char_step {
     std::uint32_t size = 1;
 };
 
-/// char_at for every case; kept out of line so that the common ones stay small.
-[[nodiscard]] inline char_step char_at_any(const char* p, const char* end) {
-    const utf8_step step = decode_utf8(p, end);
-    return {set_of(class_of(step.code_point)), step.size};
+/// char_at beyond ASCII.
+[[nodiscard]] inline char_step sequence_at(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const std::uint32_t size = common_utf8_size(p, end);
+    if (size == 2) return {sequence_set.two[(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F)], 2};
+    if (size == 0) {
+        const utf8_step step = decode_utf8_any(p, end);
+        return {set_of(class_of(step.code_point)), step.size};
+    }
+    const std::uint32_t block = (byte(0) & 0x0F) << 6 | (byte(1) & 0x3F);
+    const class_set alike = sequence_set.three[block];
+    return {alike != 0 ? alike : set_of(class_of(block << 6 | (byte(2) & 0x3F))), 3};
 }
 
 /// Needs p < end. Invalid bytes are U+FFFD, whose class is `other`.
 [[nodiscard]] inline char_step char_at(const char* p, const char* end) {
-    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
-    if (byte(0) < 0x80) return {byte_set.of[byte(0)], 1};
-    const std::uint32_t size = common_utf8_size(p, end);
-    if (size == 2) return {sequence_set.two[(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F)], 2};
-    if (size == 0) return char_at_any(p, end);
-    const std::uint32_t block = (byte(0) & 0x0F) << 6 | (byte(1) & 0x3F);
-    const class_set alike = sequence_set.three[block];
-    return {alike != 0 ? alike : set_of(class_of(block << 6 | (byte(2) & 0x3F))), 3};
+    const std::uint8_t bit = byte_set.of[static_cast<unsigned char>(*p)];
+    return bit != 0 ? char_step{bit, 1} : sequence_at(p, end);
 }
 
 /// Past the longest run of characters of a set.
 template <class_set Set>
 [[nodiscard]] inline const char* skip(const char* p, const char* end) {
     while (p < end) {
-        if ((byte_set.of[static_cast<unsigned char>(*p)] & Set) != 0) {
+        const std::uint8_t bit = byte_set.of[static_cast<unsigned char>(*p)];
+        if ((bit & Set) != 0) {
             ++p;
-            continue;
+        } else if (bit != 0) {
+            return p;
+        } else {
+            const char_step c = sequence_at(p, end);
+            if ((c.bit & Set) == 0) return p;
+            p += c.size;
         }
-        const char_step c = char_at(p, end);
-        if ((c.bit & Set) == 0) break;
-        p += c.size;
     }
     return p;
 }
@@ -186,7 +191,7 @@ template <bool Newlines>
             ++p;
             continue;
         }
-        const char_step c = char_at(p, end);
+        const char_step c = sequence_at(p, end);
         if ((c.bit & head_set) == 0) break;
         p += c.size;
         if ((c.bit & tail_set) != 0) after_both = p;

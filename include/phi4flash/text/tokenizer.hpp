@@ -216,10 +216,10 @@ private:
 /// thread at a time.
 class encoder {
 public:
-    static constexpr std::size_t default_cache_entries = 8192;  ///< of 32 bytes each
+    static constexpr std::size_t default_cache_entries = 8192;  ///< of 64 bytes each, all in all
 
     explicit encoder(const tokenizer& t, std::size_t cache_entries = default_cache_entries)
-        : tokenizer_(&t), words_(cache_entries) {}
+        : tokenizer_(&t), words_(cache_entries), long_words_((cache_entries + 3) / 4), scratch_(2 * cache_entries) {}
 
     /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
@@ -286,29 +286,39 @@ private:
 
     template <split_pattern Pattern>
     void encode_pieces(std::string_view text, std::vector<std::int32_t>& ids) {
-        const auto put = [&ids](std::uint32_t id) { ids.push_back(static_cast<std::int32_t>(id)); };
         const char* const end = text.data() + text.size();
         for_each_piece<Pattern>(text, [&](std::string_view piece) {
-            if (piece.size() > detail::word_cache::max_bytes) return tokenizer_->bpe_.encode(piece, scratch_, put);
-            const detail::word_key key =
-                detail::word_cache::key_of(piece.data(), piece.size(), static_cast<std::size_t>(end - piece.data()));
-            detail::word_cache::entry& known = words_.at(key);
-            if (known.key == key) {
-                for (std::uint32_t i = 0; i < known.count; ++i) ids.push_back(known.ids[i]);
-                return;
-            }
-            const std::size_t before = ids.size();
-            tokenizer_->bpe_.encode(piece, scratch_, put);
-            const std::size_t count = ids.size() - before;
-            if (count > detail::word_cache::max_ids) return;
-            known.key = key;
-            known.count = static_cast<std::uint32_t>(count);
-            for (std::size_t i = 0; i < count; ++i) known.ids[i] = ids[before + i];
+            if (piece.size() <= words_.max_bytes) return encode_word(piece, end, words_, ids);
+            if (piece.size() <= long_words_.max_bytes) return encode_word(piece, end, long_words_, ids);
+            encode_piece(piece, ids);
         });
     }
 
+    void encode_piece(std::string_view piece, std::vector<std::int32_t>& ids) {
+        tokenizer_->bpe_.encode(piece, scratch_, [&ids](std::uint32_t id) { ids.push_back(static_cast<std::int32_t>(id)); });
+    }
+
+    /// `end` of the text, up to which bytes may be read.
+    template <class Cache>
+    void encode_word(std::string_view piece, const char* end, Cache& words, std::vector<std::int32_t>& ids) {
+        const auto key = Cache::key_of(piece.data(), piece.size(), static_cast<std::size_t>(end - piece.data()));
+        typename Cache::entry& known = words.at(key);
+        if (known.key == key) {
+            for (std::uint32_t i = 0; i < known.count; ++i) ids.push_back(known.ids[i]);
+            return;
+        }
+        const std::size_t before = ids.size();
+        encode_piece(piece, ids);
+        const std::size_t count = ids.size() - before;
+        if (count > Cache::max_ids) return;
+        known.key = key;
+        known.count = static_cast<std::uint32_t>(count);
+        for (std::size_t i = 0; i < count; ++i) known.ids[i] = ids[before + i];
+    }
+
     const tokenizer* tokenizer_;
-    detail::word_cache words_;
+    detail::word_cache<2, 3> words_;
+    detail::word_cache<5, 5> long_words_;
     bpe_scratch scratch_;
     std::string clean_;
 };

@@ -7,4 +7,5 @@
 #include <phi4flash/kernels/mamba-inl.hpp>
 #include <phi4flash/kernels/attention-inl.hpp>
 #include <phi4flash/kernels/packed-inl.hpp>
+#include <phi4flash/kernels/packed_exact-inl.hpp>
 #include <phi4flash/kernels/table-inl.hpp>

@@ -158,13 +158,15 @@ def question(problem, rng):
 
 
 def held_out(count):
-    """The problems of tests/data: distinct, never trained on, drawn like the training problems."""
+    """The problems of tests/data: distinct, never trained on, drawn like the training problems. "text" is the whole chat."""
     rng, seen, rows = random.Random(SEED + 1), set(), []
     while len(rows) < count:
         problem = random_problem(rng, "test")
         if problem not in seen:
             seen.add(problem)
-            rows.append({"prompt": question(problem, rng), "answer": str(problem.value())})
+            asked = question(problem, rng)
+            text = f"<|user|>{asked}<|end|><|assistant|>{reasoning(problem)}<|end|>"
+            rows.append({"prompt": asked, "answer": str(problem.value()), "text": text})
     return rows
 
 

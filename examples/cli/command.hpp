@@ -22,6 +22,7 @@ void add_info(CLI::App& app, action& chosen);
 void add_synth(CLI::App& app, action& chosen);
 void add_bench(CLI::App& app, action& chosen);
 void add_convert(CLI::App& app, action& chosen);
+void add_quality(CLI::App& app, action& chosen);
 
 /// --model and whatever says how it runs.
 struct run_options {

@@ -25,7 +25,9 @@ public:
         if (!past) return past.error();
         const memory_plan memory = plan_of<Shape, Kv>(*model, options);
         std::unique_ptr<engine_of> made(new engine_of(std::move(*model), std::move(*pool), std::move(*past), memory));
-        p4::workspace_options how{.chunk = options.chunk, .kernels = *kernels, .threads = made->pool_};
+        const auto activations = options.activations == "f32" ? p4::activation_type::f32 : p4::activation_type::int8;
+        p4::workspace_options how{
+            .chunk = options.chunk, .kernels = *kernels, .threads = made->pool_, .activations = activations};
         auto workspace = p4::workspace<Shape, Kv>::create(made->model_, how);
         if (!workspace) return workspace.error();
         made->workspace_.emplace(std::move(*workspace));

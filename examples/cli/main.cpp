@@ -25,6 +25,7 @@ int run(int argc, char** argv) {
     cli::add_synth(app, chosen);
     cli::add_bench(app, chosen);
     cli::add_convert(app, chosen);
+    cli::add_quality(app, chosen);
     if (argc > 1 && argv[1][0] != '-' && app.get_subcommands([&](CLI::App* known) { return known->get_name() == argv[1]; }).empty())
         return fail("no subcommand '" + std::string(argv[1]) + "' (try phi4flash --help)");
     try {

@@ -63,4 +63,30 @@ private:
     std::vector<line> rows_;
 };
 
+/// Columns with a heading; the first is aligned to the left, all others to the right. Short rows end early.
+class grid {
+public:
+    explicit grid(std::vector<std::string> heading) : rows_{std::move(heading)} {}
+    void row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+
+    void print() const {
+        std::vector<std::size_t> widths;
+        for (const auto& row : rows_) {
+            widths.resize(std::max(widths.size(), row.size()));
+            for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+        }
+        for (const auto& row : rows_) {
+            std::string line = "  ";
+            for (std::size_t c = 0; c < row.size(); ++c) {
+                const std::string gap(widths[c] - row[c].size(), ' ');
+                line += c == 0 ? row[c] + gap : "  " + gap + row[c];
+            }
+            std::printf("%s\n", line.c_str());
+        }
+    }
+
+private:
+    std::vector<std::vector<std::string>> rows_;
+};
+
 }  // namespace cli

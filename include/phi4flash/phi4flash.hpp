@@ -31,6 +31,7 @@
 // The model: shape, weights, state, forward pass.
 #include <phi4flash/model/forward.hpp>
 #include <phi4flash/model/layer_plan.hpp>
+#include <phi4flash/model/quality.hpp>
 #include <phi4flash/model/shape.hpp>
 #include <phi4flash/model/tensor_list.hpp>
 

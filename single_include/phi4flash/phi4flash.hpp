@@ -804,27 +804,28 @@ PHI4FLASH_BEGIN
 
 namespace detail {
 
-/// The code whose level is nearest to a value, for values rounded to the levels' own grid.
+/// The code whose level is nearest to a value. Levels are whole numbers, so what lies between two halves has one nearest level.
 struct level_index {
-    std::array<std::uint8_t, 64> code{};
+    std::array<std::uint8_t, 128> code{};
     int highest = 0;
 
     constexpr explicit level_index(const q4_codebook& book) : highest(book.level[15]) {
-        for (int value = 0; value <= highest; ++value) {
+        for (int half = 0; half <= 2 * highest; ++half) {
+            const int value = 2 * half + 1;  // in quarters: the middle between two halves
             int best = 0;
             for (int c = 1; c < 16; ++c) {
-                const int distance = book.level[c] < value ? value - book.level[c] : book.level[c] - value;
-                const int least = book.level[best] < value ? value - book.level[best] : book.level[best] - value;
+                const int distance = 4 * book.level[c] < value ? value - 4 * book.level[c] : 4 * book.level[c] - value;
+                const int least = 4 * book.level[best] < value ? value - 4 * book.level[best] : 4 * book.level[best] - value;
                 if (distance < least) best = c;
             }
-            code[static_cast<std::size_t>(value)] = static_cast<std::uint8_t>(best);
+            code[static_cast<std::size_t>(half)] = static_cast<std::uint8_t>(best);
         }
     }
 
     [[nodiscard]] unsigned nearest(float value) const {
         // Clamped before the conversion: NaN and infinity become a code like any other.
         const float inside = value > 0.0f ? (value < static_cast<float>(highest) ? value : static_cast<float>(highest)) : 0.0f;
-        return code[static_cast<std::size_t>(inside + 0.5f)];
+        return code[static_cast<std::size_t>(2.0f * inside)];
     }
 };
 
@@ -842,7 +843,7 @@ template <const q4_codebook& Book>
     float best_scale = 0.0f;
     float best_gain = -1.0f;
     for (const float end : ends) {
-        for (const float shrink : {0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f}) {
+        for (const float shrink : {0.76f, 0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f}) {
             const float inverse = end / (most * shrink);
             float xl = 0.0f;
             float ll = 0.0f;
@@ -1104,6 +1105,11 @@ struct linear_kernels {
 
     /// out[c] = W[r,c] as f32, exactly; r counts from `w`.
     void (*widen)(const std::byte* w, std::size_t r, std::size_t cols, float* out);
+
+    /// As `matmul`, for any number of tokens, with packed weights and f32 rows of x as they are; null for plain types, whose products
+    /// are so anyway. f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/packed_exact_test.cpp).
+    void (*matmul_exact)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
+                         const float* bias, float* y, std::size_t y_stride);
 };
 
 /// Bytes that `linear_kernels::arrange` may write for `cols` inputs. A multiple of 64.
@@ -1782,6 +1788,9 @@ PHI4FLASH_TARGET_END
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scale_sums(sums, scale, offset) sums * scale + offset
 //   mul_add_rows(a, b, c)           a * b + c
+//   add_rows_f32(a, b)              a + b
+//   repeat_rows(x)                  the float x for each row
+//   bytes_of<i>(codes)              byte i of each row's four, as a float
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -1879,6 +1888,16 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float of
     return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::And(hn::ShiftRight<8 * Byte>(hn::BitCast(rows_tag(), v)), hn::Set(rows_tag(), 255)));
+}
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * Byte>(hn::BitCast(rows_tag(), v))));
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
 
@@ -1992,6 +2011,21 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, f
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(const rows_f32& a, rows_f32 b) {
+    for (std::size_t r = 0; r < plain_rows; ++r) b.lane[r] = a.lane[r] + b.lane[r];
+    return b;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) {
+    rows_f32 v;
+    for (float& lane : v.lane) lane = x;
+    return v;
+}
+template <int Byte, class Codes>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(const Codes& codes) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = static_cast<float>(codes.byte[4 * r + Byte]);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
     rows_f32 v;
@@ -3319,6 +3353,184 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
+// Products of packed weights with f32 activations, unrounded: what the integer kernels are measured against.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Codes of columns 4 s to 4 s + 3 of a block, for the rows of a vector, with the book's levels looked up.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, std::size_t s, [[maybe_unused]] code_vector levels) {
+    if constexpr (Format == dtype::q8) {
+        return load_codes(reinterpret_cast<const q8_block*>(w)->code[s] + 4 * row);
+    } else {
+        const code_vector both = load_codes(reinterpret_cast<const q4_block*>(w)->code[s % 4] + 4 * row);
+        const code_vector codes = s < 4 ? low_codes(both) : high_codes(both);
+        if constexpr (Format == dtype::q4_dense) {
+            return levels_of(levels, codes);
+        } else {
+            return codes;
+        }
+    }
+}
+
+/// What weights are: scale * code - zero * scale. An f16 scale times a number of at most 8 bits fits an f32, so this is exact.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
+    constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
+    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+}
+
+/// Scales come first in every block.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t row) {
+    return load_scales(reinterpret_cast<const f16*>(w) + row);
+}
+
+/// Four columns of weights to out [4, packed_rows].
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
+    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
+    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+}
+
+/// Even and odd columns have a sum each, and each sum takes its columns in order: so in every function here, for the same bits.
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+}
+
+/// y[r] = even[r] + odd[r] + bias[r].
+PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
+    store_rows(add_rows_f32(even, odd), y);
+    for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
+}
+
+/// One token: weights go from registers into the sums.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
+                                       const float* bias, float* y) {
+    const code_vector levels = load_levels(q4_dense.level);
+    rows_f32 even = zero_rows();
+    rows_f32 odd = zero_rows();
+    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
+        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
+        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
+        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
+        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
+        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
+        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
+        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+    }
+    put_exact(even, odd, bias, y);
+}
+
+/// Groups that are decoded at once: a panel of 8 KiB, which stays in the first-level cache.
+inline constexpr std::size_t exact_groups = 8;
+/// Tokens that use a panel before the next one is decoded; their sums take 8 KiB.
+inline constexpr std::size_t exact_tokens = 128;
+
+/// Sums of 4 tokens, in `sums` [4, 2, packed_rows], go on over the columns of a panel [cols, packed_rows].
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
+                                          std::size_t x_stride, float* sums) {
+    constexpr std::size_t next = packed_rows;
+    const float* x1 = x + x_stride;
+    const float* x2 = x1 + x_stride;
+    const float* x3 = x2 + x_stride;
+    rows_f32 e0 = load_rows(sums), o0 = load_rows(sums + next);
+    rows_f32 e1 = load_rows(sums + 2 * next), o1 = load_rows(sums + 3 * next);
+    rows_f32 e2 = load_rows(sums + 4 * next), o2 = load_rows(sums + 5 * next);
+    rows_f32 e3 = load_rows(sums + 6 * next), o3 = load_rows(sums + 7 * next);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
+        const rows_f32 a = load_rows(panel);
+        const rows_f32 b = load_rows(panel + next);
+        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
+        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
+        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
+        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+    }
+    store_rows(e0, sums), store_rows(o0, sums + next);
+    store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
+    store_rows(e2, sums + 4 * next), store_rows(o2, sums + 5 * next);
+    store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
+}
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+    rows_f32 even = load_rows(sums);
+    rows_f32 odd = load_rows(sums + packed_rows);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
+        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
+        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+    }
+    store_rows(even, sums);
+    store_rows(odd, sums + packed_rows);
+}
+
+/// `count` blocks of one row of blocks as a panel [count * packed_cols, packed_rows]; `row` is the first row of a vector.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+    }
+}
+
+/// Rows [row, row + lanes) of one row of blocks against up to exact_tokens tokens.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
+                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    alignas(64) float panel[exact_groups * packed_cols * packed_rows];
+    alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
+    for (std::size_t g = 0; g < groups; g += exact_groups) {
+        const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
+        const std::size_t cols = count * packed_cols;
+        const float* from = x + g * packed_cols;
+        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        std::size_t t = 0;
+        for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
+        for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
+    }
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const float* sum = sums + t * 2 * packed_rows;
+        put_exact(load_rows(sum), load_rows(sum + packed_rows), bias, y + t * y_stride);
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
+                                std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        const float* from = x + t * x_stride;
+        for (std::size_t r = 0; r < rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+                const std::byte* block = w + matrix_bytes(Format, r, cols);
+                const float* b = bias == nullptr ? nullptr : bias + r + row;
+                float* out = y + t * y_stride + r + row;
+                if (count == 1) {
+                    exact_row<Format>(block, groups, row, from, b, out);
+                } else {
+                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
+                }
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 // This target's table: the only thing that leaves the region.
 
@@ -3333,6 +3545,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .matmul_arranged = false,
     .widen = &widen_row<Element>,
+    .matmul_exact = nullptr,
 };
 
 template <dtype Format>
@@ -3344,6 +3557,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
+    .matmul_exact = &packed_matmul_exact<Format>,
 };
 
 inline constexpr kernel_table table{
@@ -3757,6 +3971,16 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float of
     return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::And(hn::ShiftRight<8 * Byte>(hn::BitCast(rows_tag(), v)), hn::Set(rows_tag(), 255)));
+}
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * Byte>(hn::BitCast(rows_tag(), v))));
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
 
@@ -3866,6 +4090,21 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, f
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(const rows_f32& a, rows_f32 b) {
+    for (std::size_t r = 0; r < plain_rows; ++r) b.lane[r] = a.lane[r] + b.lane[r];
+    return b;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) {
+    rows_f32 v;
+    for (float& lane : v.lane) lane = x;
+    return v;
+}
+template <int Byte, class Codes>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(const Codes& codes) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = static_cast<float>(codes.byte[4 * r + Byte]);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
     rows_f32 v;
@@ -5090,6 +5329,170 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, std::size_t s, [[maybe_unused]] code_vector levels) {
+    if constexpr (Format == dtype::q8) {
+        return load_codes(reinterpret_cast<const q8_block*>(w)->code[s] + 4 * row);
+    } else {
+        const code_vector both = load_codes(reinterpret_cast<const q4_block*>(w)->code[s % 4] + 4 * row);
+        const code_vector codes = s < 4 ? low_codes(both) : high_codes(both);
+        if constexpr (Format == dtype::q4_dense) {
+            return levels_of(levels, codes);
+        } else {
+            return codes;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
+    constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
+    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t row) {
+    return load_scales(reinterpret_cast<const f16*>(w) + row);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
+    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
+    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+}
+
+PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
+    store_rows(add_rows_f32(even, odd), y);
+    for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
+                                       const float* bias, float* y) {
+    const code_vector levels = load_levels(q4_dense.level);
+    rows_f32 even = zero_rows();
+    rows_f32 odd = zero_rows();
+    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
+        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
+        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
+        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
+        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
+        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
+        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
+        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+    }
+    put_exact(even, odd, bias, y);
+}
+
+inline constexpr std::size_t exact_groups = 8;
+inline constexpr std::size_t exact_tokens = 128;
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
+                                          std::size_t x_stride, float* sums) {
+    constexpr std::size_t next = packed_rows;
+    const float* x1 = x + x_stride;
+    const float* x2 = x1 + x_stride;
+    const float* x3 = x2 + x_stride;
+    rows_f32 e0 = load_rows(sums), o0 = load_rows(sums + next);
+    rows_f32 e1 = load_rows(sums + 2 * next), o1 = load_rows(sums + 3 * next);
+    rows_f32 e2 = load_rows(sums + 4 * next), o2 = load_rows(sums + 5 * next);
+    rows_f32 e3 = load_rows(sums + 6 * next), o3 = load_rows(sums + 7 * next);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
+        const rows_f32 a = load_rows(panel);
+        const rows_f32 b = load_rows(panel + next);
+        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
+        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
+        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
+        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+    }
+    store_rows(e0, sums), store_rows(o0, sums + next);
+    store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
+    store_rows(e2, sums + 4 * next), store_rows(o2, sums + 5 * next);
+    store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
+}
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+    rows_f32 even = load_rows(sums);
+    rows_f32 odd = load_rows(sums + packed_rows);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
+        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
+        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+    }
+    store_rows(even, sums);
+    store_rows(odd, sums + packed_rows);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
+                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    alignas(64) float panel[exact_groups * packed_cols * packed_rows];
+    alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
+    for (std::size_t g = 0; g < groups; g += exact_groups) {
+        const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
+        const std::size_t cols = count * packed_cols;
+        const float* from = x + g * packed_cols;
+        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        std::size_t t = 0;
+        for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
+        for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
+    }
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const float* sum = sums + t * 2 * packed_rows;
+        put_exact(load_rows(sum), load_rows(sum + packed_rows), bias, y + t * y_stride);
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
+                                std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        const float* from = x + t * x_stride;
+        for (std::size_t r = 0; r < rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+                const std::byte* block = w + matrix_bytes(Format, r, cols);
+                const float* b = bias == nullptr ? nullptr : bias + r + row;
+                float* out = y + t * y_stride + r + row;
+                if (count == 1) {
+                    exact_row<Format>(block, groups, row, from, b, out);
+                } else {
+                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
+                }
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -5102,6 +5505,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .matmul_arranged = false,
     .widen = &widen_row<Element>,
+    .matmul_exact = nullptr,
 };
 
 template <dtype Format>
@@ -5113,6 +5517,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
+    .matmul_exact = &packed_matmul_exact<Format>,
 };
 
 inline constexpr kernel_table table{
@@ -5526,6 +5931,16 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float of
     return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::And(hn::ShiftRight<8 * Byte>(hn::BitCast(rows_tag(), v)), hn::Set(rows_tag(), 255)));
+}
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * Byte>(hn::BitCast(rows_tag(), v))));
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
 
@@ -5635,6 +6050,21 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, f
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(const rows_f32& a, rows_f32 b) {
+    for (std::size_t r = 0; r < plain_rows; ++r) b.lane[r] = a.lane[r] + b.lane[r];
+    return b;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) {
+    rows_f32 v;
+    for (float& lane : v.lane) lane = x;
+    return v;
+}
+template <int Byte, class Codes>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(const Codes& codes) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = static_cast<float>(codes.byte[4 * r + Byte]);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
     rows_f32 v;
@@ -6859,6 +7289,170 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, std::size_t s, [[maybe_unused]] code_vector levels) {
+    if constexpr (Format == dtype::q8) {
+        return load_codes(reinterpret_cast<const q8_block*>(w)->code[s] + 4 * row);
+    } else {
+        const code_vector both = load_codes(reinterpret_cast<const q4_block*>(w)->code[s % 4] + 4 * row);
+        const code_vector codes = s < 4 ? low_codes(both) : high_codes(both);
+        if constexpr (Format == dtype::q4_dense) {
+            return levels_of(levels, codes);
+        } else {
+            return codes;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
+    constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
+    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t row) {
+    return load_scales(reinterpret_cast<const f16*>(w) + row);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
+    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
+    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+}
+
+PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
+    store_rows(add_rows_f32(even, odd), y);
+    for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
+                                       const float* bias, float* y) {
+    const code_vector levels = load_levels(q4_dense.level);
+    rows_f32 even = zero_rows();
+    rows_f32 odd = zero_rows();
+    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
+        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
+        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
+        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
+        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
+        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
+        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
+        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+    }
+    put_exact(even, odd, bias, y);
+}
+
+inline constexpr std::size_t exact_groups = 8;
+inline constexpr std::size_t exact_tokens = 128;
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
+                                          std::size_t x_stride, float* sums) {
+    constexpr std::size_t next = packed_rows;
+    const float* x1 = x + x_stride;
+    const float* x2 = x1 + x_stride;
+    const float* x3 = x2 + x_stride;
+    rows_f32 e0 = load_rows(sums), o0 = load_rows(sums + next);
+    rows_f32 e1 = load_rows(sums + 2 * next), o1 = load_rows(sums + 3 * next);
+    rows_f32 e2 = load_rows(sums + 4 * next), o2 = load_rows(sums + 5 * next);
+    rows_f32 e3 = load_rows(sums + 6 * next), o3 = load_rows(sums + 7 * next);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
+        const rows_f32 a = load_rows(panel);
+        const rows_f32 b = load_rows(panel + next);
+        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
+        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
+        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
+        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+    }
+    store_rows(e0, sums), store_rows(o0, sums + next);
+    store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
+    store_rows(e2, sums + 4 * next), store_rows(o2, sums + 5 * next);
+    store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
+}
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+    rows_f32 even = load_rows(sums);
+    rows_f32 odd = load_rows(sums + packed_rows);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
+        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
+        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+    }
+    store_rows(even, sums);
+    store_rows(odd, sums + packed_rows);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
+                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    alignas(64) float panel[exact_groups * packed_cols * packed_rows];
+    alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
+    for (std::size_t g = 0; g < groups; g += exact_groups) {
+        const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
+        const std::size_t cols = count * packed_cols;
+        const float* from = x + g * packed_cols;
+        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        std::size_t t = 0;
+        for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
+        for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
+    }
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const float* sum = sums + t * 2 * packed_rows;
+        put_exact(load_rows(sum), load_rows(sum + packed_rows), bias, y + t * y_stride);
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
+                                std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        const float* from = x + t * x_stride;
+        for (std::size_t r = 0; r < rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+                const std::byte* block = w + matrix_bytes(Format, r, cols);
+                const float* b = bias == nullptr ? nullptr : bias + r + row;
+                float* out = y + t * y_stride + r + row;
+                if (count == 1) {
+                    exact_row<Format>(block, groups, row, from, b, out);
+                } else {
+                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
+                }
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -6871,6 +7465,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .matmul_arranged = false,
     .widen = &widen_row<Element>,
+    .matmul_exact = nullptr,
 };
 
 template <dtype Format>
@@ -6882,6 +7477,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
+    .matmul_exact = &packed_matmul_exact<Format>,
 };
 
 inline constexpr kernel_table table{
@@ -7295,6 +7891,16 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float of
     return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::And(hn::ShiftRight<8 * Byte>(hn::BitCast(rows_tag(), v)), hn::Set(rows_tag(), 255)));
+}
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * Byte>(hn::BitCast(rows_tag(), v))));
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
 
@@ -7404,6 +8010,21 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, f
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(const rows_f32& a, rows_f32 b) {
+    for (std::size_t r = 0; r < plain_rows; ++r) b.lane[r] = a.lane[r] + b.lane[r];
+    return b;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) {
+    rows_f32 v;
+    for (float& lane : v.lane) lane = x;
+    return v;
+}
+template <int Byte, class Codes>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(const Codes& codes) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = static_cast<float>(codes.byte[4 * r + Byte]);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
     rows_f32 v;
@@ -8628,6 +9249,170 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, std::size_t s, [[maybe_unused]] code_vector levels) {
+    if constexpr (Format == dtype::q8) {
+        return load_codes(reinterpret_cast<const q8_block*>(w)->code[s] + 4 * row);
+    } else {
+        const code_vector both = load_codes(reinterpret_cast<const q4_block*>(w)->code[s % 4] + 4 * row);
+        const code_vector codes = s < 4 ? low_codes(both) : high_codes(both);
+        if constexpr (Format == dtype::q4_dense) {
+            return levels_of(levels, codes);
+        } else {
+            return codes;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
+    constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
+    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t row) {
+    return load_scales(reinterpret_cast<const f16*>(w) + row);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
+    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
+    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+}
+
+PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
+    store_rows(add_rows_f32(even, odd), y);
+    for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
+                                       const float* bias, float* y) {
+    const code_vector levels = load_levels(q4_dense.level);
+    rows_f32 even = zero_rows();
+    rows_f32 odd = zero_rows();
+    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
+        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
+        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
+        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
+        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
+        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
+        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
+        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+    }
+    put_exact(even, odd, bias, y);
+}
+
+inline constexpr std::size_t exact_groups = 8;
+inline constexpr std::size_t exact_tokens = 128;
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
+                                          std::size_t x_stride, float* sums) {
+    constexpr std::size_t next = packed_rows;
+    const float* x1 = x + x_stride;
+    const float* x2 = x1 + x_stride;
+    const float* x3 = x2 + x_stride;
+    rows_f32 e0 = load_rows(sums), o0 = load_rows(sums + next);
+    rows_f32 e1 = load_rows(sums + 2 * next), o1 = load_rows(sums + 3 * next);
+    rows_f32 e2 = load_rows(sums + 4 * next), o2 = load_rows(sums + 5 * next);
+    rows_f32 e3 = load_rows(sums + 6 * next), o3 = load_rows(sums + 7 * next);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
+        const rows_f32 a = load_rows(panel);
+        const rows_f32 b = load_rows(panel + next);
+        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
+        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
+        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
+        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+    }
+    store_rows(e0, sums), store_rows(o0, sums + next);
+    store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
+    store_rows(e2, sums + 4 * next), store_rows(o2, sums + 5 * next);
+    store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
+}
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+    rows_f32 even = load_rows(sums);
+    rows_f32 odd = load_rows(sums + packed_rows);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
+        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
+        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+    }
+    store_rows(even, sums);
+    store_rows(odd, sums + packed_rows);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
+                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    alignas(64) float panel[exact_groups * packed_cols * packed_rows];
+    alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
+    for (std::size_t g = 0; g < groups; g += exact_groups) {
+        const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
+        const std::size_t cols = count * packed_cols;
+        const float* from = x + g * packed_cols;
+        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        std::size_t t = 0;
+        for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
+        for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
+    }
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const float* sum = sums + t * 2 * packed_rows;
+        put_exact(load_rows(sum), load_rows(sum + packed_rows), bias, y + t * y_stride);
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
+                                std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        const float* from = x + t * x_stride;
+        for (std::size_t r = 0; r < rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+                const std::byte* block = w + matrix_bytes(Format, r, cols);
+                const float* b = bias == nullptr ? nullptr : bias + r + row;
+                float* out = y + t * y_stride + r + row;
+                if (count == 1) {
+                    exact_row<Format>(block, groups, row, from, b, out);
+                } else {
+                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
+                }
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -8640,6 +9425,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .matmul_arranged = false,
     .widen = &widen_row<Element>,
+    .matmul_exact = nullptr,
 };
 
 template <dtype Format>
@@ -8651,6 +9437,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
+    .matmul_exact = &packed_matmul_exact<Format>,
 };
 
 inline constexpr kernel_table table{
@@ -9099,6 +9886,16 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float of
     return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::And(hn::ShiftRight<8 * Byte>(hn::BitCast(rows_tag(), v)), hn::Set(rows_tag(), 255)));
+}
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * Byte>(hn::BitCast(rows_tag(), v))));
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
 
@@ -9208,6 +10005,21 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, f
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(const rows_f32& a, rows_f32 b) {
+    for (std::size_t r = 0; r < plain_rows; ++r) b.lane[r] = a.lane[r] + b.lane[r];
+    return b;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) {
+    rows_f32 v;
+    for (float& lane : v.lane) lane = x;
+    return v;
+}
+template <int Byte, class Codes>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(const Codes& codes) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = static_cast<float>(codes.byte[4 * r + Byte]);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
     rows_f32 v;
@@ -10432,6 +11244,170 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, std::size_t s, [[maybe_unused]] code_vector levels) {
+    if constexpr (Format == dtype::q8) {
+        return load_codes(reinterpret_cast<const q8_block*>(w)->code[s] + 4 * row);
+    } else {
+        const code_vector both = load_codes(reinterpret_cast<const q4_block*>(w)->code[s % 4] + 4 * row);
+        const code_vector codes = s < 4 ? low_codes(both) : high_codes(both);
+        if constexpr (Format == dtype::q4_dense) {
+            return levels_of(levels, codes);
+        } else {
+            return codes;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
+    constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
+    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t row) {
+    return load_scales(reinterpret_cast<const f16*>(w) + row);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
+    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
+    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+}
+
+PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
+    store_rows(add_rows_f32(even, odd), y);
+    for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
+                                       const float* bias, float* y) {
+    const code_vector levels = load_levels(q4_dense.level);
+    rows_f32 even = zero_rows();
+    rows_f32 odd = zero_rows();
+    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
+        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
+        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
+        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
+        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
+        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
+        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
+        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+    }
+    put_exact(even, odd, bias, y);
+}
+
+inline constexpr std::size_t exact_groups = 8;
+inline constexpr std::size_t exact_tokens = 128;
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
+                                          std::size_t x_stride, float* sums) {
+    constexpr std::size_t next = packed_rows;
+    const float* x1 = x + x_stride;
+    const float* x2 = x1 + x_stride;
+    const float* x3 = x2 + x_stride;
+    rows_f32 e0 = load_rows(sums), o0 = load_rows(sums + next);
+    rows_f32 e1 = load_rows(sums + 2 * next), o1 = load_rows(sums + 3 * next);
+    rows_f32 e2 = load_rows(sums + 4 * next), o2 = load_rows(sums + 5 * next);
+    rows_f32 e3 = load_rows(sums + 6 * next), o3 = load_rows(sums + 7 * next);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
+        const rows_f32 a = load_rows(panel);
+        const rows_f32 b = load_rows(panel + next);
+        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
+        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
+        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
+        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+    }
+    store_rows(e0, sums), store_rows(o0, sums + next);
+    store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
+    store_rows(e2, sums + 4 * next), store_rows(o2, sums + 5 * next);
+    store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
+}
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+    rows_f32 even = load_rows(sums);
+    rows_f32 odd = load_rows(sums + packed_rows);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
+        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
+        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+    }
+    store_rows(even, sums);
+    store_rows(odd, sums + packed_rows);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
+                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    alignas(64) float panel[exact_groups * packed_cols * packed_rows];
+    alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
+    for (std::size_t g = 0; g < groups; g += exact_groups) {
+        const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
+        const std::size_t cols = count * packed_cols;
+        const float* from = x + g * packed_cols;
+        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        std::size_t t = 0;
+        for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
+        for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
+    }
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const float* sum = sums + t * 2 * packed_rows;
+        put_exact(load_rows(sum), load_rows(sum + packed_rows), bias, y + t * y_stride);
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
+                                std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        const float* from = x + t * x_stride;
+        for (std::size_t r = 0; r < rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+                const std::byte* block = w + matrix_bytes(Format, r, cols);
+                const float* b = bias == nullptr ? nullptr : bias + r + row;
+                float* out = y + t * y_stride + r + row;
+                if (count == 1) {
+                    exact_row<Format>(block, groups, row, from, b, out);
+                } else {
+                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
+                }
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -10444,6 +11420,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .matmul_arranged = false,
     .widen = &widen_row<Element>,
+    .matmul_exact = nullptr,
 };
 
 template <dtype Format>
@@ -10455,6 +11432,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
+    .matmul_exact = &packed_matmul_exact<Format>,
 };
 
 inline constexpr kernel_table table{
@@ -10861,6 +11839,16 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float of
     return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::And(hn::ShiftRight<8 * Byte>(hn::BitCast(rows_tag(), v)), hn::Set(rows_tag(), 255)));
+}
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * Byte>(hn::BitCast(rows_tag(), v))));
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
 
@@ -10970,6 +11958,21 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, f
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(const rows_f32& a, rows_f32 b) {
+    for (std::size_t r = 0; r < plain_rows; ++r) b.lane[r] = a.lane[r] + b.lane[r];
+    return b;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) {
+    rows_f32 v;
+    for (float& lane : v.lane) lane = x;
+    return v;
+}
+template <int Byte, class Codes>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(const Codes& codes) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = static_cast<float>(codes.byte[4 * r + Byte]);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
     rows_f32 v;
@@ -12194,6 +13197,170 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, std::size_t s, [[maybe_unused]] code_vector levels) {
+    if constexpr (Format == dtype::q8) {
+        return load_codes(reinterpret_cast<const q8_block*>(w)->code[s] + 4 * row);
+    } else {
+        const code_vector both = load_codes(reinterpret_cast<const q4_block*>(w)->code[s % 4] + 4 * row);
+        const code_vector codes = s < 4 ? low_codes(both) : high_codes(both);
+        if constexpr (Format == dtype::q4_dense) {
+            return levels_of(levels, codes);
+        } else {
+            return codes;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
+    constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
+    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t row) {
+    return load_scales(reinterpret_cast<const f16*>(w) + row);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
+    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
+    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+}
+
+PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
+    store_rows(add_rows_f32(even, odd), y);
+    for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
+                                       const float* bias, float* y) {
+    const code_vector levels = load_levels(q4_dense.level);
+    rows_f32 even = zero_rows();
+    rows_f32 odd = zero_rows();
+    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
+        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
+        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
+        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
+        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
+        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
+        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
+        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+    }
+    put_exact(even, odd, bias, y);
+}
+
+inline constexpr std::size_t exact_groups = 8;
+inline constexpr std::size_t exact_tokens = 128;
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
+                                          std::size_t x_stride, float* sums) {
+    constexpr std::size_t next = packed_rows;
+    const float* x1 = x + x_stride;
+    const float* x2 = x1 + x_stride;
+    const float* x3 = x2 + x_stride;
+    rows_f32 e0 = load_rows(sums), o0 = load_rows(sums + next);
+    rows_f32 e1 = load_rows(sums + 2 * next), o1 = load_rows(sums + 3 * next);
+    rows_f32 e2 = load_rows(sums + 4 * next), o2 = load_rows(sums + 5 * next);
+    rows_f32 e3 = load_rows(sums + 6 * next), o3 = load_rows(sums + 7 * next);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
+        const rows_f32 a = load_rows(panel);
+        const rows_f32 b = load_rows(panel + next);
+        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
+        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
+        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
+        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+    }
+    store_rows(e0, sums), store_rows(o0, sums + next);
+    store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
+    store_rows(e2, sums + 4 * next), store_rows(o2, sums + 5 * next);
+    store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
+}
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+    rows_f32 even = load_rows(sums);
+    rows_f32 odd = load_rows(sums + packed_rows);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
+        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
+        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+    }
+    store_rows(even, sums);
+    store_rows(odd, sums + packed_rows);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
+                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    alignas(64) float panel[exact_groups * packed_cols * packed_rows];
+    alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
+    for (std::size_t g = 0; g < groups; g += exact_groups) {
+        const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
+        const std::size_t cols = count * packed_cols;
+        const float* from = x + g * packed_cols;
+        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        std::size_t t = 0;
+        for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
+        for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
+    }
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const float* sum = sums + t * 2 * packed_rows;
+        put_exact(load_rows(sum), load_rows(sum + packed_rows), bias, y + t * y_stride);
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
+                                std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        const float* from = x + t * x_stride;
+        for (std::size_t r = 0; r < rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+                const std::byte* block = w + matrix_bytes(Format, r, cols);
+                const float* b = bias == nullptr ? nullptr : bias + r + row;
+                float* out = y + t * y_stride + r + row;
+                if (count == 1) {
+                    exact_row<Format>(block, groups, row, from, b, out);
+                } else {
+                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
+                }
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -12206,6 +13373,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .matmul_arranged = false,
     .widen = &widen_row<Element>,
+    .matmul_exact = nullptr,
 };
 
 template <dtype Format>
@@ -12217,6 +13385,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
+    .matmul_exact = &packed_matmul_exact<Format>,
 };
 
 inline constexpr kernel_table table{
@@ -12313,12 +13482,19 @@ struct rows_view {
     return {memory.take<float>(count * stride), count, stride};
 }
 
+/// What packed weights are multiplied with. Plain weights always meet f32.
+enum class activation_type : std::uint8_t {
+    int8,  ///< activations rounded to 8 bits, each 32 with a scale: fast
+    f32,   ///< activations as they are: up to several times slower, to measure what the rounding costs
+};
+
 /// How to compute. Belongs to one thread of control at a time; cheap to copy.
 struct compute {
     const kernel_table* kernels = nullptr;
     executor_ref threads;
     /// arranged_bytes(widest input of any matrix) for each token of a chunk, see linear_kernels::arrange.
     std::byte* arranged = nullptr;
+    activation_type activations = activation_type::int8;
 
     /// `body(begin, end)` over `count` items, each of about `cost` elementary operations; small work stays on this thread.
     template <class Body>
@@ -12432,6 +13608,7 @@ struct head_layout {
     [[nodiscard]] std::size_t queries_per_key() const { return n_heads / n_kv_heads; }
     [[nodiscard]] std::size_t q_width() const { return n_heads * d_head; }
     [[nodiscard]] std::size_t kv_width() const { return n_kv_heads * d_head; }
+    friend bool operator==(const head_layout&, const head_layout&) = default;
 };
 
 /// Keys and values [groups, rows, group_width] in element type Kv, and of kv_int8 their scales [groups, k_per_group, rows]. Rows are
@@ -12557,6 +13734,14 @@ struct linear {
     void operator()(const compute& with, rows_view<const float> x, rows_view<float> y) const {
         const linear_kernels& kernels = with.kernels->linear[static_cast<std::size_t>(weight.type)];
         const std::size_t block = weight.row_block();
+        if (with.activations == activation_type::f32 && kernels.matmul_exact != nullptr) {
+            with.parallel(weight.rows / block, block * weight.cols * x.count, [&](std::size_t begin, std::size_t end) {
+                const std::size_t first = begin * block;
+                kernels.matmul_exact(weight.row(first), end * block - first, weight.cols, x.data, x.stride, x.count, bias_at(first),
+                                     y.data + first, y.stride);
+            });
+            return;
+        }
         if (x.count == 1) {
             const std::byte* arranged = kernels.arrange(x.data, weight.cols, 0, 1, with.arranged);
             with.parallel(weight.rows / block, block * weight.cols, [&](std::size_t begin, std::size_t end) {
@@ -13690,6 +14875,27 @@ public:
         position_ = 0;
     }
 
+    /// Becomes a copy of `other`, a session of the same model: what it has read need not be read again, for another question about
+    /// the same text. Contexts may differ. Copies what was written and nothing else. Errors: invalid_argument (another shape);
+    /// context_full (too little room here): nothing has changed then.
+    status copy_from(const session& other) {
+        const std::size_t states = recurrent_end_ - recurrent_begin_;
+        const bool alike = heads_ == other.heads_ && windows_.size() == other.windows_.size() && mambas_.size() == other.mambas_.size() &&
+                           states == other.recurrent_end_ - other.recurrent_begin_ &&
+                           (windows_.empty() || windows_[0].block.rows == other.windows_[0].block.rows);
+        if (!alike) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
+        if (other.position_ > context_)
+            return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
+        std::memcpy(memory_.data() + recurrent_begin_, other.memory_.data() + other.recurrent_begin_, states);
+        for (std::size_t i = 0; i < windows_.size(); ++i) {
+            const std::size_t rows = std::min(other.position_, windows_[i].block.rows);
+            copy_slots(heads_, other.windows_[i].block, 0, windows_[i].block, 0, rows);
+        }
+        copy_slots(heads_, other.full_, 0, full_, 0, other.position_);
+        position_ = other.position_;
+        return {};
+    }
+
     /// Tokens read so far.
     [[nodiscard]] std::size_t position() const { return position_; }
     /// Tokens it has room for.
@@ -13718,7 +14924,7 @@ private:
     void lay_out(arena& memory, const model<Shape>& m, std::size_t context) {
         const extents<Shape>& e = m.shape();
         const layer_plan plan = m.plan();
-        const head_layout heads = head_layout_of(e);
+        const head_layout heads = heads_ = head_layout_of(e);
         auto* const mambas = memory.take<mamba::state>(plan.n_mamba());
         auto* const windows = memory.take<kv_ring<Kv>>(plan.n_window());
         recurrent_begin_ = memory.bytes();
@@ -13741,6 +14947,7 @@ private:
     std::span<mamba::state> mambas_;
     std::span<kv_ring<Kv>> windows_;
     kv_block<Kv> full_;
+    head_layout heads_;
     std::size_t recurrent_begin_ = 0;  // the Mamba states
     std::size_t recurrent_end_ = 0;
     std::size_t position_ = 0;
@@ -13752,6 +14959,7 @@ struct workspace_options {
     std::size_t chunk = 128;               ///< prompt tokens read at once; memory grows with it, results do not change
     const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
     executor_ref threads{};                ///< default: the calling thread alone
+    activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with
 };
 
 /// Activations of up to `chunk` tokens, and the logits of one. Shared by sessions, used by one thread of control at a time.
@@ -13812,6 +15020,7 @@ private:
         lay_out(carving, m, options.chunk);
         with.kernels = options.kernels == nullptr ? &best_kernels() : options.kernels;
         with.threads = options.threads;
+        with.activations = options.activations;
         chunk_ = options.chunk;
     }
 
@@ -13980,6 +15189,136 @@ template <sambay_shape Shape, class Kv>
 status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
                   rows_view<float> out) {
     return logits_all(m, past, w, tokens, out, [](std::size_t, std::size_t, rows_view<const float>) {});
+}
+
+PHI4FLASH_END
+
+// ---- phi4flash/model/quality.hpp -----------------------------------------------------------------------------------------
+/// What a model loses by quantization: distances between two models' predictions, and between two models' matrices. Plain code in
+/// f64; nothing else in the library needs it.
+
+PHI4FLASH_BEGIN
+
+/// Two predictions of the same next token. Nats.
+struct prediction_difference {
+    double divergence = 0.0;      ///< KL(reference || candidate) = sum_i p_i (log p_i - log q_i)
+    double reference_loss = 0.0;  ///< -log p of the token that came
+    double loss = 0.0;            ///< -log q of the token that came
+    bool same_top = false;        ///< the likeliest token is the same one
+};
+
+namespace detail {
+
+/// Where a softmax stands: log p_i = x_i - log_sum. The likeliest of equals is the first.
+struct softmax_summary {
+    double log_sum = 0.0;
+    std::size_t top = 0;
+
+    explicit softmax_summary(std::span<const float> x) {
+        for (std::size_t i = 1; i < x.size(); ++i) top = x[i] > x[top] ? i : top;
+        const auto highest = static_cast<double>(x[top]);
+        double sum = 0.0;
+        for (const float logit : x) sum += std::exp(static_cast<double>(logit) - highest);
+        log_sum = highest + std::log(sum);
+    }
+    [[nodiscard]] double log_probability(float logit) const { return static_cast<double>(logit) - log_sum; }
+};
+
+}  // namespace detail
+
+/// Compares two rows of logits.   Shape: both [vocab], at least one; `next` < vocab is the token that came. Logits that are not finite
+/// give numbers that are not finite.
+[[nodiscard]] inline prediction_difference compare_predictions(std::span<const float> reference, std::span<const float> candidate,
+                                                               std::size_t next) {
+    const detail::softmax_summary p(reference);
+    const detail::softmax_summary q(candidate);
+    double divergence = 0.0;
+    for (std::size_t i = 0; i < reference.size(); ++i) {
+        const double log_p = p.log_probability(reference[i]);
+        const double weight = std::exp(log_p);
+        if (weight != 0.0) divergence += weight * (log_p - q.log_probability(candidate[i]));  // 0 * infinity is no distance
+    }
+    // Never negative but for rounding.
+    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]), p.top == q.top};
+}
+
+/// Means over many predictions. Add in a fixed order for the same bits.
+class prediction_tally {
+public:
+    void add(const prediction_difference& d) {
+        divergences_.push_back(d.divergence);
+        reference_loss_ += d.reference_loss;
+        loss_ += d.loss;
+        same_top_ += d.same_top ? 1 : 0;
+    }
+
+    [[nodiscard]] std::size_t count() const { return divergences_.size(); }
+    [[nodiscard]] double reference_perplexity() const { return std::exp(reference_loss_ / number()); }
+    [[nodiscard]] double perplexity() const { return std::exp(loss_ / number()); }
+    /// perplexity() / reference_perplexity().
+    [[nodiscard]] double perplexity_ratio() const { return std::exp((loss_ - reference_loss_) / number()); }
+    /// Share of the predictions whose likeliest token is the reference's.
+    [[nodiscard]] double agreement() const { return static_cast<double>(same_top_) / number(); }
+    [[nodiscard]] double mean_divergence() const {
+        double sum = 0.0;
+        for (const double d : divergences_) sum += d;
+        return sum / number();
+    }
+    /// Standard error of the mean, were the predictions independent.
+    [[nodiscard]] double divergence_error() const {
+        const double mean = mean_divergence();
+        double squares = 0.0;
+        for (const double d : divergences_) squares += (d - mean) * (d - mean);
+        return count() < 2 ? 0.0 : std::sqrt(squares / (number() - 1.0) / number());
+    }
+    /// The smallest divergence that at least a share `q` of all do not exceed, 0 < q <= 1. Sorts a copy.
+    [[nodiscard]] double divergence_quantile(double q) const {
+        if (divergences_.empty()) return 0.0;
+        std::vector<double> sorted(divergences_);
+        std::ranges::sort(sorted);
+        const double rank = std::ceil(q * number());
+        return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
+    }
+
+private:
+    [[nodiscard]] double number() const { return static_cast<double>(count()); }
+
+    std::vector<double> divergences_;
+    double reference_loss_ = 0.0;
+    double loss_ = 0.0;
+    std::size_t same_top_ = 0;
+};
+
+/// Sums of squares over weights, and their ratio.
+struct weight_difference {
+    double difference = 0.0;  ///< sum of (w - w')^2
+    double reference = 0.0;   ///< sum of w^2
+
+    /// Root of the mean square error, relative to the weights' own.
+    [[nodiscard]] double relative() const { return reference > 0.0 ? std::sqrt(difference / reference) : std::sqrt(difference); }
+    weight_difference& operator+=(const weight_difference& other) {
+        difference += other.difference;
+        reference += other.reference;
+        return *this;
+    }
+};
+
+/// Compares rows [first, first + count) of two matrices of the same shape and any type, plain or packed. `scratch` is 2 * cols floats.
+[[nodiscard]] inline weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference, const matrix_view& candidate,
+                                                       std::size_t first, std::size_t count, float* scratch) {
+    const std::size_t cols = reference.cols;
+    weight_difference sum;
+    for (std::size_t r = first; r < first + count; ++r) {
+        kernels.linear[static_cast<std::size_t>(reference.type)].widen(reference.data, r, cols, scratch);
+        kernels.linear[static_cast<std::size_t>(candidate.type)].widen(candidate.data, r, cols, scratch + cols);
+        for (std::size_t c = 0; c < cols; ++c) {
+            const auto w = static_cast<double>(scratch[c]);
+            const double d = w - static_cast<double>(scratch[cols + c]);
+            sum.difference += d * d;
+            sum.reference += w * w;
+        }
+    }
+    return sum;
 }
 
 PHI4FLASH_END
@@ -14167,23 +15506,29 @@ PHI4FLASH_BEGIN
 /// Source: Aoe, "An efficient digital search algorithm by using a double-array structure", 1989.
 class byte_trie {
 public:
+    struct match {
+        std::uint32_t token = no_token;
+        std::uint32_t size = 0;  ///< bytes of the token
+    };
+
     /// Longest token that is a prefix of [p, p + n), or no_token. `strings` are those of `build`.
-    [[nodiscard]] std::uint32_t longest(const vocabulary& strings, const char* p, std::size_t n) const {
-        std::uint32_t best = no_token;
+    [[nodiscard]] match longest(const vocabulary& strings, const char* p, std::size_t n) const {
+        match best;
         std::uint32_t at = 0;
-        for (std::size_t i = 0; i < n;) {
+        for (std::uint32_t i = 0; i < n;) {
             const std::uint32_t next = units_[at].base + static_cast<unsigned char>(p[i]);
             if (units_[next].parent != at) break;
             at = next;
             ++i;
             const unit& here = units_[at];
             if (here.base >= leaf) {
-                if (here.base == leaf) return here.token;
+                if (here.base == leaf) return {here.token, i};
                 const std::string_view whole = strings.bytes_of(here.token);
-                const bool same = whole.size() >= i && whole.size() <= n && std::memcmp(whole.data() + i, p + i, whole.size() - i) == 0;
-                return same ? here.token : best;
+                if (whole.size() < i || whole.size() > n) return best;
+                if (std::memcmp(whole.data() + i, p + i, whole.size() - i) != 0) return best;
+                return {here.token, static_cast<std::uint32_t>(whole.size())};
             }
-            if (here.token != no_token) best = here.token;
+            if (here.token != no_token) best = {here.token, i};
         }
         return best;
     }
@@ -14208,7 +15553,7 @@ public:
     }
 
     /// To be called when the table came from a file: with any numbers in it, `longest` stays inside of it, gives only tokens that
-    /// `is_valid(id)` likes, and always one for a text that is not empty. A token may still be longer than the text.
+    /// `is_valid(id)` likes, and always one for a text that is not empty. Their sizes may still not be those of the tokens.
     /// Errors: bad_vocabulary.
     template <class IsValid>
     [[nodiscard]] status check_tables(IsValid&& is_valid) const {
@@ -14945,35 +16290,40 @@ struct char_step {
     std::uint32_t size = 1;
 };
 
-/// char_at for every case; kept out of line so that the common ones stay small.
-[[nodiscard]] inline char_step char_at_any(const char* p, const char* end) {
-    const utf8_step step = decode_utf8(p, end);
-    return {set_of(class_of(step.code_point)), step.size};
+/// char_at beyond ASCII.
+[[nodiscard]] inline char_step sequence_at(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const std::uint32_t size = common_utf8_size(p, end);
+    if (size == 2) return {sequence_set.two[(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F)], 2};
+    if (size == 0) {
+        const utf8_step step = decode_utf8_any(p, end);
+        return {set_of(class_of(step.code_point)), step.size};
+    }
+    const std::uint32_t block = (byte(0) & 0x0F) << 6 | (byte(1) & 0x3F);
+    const class_set alike = sequence_set.three[block];
+    return {alike != 0 ? alike : set_of(class_of(block << 6 | (byte(2) & 0x3F))), 3};
 }
 
 /// Needs p < end. Invalid bytes are U+FFFD, whose class is `other`.
 [[nodiscard]] inline char_step char_at(const char* p, const char* end) {
-    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
-    if (byte(0) < 0x80) return {byte_set.of[byte(0)], 1};
-    const std::uint32_t size = common_utf8_size(p, end);
-    if (size == 2) return {sequence_set.two[(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F)], 2};
-    if (size == 0) return char_at_any(p, end);
-    const std::uint32_t block = (byte(0) & 0x0F) << 6 | (byte(1) & 0x3F);
-    const class_set alike = sequence_set.three[block];
-    return {alike != 0 ? alike : set_of(class_of(block << 6 | (byte(2) & 0x3F))), 3};
+    const std::uint8_t bit = byte_set.of[static_cast<unsigned char>(*p)];
+    return bit != 0 ? char_step{bit, 1} : sequence_at(p, end);
 }
 
 /// Past the longest run of characters of a set.
 template <class_set Set>
 [[nodiscard]] inline const char* skip(const char* p, const char* end) {
     while (p < end) {
-        if ((byte_set.of[static_cast<unsigned char>(*p)] & Set) != 0) {
+        const std::uint8_t bit = byte_set.of[static_cast<unsigned char>(*p)];
+        if ((bit & Set) != 0) {
             ++p;
-            continue;
+        } else if (bit != 0) {
+            return p;
+        } else {
+            const char_step c = sequence_at(p, end);
+            if ((c.bit & Set) == 0) return p;
+            p += c.size;
         }
-        const char_step c = char_at(p, end);
-        if ((c.bit & Set) == 0) break;
-        p += c.size;
     }
     return p;
 }
@@ -15040,7 +16390,7 @@ template <bool Newlines>
             ++p;
             continue;
         }
-        const char_step c = char_at(p, end);
+        const char_step c = sequence_at(p, end);
         if ((c.bit & head_set) == 0) break;
         p += c.size;
         if ((c.bit & tail_set) != 0) after_both = p;
@@ -15214,7 +16564,7 @@ public:
             } else if (!starts_[static_cast<unsigned char>(*p)]) {
                 continue;
             }
-            const std::uint32_t found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p));
+            const std::uint32_t found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p)).token;
             if (found != no_token) return found;
         }
         p = end;
@@ -15325,16 +16675,23 @@ private:
 
 }  // namespace detail
 
-/// Buffers of one thread; grown as needed, never shrunk.
+/// Buffers of one thread for one bpe; grown as needed, never shrunk.
 struct bpe_scratch {
+    /// Remembers so many pairs of tokens, at 8 bytes each. Worth it for more than one text.
+    explicit bpe_scratch(std::size_t remembered_pairs = 1) : pairs(std::bit_ceil(remembered_pairs), ~std::uint64_t{0}) {}
+
     struct symbol {
         std::uint32_t token, previous, next;
     };
     struct candidate {
         std::uint32_t rank, at, left, right;
     };
-    std::vector<std::uint32_t> tokens;
+    struct placed {
+        std::uint32_t token, begin;
+    };
+    std::vector<placed> tokens;
     std::vector<std::uint64_t> dead;
+    std::vector<std::uint64_t> pairs;  // two tokens side by side and whether they stay apart; a power of two
     std::vector<symbol> symbols;
     std::vector<candidate> heap;
 };
@@ -15397,13 +16754,13 @@ public:
             if (const std::uint32_t id = ignore_merges_ ? strings_.find(piece) : no_token; id != no_token) return sink(id);
             return encode_by_merging(piece, scratch, sink);
         }
-        const std::uint32_t longest = trie_.longest(strings_, piece.data(), piece.size());
-        if (strings_.size_of_known(longest) == piece.size()) return sink(longest);
+        const byte_trie::match longest = trie_.longest(strings_, piece.data(), piece.size());
+        if (longest.size == piece.size()) return sink(longest.token);
         if (ignore_merges_) {
             if (const std::uint32_t id = strings_.find(piece); id != no_token) return sink(id);
         }
         if (!search(piece, longest, scratch)) return encode_by_merging(piece, scratch, sink);
-        for (const std::uint32_t id : scratch.tokens) sink(id);
+        for (const bpe_scratch::placed& t : scratch.tokens) sink(t.token);
     }
 
     /// The ordinary way, for any vocabulary: a heap of candidate merges over a linked list.
@@ -15589,35 +16946,44 @@ private:
         }
     }
 
+    /// stay_apart, remembered: neighbours in a text come again, and going back in time misses the cache at every step.
+    [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::vector<std::uint64_t>& pairs) const {
+        const std::uint64_t key = std::uint64_t{x} << 32 | y << 1;
+        std::uint64_t& known = pairs[(key * 0x9E3779B97F4A7C15u >> 32) & (pairs.size() - 1)];
+        if ((known ^ key) > 1) known = key | (stay_apart(x, y) ? 1u : 0u);
+        return (known & 1) != 0;
+    }
+
     /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`. False if there is none, or a token
     /// is longer than the text where it was found: only in tables of a damaged file.
-    [[nodiscard]] bool search(std::string_view piece, std::uint32_t next, bpe_scratch& scratch) const {
-        const std::size_t size = piece.size();
-        std::vector<std::uint32_t>& tokens = scratch.tokens;
+    [[nodiscard]] bool search(std::string_view piece, byte_trie::match next, bpe_scratch& scratch) const {
+        const auto size = static_cast<std::uint32_t>(piece.size());
+        std::vector<bpe_scratch::placed>& tokens = scratch.tokens;
         std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
         tokens.clear();
         dead.clear();  // filled at the first dead end: most pieces have none
-        std::size_t at = 0;
+        std::uint32_t at = 0;
         while (at < size) {
-            const std::size_t end = at + strings_.size_of_known(next);
+            const std::uint32_t end = at + next.size;
             if (end > size) return false;
             const bool is_dead = !dead.empty() && (dead[end / 64] >> (end % 64) & 1) != 0;
-            if (!is_dead && (tokens.empty() || stay_apart(tokens.back(), next))) {
-                tokens.push_back(next);
+            if (!is_dead && (tokens.empty() || stay_apart(tokens.back().token, next.token, scratch.pairs))) {
+                tokens.push_back({next.token, at});
                 at = end;
                 if (at < size) next = trie_.longest(strings_, piece.data() + at, size - at);
                 continue;
             }
-            next = histories_[next].shorter;
+            next.token = histories_[next.token].shorter;
             // Every byte is a token, so the first place always has a way on, and `tokens` is not empty here.
-            while (next == no_token) {
+            while (next.token == no_token) {
                 if (tokens.empty()) return false;
                 if (dead.empty()) dead.resize(size / 64 + 1);
                 dead[at / 64] |= std::uint64_t{1} << (at % 64);
-                at -= strings_.size_of_known(tokens.back());
-                next = histories_[tokens.back()].shorter;
+                at = tokens.back().begin;
+                next.token = histories_[tokens.back().token].shorter;
                 tokens.pop_back();
             }
+            next.size = static_cast<std::uint32_t>(strings_.size_of_known(next.token));
         }
         return true;
     }
@@ -15641,52 +17007,47 @@ PHI4FLASH_BEGIN
 
 namespace detail {
 
-/// The bytes of a piece of 1 to 15 bytes and its size, as two numbers.
-struct word_key {
-    std::uint64_t low = 0;
-    std::uint64_t high = 0;
-    friend bool operator==(const word_key&, const word_key&) = default;
-};
-
-/// Direct-mapped: each key has one place, and the newest key has it. One cache line or less a look-up.
+/// From pieces of 1 to 8 * Words - 1 bytes to at most `Ids` ids. Direct-mapped: each key has one place, and the newest key has it.
+/// An entry is a cache line or half of one.
+template <std::size_t Words, std::size_t Ids>
 class word_cache {
 public:
-    static constexpr std::size_t max_bytes = 15;
-    static constexpr std::size_t max_ids = 3;
+    static constexpr std::size_t max_bytes = 8 * Words - 1;
+    static constexpr std::size_t max_ids = Ids;
 
+    /// The bytes of a piece, zeros, and in the last byte, which is never part of it, its size.
+    struct key {
+        std::uint64_t word[Words] = {};
+        friend bool operator==(const key&, const key&) = default;
+    };
     struct entry {
-        word_key key;  // no key has size 0, so an empty entry equals none
-        std::int32_t ids[max_ids] = {};
+        word_cache::key key;  // no key has size 0, so an empty entry equals none
+        std::int32_t ids[Ids] = {};
         std::uint32_t count = 0;
     };
 
-    explicit word_cache(std::size_t entries) {
-        std::size_t slots = 1;
-        while (slots < entries) slots *= 2;
-        entries_.resize(slots);
-    }
+    explicit word_cache(std::size_t entries) : entries_(std::bit_ceil(entries)) {}
 
     /// The key of [p, p + size); `readable` bytes from p on may be read, at least `size`.
-    [[nodiscard]] static word_key key_of(const char* p, std::size_t size, std::size_t readable) {
-        char padded[16] = {};
-        if (readable < 16) {
+    [[nodiscard]] static key key_of(const char* p, std::size_t size, std::size_t readable) {
+        char padded[8 * Words] = {};
+        if (readable < sizeof padded) {
             std::memcpy(padded, p, size);
             p = padded;
         }
-        word_key k{load_u64(p), load_u64(p + 8)};
-        // Bytes beyond the piece are cleared; the top byte, never part of it, holds the size.
-        if (size < 8) {
-            k.low &= (std::uint64_t{1} << (8 * size)) - 1;
-            k.high = 0;
-        } else {
-            k.high &= (std::uint64_t{1} << (8 * (size - 8))) - 1;
+        key k;
+        for (std::size_t i = 0; i < Words; ++i) {
+            const std::size_t bytes = size < 8 * i ? 0 : size - 8 * i;  // of this word that are inside the piece
+            const std::uint64_t inside = bytes >= 8 ? ~std::uint64_t{0} : (std::uint64_t{1} << (8 * bytes)) - 1;
+            k.word[i] = load_u64(p + 8 * i) & inside;
         }
-        k.high |= std::uint64_t{size} << 56;
+        k.word[Words - 1] |= std::uint64_t{size} << 56;
         return k;
     }
 
-    [[nodiscard]] entry& at(const word_key& k) {
-        const std::uint64_t h = (k.low ^ (k.high * 0x9E3779B97F4A7C15u)) * 0xD6E8FEB86659FD93u;
+    [[nodiscard]] entry& at(const key& k) {
+        std::uint64_t h = k.word[0];
+        for (std::size_t i = 1; i < Words; ++i) h = (h ^ (h >> 32) ^ k.word[i] * 0x9E3779B97F4A7C15u) * 0xD6E8FEB86659FD93u;
         return entries_[(h ^ (h >> 32)) & (entries_.size() - 1)];
     }
 
@@ -15901,10 +17262,10 @@ private:
 /// thread at a time.
 class encoder {
 public:
-    static constexpr std::size_t default_cache_entries = 8192;  ///< of 32 bytes each
+    static constexpr std::size_t default_cache_entries = 8192;  ///< of 64 bytes each, all in all
 
     explicit encoder(const tokenizer& t, std::size_t cache_entries = default_cache_entries)
-        : tokenizer_(&t), words_(cache_entries) {}
+        : tokenizer_(&t), words_(cache_entries), long_words_((cache_entries + 3) / 4), scratch_(2 * cache_entries) {}
 
     /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
@@ -15971,29 +17332,39 @@ private:
 
     template <split_pattern Pattern>
     void encode_pieces(std::string_view text, std::vector<std::int32_t>& ids) {
-        const auto put = [&ids](std::uint32_t id) { ids.push_back(static_cast<std::int32_t>(id)); };
         const char* const end = text.data() + text.size();
         for_each_piece<Pattern>(text, [&](std::string_view piece) {
-            if (piece.size() > detail::word_cache::max_bytes) return tokenizer_->bpe_.encode(piece, scratch_, put);
-            const detail::word_key key =
-                detail::word_cache::key_of(piece.data(), piece.size(), static_cast<std::size_t>(end - piece.data()));
-            detail::word_cache::entry& known = words_.at(key);
-            if (known.key == key) {
-                for (std::uint32_t i = 0; i < known.count; ++i) ids.push_back(known.ids[i]);
-                return;
-            }
-            const std::size_t before = ids.size();
-            tokenizer_->bpe_.encode(piece, scratch_, put);
-            const std::size_t count = ids.size() - before;
-            if (count > detail::word_cache::max_ids) return;
-            known.key = key;
-            known.count = static_cast<std::uint32_t>(count);
-            for (std::size_t i = 0; i < count; ++i) known.ids[i] = ids[before + i];
+            if (piece.size() <= words_.max_bytes) return encode_word(piece, end, words_, ids);
+            if (piece.size() <= long_words_.max_bytes) return encode_word(piece, end, long_words_, ids);
+            encode_piece(piece, ids);
         });
     }
 
+    void encode_piece(std::string_view piece, std::vector<std::int32_t>& ids) {
+        tokenizer_->bpe_.encode(piece, scratch_, [&ids](std::uint32_t id) { ids.push_back(static_cast<std::int32_t>(id)); });
+    }
+
+    /// `end` of the text, up to which bytes may be read.
+    template <class Cache>
+    void encode_word(std::string_view piece, const char* end, Cache& words, std::vector<std::int32_t>& ids) {
+        const auto key = Cache::key_of(piece.data(), piece.size(), static_cast<std::size_t>(end - piece.data()));
+        typename Cache::entry& known = words.at(key);
+        if (known.key == key) {
+            for (std::uint32_t i = 0; i < known.count; ++i) ids.push_back(known.ids[i]);
+            return;
+        }
+        const std::size_t before = ids.size();
+        encode_piece(piece, ids);
+        const std::size_t count = ids.size() - before;
+        if (count > Cache::max_ids) return;
+        known.key = key;
+        known.count = static_cast<std::uint32_t>(count);
+        for (std::size_t i = 0; i < count; ++i) known.ids[i] = ids[before + i];
+    }
+
     const tokenizer* tokenizer_;
-    detail::word_cache words_;
+    detail::word_cache<2, 3> words_;
+    detail::word_cache<5, 5> long_words_;
     bpe_scratch scratch_;
     std::string clean_;
 };

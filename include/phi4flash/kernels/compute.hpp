@@ -5,6 +5,7 @@
 #include <phi4flash/kernels/kernel_table.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 PHI4FLASH_BEGIN
@@ -37,12 +38,19 @@ struct rows_view {
     return {memory.take<float>(count * stride), count, stride};
 }
 
+/// What packed weights are multiplied with. Plain weights always meet f32.
+enum class activation_type : std::uint8_t {
+    int8,  ///< activations rounded to 8 bits, each 32 with a scale: fast
+    f32,   ///< activations as they are: up to several times slower, to measure what the rounding costs
+};
+
 /// How to compute. Belongs to one thread of control at a time; cheap to copy.
 struct compute {
     const kernel_table* kernels = nullptr;
     executor_ref threads;
     /// arranged_bytes(widest input of any matrix) for each token of a chunk, see linear_kernels::arrange.
     std::byte* arranged = nullptr;
+    activation_type activations = activation_type::int8;
 
     /// `body(begin, end)` over `count` items, each of about `cost` elementary operations; small work stays on this thread.
     template <class Body>

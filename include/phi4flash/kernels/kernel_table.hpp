@@ -33,6 +33,11 @@ struct linear_kernels {
 
     /// out[c] = W[r,c] as f32, exactly; r counts from `w`.
     void (*widen)(const std::byte* w, std::size_t r, std::size_t cols, float* out);
+
+    /// As `matmul`, for any number of tokens, with packed weights and f32 rows of x as they are; null for plain types, whose products
+    /// are so anyway. f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/packed_exact_test.cpp).
+    void (*matmul_exact)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
+                         const float* bias, float* y, std::size_t y_stride);
 };
 
 /// Bytes that `linear_kernels::arrange` may write for `cols` inputs. A multiple of 64.

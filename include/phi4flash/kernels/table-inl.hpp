@@ -11,6 +11,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .matmul_arranged = false,
     .widen = &widen_row<Element>,
+    .matmul_exact = nullptr,
 };
 
 template <dtype Format>
@@ -22,6 +23,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
+    .matmul_exact = &packed_matmul_exact<Format>,
 };
 
 inline constexpr kernel_table table{

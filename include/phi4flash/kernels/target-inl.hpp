@@ -8,4 +8,5 @@
 #include <phi4flash/kernels/attention_tile-inl.hpp>
 #include <phi4flash/kernels/attention-inl.hpp>
 #include <phi4flash/kernels/packed-inl.hpp>
+#include <phi4flash/kernels/packed_exact-inl.hpp>
 #include <phi4flash/kernels/table-inl.hpp>

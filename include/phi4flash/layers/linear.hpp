@@ -19,6 +19,14 @@ struct linear {
     void operator()(const compute& with, rows_view<const float> x, rows_view<float> y) const {
         const linear_kernels& kernels = with.kernels->linear[static_cast<std::size_t>(weight.type)];
         const std::size_t block = weight.row_block();
+        if (with.activations == activation_type::f32 && kernels.matmul_exact != nullptr) {
+            with.parallel(weight.rows / block, block * weight.cols * x.count, [&](std::size_t begin, std::size_t end) {
+                const std::size_t first = begin * block;
+                kernels.matmul_exact(weight.row(first), end * block - first, weight.cols, x.data, x.stride, x.count, bias_at(first),
+                                     y.data + first, y.stride);
+            });
+            return;
+        }
         if (x.count == 1) {
             const std::byte* arranged = kernels.arrange(x.data, weight.cols, 0, 1, with.arranged);
             with.parallel(weight.rows / block, block * weight.cols, [&](std::size_t begin, std::size_t end) {

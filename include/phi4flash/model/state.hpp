@@ -140,6 +140,7 @@ struct workspace_options {
     std::size_t chunk = 128;               ///< prompt tokens read at once; memory grows with it, results do not change
     const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
     executor_ref threads{};                ///< default: the calling thread alone
+    activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with
 };
 
 /// Activations of up to `chunk` tokens, and the logits of one. Shared by sessions, used by one thread of control at a time.
@@ -200,6 +201,7 @@ private:
         lay_out(carving, m, options.chunk);
         with.kernels = options.kernels == nullptr ? &best_kernels() : options.kernels;
         with.threads = options.threads;
+        with.activations = options.activations;
         chunk_ = options.chunk;
     }
 

@@ -15,6 +15,9 @@
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scale_sums(sums, scale, offset) sums * scale + offset
 //   mul_add_rows(a, b, c)           a * b + c
+//   add_rows_f32(a, b)              a + b
+//   repeat_rows(x)                  the float x for each row
+//   bytes_of<i>(codes)              byte i of each row's four, as a float
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <phi4flash/simd/integer_highway-inl.hpp>
 #else

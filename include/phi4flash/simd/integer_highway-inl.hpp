@@ -92,6 +92,16 @@ PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float of
     return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::And(hn::ShiftRight<8 * Byte>(hn::BitCast(rows_tag(), v)), hn::Set(rows_tag(), 255)));
+}
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * Byte>(hn::BitCast(rows_tag(), v))));
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
 

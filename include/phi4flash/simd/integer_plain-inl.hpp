@@ -105,6 +105,21 @@ PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32&
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
 }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(const rows_f32& a, rows_f32 b) {
+    for (std::size_t r = 0; r < plain_rows; ++r) b.lane[r] = a.lane[r] + b.lane[r];
+    return b;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) {
+    rows_f32 v;
+    for (float& lane : v.lane) lane = x;
+    return v;
+}
+template <int Byte, class Codes>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(const Codes& codes) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = static_cast<float>(codes.byte[4 * r + Byte]);
+    return v;
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
     rows_f32 v;
     for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = p[r];

@@ -12,27 +12,28 @@ PHI4FLASH_BEGIN
 
 namespace detail {
 
-/// The code whose level is nearest to a value, for values rounded to the levels' own grid.
+/// The code whose level is nearest to a value. Levels are whole numbers, so what lies between two halves has one nearest level.
 struct level_index {
-    std::array<std::uint8_t, 64> code{};
+    std::array<std::uint8_t, 128> code{};
     int highest = 0;
 
     constexpr explicit level_index(const q4_codebook& book) : highest(book.level[15]) {
-        for (int value = 0; value <= highest; ++value) {
+        for (int half = 0; half <= 2 * highest; ++half) {
+            const int value = 2 * half + 1;  // in quarters: the middle between two halves
             int best = 0;
             for (int c = 1; c < 16; ++c) {
-                const int distance = book.level[c] < value ? value - book.level[c] : book.level[c] - value;
-                const int least = book.level[best] < value ? value - book.level[best] : book.level[best] - value;
+                const int distance = 4 * book.level[c] < value ? value - 4 * book.level[c] : 4 * book.level[c] - value;
+                const int least = 4 * book.level[best] < value ? value - 4 * book.level[best] : 4 * book.level[best] - value;
                 if (distance < least) best = c;
             }
-            code[static_cast<std::size_t>(value)] = static_cast<std::uint8_t>(best);
+            code[static_cast<std::size_t>(half)] = static_cast<std::uint8_t>(best);
         }
     }
 
     [[nodiscard]] unsigned nearest(float value) const {
         // Clamped before the conversion: NaN and infinity become a code like any other.
         const float inside = value > 0.0f ? (value < static_cast<float>(highest) ? value : static_cast<float>(highest)) : 0.0f;
-        return code[static_cast<std::size_t>(inside + 0.5f)];
+        return code[static_cast<std::size_t>(2.0f * inside)];
     }
 };
 
@@ -50,7 +51,7 @@ template <const q4_codebook& Book>
     float best_scale = 0.0f;
     float best_gain = -1.0f;
     for (const float end : ends) {
-        for (const float shrink : {0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f}) {
+        for (const float shrink : {0.76f, 0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f}) {
             const float inverse = end / (most * shrink);
             float xl = 0.0f;
             float ll = 0.0f;

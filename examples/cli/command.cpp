@@ -15,7 +15,7 @@ void add_run_options(CLI::App& command, run_options& options) {
     command.add_option("--kv", engine.kv, "Element type of keys and values")
         ->check(CLI::IsMember({"bf16", "f32", "int8"}))
         ->capture_default_str();
-    command.add_option("--activations", engine.activations, "What packed weights are multiplied with: f32 is exact and slow")
+    command.add_option("--activations", engine.activations, "What packed weights meet: int8, or f32, which is exact and slow")
         ->check(CLI::IsMember({"int8", "f32"}))
         ->capture_default_str();
     command.add_option("--context", engine.context, "Tokens to make room for; 0: what is needed")->capture_default_str();

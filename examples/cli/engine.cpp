@@ -76,16 +76,14 @@ private:
     memory_plan memory_;
 };
 
-/// Calls `visit.operator()<Shape, Kv>()` with the types that fit.
+/// Calls `visit.operator()<Shape, Kv>()` with types that fit. The released shape is compiled with the usual K/V type alone: each pair
+/// is a copy of the whole model, and extents known at compile time make little difference to kernels.
 template <class Visit>
 auto with_types(const p4::sambay_shape& shape, const std::string& kv, Visit&& visit) {
-    const auto with_kv = [&]<p4::sambay_shape Shape>() {
-        if (kv == "f32") return visit.template operator()<Shape, float>();
-        if (kv == "int8") return visit.template operator()<Shape, p4::kv_int8>();
-        return visit.template operator()<Shape, p4::bf16>();
-    };
-    return shape == p4::phi4_mini_flash ? with_kv.template operator()<p4::phi4_mini_flash>()
-                                        : with_kv.template operator()<p4::any_sambay>();
+    if (kv == "f32") return visit.template operator()<p4::any_sambay, float>();
+    if (kv == "int8") return visit.template operator()<p4::any_sambay, p4::kv_int8>();
+    return shape == p4::phi4_mini_flash ? visit.template operator()<p4::phi4_mini_flash, p4::bf16>()
+                                        : visit.template operator()<p4::any_sambay, p4::bf16>();
 }
 
 }  // namespace

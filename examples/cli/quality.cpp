@@ -163,7 +163,8 @@ void compare_matrices(const p4::model_files& reference, judged_file& file, engin
         runs.threads().parallel_for(pieces.size(), 1, [&](std::size_t begin, std::size_t end) {
             std::vector<float> scratch(2 * shape[1]);
             for (std::size_t i = begin; i < end; ++i)
-                pieces[i] = p4::compare_weights(runs.kernels(), from, to, i * rows, std::min(rows, shape[0] - i * rows), scratch.data());
+                pieces[i] =
+                    p4::compare_weights(runs.kernels(), from, to, i * rows, std::min(rows, shape[0] - i * rows), scratch.data());
         });
         p4::weight_difference sum;
         for (const p4::weight_difference& piece : pieces) sum += piece;
@@ -209,7 +210,8 @@ p4::status judge(engine& reference, std::vector<candidate>& candidates, std::spa
                 if (const p4::status ok = c.runs->logits_all(piece, {have.data(), piece.size(), vocab}); !ok) return ok;
                 reference.threads().parallel_for(predictions, 1 + 16384 / vocab, [&](std::size_t first, std::size_t last) {
                     for (std::size_t t = first; t < last; ++t)
-                        found[t] = p4::compare_predictions(row(want, t), row(have, t), static_cast<std::size_t>(window[begin + t + 1]));
+                        found[t] =
+                            p4::compare_predictions(row(want, t), row(have, t), static_cast<std::size_t>(window[begin + t + 1]));
                 });
                 for (std::size_t t = 0; t < predictions; ++t) c.tally.add(found[t]);
             }
@@ -232,7 +234,8 @@ void print_table(const findings& found, bool tensors) {
     const p4::prediction_tally& any = found.candidates.front().tally;
     std::printf("%zu predictions in %zu texts; KL in nats, against %s with f32 activations\n\n", any.count(), found.windows,
                 file_name(found.reference.path).c_str());
-    grid table({"model", "activations", "bytes", "bits", "weight error", "perplexity", "ratio", "mean KL", "", "99 % KL", "same top"});
+    grid table(
+        {"model", "activations", "bytes", "bits", "weight error", "perplexity", "ratio", "mean KL", "", "99 % KL", "same top"});
     const auto bytes = [](const judged_file& f) { return human_bytes(static_cast<double>(f.model.files.bytes())); };
     table.row({file_name(found.reference.path), "f32", bytes(found.reference), text_of("%.2f", found.reference.bits()), "",
                text_of("%.4f", any.reference_perplexity())});
@@ -250,8 +253,8 @@ void print_table(const findings& found, bool tensors) {
         std::printf("\n%s\n\n", file_name(file.path).c_str());
         grid errors({"matrix", "type", "shape", "error"});
         for (const auto& [tensor, error] : file.tensors)
-            errors.row({std::string(tensor.name), p4::name_of(tensor.type), text_of("%zu x %zu", tensor.extent[0], tensor.extent[1]),
-                        text_of("%.3f %%", 100.0 * error.relative())});
+            errors.row({std::string(tensor.name), p4::name_of(tensor.type),
+                        text_of("%zu x %zu", tensor.extent[0], tensor.extent[1]), text_of("%.3f %%", 100.0 * error.relative())});
         errors.print();
     }
 }
@@ -299,13 +302,15 @@ p4::status run(const quality_options& o) {
         auto file = open_file(path);
         if (!file) return file.error();
         if (!(file->model.files.config().shape == shape))
-            return p4::error::format(p4::errc::invalid_argument, "%s: want a model of the reference's shape", p4::printable(path).c_str());
+            return p4::error::format(p4::errc::invalid_argument, "%s: want a model of the reference's shape",
+                                     p4::printable(path).c_str());
         files.push_back(std::move(*file));
     }
     const auto lists = read_texts(o, reference->model);
     if (!lists) return lists.error();
     const auto windows = cut(*lists, o.window, o.max_tokens);
-    if (windows.empty()) return p4::error::format(p4::errc::invalid_argument, "nothing to predict: want a text of at least 2 tokens");
+    if (windows.empty())
+        return p4::error::format(p4::errc::invalid_argument, "nothing to predict: want a text of at least 2 tokens");
 
     quality_options how = o;
     how.engine.context = o.window;

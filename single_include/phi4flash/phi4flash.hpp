@@ -577,8 +577,8 @@ struct q4_block {
 };
 static_assert(sizeof(q4_block) == 144);
 
-/// What the 16 codes of a 4-bit format stand for. Levels are below 64, so that four products of a level and an 8-bit activation fit
-/// 16 bits, which is what lets a CPU without VNNI keep up with its memory.
+/// What the 16 codes of a 4-bit format stand for. Levels are below 64, so that eight products of a level and an 8-bit activation,
+/// rarely rounded a little more, fit 16 bits, which is what lets a CPU without VNNI keep up with its memory.
 struct q4_codebook {
     std::uint8_t level[16];
     std::uint8_t zero;
@@ -1781,8 +1781,8 @@ PHI4FLASH_TARGET_END
 //   levels_of(levels, codes)        levels[code] for each byte
 //   broadcast_four(p)               four activations, repeated for each row
 //   dot_first(w, x)                 sums of products, in whatever width the target has
-//   dot_next(sums, w, x)            the same added: at most three times for levels below 64 and |x| <= dense_activation_limit,
-//                                   at most seven times for levels below 16
+//   dot_next(sums, w, x)            the same added: at most three times for levels of q4_dense, where no eight |x| that share a sum
+//                                   exceed dense_activation_sum (0: any will do); at most seven times for levels below 16
 //   dot_fold(sums) dot_fold(t, s)   the products of each row, summed; and added to a total
 //   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127]
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
@@ -1843,8 +1843,8 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-/// Eight products of a level up to 61 and an activation fit 16 bits.
-inline constexpr int dense_activation_limit = 67;
+/// A 16-bit sum has eight products of a level and an activation: it fits where these eight activations do not sum to more.
+inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
 #else
 using dot_sums = rows_i32;
 #if HWY_ARCH_X86
@@ -1859,7 +1859,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, r
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
 #endif
 
@@ -1987,7 +1987,7 @@ PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vecto
     return detail::plain_dot(sums, w, x);
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
     for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
     return total;
@@ -3092,20 +3092,41 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
-/// q[i] = round(x[i] / scale), scale = max |x| / limit over each 32 columns.
-/// Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
-template <int Limit, int Zero>
+/// The largest sum of |x| over eight columns whose products share a 16-bit sum: in either half of a group, columns 4 n and 4 n + 1, or
+/// columns 4 n + 2 and 4 n + 3.
+PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
+    float largest = 0.0f;
+    for (std::size_t first : {0, 2, 16, 18}) {
+        float sum = 0.0f;
+        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
+        largest = sum > largest ? sum : largest;
+    }
+    return largest;
+}
+
+/// q[i] = round(x[i] / scale), scale = max |x| / 127 over each 32 columns, or what keeps every sum of eight |q| within SumLimit if
+/// that is more (0: no such limit).   Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
+template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
     auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
     const std::size_t lane_count = lanes();
     for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
         const float* group = x + g * packed_cols;
+        float rounded[packed_cols];  // magnitudes first
         f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) highest = max_of(highest, abs_of(load(group + i)));
-        const float most = reduce_max(highest);
-        const f32_vector inverse = set(most > 0.0f ? static_cast<float>(Limit) / most : 0.0f);
-        float rounded[packed_cols];
+        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+            const f32_vector magnitude = abs_of(load(group + i));
+            highest = max_of(highest, magnitude);
+            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
+        }
+        float scale = reduce_max(highest) / 127.0f;
+        if constexpr (SumLimit != 0) {
+            // Rounding adds at most a half to each of the eight, and the sums of floats are a little off.
+            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
+            scale = least > scale ? least : scale;
+        }
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
             const f32_vector q = round_nearest(mul(load(group + i), inverse));
@@ -3113,7 +3134,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             sums = add(sums, q);
         }
         for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = most / static_cast<float>(Limit);
+        groups->scale = scale;
         groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
     }
     return scratch;
@@ -3398,7 +3419,8 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
 
 /// Even and odd columns have a sum each, and each sum takes its columns in order: so in every function here, for the same bits.
 template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
     even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
     odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
     even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
@@ -3439,8 +3461,8 @@ inline constexpr std::size_t exact_groups = 8;
 inline constexpr std::size_t exact_tokens = 128;
 
 /// Sums of 4 tokens, in `sums` [4, 2, packed_rows], go on over the columns of a panel [cols, packed_rows].
-PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
-                                          std::size_t x_stride, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
     constexpr std::size_t next = packed_rows;
     const float* x1 = x + x_stride;
     const float* x2 = x1 + x_stride;
@@ -3463,7 +3485,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
 }
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, float* sums) {
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
@@ -3481,14 +3504,16 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
 /// Rows [row, row + lanes) of one row of blocks against up to exact_tokens tokens.
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
-                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
@@ -3551,9 +3576,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<127, 0>
-               : Format == dtype::q4 ? &arrange_int8<127, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_limit, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -3928,7 +3953,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_limit = 67;
+inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
 #else
 using dot_sums = rows_i32;
 #if HWY_ARCH_X86
@@ -3943,7 +3968,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, r
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
 #endif
 
@@ -4067,7 +4092,7 @@ PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vecto
     return detail::plain_dot(sums, w, x);
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
     for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
     return total;
@@ -5085,18 +5110,36 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-template <int Limit, int Zero>
+PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
+    float largest = 0.0f;
+    for (std::size_t first : {0, 2, 16, 18}) {
+        float sum = 0.0f;
+        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
+        largest = sum > largest ? sum : largest;
+    }
+    return largest;
+}
+
+template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
     auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
     const std::size_t lane_count = lanes();
     for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
         const float* group = x + g * packed_cols;
+        float rounded[packed_cols];  // magnitudes first
         f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) highest = max_of(highest, abs_of(load(group + i)));
-        const float most = reduce_max(highest);
-        const f32_vector inverse = set(most > 0.0f ? static_cast<float>(Limit) / most : 0.0f);
-        float rounded[packed_cols];
+        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+            const f32_vector magnitude = abs_of(load(group + i));
+            highest = max_of(highest, magnitude);
+            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
+        }
+        float scale = reduce_max(highest) / 127.0f;
+        if constexpr (SumLimit != 0) {
+            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
+            scale = least > scale ? least : scale;
+        }
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
             const f32_vector q = round_nearest(mul(load(group + i), inverse));
@@ -5104,7 +5147,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             sums = add(sums, q);
         }
         for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = most / static_cast<float>(Limit);
+        groups->scale = scale;
         groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
     }
     return scratch;
@@ -5367,7 +5410,8 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
 }
 
 template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
     even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
     odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
     even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
@@ -5403,8 +5447,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
 inline constexpr std::size_t exact_groups = 8;
 inline constexpr std::size_t exact_tokens = 128;
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
-                                          std::size_t x_stride, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
     constexpr std::size_t next = packed_rows;
     const float* x1 = x + x_stride;
     const float* x2 = x1 + x_stride;
@@ -5427,7 +5471,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
 }
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, float* sums) {
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
@@ -5444,13 +5489,15 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
-                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
@@ -5511,9 +5558,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<127, 0>
-               : Format == dtype::q4 ? &arrange_int8<127, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_limit, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -5888,7 +5935,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_limit = 67;
+inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
 #else
 using dot_sums = rows_i32;
 #if HWY_ARCH_X86
@@ -5903,7 +5950,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, r
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
 #endif
 
@@ -6027,7 +6074,7 @@ PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vecto
     return detail::plain_dot(sums, w, x);
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
     for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
     return total;
@@ -7045,18 +7092,36 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-template <int Limit, int Zero>
+PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
+    float largest = 0.0f;
+    for (std::size_t first : {0, 2, 16, 18}) {
+        float sum = 0.0f;
+        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
+        largest = sum > largest ? sum : largest;
+    }
+    return largest;
+}
+
+template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
     auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
     const std::size_t lane_count = lanes();
     for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
         const float* group = x + g * packed_cols;
+        float rounded[packed_cols];  // magnitudes first
         f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) highest = max_of(highest, abs_of(load(group + i)));
-        const float most = reduce_max(highest);
-        const f32_vector inverse = set(most > 0.0f ? static_cast<float>(Limit) / most : 0.0f);
-        float rounded[packed_cols];
+        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+            const f32_vector magnitude = abs_of(load(group + i));
+            highest = max_of(highest, magnitude);
+            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
+        }
+        float scale = reduce_max(highest) / 127.0f;
+        if constexpr (SumLimit != 0) {
+            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
+            scale = least > scale ? least : scale;
+        }
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
             const f32_vector q = round_nearest(mul(load(group + i), inverse));
@@ -7064,7 +7129,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             sums = add(sums, q);
         }
         for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = most / static_cast<float>(Limit);
+        groups->scale = scale;
         groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
     }
     return scratch;
@@ -7327,7 +7392,8 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
 }
 
 template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
     even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
     odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
     even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
@@ -7363,8 +7429,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
 inline constexpr std::size_t exact_groups = 8;
 inline constexpr std::size_t exact_tokens = 128;
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
-                                          std::size_t x_stride, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
     constexpr std::size_t next = packed_rows;
     const float* x1 = x + x_stride;
     const float* x2 = x1 + x_stride;
@@ -7387,7 +7453,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
 }
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, float* sums) {
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
@@ -7404,13 +7471,15 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
-                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
@@ -7471,9 +7540,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<127, 0>
-               : Format == dtype::q4 ? &arrange_int8<127, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_limit, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -7848,7 +7917,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_limit = 67;
+inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
 #else
 using dot_sums = rows_i32;
 #if HWY_ARCH_X86
@@ -7863,7 +7932,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, r
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
 #endif
 
@@ -7987,7 +8056,7 @@ PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vecto
     return detail::plain_dot(sums, w, x);
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
     for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
     return total;
@@ -9005,18 +9074,36 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-template <int Limit, int Zero>
+PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
+    float largest = 0.0f;
+    for (std::size_t first : {0, 2, 16, 18}) {
+        float sum = 0.0f;
+        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
+        largest = sum > largest ? sum : largest;
+    }
+    return largest;
+}
+
+template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
     auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
     const std::size_t lane_count = lanes();
     for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
         const float* group = x + g * packed_cols;
+        float rounded[packed_cols];  // magnitudes first
         f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) highest = max_of(highest, abs_of(load(group + i)));
-        const float most = reduce_max(highest);
-        const f32_vector inverse = set(most > 0.0f ? static_cast<float>(Limit) / most : 0.0f);
-        float rounded[packed_cols];
+        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+            const f32_vector magnitude = abs_of(load(group + i));
+            highest = max_of(highest, magnitude);
+            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
+        }
+        float scale = reduce_max(highest) / 127.0f;
+        if constexpr (SumLimit != 0) {
+            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
+            scale = least > scale ? least : scale;
+        }
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
             const f32_vector q = round_nearest(mul(load(group + i), inverse));
@@ -9024,7 +9111,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             sums = add(sums, q);
         }
         for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = most / static_cast<float>(Limit);
+        groups->scale = scale;
         groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
     }
     return scratch;
@@ -9287,7 +9374,8 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
 }
 
 template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
     even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
     odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
     even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
@@ -9323,8 +9411,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
 inline constexpr std::size_t exact_groups = 8;
 inline constexpr std::size_t exact_tokens = 128;
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
-                                          std::size_t x_stride, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
     constexpr std::size_t next = packed_rows;
     const float* x1 = x + x_stride;
     const float* x2 = x1 + x_stride;
@@ -9347,7 +9435,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
 }
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, float* sums) {
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
@@ -9364,13 +9453,15 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
-                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
@@ -9431,9 +9522,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<127, 0>
-               : Format == dtype::q4 ? &arrange_int8<127, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_limit, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -9843,7 +9934,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_limit = 67;
+inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
 #else
 using dot_sums = rows_i32;
 #if HWY_ARCH_X86
@@ -9858,7 +9949,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, r
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
 #endif
 
@@ -9982,7 +10073,7 @@ PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vecto
     return detail::plain_dot(sums, w, x);
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
     for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
     return total;
@@ -11000,18 +11091,36 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-template <int Limit, int Zero>
+PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
+    float largest = 0.0f;
+    for (std::size_t first : {0, 2, 16, 18}) {
+        float sum = 0.0f;
+        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
+        largest = sum > largest ? sum : largest;
+    }
+    return largest;
+}
+
+template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
     auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
     const std::size_t lane_count = lanes();
     for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
         const float* group = x + g * packed_cols;
+        float rounded[packed_cols];  // magnitudes first
         f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) highest = max_of(highest, abs_of(load(group + i)));
-        const float most = reduce_max(highest);
-        const f32_vector inverse = set(most > 0.0f ? static_cast<float>(Limit) / most : 0.0f);
-        float rounded[packed_cols];
+        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+            const f32_vector magnitude = abs_of(load(group + i));
+            highest = max_of(highest, magnitude);
+            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
+        }
+        float scale = reduce_max(highest) / 127.0f;
+        if constexpr (SumLimit != 0) {
+            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
+            scale = least > scale ? least : scale;
+        }
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
             const f32_vector q = round_nearest(mul(load(group + i), inverse));
@@ -11019,7 +11128,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             sums = add(sums, q);
         }
         for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = most / static_cast<float>(Limit);
+        groups->scale = scale;
         groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
     }
     return scratch;
@@ -11282,7 +11391,8 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
 }
 
 template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
     even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
     odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
     even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
@@ -11318,8 +11428,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
 inline constexpr std::size_t exact_groups = 8;
 inline constexpr std::size_t exact_tokens = 128;
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
-                                          std::size_t x_stride, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
     constexpr std::size_t next = packed_rows;
     const float* x1 = x + x_stride;
     const float* x2 = x1 + x_stride;
@@ -11342,7 +11452,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
 }
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, float* sums) {
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
@@ -11359,13 +11470,15 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
-                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
@@ -11426,9 +11539,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<127, 0>
-               : Format == dtype::q4 ? &arrange_int8<127, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_limit, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -11796,7 +11909,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_limit = 67;
+inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
 #else
 using dot_sums = rows_i32;
 #if HWY_ARCH_X86
@@ -11811,7 +11924,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, r
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
 #endif
 
@@ -11935,7 +12048,7 @@ PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vecto
     return detail::plain_dot(sums, w, x);
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
     for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
     return total;
@@ -12953,18 +13066,36 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-template <int Limit, int Zero>
+PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
+    float largest = 0.0f;
+    for (std::size_t first : {0, 2, 16, 18}) {
+        float sum = 0.0f;
+        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
+        largest = sum > largest ? sum : largest;
+    }
+    return largest;
+}
+
+template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
     auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
     const std::size_t lane_count = lanes();
     for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
         const float* group = x + g * packed_cols;
+        float rounded[packed_cols];  // magnitudes first
         f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) highest = max_of(highest, abs_of(load(group + i)));
-        const float most = reduce_max(highest);
-        const f32_vector inverse = set(most > 0.0f ? static_cast<float>(Limit) / most : 0.0f);
-        float rounded[packed_cols];
+        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+            const f32_vector magnitude = abs_of(load(group + i));
+            highest = max_of(highest, magnitude);
+            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
+        }
+        float scale = reduce_max(highest) / 127.0f;
+        if constexpr (SumLimit != 0) {
+            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
+            scale = least > scale ? least : scale;
+        }
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
             const f32_vector q = round_nearest(mul(load(group + i), inverse));
@@ -12972,7 +13103,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             sums = add(sums, q);
         }
         for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = most / static_cast<float>(Limit);
+        groups->scale = scale;
         groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
     }
     return scratch;
@@ -13235,7 +13366,8 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
 }
 
 template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
     even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
     odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
     even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
@@ -13271,8 +13403,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
 inline constexpr std::size_t exact_groups = 8;
 inline constexpr std::size_t exact_tokens = 128;
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
-                                          std::size_t x_stride, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
     constexpr std::size_t next = packed_rows;
     const float* x1 = x + x_stride;
     const float* x2 = x1 + x_stride;
@@ -13295,7 +13427,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
 }
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, float* sums) {
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
@@ -13312,13 +13445,15 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
-                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
@@ -13379,9 +13514,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<127, 0>
-               : Format == dtype::q4 ? &arrange_int8<127, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_limit, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -15239,7 +15374,8 @@ struct softmax_summary {
         if (weight != 0.0) divergence += weight * (log_p - q.log_probability(candidate[i]));  // 0 * infinity is no distance
     }
     // Never negative but for rounding.
-    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]), p.top == q.top};
+    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]),
+            p.top == q.top};
 }
 
 /// Means over many predictions. Add in a fixed order for the same bits.
@@ -15304,8 +15440,9 @@ struct weight_difference {
 };
 
 /// Compares rows [first, first + count) of two matrices of the same shape and any type, plain or packed. `scratch` is 2 * cols floats.
-[[nodiscard]] inline weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference, const matrix_view& candidate,
-                                                       std::size_t first, std::size_t count, float* scratch) {
+[[nodiscard]] inline weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference,
+                                                       const matrix_view& candidate, std::size_t first, std::size_t count,
+                                                       float* scratch) {
     const std::size_t cols = reference.cols;
     weight_difference sum;
     for (std::size_t r = first; r < first + count; ++r) {

@@ -18,7 +18,8 @@ double error_of(const float* x) {
     float back[p4::packed_cols];
     p4::decode_row(block, Book, 0, back);
     double sum = 0.0;
-    for (std::size_t c = 0; c < p4::packed_cols; ++c) sum += std::pow(static_cast<double>(x[c]) - static_cast<double>(back[c]), 2.0);
+    for (std::size_t c = 0; c < p4::packed_cols; ++c)
+        sum += std::pow(static_cast<double>(x[c]) - static_cast<double>(back[c]), 2.0);
     return sum;
 }
 
@@ -32,7 +33,8 @@ double least_error(const p4::q4_codebook& book, const float* x) {
         double sum = 0.0;
         for (std::size_t c = 0; c < p4::packed_cols; ++c) {
             double nearest = HUGE_VAL;
-            for (const std::uint8_t level : book.level) nearest = std::min(nearest, std::fabs(static_cast<double>(x[c]) - scale * (level - book.zero)));
+            for (const std::uint8_t level : book.level)
+                nearest = std::min(nearest, std::fabs(static_cast<double>(x[c]) - scale * (level - book.zero)));
             sum += nearest * nearest;
         }
         least = std::min(least, sum);
@@ -55,10 +57,12 @@ void check_nearest() {
 TEST_CASE("core/packing: the nearest level is the nearest") {
     check_nearest<p4::q4_uniform>();
     check_nearest<p4::q4_dense>();
-    for (const float odd : {phi4flash_test::nan_f32, HUGE_VALF, -HUGE_VALF}) CHECK(p4::detail::index_of<p4::q4_dense>.nearest(odd) < 16);
+    for (const float odd : {phi4flash_test::nan_f32, HUGE_VALF, -HUGE_VALF})
+        CHECK(p4::detail::index_of<p4::q4_dense>.nearest(odd) < 16);
 }
 
-TEST_CASE("core/packing: the error is within 2.5 % of what 400 scales could give, the dense codebook's 7 % below the uniform one's") {
+TEST_CASE(
+    "core/packing: the error is within 2.5 % of what 400 scales could give, the dense codebook's 7 % below the uniform one's") {
     phi4flash_test::generator random{31};
     double uniform = 0.0, dense = 0.0, least_uniform = 0.0, least_dense = 0.0, square = 0.0;
     for (int group = 0; group < 300; ++group) {

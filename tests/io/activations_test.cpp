@@ -43,7 +43,8 @@ private:
 std::vector<float> logits_of(const model<>& m, std::span<const std::int32_t> tokens, std::size_t chunk, activation_type activations,
                              const kernel_table& kernels) {
     auto past = session<any_sambay, float>::create(m, tokens.size());
-    auto work = workspace<any_sambay, float>::create(m, {.chunk = chunk, .kernels = &kernels, .threads = {}, .activations = activations});
+    auto work =
+        workspace<any_sambay, float>::create(m, {.chunk = chunk, .kernels = &kernels, .threads = {}, .activations = activations});
     require_value(past);
     require_value(work);
     std::vector<float> logits(tokens.size() * m.shape().vocab());
@@ -53,7 +54,8 @@ std::vector<float> logits_of(const model<>& m, std::span<const std::int32_t> tok
 
 double farthest(const std::vector<float>& a, const std::vector<float>& b) {
     double most = 0.0;
-    for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+    for (std::size_t i = 0; i < a.size(); ++i)
+        most = std::max(most, std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
     return most;
 }
 
@@ -89,7 +91,8 @@ TEST_CASE("io/activations: logits with f32 activations are those of the decoded 
             CHECK(farthest(want, exact) < 1e-4);
             CHECK(farthest(want, rounded) > 1e-3);  // the choice reaches the kernels
             CHECK(farthest(exact, logits_of(*m, tokens, 1, activation_type::f32, *target.kernels)) < 1e-4);
-            CHECK(farthest(want, logits_of(*twin, tokens, 64, activation_type::f32, *target.kernels)) == 0.0);  // plain weights have no choice
+            CHECK(farthest(want, logits_of(*twin, tokens, 64, activation_type::f32, *target.kernels)) ==
+                  0.0);  // plain weights have no choice
         }
     }
 }

@@ -60,7 +60,8 @@ TEST_CASE("exact packed products equal the f64 sums of the decoded weights") {
                 for (std::size_t r = 0; r < rows; ++r) {
                     linear.widen(w.data(), r, cols, row.data());
                     for (std::size_t t = 0; t < tokens; ++t) {
-                        const auto want = phi4flash_test::reference::linear(row.data(), x.data() + t * x_stride, cols, b == nullptr ? b : b + r);
+                        const auto want =
+                            phi4flash_test::reference::linear(row.data(), x.data() + t * x_stride, cols, b == nullptr ? b : b + r);
                         const double ulp = want.magnitude * 0x1p-24 * std::sqrt(static_cast<double>(cols));
                         worst.see(std::fabs(static_cast<double>(y[t * y_stride + r]) - want.value) / ulp);
                     }
@@ -91,8 +92,9 @@ TEST_CASE("exact packed products are the same bits for any cut of tokens and row
                     std::vector<float> cut(tokens * rows);
                     for (std::size_t t = 0; t < tokens; t += t_cut) {
                         for (std::size_t r = 0; r < rows; r += r_cut)
-                            linear.matmul_exact(w.data() + p4::matrix_bytes(type, r, cols), std::min(r_cut, rows - r), cols, x.data() + t * cols,
-                                                cols, std::min(t_cut, tokens - t), bias.data() + r, cut.data() + t * rows + r, rows);
+                            linear.matmul_exact(w.data() + p4::matrix_bytes(type, r, cols), std::min(r_cut, rows - r), cols,
+                                                x.data() + t * cols, cols, std::min(t_cut, tokens - t), bias.data() + r,
+                                                cut.data() + t * rows + r, rows);
                     }
                     CHECK(phi4flash_test::same_bits(cut.data(), whole.data(), whole.size()));
                 }

@@ -58,8 +58,10 @@ TEST_CASE("divergence is not symmetric, and small ones are not lost in rounding"
     const std::vector<float> even{0.0f, 0.0f};
     const std::vector<float> sure{0.0f, 4.0f};
     const double p = 1.0 / (1.0 + std::exp(4.0));
-    CHECK(p4::compare_predictions(even, sure, 0).divergence == doctest::Approx(0.5 * std::log(0.5 / p) + 0.5 * std::log(0.5 / (1.0 - p))));
-    CHECK(p4::compare_predictions(sure, even, 0).divergence == doctest::Approx(p * std::log(p / 0.5) + (1.0 - p) * std::log((1.0 - p) / 0.5)));
+    CHECK(p4::compare_predictions(even, sure, 0).divergence ==
+          doctest::Approx(0.5 * std::log(0.5 / p) + 0.5 * std::log(0.5 / (1.0 - p))));
+    CHECK(p4::compare_predictions(sure, even, 0).divergence ==
+          doctest::Approx(p * std::log(p / 0.5) + (1.0 - p) * std::log((1.0 - p) / 0.5)));
     // Between x and x + d: d^2 p (1 - p) / 2 to the first order.
     const std::vector<float> near{0.0f, 0x1p-16f};
     CHECK(p4::compare_predictions(even, near, 0).divergence == doctest::Approx(0x1p-32 / 8.0).epsilon(1e-3));
@@ -81,7 +83,10 @@ TEST_CASE("a tally's means, error and quantiles") {
     p4::prediction_tally tally;
     CHECK(tally.divergence_quantile(0.99) == 0.0);
     for (int i = 200; i >= 1; --i)
-        tally.add({.divergence = i * 0.01, .reference_loss = i % 2 == 0 ? 1.0 : 2.0, .loss = i % 2 == 0 ? 1.0 : 3.0, .same_top = i % 4 != 0});
+        tally.add({.divergence = i * 0.01,
+                   .reference_loss = i % 2 == 0 ? 1.0 : 2.0,
+                   .loss = i % 2 == 0 ? 1.0 : 3.0,
+                   .same_top = i % 4 != 0});
     CHECK(tally.count() == 200);
     CHECK(tally.mean_divergence() == doctest::Approx(1.005));
     CHECK(tally.reference_perplexity() == doctest::Approx(std::exp(1.5)));

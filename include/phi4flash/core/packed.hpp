@@ -31,8 +31,8 @@ struct q4_block {
 };
 static_assert(sizeof(q4_block) == 144);
 
-/// What the 16 codes of a 4-bit format stand for. Levels are below 64, so that four products of a level and an 8-bit activation fit
-/// 16 bits, which is what lets a CPU without VNNI keep up with its memory.
+/// What the 16 codes of a 4-bit format stand for. Levels are below 64, so that eight products of a level and an 8-bit activation,
+/// rarely rounded a little more, fit 16 bits, which is what lets a CPU without VNNI keep up with its memory.
 struct q4_codebook {
     std::uint8_t level[16];
     std::uint8_t zero;

@@ -2,20 +2,41 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-/// q[i] = round(x[i] / scale), scale = max |x| / limit over each 32 columns.
-/// Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
-template <int Limit, int Zero>
+/// The largest sum of |x| over eight columns whose products share a 16-bit sum: in either half of a group, columns 4 n and 4 n + 1, or
+/// columns 4 n + 2 and 4 n + 3.
+PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
+    float largest = 0.0f;
+    for (std::size_t first : {0, 2, 16, 18}) {
+        float sum = 0.0f;
+        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
+        largest = sum > largest ? sum : largest;
+    }
+    return largest;
+}
+
+/// q[i] = round(x[i] / scale), scale = max |x| / 127 over each 32 columns, or what keeps every sum of eight |q| within SumLimit if
+/// that is more (0: no such limit).   Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
+template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
     auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
     const std::size_t lane_count = lanes();
     for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
         const float* group = x + g * packed_cols;
+        float rounded[packed_cols];  // magnitudes first
         f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) highest = max_of(highest, abs_of(load(group + i)));
-        const float most = reduce_max(highest);
-        const f32_vector inverse = set(most > 0.0f ? static_cast<float>(Limit) / most : 0.0f);
-        float rounded[packed_cols];
+        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+            const f32_vector magnitude = abs_of(load(group + i));
+            highest = max_of(highest, magnitude);
+            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
+        }
+        float scale = reduce_max(highest) / 127.0f;
+        if constexpr (SumLimit != 0) {
+            // Rounding adds at most a half to each of the eight, and the sums of floats are a little off.
+            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
+            scale = least > scale ? least : scale;
+        }
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
             const f32_vector q = round_nearest(mul(load(group + i), inverse));
@@ -23,7 +44,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             sums = add(sums, q);
         }
         for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = most / static_cast<float>(Limit);
+        groups->scale = scale;
         groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
     }
     return scratch;

@@ -42,7 +42,8 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
 
 /// Even and odd columns have a sum each, and each sum takes its columns in order: so in every function here, for the same bits.
 template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even, rows_f32& odd) {
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
     even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
     odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
     even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
@@ -83,8 +84,8 @@ inline constexpr std::size_t exact_groups = 8;
 inline constexpr std::size_t exact_tokens = 128;
 
 /// Sums of 4 tokens, in `sums` [4, 2, packed_rows], go on over the columns of a panel [cols, packed_rows].
-PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x,
-                                          std::size_t x_stride, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
     constexpr std::size_t next = packed_rows;
     const float* x1 = x + x_stride;
     const float* x2 = x1 + x_stride;
@@ -107,7 +108,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
 }
 
-PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols, const float* PHI4FLASH_RESTRICT x, float* sums) {
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, float* sums) {
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
@@ -125,14 +127,16 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
 /// Rows [row, row + lanes) of one row of blocks against up to exact_tokens tokens.
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x, std::size_t x_stride,
-                                            std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);

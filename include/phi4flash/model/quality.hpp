@@ -51,7 +51,8 @@ struct softmax_summary {
         if (weight != 0.0) divergence += weight * (log_p - q.log_probability(candidate[i]));  // 0 * infinity is no distance
     }
     // Never negative but for rounding.
-    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]), p.top == q.top};
+    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]),
+            p.top == q.top};
 }
 
 /// Means over many predictions. Add in a fixed order for the same bits.
@@ -116,8 +117,9 @@ struct weight_difference {
 };
 
 /// Compares rows [first, first + count) of two matrices of the same shape and any type, plain or packed. `scratch` is 2 * cols floats.
-[[nodiscard]] inline weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference, const matrix_view& candidate,
-                                                       std::size_t first, std::size_t count, float* scratch) {
+[[nodiscard]] inline weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference,
+                                                       const matrix_view& candidate, std::size_t first, std::size_t count,
+                                                       float* scratch) {
     const std::size_t cols = reference.cols;
     weight_difference sum;
     for (std::size_t r = first; r < first + count; ++r) {

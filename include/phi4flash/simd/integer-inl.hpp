@@ -8,8 +8,8 @@
 //   levels_of(levels, codes)        levels[code] for each byte
 //   broadcast_four(p)               four activations, repeated for each row
 //   dot_first(w, x)                 sums of products, in whatever width the target has
-//   dot_next(sums, w, x)            the same added: at most three times for levels below 64 and |x| <= dense_activation_limit,
-//                                   at most seven times for levels below 16
+//   dot_next(sums, w, x)            the same added: at most three times for levels of q4_dense, where no eight |x| that share a sum
+//                                   exceed dense_activation_sum (0: any will do); at most seven times for levels below 16
 //   dot_fold(sums) dot_fold(t, s)   the products of each row, summed; and added to a total
 //   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127]
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)

@@ -47,8 +47,8 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
     return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-/// Eight products of a level up to 61 and an activation fit 16 bits.
-inline constexpr int dense_activation_limit = 67;
+/// A 16-bit sum has eight products of a level and an activation: it fits where these eight activations do not sum to more.
+inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
 #else
 using dot_sums = rows_i32;
 #if HWY_ARCH_X86
@@ -63,7 +63,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, r
 PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
 PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
 #endif
 

@@ -80,7 +80,7 @@ PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vecto
     return detail::plain_dot(sums, w, x);
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
-inline constexpr int dense_activation_limit = 127;
+inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
     for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
     return total;

@@ -153,7 +153,7 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
                         worst = std::max(worst, std::fabs(sum - static_cast<double>(y[t * 30 + r])) / magnitude);
                     }
                 }
-                CHECK(worst < 5e-7);
+                CHECK(worst < 1e-6);  // a product that did not fit would be off by a thousandth
                 for (std::size_t t = 0; t < tokens; ++t) {
                     for (std::size_t r = rows; r < 30; ++r) CHECK(y[t * 30 + r] == phi4flash_test::canary);
                 }

@@ -2130,6 +2130,14 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
+/// How far ahead weights are asked for, in bytes: between two loads there is too much to compute for the hardware to run ahead.
+inline constexpr std::size_t read_ahead = 2048;
+
+/// Asks for the `n` bytes that lie read_ahead further.
+PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
+    for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
 /// sum_i a[i] b[i].   a: n elements, b: f32 [n].   Four independent sums hide the latency of the additions.
 template <class Element>
 PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
@@ -2140,6 +2148,7 @@ PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const flo
     f32_vector s3 = zero();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
+        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
         s0 = mul_add(load(a + i), load(b + i), s0);
         s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
         s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
@@ -2162,6 +2171,7 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     f32_vector odd;
     std::size_t i = 0;
     for (; i + 2 * step <= n; i += 2 * step) {
+        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
         load_even_odd(a + i, even, odd);
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
@@ -2359,6 +2369,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     f32_vector odd;
     std::size_t i = 0;
     for (; i + step <= count; i += step) {
+        prefetch_ahead(p + i, step * sizeof(bf16));
         load_even_odd(p + i, even, odd);
         s0 = add(s0, even), s1 = add(s1, odd);
         load_even_odd(p + i + step / 2, even, odd);
@@ -3313,6 +3324,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     rows_f32 sum = zero_rows();
     for (std::size_t g = 0; g < groups; ++g) {
+        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
@@ -4219,6 +4231,12 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t read_ahead = 2048;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
+    for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
     const std::size_t lane_count = lanes();
@@ -4228,6 +4246,7 @@ PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const flo
     f32_vector s3 = zero();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
+        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
         s0 = mul_add(load(a + i), load(b + i), s0);
         s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
         s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
@@ -4249,6 +4268,7 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     f32_vector odd;
     std::size_t i = 0;
     for (; i + 2 * step <= n; i += 2 * step) {
+        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
         load_even_odd(a + i, even, odd);
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
@@ -4437,6 +4457,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     f32_vector odd;
     std::size_t i = 0;
     for (; i + step <= count; i += step) {
+        prefetch_ahead(p + i, step * sizeof(bf16));
         load_even_odd(p + i, even, odd);
         s0 = add(s0, even), s1 = add(s1, odd);
         load_even_odd(p + i + step / 2, even, odd);
@@ -5313,6 +5334,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     rows_f32 sum = zero_rows();
     for (std::size_t g = 0; g < groups; ++g) {
+        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
@@ -6201,6 +6223,12 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t read_ahead = 2048;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
+    for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
     const std::size_t lane_count = lanes();
@@ -6210,6 +6238,7 @@ PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const flo
     f32_vector s3 = zero();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
+        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
         s0 = mul_add(load(a + i), load(b + i), s0);
         s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
         s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
@@ -6231,6 +6260,7 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     f32_vector odd;
     std::size_t i = 0;
     for (; i + 2 * step <= n; i += 2 * step) {
+        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
         load_even_odd(a + i, even, odd);
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
@@ -6419,6 +6449,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     f32_vector odd;
     std::size_t i = 0;
     for (; i + step <= count; i += step) {
+        prefetch_ahead(p + i, step * sizeof(bf16));
         load_even_odd(p + i, even, odd);
         s0 = add(s0, even), s1 = add(s1, odd);
         load_even_odd(p + i + step / 2, even, odd);
@@ -7295,6 +7326,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     rows_f32 sum = zero_rows();
     for (std::size_t g = 0; g < groups; ++g) {
+        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
@@ -8183,6 +8215,12 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t read_ahead = 2048;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
+    for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
     const std::size_t lane_count = lanes();
@@ -8192,6 +8230,7 @@ PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const flo
     f32_vector s3 = zero();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
+        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
         s0 = mul_add(load(a + i), load(b + i), s0);
         s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
         s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
@@ -8213,6 +8252,7 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     f32_vector odd;
     std::size_t i = 0;
     for (; i + 2 * step <= n; i += 2 * step) {
+        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
         load_even_odd(a + i, even, odd);
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
@@ -8401,6 +8441,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     f32_vector odd;
     std::size_t i = 0;
     for (; i + step <= count; i += step) {
+        prefetch_ahead(p + i, step * sizeof(bf16));
         load_even_odd(p + i, even, odd);
         s0 = add(s0, even), s1 = add(s1, odd);
         load_even_odd(p + i + step / 2, even, odd);
@@ -9277,6 +9318,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     rows_f32 sum = zero_rows();
     for (std::size_t g = 0; g < groups; ++g) {
+        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
@@ -10200,6 +10242,12 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t read_ahead = 2048;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
+    for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
     const std::size_t lane_count = lanes();
@@ -10209,6 +10257,7 @@ PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const flo
     f32_vector s3 = zero();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
+        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
         s0 = mul_add(load(a + i), load(b + i), s0);
         s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
         s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
@@ -10230,6 +10279,7 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     f32_vector odd;
     std::size_t i = 0;
     for (; i + 2 * step <= n; i += 2 * step) {
+        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
         load_even_odd(a + i, even, odd);
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
@@ -10418,6 +10468,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     f32_vector odd;
     std::size_t i = 0;
     for (; i + step <= count; i += step) {
+        prefetch_ahead(p + i, step * sizeof(bf16));
         load_even_odd(p + i, even, odd);
         s0 = add(s0, even), s1 = add(s1, odd);
         load_even_odd(p + i + step / 2, even, odd);
@@ -11294,6 +11345,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     rows_f32 sum = zero_rows();
     for (std::size_t g = 0; g < groups; ++g) {
+        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
@@ -12175,6 +12227,12 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t read_ahead = 2048;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
+    for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
 template <class Element>
 PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
     const std::size_t lane_count = lanes();
@@ -12184,6 +12242,7 @@ PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const flo
     f32_vector s3 = zero();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
+        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
         s0 = mul_add(load(a + i), load(b + i), s0);
         s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
         s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
@@ -12205,6 +12264,7 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     f32_vector odd;
     std::size_t i = 0;
     for (; i + 2 * step <= n; i += 2 * step) {
+        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
         load_even_odd(a + i, even, odd);
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
@@ -12393,6 +12453,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     f32_vector odd;
     std::size_t i = 0;
     for (; i + step <= count; i += step) {
+        prefetch_ahead(p + i, step * sizeof(bf16));
         load_even_odd(p + i, even, odd);
         s0 = add(s0, even), s1 = add(s1, odd);
         load_even_odd(p + i + step / 2, even, odd);
@@ -13269,6 +13330,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     rows_f32 sum = zero_rows();
     for (std::size_t g = 0; g < groups; ++g) {
+        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);

@@ -2,6 +2,14 @@
 
 PHI4FLASH_TARGET_BEGIN
 
+/// How far ahead weights are asked for, in bytes: between two loads there is too much to compute for the hardware to run ahead.
+inline constexpr std::size_t read_ahead = 2048;
+
+/// Asks for the `n` bytes that lie read_ahead further.
+PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
+    for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
 /// sum_i a[i] b[i].   a: n elements, b: f32 [n].   Four independent sums hide the latency of the additions.
 template <class Element>
 PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
@@ -12,6 +20,7 @@ PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const flo
     f32_vector s3 = zero();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
+        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
         s0 = mul_add(load(a + i), load(b + i), s0);
         s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
         s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
@@ -34,6 +43,7 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     f32_vector odd;
     std::size_t i = 0;
     for (; i + 2 * step <= n; i += 2 * step) {
+        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
         load_even_odd(a + i, even, odd);
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
@@ -231,6 +241,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     f32_vector odd;
     std::size_t i = 0;
     for (; i + step <= count; i += step) {
+        prefetch_ahead(p + i, step * sizeof(bf16));
         load_even_odd(p + i, even, odd);
         s0 = add(s0, even), s1 = add(s1, odd);
         load_even_odd(p + i + step / 2, even, odd);

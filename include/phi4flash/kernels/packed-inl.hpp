@@ -223,6 +223,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
     [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
     rows_f32 sum = zero_rows();
     for (std::size_t g = 0; g < groups; ++g) {
+        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
         if constexpr (Format == dtype::q8) {
             const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
             sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);

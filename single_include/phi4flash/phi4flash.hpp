@@ -16791,7 +16791,9 @@ PHI4FLASH_END
 /// the piece. Source: the idea of G. Neubeck and H. van Antwerpen, "So many tokens, so little time", github.blog, 2024. Other
 /// vocabularies take the ordinary way with a heap, O(n log n).
 
-#include <numeric>
+// ---- phi4flash/text/pair_table.hpp ---------------------------------------------------------------------------------------
+/// Merge rules, and the rank of a pair of tokens.
+
 PHI4FLASH_BEGIN
 
 /// A rule: two neighbouring tokens become one. Its rank is its position in the list.
@@ -16873,6 +16875,11 @@ private:
 };
 
 }  // namespace detail
+
+PHI4FLASH_END
+
+#include <numeric>
+PHI4FLASH_BEGIN
 
 /// Buffers of one thread for one bpe; grown as needed, never shrunk.
 struct bpe_scratch {

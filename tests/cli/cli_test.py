@@ -43,6 +43,16 @@ def read_safetensors(path):
     return tensors
 
 
+def never_choose(path, token):
+    """Makes the logit of a token 0 always, in a bf16 checkpoint: some other one is above that."""
+    with open(path, "r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        embedding = json.loads(file.read(length))["model.embed_tokens.weight"]
+        row_bytes = 2 * embedding["shape"][1]
+        file.seek(8 + length + embedding["data_offsets"][0] + token * row_bytes)
+        file.write(bytes(row_bytes))
+
+
 def golden_prompts(folder):
     tensors = read_safetensors(folder / "golden.safetensors")
     for j in range(100):
@@ -232,6 +242,25 @@ class Files(ProgramTest):
             for dtype in ("f16", "f32"):
                 self.assertIn(dtype.upper(), self.good("info", "--model", made(dtype, "--dtype", dtype)))
 
+    def test_convert(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            questions = ["--prompt", "What is 347 + 285?", "--temperature", "0"]
+            for name in ("bf16", "q8", "q4", "q4_dense"):
+                file = folder / f"{name}.gguf"
+                self.good("convert", "--model", BUNDLED, "--output", file, "--type", name)
+                self.assertIn("632", self.generate(file, *questions)["text"])
+            self.assertEqual([f.name for f in folder.iterdir() if f.suffix == ".part"], [])
+            # Unrounded weights: the very same text, and the tokenizer is inside.
+            self.assertEqual(self.generate(folder / "bf16.gguf", *questions), self.generate(BUNDLED, *questions))
+            line = json.dumps({"text": "What is 12 + 30?<|end|>"}) + "\n"
+            self.assertEqual(self.good("tokenize", "--tokenizer", folder / "q8.gguf", text=line),
+                             self.good("tokenize", "--tokenizer", BUNDLED, text=line))
+            self.refused("there is no such folder or file", "convert", "--model", folder / "absent", "--output", folder / "x.gguf")
+            self.refused("cannot be written", "convert", "--model", BUNDLED, "--output", folder / "no" / "x.gguf")
+            (folder / "cut.gguf").write_bytes((folder / "q8.gguf").read_bytes()[:-4096])
+            self.refused("cut.gguf", "info", "--model", folder / "cut.gguf")
+
     def test_bench(self):
         bench = ("bench", "--model", GOLDEN / "f32-8l")
         asked = {"prompt_tokens": 20, "generate_tokens": 5, "depth": 7, "repetitions": 2, "threads": 2}
@@ -365,6 +394,7 @@ class Chat(ProgramTest):
             (pathlib.Path(folder) / "config.json").write_text(json.dumps(config))
             model = pathlib.Path(folder) / "model"
             self.good("synth", "--config", pathlib.Path(folder) / "config.json", "--output", model, "--tokenizer", TINY_TOKENIZER)
+            never_choose(model / "model.safetensors", 511)  # an answer without end
             child, terminal = pty.fork()
             if child == 0:
                 room = ["--context", "4000000", "--max-tokens", "4000000"]

@@ -632,6 +632,7 @@ inline void decode_row(const q8_block& block, std::size_t r, float* out) {
 
 PHI4FLASH_END
 
+#include <algorithm>
 PHI4FLASH_BEGIN
 
 /// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data need
@@ -667,6 +668,20 @@ struct tensor_view {
     /// Elements of a plain tensor.
     [[nodiscard]] std::size_t count() const { return bytes / size_of(type); }
 };
+
+/// The tensor of that name among tensors that are sorted by name, or nullptr.
+[[nodiscard]] inline const tensor_view* find_tensor(std::span<const tensor_view> sorted, std::string_view name) {
+    const auto place = std::lower_bound(sorted.begin(), sorted.end(), name,
+                                        [](const tensor_view& t, std::string_view n) { return t.name < n; });
+    return place != sorted.end() && place->name == name ? &*place : nullptr;
+}
+
+/// Bytes of all of them.
+[[nodiscard]] inline std::uint64_t bytes_of_tensors(std::span<const tensor_view> tensors) {
+    std::uint64_t sum = 0;
+    for (const tensor_view& t : tensors) sum += t.bytes;
+    return sum;
+}
 
 PHI4FLASH_END
 
@@ -798,7 +813,6 @@ PHI4FLASH_END
 // ---- phi4flash/core/packing.hpp ------------------------------------------------------------------------------------------
 /// Quantization: rows of f32 to packed blocks. Plain code that runs once, when a model is converted.
 
-#include <algorithm>
 #include <array>
 PHI4FLASH_BEGIN
 
@@ -1416,6 +1430,7 @@ PHI4FLASH_VECTOR_INLINE void prefetch([[maybe_unused]] const void* p) {
 }
 PHI4FLASH_END
 
+#include <cfloat>
 #include <cstring>
 #if !PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION
 
@@ -3116,7 +3131,7 @@ PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
 }
 
 /// q[i] = round(x[i] / scale), scale = max |x| / 127 over each 32 columns, or what keeps every sum of eight |q| within SumLimit if
-/// that is more (0: no such limit).   Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
+/// that is more (0: no such limit). Numbers below 1e-36 may count as 0.   Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
 template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
@@ -3137,6 +3152,8 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
             scale = least > scale ? least : scale;
         }
+        // Below the smallest normal number the inverse overflows: such a group counts as zeros.
+        if (scale < FLT_MIN) scale = 0.0f;
         const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
@@ -5160,6 +5177,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
             scale = least > scale ? least : scale;
         }
+        if (scale < FLT_MIN) scale = 0.0f;
         const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
@@ -7152,6 +7170,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
             scale = least > scale ? least : scale;
         }
+        if (scale < FLT_MIN) scale = 0.0f;
         const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
@@ -9144,6 +9163,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
             scale = least > scale ? least : scale;
         }
+        if (scale < FLT_MIN) scale = 0.0f;
         const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
@@ -11171,6 +11191,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
             scale = least > scale ? least : scale;
         }
+        if (scale < FLT_MIN) scale = 0.0f;
         const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
@@ -13156,6 +13177,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
             scale = least > scale ? least : scale;
         }
+        if (scale < FLT_MIN) scale = 0.0f;
         const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
@@ -19536,7 +19558,6 @@ template <class Produce>
 
 PHI4FLASH_END
 
-#include <cfloat>
 PHI4FLASH_BEGIN
 
 inline constexpr std::string_view packed_architecture = "phi4flash";
@@ -19819,17 +19840,9 @@ public:
 
     /// Weights that can be used in place, sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     /// Bytes of those weights.
-    [[nodiscard]] std::uint64_t bytes() const {
-        std::uint64_t sum = 0;
-        for (const tensor_view& t : tensors_) sum += t.bytes;
-        return sum;
-    }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
 
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }
@@ -21302,17 +21315,9 @@ public:
     [[nodiscard]] const generation_config& generation() const { return generation_; }
     /// All tensors of all files, sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     /// Bytes of all tensors.
-    [[nodiscard]] std::uint64_t bytes() const {
-        std::uint64_t sum = 0;
-        for (const tensor_view& t : tensors_) sum += t.bytes;
-        return sum;
-    }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
         for (const mapped_file& file : files_) file.release_pages();
@@ -21683,11 +21688,7 @@ public:
 
     /// All weights, sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Memory that it owns; 0 if everything could be used in place.
     [[nodiscard]] std::size_t owned_bytes() const { return memory_.bytes().size(); }
@@ -22255,11 +22256,7 @@ public:
         return repacked_ ? repacked_->find(name) : std::visit([&](const auto& f) { return f.find(name); }, form_);
     }
     /// Bytes of all weights.
-    [[nodiscard]] std::uint64_t bytes() const {
-        std::uint64_t sum = 0;
-        for (const tensor_view& t : tensors()) sum += t.bytes;
-        return sum;
-    }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors()); }
     /// See mapped_file::release_pages.
     void release_pages() const {
         std::visit([](const auto& f) { f.release_pages(); }, form_);

@@ -15,17 +15,7 @@ using namespace gguf_testing;
 static_assert(tensor_source<packed_model>);
 
 namespace {
-constexpr sambay_shape shape{.d_model = 32,
-                             .n_layers = 4,
-                             .d_ff = 32,
-                             .n_heads = 2,
-                             .n_kv_heads = 2,
-                             .vocab = 280,
-                             .window = 5,
-                             .d_inner = 64,
-                             .d_state = 4,
-                             .d_conv = 4,
-                             .dt_rank = 2};
+constexpr sambay_shape shape = small_shape;
 
 packed_model_info info_of(const packed_tokenizer* t) {
     packed_model_info info{

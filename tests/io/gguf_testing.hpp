@@ -2,6 +2,7 @@
 #include "io_testing.hpp"
 
 #include <phi4flash/io/gguf_writer.hpp>
+#include <phi4flash/model/shape.hpp>
 #include <phi4flash/text/tokenizer.hpp>
 
 namespace gguf_testing {
@@ -70,6 +71,19 @@ inline result<gguf> parse(const file_text& text, const gguf_limits& limits = {})
     file = text.bytes();
     return gguf::parse(file, limits);
 }
+
+/// A model with room for the tokens below.
+inline constexpr phi4flash::sambay_shape small_shape{.d_model = 32,
+                                          .n_layers = 4,
+                                          .d_ff = 32,
+                                          .n_heads = 2,
+                                          .n_kv_heads = 2,
+                                          .vocab = 280,
+                                          .window = 5,
+                                          .d_inner = 64,
+                                          .d_state = 4,
+                                          .d_conv = 4,
+                                          .dt_rank = 2};
 
 /// All bytes, four merges, two added tokens with gaps before them.
 inline tokenizer small_tokenizer() {

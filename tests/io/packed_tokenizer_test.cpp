@@ -15,17 +15,7 @@ using namespace io_testing;
 using namespace gguf_testing;
 
 namespace {
-constexpr sambay_shape shape{.d_model = 32,
-                             .n_layers = 4,
-                             .d_ff = 32,
-                             .n_heads = 2,
-                             .n_kv_heads = 2,
-                             .vocab = 280,
-                             .window = 5,
-                             .d_inner = 64,
-                             .d_state = 4,
-                             .d_conv = 4,
-                             .dt_rank = 2};
+constexpr sambay_shape shape = small_shape;
 const sambay_config config{.shape = shape, .norm_eps = 1e-6f, .max_positions = 100};
 
 bytes write_model(const packed_tokenizer* t) {

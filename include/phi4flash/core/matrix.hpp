@@ -2,6 +2,7 @@
 /// Views of weights that somebody else owns: a matrix in its stored type, and a named tensor of a file.
 #include <phi4flash/core/packed.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -42,5 +43,19 @@ struct tensor_view {
     /// Elements of a plain tensor.
     [[nodiscard]] std::size_t count() const { return bytes / size_of(type); }
 };
+
+/// The tensor of that name among tensors that are sorted by name, or nullptr.
+[[nodiscard]] inline const tensor_view* find_tensor(std::span<const tensor_view> sorted, std::string_view name) {
+    const auto place = std::lower_bound(sorted.begin(), sorted.end(), name,
+                                        [](const tensor_view& t, std::string_view n) { return t.name < n; });
+    return place != sorted.end() && place->name == name ? &*place : nullptr;
+}
+
+/// Bytes of all of them.
+[[nodiscard]] inline std::uint64_t bytes_of_tensors(std::span<const tensor_view> tensors) {
+    std::uint64_t sum = 0;
+    for (const tensor_view& t : tensors) sum += t.bytes;
+    return sum;
+}
 
 PHI4FLASH_END

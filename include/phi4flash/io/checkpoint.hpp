@@ -33,17 +33,9 @@ public:
     [[nodiscard]] const generation_config& generation() const { return generation_; }
     /// All tensors of all files, sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     /// Bytes of all tensors.
-    [[nodiscard]] std::uint64_t bytes() const {
-        std::uint64_t sum = 0;
-        for (const tensor_view& t : tensors_) sum += t.bytes;
-        return sum;
-    }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
         for (const mapped_file& file : files_) file.release_pages();

@@ -85,11 +85,7 @@ public:
         return repacked_ ? repacked_->find(name) : std::visit([&](const auto& f) { return f.find(name); }, form_);
     }
     /// Bytes of all weights.
-    [[nodiscard]] std::uint64_t bytes() const {
-        std::uint64_t sum = 0;
-        for (const tensor_view& t : tensors()) sum += t.bytes;
-        return sum;
-    }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors()); }
     /// See mapped_file::release_pages.
     void release_pages() const {
         std::visit([](const auto& f) { f.release_pages(); }, form_);

@@ -81,17 +81,9 @@ public:
 
     /// Weights that can be used in place, sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     /// Bytes of those weights.
-    [[nodiscard]] std::uint64_t bytes() const {
-        std::uint64_t sum = 0;
-        for (const tensor_view& t : tensors_) sum += t.bytes;
-        return sum;
-    }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
 
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }

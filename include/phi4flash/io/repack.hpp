@@ -224,11 +224,7 @@ public:
 
     /// All weights, sorted by name.
     [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const tensor_view& t, std::string_view n) { return t.name < n; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Memory that it owns; 0 if everything could be used in place.
     [[nodiscard]] std::size_t owned_bytes() const { return memory_.bytes().size(); }

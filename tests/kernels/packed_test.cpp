@@ -98,6 +98,20 @@ TEST_CASE("numbers that are zero, tiny or not finite are packed without harm") {
     }
 }
 
+TEST_CASE("activations too small for an inverse count as zeros") {
+    for_each_target([&](const p4::kernel_table& kernels) {
+        for (const p4::dtype type : formats) {
+            std::vector<float> x(32, 1e-40f);
+            x[3] = -2e-38f;
+            p4::activation_group group{};
+            kernels.linear[static_cast<std::size_t>(type)].arrange(x.data(), 32, 0, 1, reinterpret_cast<std::byte*>(&group));
+            for (const std::int8_t q : group.q) CHECK(q == 0);
+            CHECK(group.scale == 0.0f);
+            CHECK(group.offset == 0.0f);
+        }
+    });
+}
+
 TEST_CASE("packed products equal the f64 sums of the same codes, for any number of tokens and any cut") {
     phi4flash_test::generator random{6};
     for_each_target([&](const p4::kernel_table& kernels) {

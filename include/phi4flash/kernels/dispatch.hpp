@@ -8,6 +8,7 @@
 #include <phi4flash/simd/cpu.hpp>
 #include <phi4flash/simd/target_region.hpp>
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -15,7 +15,7 @@ PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
 }
 
 /// q[i] = round(x[i] / scale), scale = max |x| / 127 over each 32 columns, or what keeps every sum of eight |q| within SumLimit if
-/// that is more (0: no such limit).   Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
+/// that is more (0: no such limit). Numbers below 1e-36 may count as 0.   Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
 template <int SumLimit, int Zero>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
                                      std::byte* scratch) {
@@ -36,6 +36,8 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
             const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
             scale = least > scale ? least : scale;
         }
+        // Below the smallest normal number the inverse overflows: such a group counts as zeros.
+        if (scale < FLT_MIN) scale = 0.0f;
         const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {

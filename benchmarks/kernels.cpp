@@ -59,7 +59,7 @@ void matvec(benchmark::State& state, p4::dtype type) {
     std::vector<std::byte> scratch(p4::arranged_bytes(cols));
     std::vector<float> y(rows);
     for (auto _ : state) {
-        const std::byte* arranged = kernels.arrange(x.data(), cols, 0, 1, scratch.data());
+        const std::byte* arranged = kernels.arrange(x.data(), cols, cols, 0, 1, 1, scratch.data());
         kernels.matvec(w.data(), rows, cols, arranged, nullptr, y.data());
         benchmark::DoNotOptimize(y.data());
     }
@@ -77,7 +77,7 @@ void matmul(benchmark::State& state, p4::dtype type) {
     for (auto _ : state) {
         const auto* input = reinterpret_cast<const std::byte*>(x.data());
         if (kernels.matmul_arranged) {
-            for (std::size_t t = 0; t < tokens; ++t) kernels.arrange(x.data() + t * cols, cols, t, tokens, scratch.data());
+            kernels.arrange(x.data(), cols, cols, 0, tokens, tokens, scratch.data());
             input = scratch.data();
         }
         kernels.matmul(w.data(), n_rows, cols, input, cols, tokens, nullptr, y.data(), n_rows);

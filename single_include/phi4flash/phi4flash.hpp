@@ -569,7 +569,8 @@ struct q8_block {
 };
 static_assert(sizeof(q8_block) == 272);
 
-/// 4.5 bits a weight: w = scale * (level[code] - zero). The low nibbles of vector j hold columns 4 j to 4 j + 3, the high
+/// 4.5 bits a weight: w = scale * (level[code] - zero). Scales that this library fits are multiples of scale_unit of their row's largest
+/// in each scale_groups blocks; others' may be anything. The low nibbles of vector j hold columns 4 j to 4 j + 3, the high
 /// nibbles columns 4 (j + 4) to 4 (j + 4) + 3.
 struct q4_block {
     f16 scale[packed_rows];
@@ -577,8 +578,8 @@ struct q4_block {
 };
 static_assert(sizeof(q4_block) == 144);
 
-/// What the 16 codes of a 4-bit format stand for. Levels are below 64, so that eight products of a level and an 8-bit activation,
-/// rarely rounded a little more, fit 16 bits, which is what lets a CPU without VNNI keep up with its memory.
+/// What the 16 codes of a 4-bit format stand for. No level is further than 32 from the zero, so that sixteen products of a weight and an
+/// 8-bit activation, rarely rounded a little more, fit 16 bits, which is what lets a CPU without VNNI keep up with its memory.
 struct q4_codebook {
     std::uint8_t level[16];
     std::uint8_t zero;
@@ -590,12 +591,21 @@ inline constexpr q4_codebook q4_uniform{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1
 /// same size. Found by coordinate descent on the summed error of both.
 inline constexpr q4_codebook q4_dense{{0, 7, 12, 16, 20, 24, 27, 30, 32, 35, 38, 41, 44, 48, 53, 61}, 32};
 
-/// 32 activations of a token, for the integer kernels: x = scale * q. The groups of several tokens lie group by group, token by
-/// token, as one token's do with a single token.
+/// Groups of a row whose activations share a scale where weights have 4 bits; with 8 bits, each group has its own.
+inline constexpr std::size_t scale_groups = 8;
+
+/// What the scales of these groups are counted in, where a kernel needs them as integers below 2^12: a power of two. `largest` is the
+/// largest of their magnitudes; scales of at least half of it are whole multiples anyway.
+[[nodiscard]] constexpr float scale_unit(float largest) {
+    const std::uint32_t exponent = std::bit_cast<std::uint32_t>(largest) & 0x7f800000u;
+    return std::bit_cast<float>((exponent == 0 ? 0x3f800000u : exponent) - (11u << 23));  // an f16 is never near the ends of an f32's exponents
+}
+
+/// 32 activations of a token, for the integer kernels: x = scale * q. Several tokens are arranged by the target (kernels/packed_arrange-inl.hpp).
 struct activation_group {
     std::int8_t q[packed_cols];
     float scale;
-    float offset;  ///< -zero * scale * (sum of q): what the levels' offset adds too much
+    std::int32_t start;  ///< -zero * (sum of q), what the levels' offset adds too much, in the form in which the target's sums begin
 };
 static_assert(sizeof(activation_group) == 40);
 
@@ -877,16 +887,26 @@ template <const q4_codebook& Book>
 
 }  // namespace detail
 
-/// Columns [0, 32) of row r of a block from x [32].
+/// Row r of `count` (at most scale_groups) neighbouring blocks from x [count * 32].
 template <const q4_codebook& Book>
-void encode_row(q4_block& block, std::size_t r, const float* x) {
-    block.scale[r] = to_f16(detail::fit_scale<Book>(x));
-    const float scale = to_f32(block.scale[r]);
-    const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
-    for (std::size_t c = 0; c < packed_cols; ++c)
-        set_q4_code(block, r, c, detail::index_of<Book>.nearest(x[c] * inverse + static_cast<float>(Book.zero)));
+void encode_row(q4_block* blocks, std::size_t count, std::size_t r, const float* x) {
+    float scales[scale_groups];
+    float largest = 0.0f;
+    for (std::size_t g = 0; g < count; ++g) {
+        scales[g] = detail::fit_scale<Book>(x + g * packed_cols);
+        if (std::isfinite(to_f32(to_f16(scales[g])))) largest = std::max(largest, std::fabs(to_f32(to_f16(scales[g]))));
+    }
+    const float unit = scale_unit(largest);
+    for (std::size_t g = 0; g < count; ++g, x += packed_cols) {
+        blocks[g].scale[r] = to_f16(std::nearbyint(scales[g] / unit) * unit);
+        const float scale = to_f32(blocks[g].scale[r]);
+        const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t c = 0; c < packed_cols; ++c)
+            set_q4_code(blocks[g], r, c, detail::index_of<Book>.nearest(x[c] * inverse + static_cast<float>(Book.zero)));
+    }
 }
 
+/// Columns [0, 32) of row r of a block from x [32].
 inline void encode_row(q8_block& block, std::size_t r, const float* x) {
     float most = 0.0f;
     for (std::size_t c = 0; c < packed_cols; ++c) most = std::max(most, std::fabs(x[c]));
@@ -915,13 +935,17 @@ inline void read_row(const matrix_view& m, std::size_t r, float* out) {
 /// takes matrix_bytes(type, 8, cols) bytes.
 inline void pack_eight_rows(const matrix_view& m, std::size_t first, dtype type, float* rows, std::byte* out) {
     for (std::size_t r = 0; r < packed_rows; ++r) read_row(m, first + r, rows + r * m.cols);
-    for (std::size_t g = 0; g < m.cols / packed_cols; ++g) {
+    const std::size_t groups = m.cols / packed_cols;
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        const std::size_t count = std::min(scale_groups, groups - g);
         for (std::size_t r = 0; r < packed_rows; ++r) {
             const float* x = rows + r * m.cols + g * packed_cols;
             switch (type) {
-                case dtype::q8: encode_row(reinterpret_cast<q8_block*>(out)[g], r, x); break;
-                case dtype::q4: encode_row<q4_uniform>(reinterpret_cast<q4_block*>(out)[g], r, x); break;
-                default: encode_row<q4_dense>(reinterpret_cast<q4_block*>(out)[g], r, x); break;
+                case dtype::q8:
+                    for (std::size_t i = 0; i < count; ++i) encode_row(reinterpret_cast<q8_block*>(out)[g + i], r, x + i * packed_cols);
+                    break;
+                case dtype::q4: encode_row<q4_uniform>(reinterpret_cast<q4_block*>(out) + g, count, r, x); break;
+                default: encode_row<q4_dense>(reinterpret_cast<q4_block*>(out) + g, count, r, x); break;
             }
         }
     }
@@ -1107,9 +1131,10 @@ struct linear_kernels {
     /// x is rounded to 8 bits a group of 32, products are exact integers (tests/kernels/packed_test.cpp).
     void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y);
 
-    /// Puts x[cols], token `token` of `tokens`, into the form in which the products read it. Returns `x` itself where that is as
-    /// it lies, else `scratch`, which must hold tokens * arranged_bytes(cols).
-    const std::byte* (*arrange)(const float* x, std::size_t cols, std::size_t token, std::size_t tokens, std::byte* scratch);
+    /// Puts tokens [begin, end) of the `tokens` of x, x_stride floats apart, into the form in which the products read them. Returns `x`
+    /// itself where that is as they lie, else `scratch`, which must hold tokens * arranged_bytes(cols); best on a cache line's start.
+    const std::byte* (*arrange)(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y. bias may be null. x is arranged for so many tokens where
     /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit, nor do cuts of the tokens.
@@ -1487,6 +1512,7 @@ PHI4FLASH_END
 //   reduce_sum reduce_max           over the lanes, in an order fixed for the target
 //   store_sums(a, b, c, d, p)       p[0] to p[3]: the sums over the lanes of four vectors, all added in the same order
 //   round_nearest(v)                to an integral float, ties to even, |v| < 2^22
+//   store_integers(v, p, step)      integral floats within [-128, 127] as bytes, every four of them `step` bytes after the four before
 //   scale_by_power_of_two(v, n)     v * 2^n for integral n in [-126, 127]
 //
 // Vectors are values: no arrays or members of them (scalable targets have no size), no lambdas that touch them (a lambda
@@ -1594,6 +1620,22 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
+#if HWY_MAX_BYTES == 32 && !HWY_HAVE_SCALABLE
+    // Two halves straight from the register: a load of what was stored in other pieces would wait for it.
+    const std::uint64_t eight = hn::GetLane(hn::BitCast(hn::Repartition<std::uint64_t, decltype(bytes)>(), q));
+    std::memcpy(p, &eight, 4);
+    const auto high = static_cast<std::uint32_t>(eight >> 32);
+    std::memcpy(p + step, &high, 4);
+#else
+    std::int8_t all[max_lanes];
+    hn::StoreU(q, bytes, all);
+    const std::size_t piece = lanes() < 4 ? lanes() : 4;
+    for (std::size_t i = 0; i < lanes(); i += piece) std::memcpy(p + i / 4 * step, all + i, piece);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
     return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));
@@ -1671,6 +1713,11 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    float x[max_lanes];
+    store(v, x);
+    for (std::size_t i = 0; i < lanes(); ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(x[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const i32_vector exponent = xsimd::nearbyint_as_int(n) + i32_vector(127);
     return v * xsimd::bitwise_cast<float>(exponent << 23);
@@ -1775,6 +1822,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
 }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
         const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);
@@ -1795,17 +1845,30 @@ PHI4FLASH_TARGET_END
 //   low_codes high_codes            the nibbles of each byte
 //   levels_of(levels, codes)        levels[code] for each byte
 //   broadcast_four(p)               four activations, repeated for each row
-//   dot_first(w, x)                 sums of products, in whatever width the target has
-//   dot_next(sums, w, x)            the same added: at most three times for levels of q4_dense, where no eight |x| that share a sum
-//                                   exceed dense_activation_sum (0: any will do); at most seven times for levels below 16
-//   dot_fold(sums) dot_fold(t, s)   the products of each row, summed; and added to a total
+//   store_codes(v, p)
+//   dot_start(first, second)        what the sums of a row or token begin with: -zero times the sum of the activations, the first two and the
+//                                   last two of every four counted apart. One 32-bit number, in whatever form the target has
+//   repeat_start(start)             the same for each row; load_starts(p): one for each token
+//   dot_next(sums, w, x)            products added: eight times at most, for levels at most q4_dense.zero from the zero in dot_start, and
+//                                   where no sixteen |x| that share a sum exceed dense_activation_sum (0: any will do)
+//   dot_fold(sums)                  a 32-bit integer for each row or token
 //   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127]
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
-//   scale_sums(sums, scale, offset) sums * scale + offset
-//   mul_add_rows(a, b, c)           a * b + c
+//   scaled(integers, scale)         integers * scale
+//   multiply_add(a, b, c)           a * b + c
 //   add_rows_f32(a, b)              a + b
 //   repeat_rows(x)                  the float x for each row
 //   bytes_of<i>(codes)              byte i of each row's four, as a float
+//
+//   tokens_lanes()                  tokens a vector: at most 16
+//   tokens_f32 token_codes          a number, or four codes, for each of these tokens
+//   load_tokens(p)                  four activations or one float for each token
+//   store_tokens(v, p) repeat_tokens(x) add_tokens(a, b) repeat_codes(p)
+//   store_across(a, b, c, d, p, stride)   token t's four numbers to p + t * stride
+//   block_zero()                    sums over the groups of columns whose activations share a scale
+//   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
+//   block_add(block, sums, scale)   block + scale * sums
+//   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -1840,43 +1903,98 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
     return hn::BitCast(rows_i8_tag(), hn::Set(rows_tag(), four));
 }
 
-// x86 before VNNI multiplies bytes into saturating 16-bit pairs; everything else sums four products into 32 bits.
+// A number for each of several tokens: whole vectors, where the rows of a block would fill a part.
+using tokens_tag = hn::CappedTag<std::int32_t, 16>;
+using tokens_f32_tag = hn::RebindToFloat<tokens_tag>;
+using tokens_i8_tag = hn::Repartition<std::int8_t, tokens_tag>;
+using tokens_u8_tag = hn::Repartition<std::uint8_t, tokens_tag>;
+using tokens_f32 = hn::Vec<tokens_f32_tag>;
+using token_codes = hn::Vec<tokens_u8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t tokens_lanes() { return hn::Lanes(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_i8_tag> load_tokens(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
+}
+
+// x86 before VNNI multiplies bytes into saturating 16-bit pairs, whose sums may wrap on the way; everything else sums four products into
+// 32 bits.
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-using dot_sums = hn::Vec<rows_i16_tag>;
+using dot_lane = std::int16_t;
 /// g++ turns a chain of integer sums into a tree, which needs more registers than there are: a fifth of the speed of a matmul.
-PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #if defined(__GNUC__) && !defined(__clang__)
-    asm("" : "+x"(sums.raw));
+    asm("" : "+v"(sums.raw));
 #endif
     return sums;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
-    return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE auto dot_fold(Sums sums) {
+    const hn::DFromV<Sums> d;
+    return hn::WidenMulPairwiseAdd(hn::Repartition<std::int32_t, decltype(d)>(), sums, hn::Set(d, std::int16_t{1}));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-/// A 16-bit sum has eight products of a level and an activation: it fits where these eight activations do not sum to more.
-inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
+/// Sums of several groups, each times its row's scale as an integer below 2^12: scale_groups of them fit 32 bits.
+inline constexpr bool integer_scales = true;
+PHI4FLASH_VECTOR_INLINE auto block_zero() { return hn::Zero(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE auto repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(hn::Repartition<std::int16_t, tokens_tag>(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE Block block_add(Block block, Sums sums, Scale scale) {
+    return in_this_order(hn::Add(block, hn::WidenMulPairwiseAdd(hn::DFromV<Block>(), sums, scale)));
+}
+template <class Block>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(Block block, float unit) {
+    const tokens_f32_tag df;
+    return hn::Mul(hn::ConvertTo(df, block), hn::Set(df, unit));
+}
+/// A 16-bit sum has sixteen products of a weight and an activation: it fits where these sixteen activations do not sum to more.
+inline constexpr int dense_activation_sum = 32767 / q4_dense.zero;
+/// -zero times the sums of the activations that each of a token's two sums meets.
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) {
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(second) << 16) | (static_cast<std::uint32_t>(first) & 0xffffu));
+}
 #else
-using dot_sums = rows_i32;
+using dot_lane = std::int32_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, sum);
-}
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_i8_tag(), w), x, sum);
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
+#endif
 }
-#endif
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums dot_fold(Sums sums) {
+    return sums;
+}
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return hn::Zero(tokens_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(tokens_f32_tag(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens_f32 scale) {
+    return hn::MulAdd(hn::ConvertTo(tokens_f32_tag(), sums), scale, block);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
 #endif
+PHI4FLASH_VECTOR_INLINE auto repeat_start(std::int32_t start) {
+    return hn::BitCast(hn::Repartition<dot_lane, rows_tag>(), hn::Set(rows_tag(), start));
+}
+PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
+    return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
+}
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 // |w| * (x with the sign of w): two products of at most 128 * 127 fit 16 bits, where an offset would not.
@@ -1898,11 +2016,14 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
     return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float offset) {
-    const rows_f32_tag df;
-    return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
+template <class Integers, class Floats>
+PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
+    return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+template <class Floats>
+PHI4FLASH_VECTOR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return hn::MulAdd(a, b, c);
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
 template <int Byte>
@@ -1915,6 +2036,35 @@ PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_codes(code_vector v, std::uint8_t* p) { hn::StoreU(v, rows_u8_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return hn::LoadU(tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(tokens_f32 v, float* p) { hn::StoreU(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return hn::Set(tokens_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(tokens_f32 a, tokens_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, float* p, std::size_t stride) {
+    const tokens_f32_tag df;
+    float across[4 * 16];
+    const std::size_t lane_count = tokens_lanes();
+#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+    hn::StoreInterleaved4(a, b, c, d, df, across);
+    for (std::size_t t = 0; t < lane_count; ++t) std::memcpy(p + t * stride, across + 4 * t, 4 * sizeof(float));
+#else
+    // Transposed in blocks of four lanes; a block k of vector i then belongs to token 4 k + i.
+    const hn::Repartition<std::uint64_t, tokens_f32_tag> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(df, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(df, c, d));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(df, a, b));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(df, c, d));
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, low_ab, low_cd)), df, across);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, low_ab, low_cd)), df, across + lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, high_ab, high_cd)), df, across + 2 * lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, high_ab, high_cd)), df, across + 3 * lane_count);
+    for (std::size_t i = 0; i < 4; ++i) {
+        for (std::size_t t = i; t < lane_count; t += 4) std::memcpy(p + t * stride, across + i * lane_count + (t - i), 4 * sizeof(float));
+    }
+#endif
+}
 
 PHI4FLASH_TARGET_END
 #else
@@ -1937,7 +2087,9 @@ struct code_vector {
 struct signed_code_vector {
     std::int8_t byte[4 * plain_rows];
 };
-using dot_sums = rows_i32;
+// Tokens are counted as rows are.
+using tokens_f32 = rows_f32;
+using token_codes = code_vector;
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
 PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
@@ -1997,15 +2149,17 @@ PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
     for (std::int32_t& lane : v.lane) lane = x;
     return v;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(sums, w, x);
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
-    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
-    return total;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+PHI4FLASH_VECTOR_INLINE rows_i32 repeat_start(std::int32_t start) { return set_rows(start); }
+PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
+    rows_i32 v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -2018,12 +2172,11 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     return v;
 }
 // Products are rounded before they are added, or fused, by the same rule in every function: results must not depend on the cut.
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, float offset) {
-    rows_f32 v;
-    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = detail::fused(static_cast<float>(sums.lane[r]), scale, offset);
-    return v;
+PHI4FLASH_VECTOR_INLINE rows_f32 scaled(const rows_i32& sums, rows_f32 scale) {
+    for (std::size_t r = 0; r < plain_rows; ++r) scale.lane[r] *= static_cast<float>(sums.lane[r]);
+    return scale;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+PHI4FLASH_VECTOR_INLINE rows_f32 multiply_add(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
 }
@@ -2050,6 +2203,37 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
 PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
 }
+
+PHI4FLASH_VECTOR_INLINE void store_codes(const code_vector& v, std::uint8_t* p) { std::memcpy(p, v.byte, sizeof v.byte); }
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t tokens_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_tokens(const std::int8_t* p) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(const tokens_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(const tokens_f32& a, const tokens_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(const tokens_f32& a, const tokens_f32& b, const tokens_f32& c, const tokens_f32& d, float* p,
+                                          std::size_t stride) {
+    for (std::size_t t = 0; t < plain_rows; ++t, p += stride) p[0] = a.lane[t], p[1] = b.lane[t], p[2] = c.lane[t], p[3] = d.lane[t];
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    token_codes v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return repeat_tokens(scale);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& sums, const tokens_f32& scale) {
+    for (std::size_t t = 0; t < plain_rows; ++t) block.lane[t] = detail::fused(static_cast<float>(sums.lane[t]), scale.lane[t], block.lane[t]);
+    return block;
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
 
 PHI4FLASH_TARGET_END
 #endif
@@ -2208,15 +2392,21 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
+inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
+    return reinterpret_cast<const std::byte*>(x);
+}
 
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t, std::byte* scratch) {
-    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + token * arranged_bytes(cols));
+inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                         std::size_t end, std::size_t, std::byte* scratch) {
     const std::size_t half = lanes();
-    for (std::size_t i = 0; i < cols; i += 2 * half) {
-        for (std::size_t j = 0; j < half; ++j) {
-            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
-            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
+        for (std::size_t i = 0; i < cols; i += 2 * half) {
+            for (std::size_t j = 0; j < half; ++j) {
+                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
+                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
+            }
         }
     }
     return scratch;
@@ -3113,64 +3303,153 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
-// Products with packed weights and 8-bit activations.
+// ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
+// Activations as the packed products read them: rounded to 8 bits, several tokens side by side.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// The largest sum of |x| over eight columns whose products share a 16-bit sum: in either half of a group, columns 4 n and 4 n + 1, or
-/// columns 4 n + 2 and 4 n + 3.
-PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
-    float largest = 0.0f;
-    for (std::size_t first : {0, 2, 16, 18}) {
-        float sum = 0.0f;
-        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
-        largest = sum > largest ? sum : largest;
+/// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 8, whose sums a kernel keeps in registers. A tile is group by group
+/// (32 columns), a group bundle by bundle, and a bundle is, for each of its tokens side by side: columns 4 s to 4 s + 3 for s = 0 to 7, the
+/// start, the scale. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
+struct bundle_tile {
+    std::size_t first;  ///< its first bundle
+    std::size_t count;  ///< 8, 6, 4, 2 or 1
+};
+
+/// The tile of a bundle among `bundles`. Two registers a bundle are needed: 8 bundles where there are 32 registers, else 6.
+PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
+    constexpr std::size_t most = integer_scales ? 6 : 8;
+    // Two tiles of 4 rather than one of 6 and one of 2.
+    const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
+    if (bundle < whole * most) return {bundle / most * most, most};
+    std::size_t first = whole * most;
+    for (;;) {
+        const std::size_t left = bundles - first;
+        const std::size_t count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (bundle < first + count) return {first, count};
+        first += count;
     }
-    return largest;
 }
 
-/// q[i] = round(x[i] / scale), scale = max |x| / 127 over each 32 columns, or what keeps every sum of eight |q| within SumLimit if
-/// that is more (0: no such limit). Numbers below 1e-36 may count as 0.   Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
-template <int SumLimit, int Zero>
-inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
-                                     std::byte* scratch) {
-    auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_bytes() { return tokens_lanes() * sizeof(activation_group); }
+
+/// Where a tile, or what follows the last one, begins.
+PHI4FLASH_VECTOR_INLINE std::size_t arranged_offset(std::size_t first_bundle, std::size_t groups) {
+    return first_bundle * groups * bundle_bytes();
+}
+
+/// Sums of the first two and of the last two of every four columns.
+struct two_sums {
+    float first;
+    float second;
+};
+/// `sums` has column i in lane i % lanes(), `columns` all of them: what is used where a vector does not hold four.
+PHI4FLASH_VECTOR_INLINE two_sums sum_pairs(f32_vector sums, const float* columns) {
+    float part[max_lanes];
+    store(sums, part);
+    const std::size_t count = lanes() < 4 ? packed_cols : lanes();
+    const float* from = lanes() < 4 ? columns : part;
+    two_sums result{0.0f, 0.0f};
+    for (std::size_t i = 0; i < count; i += 4) {
+        result.first += from[i] + from[i + 1];
+        result.second += from[i + 2] + from[i + 3];
+    }
+    return result;
+}
+
+/// The scale of `groups` groups: max |x| / 127, or what keeps every sum of sixteen |q| within SumLimit if that is more (0: no such
+/// limit). 0 where the inverse would overflow: such groups count as zeros.
+template <int SumLimit>
+PHI4FLASH_VECTOR_INLINE float scale_of(const float* x, std::size_t groups) {
     const std::size_t lane_count = lanes();
-    for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
-        const float* group = x + g * packed_cols;
-        float rounded[packed_cols];  // magnitudes first
-        f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector magnitude = abs_of(load(group + i));
-            highest = max_of(highest, magnitude);
-            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
-        }
-        float scale = reduce_max(highest) / 127.0f;
-        if constexpr (SumLimit != 0) {
-            // Rounding adds at most a half to each of the eight, and the sums of floats are a little off.
-            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
-            scale = least > scale ? least : scale;
-        }
-        // Below the smallest normal number the inverse overflows: such a group counts as zeros.
-        if (scale < FLT_MIN) scale = 0.0f;
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+    float columns[packed_cols];
+    f32_vector highest = zero();
+    float scale = 0.0f;
+    for (std::size_t g = 0; g < groups; ++g, x += packed_cols) {
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector q = round_nearest(mul(load(group + i), inverse));
-            store(q, rounded + i);
-            sums = add(sums, q);
+            const f32_vector magnitude = abs_of(load(x + i));
+            highest = max_of(highest, magnitude);
+            sums = add(sums, magnitude);
+            if (SumLimit != 0 && lane_count < 4) store(magnitude, columns + i);
         }
-        for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = scale;
-        groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
+        if constexpr (SumLimit != 0) {
+            // Rounding adds at most a half to each of the sixteen, and the sums of floats are a little off.
+            const two_sums both = sum_pairs(sums, columns);
+            const float least = (both.first > both.second ? both.first : both.second) * (1.0f / (static_cast<float>(SumLimit) - 8.5f));
+            scale = least > scale ? least : scale;
+        }
+    }
+    const float usual = reduce_max(highest) * (1.0f / 127.0f);
+    scale = usual > scale ? usual : scale;
+    return scale < FLT_MIN ? 0.0f : scale;
+}
+
+/// q[i] = round(x[i] / scale) for a group; every four q lie `step` bytes after the four before. Returns the group's start.
+/// Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
+template <int Zero>
+PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, std::byte* q, std::size_t step) {
+    const std::size_t lane_count = lanes();
+    float columns[packed_cols];
+    const f32_vector inverses = set(inverse);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+        const f32_vector rounded = round_nearest(mul(load(x + i), inverses));
+        store_integers(rounded, reinterpret_cast<std::int8_t*>(q) + i / 4 * step + i % 4, step);
+        sums = add(sums, rounded);
+        if (lane_count < 4) store(rounded, columns + i);
+    }
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
+    return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+}
+
+/// One token: group g goes to `to` + g * group_bytes, its start and scale to 8 and 9 steps behind its first q.
+template <int SumLimit, int Zero, std::size_t ScaleGroups>
+PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
+    for (std::size_t g = 0; g < groups; g += ScaleGroups) {
+        const std::size_t some = groups - g < ScaleGroups ? groups - g : ScaleGroups;
+        const float scale = scale_of<SumLimit>(x + g * packed_cols, some);
+        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
+            const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
+            std::memcpy(to + 8 * step, &scale, sizeof scale);
+            std::memcpy(to + 9 * step, &start, sizeof start);
+        }
+    }
+}
+
+/// Bundled: tokens side by side where enough of them come together; else every token by itself.
+template <int SumLimit, int Zero, std::size_t ScaleGroups, bool Bundled>
+inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                     std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t lane_count = tokens_lanes();
+    const std::size_t bundles = Bundled ? tokens / lane_count : 0;
+    const std::size_t singles = tokens - bundles * lane_count;
+    for (std::size_t t = begin; t < end; ++t) {
+        const std::size_t bundle = t / lane_count;
+        if (bundle < bundles) {
+            const bundle_tile tile = tile_of(bundle, bundles);
+            std::byte* to = scratch + arranged_offset(tile.first, groups) + (bundle - tile.first) * bundle_bytes() + 4 * (t % lane_count);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
+        } else {
+            std::byte* to = scratch + arranged_offset(bundles, groups) + (t - bundles * lane_count) * sizeof(activation_group);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
+        }
     }
     return scratch;
 }
 
-/// total + scales * (x.scale * sums + x.offset), for the rows of a vector: where a group's integers become floats.
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+// Products of packed weights and 8-bit activations of one token or a few: rows side by side in a vector.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// total + scales * (x.scale * sums), for the rows of a vector: where a group's integers become floats.
 PHI4FLASH_VECTOR_INLINE rows_f32 add_group(rows_i32 sums, rows_f32 scales, const activation_group& x, rows_f32 total) {
-    return mul_add_rows(scales, scale_sums(sums, x.scale, x.offset), total);
+    return multiply_add(scales, scaled(sums, repeat_rows(x.scale)), total);
 }
 
 /// Columns 0 to 31 of a block of 4-bit weights, unpacked: vector s for columns 4 s to 4 s + 3.
@@ -3198,33 +3477,23 @@ PHI4FLASH_VECTOR_INLINE code_vector q4_levels(code_vector levels, code_vector co
     }
 }
 
-/// The 32 products of each row with one token's activations. Dense levels allow four steps before a fold, uniform ones eight.
-template <bool Dense>
+/// The 32 products of each row with one token's activations.
 PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
-                                        code_vector w6, code_vector w7, const std::int8_t* x) {
-    dot_sums a = dot_next(dot_next(dot_next(dot_first(w0, broadcast_four(x)), w1, broadcast_four(x + 4)), w2, broadcast_four(x + 8)), w3,
-                          broadcast_four(x + 12));
-    if constexpr (Dense) {
-        const dot_sums b = dot_next(dot_next(dot_next(dot_first(w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)),
-                                    w7, broadcast_four(x + 28));
-        return dot_fold(dot_fold(a), b);
-    } else {
-        a = dot_next(dot_next(dot_next(dot_next(a, w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)), w7,
-                     broadcast_four(x + 28));
-        return dot_fold(a);
-    }
+                                        code_vector w6, code_vector w7, const activation_group& x) {
+    auto sums = repeat_start(x.start);
+    sums = dot_next(sums, w0, broadcast_four(x.q));
+    sums = dot_next(sums, w1, broadcast_four(x.q + 4));
+    sums = dot_next(sums, w2, broadcast_four(x.q + 8));
+    sums = dot_next(sums, w3, broadcast_four(x.q + 12));
+    sums = dot_next(sums, w4, broadcast_four(x.q + 16));
+    sums = dot_next(sums, w5, broadcast_four(x.q + 20));
+    sums = dot_next(sums, w6, broadcast_four(x.q + 24));
+    return dot_fold(dot_next(sums, w7, broadcast_four(x.q + 28)));
 }
 
 /// One step of four tokens whose sums are in flight together: enough independent work to hide the latency of the products.
-PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                            dot_sums& d) {
-    a = dot_first(w, broadcast_four(x[0].q + at));
-    b = dot_first(w, broadcast_four(x[1].q + at));
-    c = dot_first(w, broadcast_four(x[2].q + at));
-    d = dot_first(w, broadcast_four(x[3].q + at));
-}
-PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                           dot_sums& d) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, Sums& a, Sums& b, Sums& c, Sums& d) {
     a = dot_next(a, w, broadcast_four(x[0].q + at));
     b = dot_next(b, w, broadcast_four(x[1].q + at));
     c = dot_next(c, w, broadcast_four(x[2].q + at));
@@ -3237,34 +3506,24 @@ PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 sc
 }
 
 /// q4_dot of tokens x[0] to x[3], added to their sums, which lie packed_rows apart.
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
                                          code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
-    dot_sums a, b, c, d;
-    dot_first_four(w0, x, 0, a, b, c, d);
+    auto a = repeat_start(x[0].start);
+    auto b = repeat_start(x[1].start);
+    auto c = repeat_start(x[2].start);
+    auto d = repeat_start(x[3].start);
+    dot_next_four(w0, x, 0, a, b, c, d);
     dot_next_four(w1, x, 4, a, b, c, d);
     dot_next_four(w2, x, 8, a, b, c, d);
     dot_next_four(w3, x, 12, a, b, c, d);
-    if constexpr (Dense) {
-        dot_sums e, f, g, h;
-        dot_first_four(w4, x, 16, e, f, g, h);
-        dot_next_four(w5, x, 20, e, f, g, h);
-        dot_next_four(w6, x, 24, e, f, g, h);
-        dot_next_four(w7, x, 28, e, f, g, h);
-        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
-    } else {
-        dot_next_four(w4, x, 16, a, b, c, d);
-        dot_next_four(w5, x, 20, a, b, c, d);
-        dot_next_four(w6, x, 24, a, b, c, d);
-        dot_next_four(w7, x, 28, a, b, c, d);
-        add_group_to(sums, dot_fold(a), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
-    }
+    dot_next_four(w4, x, 16, a, b, c, d);
+    dot_next_four(w5, x, 20, a, b, c, d);
+    dot_next_four(w6, x, 24, a, b, c, d);
+    dot_next_four(w7, x, 28, a, b, c, d);
+    add_group_to(sums, dot_fold(a), scales, x[0]);
+    add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
@@ -3325,9 +3584,8 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
-            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t)
-                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
+            for (; t + 4 <= tokens; t += 4) q4_dot_four(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[t]), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -3348,7 +3606,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[g].q), load_scales(block.scale + row), x[g], sum);
+            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
         }
     }
     put_rows(sum, bias, y);
@@ -3365,13 +3623,12 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
     }
 }
 
-/// Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the second-level cache, and weights are
-/// streamed.
+/// Tokens that are arranged one by one. Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the
+/// second-level cache, and weights are streamed.
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
+                                  const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
-    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t g = 0; g < groups; g += packed_panel) {
@@ -3403,6 +3660,329 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+// Products of 4-bit weights and 8-bit activations of many tokens: tokens side by side in a vector, weights unpacked once for all of them.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Weights that are unpacked at once, [strip_groups] groups of [strip_rows] rows: 18 KiB. The activations that they meet, of
+/// bundles_at_once bundles, stay in the second-level cache; those of a block of groups and a tile, in the first-level one.
+inline constexpr std::size_t strip_rows = 32;
+inline constexpr std::size_t strip_groups = 2 * scale_groups;
+inline constexpr std::size_t bundles_at_once = 16;
+
+/// Unpacked weights: levels [groups][rows / 8][8][8 rows][4 columns], so that four columns of a row lie together; scales [groups][rows], see
+/// repeat_scale; units [groups / scale_groups][rows], what the scales count.
+struct unpacked_strip {
+    alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
+    std::uint32_t scales[strip_groups * strip_rows];
+    float units[strip_groups / scale_groups * strip_rows];
+};
+
+/// Levels and scales (as floats, [groups][packed_rows]) of eight rows. Asks for the blocks at `next` on the way.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    constexpr bool dense = Format == dtype::q4_dense;
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
+        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+        for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+            std::uint8_t* to = levels + 4 * row;
+            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+                const code_vector codes = load_codes(block->code[s] + 4 * row);
+                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
+                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
+            }
+            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+        }
+    }
+}
+
+/// The scales [groups][packed_rows] of a block of groups as integers, in units of scale_unit: off by at most half a unit.
+inline void integer_scales_of(const float* scales, std::size_t groups, std::size_t rows, std::uint32_t* out, float* units) {
+    float largest[packed_rows] = {};
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float magnitude = std::fabs(scales[g * packed_rows + r]);
+            largest[r] = magnitude > largest[r] ? magnitude : largest[r];
+        }
+    }
+    float inverse[packed_rows];
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        units[r] = scale_unit(largest[r]);
+        inverse[r] = 1.0f / units[r];
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            // The low bits of this sum are the nearest integer.
+            const auto bits = std::bit_cast<std::uint32_t>(scales[g * packed_rows + r] * inverse[r] + 0x1.8p23f);
+            out[g * rows + r] = (bits & 0xffffu) | bits << 16;
+        }
+    }
+}
+
+/// `groups` groups of `rows` rows, of which the next eight lie `row_bytes` further. Asks for what begins at `next` on the way.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* next, std::size_t rows, std::size_t row_bytes, std::size_t groups,
+                                          unpacked_strip& out) {
+    float scales[strip_groups * packed_rows];
+    for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
+        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        if constexpr (integer_scales) {
+            for (std::size_t g = 0; g < groups; g += scale_groups)
+                integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
+                                  out.units + g / scale_groups * rows + r);
+        } else {
+            for (std::size_t g = 0; g < groups; ++g) std::memcpy(out.scales + g * rows + r, scales + g * packed_rows, packed_rows * sizeof(float));
+        }
+    }
+}
+
+/// One step, four columns of a row, of two bundles.
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
+    a = dot_next(a, w, load_tokens(x));
+    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
+}
+
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+
+/// sum += the tokens' scales * block, for a bundle.
+template <class Block>
+PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
+}
+
+/// One row of a block of groups: where its levels and scales lie, group by group.
+struct strip_row {
+    const std::uint8_t* levels;
+    const std::uint32_t* scales;
+    float unit;
+    std::size_t groups;
+    std::size_t rows;  ///< of the strip: from group to group
+};
+
+/// A row of a block of groups against two bundles: what 4, 6 and 8 bundles are made of would need arrays of vectors, so each number of
+/// bundles is written out.   Adds to sum [bundles][tokens_lanes()].
+PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    auto block = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto sums = bundle_start(from);
+        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
+        block = block_add(block, sums, repeat_scale(w.scales));
+    }
+    add_block(block, w.unit, x, sum);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    auto block_a = block_zero(), block_b = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes);
+        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
+    const std::byte* from = x;
+    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
+             h = bundle_start(from + 7 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (Bundles == 8) {
+        add_row_8(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 6) {
+        add_row_6(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 4) {
+        add_row_4(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 2) {
+        add_row_2(row, x, group_bytes, sum);
+    } else {
+        add_row_1(row, x, group_bytes, sum);
+    }
+}
+
+/// A strip against a tile; `x` is the tile's first group here. Adds to sums [rows][tokens of the tile].
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
+    const std::size_t group_bytes = Bundles * bundle_bytes();
+    const float* unit = w.units;
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * group_bytes) {
+        strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
+        float* sum = sums;
+        for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
+            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+                if constexpr (integer_scales) row.unit = *unit++;
+                add_row<Bundles>(row, x, group_bytes, sum);
+            }
+        }
+    }
+}
+
+/// A strip, columns from group `first_group` of `all_groups`, against bundles [begin, end) of `bundles`. Sums: tile by tile, [rows][tokens].
+inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
+                         const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
+        switch (count) {
+            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+        }
+        begin += count;
+        sums += count * tokens_lanes() * rows;
+    }
+}
+
+/// y[t, r] = sums + bias for bundles [begin, end) of `bundles`.
+inline void put_bundles(const float* sums, std::size_t rows, std::size_t begin, std::size_t end, std::size_t bundles, const float* bias, float* y,
+                        std::size_t y_stride) {
+    const std::size_t lane_count = tokens_lanes();
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::size_t tokens = count * lane_count;
+        for (std::size_t t = 0; t < tokens; t += lane_count, y += lane_count * y_stride) {
+            for (std::size_t r = 0; r < rows; r += 4) {
+                const float* sum = sums + r * tokens + t;
+                tokens_f32 a = load_tokens(sum);
+                tokens_f32 b = load_tokens(sum + tokens);
+                tokens_f32 c = load_tokens(sum + 2 * tokens);
+                tokens_f32 d = load_tokens(sum + 3 * tokens);
+                if (bias != nullptr) {
+                    a = add_tokens(a, repeat_tokens(bias[r])), b = add_tokens(b, repeat_tokens(bias[r + 1]));
+                    c = add_tokens(c, repeat_tokens(bias[r + 2])), d = add_tokens(d, repeat_tokens(bias[r + 3]));
+                }
+                store_across(a, b, c, d, y + r, y_stride);
+            }
+        }
+        begin += count;
+        sums += tokens * rows;
+    }
+}
+
+/// Whole tiles from bundle `begin` of `bundles`, at most bundles_at_once. Weights are streamed, strip by strip. Returns where they end.
+template <dtype Format>
+inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t begin,
+                                         std::size_t bundles, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    std::size_t end = begin;
+    while (end < bundles && end + tile_of(end, bundles).count <= begin + bundles_at_once) end += tile_of(end, bundles).count;
+    unpacked_strip strip;
+    alignas(64) float sums[strip_rows * bundles_at_once * 16];
+    for (std::size_t r = 0; r < rows; r += strip_rows) {
+        const std::size_t count = rows - r < strip_rows ? rows - r : strip_rows;
+        std::memset(sums, 0, count * (end - begin) * tokens_lanes() * sizeof(float));
+        const std::byte* from = w + matrix_bytes(Format, r, cols);
+        for (std::size_t g = 0; g < groups; g += strip_groups) {
+            const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
+            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
+            from = next;
+            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+        }
+        put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
+    }
+    return end;
+}
+
+template <dtype Format>
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
+                          const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
+    for (std::size_t b = 0; b < bundles;)
+        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    const std::size_t bundled = bundles * tokens_lanes();
+    if (bundled < tokens)
+        packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
+                                      tokens - bundled, bias, y + bundled * y_stride, y_stride);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
 // Products of packed weights with f32 activations, unrounded: what the integer kernels are measured against.
 
@@ -3428,7 +4008,7 @@ PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, st
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
     constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
-    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+    return multiply_add(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
 }
 
 /// Scales come first in every block.
@@ -3440,20 +4020,20 @@ PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t ro
 /// Four columns of weights to out [4, packed_rows].
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
-    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
-    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
-    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
-    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+    store_rows(multiply_add(bytes_of<0>(codes), scales, offset), out);
+    store_rows(multiply_add(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(multiply_add(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
 /// Even and odd columns have a sum each, and each sum takes its columns in order: so in every function here, for the same bits.
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
                                       rows_f32& odd) {
-    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
 }
 
 /// y[r] = even[r] + odd[r] + bias[r].
@@ -3503,10 +4083,10 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
         const rows_f32 a = load_rows(panel);
         const rows_f32 b = load_rows(panel + next);
-        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
-        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
-        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
-        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+        e0 = multiply_add(a, repeat_rows(x[c]), e0), o0 = multiply_add(b, repeat_rows(x[c + 1]), o0);
+        e1 = multiply_add(a, repeat_rows(x1[c]), e1), o1 = multiply_add(b, repeat_rows(x1[c + 1]), o1);
+        e2 = multiply_add(a, repeat_rows(x2[c]), e2), o2 = multiply_add(b, repeat_rows(x2[c + 1]), o2);
+        e3 = multiply_add(a, repeat_rows(x3[c]), e3), o3 = multiply_add(b, repeat_rows(x3[c + 1]), o3);
     }
     store_rows(e0, sums), store_rows(o0, sums + next);
     store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
@@ -3519,8 +4099,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
-        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
-        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+        even = multiply_add(load_rows(panel), repeat_rows(x[c]), even);
+        odd = multiply_add(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
     }
     store_rows(even, sums);
     store_rows(odd, sums + packed_rows);
@@ -3605,9 +4185,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -3752,6 +4332,21 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
+#if HWY_MAX_BYTES == 32 && !HWY_HAVE_SCALABLE
+    const std::uint64_t eight = hn::GetLane(hn::BitCast(hn::Repartition<std::uint64_t, decltype(bytes)>(), q));
+    std::memcpy(p, &eight, 4);
+    const auto high = static_cast<std::uint32_t>(eight >> 32);
+    std::memcpy(p + step, &high, 4);
+#else
+    std::int8_t all[max_lanes];
+    hn::StoreU(q, bytes, all);
+    const std::size_t piece = lanes() < 4 ? lanes() : 4;
+    for (std::size_t i = 0; i < lanes(); i += piece) std::memcpy(p + i / 4 * step, all + i, piece);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
     return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));
@@ -3825,6 +4420,11 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    float x[max_lanes];
+    store(v, x);
+    for (std::size_t i = 0; i < lanes(); ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(x[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const i32_vector exponent = xsimd::nearbyint_as_int(n) + i32_vector(127);
     return v * xsimd::bitwise_cast<float>(exponent << 23);
@@ -3923,6 +4523,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
 }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
         const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);
@@ -3966,40 +4569,91 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
     return hn::BitCast(rows_i8_tag(), hn::Set(rows_tag(), four));
 }
 
+using tokens_tag = hn::CappedTag<std::int32_t, 16>;
+using tokens_f32_tag = hn::RebindToFloat<tokens_tag>;
+using tokens_i8_tag = hn::Repartition<std::int8_t, tokens_tag>;
+using tokens_u8_tag = hn::Repartition<std::uint8_t, tokens_tag>;
+using tokens_f32 = hn::Vec<tokens_f32_tag>;
+using token_codes = hn::Vec<tokens_u8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t tokens_lanes() { return hn::Lanes(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_i8_tag> load_tokens(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
+}
+
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-using dot_sums = hn::Vec<rows_i16_tag>;
-PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+using dot_lane = std::int16_t;
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #if defined(__GNUC__) && !defined(__clang__)
-    asm("" : "+x"(sums.raw));
+    asm("" : "+v"(sums.raw));
 #endif
     return sums;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
-    return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE auto dot_fold(Sums sums) {
+    const hn::DFromV<Sums> d;
+    return hn::WidenMulPairwiseAdd(hn::Repartition<std::int32_t, decltype(d)>(), sums, hn::Set(d, std::int16_t{1}));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
+inline constexpr bool integer_scales = true;
+PHI4FLASH_VECTOR_INLINE auto block_zero() { return hn::Zero(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE auto repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(hn::Repartition<std::int16_t, tokens_tag>(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE Block block_add(Block block, Sums sums, Scale scale) {
+    return in_this_order(hn::Add(block, hn::WidenMulPairwiseAdd(hn::DFromV<Block>(), sums, scale)));
+}
+template <class Block>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(Block block, float unit) {
+    const tokens_f32_tag df;
+    return hn::Mul(hn::ConvertTo(df, block), hn::Set(df, unit));
+}
+inline constexpr int dense_activation_sum = 32767 / q4_dense.zero;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) {
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(second) << 16) | (static_cast<std::uint32_t>(first) & 0xffffu));
+}
 #else
-using dot_sums = rows_i32;
+using dot_lane = std::int32_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, sum);
-}
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_i8_tag(), w), x, sum);
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
+#endif
 }
-#endif
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums dot_fold(Sums sums) {
+    return sums;
+}
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return hn::Zero(tokens_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(tokens_f32_tag(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens_f32 scale) {
+    return hn::MulAdd(hn::ConvertTo(tokens_f32_tag(), sums), scale, block);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
 #endif
+PHI4FLASH_VECTOR_INLINE auto repeat_start(std::int32_t start) {
+    return hn::BitCast(hn::Repartition<dot_lane, rows_tag>(), hn::Set(rows_tag(), start));
+}
+PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
+    return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
+}
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
@@ -4020,11 +4674,14 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
     return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float offset) {
-    const rows_f32_tag df;
-    return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
+template <class Integers, class Floats>
+PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
+    return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+template <class Floats>
+PHI4FLASH_VECTOR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return hn::MulAdd(a, b, c);
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
 template <int Byte>
@@ -4037,6 +4694,34 @@ PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_codes(code_vector v, std::uint8_t* p) { hn::StoreU(v, rows_u8_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return hn::LoadU(tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(tokens_f32 v, float* p) { hn::StoreU(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return hn::Set(tokens_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(tokens_f32 a, tokens_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, float* p, std::size_t stride) {
+    const tokens_f32_tag df;
+    float across[4 * 16];
+    const std::size_t lane_count = tokens_lanes();
+#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+    hn::StoreInterleaved4(a, b, c, d, df, across);
+    for (std::size_t t = 0; t < lane_count; ++t) std::memcpy(p + t * stride, across + 4 * t, 4 * sizeof(float));
+#else
+    const hn::Repartition<std::uint64_t, tokens_f32_tag> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(df, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(df, c, d));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(df, a, b));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(df, c, d));
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, low_ab, low_cd)), df, across);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, low_ab, low_cd)), df, across + lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, high_ab, high_cd)), df, across + 2 * lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, high_ab, high_cd)), df, across + 3 * lane_count);
+    for (std::size_t i = 0; i < 4; ++i) {
+        for (std::size_t t = i; t < lane_count; t += 4) std::memcpy(p + t * stride, across + i * lane_count + (t - i), 4 * sizeof(float));
+    }
+#endif
+}
 
 PHI4FLASH_TARGET_END
 #else
@@ -4057,7 +4742,8 @@ struct code_vector {
 struct signed_code_vector {
     std::int8_t byte[4 * plain_rows];
 };
-using dot_sums = rows_i32;
+using tokens_f32 = rows_f32;
+using token_codes = code_vector;
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
 PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
@@ -4116,15 +4802,17 @@ PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
     for (std::int32_t& lane : v.lane) lane = x;
     return v;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(sums, w, x);
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
-    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
-    return total;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+PHI4FLASH_VECTOR_INLINE rows_i32 repeat_start(std::int32_t start) { return set_rows(start); }
+PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
+    rows_i32 v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -4136,12 +4824,11 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = to_f32(p[r]);
     return v;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, float offset) {
-    rows_f32 v;
-    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = detail::fused(static_cast<float>(sums.lane[r]), scale, offset);
-    return v;
+PHI4FLASH_VECTOR_INLINE rows_f32 scaled(const rows_i32& sums, rows_f32 scale) {
+    for (std::size_t r = 0; r < plain_rows; ++r) scale.lane[r] *= static_cast<float>(sums.lane[r]);
+    return scale;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+PHI4FLASH_VECTOR_INLINE rows_f32 multiply_add(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
 }
@@ -4168,6 +4855,37 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
 PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
 }
+
+PHI4FLASH_VECTOR_INLINE void store_codes(const code_vector& v, std::uint8_t* p) { std::memcpy(p, v.byte, sizeof v.byte); }
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t tokens_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_tokens(const std::int8_t* p) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(const tokens_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(const tokens_f32& a, const tokens_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(const tokens_f32& a, const tokens_f32& b, const tokens_f32& c, const tokens_f32& d, float* p,
+                                          std::size_t stride) {
+    for (std::size_t t = 0; t < plain_rows; ++t, p += stride) p[0] = a.lane[t], p[1] = b.lane[t], p[2] = c.lane[t], p[3] = d.lane[t];
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    token_codes v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return repeat_tokens(scale);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& sums, const tokens_f32& scale) {
+    for (std::size_t t = 0; t < plain_rows; ++t) block.lane[t] = detail::fused(static_cast<float>(sums.lane[t]), scale.lane[t], block.lane[t]);
+    return block;
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
 
 PHI4FLASH_TARGET_END
 #endif
@@ -4307,15 +5025,21 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
+inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
+    return reinterpret_cast<const std::byte*>(x);
+}
 
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t, std::byte* scratch) {
-    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + token * arranged_bytes(cols));
+inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                         std::size_t end, std::size_t, std::byte* scratch) {
     const std::size_t half = lanes();
-    for (std::size_t i = 0; i < cols; i += 2 * half) {
-        for (std::size_t j = 0; j < half; ++j) {
-            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
-            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
+        for (std::size_t i = 0; i < cols; i += 2 * half) {
+            for (std::size_t j = 0; j < half; ++j) {
+                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
+                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
+            }
         }
     }
     return scratch;
@@ -5145,55 +5869,133 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
-    float largest = 0.0f;
-    for (std::size_t first : {0, 2, 16, 18}) {
-        float sum = 0.0f;
-        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
-        largest = sum > largest ? sum : largest;
+struct bundle_tile {
+    std::size_t first;  ///< its first bundle
+    std::size_t count;  ///< 8, 6, 4, 2 or 1
+};
+
+PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
+    constexpr std::size_t most = integer_scales ? 6 : 8;
+    const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
+    if (bundle < whole * most) return {bundle / most * most, most};
+    std::size_t first = whole * most;
+    for (;;) {
+        const std::size_t left = bundles - first;
+        const std::size_t count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (bundle < first + count) return {first, count};
+        first += count;
     }
-    return largest;
 }
 
-template <int SumLimit, int Zero>
-inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
-                                     std::byte* scratch) {
-    auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_bytes() { return tokens_lanes() * sizeof(activation_group); }
+
+PHI4FLASH_VECTOR_INLINE std::size_t arranged_offset(std::size_t first_bundle, std::size_t groups) {
+    return first_bundle * groups * bundle_bytes();
+}
+
+struct two_sums {
+    float first;
+    float second;
+};
+PHI4FLASH_VECTOR_INLINE two_sums sum_pairs(f32_vector sums, const float* columns) {
+    float part[max_lanes];
+    store(sums, part);
+    const std::size_t count = lanes() < 4 ? packed_cols : lanes();
+    const float* from = lanes() < 4 ? columns : part;
+    two_sums result{0.0f, 0.0f};
+    for (std::size_t i = 0; i < count; i += 4) {
+        result.first += from[i] + from[i + 1];
+        result.second += from[i + 2] + from[i + 3];
+    }
+    return result;
+}
+
+template <int SumLimit>
+PHI4FLASH_VECTOR_INLINE float scale_of(const float* x, std::size_t groups) {
     const std::size_t lane_count = lanes();
-    for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
-        const float* group = x + g * packed_cols;
-        float rounded[packed_cols];  // magnitudes first
-        f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector magnitude = abs_of(load(group + i));
-            highest = max_of(highest, magnitude);
-            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
-        }
-        float scale = reduce_max(highest) / 127.0f;
-        if constexpr (SumLimit != 0) {
-            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
-            scale = least > scale ? least : scale;
-        }
-        if (scale < FLT_MIN) scale = 0.0f;
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+    float columns[packed_cols];
+    f32_vector highest = zero();
+    float scale = 0.0f;
+    for (std::size_t g = 0; g < groups; ++g, x += packed_cols) {
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector q = round_nearest(mul(load(group + i), inverse));
-            store(q, rounded + i);
-            sums = add(sums, q);
+            const f32_vector magnitude = abs_of(load(x + i));
+            highest = max_of(highest, magnitude);
+            sums = add(sums, magnitude);
+            if (SumLimit != 0 && lane_count < 4) store(magnitude, columns + i);
         }
-        for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = scale;
-        groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
+        if constexpr (SumLimit != 0) {
+            const two_sums both = sum_pairs(sums, columns);
+            const float least = (both.first > both.second ? both.first : both.second) * (1.0f / (static_cast<float>(SumLimit) - 8.5f));
+            scale = least > scale ? least : scale;
+        }
+    }
+    const float usual = reduce_max(highest) * (1.0f / 127.0f);
+    scale = usual > scale ? usual : scale;
+    return scale < FLT_MIN ? 0.0f : scale;
+}
+
+template <int Zero>
+PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, std::byte* q, std::size_t step) {
+    const std::size_t lane_count = lanes();
+    float columns[packed_cols];
+    const f32_vector inverses = set(inverse);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+        const f32_vector rounded = round_nearest(mul(load(x + i), inverses));
+        store_integers(rounded, reinterpret_cast<std::int8_t*>(q) + i / 4 * step + i % 4, step);
+        sums = add(sums, rounded);
+        if (lane_count < 4) store(rounded, columns + i);
+    }
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
+    return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups>
+PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
+    for (std::size_t g = 0; g < groups; g += ScaleGroups) {
+        const std::size_t some = groups - g < ScaleGroups ? groups - g : ScaleGroups;
+        const float scale = scale_of<SumLimit>(x + g * packed_cols, some);
+        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
+            const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
+            std::memcpy(to + 8 * step, &scale, sizeof scale);
+            std::memcpy(to + 9 * step, &start, sizeof start);
+        }
+    }
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups, bool Bundled>
+inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                     std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t lane_count = tokens_lanes();
+    const std::size_t bundles = Bundled ? tokens / lane_count : 0;
+    const std::size_t singles = tokens - bundles * lane_count;
+    for (std::size_t t = begin; t < end; ++t) {
+        const std::size_t bundle = t / lane_count;
+        if (bundle < bundles) {
+            const bundle_tile tile = tile_of(bundle, bundles);
+            std::byte* to = scratch + arranged_offset(tile.first, groups) + (bundle - tile.first) * bundle_bytes() + 4 * (t % lane_count);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
+        } else {
+            std::byte* to = scratch + arranged_offset(bundles, groups) + (t - bundles * lane_count) * sizeof(activation_group);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
+        }
     }
     return scratch;
 }
 
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
 PHI4FLASH_VECTOR_INLINE rows_f32 add_group(rows_i32 sums, rows_f32 scales, const activation_group& x, rows_f32 total) {
-    return mul_add_rows(scales, scale_sums(sums, x.scale, x.offset), total);
+    return multiply_add(scales, scaled(sums, repeat_rows(x.scale)), total);
 }
 
 #define PHI4FLASH_UNPACK_Q4(block, row)                                          \
@@ -5220,31 +6022,21 @@ PHI4FLASH_VECTOR_INLINE code_vector q4_levels(code_vector levels, code_vector co
     }
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
-                                        code_vector w6, code_vector w7, const std::int8_t* x) {
-    dot_sums a = dot_next(dot_next(dot_next(dot_first(w0, broadcast_four(x)), w1, broadcast_four(x + 4)), w2, broadcast_four(x + 8)), w3,
-                          broadcast_four(x + 12));
-    if constexpr (Dense) {
-        const dot_sums b = dot_next(dot_next(dot_next(dot_first(w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)),
-                                    w7, broadcast_four(x + 28));
-        return dot_fold(dot_fold(a), b);
-    } else {
-        a = dot_next(dot_next(dot_next(dot_next(a, w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)), w7,
-                     broadcast_four(x + 28));
-        return dot_fold(a);
-    }
+                                        code_vector w6, code_vector w7, const activation_group& x) {
+    auto sums = repeat_start(x.start);
+    sums = dot_next(sums, w0, broadcast_four(x.q));
+    sums = dot_next(sums, w1, broadcast_four(x.q + 4));
+    sums = dot_next(sums, w2, broadcast_four(x.q + 8));
+    sums = dot_next(sums, w3, broadcast_four(x.q + 12));
+    sums = dot_next(sums, w4, broadcast_four(x.q + 16));
+    sums = dot_next(sums, w5, broadcast_four(x.q + 20));
+    sums = dot_next(sums, w6, broadcast_four(x.q + 24));
+    return dot_fold(dot_next(sums, w7, broadcast_four(x.q + 28)));
 }
 
-PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                            dot_sums& d) {
-    a = dot_first(w, broadcast_four(x[0].q + at));
-    b = dot_first(w, broadcast_four(x[1].q + at));
-    c = dot_first(w, broadcast_four(x[2].q + at));
-    d = dot_first(w, broadcast_four(x[3].q + at));
-}
-PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                           dot_sums& d) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, Sums& a, Sums& b, Sums& c, Sums& d) {
     a = dot_next(a, w, broadcast_four(x[0].q + at));
     b = dot_next(b, w, broadcast_four(x[1].q + at));
     c = dot_next(c, w, broadcast_four(x[2].q + at));
@@ -5255,34 +6047,24 @@ PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 sc
     store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
                                          code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
-    dot_sums a, b, c, d;
-    dot_first_four(w0, x, 0, a, b, c, d);
+    auto a = repeat_start(x[0].start);
+    auto b = repeat_start(x[1].start);
+    auto c = repeat_start(x[2].start);
+    auto d = repeat_start(x[3].start);
+    dot_next_four(w0, x, 0, a, b, c, d);
     dot_next_four(w1, x, 4, a, b, c, d);
     dot_next_four(w2, x, 8, a, b, c, d);
     dot_next_four(w3, x, 12, a, b, c, d);
-    if constexpr (Dense) {
-        dot_sums e, f, g, h;
-        dot_first_four(w4, x, 16, e, f, g, h);
-        dot_next_four(w5, x, 20, e, f, g, h);
-        dot_next_four(w6, x, 24, e, f, g, h);
-        dot_next_four(w7, x, 28, e, f, g, h);
-        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
-    } else {
-        dot_next_four(w4, x, 16, a, b, c, d);
-        dot_next_four(w5, x, 20, a, b, c, d);
-        dot_next_four(w6, x, 24, a, b, c, d);
-        dot_next_four(w7, x, 28, a, b, c, d);
-        add_group_to(sums, dot_fold(a), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
-    }
+    dot_next_four(w4, x, 16, a, b, c, d);
+    dot_next_four(w5, x, 20, a, b, c, d);
+    dot_next_four(w6, x, 24, a, b, c, d);
+    dot_next_four(w7, x, 28, a, b, c, d);
+    add_group_to(sums, dot_fold(a), scales, x[0]);
+    add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
@@ -5337,9 +6119,8 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
-            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t)
-                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
+            for (; t + 4 <= tokens; t += 4) q4_dot_four(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[t]), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -5359,7 +6140,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[g].q), load_scales(block.scale + row), x[g], sum);
+            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
         }
     }
     put_rows(sum, bias, y);
@@ -5377,10 +6158,9 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
+                                  const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
-    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t g = 0; g < groups; g += packed_panel) {
@@ -5412,6 +6192,310 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t strip_rows = 32;
+inline constexpr std::size_t strip_groups = 2 * scale_groups;
+inline constexpr std::size_t bundles_at_once = 16;
+
+struct unpacked_strip {
+    alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
+    std::uint32_t scales[strip_groups * strip_rows];
+    float units[strip_groups / scale_groups * strip_rows];
+};
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    constexpr bool dense = Format == dtype::q4_dense;
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
+        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+        for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+            std::uint8_t* to = levels + 4 * row;
+            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+                const code_vector codes = load_codes(block->code[s] + 4 * row);
+                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
+                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
+            }
+            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+        }
+    }
+}
+
+inline void integer_scales_of(const float* scales, std::size_t groups, std::size_t rows, std::uint32_t* out, float* units) {
+    float largest[packed_rows] = {};
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float magnitude = std::fabs(scales[g * packed_rows + r]);
+            largest[r] = magnitude > largest[r] ? magnitude : largest[r];
+        }
+    }
+    float inverse[packed_rows];
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        units[r] = scale_unit(largest[r]);
+        inverse[r] = 1.0f / units[r];
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const auto bits = std::bit_cast<std::uint32_t>(scales[g * packed_rows + r] * inverse[r] + 0x1.8p23f);
+            out[g * rows + r] = (bits & 0xffffu) | bits << 16;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* next, std::size_t rows, std::size_t row_bytes, std::size_t groups,
+                                          unpacked_strip& out) {
+    float scales[strip_groups * packed_rows];
+    for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
+        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        if constexpr (integer_scales) {
+            for (std::size_t g = 0; g < groups; g += scale_groups)
+                integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
+                                  out.units + g / scale_groups * rows + r);
+        } else {
+            for (std::size_t g = 0; g < groups; ++g) std::memcpy(out.scales + g * rows + r, scales + g * packed_rows, packed_rows * sizeof(float));
+        }
+    }
+}
+
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
+    a = dot_next(a, w, load_tokens(x));
+    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
+}
+
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+
+template <class Block>
+PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
+}
+
+struct strip_row {
+    const std::uint8_t* levels;
+    const std::uint32_t* scales;
+    float unit;
+    std::size_t groups;
+    std::size_t rows;  ///< of the strip: from group to group
+};
+
+PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    auto block = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto sums = bundle_start(from);
+        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
+        block = block_add(block, sums, repeat_scale(w.scales));
+    }
+    add_block(block, w.unit, x, sum);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    auto block_a = block_zero(), block_b = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes);
+        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
+    const std::byte* from = x;
+    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
+             h = bundle_start(from + 7 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (Bundles == 8) {
+        add_row_8(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 6) {
+        add_row_6(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 4) {
+        add_row_4(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 2) {
+        add_row_2(row, x, group_bytes, sum);
+    } else {
+        add_row_1(row, x, group_bytes, sum);
+    }
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
+    const std::size_t group_bytes = Bundles * bundle_bytes();
+    const float* unit = w.units;
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * group_bytes) {
+        strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
+        float* sum = sums;
+        for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
+            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+                if constexpr (integer_scales) row.unit = *unit++;
+                add_row<Bundles>(row, x, group_bytes, sum);
+            }
+        }
+    }
+}
+
+inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
+                         const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
+        switch (count) {
+            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+        }
+        begin += count;
+        sums += count * tokens_lanes() * rows;
+    }
+}
+
+inline void put_bundles(const float* sums, std::size_t rows, std::size_t begin, std::size_t end, std::size_t bundles, const float* bias, float* y,
+                        std::size_t y_stride) {
+    const std::size_t lane_count = tokens_lanes();
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::size_t tokens = count * lane_count;
+        for (std::size_t t = 0; t < tokens; t += lane_count, y += lane_count * y_stride) {
+            for (std::size_t r = 0; r < rows; r += 4) {
+                const float* sum = sums + r * tokens + t;
+                tokens_f32 a = load_tokens(sum);
+                tokens_f32 b = load_tokens(sum + tokens);
+                tokens_f32 c = load_tokens(sum + 2 * tokens);
+                tokens_f32 d = load_tokens(sum + 3 * tokens);
+                if (bias != nullptr) {
+                    a = add_tokens(a, repeat_tokens(bias[r])), b = add_tokens(b, repeat_tokens(bias[r + 1]));
+                    c = add_tokens(c, repeat_tokens(bias[r + 2])), d = add_tokens(d, repeat_tokens(bias[r + 3]));
+                }
+                store_across(a, b, c, d, y + r, y_stride);
+            }
+        }
+        begin += count;
+        sums += tokens * rows;
+    }
+}
+
+template <dtype Format>
+inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t begin,
+                                         std::size_t bundles, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    std::size_t end = begin;
+    while (end < bundles && end + tile_of(end, bundles).count <= begin + bundles_at_once) end += tile_of(end, bundles).count;
+    unpacked_strip strip;
+    alignas(64) float sums[strip_rows * bundles_at_once * 16];
+    for (std::size_t r = 0; r < rows; r += strip_rows) {
+        const std::size_t count = rows - r < strip_rows ? rows - r : strip_rows;
+        std::memset(sums, 0, count * (end - begin) * tokens_lanes() * sizeof(float));
+        const std::byte* from = w + matrix_bytes(Format, r, cols);
+        for (std::size_t g = 0; g < groups; g += strip_groups) {
+            const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
+            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
+            from = next;
+            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+        }
+        put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
+    }
+    return end;
+}
+
+template <dtype Format>
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
+                          const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
+    for (std::size_t b = 0; b < bundles;)
+        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    const std::size_t bundled = bundles * tokens_lanes();
+    if (bundled < tokens)
+        packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
+                                      tokens - bundled, bias, y + bundled * y_stride, y_stride);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -5433,7 +6517,7 @@ PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, st
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
     constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
-    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+    return multiply_add(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
 }
 
 template <dtype Format>
@@ -5443,19 +6527,19 @@ PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t ro
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
-    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
-    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
-    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
-    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+    store_rows(multiply_add(bytes_of<0>(codes), scales, offset), out);
+    store_rows(multiply_add(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(multiply_add(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
                                       rows_f32& odd) {
-    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
@@ -5500,10 +6584,10 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
         const rows_f32 a = load_rows(panel);
         const rows_f32 b = load_rows(panel + next);
-        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
-        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
-        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
-        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+        e0 = multiply_add(a, repeat_rows(x[c]), e0), o0 = multiply_add(b, repeat_rows(x[c + 1]), o0);
+        e1 = multiply_add(a, repeat_rows(x1[c]), e1), o1 = multiply_add(b, repeat_rows(x1[c + 1]), o1);
+        e2 = multiply_add(a, repeat_rows(x2[c]), e2), o2 = multiply_add(b, repeat_rows(x2[c + 1]), o2);
+        e3 = multiply_add(a, repeat_rows(x3[c]), e3), o3 = multiply_add(b, repeat_rows(x3[c + 1]), o3);
     }
     store_rows(e0, sums), store_rows(o0, sums + next);
     store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
@@ -5516,8 +6600,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
-        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
-        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+        even = multiply_add(load_rows(panel), repeat_rows(x[c]), even);
+        odd = multiply_add(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
     }
     store_rows(even, sums);
     store_rows(odd, sums + packed_rows);
@@ -5598,9 +6682,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -5745,6 +6829,21 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
+#if HWY_MAX_BYTES == 32 && !HWY_HAVE_SCALABLE
+    const std::uint64_t eight = hn::GetLane(hn::BitCast(hn::Repartition<std::uint64_t, decltype(bytes)>(), q));
+    std::memcpy(p, &eight, 4);
+    const auto high = static_cast<std::uint32_t>(eight >> 32);
+    std::memcpy(p + step, &high, 4);
+#else
+    std::int8_t all[max_lanes];
+    hn::StoreU(q, bytes, all);
+    const std::size_t piece = lanes() < 4 ? lanes() : 4;
+    for (std::size_t i = 0; i < lanes(); i += piece) std::memcpy(p + i / 4 * step, all + i, piece);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
     return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));
@@ -5818,6 +6917,11 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    float x[max_lanes];
+    store(v, x);
+    for (std::size_t i = 0; i < lanes(); ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(x[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const i32_vector exponent = xsimd::nearbyint_as_int(n) + i32_vector(127);
     return v * xsimd::bitwise_cast<float>(exponent << 23);
@@ -5916,6 +7020,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
 }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
         const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);
@@ -5959,40 +7066,91 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
     return hn::BitCast(rows_i8_tag(), hn::Set(rows_tag(), four));
 }
 
+using tokens_tag = hn::CappedTag<std::int32_t, 16>;
+using tokens_f32_tag = hn::RebindToFloat<tokens_tag>;
+using tokens_i8_tag = hn::Repartition<std::int8_t, tokens_tag>;
+using tokens_u8_tag = hn::Repartition<std::uint8_t, tokens_tag>;
+using tokens_f32 = hn::Vec<tokens_f32_tag>;
+using token_codes = hn::Vec<tokens_u8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t tokens_lanes() { return hn::Lanes(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_i8_tag> load_tokens(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
+}
+
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-using dot_sums = hn::Vec<rows_i16_tag>;
-PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+using dot_lane = std::int16_t;
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #if defined(__GNUC__) && !defined(__clang__)
-    asm("" : "+x"(sums.raw));
+    asm("" : "+v"(sums.raw));
 #endif
     return sums;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
-    return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE auto dot_fold(Sums sums) {
+    const hn::DFromV<Sums> d;
+    return hn::WidenMulPairwiseAdd(hn::Repartition<std::int32_t, decltype(d)>(), sums, hn::Set(d, std::int16_t{1}));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
+inline constexpr bool integer_scales = true;
+PHI4FLASH_VECTOR_INLINE auto block_zero() { return hn::Zero(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE auto repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(hn::Repartition<std::int16_t, tokens_tag>(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE Block block_add(Block block, Sums sums, Scale scale) {
+    return in_this_order(hn::Add(block, hn::WidenMulPairwiseAdd(hn::DFromV<Block>(), sums, scale)));
+}
+template <class Block>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(Block block, float unit) {
+    const tokens_f32_tag df;
+    return hn::Mul(hn::ConvertTo(df, block), hn::Set(df, unit));
+}
+inline constexpr int dense_activation_sum = 32767 / q4_dense.zero;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) {
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(second) << 16) | (static_cast<std::uint32_t>(first) & 0xffffu));
+}
 #else
-using dot_sums = rows_i32;
+using dot_lane = std::int32_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, sum);
-}
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_i8_tag(), w), x, sum);
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
+#endif
 }
-#endif
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums dot_fold(Sums sums) {
+    return sums;
+}
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return hn::Zero(tokens_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(tokens_f32_tag(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens_f32 scale) {
+    return hn::MulAdd(hn::ConvertTo(tokens_f32_tag(), sums), scale, block);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
 #endif
+PHI4FLASH_VECTOR_INLINE auto repeat_start(std::int32_t start) {
+    return hn::BitCast(hn::Repartition<dot_lane, rows_tag>(), hn::Set(rows_tag(), start));
+}
+PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
+    return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
+}
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
@@ -6013,11 +7171,14 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
     return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float offset) {
-    const rows_f32_tag df;
-    return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
+template <class Integers, class Floats>
+PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
+    return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+template <class Floats>
+PHI4FLASH_VECTOR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return hn::MulAdd(a, b, c);
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
 template <int Byte>
@@ -6030,6 +7191,34 @@ PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_codes(code_vector v, std::uint8_t* p) { hn::StoreU(v, rows_u8_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return hn::LoadU(tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(tokens_f32 v, float* p) { hn::StoreU(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return hn::Set(tokens_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(tokens_f32 a, tokens_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, float* p, std::size_t stride) {
+    const tokens_f32_tag df;
+    float across[4 * 16];
+    const std::size_t lane_count = tokens_lanes();
+#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+    hn::StoreInterleaved4(a, b, c, d, df, across);
+    for (std::size_t t = 0; t < lane_count; ++t) std::memcpy(p + t * stride, across + 4 * t, 4 * sizeof(float));
+#else
+    const hn::Repartition<std::uint64_t, tokens_f32_tag> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(df, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(df, c, d));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(df, a, b));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(df, c, d));
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, low_ab, low_cd)), df, across);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, low_ab, low_cd)), df, across + lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, high_ab, high_cd)), df, across + 2 * lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, high_ab, high_cd)), df, across + 3 * lane_count);
+    for (std::size_t i = 0; i < 4; ++i) {
+        for (std::size_t t = i; t < lane_count; t += 4) std::memcpy(p + t * stride, across + i * lane_count + (t - i), 4 * sizeof(float));
+    }
+#endif
+}
 
 PHI4FLASH_TARGET_END
 #else
@@ -6050,7 +7239,8 @@ struct code_vector {
 struct signed_code_vector {
     std::int8_t byte[4 * plain_rows];
 };
-using dot_sums = rows_i32;
+using tokens_f32 = rows_f32;
+using token_codes = code_vector;
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
 PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
@@ -6109,15 +7299,17 @@ PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
     for (std::int32_t& lane : v.lane) lane = x;
     return v;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(sums, w, x);
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
-    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
-    return total;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+PHI4FLASH_VECTOR_INLINE rows_i32 repeat_start(std::int32_t start) { return set_rows(start); }
+PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
+    rows_i32 v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -6129,12 +7321,11 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = to_f32(p[r]);
     return v;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, float offset) {
-    rows_f32 v;
-    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = detail::fused(static_cast<float>(sums.lane[r]), scale, offset);
-    return v;
+PHI4FLASH_VECTOR_INLINE rows_f32 scaled(const rows_i32& sums, rows_f32 scale) {
+    for (std::size_t r = 0; r < plain_rows; ++r) scale.lane[r] *= static_cast<float>(sums.lane[r]);
+    return scale;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+PHI4FLASH_VECTOR_INLINE rows_f32 multiply_add(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
 }
@@ -6161,6 +7352,37 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
 PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
 }
+
+PHI4FLASH_VECTOR_INLINE void store_codes(const code_vector& v, std::uint8_t* p) { std::memcpy(p, v.byte, sizeof v.byte); }
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t tokens_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_tokens(const std::int8_t* p) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(const tokens_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(const tokens_f32& a, const tokens_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(const tokens_f32& a, const tokens_f32& b, const tokens_f32& c, const tokens_f32& d, float* p,
+                                          std::size_t stride) {
+    for (std::size_t t = 0; t < plain_rows; ++t, p += stride) p[0] = a.lane[t], p[1] = b.lane[t], p[2] = c.lane[t], p[3] = d.lane[t];
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    token_codes v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return repeat_tokens(scale);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& sums, const tokens_f32& scale) {
+    for (std::size_t t = 0; t < plain_rows; ++t) block.lane[t] = detail::fused(static_cast<float>(sums.lane[t]), scale.lane[t], block.lane[t]);
+    return block;
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
 
 PHI4FLASH_TARGET_END
 #endif
@@ -6300,15 +7522,21 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
+inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
+    return reinterpret_cast<const std::byte*>(x);
+}
 
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t, std::byte* scratch) {
-    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + token * arranged_bytes(cols));
+inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                         std::size_t end, std::size_t, std::byte* scratch) {
     const std::size_t half = lanes();
-    for (std::size_t i = 0; i < cols; i += 2 * half) {
-        for (std::size_t j = 0; j < half; ++j) {
-            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
-            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
+        for (std::size_t i = 0; i < cols; i += 2 * half) {
+            for (std::size_t j = 0; j < half; ++j) {
+                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
+                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
+            }
         }
     }
     return scratch;
@@ -7138,55 +8366,133 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
-    float largest = 0.0f;
-    for (std::size_t first : {0, 2, 16, 18}) {
-        float sum = 0.0f;
-        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
-        largest = sum > largest ? sum : largest;
+struct bundle_tile {
+    std::size_t first;  ///< its first bundle
+    std::size_t count;  ///< 8, 6, 4, 2 or 1
+};
+
+PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
+    constexpr std::size_t most = integer_scales ? 6 : 8;
+    const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
+    if (bundle < whole * most) return {bundle / most * most, most};
+    std::size_t first = whole * most;
+    for (;;) {
+        const std::size_t left = bundles - first;
+        const std::size_t count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (bundle < first + count) return {first, count};
+        first += count;
     }
-    return largest;
 }
 
-template <int SumLimit, int Zero>
-inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
-                                     std::byte* scratch) {
-    auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_bytes() { return tokens_lanes() * sizeof(activation_group); }
+
+PHI4FLASH_VECTOR_INLINE std::size_t arranged_offset(std::size_t first_bundle, std::size_t groups) {
+    return first_bundle * groups * bundle_bytes();
+}
+
+struct two_sums {
+    float first;
+    float second;
+};
+PHI4FLASH_VECTOR_INLINE two_sums sum_pairs(f32_vector sums, const float* columns) {
+    float part[max_lanes];
+    store(sums, part);
+    const std::size_t count = lanes() < 4 ? packed_cols : lanes();
+    const float* from = lanes() < 4 ? columns : part;
+    two_sums result{0.0f, 0.0f};
+    for (std::size_t i = 0; i < count; i += 4) {
+        result.first += from[i] + from[i + 1];
+        result.second += from[i + 2] + from[i + 3];
+    }
+    return result;
+}
+
+template <int SumLimit>
+PHI4FLASH_VECTOR_INLINE float scale_of(const float* x, std::size_t groups) {
     const std::size_t lane_count = lanes();
-    for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
-        const float* group = x + g * packed_cols;
-        float rounded[packed_cols];  // magnitudes first
-        f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector magnitude = abs_of(load(group + i));
-            highest = max_of(highest, magnitude);
-            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
-        }
-        float scale = reduce_max(highest) / 127.0f;
-        if constexpr (SumLimit != 0) {
-            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
-            scale = least > scale ? least : scale;
-        }
-        if (scale < FLT_MIN) scale = 0.0f;
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+    float columns[packed_cols];
+    f32_vector highest = zero();
+    float scale = 0.0f;
+    for (std::size_t g = 0; g < groups; ++g, x += packed_cols) {
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector q = round_nearest(mul(load(group + i), inverse));
-            store(q, rounded + i);
-            sums = add(sums, q);
+            const f32_vector magnitude = abs_of(load(x + i));
+            highest = max_of(highest, magnitude);
+            sums = add(sums, magnitude);
+            if (SumLimit != 0 && lane_count < 4) store(magnitude, columns + i);
         }
-        for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = scale;
-        groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
+        if constexpr (SumLimit != 0) {
+            const two_sums both = sum_pairs(sums, columns);
+            const float least = (both.first > both.second ? both.first : both.second) * (1.0f / (static_cast<float>(SumLimit) - 8.5f));
+            scale = least > scale ? least : scale;
+        }
+    }
+    const float usual = reduce_max(highest) * (1.0f / 127.0f);
+    scale = usual > scale ? usual : scale;
+    return scale < FLT_MIN ? 0.0f : scale;
+}
+
+template <int Zero>
+PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, std::byte* q, std::size_t step) {
+    const std::size_t lane_count = lanes();
+    float columns[packed_cols];
+    const f32_vector inverses = set(inverse);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+        const f32_vector rounded = round_nearest(mul(load(x + i), inverses));
+        store_integers(rounded, reinterpret_cast<std::int8_t*>(q) + i / 4 * step + i % 4, step);
+        sums = add(sums, rounded);
+        if (lane_count < 4) store(rounded, columns + i);
+    }
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
+    return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups>
+PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
+    for (std::size_t g = 0; g < groups; g += ScaleGroups) {
+        const std::size_t some = groups - g < ScaleGroups ? groups - g : ScaleGroups;
+        const float scale = scale_of<SumLimit>(x + g * packed_cols, some);
+        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
+            const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
+            std::memcpy(to + 8 * step, &scale, sizeof scale);
+            std::memcpy(to + 9 * step, &start, sizeof start);
+        }
+    }
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups, bool Bundled>
+inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                     std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t lane_count = tokens_lanes();
+    const std::size_t bundles = Bundled ? tokens / lane_count : 0;
+    const std::size_t singles = tokens - bundles * lane_count;
+    for (std::size_t t = begin; t < end; ++t) {
+        const std::size_t bundle = t / lane_count;
+        if (bundle < bundles) {
+            const bundle_tile tile = tile_of(bundle, bundles);
+            std::byte* to = scratch + arranged_offset(tile.first, groups) + (bundle - tile.first) * bundle_bytes() + 4 * (t % lane_count);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
+        } else {
+            std::byte* to = scratch + arranged_offset(bundles, groups) + (t - bundles * lane_count) * sizeof(activation_group);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
+        }
     }
     return scratch;
 }
 
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
 PHI4FLASH_VECTOR_INLINE rows_f32 add_group(rows_i32 sums, rows_f32 scales, const activation_group& x, rows_f32 total) {
-    return mul_add_rows(scales, scale_sums(sums, x.scale, x.offset), total);
+    return multiply_add(scales, scaled(sums, repeat_rows(x.scale)), total);
 }
 
 #define PHI4FLASH_UNPACK_Q4(block, row)                                          \
@@ -7213,31 +8519,21 @@ PHI4FLASH_VECTOR_INLINE code_vector q4_levels(code_vector levels, code_vector co
     }
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
-                                        code_vector w6, code_vector w7, const std::int8_t* x) {
-    dot_sums a = dot_next(dot_next(dot_next(dot_first(w0, broadcast_four(x)), w1, broadcast_four(x + 4)), w2, broadcast_four(x + 8)), w3,
-                          broadcast_four(x + 12));
-    if constexpr (Dense) {
-        const dot_sums b = dot_next(dot_next(dot_next(dot_first(w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)),
-                                    w7, broadcast_four(x + 28));
-        return dot_fold(dot_fold(a), b);
-    } else {
-        a = dot_next(dot_next(dot_next(dot_next(a, w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)), w7,
-                     broadcast_four(x + 28));
-        return dot_fold(a);
-    }
+                                        code_vector w6, code_vector w7, const activation_group& x) {
+    auto sums = repeat_start(x.start);
+    sums = dot_next(sums, w0, broadcast_four(x.q));
+    sums = dot_next(sums, w1, broadcast_four(x.q + 4));
+    sums = dot_next(sums, w2, broadcast_four(x.q + 8));
+    sums = dot_next(sums, w3, broadcast_four(x.q + 12));
+    sums = dot_next(sums, w4, broadcast_four(x.q + 16));
+    sums = dot_next(sums, w5, broadcast_four(x.q + 20));
+    sums = dot_next(sums, w6, broadcast_four(x.q + 24));
+    return dot_fold(dot_next(sums, w7, broadcast_four(x.q + 28)));
 }
 
-PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                            dot_sums& d) {
-    a = dot_first(w, broadcast_four(x[0].q + at));
-    b = dot_first(w, broadcast_four(x[1].q + at));
-    c = dot_first(w, broadcast_four(x[2].q + at));
-    d = dot_first(w, broadcast_four(x[3].q + at));
-}
-PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                           dot_sums& d) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, Sums& a, Sums& b, Sums& c, Sums& d) {
     a = dot_next(a, w, broadcast_four(x[0].q + at));
     b = dot_next(b, w, broadcast_four(x[1].q + at));
     c = dot_next(c, w, broadcast_four(x[2].q + at));
@@ -7248,34 +8544,24 @@ PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 sc
     store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
                                          code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
-    dot_sums a, b, c, d;
-    dot_first_four(w0, x, 0, a, b, c, d);
+    auto a = repeat_start(x[0].start);
+    auto b = repeat_start(x[1].start);
+    auto c = repeat_start(x[2].start);
+    auto d = repeat_start(x[3].start);
+    dot_next_four(w0, x, 0, a, b, c, d);
     dot_next_four(w1, x, 4, a, b, c, d);
     dot_next_four(w2, x, 8, a, b, c, d);
     dot_next_four(w3, x, 12, a, b, c, d);
-    if constexpr (Dense) {
-        dot_sums e, f, g, h;
-        dot_first_four(w4, x, 16, e, f, g, h);
-        dot_next_four(w5, x, 20, e, f, g, h);
-        dot_next_four(w6, x, 24, e, f, g, h);
-        dot_next_four(w7, x, 28, e, f, g, h);
-        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
-    } else {
-        dot_next_four(w4, x, 16, a, b, c, d);
-        dot_next_four(w5, x, 20, a, b, c, d);
-        dot_next_four(w6, x, 24, a, b, c, d);
-        dot_next_four(w7, x, 28, a, b, c, d);
-        add_group_to(sums, dot_fold(a), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
-    }
+    dot_next_four(w4, x, 16, a, b, c, d);
+    dot_next_four(w5, x, 20, a, b, c, d);
+    dot_next_four(w6, x, 24, a, b, c, d);
+    dot_next_four(w7, x, 28, a, b, c, d);
+    add_group_to(sums, dot_fold(a), scales, x[0]);
+    add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
@@ -7330,9 +8616,8 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
-            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t)
-                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
+            for (; t + 4 <= tokens; t += 4) q4_dot_four(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[t]), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -7352,7 +8637,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[g].q), load_scales(block.scale + row), x[g], sum);
+            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
         }
     }
     put_rows(sum, bias, y);
@@ -7370,10 +8655,9 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
+                                  const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
-    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t g = 0; g < groups; g += packed_panel) {
@@ -7405,6 +8689,310 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t strip_rows = 32;
+inline constexpr std::size_t strip_groups = 2 * scale_groups;
+inline constexpr std::size_t bundles_at_once = 16;
+
+struct unpacked_strip {
+    alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
+    std::uint32_t scales[strip_groups * strip_rows];
+    float units[strip_groups / scale_groups * strip_rows];
+};
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    constexpr bool dense = Format == dtype::q4_dense;
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
+        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+        for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+            std::uint8_t* to = levels + 4 * row;
+            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+                const code_vector codes = load_codes(block->code[s] + 4 * row);
+                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
+                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
+            }
+            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+        }
+    }
+}
+
+inline void integer_scales_of(const float* scales, std::size_t groups, std::size_t rows, std::uint32_t* out, float* units) {
+    float largest[packed_rows] = {};
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float magnitude = std::fabs(scales[g * packed_rows + r]);
+            largest[r] = magnitude > largest[r] ? magnitude : largest[r];
+        }
+    }
+    float inverse[packed_rows];
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        units[r] = scale_unit(largest[r]);
+        inverse[r] = 1.0f / units[r];
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const auto bits = std::bit_cast<std::uint32_t>(scales[g * packed_rows + r] * inverse[r] + 0x1.8p23f);
+            out[g * rows + r] = (bits & 0xffffu) | bits << 16;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* next, std::size_t rows, std::size_t row_bytes, std::size_t groups,
+                                          unpacked_strip& out) {
+    float scales[strip_groups * packed_rows];
+    for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
+        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        if constexpr (integer_scales) {
+            for (std::size_t g = 0; g < groups; g += scale_groups)
+                integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
+                                  out.units + g / scale_groups * rows + r);
+        } else {
+            for (std::size_t g = 0; g < groups; ++g) std::memcpy(out.scales + g * rows + r, scales + g * packed_rows, packed_rows * sizeof(float));
+        }
+    }
+}
+
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
+    a = dot_next(a, w, load_tokens(x));
+    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
+}
+
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+
+template <class Block>
+PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
+}
+
+struct strip_row {
+    const std::uint8_t* levels;
+    const std::uint32_t* scales;
+    float unit;
+    std::size_t groups;
+    std::size_t rows;  ///< of the strip: from group to group
+};
+
+PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    auto block = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto sums = bundle_start(from);
+        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
+        block = block_add(block, sums, repeat_scale(w.scales));
+    }
+    add_block(block, w.unit, x, sum);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    auto block_a = block_zero(), block_b = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes);
+        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
+    const std::byte* from = x;
+    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
+             h = bundle_start(from + 7 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (Bundles == 8) {
+        add_row_8(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 6) {
+        add_row_6(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 4) {
+        add_row_4(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 2) {
+        add_row_2(row, x, group_bytes, sum);
+    } else {
+        add_row_1(row, x, group_bytes, sum);
+    }
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
+    const std::size_t group_bytes = Bundles * bundle_bytes();
+    const float* unit = w.units;
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * group_bytes) {
+        strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
+        float* sum = sums;
+        for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
+            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+                if constexpr (integer_scales) row.unit = *unit++;
+                add_row<Bundles>(row, x, group_bytes, sum);
+            }
+        }
+    }
+}
+
+inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
+                         const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
+        switch (count) {
+            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+        }
+        begin += count;
+        sums += count * tokens_lanes() * rows;
+    }
+}
+
+inline void put_bundles(const float* sums, std::size_t rows, std::size_t begin, std::size_t end, std::size_t bundles, const float* bias, float* y,
+                        std::size_t y_stride) {
+    const std::size_t lane_count = tokens_lanes();
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::size_t tokens = count * lane_count;
+        for (std::size_t t = 0; t < tokens; t += lane_count, y += lane_count * y_stride) {
+            for (std::size_t r = 0; r < rows; r += 4) {
+                const float* sum = sums + r * tokens + t;
+                tokens_f32 a = load_tokens(sum);
+                tokens_f32 b = load_tokens(sum + tokens);
+                tokens_f32 c = load_tokens(sum + 2 * tokens);
+                tokens_f32 d = load_tokens(sum + 3 * tokens);
+                if (bias != nullptr) {
+                    a = add_tokens(a, repeat_tokens(bias[r])), b = add_tokens(b, repeat_tokens(bias[r + 1]));
+                    c = add_tokens(c, repeat_tokens(bias[r + 2])), d = add_tokens(d, repeat_tokens(bias[r + 3]));
+                }
+                store_across(a, b, c, d, y + r, y_stride);
+            }
+        }
+        begin += count;
+        sums += tokens * rows;
+    }
+}
+
+template <dtype Format>
+inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t begin,
+                                         std::size_t bundles, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    std::size_t end = begin;
+    while (end < bundles && end + tile_of(end, bundles).count <= begin + bundles_at_once) end += tile_of(end, bundles).count;
+    unpacked_strip strip;
+    alignas(64) float sums[strip_rows * bundles_at_once * 16];
+    for (std::size_t r = 0; r < rows; r += strip_rows) {
+        const std::size_t count = rows - r < strip_rows ? rows - r : strip_rows;
+        std::memset(sums, 0, count * (end - begin) * tokens_lanes() * sizeof(float));
+        const std::byte* from = w + matrix_bytes(Format, r, cols);
+        for (std::size_t g = 0; g < groups; g += strip_groups) {
+            const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
+            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
+            from = next;
+            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+        }
+        put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
+    }
+    return end;
+}
+
+template <dtype Format>
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
+                          const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
+    for (std::size_t b = 0; b < bundles;)
+        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    const std::size_t bundled = bundles * tokens_lanes();
+    if (bundled < tokens)
+        packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
+                                      tokens - bundled, bias, y + bundled * y_stride, y_stride);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -7426,7 +9014,7 @@ PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, st
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
     constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
-    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+    return multiply_add(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
 }
 
 template <dtype Format>
@@ -7436,19 +9024,19 @@ PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t ro
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
-    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
-    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
-    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
-    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+    store_rows(multiply_add(bytes_of<0>(codes), scales, offset), out);
+    store_rows(multiply_add(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(multiply_add(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
                                       rows_f32& odd) {
-    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
@@ -7493,10 +9081,10 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
         const rows_f32 a = load_rows(panel);
         const rows_f32 b = load_rows(panel + next);
-        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
-        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
-        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
-        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+        e0 = multiply_add(a, repeat_rows(x[c]), e0), o0 = multiply_add(b, repeat_rows(x[c + 1]), o0);
+        e1 = multiply_add(a, repeat_rows(x1[c]), e1), o1 = multiply_add(b, repeat_rows(x1[c + 1]), o1);
+        e2 = multiply_add(a, repeat_rows(x2[c]), e2), o2 = multiply_add(b, repeat_rows(x2[c + 1]), o2);
+        e3 = multiply_add(a, repeat_rows(x3[c]), e3), o3 = multiply_add(b, repeat_rows(x3[c + 1]), o3);
     }
     store_rows(e0, sums), store_rows(o0, sums + next);
     store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
@@ -7509,8 +9097,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
-        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
-        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+        even = multiply_add(load_rows(panel), repeat_rows(x[c]), even);
+        odd = multiply_add(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
     }
     store_rows(even, sums);
     store_rows(odd, sums + packed_rows);
@@ -7591,9 +9179,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -7738,6 +9326,21 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
+#if HWY_MAX_BYTES == 32 && !HWY_HAVE_SCALABLE
+    const std::uint64_t eight = hn::GetLane(hn::BitCast(hn::Repartition<std::uint64_t, decltype(bytes)>(), q));
+    std::memcpy(p, &eight, 4);
+    const auto high = static_cast<std::uint32_t>(eight >> 32);
+    std::memcpy(p + step, &high, 4);
+#else
+    std::int8_t all[max_lanes];
+    hn::StoreU(q, bytes, all);
+    const std::size_t piece = lanes() < 4 ? lanes() : 4;
+    for (std::size_t i = 0; i < lanes(); i += piece) std::memcpy(p + i / 4 * step, all + i, piece);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
     return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));
@@ -7811,6 +9414,11 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    float x[max_lanes];
+    store(v, x);
+    for (std::size_t i = 0; i < lanes(); ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(x[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const i32_vector exponent = xsimd::nearbyint_as_int(n) + i32_vector(127);
     return v * xsimd::bitwise_cast<float>(exponent << 23);
@@ -7909,6 +9517,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
 }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
         const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);
@@ -7952,40 +9563,91 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
     return hn::BitCast(rows_i8_tag(), hn::Set(rows_tag(), four));
 }
 
+using tokens_tag = hn::CappedTag<std::int32_t, 16>;
+using tokens_f32_tag = hn::RebindToFloat<tokens_tag>;
+using tokens_i8_tag = hn::Repartition<std::int8_t, tokens_tag>;
+using tokens_u8_tag = hn::Repartition<std::uint8_t, tokens_tag>;
+using tokens_f32 = hn::Vec<tokens_f32_tag>;
+using token_codes = hn::Vec<tokens_u8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t tokens_lanes() { return hn::Lanes(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_i8_tag> load_tokens(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
+}
+
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-using dot_sums = hn::Vec<rows_i16_tag>;
-PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+using dot_lane = std::int16_t;
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #if defined(__GNUC__) && !defined(__clang__)
-    asm("" : "+x"(sums.raw));
+    asm("" : "+v"(sums.raw));
 #endif
     return sums;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
-    return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE auto dot_fold(Sums sums) {
+    const hn::DFromV<Sums> d;
+    return hn::WidenMulPairwiseAdd(hn::Repartition<std::int32_t, decltype(d)>(), sums, hn::Set(d, std::int16_t{1}));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
+inline constexpr bool integer_scales = true;
+PHI4FLASH_VECTOR_INLINE auto block_zero() { return hn::Zero(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE auto repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(hn::Repartition<std::int16_t, tokens_tag>(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE Block block_add(Block block, Sums sums, Scale scale) {
+    return in_this_order(hn::Add(block, hn::WidenMulPairwiseAdd(hn::DFromV<Block>(), sums, scale)));
+}
+template <class Block>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(Block block, float unit) {
+    const tokens_f32_tag df;
+    return hn::Mul(hn::ConvertTo(df, block), hn::Set(df, unit));
+}
+inline constexpr int dense_activation_sum = 32767 / q4_dense.zero;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) {
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(second) << 16) | (static_cast<std::uint32_t>(first) & 0xffffu));
+}
 #else
-using dot_sums = rows_i32;
+using dot_lane = std::int32_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, sum);
-}
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_i8_tag(), w), x, sum);
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
+#endif
 }
-#endif
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums dot_fold(Sums sums) {
+    return sums;
+}
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return hn::Zero(tokens_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(tokens_f32_tag(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens_f32 scale) {
+    return hn::MulAdd(hn::ConvertTo(tokens_f32_tag(), sums), scale, block);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
 #endif
+PHI4FLASH_VECTOR_INLINE auto repeat_start(std::int32_t start) {
+    return hn::BitCast(hn::Repartition<dot_lane, rows_tag>(), hn::Set(rows_tag(), start));
+}
+PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
+    return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
+}
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
@@ -8006,11 +9668,14 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
     return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float offset) {
-    const rows_f32_tag df;
-    return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
+template <class Integers, class Floats>
+PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
+    return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+template <class Floats>
+PHI4FLASH_VECTOR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return hn::MulAdd(a, b, c);
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
 template <int Byte>
@@ -8023,6 +9688,34 @@ PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_codes(code_vector v, std::uint8_t* p) { hn::StoreU(v, rows_u8_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return hn::LoadU(tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(tokens_f32 v, float* p) { hn::StoreU(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return hn::Set(tokens_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(tokens_f32 a, tokens_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, float* p, std::size_t stride) {
+    const tokens_f32_tag df;
+    float across[4 * 16];
+    const std::size_t lane_count = tokens_lanes();
+#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+    hn::StoreInterleaved4(a, b, c, d, df, across);
+    for (std::size_t t = 0; t < lane_count; ++t) std::memcpy(p + t * stride, across + 4 * t, 4 * sizeof(float));
+#else
+    const hn::Repartition<std::uint64_t, tokens_f32_tag> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(df, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(df, c, d));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(df, a, b));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(df, c, d));
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, low_ab, low_cd)), df, across);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, low_ab, low_cd)), df, across + lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, high_ab, high_cd)), df, across + 2 * lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, high_ab, high_cd)), df, across + 3 * lane_count);
+    for (std::size_t i = 0; i < 4; ++i) {
+        for (std::size_t t = i; t < lane_count; t += 4) std::memcpy(p + t * stride, across + i * lane_count + (t - i), 4 * sizeof(float));
+    }
+#endif
+}
 
 PHI4FLASH_TARGET_END
 #else
@@ -8043,7 +9736,8 @@ struct code_vector {
 struct signed_code_vector {
     std::int8_t byte[4 * plain_rows];
 };
-using dot_sums = rows_i32;
+using tokens_f32 = rows_f32;
+using token_codes = code_vector;
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
 PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
@@ -8102,15 +9796,17 @@ PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
     for (std::int32_t& lane : v.lane) lane = x;
     return v;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(sums, w, x);
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
-    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
-    return total;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+PHI4FLASH_VECTOR_INLINE rows_i32 repeat_start(std::int32_t start) { return set_rows(start); }
+PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
+    rows_i32 v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -8122,12 +9818,11 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = to_f32(p[r]);
     return v;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, float offset) {
-    rows_f32 v;
-    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = detail::fused(static_cast<float>(sums.lane[r]), scale, offset);
-    return v;
+PHI4FLASH_VECTOR_INLINE rows_f32 scaled(const rows_i32& sums, rows_f32 scale) {
+    for (std::size_t r = 0; r < plain_rows; ++r) scale.lane[r] *= static_cast<float>(sums.lane[r]);
+    return scale;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+PHI4FLASH_VECTOR_INLINE rows_f32 multiply_add(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
 }
@@ -8154,6 +9849,37 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
 PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
 }
+
+PHI4FLASH_VECTOR_INLINE void store_codes(const code_vector& v, std::uint8_t* p) { std::memcpy(p, v.byte, sizeof v.byte); }
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t tokens_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_tokens(const std::int8_t* p) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(const tokens_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(const tokens_f32& a, const tokens_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(const tokens_f32& a, const tokens_f32& b, const tokens_f32& c, const tokens_f32& d, float* p,
+                                          std::size_t stride) {
+    for (std::size_t t = 0; t < plain_rows; ++t, p += stride) p[0] = a.lane[t], p[1] = b.lane[t], p[2] = c.lane[t], p[3] = d.lane[t];
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    token_codes v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return repeat_tokens(scale);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& sums, const tokens_f32& scale) {
+    for (std::size_t t = 0; t < plain_rows; ++t) block.lane[t] = detail::fused(static_cast<float>(sums.lane[t]), scale.lane[t], block.lane[t]);
+    return block;
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
 
 PHI4FLASH_TARGET_END
 #endif
@@ -8293,15 +10019,21 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
+inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
+    return reinterpret_cast<const std::byte*>(x);
+}
 
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t, std::byte* scratch) {
-    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + token * arranged_bytes(cols));
+inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                         std::size_t end, std::size_t, std::byte* scratch) {
     const std::size_t half = lanes();
-    for (std::size_t i = 0; i < cols; i += 2 * half) {
-        for (std::size_t j = 0; j < half; ++j) {
-            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
-            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
+        for (std::size_t i = 0; i < cols; i += 2 * half) {
+            for (std::size_t j = 0; j < half; ++j) {
+                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
+                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
+            }
         }
     }
     return scratch;
@@ -9131,55 +10863,133 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
-    float largest = 0.0f;
-    for (std::size_t first : {0, 2, 16, 18}) {
-        float sum = 0.0f;
-        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
-        largest = sum > largest ? sum : largest;
+struct bundle_tile {
+    std::size_t first;  ///< its first bundle
+    std::size_t count;  ///< 8, 6, 4, 2 or 1
+};
+
+PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
+    constexpr std::size_t most = integer_scales ? 6 : 8;
+    const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
+    if (bundle < whole * most) return {bundle / most * most, most};
+    std::size_t first = whole * most;
+    for (;;) {
+        const std::size_t left = bundles - first;
+        const std::size_t count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (bundle < first + count) return {first, count};
+        first += count;
     }
-    return largest;
 }
 
-template <int SumLimit, int Zero>
-inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
-                                     std::byte* scratch) {
-    auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_bytes() { return tokens_lanes() * sizeof(activation_group); }
+
+PHI4FLASH_VECTOR_INLINE std::size_t arranged_offset(std::size_t first_bundle, std::size_t groups) {
+    return first_bundle * groups * bundle_bytes();
+}
+
+struct two_sums {
+    float first;
+    float second;
+};
+PHI4FLASH_VECTOR_INLINE two_sums sum_pairs(f32_vector sums, const float* columns) {
+    float part[max_lanes];
+    store(sums, part);
+    const std::size_t count = lanes() < 4 ? packed_cols : lanes();
+    const float* from = lanes() < 4 ? columns : part;
+    two_sums result{0.0f, 0.0f};
+    for (std::size_t i = 0; i < count; i += 4) {
+        result.first += from[i] + from[i + 1];
+        result.second += from[i + 2] + from[i + 3];
+    }
+    return result;
+}
+
+template <int SumLimit>
+PHI4FLASH_VECTOR_INLINE float scale_of(const float* x, std::size_t groups) {
     const std::size_t lane_count = lanes();
-    for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
-        const float* group = x + g * packed_cols;
-        float rounded[packed_cols];  // magnitudes first
-        f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector magnitude = abs_of(load(group + i));
-            highest = max_of(highest, magnitude);
-            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
-        }
-        float scale = reduce_max(highest) / 127.0f;
-        if constexpr (SumLimit != 0) {
-            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
-            scale = least > scale ? least : scale;
-        }
-        if (scale < FLT_MIN) scale = 0.0f;
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+    float columns[packed_cols];
+    f32_vector highest = zero();
+    float scale = 0.0f;
+    for (std::size_t g = 0; g < groups; ++g, x += packed_cols) {
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector q = round_nearest(mul(load(group + i), inverse));
-            store(q, rounded + i);
-            sums = add(sums, q);
+            const f32_vector magnitude = abs_of(load(x + i));
+            highest = max_of(highest, magnitude);
+            sums = add(sums, magnitude);
+            if (SumLimit != 0 && lane_count < 4) store(magnitude, columns + i);
         }
-        for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = scale;
-        groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
+        if constexpr (SumLimit != 0) {
+            const two_sums both = sum_pairs(sums, columns);
+            const float least = (both.first > both.second ? both.first : both.second) * (1.0f / (static_cast<float>(SumLimit) - 8.5f));
+            scale = least > scale ? least : scale;
+        }
+    }
+    const float usual = reduce_max(highest) * (1.0f / 127.0f);
+    scale = usual > scale ? usual : scale;
+    return scale < FLT_MIN ? 0.0f : scale;
+}
+
+template <int Zero>
+PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, std::byte* q, std::size_t step) {
+    const std::size_t lane_count = lanes();
+    float columns[packed_cols];
+    const f32_vector inverses = set(inverse);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+        const f32_vector rounded = round_nearest(mul(load(x + i), inverses));
+        store_integers(rounded, reinterpret_cast<std::int8_t*>(q) + i / 4 * step + i % 4, step);
+        sums = add(sums, rounded);
+        if (lane_count < 4) store(rounded, columns + i);
+    }
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
+    return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups>
+PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
+    for (std::size_t g = 0; g < groups; g += ScaleGroups) {
+        const std::size_t some = groups - g < ScaleGroups ? groups - g : ScaleGroups;
+        const float scale = scale_of<SumLimit>(x + g * packed_cols, some);
+        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
+            const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
+            std::memcpy(to + 8 * step, &scale, sizeof scale);
+            std::memcpy(to + 9 * step, &start, sizeof start);
+        }
+    }
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups, bool Bundled>
+inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                     std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t lane_count = tokens_lanes();
+    const std::size_t bundles = Bundled ? tokens / lane_count : 0;
+    const std::size_t singles = tokens - bundles * lane_count;
+    for (std::size_t t = begin; t < end; ++t) {
+        const std::size_t bundle = t / lane_count;
+        if (bundle < bundles) {
+            const bundle_tile tile = tile_of(bundle, bundles);
+            std::byte* to = scratch + arranged_offset(tile.first, groups) + (bundle - tile.first) * bundle_bytes() + 4 * (t % lane_count);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
+        } else {
+            std::byte* to = scratch + arranged_offset(bundles, groups) + (t - bundles * lane_count) * sizeof(activation_group);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
+        }
     }
     return scratch;
 }
 
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
 PHI4FLASH_VECTOR_INLINE rows_f32 add_group(rows_i32 sums, rows_f32 scales, const activation_group& x, rows_f32 total) {
-    return mul_add_rows(scales, scale_sums(sums, x.scale, x.offset), total);
+    return multiply_add(scales, scaled(sums, repeat_rows(x.scale)), total);
 }
 
 #define PHI4FLASH_UNPACK_Q4(block, row)                                          \
@@ -9206,31 +11016,21 @@ PHI4FLASH_VECTOR_INLINE code_vector q4_levels(code_vector levels, code_vector co
     }
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
-                                        code_vector w6, code_vector w7, const std::int8_t* x) {
-    dot_sums a = dot_next(dot_next(dot_next(dot_first(w0, broadcast_four(x)), w1, broadcast_four(x + 4)), w2, broadcast_four(x + 8)), w3,
-                          broadcast_four(x + 12));
-    if constexpr (Dense) {
-        const dot_sums b = dot_next(dot_next(dot_next(dot_first(w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)),
-                                    w7, broadcast_four(x + 28));
-        return dot_fold(dot_fold(a), b);
-    } else {
-        a = dot_next(dot_next(dot_next(dot_next(a, w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)), w7,
-                     broadcast_four(x + 28));
-        return dot_fold(a);
-    }
+                                        code_vector w6, code_vector w7, const activation_group& x) {
+    auto sums = repeat_start(x.start);
+    sums = dot_next(sums, w0, broadcast_four(x.q));
+    sums = dot_next(sums, w1, broadcast_four(x.q + 4));
+    sums = dot_next(sums, w2, broadcast_four(x.q + 8));
+    sums = dot_next(sums, w3, broadcast_four(x.q + 12));
+    sums = dot_next(sums, w4, broadcast_four(x.q + 16));
+    sums = dot_next(sums, w5, broadcast_four(x.q + 20));
+    sums = dot_next(sums, w6, broadcast_four(x.q + 24));
+    return dot_fold(dot_next(sums, w7, broadcast_four(x.q + 28)));
 }
 
-PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                            dot_sums& d) {
-    a = dot_first(w, broadcast_four(x[0].q + at));
-    b = dot_first(w, broadcast_four(x[1].q + at));
-    c = dot_first(w, broadcast_four(x[2].q + at));
-    d = dot_first(w, broadcast_four(x[3].q + at));
-}
-PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                           dot_sums& d) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, Sums& a, Sums& b, Sums& c, Sums& d) {
     a = dot_next(a, w, broadcast_four(x[0].q + at));
     b = dot_next(b, w, broadcast_four(x[1].q + at));
     c = dot_next(c, w, broadcast_four(x[2].q + at));
@@ -9241,34 +11041,24 @@ PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 sc
     store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
                                          code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
-    dot_sums a, b, c, d;
-    dot_first_four(w0, x, 0, a, b, c, d);
+    auto a = repeat_start(x[0].start);
+    auto b = repeat_start(x[1].start);
+    auto c = repeat_start(x[2].start);
+    auto d = repeat_start(x[3].start);
+    dot_next_four(w0, x, 0, a, b, c, d);
     dot_next_four(w1, x, 4, a, b, c, d);
     dot_next_four(w2, x, 8, a, b, c, d);
     dot_next_four(w3, x, 12, a, b, c, d);
-    if constexpr (Dense) {
-        dot_sums e, f, g, h;
-        dot_first_four(w4, x, 16, e, f, g, h);
-        dot_next_four(w5, x, 20, e, f, g, h);
-        dot_next_four(w6, x, 24, e, f, g, h);
-        dot_next_four(w7, x, 28, e, f, g, h);
-        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
-    } else {
-        dot_next_four(w4, x, 16, a, b, c, d);
-        dot_next_four(w5, x, 20, a, b, c, d);
-        dot_next_four(w6, x, 24, a, b, c, d);
-        dot_next_four(w7, x, 28, a, b, c, d);
-        add_group_to(sums, dot_fold(a), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
-    }
+    dot_next_four(w4, x, 16, a, b, c, d);
+    dot_next_four(w5, x, 20, a, b, c, d);
+    dot_next_four(w6, x, 24, a, b, c, d);
+    dot_next_four(w7, x, 28, a, b, c, d);
+    add_group_to(sums, dot_fold(a), scales, x[0]);
+    add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
@@ -9323,9 +11113,8 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
-            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t)
-                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
+            for (; t + 4 <= tokens; t += 4) q4_dot_four(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[t]), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -9345,7 +11134,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[g].q), load_scales(block.scale + row), x[g], sum);
+            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
         }
     }
     put_rows(sum, bias, y);
@@ -9363,10 +11152,9 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
+                                  const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
-    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t g = 0; g < groups; g += packed_panel) {
@@ -9398,6 +11186,310 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t strip_rows = 32;
+inline constexpr std::size_t strip_groups = 2 * scale_groups;
+inline constexpr std::size_t bundles_at_once = 16;
+
+struct unpacked_strip {
+    alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
+    std::uint32_t scales[strip_groups * strip_rows];
+    float units[strip_groups / scale_groups * strip_rows];
+};
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    constexpr bool dense = Format == dtype::q4_dense;
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
+        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+        for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+            std::uint8_t* to = levels + 4 * row;
+            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+                const code_vector codes = load_codes(block->code[s] + 4 * row);
+                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
+                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
+            }
+            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+        }
+    }
+}
+
+inline void integer_scales_of(const float* scales, std::size_t groups, std::size_t rows, std::uint32_t* out, float* units) {
+    float largest[packed_rows] = {};
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float magnitude = std::fabs(scales[g * packed_rows + r]);
+            largest[r] = magnitude > largest[r] ? magnitude : largest[r];
+        }
+    }
+    float inverse[packed_rows];
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        units[r] = scale_unit(largest[r]);
+        inverse[r] = 1.0f / units[r];
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const auto bits = std::bit_cast<std::uint32_t>(scales[g * packed_rows + r] * inverse[r] + 0x1.8p23f);
+            out[g * rows + r] = (bits & 0xffffu) | bits << 16;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* next, std::size_t rows, std::size_t row_bytes, std::size_t groups,
+                                          unpacked_strip& out) {
+    float scales[strip_groups * packed_rows];
+    for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
+        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        if constexpr (integer_scales) {
+            for (std::size_t g = 0; g < groups; g += scale_groups)
+                integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
+                                  out.units + g / scale_groups * rows + r);
+        } else {
+            for (std::size_t g = 0; g < groups; ++g) std::memcpy(out.scales + g * rows + r, scales + g * packed_rows, packed_rows * sizeof(float));
+        }
+    }
+}
+
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
+    a = dot_next(a, w, load_tokens(x));
+    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
+}
+
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+
+template <class Block>
+PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
+}
+
+struct strip_row {
+    const std::uint8_t* levels;
+    const std::uint32_t* scales;
+    float unit;
+    std::size_t groups;
+    std::size_t rows;  ///< of the strip: from group to group
+};
+
+PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    auto block = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto sums = bundle_start(from);
+        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
+        block = block_add(block, sums, repeat_scale(w.scales));
+    }
+    add_block(block, w.unit, x, sum);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    auto block_a = block_zero(), block_b = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes);
+        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
+    const std::byte* from = x;
+    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
+             h = bundle_start(from + 7 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (Bundles == 8) {
+        add_row_8(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 6) {
+        add_row_6(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 4) {
+        add_row_4(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 2) {
+        add_row_2(row, x, group_bytes, sum);
+    } else {
+        add_row_1(row, x, group_bytes, sum);
+    }
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
+    const std::size_t group_bytes = Bundles * bundle_bytes();
+    const float* unit = w.units;
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * group_bytes) {
+        strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
+        float* sum = sums;
+        for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
+            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+                if constexpr (integer_scales) row.unit = *unit++;
+                add_row<Bundles>(row, x, group_bytes, sum);
+            }
+        }
+    }
+}
+
+inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
+                         const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
+        switch (count) {
+            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+        }
+        begin += count;
+        sums += count * tokens_lanes() * rows;
+    }
+}
+
+inline void put_bundles(const float* sums, std::size_t rows, std::size_t begin, std::size_t end, std::size_t bundles, const float* bias, float* y,
+                        std::size_t y_stride) {
+    const std::size_t lane_count = tokens_lanes();
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::size_t tokens = count * lane_count;
+        for (std::size_t t = 0; t < tokens; t += lane_count, y += lane_count * y_stride) {
+            for (std::size_t r = 0; r < rows; r += 4) {
+                const float* sum = sums + r * tokens + t;
+                tokens_f32 a = load_tokens(sum);
+                tokens_f32 b = load_tokens(sum + tokens);
+                tokens_f32 c = load_tokens(sum + 2 * tokens);
+                tokens_f32 d = load_tokens(sum + 3 * tokens);
+                if (bias != nullptr) {
+                    a = add_tokens(a, repeat_tokens(bias[r])), b = add_tokens(b, repeat_tokens(bias[r + 1]));
+                    c = add_tokens(c, repeat_tokens(bias[r + 2])), d = add_tokens(d, repeat_tokens(bias[r + 3]));
+                }
+                store_across(a, b, c, d, y + r, y_stride);
+            }
+        }
+        begin += count;
+        sums += tokens * rows;
+    }
+}
+
+template <dtype Format>
+inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t begin,
+                                         std::size_t bundles, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    std::size_t end = begin;
+    while (end < bundles && end + tile_of(end, bundles).count <= begin + bundles_at_once) end += tile_of(end, bundles).count;
+    unpacked_strip strip;
+    alignas(64) float sums[strip_rows * bundles_at_once * 16];
+    for (std::size_t r = 0; r < rows; r += strip_rows) {
+        const std::size_t count = rows - r < strip_rows ? rows - r : strip_rows;
+        std::memset(sums, 0, count * (end - begin) * tokens_lanes() * sizeof(float));
+        const std::byte* from = w + matrix_bytes(Format, r, cols);
+        for (std::size_t g = 0; g < groups; g += strip_groups) {
+            const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
+            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
+            from = next;
+            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+        }
+        put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
+    }
+    return end;
+}
+
+template <dtype Format>
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
+                          const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
+    for (std::size_t b = 0; b < bundles;)
+        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    const std::size_t bundled = bundles * tokens_lanes();
+    if (bundled < tokens)
+        packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
+                                      tokens - bundled, bias, y + bundled * y_stride, y_stride);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -9419,7 +11511,7 @@ PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, st
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
     constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
-    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+    return multiply_add(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
 }
 
 template <dtype Format>
@@ -9429,19 +11521,19 @@ PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t ro
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
-    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
-    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
-    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
-    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+    store_rows(multiply_add(bytes_of<0>(codes), scales, offset), out);
+    store_rows(multiply_add(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(multiply_add(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
                                       rows_f32& odd) {
-    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
@@ -9486,10 +11578,10 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
         const rows_f32 a = load_rows(panel);
         const rows_f32 b = load_rows(panel + next);
-        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
-        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
-        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
-        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+        e0 = multiply_add(a, repeat_rows(x[c]), e0), o0 = multiply_add(b, repeat_rows(x[c + 1]), o0);
+        e1 = multiply_add(a, repeat_rows(x1[c]), e1), o1 = multiply_add(b, repeat_rows(x1[c + 1]), o1);
+        e2 = multiply_add(a, repeat_rows(x2[c]), e2), o2 = multiply_add(b, repeat_rows(x2[c + 1]), o2);
+        e3 = multiply_add(a, repeat_rows(x3[c]), e3), o3 = multiply_add(b, repeat_rows(x3[c + 1]), o3);
     }
     store_rows(e0, sums), store_rows(o0, sums + next);
     store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
@@ -9502,8 +11594,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
-        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
-        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+        even = multiply_add(load_rows(panel), repeat_rows(x[c]), even);
+        odd = multiply_add(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
     }
     store_rows(even, sums);
     store_rows(odd, sums + packed_rows);
@@ -9584,9 +11676,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -9766,6 +11858,21 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
+#if HWY_MAX_BYTES == 32 && !HWY_HAVE_SCALABLE
+    const std::uint64_t eight = hn::GetLane(hn::BitCast(hn::Repartition<std::uint64_t, decltype(bytes)>(), q));
+    std::memcpy(p, &eight, 4);
+    const auto high = static_cast<std::uint32_t>(eight >> 32);
+    std::memcpy(p + step, &high, 4);
+#else
+    std::int8_t all[max_lanes];
+    hn::StoreU(q, bytes, all);
+    const std::size_t piece = lanes() < 4 ? lanes() : 4;
+    for (std::size_t i = 0; i < lanes(); i += piece) std::memcpy(p + i / 4 * step, all + i, piece);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
     return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));
@@ -9839,6 +11946,11 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    float x[max_lanes];
+    store(v, x);
+    for (std::size_t i = 0; i < lanes(); ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(x[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const i32_vector exponent = xsimd::nearbyint_as_int(n) + i32_vector(127);
     return v * xsimd::bitwise_cast<float>(exponent << 23);
@@ -9937,6 +12049,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
 }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
         const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);
@@ -9980,40 +12095,91 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
     return hn::BitCast(rows_i8_tag(), hn::Set(rows_tag(), four));
 }
 
+using tokens_tag = hn::CappedTag<std::int32_t, 16>;
+using tokens_f32_tag = hn::RebindToFloat<tokens_tag>;
+using tokens_i8_tag = hn::Repartition<std::int8_t, tokens_tag>;
+using tokens_u8_tag = hn::Repartition<std::uint8_t, tokens_tag>;
+using tokens_f32 = hn::Vec<tokens_f32_tag>;
+using token_codes = hn::Vec<tokens_u8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t tokens_lanes() { return hn::Lanes(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_i8_tag> load_tokens(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
+}
+
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-using dot_sums = hn::Vec<rows_i16_tag>;
-PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+using dot_lane = std::int16_t;
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #if defined(__GNUC__) && !defined(__clang__)
-    asm("" : "+x"(sums.raw));
+    asm("" : "+v"(sums.raw));
 #endif
     return sums;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
-    return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE auto dot_fold(Sums sums) {
+    const hn::DFromV<Sums> d;
+    return hn::WidenMulPairwiseAdd(hn::Repartition<std::int32_t, decltype(d)>(), sums, hn::Set(d, std::int16_t{1}));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
+inline constexpr bool integer_scales = true;
+PHI4FLASH_VECTOR_INLINE auto block_zero() { return hn::Zero(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE auto repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(hn::Repartition<std::int16_t, tokens_tag>(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE Block block_add(Block block, Sums sums, Scale scale) {
+    return in_this_order(hn::Add(block, hn::WidenMulPairwiseAdd(hn::DFromV<Block>(), sums, scale)));
+}
+template <class Block>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(Block block, float unit) {
+    const tokens_f32_tag df;
+    return hn::Mul(hn::ConvertTo(df, block), hn::Set(df, unit));
+}
+inline constexpr int dense_activation_sum = 32767 / q4_dense.zero;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) {
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(second) << 16) | (static_cast<std::uint32_t>(first) & 0xffffu));
+}
 #else
-using dot_sums = rows_i32;
+using dot_lane = std::int32_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, sum);
-}
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_i8_tag(), w), x, sum);
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
+#endif
 }
-#endif
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums dot_fold(Sums sums) {
+    return sums;
+}
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return hn::Zero(tokens_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(tokens_f32_tag(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens_f32 scale) {
+    return hn::MulAdd(hn::ConvertTo(tokens_f32_tag(), sums), scale, block);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
 #endif
+PHI4FLASH_VECTOR_INLINE auto repeat_start(std::int32_t start) {
+    return hn::BitCast(hn::Repartition<dot_lane, rows_tag>(), hn::Set(rows_tag(), start));
+}
+PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
+    return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
+}
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
@@ -10034,11 +12200,14 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
     return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float offset) {
-    const rows_f32_tag df;
-    return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
+template <class Integers, class Floats>
+PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
+    return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+template <class Floats>
+PHI4FLASH_VECTOR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return hn::MulAdd(a, b, c);
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
 template <int Byte>
@@ -10051,6 +12220,34 @@ PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_codes(code_vector v, std::uint8_t* p) { hn::StoreU(v, rows_u8_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return hn::LoadU(tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(tokens_f32 v, float* p) { hn::StoreU(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return hn::Set(tokens_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(tokens_f32 a, tokens_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, float* p, std::size_t stride) {
+    const tokens_f32_tag df;
+    float across[4 * 16];
+    const std::size_t lane_count = tokens_lanes();
+#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+    hn::StoreInterleaved4(a, b, c, d, df, across);
+    for (std::size_t t = 0; t < lane_count; ++t) std::memcpy(p + t * stride, across + 4 * t, 4 * sizeof(float));
+#else
+    const hn::Repartition<std::uint64_t, tokens_f32_tag> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(df, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(df, c, d));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(df, a, b));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(df, c, d));
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, low_ab, low_cd)), df, across);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, low_ab, low_cd)), df, across + lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, high_ab, high_cd)), df, across + 2 * lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, high_ab, high_cd)), df, across + 3 * lane_count);
+    for (std::size_t i = 0; i < 4; ++i) {
+        for (std::size_t t = i; t < lane_count; t += 4) std::memcpy(p + t * stride, across + i * lane_count + (t - i), 4 * sizeof(float));
+    }
+#endif
+}
 
 PHI4FLASH_TARGET_END
 #else
@@ -10071,7 +12268,8 @@ struct code_vector {
 struct signed_code_vector {
     std::int8_t byte[4 * plain_rows];
 };
-using dot_sums = rows_i32;
+using tokens_f32 = rows_f32;
+using token_codes = code_vector;
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
 PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
@@ -10130,15 +12328,17 @@ PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
     for (std::int32_t& lane : v.lane) lane = x;
     return v;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(sums, w, x);
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
-    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
-    return total;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+PHI4FLASH_VECTOR_INLINE rows_i32 repeat_start(std::int32_t start) { return set_rows(start); }
+PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
+    rows_i32 v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -10150,12 +12350,11 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = to_f32(p[r]);
     return v;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, float offset) {
-    rows_f32 v;
-    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = detail::fused(static_cast<float>(sums.lane[r]), scale, offset);
-    return v;
+PHI4FLASH_VECTOR_INLINE rows_f32 scaled(const rows_i32& sums, rows_f32 scale) {
+    for (std::size_t r = 0; r < plain_rows; ++r) scale.lane[r] *= static_cast<float>(sums.lane[r]);
+    return scale;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+PHI4FLASH_VECTOR_INLINE rows_f32 multiply_add(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
 }
@@ -10182,6 +12381,37 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
 PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
 }
+
+PHI4FLASH_VECTOR_INLINE void store_codes(const code_vector& v, std::uint8_t* p) { std::memcpy(p, v.byte, sizeof v.byte); }
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t tokens_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_tokens(const std::int8_t* p) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(const tokens_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(const tokens_f32& a, const tokens_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(const tokens_f32& a, const tokens_f32& b, const tokens_f32& c, const tokens_f32& d, float* p,
+                                          std::size_t stride) {
+    for (std::size_t t = 0; t < plain_rows; ++t, p += stride) p[0] = a.lane[t], p[1] = b.lane[t], p[2] = c.lane[t], p[3] = d.lane[t];
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    token_codes v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return repeat_tokens(scale);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& sums, const tokens_f32& scale) {
+    for (std::size_t t = 0; t < plain_rows; ++t) block.lane[t] = detail::fused(static_cast<float>(sums.lane[t]), scale.lane[t], block.lane[t]);
+    return block;
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
 
 PHI4FLASH_TARGET_END
 #endif
@@ -10321,15 +12551,21 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
+inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
+    return reinterpret_cast<const std::byte*>(x);
+}
 
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t, std::byte* scratch) {
-    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + token * arranged_bytes(cols));
+inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                         std::size_t end, std::size_t, std::byte* scratch) {
     const std::size_t half = lanes();
-    for (std::size_t i = 0; i < cols; i += 2 * half) {
-        for (std::size_t j = 0; j < half; ++j) {
-            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
-            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
+        for (std::size_t i = 0; i < cols; i += 2 * half) {
+            for (std::size_t j = 0; j < half; ++j) {
+                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
+                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
+            }
         }
     }
     return scratch;
@@ -11159,55 +13395,133 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
-    float largest = 0.0f;
-    for (std::size_t first : {0, 2, 16, 18}) {
-        float sum = 0.0f;
-        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
-        largest = sum > largest ? sum : largest;
+struct bundle_tile {
+    std::size_t first;  ///< its first bundle
+    std::size_t count;  ///< 8, 6, 4, 2 or 1
+};
+
+PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
+    constexpr std::size_t most = integer_scales ? 6 : 8;
+    const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
+    if (bundle < whole * most) return {bundle / most * most, most};
+    std::size_t first = whole * most;
+    for (;;) {
+        const std::size_t left = bundles - first;
+        const std::size_t count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (bundle < first + count) return {first, count};
+        first += count;
     }
-    return largest;
 }
 
-template <int SumLimit, int Zero>
-inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
-                                     std::byte* scratch) {
-    auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_bytes() { return tokens_lanes() * sizeof(activation_group); }
+
+PHI4FLASH_VECTOR_INLINE std::size_t arranged_offset(std::size_t first_bundle, std::size_t groups) {
+    return first_bundle * groups * bundle_bytes();
+}
+
+struct two_sums {
+    float first;
+    float second;
+};
+PHI4FLASH_VECTOR_INLINE two_sums sum_pairs(f32_vector sums, const float* columns) {
+    float part[max_lanes];
+    store(sums, part);
+    const std::size_t count = lanes() < 4 ? packed_cols : lanes();
+    const float* from = lanes() < 4 ? columns : part;
+    two_sums result{0.0f, 0.0f};
+    for (std::size_t i = 0; i < count; i += 4) {
+        result.first += from[i] + from[i + 1];
+        result.second += from[i + 2] + from[i + 3];
+    }
+    return result;
+}
+
+template <int SumLimit>
+PHI4FLASH_VECTOR_INLINE float scale_of(const float* x, std::size_t groups) {
     const std::size_t lane_count = lanes();
-    for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
-        const float* group = x + g * packed_cols;
-        float rounded[packed_cols];  // magnitudes first
-        f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector magnitude = abs_of(load(group + i));
-            highest = max_of(highest, magnitude);
-            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
-        }
-        float scale = reduce_max(highest) / 127.0f;
-        if constexpr (SumLimit != 0) {
-            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
-            scale = least > scale ? least : scale;
-        }
-        if (scale < FLT_MIN) scale = 0.0f;
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+    float columns[packed_cols];
+    f32_vector highest = zero();
+    float scale = 0.0f;
+    for (std::size_t g = 0; g < groups; ++g, x += packed_cols) {
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector q = round_nearest(mul(load(group + i), inverse));
-            store(q, rounded + i);
-            sums = add(sums, q);
+            const f32_vector magnitude = abs_of(load(x + i));
+            highest = max_of(highest, magnitude);
+            sums = add(sums, magnitude);
+            if (SumLimit != 0 && lane_count < 4) store(magnitude, columns + i);
         }
-        for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = scale;
-        groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
+        if constexpr (SumLimit != 0) {
+            const two_sums both = sum_pairs(sums, columns);
+            const float least = (both.first > both.second ? both.first : both.second) * (1.0f / (static_cast<float>(SumLimit) - 8.5f));
+            scale = least > scale ? least : scale;
+        }
+    }
+    const float usual = reduce_max(highest) * (1.0f / 127.0f);
+    scale = usual > scale ? usual : scale;
+    return scale < FLT_MIN ? 0.0f : scale;
+}
+
+template <int Zero>
+PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, std::byte* q, std::size_t step) {
+    const std::size_t lane_count = lanes();
+    float columns[packed_cols];
+    const f32_vector inverses = set(inverse);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+        const f32_vector rounded = round_nearest(mul(load(x + i), inverses));
+        store_integers(rounded, reinterpret_cast<std::int8_t*>(q) + i / 4 * step + i % 4, step);
+        sums = add(sums, rounded);
+        if (lane_count < 4) store(rounded, columns + i);
+    }
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
+    return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups>
+PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
+    for (std::size_t g = 0; g < groups; g += ScaleGroups) {
+        const std::size_t some = groups - g < ScaleGroups ? groups - g : ScaleGroups;
+        const float scale = scale_of<SumLimit>(x + g * packed_cols, some);
+        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
+            const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
+            std::memcpy(to + 8 * step, &scale, sizeof scale);
+            std::memcpy(to + 9 * step, &start, sizeof start);
+        }
+    }
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups, bool Bundled>
+inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                     std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t lane_count = tokens_lanes();
+    const std::size_t bundles = Bundled ? tokens / lane_count : 0;
+    const std::size_t singles = tokens - bundles * lane_count;
+    for (std::size_t t = begin; t < end; ++t) {
+        const std::size_t bundle = t / lane_count;
+        if (bundle < bundles) {
+            const bundle_tile tile = tile_of(bundle, bundles);
+            std::byte* to = scratch + arranged_offset(tile.first, groups) + (bundle - tile.first) * bundle_bytes() + 4 * (t % lane_count);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
+        } else {
+            std::byte* to = scratch + arranged_offset(bundles, groups) + (t - bundles * lane_count) * sizeof(activation_group);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
+        }
     }
     return scratch;
 }
 
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
 PHI4FLASH_VECTOR_INLINE rows_f32 add_group(rows_i32 sums, rows_f32 scales, const activation_group& x, rows_f32 total) {
-    return mul_add_rows(scales, scale_sums(sums, x.scale, x.offset), total);
+    return multiply_add(scales, scaled(sums, repeat_rows(x.scale)), total);
 }
 
 #define PHI4FLASH_UNPACK_Q4(block, row)                                          \
@@ -11234,31 +13548,21 @@ PHI4FLASH_VECTOR_INLINE code_vector q4_levels(code_vector levels, code_vector co
     }
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
-                                        code_vector w6, code_vector w7, const std::int8_t* x) {
-    dot_sums a = dot_next(dot_next(dot_next(dot_first(w0, broadcast_four(x)), w1, broadcast_four(x + 4)), w2, broadcast_four(x + 8)), w3,
-                          broadcast_four(x + 12));
-    if constexpr (Dense) {
-        const dot_sums b = dot_next(dot_next(dot_next(dot_first(w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)),
-                                    w7, broadcast_four(x + 28));
-        return dot_fold(dot_fold(a), b);
-    } else {
-        a = dot_next(dot_next(dot_next(dot_next(a, w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)), w7,
-                     broadcast_four(x + 28));
-        return dot_fold(a);
-    }
+                                        code_vector w6, code_vector w7, const activation_group& x) {
+    auto sums = repeat_start(x.start);
+    sums = dot_next(sums, w0, broadcast_four(x.q));
+    sums = dot_next(sums, w1, broadcast_four(x.q + 4));
+    sums = dot_next(sums, w2, broadcast_four(x.q + 8));
+    sums = dot_next(sums, w3, broadcast_four(x.q + 12));
+    sums = dot_next(sums, w4, broadcast_four(x.q + 16));
+    sums = dot_next(sums, w5, broadcast_four(x.q + 20));
+    sums = dot_next(sums, w6, broadcast_four(x.q + 24));
+    return dot_fold(dot_next(sums, w7, broadcast_four(x.q + 28)));
 }
 
-PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                            dot_sums& d) {
-    a = dot_first(w, broadcast_four(x[0].q + at));
-    b = dot_first(w, broadcast_four(x[1].q + at));
-    c = dot_first(w, broadcast_four(x[2].q + at));
-    d = dot_first(w, broadcast_four(x[3].q + at));
-}
-PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                           dot_sums& d) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, Sums& a, Sums& b, Sums& c, Sums& d) {
     a = dot_next(a, w, broadcast_four(x[0].q + at));
     b = dot_next(b, w, broadcast_four(x[1].q + at));
     c = dot_next(c, w, broadcast_four(x[2].q + at));
@@ -11269,34 +13573,24 @@ PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 sc
     store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
                                          code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
-    dot_sums a, b, c, d;
-    dot_first_four(w0, x, 0, a, b, c, d);
+    auto a = repeat_start(x[0].start);
+    auto b = repeat_start(x[1].start);
+    auto c = repeat_start(x[2].start);
+    auto d = repeat_start(x[3].start);
+    dot_next_four(w0, x, 0, a, b, c, d);
     dot_next_four(w1, x, 4, a, b, c, d);
     dot_next_four(w2, x, 8, a, b, c, d);
     dot_next_four(w3, x, 12, a, b, c, d);
-    if constexpr (Dense) {
-        dot_sums e, f, g, h;
-        dot_first_four(w4, x, 16, e, f, g, h);
-        dot_next_four(w5, x, 20, e, f, g, h);
-        dot_next_four(w6, x, 24, e, f, g, h);
-        dot_next_four(w7, x, 28, e, f, g, h);
-        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
-    } else {
-        dot_next_four(w4, x, 16, a, b, c, d);
-        dot_next_four(w5, x, 20, a, b, c, d);
-        dot_next_four(w6, x, 24, a, b, c, d);
-        dot_next_four(w7, x, 28, a, b, c, d);
-        add_group_to(sums, dot_fold(a), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
-    }
+    dot_next_four(w4, x, 16, a, b, c, d);
+    dot_next_four(w5, x, 20, a, b, c, d);
+    dot_next_four(w6, x, 24, a, b, c, d);
+    dot_next_four(w7, x, 28, a, b, c, d);
+    add_group_to(sums, dot_fold(a), scales, x[0]);
+    add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
@@ -11351,9 +13645,8 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
-            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t)
-                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
+            for (; t + 4 <= tokens; t += 4) q4_dot_four(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[t]), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -11373,7 +13666,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[g].q), load_scales(block.scale + row), x[g], sum);
+            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
         }
     }
     put_rows(sum, bias, y);
@@ -11391,10 +13684,9 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
+                                  const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
-    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t g = 0; g < groups; g += packed_panel) {
@@ -11426,6 +13718,310 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t strip_rows = 32;
+inline constexpr std::size_t strip_groups = 2 * scale_groups;
+inline constexpr std::size_t bundles_at_once = 16;
+
+struct unpacked_strip {
+    alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
+    std::uint32_t scales[strip_groups * strip_rows];
+    float units[strip_groups / scale_groups * strip_rows];
+};
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    constexpr bool dense = Format == dtype::q4_dense;
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
+        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+        for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+            std::uint8_t* to = levels + 4 * row;
+            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+                const code_vector codes = load_codes(block->code[s] + 4 * row);
+                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
+                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
+            }
+            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+        }
+    }
+}
+
+inline void integer_scales_of(const float* scales, std::size_t groups, std::size_t rows, std::uint32_t* out, float* units) {
+    float largest[packed_rows] = {};
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float magnitude = std::fabs(scales[g * packed_rows + r]);
+            largest[r] = magnitude > largest[r] ? magnitude : largest[r];
+        }
+    }
+    float inverse[packed_rows];
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        units[r] = scale_unit(largest[r]);
+        inverse[r] = 1.0f / units[r];
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const auto bits = std::bit_cast<std::uint32_t>(scales[g * packed_rows + r] * inverse[r] + 0x1.8p23f);
+            out[g * rows + r] = (bits & 0xffffu) | bits << 16;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* next, std::size_t rows, std::size_t row_bytes, std::size_t groups,
+                                          unpacked_strip& out) {
+    float scales[strip_groups * packed_rows];
+    for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
+        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        if constexpr (integer_scales) {
+            for (std::size_t g = 0; g < groups; g += scale_groups)
+                integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
+                                  out.units + g / scale_groups * rows + r);
+        } else {
+            for (std::size_t g = 0; g < groups; ++g) std::memcpy(out.scales + g * rows + r, scales + g * packed_rows, packed_rows * sizeof(float));
+        }
+    }
+}
+
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
+    a = dot_next(a, w, load_tokens(x));
+    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
+}
+
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+
+template <class Block>
+PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
+}
+
+struct strip_row {
+    const std::uint8_t* levels;
+    const std::uint32_t* scales;
+    float unit;
+    std::size_t groups;
+    std::size_t rows;  ///< of the strip: from group to group
+};
+
+PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    auto block = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto sums = bundle_start(from);
+        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
+        block = block_add(block, sums, repeat_scale(w.scales));
+    }
+    add_block(block, w.unit, x, sum);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    auto block_a = block_zero(), block_b = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes);
+        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
+    const std::byte* from = x;
+    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
+             h = bundle_start(from + 7 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (Bundles == 8) {
+        add_row_8(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 6) {
+        add_row_6(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 4) {
+        add_row_4(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 2) {
+        add_row_2(row, x, group_bytes, sum);
+    } else {
+        add_row_1(row, x, group_bytes, sum);
+    }
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
+    const std::size_t group_bytes = Bundles * bundle_bytes();
+    const float* unit = w.units;
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * group_bytes) {
+        strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
+        float* sum = sums;
+        for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
+            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+                if constexpr (integer_scales) row.unit = *unit++;
+                add_row<Bundles>(row, x, group_bytes, sum);
+            }
+        }
+    }
+}
+
+inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
+                         const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
+        switch (count) {
+            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+        }
+        begin += count;
+        sums += count * tokens_lanes() * rows;
+    }
+}
+
+inline void put_bundles(const float* sums, std::size_t rows, std::size_t begin, std::size_t end, std::size_t bundles, const float* bias, float* y,
+                        std::size_t y_stride) {
+    const std::size_t lane_count = tokens_lanes();
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::size_t tokens = count * lane_count;
+        for (std::size_t t = 0; t < tokens; t += lane_count, y += lane_count * y_stride) {
+            for (std::size_t r = 0; r < rows; r += 4) {
+                const float* sum = sums + r * tokens + t;
+                tokens_f32 a = load_tokens(sum);
+                tokens_f32 b = load_tokens(sum + tokens);
+                tokens_f32 c = load_tokens(sum + 2 * tokens);
+                tokens_f32 d = load_tokens(sum + 3 * tokens);
+                if (bias != nullptr) {
+                    a = add_tokens(a, repeat_tokens(bias[r])), b = add_tokens(b, repeat_tokens(bias[r + 1]));
+                    c = add_tokens(c, repeat_tokens(bias[r + 2])), d = add_tokens(d, repeat_tokens(bias[r + 3]));
+                }
+                store_across(a, b, c, d, y + r, y_stride);
+            }
+        }
+        begin += count;
+        sums += tokens * rows;
+    }
+}
+
+template <dtype Format>
+inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t begin,
+                                         std::size_t bundles, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    std::size_t end = begin;
+    while (end < bundles && end + tile_of(end, bundles).count <= begin + bundles_at_once) end += tile_of(end, bundles).count;
+    unpacked_strip strip;
+    alignas(64) float sums[strip_rows * bundles_at_once * 16];
+    for (std::size_t r = 0; r < rows; r += strip_rows) {
+        const std::size_t count = rows - r < strip_rows ? rows - r : strip_rows;
+        std::memset(sums, 0, count * (end - begin) * tokens_lanes() * sizeof(float));
+        const std::byte* from = w + matrix_bytes(Format, r, cols);
+        for (std::size_t g = 0; g < groups; g += strip_groups) {
+            const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
+            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
+            from = next;
+            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+        }
+        put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
+    }
+    return end;
+}
+
+template <dtype Format>
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
+                          const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
+    for (std::size_t b = 0; b < bundles;)
+        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    const std::size_t bundled = bundles * tokens_lanes();
+    if (bundled < tokens)
+        packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
+                                      tokens - bundled, bias, y + bundled * y_stride, y_stride);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -11447,7 +14043,7 @@ PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, st
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
     constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
-    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+    return multiply_add(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
 }
 
 template <dtype Format>
@@ -11457,19 +14053,19 @@ PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t ro
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
-    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
-    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
-    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
-    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+    store_rows(multiply_add(bytes_of<0>(codes), scales, offset), out);
+    store_rows(multiply_add(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(multiply_add(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
                                       rows_f32& odd) {
-    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
@@ -11514,10 +14110,10 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
         const rows_f32 a = load_rows(panel);
         const rows_f32 b = load_rows(panel + next);
-        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
-        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
-        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
-        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+        e0 = multiply_add(a, repeat_rows(x[c]), e0), o0 = multiply_add(b, repeat_rows(x[c + 1]), o0);
+        e1 = multiply_add(a, repeat_rows(x1[c]), e1), o1 = multiply_add(b, repeat_rows(x1[c + 1]), o1);
+        e2 = multiply_add(a, repeat_rows(x2[c]), e2), o2 = multiply_add(b, repeat_rows(x2[c + 1]), o2);
+        e3 = multiply_add(a, repeat_rows(x3[c]), e3), o3 = multiply_add(b, repeat_rows(x3[c + 1]), o3);
     }
     store_rows(e0, sums), store_rows(o0, sums + next);
     store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
@@ -11530,8 +14126,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
-        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
-        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+        even = multiply_add(load_rows(panel), repeat_rows(x[c]), even);
+        odd = multiply_add(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
     }
     store_rows(even, sums);
     store_rows(odd, sums + packed_rows);
@@ -11612,9 +14208,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -11752,6 +14348,21 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
+#if HWY_MAX_BYTES == 32 && !HWY_HAVE_SCALABLE
+    const std::uint64_t eight = hn::GetLane(hn::BitCast(hn::Repartition<std::uint64_t, decltype(bytes)>(), q));
+    std::memcpy(p, &eight, 4);
+    const auto high = static_cast<std::uint32_t>(eight >> 32);
+    std::memcpy(p + step, &high, 4);
+#else
+    std::int8_t all[max_lanes];
+    hn::StoreU(q, bytes, all);
+    const std::size_t piece = lanes() < 4 ? lanes() : 4;
+    for (std::size_t i = 0; i < lanes(); i += piece) std::memcpy(p + i / 4 * step, all + i, piece);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
     return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));
@@ -11825,6 +14436,11 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    float x[max_lanes];
+    store(v, x);
+    for (std::size_t i = 0; i < lanes(); ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(x[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const i32_vector exponent = xsimd::nearbyint_as_int(n) + i32_vector(127);
     return v * xsimd::bitwise_cast<float>(exponent << 23);
@@ -11923,6 +14539,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
 }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
         const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);
@@ -11966,40 +14585,91 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
     return hn::BitCast(rows_i8_tag(), hn::Set(rows_tag(), four));
 }
 
+using tokens_tag = hn::CappedTag<std::int32_t, 16>;
+using tokens_f32_tag = hn::RebindToFloat<tokens_tag>;
+using tokens_i8_tag = hn::Repartition<std::int8_t, tokens_tag>;
+using tokens_u8_tag = hn::Repartition<std::uint8_t, tokens_tag>;
+using tokens_f32 = hn::Vec<tokens_f32_tag>;
+using token_codes = hn::Vec<tokens_u8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t tokens_lanes() { return hn::Lanes(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_i8_tag> load_tokens(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
+}
+
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-using dot_sums = hn::Vec<rows_i16_tag>;
-PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+using dot_lane = std::int16_t;
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #if defined(__GNUC__) && !defined(__clang__)
-    asm("" : "+x"(sums.raw));
+    asm("" : "+v"(sums.raw));
 #endif
     return sums;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
-    return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE auto dot_fold(Sums sums) {
+    const hn::DFromV<Sums> d;
+    return hn::WidenMulPairwiseAdd(hn::Repartition<std::int32_t, decltype(d)>(), sums, hn::Set(d, std::int16_t{1}));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
+inline constexpr bool integer_scales = true;
+PHI4FLASH_VECTOR_INLINE auto block_zero() { return hn::Zero(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE auto repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(hn::Repartition<std::int16_t, tokens_tag>(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE Block block_add(Block block, Sums sums, Scale scale) {
+    return in_this_order(hn::Add(block, hn::WidenMulPairwiseAdd(hn::DFromV<Block>(), sums, scale)));
+}
+template <class Block>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(Block block, float unit) {
+    const tokens_f32_tag df;
+    return hn::Mul(hn::ConvertTo(df, block), hn::Set(df, unit));
+}
+inline constexpr int dense_activation_sum = 32767 / q4_dense.zero;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) {
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(second) << 16) | (static_cast<std::uint32_t>(first) & 0xffffu));
+}
 #else
-using dot_sums = rows_i32;
+using dot_lane = std::int32_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, sum);
-}
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_i8_tag(), w), x, sum);
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
+#endif
 }
-#endif
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums dot_fold(Sums sums) {
+    return sums;
+}
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return hn::Zero(tokens_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(tokens_f32_tag(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens_f32 scale) {
+    return hn::MulAdd(hn::ConvertTo(tokens_f32_tag(), sums), scale, block);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
 #endif
+PHI4FLASH_VECTOR_INLINE auto repeat_start(std::int32_t start) {
+    return hn::BitCast(hn::Repartition<dot_lane, rows_tag>(), hn::Set(rows_tag(), start));
+}
+PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
+    return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
+}
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
@@ -12020,11 +14690,14 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
     return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float offset) {
-    const rows_f32_tag df;
-    return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
+template <class Integers, class Floats>
+PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
+    return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+template <class Floats>
+PHI4FLASH_VECTOR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return hn::MulAdd(a, b, c);
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
 template <int Byte>
@@ -12037,6 +14710,34 @@ PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_codes(code_vector v, std::uint8_t* p) { hn::StoreU(v, rows_u8_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return hn::LoadU(tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(tokens_f32 v, float* p) { hn::StoreU(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return hn::Set(tokens_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(tokens_f32 a, tokens_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, float* p, std::size_t stride) {
+    const tokens_f32_tag df;
+    float across[4 * 16];
+    const std::size_t lane_count = tokens_lanes();
+#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+    hn::StoreInterleaved4(a, b, c, d, df, across);
+    for (std::size_t t = 0; t < lane_count; ++t) std::memcpy(p + t * stride, across + 4 * t, 4 * sizeof(float));
+#else
+    const hn::Repartition<std::uint64_t, tokens_f32_tag> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(df, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(df, c, d));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(df, a, b));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(df, c, d));
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, low_ab, low_cd)), df, across);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, low_ab, low_cd)), df, across + lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, high_ab, high_cd)), df, across + 2 * lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, high_ab, high_cd)), df, across + 3 * lane_count);
+    for (std::size_t i = 0; i < 4; ++i) {
+        for (std::size_t t = i; t < lane_count; t += 4) std::memcpy(p + t * stride, across + i * lane_count + (t - i), 4 * sizeof(float));
+    }
+#endif
+}
 
 PHI4FLASH_TARGET_END
 #else
@@ -12057,7 +14758,8 @@ struct code_vector {
 struct signed_code_vector {
     std::int8_t byte[4 * plain_rows];
 };
-using dot_sums = rows_i32;
+using tokens_f32 = rows_f32;
+using token_codes = code_vector;
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
 PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
@@ -12116,15 +14818,17 @@ PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
     for (std::int32_t& lane : v.lane) lane = x;
     return v;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(sums, w, x);
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
-    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
-    return total;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+PHI4FLASH_VECTOR_INLINE rows_i32 repeat_start(std::int32_t start) { return set_rows(start); }
+PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
+    rows_i32 v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -12136,12 +14840,11 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = to_f32(p[r]);
     return v;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, float offset) {
-    rows_f32 v;
-    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = detail::fused(static_cast<float>(sums.lane[r]), scale, offset);
-    return v;
+PHI4FLASH_VECTOR_INLINE rows_f32 scaled(const rows_i32& sums, rows_f32 scale) {
+    for (std::size_t r = 0; r < plain_rows; ++r) scale.lane[r] *= static_cast<float>(sums.lane[r]);
+    return scale;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+PHI4FLASH_VECTOR_INLINE rows_f32 multiply_add(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
 }
@@ -12168,6 +14871,37 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
 PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
 }
+
+PHI4FLASH_VECTOR_INLINE void store_codes(const code_vector& v, std::uint8_t* p) { std::memcpy(p, v.byte, sizeof v.byte); }
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t tokens_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_tokens(const std::int8_t* p) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(const tokens_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(const tokens_f32& a, const tokens_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(const tokens_f32& a, const tokens_f32& b, const tokens_f32& c, const tokens_f32& d, float* p,
+                                          std::size_t stride) {
+    for (std::size_t t = 0; t < plain_rows; ++t, p += stride) p[0] = a.lane[t], p[1] = b.lane[t], p[2] = c.lane[t], p[3] = d.lane[t];
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    token_codes v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return repeat_tokens(scale);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& sums, const tokens_f32& scale) {
+    for (std::size_t t = 0; t < plain_rows; ++t) block.lane[t] = detail::fused(static_cast<float>(sums.lane[t]), scale.lane[t], block.lane[t]);
+    return block;
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
 
 PHI4FLASH_TARGET_END
 #endif
@@ -12307,15 +15041,21 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
+inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
+    return reinterpret_cast<const std::byte*>(x);
+}
 
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t, std::byte* scratch) {
-    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + token * arranged_bytes(cols));
+inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                         std::size_t end, std::size_t, std::byte* scratch) {
     const std::size_t half = lanes();
-    for (std::size_t i = 0; i < cols; i += 2 * half) {
-        for (std::size_t j = 0; j < half; ++j) {
-            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
-            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
+        for (std::size_t i = 0; i < cols; i += 2 * half) {
+            for (std::size_t j = 0; j < half; ++j) {
+                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
+                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
+            }
         }
     }
     return scratch;
@@ -13145,55 +15885,133 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
-    float largest = 0.0f;
-    for (std::size_t first : {0, 2, 16, 18}) {
-        float sum = 0.0f;
-        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
-        largest = sum > largest ? sum : largest;
+struct bundle_tile {
+    std::size_t first;  ///< its first bundle
+    std::size_t count;  ///< 8, 6, 4, 2 or 1
+};
+
+PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
+    constexpr std::size_t most = integer_scales ? 6 : 8;
+    const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
+    if (bundle < whole * most) return {bundle / most * most, most};
+    std::size_t first = whole * most;
+    for (;;) {
+        const std::size_t left = bundles - first;
+        const std::size_t count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (bundle < first + count) return {first, count};
+        first += count;
     }
-    return largest;
 }
 
-template <int SumLimit, int Zero>
-inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
-                                     std::byte* scratch) {
-    auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_bytes() { return tokens_lanes() * sizeof(activation_group); }
+
+PHI4FLASH_VECTOR_INLINE std::size_t arranged_offset(std::size_t first_bundle, std::size_t groups) {
+    return first_bundle * groups * bundle_bytes();
+}
+
+struct two_sums {
+    float first;
+    float second;
+};
+PHI4FLASH_VECTOR_INLINE two_sums sum_pairs(f32_vector sums, const float* columns) {
+    float part[max_lanes];
+    store(sums, part);
+    const std::size_t count = lanes() < 4 ? packed_cols : lanes();
+    const float* from = lanes() < 4 ? columns : part;
+    two_sums result{0.0f, 0.0f};
+    for (std::size_t i = 0; i < count; i += 4) {
+        result.first += from[i] + from[i + 1];
+        result.second += from[i + 2] + from[i + 3];
+    }
+    return result;
+}
+
+template <int SumLimit>
+PHI4FLASH_VECTOR_INLINE float scale_of(const float* x, std::size_t groups) {
     const std::size_t lane_count = lanes();
-    for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
-        const float* group = x + g * packed_cols;
-        float rounded[packed_cols];  // magnitudes first
-        f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector magnitude = abs_of(load(group + i));
-            highest = max_of(highest, magnitude);
-            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
-        }
-        float scale = reduce_max(highest) / 127.0f;
-        if constexpr (SumLimit != 0) {
-            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
-            scale = least > scale ? least : scale;
-        }
-        if (scale < FLT_MIN) scale = 0.0f;
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+    float columns[packed_cols];
+    f32_vector highest = zero();
+    float scale = 0.0f;
+    for (std::size_t g = 0; g < groups; ++g, x += packed_cols) {
         f32_vector sums = zero();
         for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector q = round_nearest(mul(load(group + i), inverse));
-            store(q, rounded + i);
-            sums = add(sums, q);
+            const f32_vector magnitude = abs_of(load(x + i));
+            highest = max_of(highest, magnitude);
+            sums = add(sums, magnitude);
+            if (SumLimit != 0 && lane_count < 4) store(magnitude, columns + i);
         }
-        for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = scale;
-        groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
+        if constexpr (SumLimit != 0) {
+            const two_sums both = sum_pairs(sums, columns);
+            const float least = (both.first > both.second ? both.first : both.second) * (1.0f / (static_cast<float>(SumLimit) - 8.5f));
+            scale = least > scale ? least : scale;
+        }
+    }
+    const float usual = reduce_max(highest) * (1.0f / 127.0f);
+    scale = usual > scale ? usual : scale;
+    return scale < FLT_MIN ? 0.0f : scale;
+}
+
+template <int Zero>
+PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, std::byte* q, std::size_t step) {
+    const std::size_t lane_count = lanes();
+    float columns[packed_cols];
+    const f32_vector inverses = set(inverse);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+        const f32_vector rounded = round_nearest(mul(load(x + i), inverses));
+        store_integers(rounded, reinterpret_cast<std::int8_t*>(q) + i / 4 * step + i % 4, step);
+        sums = add(sums, rounded);
+        if (lane_count < 4) store(rounded, columns + i);
+    }
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
+    return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups>
+PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
+    for (std::size_t g = 0; g < groups; g += ScaleGroups) {
+        const std::size_t some = groups - g < ScaleGroups ? groups - g : ScaleGroups;
+        const float scale = scale_of<SumLimit>(x + g * packed_cols, some);
+        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
+            const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
+            std::memcpy(to + 8 * step, &scale, sizeof scale);
+            std::memcpy(to + 9 * step, &start, sizeof start);
+        }
+    }
+}
+
+template <int SumLimit, int Zero, std::size_t ScaleGroups, bool Bundled>
+inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                     std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t lane_count = tokens_lanes();
+    const std::size_t bundles = Bundled ? tokens / lane_count : 0;
+    const std::size_t singles = tokens - bundles * lane_count;
+    for (std::size_t t = begin; t < end; ++t) {
+        const std::size_t bundle = t / lane_count;
+        if (bundle < bundles) {
+            const bundle_tile tile = tile_of(bundle, bundles);
+            std::byte* to = scratch + arranged_offset(tile.first, groups) + (bundle - tile.first) * bundle_bytes() + 4 * (t % lane_count);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
+        } else {
+            std::byte* to = scratch + arranged_offset(bundles, groups) + (t - bundles * lane_count) * sizeof(activation_group);
+            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
+        }
     }
     return scratch;
 }
 
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
 PHI4FLASH_VECTOR_INLINE rows_f32 add_group(rows_i32 sums, rows_f32 scales, const activation_group& x, rows_f32 total) {
-    return mul_add_rows(scales, scale_sums(sums, x.scale, x.offset), total);
+    return multiply_add(scales, scaled(sums, repeat_rows(x.scale)), total);
 }
 
 #define PHI4FLASH_UNPACK_Q4(block, row)                                          \
@@ -13220,31 +16038,21 @@ PHI4FLASH_VECTOR_INLINE code_vector q4_levels(code_vector levels, code_vector co
     }
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
-                                        code_vector w6, code_vector w7, const std::int8_t* x) {
-    dot_sums a = dot_next(dot_next(dot_next(dot_first(w0, broadcast_four(x)), w1, broadcast_four(x + 4)), w2, broadcast_four(x + 8)), w3,
-                          broadcast_four(x + 12));
-    if constexpr (Dense) {
-        const dot_sums b = dot_next(dot_next(dot_next(dot_first(w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)),
-                                    w7, broadcast_four(x + 28));
-        return dot_fold(dot_fold(a), b);
-    } else {
-        a = dot_next(dot_next(dot_next(dot_next(a, w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)), w7,
-                     broadcast_four(x + 28));
-        return dot_fold(a);
-    }
+                                        code_vector w6, code_vector w7, const activation_group& x) {
+    auto sums = repeat_start(x.start);
+    sums = dot_next(sums, w0, broadcast_four(x.q));
+    sums = dot_next(sums, w1, broadcast_four(x.q + 4));
+    sums = dot_next(sums, w2, broadcast_four(x.q + 8));
+    sums = dot_next(sums, w3, broadcast_four(x.q + 12));
+    sums = dot_next(sums, w4, broadcast_four(x.q + 16));
+    sums = dot_next(sums, w5, broadcast_four(x.q + 20));
+    sums = dot_next(sums, w6, broadcast_four(x.q + 24));
+    return dot_fold(dot_next(sums, w7, broadcast_four(x.q + 28)));
 }
 
-PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                            dot_sums& d) {
-    a = dot_first(w, broadcast_four(x[0].q + at));
-    b = dot_first(w, broadcast_four(x[1].q + at));
-    c = dot_first(w, broadcast_four(x[2].q + at));
-    d = dot_first(w, broadcast_four(x[3].q + at));
-}
-PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                           dot_sums& d) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, Sums& a, Sums& b, Sums& c, Sums& d) {
     a = dot_next(a, w, broadcast_four(x[0].q + at));
     b = dot_next(b, w, broadcast_four(x[1].q + at));
     c = dot_next(c, w, broadcast_four(x[2].q + at));
@@ -13255,34 +16063,24 @@ PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 sc
     store_rows(add_group(dots, scales, x, load_rows(sum)), sum);
 }
 
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
                                          code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
-    dot_sums a, b, c, d;
-    dot_first_four(w0, x, 0, a, b, c, d);
+    auto a = repeat_start(x[0].start);
+    auto b = repeat_start(x[1].start);
+    auto c = repeat_start(x[2].start);
+    auto d = repeat_start(x[3].start);
+    dot_next_four(w0, x, 0, a, b, c, d);
     dot_next_four(w1, x, 4, a, b, c, d);
     dot_next_four(w2, x, 8, a, b, c, d);
     dot_next_four(w3, x, 12, a, b, c, d);
-    if constexpr (Dense) {
-        dot_sums e, f, g, h;
-        dot_first_four(w4, x, 16, e, f, g, h);
-        dot_next_four(w5, x, 20, e, f, g, h);
-        dot_next_four(w6, x, 24, e, f, g, h);
-        dot_next_four(w7, x, 28, e, f, g, h);
-        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
-    } else {
-        dot_next_four(w4, x, 16, a, b, c, d);
-        dot_next_four(w5, x, 20, a, b, c, d);
-        dot_next_four(w6, x, 24, a, b, c, d);
-        dot_next_four(w7, x, 28, a, b, c, d);
-        add_group_to(sums, dot_fold(a), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
-    }
+    dot_next_four(w4, x, 16, a, b, c, d);
+    dot_next_four(w5, x, 20, a, b, c, d);
+    dot_next_four(w6, x, 24, a, b, c, d);
+    dot_next_four(w7, x, 28, a, b, c, d);
+    add_group_to(sums, dot_fold(a), scales, x[0]);
+    add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
@@ -13337,9 +16135,8 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
-            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t)
-                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
+            for (; t + 4 <= tokens; t += 4) q4_dot_four(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[t]), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -13359,7 +16156,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[g].q), load_scales(block.scale + row), x[g], sum);
+            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
         }
     }
     put_rows(sum, bias, y);
@@ -13377,10 +16174,9 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
+                                  const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
-    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t g = 0; g < groups; g += packed_panel) {
@@ -13412,6 +16208,310 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t strip_rows = 32;
+inline constexpr std::size_t strip_groups = 2 * scale_groups;
+inline constexpr std::size_t bundles_at_once = 16;
+
+struct unpacked_strip {
+    alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
+    std::uint32_t scales[strip_groups * strip_rows];
+    float units[strip_groups / scale_groups * strip_rows];
+};
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    constexpr bool dense = Format == dtype::q4_dense;
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
+        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+        for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+            std::uint8_t* to = levels + 4 * row;
+            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+                const code_vector codes = load_codes(block->code[s] + 4 * row);
+                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
+                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
+            }
+            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+        }
+    }
+}
+
+inline void integer_scales_of(const float* scales, std::size_t groups, std::size_t rows, std::uint32_t* out, float* units) {
+    float largest[packed_rows] = {};
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float magnitude = std::fabs(scales[g * packed_rows + r]);
+            largest[r] = magnitude > largest[r] ? magnitude : largest[r];
+        }
+    }
+    float inverse[packed_rows];
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        units[r] = scale_unit(largest[r]);
+        inverse[r] = 1.0f / units[r];
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const auto bits = std::bit_cast<std::uint32_t>(scales[g * packed_rows + r] * inverse[r] + 0x1.8p23f);
+            out[g * rows + r] = (bits & 0xffffu) | bits << 16;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* next, std::size_t rows, std::size_t row_bytes, std::size_t groups,
+                                          unpacked_strip& out) {
+    float scales[strip_groups * packed_rows];
+    for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
+        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        if constexpr (integer_scales) {
+            for (std::size_t g = 0; g < groups; g += scale_groups)
+                integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
+                                  out.units + g / scale_groups * rows + r);
+        } else {
+            for (std::size_t g = 0; g < groups; ++g) std::memcpy(out.scales + g * rows + r, scales + g * packed_rows, packed_rows * sizeof(float));
+        }
+    }
+}
+
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
+    a = dot_next(a, w, load_tokens(x));
+    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
+}
+
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+
+template <class Block>
+PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
+}
+
+struct strip_row {
+    const std::uint8_t* levels;
+    const std::uint32_t* scales;
+    float unit;
+    std::size_t groups;
+    std::size_t rows;  ///< of the strip: from group to group
+};
+
+PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    auto block = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto sums = bundle_start(from);
+        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
+        block = block_add(block, sums, repeat_scale(w.scales));
+    }
+    add_block(block, w.unit, x, sum);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    auto block_a = block_zero(), block_b = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes);
+        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
+    const std::byte* from = x;
+    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
+    const std::size_t bytes = bundle_bytes();
+    const std::size_t lane_count = tokens_lanes();
+    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
+    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
+    const std::byte* from = x;
+    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(from);
+        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
+        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
+             h = bundle_start(from + 7 * bytes);
+        for (std::size_t s = 0; s < 8; ++s) {
+            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
+            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
+            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
+            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
+            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
+        }
+        const auto scale = repeat_scale(w.scales);
+        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
+        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
+        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
+        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
+    }
+    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
+    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
+    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
+    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (Bundles == 8) {
+        add_row_8(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 6) {
+        add_row_6(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 4) {
+        add_row_4(row, x, group_bytes, sum);
+    } else if constexpr (Bundles == 2) {
+        add_row_2(row, x, group_bytes, sum);
+    } else {
+        add_row_1(row, x, group_bytes, sum);
+    }
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
+    const std::size_t group_bytes = Bundles * bundle_bytes();
+    const float* unit = w.units;
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * group_bytes) {
+        strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
+        float* sum = sums;
+        for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
+            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+                if constexpr (integer_scales) row.unit = *unit++;
+                add_row<Bundles>(row, x, group_bytes, sum);
+            }
+        }
+    }
+}
+
+inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
+                         const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
+        switch (count) {
+            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+        }
+        begin += count;
+        sums += count * tokens_lanes() * rows;
+    }
+}
+
+inline void put_bundles(const float* sums, std::size_t rows, std::size_t begin, std::size_t end, std::size_t bundles, const float* bias, float* y,
+                        std::size_t y_stride) {
+    const std::size_t lane_count = tokens_lanes();
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::size_t tokens = count * lane_count;
+        for (std::size_t t = 0; t < tokens; t += lane_count, y += lane_count * y_stride) {
+            for (std::size_t r = 0; r < rows; r += 4) {
+                const float* sum = sums + r * tokens + t;
+                tokens_f32 a = load_tokens(sum);
+                tokens_f32 b = load_tokens(sum + tokens);
+                tokens_f32 c = load_tokens(sum + 2 * tokens);
+                tokens_f32 d = load_tokens(sum + 3 * tokens);
+                if (bias != nullptr) {
+                    a = add_tokens(a, repeat_tokens(bias[r])), b = add_tokens(b, repeat_tokens(bias[r + 1]));
+                    c = add_tokens(c, repeat_tokens(bias[r + 2])), d = add_tokens(d, repeat_tokens(bias[r + 3]));
+                }
+                store_across(a, b, c, d, y + r, y_stride);
+            }
+        }
+        begin += count;
+        sums += tokens * rows;
+    }
+}
+
+template <dtype Format>
+inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t begin,
+                                         std::size_t bundles, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    std::size_t end = begin;
+    while (end < bundles && end + tile_of(end, bundles).count <= begin + bundles_at_once) end += tile_of(end, bundles).count;
+    unpacked_strip strip;
+    alignas(64) float sums[strip_rows * bundles_at_once * 16];
+    for (std::size_t r = 0; r < rows; r += strip_rows) {
+        const std::size_t count = rows - r < strip_rows ? rows - r : strip_rows;
+        std::memset(sums, 0, count * (end - begin) * tokens_lanes() * sizeof(float));
+        const std::byte* from = w + matrix_bytes(Format, r, cols);
+        for (std::size_t g = 0; g < groups; g += strip_groups) {
+            const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
+            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
+            from = next;
+            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+        }
+        put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
+    }
+    return end;
+}
+
+template <dtype Format>
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
+                          const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
+    for (std::size_t b = 0; b < bundles;)
+        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    const std::size_t bundled = bundles * tokens_lanes();
+    if (bundled < tokens)
+        packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
+                                      tokens - bundled, bias, y + bundled * y_stride, y_stride);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_exact-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -13433,7 +16533,7 @@ PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, st
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
     constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
-    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+    return multiply_add(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
 }
 
 template <dtype Format>
@@ -13443,19 +16543,19 @@ PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t ro
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
-    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
-    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
-    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
-    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+    store_rows(multiply_add(bytes_of<0>(codes), scales, offset), out);
+    store_rows(multiply_add(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(multiply_add(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
                                       rows_f32& odd) {
-    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
@@ -13500,10 +16600,10 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
         const rows_f32 a = load_rows(panel);
         const rows_f32 b = load_rows(panel + next);
-        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
-        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
-        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
-        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+        e0 = multiply_add(a, repeat_rows(x[c]), e0), o0 = multiply_add(b, repeat_rows(x[c + 1]), o0);
+        e1 = multiply_add(a, repeat_rows(x1[c]), e1), o1 = multiply_add(b, repeat_rows(x1[c + 1]), o1);
+        e2 = multiply_add(a, repeat_rows(x2[c]), e2), o2 = multiply_add(b, repeat_rows(x2[c + 1]), o2);
+        e3 = multiply_add(a, repeat_rows(x3[c]), e3), o3 = multiply_add(b, repeat_rows(x3[c + 1]), o3);
     }
     store_rows(e0, sums), store_rows(o0, sums + next);
     store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
@@ -13516,8 +16616,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
-        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
-        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+        even = multiply_add(load_rows(panel), repeat_rows(x[c]), even);
+        odd = multiply_add(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
     }
     store_rows(even, sums);
     store_rows(odd, sums + packed_rows);
@@ -13598,9 +16698,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
@@ -13962,7 +17062,7 @@ struct linear {
             return;
         }
         if (x.count == 1) {
-            const std::byte* arranged = kernels.arrange(x.data, weight.cols, 0, 1, with.arranged);
+            const std::byte* arranged = kernels.arrange(x.data, x.stride, weight.cols, 0, 1, 1, with.arranged);
             with.parallel(weight.rows / block, block * weight.cols, [&](std::size_t begin, std::size_t end) {
                 const std::size_t first = begin * block;
                 kernels.matvec(weight.row(first), end * block - first, weight.cols, arranged, bias_at(first), y.data + first);
@@ -13973,7 +17073,7 @@ struct linear {
         if (kernels.matmul_arranged) {
             rows = with.arranged;
             with.parallel(x.count, 4 * weight.cols, [&](std::size_t begin, std::size_t end) {
-                for (std::size_t t = begin; t < end; ++t) kernels.arrange(x[t], weight.cols, t, x.count, with.arranged);
+                kernels.arrange(x.data, x.stride, weight.cols, begin, end, x.count, with.arranged);
             });
         }
         with.parallel(weight.rows / block, block * weight.cols * x.count, [&](std::size_t begin, std::size_t end) {

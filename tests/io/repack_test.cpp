@@ -272,7 +272,7 @@ TEST_CASE("io/repack: -128 among the codes of Q8_0 is a number like any other") 
             std::vector<float> x(cols, sign);
             std::vector<std::byte> scratch(arranged_bytes(cols));
             float y[8];
-            linear.matvec(t.data, 8, cols, linear.arrange(x.data(), cols, 0, 1, scratch.data()), nullptr, y);
+            linear.matvec(t.data, 8, cols, linear.arrange(x.data(), cols, cols, 0, 1, 1, scratch.data()), nullptr, y);
             for (std::size_t r = 0; r < 8; ++r) {
                 double want = 0.0;
                 for (std::size_t c = 0; c < cols; ++c) want += static_cast<double>(sign) * static_cast<double>(w[r * cols + c]);

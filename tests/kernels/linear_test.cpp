@@ -39,7 +39,7 @@ struct matvec_case {
         const auto bias = random_buffer<float>(random, rows, offset);
         const float* const bias_data = with_bias ? bias.data() : nullptr;
         buffer<float> scratch(phi4flash::arranged_bytes(cols) / sizeof(float), offset, nan_f32);
-        const std::byte* arranged = linear.arrange(x.data(), cols, 0, 1, scratch.bytes());
+        const std::byte* arranged = linear.arrange(x.data(), cols, cols, 0, 1, 1, scratch.bytes());
         CHECK((arranged == x.bytes() || arranged == scratch.bytes()));
         buffer<float> y(rows, offset, canary);
         linear.matvec(w.bytes(), rows, cols, arranged, bias_data, y.data());
@@ -167,7 +167,7 @@ TEST_CASE_TEMPLATE("products without rows, columns or tokens", Element, float, f
         float scratch[1] = {canary};
         const Element w[14] = {};
         const auto* bytes = reinterpret_cast<const std::byte*>(w);
-        const std::byte* x = linear.arrange(scratch, 0, 0, 1, reinterpret_cast<std::byte*>(scratch));
+        const std::byte* x = linear.arrange(scratch, 0, 0, 0, 1, 1, reinterpret_cast<std::byte*>(scratch));
         linear.matvec(bytes, 0, 7, x, bias, y);
         linear.matmul(bytes, 0, 7, x, 7, 3, bias, y, 2);
         linear.matmul(bytes, 2, 7, x, 7, 0, bias, y, 2);

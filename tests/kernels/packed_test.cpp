@@ -98,86 +98,204 @@ TEST_CASE("numbers that are zero, tiny or not finite are packed without harm") {
     }
 }
 
-TEST_CASE("activations too small for an inverse count as zeros") {
+namespace {
+
+/// One token as the kernels read it: groups of 32 with their scale.
+std::vector<p4::activation_group> arrange_one(const p4::linear_kernels& linear, const float* x, std::size_t cols) {
+    std::vector<p4::activation_group> groups(p4::arranged_bytes(cols) / sizeof(p4::activation_group) + 1);
+    auto* scratch = reinterpret_cast<std::byte*>(groups.data());
+    REQUIRE(linear.arrange(x, cols, cols, 0, 1, 1, scratch) == scratch);
+    groups.resize(cols / 32);
+    return groups;
+}
+
+/// The f64 sum that a row of packed weights and one token's rounded activations make.
+struct exact_sum {
+    double sum;
+    double magnitude;  ///< the sum of the products' magnitudes
+    double highest;    ///< that sum, had every weight the magnitude of the row's largest
+};
+exact_sum sum_of(const std::vector<float>& weights, const std::vector<p4::activation_group>& x, float bias) {
+    exact_sum exact{static_cast<double>(bias), std::fabs(static_cast<double>(bias)), 0.0};
+    double largest = 0.0;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+        const double product = static_cast<double>(weights[i]) * static_cast<double>(x[i / 32].scale) * x[i / 32].q[i % 32];
+        exact.sum += product;
+        exact.magnitude += std::fabs(product);
+        largest = std::max(largest, std::fabs(static_cast<double>(weights[i])));
+        exact.highest += std::fabs(static_cast<double>(x[i / 32].scale) * x[i / 32].q[i % 32]);
+    }
+    exact.highest *= largest;
+    return exact;
+}
+
+/// A matrix, activations of several tokens, and what multiplying them should give.
+struct packed_case {
+    p4::dtype type;
+    std::size_t rows, cols, tokens;
+    buffer<std::byte> w{0, 0};
+    std::vector<float> x;
+    buffer<float> bias{0, 0};
+    std::vector<exact_sum> expected;  ///< [tokens, rows]
+
+    packed_case(const p4::linear_kernels& linear, phi4flash_test::generator& random, p4::dtype format, std::size_t n_rows, std::size_t n_cols,
+                std::size_t n_tokens, float spread)
+        : type(format), rows(n_rows), cols(n_cols), tokens(n_tokens) {
+        std::vector<float> numbers = weights(random, rows * cols);
+        for (std::size_t c = 0; c < cols; ++c) {
+            numbers[c] = c % 32 == 5 ? -1.0f : 0.9f;         // the highest level nearly everywhere
+            numbers[cols + c] = c % 32 == 5 ? 0.9f : -1.0f;  // the lowest
+        }
+        for (std::size_t i = 2 * cols; i < numbers.size(); ++i) {
+            if (i / 32 % 3 == 0) numbers[i] *= spread;  // groups whose scales differ from their neighbours'
+        }
+        w = pack(numbers, rows, cols, type, cols % 64 == 0 ? 2 : 0);
+        const auto floats = phi4flash_test::random_buffer<float>(random, tokens * cols, 0, -3.0f, 3.0f);
+        x.assign(floats.data(), floats.data() + floats.size());
+        for (std::size_t c = 0; c < 32; ++c) x[c] = 0.0f;  // a group without anything
+        for (std::size_t c = 0; c < cols; ++c) {
+            if (tokens > 1) x[cols + c] = 2.0f;                             // the largest sums there are
+            if (tokens > 2) x[2 * cols + c] = c % 4 < 2 ? -2.0f : 2.0f;     // and both ends together
+            if (tokens > 3) x[3 * cols + c] = c % 32 < 10 ? 1.0f : -0.01f;  // large in one half
+            if (tokens > 4) x[4 * cols + c] = c % 32 == 7 ? 50.0f : 0.1f;   // one that stands out
+        }
+        bias = phi4flash_test::random_buffer<float>(random, rows, 0);
+        expect(linear);
+    }
+
+    void expect(const p4::linear_kernels& linear) {
+        std::vector<float> row(cols);
+        expected.resize(tokens * rows);
+        for (std::size_t t = 0; t < tokens; ++t) {
+            const std::vector<p4::activation_group> groups = arrange_one(linear, x.data() + t * cols, cols);
+            for (std::size_t r = 0; r < rows; ++r) {
+                linear.widen(w.data(), r, cols, row.data());
+                expected[t * rows + r] = sum_of(row, groups, bias[r]);
+            }
+        }
+    }
+
+    /// What the kernels make of it.   Shape: [tokens, rows].
+    [[nodiscard]] std::vector<float> product(const p4::linear_kernels& linear) const {
+        buffer<std::byte> arranged(tokens * p4::arranged_bytes(cols), 0);
+        linear.arrange(x.data(), cols, cols, 0, tokens, tokens, arranged.data());
+        std::vector<float> y(tokens * rows);
+        linear.matmul(w.data(), rows, cols, arranged.data(), 0, tokens, bias.data(), y.data(), rows);
+        return y;
+    }
+
+    /// The largest difference between y [tokens, stride] and what it should be, relative to the sum of magnitudes.
+    [[nodiscard]] double worst(const std::vector<float>& y, std::size_t stride) const {
+        double result = 0.0;
+        for (std::size_t t = 0; t < tokens; ++t) {
+            for (std::size_t r = 0; r < rows; ++r) {
+                const exact_sum& e = expected[t * rows + r];
+                result = std::max(result, std::fabs(e.sum - static_cast<double>(y[t * stride + r])) / e.magnitude);
+            }
+        }
+        return result;
+    }
+};
+
+}  // namespace
+
+TEST_CASE("activations are rounded to the nearest of 255 steps, and those too small for an inverse count as zeros") {
+    phi4flash_test::generator random{8};
     for_each_target([&](const p4::kernel_table& kernels) {
         for (const p4::dtype type : formats) {
-            std::vector<float> x(32, 1e-40f);
+            const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
+            std::vector<float> x(32 * (p4::scale_groups + 1), 1e-40f);
             x[3] = -2e-38f;
-            p4::activation_group group{};
-            kernels.linear[static_cast<std::size_t>(type)].arrange(x.data(), 32, 0, 1, reinterpret_cast<std::byte*>(&group));
-            for (const std::int8_t q : group.q) CHECK(q == 0);
-            CHECK(group.scale == 0.0f);
-            CHECK(group.offset == 0.0f);
+            for (const p4::activation_group& g : arrange_one(linear, x.data(), x.size())) {
+                for (const std::int8_t q : g.q) CHECK(q == 0);
+                CHECK(g.scale == 0.0f);
+                CHECK(g.start == 0);
+            }
+            for (float& number : x) number = random.uniform(-3.0f, 3.0f);
+            x[39] = 50.0f;
+            const std::vector<p4::activation_group> groups = arrange_one(linear, x.data(), x.size());
+            float worst = 0.0f;
+            for (std::size_t i = 0; i < x.size(); ++i) {
+                const p4::activation_group& g = groups[i / 32];
+                worst = std::max(worst, std::fabs(x[i] - g.scale * static_cast<float>(g.q[i % 32])) - 0.501f * g.scale);
+            }
+            CHECK(worst <= 0.0f);
+            CHECK(groups[1].q[7] == 127);  // one that stands out keeps all its bits, whatever the target
+            // Several groups share a scale where weights have 4 bits.
+            for (std::size_t g = 0; g < p4::scale_groups; ++g) CHECK((g == 1 || type != p4::dtype::q8) == (groups[g].scale == groups[1].scale));
+            CHECK(groups[p4::scale_groups].scale < groups[1].scale);
         }
     });
 }
 
 TEST_CASE("packed products equal the f64 sums of the same codes, for any number of tokens and any cut") {
     phi4flash_test::generator random{6};
+    struct shape {
+        std::size_t rows, cols, tokens;
+    };
+    // Columns with and without whole blocks of groups; tokens from one to more than are taken at once (128 or 256), with every kind of tile.
+    const shape shapes[] = {{24, 32, 7},  {24, 64, 45},  {40, 160, 9},  {16, 544, 16}, {24, 672, 5},   {8, 96, 1},    {72, 128, 24}, {32, 32, 40},
+                            {16, 96, 48}, {16, 160, 64}, {16, 128, 100}, {8, 64, 130}, {16, 544, 141}, {24, 96, 300}, {8, 128, 2},   {8, 32, 15}};
     for_each_target([&](const p4::kernel_table& kernels) {
         for (const p4::dtype type : formats) {
             CAPTURE(std::string(p4::name_of(type)));
             const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
-            for (const std::size_t cols : {32u, 64u, 160u, 544u}) {
-                const std::size_t rows = 24;
-                const std::size_t tokens = cols == 64 ? 45 : 7;  // more than a tile, and fewer
-                const std::size_t offset = cols % 64 == 0 ? 2 : 0;
-                std::vector<float> numbers = weights(random, rows * cols);
-                for (std::size_t c = 0; c < cols; ++c) numbers[c] = c % 32 == 5 ? -1.0f : 0.9f;  // the highest level nearly everywhere
-                const buffer<std::byte> w = pack(numbers, rows, cols, type, offset);
-                auto x = phi4flash_test::random_buffer<float>(random, tokens * cols, 1, -3.0f, 3.0f);
-                for (std::size_t c = 0; c < 32; ++c) x[c] = 0.0f;  // a group without anything
-                for (std::size_t c = 0; c < cols; ++c) {
-                    x[cols + c] = 2.0f;                             // the largest sums there are
-                    x[3 * cols + c] = c % 32 < 10 ? 1.0f : -0.01f;  // large in one half
-                    x[4 * cols + c] = c % 32 == 7 ? 50.0f : 0.1f;   // one that stands out
+            for (const shape& s : shapes) {
+                CAPTURE(s.cols);
+                CAPTURE(s.tokens);
+                const packed_case c(linear, random, type, s.rows, s.cols, s.tokens, 0.5f);
+                const std::size_t stride = s.rows + 6;
+                buffer<std::byte> arranged(s.tokens * p4::arranged_bytes(s.cols), s.tokens % 2 * 4);
+                // In two cuts, as two threads would.
+                const std::size_t cut = random.below(s.tokens + 1);
+                linear.arrange(c.x.data(), s.cols, s.cols, cut, s.tokens, s.tokens, arranged.data());
+                linear.arrange(c.x.data(), s.cols, s.cols, 0, cut, s.tokens, arranged.data());
+                std::vector<float> y(s.tokens * stride, phi4flash_test::canary);
+                linear.matmul(c.w.data(), s.rows, s.cols, arranged.data(), 0, s.tokens, c.bias.data(), y.data(), stride);
+                CHECK(c.worst(y, stride) < 1e-6);  // a product that did not fit would be off by a thousandth
+                for (std::size_t t = 0; t < s.tokens; ++t) {
+                    for (std::size_t r = s.rows; r < stride; ++r) CHECK(y[t * stride + r] == phi4flash_test::canary);
                 }
-                const auto bias = phi4flash_test::random_buffer<float>(random, rows, 0);
-                // All tokens together, group by group, and token 2 alone.
-                buffer<std::byte> arranged(tokens * p4::arranged_bytes(cols), 0);
-                buffer<std::byte> alone(p4::arranged_bytes(cols), 0);
-                const auto* groups = reinterpret_cast<const p4::activation_group*>(arranged.data());
-                for (std::size_t t = 0; t < tokens; ++t) {
-                    REQUIRE(linear.arrange(x.data() + t * cols, cols, t, tokens, arranged.data()) == arranged.data());
-                    double worst_rounding = 0.0;
-                    for (std::size_t i = 0; i < cols; ++i) {
-                        const p4::activation_group& g = groups[i / 32 * tokens + t];
-                        const float rounding = std::fabs(x[t * cols + i] - g.scale * static_cast<float>(g.q[i % 32]));
-                        worst_rounding = std::max(worst_rounding, static_cast<double>(rounding - 0.501f * g.scale));
-                    }
-                    CHECK(worst_rounding <= 0.0);
+                // Part of the rows: the same bits.
+                const std::size_t first = s.rows >= 24 ? 8 : 0;
+                std::vector<float> part(s.tokens * 8);
+                linear.matmul(c.w.data() + p4::matrix_bytes(type, first, s.cols), 8, s.cols, arranged.data(), 0, s.tokens, c.bias.data() + first,
+                              part.data(), 8);
+                for (std::size_t t = 0; t < s.tokens; ++t) CHECK(phi4flash_test::same_bits(part.data() + t * 8, y.data() + t * stride + first, 8));
+                // Without a bias, and each token alone.
+                std::vector<float> one(s.tokens * s.rows);
+                for (std::size_t t = 0; t < s.tokens; ++t) {
+                    const auto alone = arrange_one(linear, c.x.data() + t * s.cols, s.cols);
+                    linear.matvec(c.w.data(), s.rows, s.cols, reinterpret_cast<const std::byte*>(alone.data()), nullptr, one.data() + t * s.rows);
+                    for (std::size_t r = 0; r < s.rows; ++r) one[t * s.rows + r] += c.bias[r];
                 }
-                // One that stands out keeps all its bits, whatever the target.
-                for (std::size_t g = 0; g < cols / 32; ++g) CHECK(groups[g * tokens + 4].q[7] == 127);
-                std::vector<float> y(tokens * 30, phi4flash_test::canary);
-                linear.matmul(w.data(), rows, cols, arranged.data(), 0, tokens, bias.data(), y.data(), 30);
+                CHECK(c.worst(one, s.rows) < 1e-6);
+            }
+        }
+    });
+}
+
+TEST_CASE("scales of one row may differ as much as they like, and others' need not be multiples of anything") {
+    phi4flash_test::generator random{7};
+    for_each_target([&](const p4::kernel_table& kernels) {
+        for (const p4::dtype type : formats) {
+            const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
+            for (const float spread : {0.0f, 1e-4f, 300.0f}) {
+                packed_case c(linear, random, type, 16, 288, 48, spread);
+                CHECK(c.worst(c.product(linear), 16) < 1e-6);
+                if (type == p4::dtype::q8) continue;
+                for (std::size_t b = 0; b < 2 * 9; ++b) {
+                    for (p4::f16& scale : reinterpret_cast<p4::q4_block*>(c.w.data())[b].scale)
+                        scale = p4::to_f16(p4::to_f32(scale) * random.uniform(0.7f, 1.3f));
+                }
+                c.expect(linear);
+                const std::vector<float> y = c.product(linear);
+                // A scale is off by at most 2^-12 of the largest that is counted together with it.
                 double worst = 0.0;
-                std::vector<float> row(cols);
-                for (std::size_t r = 0; r < rows; ++r) {
-                    linear.widen(w.data(), r, cols, row.data());
-                    for (std::size_t t = 0; t < tokens; ++t) {
-                        double sum = static_cast<double>(bias[r]);
-                        double magnitude = std::fabs(sum);
-                        for (std::size_t i = 0; i < cols; ++i) {
-                            const p4::activation_group& g = groups[i / 32 * tokens + t];
-                            const double product = static_cast<double>(row[i]) * static_cast<double>(g.scale) * g.q[i % 32];
-                            sum += product;
-                            magnitude += std::fabs(product);
-                        }
-                        worst = std::max(worst, std::fabs(sum - static_cast<double>(y[t * 30 + r])) / magnitude);
-                    }
-                }
-                CHECK(worst < 1e-6);  // a product that did not fit would be off by a thousandth
-                for (std::size_t t = 0; t < tokens; ++t) {
-                    for (std::size_t r = rows; r < 30; ++r) CHECK(y[t * 30 + r] == phi4flash_test::canary);
-                }
-                // One token, and part of the rows: the same bits.
-                std::vector<float> one(rows);
-                linear.arrange(x.data() + 2 * cols, cols, 0, 1, alone.data());
-                linear.matvec(w.data(), rows, cols, alone.data(), bias.data(), one.data());
-                CHECK(phi4flash_test::same_bits(one.data(), y.data() + 2 * 30, rows));
-                linear.matvec(w.data() + p4::matrix_bytes(type, 8, cols), 8, cols, alone.data(), bias.data() + 8, one.data());
-                CHECK(phi4flash_test::same_bits(one.data(), y.data() + 2 * 30 + 8, 8));
+                for (std::size_t i = 0; i < y.size(); ++i)
+                    worst = std::max(worst, std::fabs(c.expected[i].sum - static_cast<double>(y[i])) - 1e-6 * c.expected[i].magnitude -
+                                                1.2 * 0x1p-12 * c.expected[i].highest);
+                CHECK(worst <= 0.0);
             }
         }
     });

@@ -7,6 +7,7 @@
 /// rows is a multiple of 8 and cols a multiple of 32.
 #include <phi4flash/core/number.hpp>
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -23,7 +24,8 @@ struct q8_block {
 };
 static_assert(sizeof(q8_block) == 272);
 
-/// 4.5 bits a weight: w = scale * (level[code] - zero). The low nibbles of vector j hold columns 4 j to 4 j + 3, the high
+/// 4.5 bits a weight: w = scale * (level[code] - zero). Scales that this library fits are multiples of scale_unit of their row's largest
+/// in each scale_groups blocks; others' may be anything. The low nibbles of vector j hold columns 4 j to 4 j + 3, the high
 /// nibbles columns 4 (j + 4) to 4 (j + 4) + 3.
 struct q4_block {
     f16 scale[packed_rows];
@@ -31,8 +33,8 @@ struct q4_block {
 };
 static_assert(sizeof(q4_block) == 144);
 
-/// What the 16 codes of a 4-bit format stand for. Levels are below 64, so that eight products of a level and an 8-bit activation,
-/// rarely rounded a little more, fit 16 bits, which is what lets a CPU without VNNI keep up with its memory.
+/// What the 16 codes of a 4-bit format stand for. No level is further than 32 from the zero, so that sixteen products of a weight and an
+/// 8-bit activation, rarely rounded a little more, fit 16 bits, which is what lets a CPU without VNNI keep up with its memory.
 struct q4_codebook {
     std::uint8_t level[16];
     std::uint8_t zero;
@@ -44,12 +46,21 @@ inline constexpr q4_codebook q4_uniform{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1
 /// same size. Found by coordinate descent on the summed error of both.
 inline constexpr q4_codebook q4_dense{{0, 7, 12, 16, 20, 24, 27, 30, 32, 35, 38, 41, 44, 48, 53, 61}, 32};
 
-/// 32 activations of a token, for the integer kernels: x = scale * q. The groups of several tokens lie group by group, token by
-/// token, as one token's do with a single token.
+/// Groups of a row whose activations share a scale where weights have 4 bits; with 8 bits, each group has its own.
+inline constexpr std::size_t scale_groups = 8;
+
+/// What the scales of these groups are counted in, where a kernel needs them as integers below 2^12: a power of two. `largest` is the
+/// largest of their magnitudes; scales of at least half of it are whole multiples anyway.
+[[nodiscard]] constexpr float scale_unit(float largest) {
+    const std::uint32_t exponent = std::bit_cast<std::uint32_t>(largest) & 0x7f800000u;
+    return std::bit_cast<float>((exponent == 0 ? 0x3f800000u : exponent) - (11u << 23));  // an f16 is never near the ends of an f32's exponents
+}
+
+/// 32 activations of a token, for the integer kernels: x = scale * q. Several tokens are arranged by the target (kernels/packed_arrange-inl.hpp).
 struct activation_group {
     std::int8_t q[packed_cols];
     float scale;
-    float offset;  ///< -zero * scale * (sum of q): what the levels' offset adds too much
+    std::int32_t start;  ///< -zero * (sum of q), what the levels' offset adds too much, in the form in which the target's sums begin
 };
 static_assert(sizeof(activation_group) == 40);
 

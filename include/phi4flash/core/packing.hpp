@@ -71,16 +71,26 @@ template <const q4_codebook& Book>
 
 }  // namespace detail
 
-/// Columns [0, 32) of row r of a block from x [32].
+/// Row r of `count` (at most scale_groups) neighbouring blocks from x [count * 32].
 template <const q4_codebook& Book>
-void encode_row(q4_block& block, std::size_t r, const float* x) {
-    block.scale[r] = to_f16(detail::fit_scale<Book>(x));
-    const float scale = to_f32(block.scale[r]);
-    const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
-    for (std::size_t c = 0; c < packed_cols; ++c)
-        set_q4_code(block, r, c, detail::index_of<Book>.nearest(x[c] * inverse + static_cast<float>(Book.zero)));
+void encode_row(q4_block* blocks, std::size_t count, std::size_t r, const float* x) {
+    float scales[scale_groups];
+    float largest = 0.0f;
+    for (std::size_t g = 0; g < count; ++g) {
+        scales[g] = detail::fit_scale<Book>(x + g * packed_cols);
+        if (std::isfinite(to_f32(to_f16(scales[g])))) largest = std::max(largest, std::fabs(to_f32(to_f16(scales[g]))));
+    }
+    const float unit = scale_unit(largest);
+    for (std::size_t g = 0; g < count; ++g, x += packed_cols) {
+        blocks[g].scale[r] = to_f16(std::nearbyint(scales[g] / unit) * unit);
+        const float scale = to_f32(blocks[g].scale[r]);
+        const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t c = 0; c < packed_cols; ++c)
+            set_q4_code(blocks[g], r, c, detail::index_of<Book>.nearest(x[c] * inverse + static_cast<float>(Book.zero)));
+    }
 }
 
+/// Columns [0, 32) of row r of a block from x [32].
 inline void encode_row(q8_block& block, std::size_t r, const float* x) {
     float most = 0.0f;
     for (std::size_t c = 0; c < packed_cols; ++c) most = std::max(most, std::fabs(x[c]));
@@ -109,13 +119,17 @@ inline void read_row(const matrix_view& m, std::size_t r, float* out) {
 /// takes matrix_bytes(type, 8, cols) bytes.
 inline void pack_eight_rows(const matrix_view& m, std::size_t first, dtype type, float* rows, std::byte* out) {
     for (std::size_t r = 0; r < packed_rows; ++r) read_row(m, first + r, rows + r * m.cols);
-    for (std::size_t g = 0; g < m.cols / packed_cols; ++g) {
+    const std::size_t groups = m.cols / packed_cols;
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        const std::size_t count = std::min(scale_groups, groups - g);
         for (std::size_t r = 0; r < packed_rows; ++r) {
             const float* x = rows + r * m.cols + g * packed_cols;
             switch (type) {
-                case dtype::q8: encode_row(reinterpret_cast<q8_block*>(out)[g], r, x); break;
-                case dtype::q4: encode_row<q4_uniform>(reinterpret_cast<q4_block*>(out)[g], r, x); break;
-                default: encode_row<q4_dense>(reinterpret_cast<q4_block*>(out)[g], r, x); break;
+                case dtype::q8:
+                    for (std::size_t i = 0; i < count; ++i) encode_row(reinterpret_cast<q8_block*>(out)[g + i], r, x + i * packed_cols);
+                    break;
+                case dtype::q4: encode_row<q4_uniform>(reinterpret_cast<q4_block*>(out) + g, count, r, x); break;
+                default: encode_row<q4_dense>(reinterpret_cast<q4_block*>(out) + g, count, r, x); break;
             }
         }
     }

@@ -21,9 +21,10 @@ struct linear_kernels {
     /// x is rounded to 8 bits a group of 32, products are exact integers (tests/kernels/packed_test.cpp).
     void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y);
 
-    /// Puts x[cols], token `token` of `tokens`, into the form in which the products read it. Returns `x` itself where that is as
-    /// it lies, else `scratch`, which must hold tokens * arranged_bytes(cols).
-    const std::byte* (*arrange)(const float* x, std::size_t cols, std::size_t token, std::size_t tokens, std::byte* scratch);
+    /// Puts tokens [begin, end) of the `tokens` of x, x_stride floats apart, into the form in which the products read them. Returns `x`
+    /// itself where that is as they lie, else `scratch`, which must hold tokens * arranged_bytes(cols); best on a cache line's start.
+    const std::byte* (*arrange)(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y. bias may be null. x is arranged for so many tokens where
     /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit, nor do cuts of the tokens.

@@ -65,15 +65,21 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::byte*) { return reinterpret_cast<const std::byte*>(x); }
+inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
+    return reinterpret_cast<const std::byte*>(x);
+}
 
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t, std::byte* scratch) {
-    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + token * arranged_bytes(cols));
+inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                         std::size_t end, std::size_t, std::byte* scratch) {
     const std::size_t half = lanes();
-    for (std::size_t i = 0; i < cols; i += 2 * half) {
-        for (std::size_t j = 0; j < half; ++j) {
-            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
-            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
+        for (std::size_t i = 0; i < cols; i += 2 * half) {
+            for (std::size_t j = 0; j < half; ++j) {
+                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
+                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
+            }
         }
     }
     return scratch;

@@ -1,60 +1,10 @@
-// Products with packed weights and 8-bit activations.
+// Products of packed weights and 8-bit activations of one token or a few: rows side by side in a vector.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// The largest sum of |x| over eight columns whose products share a 16-bit sum: in either half of a group, columns 4 n and 4 n + 1, or
-/// columns 4 n + 2 and 4 n + 3.
-PHI4FLASH_VECTOR_INLINE float largest_sum_of_eight(const float* magnitudes) {
-    float largest = 0.0f;
-    for (std::size_t first : {0, 2, 16, 18}) {
-        float sum = 0.0f;
-        for (std::size_t i = first; i < first + 16; i += 4) sum += magnitudes[i] + magnitudes[i + 1];
-        largest = sum > largest ? sum : largest;
-    }
-    return largest;
-}
-
-/// q[i] = round(x[i] / scale), scale = max |x| / 127 over each 32 columns, or what keeps every sum of eight |q| within SumLimit if
-/// that is more (0: no such limit). Numbers below 1e-36 may count as 0.   Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
-template <int SumLimit, int Zero>
-inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t cols, std::size_t token, std::size_t tokens,
-                                     std::byte* scratch) {
-    auto* groups = reinterpret_cast<activation_group*>(scratch) + token;
-    const std::size_t lane_count = lanes();
-    for (std::size_t g = 0; g < cols / packed_cols; ++g, groups += tokens) {
-        const float* group = x + g * packed_cols;
-        float rounded[packed_cols];  // magnitudes first
-        f32_vector highest = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector magnitude = abs_of(load(group + i));
-            highest = max_of(highest, magnitude);
-            if constexpr (SumLimit != 0) store(magnitude, rounded + i);
-        }
-        float scale = reduce_max(highest) / 127.0f;
-        if constexpr (SumLimit != 0) {
-            // Rounding adds at most a half to each of the eight, and the sums of floats are a little off.
-            const float least = largest_sum_of_eight(rounded) / (static_cast<float>(SumLimit) - 4.5f);
-            scale = least > scale ? least : scale;
-        }
-        // Below the smallest normal number the inverse overflows: such a group counts as zeros.
-        if (scale < FLT_MIN) scale = 0.0f;
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
-        f32_vector sums = zero();
-        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
-            const f32_vector q = round_nearest(mul(load(group + i), inverse));
-            store(q, rounded + i);
-            sums = add(sums, q);
-        }
-        for (std::size_t i = 0; i < packed_cols; ++i) groups->q[i] = static_cast<std::int8_t>(rounded[i]);
-        groups->scale = scale;
-        groups->offset = static_cast<float>(-Zero) * groups->scale * reduce_sum(sums);
-    }
-    return scratch;
-}
-
-/// total + scales * (x.scale * sums + x.offset), for the rows of a vector: where a group's integers become floats.
+/// total + scales * (x.scale * sums), for the rows of a vector: where a group's integers become floats.
 PHI4FLASH_VECTOR_INLINE rows_f32 add_group(rows_i32 sums, rows_f32 scales, const activation_group& x, rows_f32 total) {
-    return mul_add_rows(scales, scale_sums(sums, x.scale, x.offset), total);
+    return multiply_add(scales, scaled(sums, repeat_rows(x.scale)), total);
 }
 
 /// Columns 0 to 31 of a block of 4-bit weights, unpacked: vector s for columns 4 s to 4 s + 3.
@@ -82,33 +32,23 @@ PHI4FLASH_VECTOR_INLINE code_vector q4_levels(code_vector levels, code_vector co
     }
 }
 
-/// The 32 products of each row with one token's activations. Dense levels allow four steps before a fold, uniform ones eight.
-template <bool Dense>
+/// The 32 products of each row with one token's activations.
 PHI4FLASH_VECTOR_INLINE rows_i32 q4_dot(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
-                                        code_vector w6, code_vector w7, const std::int8_t* x) {
-    dot_sums a = dot_next(dot_next(dot_next(dot_first(w0, broadcast_four(x)), w1, broadcast_four(x + 4)), w2, broadcast_four(x + 8)), w3,
-                          broadcast_four(x + 12));
-    if constexpr (Dense) {
-        const dot_sums b = dot_next(dot_next(dot_next(dot_first(w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)),
-                                    w7, broadcast_four(x + 28));
-        return dot_fold(dot_fold(a), b);
-    } else {
-        a = dot_next(dot_next(dot_next(dot_next(a, w4, broadcast_four(x + 16)), w5, broadcast_four(x + 20)), w6, broadcast_four(x + 24)), w7,
-                     broadcast_four(x + 28));
-        return dot_fold(a);
-    }
+                                        code_vector w6, code_vector w7, const activation_group& x) {
+    auto sums = repeat_start(x.start);
+    sums = dot_next(sums, w0, broadcast_four(x.q));
+    sums = dot_next(sums, w1, broadcast_four(x.q + 4));
+    sums = dot_next(sums, w2, broadcast_four(x.q + 8));
+    sums = dot_next(sums, w3, broadcast_four(x.q + 12));
+    sums = dot_next(sums, w4, broadcast_four(x.q + 16));
+    sums = dot_next(sums, w5, broadcast_four(x.q + 20));
+    sums = dot_next(sums, w6, broadcast_four(x.q + 24));
+    return dot_fold(dot_next(sums, w7, broadcast_four(x.q + 28)));
 }
 
 /// One step of four tokens whose sums are in flight together: enough independent work to hide the latency of the products.
-PHI4FLASH_VECTOR_INLINE void dot_first_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                            dot_sums& d) {
-    a = dot_first(w, broadcast_four(x[0].q + at));
-    b = dot_first(w, broadcast_four(x[1].q + at));
-    c = dot_first(w, broadcast_four(x[2].q + at));
-    d = dot_first(w, broadcast_four(x[3].q + at));
-}
-PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, dot_sums& a, dot_sums& b, dot_sums& c,
-                                           dot_sums& d) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE void dot_next_four(code_vector w, const activation_group* x, std::size_t at, Sums& a, Sums& b, Sums& c, Sums& d) {
     a = dot_next(a, w, broadcast_four(x[0].q + at));
     b = dot_next(b, w, broadcast_four(x[1].q + at));
     c = dot_next(c, w, broadcast_four(x[2].q + at));
@@ -121,34 +61,24 @@ PHI4FLASH_VECTOR_INLINE void add_group_to(float* sum, rows_i32 dots, rows_f32 sc
 }
 
 /// q4_dot of tokens x[0] to x[3], added to their sums, which lie packed_rows apart.
-template <bool Dense>
 PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_vector w2, code_vector w3, code_vector w4, code_vector w5,
                                          code_vector w6, code_vector w7, const activation_group* x, rows_f32 scales, float* sums) {
-    dot_sums a, b, c, d;
-    dot_first_four(w0, x, 0, a, b, c, d);
+    auto a = repeat_start(x[0].start);
+    auto b = repeat_start(x[1].start);
+    auto c = repeat_start(x[2].start);
+    auto d = repeat_start(x[3].start);
+    dot_next_four(w0, x, 0, a, b, c, d);
     dot_next_four(w1, x, 4, a, b, c, d);
     dot_next_four(w2, x, 8, a, b, c, d);
     dot_next_four(w3, x, 12, a, b, c, d);
-    if constexpr (Dense) {
-        dot_sums e, f, g, h;
-        dot_first_four(w4, x, 16, e, f, g, h);
-        dot_next_four(w5, x, 20, e, f, g, h);
-        dot_next_four(w6, x, 24, e, f, g, h);
-        dot_next_four(w7, x, 28, e, f, g, h);
-        add_group_to(sums, dot_fold(dot_fold(a), e), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(dot_fold(b), f), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(dot_fold(c), g), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(dot_fold(d), h), scales, x[3]);
-    } else {
-        dot_next_four(w4, x, 16, a, b, c, d);
-        dot_next_four(w5, x, 20, a, b, c, d);
-        dot_next_four(w6, x, 24, a, b, c, d);
-        dot_next_four(w7, x, 28, a, b, c, d);
-        add_group_to(sums, dot_fold(a), scales, x[0]);
-        add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
-        add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
-        add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
-    }
+    dot_next_four(w4, x, 16, a, b, c, d);
+    dot_next_four(w5, x, 20, a, b, c, d);
+    dot_next_four(w6, x, 24, a, b, c, d);
+    dot_next_four(w7, x, 28, a, b, c, d);
+    add_group_to(sums, dot_fold(a), scales, x[0]);
+    add_group_to(sums + packed_rows, dot_fold(b), scales, x[1]);
+    add_group_to(sums + 2 * packed_rows, dot_fold(c), scales, x[2]);
+    add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
 PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
@@ -209,9 +139,8 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             PHI4FLASH_UNPACK_Q4(block, row);
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
-            for (; t + 4 <= tokens; t += 4) q4_dot_four<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t)
-                add_group_to(sums + t * packed_rows, q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[t].q), scales, x[t]);
+            for (; t + 4 <= tokens; t += 4) q4_dot_four(w0, w1, w2, w3, w4, w5, w6, w7, x + t, scales, sums + t * packed_rows);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[t]), scales, x[t]);
         }
     }
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
@@ -232,7 +161,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, 
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot<Dense>(w0, w1, w2, w3, w4, w5, w6, w7, x[g].q), load_scales(block.scale + row), x[g], sum);
+            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
         }
     }
     put_rows(sum, bias, y);
@@ -249,13 +178,12 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
     }
 }
 
-/// Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the second-level cache, and weights are
-/// streamed.
+/// Tokens that are arranged one by one. Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the
+/// second-level cache, and weights are streamed.
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
+                                  const float* bias, float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
-    const auto* activations = reinterpret_cast<const activation_group*>(x);
     for (std::size_t t = 0; t < tokens; t += packed_tokens) {
         const std::size_t count = tokens - t < packed_tokens ? tokens - t : packed_tokens;
         for (std::size_t g = 0; g < groups; g += packed_panel) {

@@ -22,7 +22,7 @@ PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, st
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
     constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
-    return mul_add_rows(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+    return multiply_add(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
 }
 
 /// Scales come first in every block.
@@ -34,20 +34,20 @@ PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t ro
 /// Four columns of weights to out [4, packed_rows].
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
-    store_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), out);
-    store_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), out + packed_rows);
-    store_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
-    store_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+    store_rows(multiply_add(bytes_of<0>(codes), scales, offset), out);
+    store_rows(multiply_add(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(multiply_add(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
 /// Even and odd columns have a sum each, and each sum takes its columns in order: so in every function here, for the same bits.
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
                                       rows_f32& odd) {
-    even = mul_add_rows(mul_add_rows(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = mul_add_rows(mul_add_rows(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = mul_add_rows(mul_add_rows(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
 }
 
 /// y[r] = even[r] + odd[r] + bias[r].
@@ -97,10 +97,10 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel,
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
         const rows_f32 a = load_rows(panel);
         const rows_f32 b = load_rows(panel + next);
-        e0 = mul_add_rows(a, repeat_rows(x[c]), e0), o0 = mul_add_rows(b, repeat_rows(x[c + 1]), o0);
-        e1 = mul_add_rows(a, repeat_rows(x1[c]), e1), o1 = mul_add_rows(b, repeat_rows(x1[c + 1]), o1);
-        e2 = mul_add_rows(a, repeat_rows(x2[c]), e2), o2 = mul_add_rows(b, repeat_rows(x2[c + 1]), o2);
-        e3 = mul_add_rows(a, repeat_rows(x3[c]), e3), o3 = mul_add_rows(b, repeat_rows(x3[c + 1]), o3);
+        e0 = multiply_add(a, repeat_rows(x[c]), e0), o0 = multiply_add(b, repeat_rows(x[c + 1]), o0);
+        e1 = multiply_add(a, repeat_rows(x1[c]), e1), o1 = multiply_add(b, repeat_rows(x1[c + 1]), o1);
+        e2 = multiply_add(a, repeat_rows(x2[c]), e2), o2 = multiply_add(b, repeat_rows(x2[c + 1]), o2);
+        e3 = multiply_add(a, repeat_rows(x3[c]), e3), o3 = multiply_add(b, repeat_rows(x3[c + 1]), o3);
     }
     store_rows(e0, sums), store_rows(o0, sums + next);
     store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
@@ -113,8 +113,8 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
     rows_f32 even = load_rows(sums);
     rows_f32 odd = load_rows(sums + packed_rows);
     for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
-        even = mul_add_rows(load_rows(panel), repeat_rows(x[c]), even);
-        odd = mul_add_rows(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+        even = multiply_add(load_rows(panel), repeat_rows(x[c]), even);
+        odd = multiply_add(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
     }
     store_rows(even, sums);
     store_rows(odd, sums + packed_rows);

@@ -17,9 +17,9 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero>,
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
+                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
     .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,

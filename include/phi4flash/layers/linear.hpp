@@ -28,7 +28,7 @@ struct linear {
             return;
         }
         if (x.count == 1) {
-            const std::byte* arranged = kernels.arrange(x.data, weight.cols, 0, 1, with.arranged);
+            const std::byte* arranged = kernels.arrange(x.data, x.stride, weight.cols, 0, 1, 1, with.arranged);
             with.parallel(weight.rows / block, block * weight.cols, [&](std::size_t begin, std::size_t end) {
                 const std::size_t first = begin * block;
                 kernels.matvec(weight.row(first), end * block - first, weight.cols, arranged, bias_at(first), y.data + first);
@@ -39,7 +39,7 @@ struct linear {
         if (kernels.matmul_arranged) {
             rows = with.arranged;
             with.parallel(x.count, 4 * weight.cols, [&](std::size_t begin, std::size_t end) {
-                for (std::size_t t = begin; t < end; ++t) kernels.arrange(x[t], weight.cols, t, x.count, with.arranged);
+                kernels.arrange(x.data, x.stride, weight.cols, begin, end, x.count, with.arranged);
             });
         }
         with.parallel(weight.rows / block, block * weight.cols * x.count, [&](std::size_t begin, std::size_t end) {

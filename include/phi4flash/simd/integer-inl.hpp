@@ -7,17 +7,30 @@
 //   low_codes high_codes            the nibbles of each byte
 //   levels_of(levels, codes)        levels[code] for each byte
 //   broadcast_four(p)               four activations, repeated for each row
-//   dot_first(w, x)                 sums of products, in whatever width the target has
-//   dot_next(sums, w, x)            the same added: at most three times for levels of q4_dense, where no eight |x| that share a sum
-//                                   exceed dense_activation_sum (0: any will do); at most seven times for levels below 16
-//   dot_fold(sums) dot_fold(t, s)   the products of each row, summed; and added to a total
+//   store_codes(v, p)
+//   dot_start(first, second)        what the sums of a row or token begin with: -zero times the sum of the activations, the first two and the
+//                                   last two of every four counted apart. One 32-bit number, in whatever form the target has
+//   repeat_start(start)             the same for each row; load_starts(p): one for each token
+//   dot_next(sums, w, x)            products added: eight times at most, for levels at most q4_dense.zero from the zero in dot_start, and
+//                                   where no sixteen |x| that share a sum exceed dense_activation_sum (0: any will do)
+//   dot_fold(sums)                  a 32-bit integer for each row or token
 //   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127]
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
-//   scale_sums(sums, scale, offset) sums * scale + offset
-//   mul_add_rows(a, b, c)           a * b + c
+//   scaled(integers, scale)         integers * scale
+//   multiply_add(a, b, c)           a * b + c
 //   add_rows_f32(a, b)              a + b
 //   repeat_rows(x)                  the float x for each row
 //   bytes_of<i>(codes)              byte i of each row's four, as a float
+//
+//   tokens_lanes()                  tokens a vector: at most 16
+//   tokens_f32 token_codes          a number, or four codes, for each of these tokens
+//   load_tokens(p)                  four activations or one float for each token
+//   store_tokens(v, p) repeat_tokens(x) add_tokens(a, b) repeat_codes(p)
+//   store_across(a, b, c, d, p, stride)   token t's four numbers to p + t * stride
+//   block_zero()                    sums over the groups of columns whose activations share a scale
+//   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
+//   block_add(block, sums, scale)   block + scale * sums
+//   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <phi4flash/simd/integer_highway-inl.hpp>
 #else

@@ -29,43 +29,98 @@ PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) 
     return hn::BitCast(rows_i8_tag(), hn::Set(rows_tag(), four));
 }
 
-// x86 before VNNI multiplies bytes into saturating 16-bit pairs; everything else sums four products into 32 bits.
+// A number for each of several tokens: whole vectors, where the rows of a block would fill a part.
+using tokens_tag = hn::CappedTag<std::int32_t, 16>;
+using tokens_f32_tag = hn::RebindToFloat<tokens_tag>;
+using tokens_i8_tag = hn::Repartition<std::int8_t, tokens_tag>;
+using tokens_u8_tag = hn::Repartition<std::uint8_t, tokens_tag>;
+using tokens_f32 = hn::Vec<tokens_f32_tag>;
+using token_codes = hn::Vec<tokens_u8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t tokens_lanes() { return hn::Lanes(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_i8_tag> load_tokens(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
+}
+
+// x86 before VNNI multiplies bytes into saturating 16-bit pairs, whose sums may wrap on the way; everything else sums four products into
+// 32 bits.
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-using dot_sums = hn::Vec<rows_i16_tag>;
+using dot_lane = std::int16_t;
 /// g++ turns a chain of integer sums into a tree, which needs more registers than there are: a fifth of the speed of a matmul.
-PHI4FLASH_VECTOR_INLINE dot_sums in_this_order(dot_sums sums) {
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #if defined(__GNUC__) && !defined(__clang__)
-    asm("" : "+x"(sums.raw));
+    asm("" : "+v"(sums.raw));
 #endif
     return sums;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) {
-    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(rows_i16_tag(), w, x)));
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) {
-    return hn::WidenMulPairwiseAdd(rows_tag(), sums, hn::Set(rows_i16_tag(), std::int16_t{1}));
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE auto dot_fold(Sums sums) {
+    const hn::DFromV<Sums> d;
+    return hn::WidenMulPairwiseAdd(hn::Repartition<std::int32_t, decltype(d)>(), sums, hn::Set(d, std::int16_t{1}));
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, dot_fold(sums)); }
-/// A 16-bit sum has eight products of a level and an activation: it fits where these eight activations do not sum to more.
-inline constexpr int dense_activation_sum = 32767 / q4_dense.level[15];
+/// Sums of several groups, each times its row's scale as an integer below 2^12: scale_groups of them fit 32 bits.
+inline constexpr bool integer_scales = true;
+PHI4FLASH_VECTOR_INLINE auto block_zero() { return hn::Zero(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE auto repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(hn::Repartition<std::int16_t, tokens_tag>(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE Block block_add(Block block, Sums sums, Scale scale) {
+    return in_this_order(hn::Add(block, hn::WidenMulPairwiseAdd(hn::DFromV<Block>(), sums, scale)));
+}
+template <class Block>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(Block block, float unit) {
+    const tokens_f32_tag df;
+    return hn::Mul(hn::ConvertTo(df, block), hn::Set(df, unit));
+}
+/// A 16-bit sum has sixteen products of a weight and an activation: it fits where these sixteen activations do not sum to more.
+inline constexpr int dense_activation_sum = 32767 / q4_dense.zero;
+/// -zero times the sums of the activations that each of a token's two sums meets.
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) {
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(second) << 16) | (static_cast<std::uint32_t>(first) & 0xffffu));
+}
 #else
-using dot_sums = rows_i32;
+using dot_lane = std::int32_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, sum);
-}
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_four(code_vector w, signed_code_vector x, rows_i32 sum) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_i8_tag(), w), x, sum);
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
+#endif
 }
-#endif
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(code_vector w, signed_code_vector x) { return dot_four(w, x, hn::Zero(rows_tag())); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(dot_sums sums, code_vector w, signed_code_vector x) { return dot_four(w, x, sums); }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(dot_sums sums) { return sums; }
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums dot_fold(Sums sums) {
+    return sums;
+}
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, dot_sums sums) { return hn::Add(total, sums); }
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return hn::Zero(tokens_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(tokens_f32_tag(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens_f32 scale) {
+    return hn::MulAdd(hn::ConvertTo(tokens_f32_tag(), sums), scale, block);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
 #endif
+PHI4FLASH_VECTOR_INLINE auto repeat_start(std::int32_t start) {
+    return hn::BitCast(hn::Repartition<dot_lane, rows_tag>(), hn::Set(rows_tag(), start));
+}
+PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
+    return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
+}
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 // |w| * (x with the sign of w): two products of at most 128 * 127 fit 16 bits, where an offset would not.
@@ -87,11 +142,14 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
     return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(rows_i32 sums, float scale, float offset) {
-    const rows_f32_tag df;
-    return hn::MulAdd(hn::ConvertTo(df, sums), hn::Set(df, scale), hn::Set(df, offset));
+template <class Integers, class Floats>
+PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
+    return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(rows_f32 a, rows_f32 b, rows_f32 c) { return hn::MulAdd(a, b, c); }
+template <class Floats>
+PHI4FLASH_VECTOR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return hn::MulAdd(a, b, c);
+}
 PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
 template <int Byte>
@@ -104,5 +162,34 @@ PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
 }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_codes(code_vector v, std::uint8_t* p) { hn::StoreU(v, rows_u8_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return hn::LoadU(tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(tokens_f32 v, float* p) { hn::StoreU(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return hn::Set(tokens_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(tokens_f32 a, tokens_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, float* p, std::size_t stride) {
+    const tokens_f32_tag df;
+    float across[4 * 16];
+    const std::size_t lane_count = tokens_lanes();
+#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+    hn::StoreInterleaved4(a, b, c, d, df, across);
+    for (std::size_t t = 0; t < lane_count; ++t) std::memcpy(p + t * stride, across + 4 * t, 4 * sizeof(float));
+#else
+    // Transposed in blocks of four lanes; a block k of vector i then belongs to token 4 k + i.
+    const hn::Repartition<std::uint64_t, tokens_f32_tag> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(df, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(df, c, d));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(df, a, b));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(df, c, d));
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, low_ab, low_cd)), df, across);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, low_ab, low_cd)), df, across + lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, high_ab, high_cd)), df, across + 2 * lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, high_ab, high_cd)), df, across + 3 * lane_count);
+    for (std::size_t i = 0; i < 4; ++i) {
+        for (std::size_t t = i; t < lane_count; t += 4) std::memcpy(p + t * stride, across + i * lane_count + (t - i), 4 * sizeof(float));
+    }
+#endif
+}
 
 PHI4FLASH_TARGET_END

@@ -15,7 +15,9 @@ struct code_vector {
 struct signed_code_vector {
     std::int8_t byte[4 * plain_rows];
 };
-using dot_sums = rows_i32;
+// Tokens are counted as rows are.
+using tokens_f32 = rows_f32;
+using token_codes = code_vector;
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
 PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
@@ -75,15 +77,17 @@ PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
     for (std::int32_t& lane : v.lane) lane = x;
     return v;
 }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_first(const code_vector& w, const signed_code_vector& x) { return detail::plain_dot(set_rows(0), w, x); }
-PHI4FLASH_VECTOR_INLINE dot_sums dot_next(const dot_sums& sums, const code_vector& w, const signed_code_vector& x) {
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(sums, w, x);
 }
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const dot_sums& sums) { return sums; }
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
 inline constexpr int dense_activation_sum = 0;
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(rows_i32 total, const dot_sums& sums) {
-    for (std::size_t r = 0; r < plain_rows; ++r) total.lane[r] += sums.lane[r];
-    return total;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+PHI4FLASH_VECTOR_INLINE rows_i32 repeat_start(std::int32_t start) { return set_rows(start); }
+PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
+    rows_i32 v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
 }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -96,12 +100,11 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     return v;
 }
 // Products are rounded before they are added, or fused, by the same rule in every function: results must not depend on the cut.
-PHI4FLASH_VECTOR_INLINE rows_f32 scale_sums(const rows_i32& sums, float scale, float offset) {
-    rows_f32 v;
-    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = detail::fused(static_cast<float>(sums.lane[r]), scale, offset);
-    return v;
+PHI4FLASH_VECTOR_INLINE rows_f32 scaled(const rows_i32& sums, rows_f32 scale) {
+    for (std::size_t r = 0; r < plain_rows; ++r) scale.lane[r] *= static_cast<float>(sums.lane[r]);
+    return scale;
 }
-PHI4FLASH_VECTOR_INLINE rows_f32 mul_add_rows(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+PHI4FLASH_VECTOR_INLINE rows_f32 multiply_add(const rows_f32& a, const rows_f32& b, rows_f32 c) {
     for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
     return c;
 }
@@ -128,5 +131,37 @@ PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
 PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
     for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
 }
+
+PHI4FLASH_VECTOR_INLINE void store_codes(const code_vector& v, std::uint8_t* p) { std::memcpy(p, v.byte, sizeof v.byte); }
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t tokens_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_tokens(const std::int8_t* p) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(const tokens_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(const tokens_f32& a, const tokens_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(const tokens_f32& a, const tokens_f32& b, const tokens_f32& c, const tokens_f32& d, float* p,
+                                          std::size_t stride) {
+    for (std::size_t t = 0; t < plain_rows; ++t, p += stride) p[0] = a.lane[t], p[1] = b.lane[t], p[2] = c.lane[t], p[3] = d.lane[t];
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    token_codes v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return repeat_tokens(scale);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& sums, const tokens_f32& scale) {
+    for (std::size_t t = 0; t < plain_rows; ++t) block.lane[t] = detail::fused(static_cast<float>(sums.lane[t]), scale.lane[t], block.lane[t]);
+    return block;
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
 
 PHI4FLASH_TARGET_END

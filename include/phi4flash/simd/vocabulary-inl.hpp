@@ -15,6 +15,7 @@
 //   reduce_sum reduce_max           over the lanes, in an order fixed for the target
 //   store_sums(a, b, c, d, p)       p[0] to p[3]: the sums over the lanes of four vectors, all added in the same order
 //   round_nearest(v)                to an integral float, ties to even, |v| < 2^22
+//   store_integers(v, p, step)      integral floats within [-128, 127] as bytes, every four of them `step` bytes after the four before
 //   scale_by_power_of_two(v, n)     v * 2^n for integral n in [-126, 127]
 //
 // Vectors are values: no arrays or members of them (scalable targets have no size), no lambdas that touch them (a lambda

@@ -98,6 +98,22 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
+#if HWY_MAX_BYTES == 32 && !HWY_HAVE_SCALABLE
+    // Two halves straight from the register: a load of what was stored in other pieces would wait for it.
+    const std::uint64_t eight = hn::GetLane(hn::BitCast(hn::Repartition<std::uint64_t, decltype(bytes)>(), q));
+    std::memcpy(p, &eight, 4);
+    const auto high = static_cast<std::uint32_t>(eight >> 32);
+    std::memcpy(p + step, &high, 4);
+#else
+    std::int8_t all[max_lanes];
+    hn::StoreU(q, bytes, all);
+    const std::size_t piece = lanes() < 4 ? lanes() : 4;
+    for (std::size_t i = 0; i < lanes(); i += piece) std::memcpy(p + i / 4 * step, all + i, piece);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
     return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));

@@ -95,6 +95,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
 }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
         const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);

@@ -66,6 +66,11 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    float x[max_lanes];
+    store(v, x);
+    for (std::size_t i = 0; i < lanes(); ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(x[i]);
+}
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     const i32_vector exponent = xsimd::nearbyint_as_int(n) + i32_vector(127);
     return v * xsimd::bitwise_cast<float>(exponent << 23);

@@ -72,13 +72,13 @@ void matmul(benchmark::State& state, p4::dtype type) {
     const auto w = random_weights(type, n_rows);
     const auto x = random_floats(tokens * cols);
     const p4::linear_kernels& kernels = p4::best_kernels().linear[static_cast<std::size_t>(type)];
-    std::vector<std::byte> scratch(tokens * p4::arranged_bytes(cols));
+    const auto scratch = p4::memory_block::allocate(tokens * p4::arranged_bytes(cols), "benchmark");
+    if (!scratch) return state.SkipWithError(scratch.error().message());
     std::vector<float> y(tokens * n_rows);
     for (auto _ : state) {
         const auto* input = reinterpret_cast<const std::byte*>(x.data());
         if (kernels.matmul_arranged) {
-            kernels.arrange(x.data(), cols, cols, 0, tokens, tokens, scratch.data());
-            input = scratch.data();
+            input = kernels.arrange(x.data(), cols, cols, 0, tokens, tokens, scratch->bytes().data());
         }
         kernels.matmul(w.data(), n_rows, cols, input, cols, tokens, nullptr, y.data(), n_rows);
         benchmark::DoNotOptimize(y.data());

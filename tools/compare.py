@@ -159,19 +159,25 @@ def main():
     options.add_argument("--options", default="", help="more options of phi4flash bench")
     options.add_argument("--rival-options", default="", help="more options of llama-bench")
     options.add_argument("--output", type=pathlib.Path, default=ROOT / "build/compare")
+    options.add_argument("--keep", action="store_true", help="keep what the output folder has of other points, from the same sitting")
     o = options.parse_args()
     programs = [Ours(o.phi4flash, o.model, o.threads, shlex.split(o.options)),
                 Rival(o.llama_bench, o.rival, o.threads, shlex.split(o.rival_options))]
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    results = {
-        "made": f"{describe_machine()}, {o.threads} threads, {datetime.date.today()}, commit {commit or 'unknown'}; "
-                f"`tools/compare.py`, {o.repetitions} turns.",
-        "prefill": measure(programs, o.prompts, "prefill", o.repetitions, o.tokens),
-        "decode": measure(programs, o.depths, "decode", o.repetitions, o.tokens),
-    }
+    results = {"prefill": {}, "decode": {}}
     o.output.mkdir(parents=True, exist_ok=True)
-    (o.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (o.output / "table.md").write_text(table(results))
+    kept = o.output / "results.json"
+    if o.keep and kept.exists():
+        results = {phase: {int(n): v for n, v in points.items()} for phase, points in json.loads(kept.read_text()).items() if phase != "made"}
+    results["made"] = (f"{describe_machine()}, {o.threads} threads, {datetime.date.today()}, commit {commit or 'unknown'}; "
+                       f"`tools/compare.py`, {o.repetitions} turns.")
+    # Points take minutes: each is written as soon as it is there.
+    for phase, points in (("prefill", o.prompts), ("decode", o.depths)):
+        for point in points:
+            results[phase].update(measure(programs, [point], phase, o.repetitions, o.tokens))
+            results[phase] = dict(sorted(results[phase].items()))
+            kept.write_text(json.dumps(results, indent=1) + "\n")
+            (o.output / "table.md").write_text(table(results))
     plot(results, o.output)
     print(table(results), end="")
     say(f"written to {o.output}")

@@ -40,7 +40,7 @@ struct rows_view {
 
 /// What packed weights are multiplied with. Plain weights always meet f32.
 enum class activation_type : std::uint8_t {
-    int8,  ///< activations rounded to 8 bits, each 32 with a scale: fast
+    int8,  ///< activations rounded to 8 bits, with a scale for every 32 or 256: fast
     f32,   ///< activations as they are: up to several times slower, to measure what the rounding costs
 };
 

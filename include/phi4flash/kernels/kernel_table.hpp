@@ -18,7 +18,8 @@ PHI4FLASH_BEGIN
 struct linear_kernels {
     /// y[r] = bias[r] + sum_c W[r,c] x[c].   x: `arranged` by this table's `arrange`. bias may be null.
     /// Plain types: f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/linear_test.cpp). Packed types:
-    /// x is rounded to 8 bits a group of 32, products are exact integers (tests/kernels/packed_test.cpp).
+    /// x is rounded to 8 bits, with a scale for every 32 columns (q8) or 32 * scale_groups; products are exact integers
+    /// (tests/kernels/packed_test.cpp).
     void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y);
 
     /// Puts tokens [begin, end) of the `tokens` of x, x_stride floats apart, into the form in which the products read them. Returns `x`
@@ -27,7 +28,8 @@ struct linear_kernels {
                                 std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y. bias may be null. x is arranged for so many tokens where
-    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit, nor do cuts of the tokens.
+    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit, nor, but
+    /// for 4-bit weights, do cuts of the tokens. Of 4-bit weights, scales that are no multiples of scale_unit may be off by half of it.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t x_stride, std::size_t tokens,
                    const float* bias, float* y, std::size_t y_stride);
     bool matmul_arranged;

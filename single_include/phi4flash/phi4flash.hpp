@@ -3662,16 +3662,14 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
-// Products of 4-bit weights and 8-bit activations of many tokens: tokens side by side in a vector, weights unpacked once for all of them.
+// ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
+// Strips of 4-bit weights, unpacked once for many tokens.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Weights that are unpacked at once, [strip_groups] groups of [strip_rows] rows: 18 KiB. The activations that they meet, of
-/// bundles_at_once bundles, stay in the second-level cache; those of a block of groups and a tile, in the first-level one.
+/// What is unpacked at once, groups and rows: 18 KiB.
 inline constexpr std::size_t strip_rows = 32;
 inline constexpr std::size_t strip_groups = 2 * scale_groups;
-inline constexpr std::size_t bundles_at_once = 16;
 
 /// Unpacked weights: levels [groups][rows / 8][8][8 rows][4 columns], so that four columns of a row lie together; scales [groups][rows], see
 /// repeat_scale; units [groups / scale_groups][rows], what the scales count.
@@ -3741,6 +3739,17 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
     }
 }
 
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+// Products of 4-bit weights and 8-bit activations of many tokens, which lie side by side in a vector (packed_arrange-inl.hpp).
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Bundles that a strip meets while it is unpacked. Their activations in its columns stay in the second-level cache; those of a tile
+/// that share a scale, in the first-level one.
+inline constexpr std::size_t bundles_at_once = 16;
+
 /// One step, four columns of a row, of two bundles.
 template <class Sums>
 PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
@@ -3766,8 +3775,8 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-/// A row of a block of groups against two bundles: what 4, 6 and 8 bundles are made of would need arrays of vectors, so each number of
-/// bundles is written out.   Adds to sum [bundles][tokens_lanes()].
+/// A row of a block of groups against one bundle; below, against 2, 4, 6 and 8, each written out, since there are no arrays of vectors.
+/// Adds to sum [bundles][tokens_lanes()].
 PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
     auto block = block_zero();
     const std::byte* from = x;
@@ -6194,12 +6203,11 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t strip_rows = 32;
 inline constexpr std::size_t strip_groups = 2 * scale_groups;
-inline constexpr std::size_t bundles_at_once = 16;
 
 struct unpacked_strip {
     alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
@@ -6262,6 +6270,13 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
         }
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t bundles_at_once = 16;
 
 template <class Sums>
 PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
@@ -8691,12 +8706,11 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t strip_rows = 32;
 inline constexpr std::size_t strip_groups = 2 * scale_groups;
-inline constexpr std::size_t bundles_at_once = 16;
 
 struct unpacked_strip {
     alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
@@ -8759,6 +8773,13 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
         }
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t bundles_at_once = 16;
 
 template <class Sums>
 PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
@@ -11188,12 +11209,11 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t strip_rows = 32;
 inline constexpr std::size_t strip_groups = 2 * scale_groups;
-inline constexpr std::size_t bundles_at_once = 16;
 
 struct unpacked_strip {
     alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
@@ -11256,6 +11276,13 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
         }
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t bundles_at_once = 16;
 
 template <class Sums>
 PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
@@ -13720,12 +13747,11 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t strip_rows = 32;
 inline constexpr std::size_t strip_groups = 2 * scale_groups;
-inline constexpr std::size_t bundles_at_once = 16;
 
 struct unpacked_strip {
     alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
@@ -13788,6 +13814,13 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
         }
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t bundles_at_once = 16;
 
 template <class Sums>
 PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
@@ -16210,12 +16243,11 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t strip_rows = 32;
 inline constexpr std::size_t strip_groups = 2 * scale_groups;
-inline constexpr std::size_t bundles_at_once = 16;
 
 struct unpacked_strip {
     alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
@@ -16278,6 +16310,13 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
         }
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t bundles_at_once = 16;
 
 template <class Sums>
 PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {

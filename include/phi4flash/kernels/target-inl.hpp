@@ -9,6 +9,7 @@
 #include <phi4flash/kernels/attention-inl.hpp>
 #include <phi4flash/kernels/packed_arrange-inl.hpp>
 #include <phi4flash/kernels/packed-inl.hpp>
+#include <phi4flash/kernels/packed_strip-inl.hpp>
 #include <phi4flash/kernels/packed_bundles-inl.hpp>
 #include <phi4flash/kernels/packed_exact-inl.hpp>
 #include <phi4flash/kernels/table-inl.hpp>

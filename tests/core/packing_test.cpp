@@ -14,7 +14,7 @@ namespace {
 template <const p4::q4_codebook& Book>
 double error_of(const float* x) {
     p4::q4_block block{};
-    p4::encode_row<Book>(block, 0, x);
+    p4::encode_row<Book>(&block, 1, 0, x);
     float back[p4::packed_cols];
     p4::decode_row(block, Book, 0, back);
     double sum = 0.0;
@@ -82,4 +82,22 @@ TEST_CASE(
     CHECK(relative(dense) < 1.025 * relative(least_dense));
     CHECK(relative(dense) < 0.93 * relative(uniform));
     CHECK(relative(dense) < 0.075);
+}
+
+TEST_CASE("4-bit scales are integers below 2^12 in units of the largest that they are summed with") {
+    phi4flash_test::generator random{21};
+    p4::q4_block blocks[p4::scale_groups];
+    float x[32 * p4::scale_groups];
+    for (int round = 0; round < 50; ++round) {
+        for (std::size_t i = 0; i < std::size(x); ++i) x[i] = random.uniform(-1.0f, 1.0f) * (i / 32 % 3 == 0 ? 1.0f : round % 2 == 0 ? 0.3f : 1e-3f);
+        p4::encode_row<p4::q4_dense>(blocks, p4::scale_groups, 5, x);
+        float largest = 0.0f;
+        for (const p4::q4_block& b : blocks) largest = std::max(largest, std::fabs(p4::to_f32(b.scale[5])));
+        for (const p4::q4_block& b : blocks) {
+            const float count = p4::to_f32(b.scale[5]) / p4::scale_unit(largest);
+            CHECK(count == std::nearbyint(count));
+            CHECK(std::fabs(count) < 4096.0f);
+        }
+    }
+    CHECK(p4::scale_unit(0.0f) > 0.0f);
 }

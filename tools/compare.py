@@ -63,22 +63,21 @@ class Rival:
         return self.run("-p", 0, "-n", tokens, "-d", depth), None
 
 
-def measure(programs, points, phase, repetitions, tokens):
-    """{point: {name: median, ...}}; the programs take turns, so that a slow minute of the machine hits both."""
-    found = {}
-    for point in points:
-        series = {p.name: [] for p in programs}
-        shares = []
-        for turn in range(repetitions):
-            for p in programs:
-                speed, share = p.prefill(point) if phase == "prefill" else p.decode(point, tokens)
-                series[p.name].append(speed)
-                if share is not None:
-                    shares.append(share)
-                say(f"{phase} {point}, turn {turn + 1} of {repetitions}: {p.name} {speed:.2f} tokens/s")
-        found[point] = {name: statistics.median(s) for name, s in series.items()}
-        if shares:
-            found[point]["bandwidth"] = statistics.median(shares)
+def measure(programs, point, phase, repetitions, tokens):
+    """{name: median, ...}; the programs take turns, so that a slow minute of the machine hits both."""
+    series = {p.name: [] for p in programs}
+    shares = []
+    for turn in range(repetitions):
+        for p in programs:
+            speed, share = p.prefill(point) if phase == "prefill" else p.decode(point, tokens)
+            series[p.name].append(speed)
+            if share is not None:
+                shares.append(share)
+            say(f"{phase} {point}, turn {turn + 1} of {repetitions}: {p.name} {speed:.2f} tokens/s")
+    found = {name: statistics.median(s) for name, s in series.items()}
+    found["turns"] = repetitions
+    if shares:
+        found["bandwidth"] = statistics.median(shares)
     return found
 
 
@@ -86,14 +85,14 @@ def table(results):
     lines = []
     ours, rival = Ours.name, Rival.name
     if results["prefill"]:
-        lines += ["| prompt | " + ours + " | " + rival + " | ratio |", "|---:|---:|---:|---:|"]
+        lines += ["| prompt | " + ours + " | " + rival + " | ratio | turns |", "|---:|---:|---:|---:|---:|"]
         for n, v in results["prefill"].items():
-            lines.append(f"| {n} | {v[ours]:.1f} | {v[rival]:.1f} | {v[ours] / v[rival]:.2f} |")
+            lines.append(f"| {n} | {v[ours]:.1f} | {v[rival]:.1f} | {v[ours] / v[rival]:.2f} | {v['turns']} |")
         lines.append("")
     if results["decode"]:
-        lines += ["| depth | " + ours + " | of what the machine can read | " + rival + " | ratio |", "|---:|---:|---:|---:|---:|"]
+        lines += ["| depth | " + ours + " | of what the machine can read | " + rival + " | ratio | turns |", "|---:|---:|---:|---:|---:|---:|"]
         for n, v in results["decode"].items():
-            lines.append(f"| {n} | {v[ours]:.2f} | {100 * v['bandwidth']:.0f} % | {v[rival]:.2f} | {v[ours] / v[rival]:.2f} |")
+            lines.append(f"| {n} | {v[ours]:.2f} | {100 * v['bandwidth']:.0f} % | {v[rival]:.2f} | {v[ours] / v[rival]:.2f} | {v['turns']} |")
         lines.append("")
     lines.append("Tokens a second, medians. " + results["made"])
     return "\n".join(lines) + "\n"
@@ -157,7 +156,7 @@ def main():
     options.add_argument("--tokens", type=int, default=32, help="new tokens a measurement")
     options.add_argument("--repetitions", type=int, default=3)
     options.add_argument("--options", default="", help="more options of phi4flash bench")
-    options.add_argument("--rival-options", default="", help="more options of llama-bench")
+    options.add_argument("--rival-options", default="", help="more options of llama-bench: --no-warmup halves the time of long prompts")
     options.add_argument("--output", type=pathlib.Path, default=ROOT / "build/compare")
     options.add_argument("--keep", action="store_true", help="keep what the output folder has of other points, from the same sitting")
     o = options.parse_args()
@@ -170,11 +169,11 @@ def main():
     if o.keep and kept.exists():
         results = {phase: {int(n): v for n, v in points.items()} for phase, points in json.loads(kept.read_text()).items() if phase != "made"}
     results["made"] = (f"{describe_machine()}, {o.threads} threads, {datetime.date.today()}, commit {commit or 'unknown'}; "
-                       f"`tools/compare.py`, {o.repetitions} turns.")
+                       "`tools/compare.py`.")
     # Points take minutes: each is written as soon as it is there.
     for phase, points in (("prefill", o.prompts), ("decode", o.depths)):
         for point in points:
-            results[phase].update(measure(programs, [point], phase, o.repetitions, o.tokens))
+            results[phase][point] = measure(programs, point, phase, o.repetitions, o.tokens)
             results[phase] = dict(sorted(results[phase].items()))
             kept.write_text(json.dumps(results, indent=1) + "\n")
             (o.output / "table.md").write_text(table(results))

@@ -4,32 +4,21 @@
 #   tools/emulate.sh [OPTIONS OF doctest ...]
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-folder=$root/build/emulate
-compiler=aarch64-linux-gnu-g++
-emulator=qemu-aarch64-static
+"$root/tools/setup.sh" --aarch64
 
-"$root/tools/setup.sh"
-if ! command -v $compiler > /dev/null || ! command -v $emulator > /dev/null; then
-    run=env
-    [ "$(id -u)" = 0 ] || run=sudo
-    $run apt-get update -q > /dev/null
-    $run apt-get install -q -y --no-install-recommends g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static > /dev/null
-fi
-
-mkdir -p "$folder"
-flags=(-std=c++20 -O2 -Wall -Wextra -DPHI4FLASH_SIMD_HIGHWAY=1 -DPHI4FLASH_COMPILE_ONCE=1 -I"$root/include" -I"$root/tests" -isystem "$root/build/deps/usr/include")
-sources=("$root"/tests/kernels/*_test.cpp "$root"/tests/layers/*_test.cpp "$root/tests/kernels_implementation.cpp" "$root/tests/main.cpp")
-objects=()
-pids=()
-for source in "${sources[@]}"; do
-    object=$folder/$(basename "$(dirname "$source")")-$(basename "$source" .cpp).o
-    objects+=("$object")
-    echo "emulate: compiling ${source#"$root"/}"
-    $compiler "${flags[@]}" -c "$source" -o "$object" &
-    pids+=($!)
-    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || exit 1; done
-done
-for pid in "${pids[@]}"; do wait "$pid"; done
-$compiler -static "${objects[@]}" -o "$folder/tests" -pthread
+cd "$root"
+folder=build/emulate
+mkdir -p $folder
+rm -f $folder/*.o
+compile() {
+    echo "emulate: compiling $1"
+    aarch64-linux-gnu-g++ -std=c++20 -O2 -Wall -Wextra -DPHI4FLASH_SIMD_HIGHWAY=1 -DPHI4FLASH_COMPILE_ONCE=1 -Iinclude -Itests \
+        -isystem build/deps/usr/include -c "$1" -o "$folder/$(echo "$1" | tr / -).o"
+}
+export -f compile
+export folder
+printf '%s\n' tests/kernels/*_test.cpp tests/layers/*_test.cpp tests/kernels_implementation.cpp tests/main.cpp |
+    xargs -P "$(nproc)" -I{} bash -c 'compile {}'
+aarch64-linux-gnu-g++ -static $folder/*.o -o $folder/tests -pthread
 echo "emulate: running"
-$emulator "$folder/tests" "$@"
+qemu-aarch64-static $folder/tests "$@"

@@ -2,7 +2,7 @@
 # Brings a Debian or Ubuntu machine to where `cmake --preset release && cmake --build --preset release` works.
 # Idempotent, and quick when nothing is missing.
 #
-#   tools/setup.sh [--meson] [--clang] [--all]
+#   tools/setup.sh [--meson] [--clang] [--all] [--aarch64]
 #
 # Tools come from the machine's own package archive. Headers that the archive has too old (Debian 12: Highway, xsimd,
 # doctest) are taken from a newer suite of the same mirror and unpacked into build/deps, where CMakeLists.txt and
@@ -14,14 +14,16 @@ deps=$root/build/deps
 headers=$deps/usr/include
 want_meson=0
 want_clang=0
+want_aarch64=0
 
 for option in "$@"; do
     case $option in
         --meson) want_meson=1 ;;
         --clang) want_clang=1 ;;
         --all) want_meson=1 want_clang=1 ;;
+        --aarch64) want_aarch64=1 ;;
         -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) echo "setup: unknown option '$option' (known: --meson, --clang, --all)" >&2; exit 2 ;;
+        *) echo "setup: unknown option '$option' (known: --meson, --clang, --all, --aarch64)" >&2; exit 2 ;;
     esac
 done
 
@@ -80,6 +82,10 @@ have python3 || missing+=(python3)
 have g++ || missing+=(g++)
 have dpkg-deb || missing+=(dpkg)
 if [ "$want_meson" = 1 ] && ! have meson; then missing+=(meson); fi
+if [ "$want_aarch64" = 1 ]; then
+    have aarch64-linux-gnu-g++ || missing+=(g++-aarch64-linux-gnu)
+    have qemu-aarch64-static || missing+=(qemu-user-static)
+fi
 install_packages "${missing[@]}"
 
 mkdir -p "$deps"

@@ -1138,8 +1138,8 @@ struct linear_kernels {
                                 std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y. bias may be null. x is arranged for so many tokens where
-    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit, nor, but
-    /// for 4-bit weights, do cuts of the tokens. Of 4-bit weights, scales that are no multiples of scale_unit may be off by half of it.
+    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit; cuts of the tokens do so, by rounding,
+    /// with 4-bit weights only, whose scales count as multiples of scale_unit. Takes up to 52 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t x_stride, std::size_t tokens,
                    const float* bias, float* y, std::size_t y_stride);
     bool matmul_arranged;
@@ -3312,7 +3312,10 @@ PHI4FLASH_TARGET_BEGIN
 
 /// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 8, whose sums a kernel keeps in registers. A tile is group by group
 /// (32 columns), a group bundle by bundle, and a bundle is, for each of its tokens side by side: columns 4 s to 4 s + 3 for s = 0 to 7, the
-/// start, the scale. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
+/// scale, the start: the members of activation_group, in steps of 4 bytes a token. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
+inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
+inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
+
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
     std::size_t count;  ///< 8, 6, 4, 2 or 1
@@ -3405,7 +3408,7 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
     return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
 }
 
-/// One token: group g goes to `to` + g * group_bytes, its start and scale to 8 and 9 steps behind its first q.
+/// One token: group g goes to `to` + g * group_bytes, its scale and start scale_step and start_step steps of `step` bytes behind its first q.
 template <int SumLimit, int Zero, std::size_t ScaleGroups>
 PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
     for (std::size_t g = 0; g < groups; g += ScaleGroups) {
@@ -3414,8 +3417,8 @@ PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, s
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
             const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
-            std::memcpy(to + 8 * step, &scale, sizeof scale);
-            std::memcpy(to + 9 * step, &start, sizeof start);
+            std::memcpy(to + scale_step * step, &scale, sizeof scale);
+            std::memcpy(to + start_step * step, &start, sizeof start);
         }
     }
 }
@@ -3757,12 +3760,12 @@ PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x
     b = dot_next(b, w, load_tokens(x + bundle_bytes()));
 }
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 /// sum += the tokens' scales * block, for a bundle.
 template <class Block>
 PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
     store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
 }
 
@@ -5883,6 +5886,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
+inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
+
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
     std::size_t count;  ///< 8, 6, 4, 2 or 1
@@ -5973,8 +5979,8 @@ PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, s
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
             const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
-            std::memcpy(to + 8 * step, &scale, sizeof scale);
-            std::memcpy(to + 9 * step, &start, sizeof start);
+            std::memcpy(to + scale_step * step, &scale, sizeof scale);
+            std::memcpy(to + start_step * step, &start, sizeof start);
         }
     }
 }
@@ -6284,11 +6290,11 @@ PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x
     b = dot_next(b, w, load_tokens(x + bundle_bytes()));
 }
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
 PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
     store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
 }
 
@@ -8386,6 +8392,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
+inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
+
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
     std::size_t count;  ///< 8, 6, 4, 2 or 1
@@ -8476,8 +8485,8 @@ PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, s
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
             const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
-            std::memcpy(to + 8 * step, &scale, sizeof scale);
-            std::memcpy(to + 9 * step, &start, sizeof start);
+            std::memcpy(to + scale_step * step, &scale, sizeof scale);
+            std::memcpy(to + start_step * step, &start, sizeof start);
         }
     }
 }
@@ -8787,11 +8796,11 @@ PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x
     b = dot_next(b, w, load_tokens(x + bundle_bytes()));
 }
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
 PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
     store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
 }
 
@@ -10889,6 +10898,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
+inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
+
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
     std::size_t count;  ///< 8, 6, 4, 2 or 1
@@ -10979,8 +10991,8 @@ PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, s
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
             const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
-            std::memcpy(to + 8 * step, &scale, sizeof scale);
-            std::memcpy(to + 9 * step, &start, sizeof start);
+            std::memcpy(to + scale_step * step, &scale, sizeof scale);
+            std::memcpy(to + start_step * step, &start, sizeof start);
         }
     }
 }
@@ -11290,11 +11302,11 @@ PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x
     b = dot_next(b, w, load_tokens(x + bundle_bytes()));
 }
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
 PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
     store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
 }
 
@@ -13427,6 +13439,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
+inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
+
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
     std::size_t count;  ///< 8, 6, 4, 2 or 1
@@ -13517,8 +13532,8 @@ PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, s
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
             const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
-            std::memcpy(to + 8 * step, &scale, sizeof scale);
-            std::memcpy(to + 9 * step, &start, sizeof start);
+            std::memcpy(to + scale_step * step, &scale, sizeof scale);
+            std::memcpy(to + start_step * step, &start, sizeof start);
         }
     }
 }
@@ -13828,11 +13843,11 @@ PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x
     b = dot_next(b, w, load_tokens(x + bundle_bytes()));
 }
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
 PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
     store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
 }
 
@@ -15923,6 +15938,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
+inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
+
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
     std::size_t count;  ///< 8, 6, 4, 2 or 1
@@ -16013,8 +16031,8 @@ PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, s
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
             const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
-            std::memcpy(to + 8 * step, &scale, sizeof scale);
-            std::memcpy(to + 9 * step, &start, sizeof start);
+            std::memcpy(to + scale_step * step, &scale, sizeof scale);
+            std::memcpy(to + start_step * step, &start, sizeof start);
         }
     }
 }
@@ -16324,11 +16342,11 @@ PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x
     b = dot_next(b, w, load_tokens(x + bundle_bytes()));
 }
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
 PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
     store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
 }
 
@@ -18316,7 +18334,7 @@ private:
 
 /// How a workspace computes.
 struct workspace_options {
-    std::size_t chunk = 128;               ///< prompt tokens read at once; memory grows with it, results do not change
+    std::size_t chunk = 128;               ///< prompt tokens read at once; memory grows with it, results change by rounding at most
     const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
     executor_ref threads{};                ///< default: the calling thread alone
     activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with

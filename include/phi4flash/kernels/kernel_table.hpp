@@ -28,8 +28,8 @@ struct linear_kernels {
                                 std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y. bias may be null. x is arranged for so many tokens where
-    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit, nor, but
-    /// for 4-bit weights, do cuts of the tokens. Of 4-bit weights, scales that are no multiples of scale_unit may be off by half of it.
+    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit; cuts of the tokens do so, by rounding,
+    /// with 4-bit weights only, whose scales count as multiples of scale_unit. Takes up to 52 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t x_stride, std::size_t tokens,
                    const float* bias, float* y, std::size_t y_stride);
     bool matmul_arranged;

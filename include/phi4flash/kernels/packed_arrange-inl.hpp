@@ -4,7 +4,10 @@ PHI4FLASH_TARGET_BEGIN
 
 /// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 8, whose sums a kernel keeps in registers. A tile is group by group
 /// (32 columns), a group bundle by bundle, and a bundle is, for each of its tokens side by side: columns 4 s to 4 s + 3 for s = 0 to 7, the
-/// start, the scale. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
+/// scale, the start: the members of activation_group, in steps of 4 bytes a token. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
+inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
+inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
+
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
     std::size_t count;  ///< 8, 6, 4, 2 or 1
@@ -97,7 +100,7 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
     return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
 }
 
-/// One token: group g goes to `to` + g * group_bytes, its start and scale to 8 and 9 steps behind its first q.
+/// One token: group g goes to `to` + g * group_bytes, its scale and start scale_step and start_step steps of `step` bytes behind its first q.
 template <int SumLimit, int Zero, std::size_t ScaleGroups>
 PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
     for (std::size_t g = 0; g < groups; g += ScaleGroups) {
@@ -106,8 +109,8 @@ PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, s
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
             const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
-            std::memcpy(to + 8 * step, &scale, sizeof scale);
-            std::memcpy(to + 9 * step, &start, sizeof start);
+            std::memcpy(to + scale_step * step, &scale, sizeof scale);
+            std::memcpy(to + start_step * step, &start, sizeof start);
         }
     }
 }

@@ -13,12 +13,12 @@ PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x
     b = dot_next(b, w, load_tokens(x + bundle_bytes()));
 }
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + 36 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 /// sum += the tokens' scales * block, for a bundle.
 template <class Block>
 PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + 32 * tokens_lanes()));
+    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
     store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
 }
 

@@ -3753,13 +3753,6 @@ PHI4FLASH_TARGET_BEGIN
 /// that share a scale, in the first-level one.
 inline constexpr std::size_t bundles_at_once = 16;
 
-/// One step, four columns of a row, of two bundles.
-template <class Sums>
-PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
-    a = dot_next(a, w, load_tokens(x));
-    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
-}
-
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 /// sum += the tokens' scales * block, for a bundle.
@@ -3778,123 +3771,40 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-/// A row of a block of groups against one bundle; below, against 2, 4, 6 and 8, each written out, since there are no arrays of vectors.
-/// Adds to sum [bundles][tokens_lanes()].
-PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    auto block = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto sums = bundle_start(from);
-        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
-        block = block_add(block, sums, repeat_scale(w.scales));
+// Vectors cannot stand in arrays, so a tile's sums are packs of parameters: one for each bundle B.
+template <std::size_t>
+using block_of = decltype(block_zero());
+template <std::size_t>
+using sums_of = decltype(bundle_start(nullptr));
+
+/// One group of a row: its products with every bundle, times its scale, added to the blocks. `sums` are the starts.
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                       block_of<B>&... block, sums_of<B>... sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
-    add_block(block, w.unit, x, sum);
+    const auto scales = repeat_scale(scale);
+    ((block = block_add(block, sums, scales)), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    auto block_a = block_zero(), block_b = block_zero();
+/// A row of a block of groups against a tile, whose groups lie group_bytes apart. Adds to sum [bundles][tokens_lanes()]. `block` are zeros.
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                     block_of<B>... block) {
     const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes);
-        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
-    const std::byte* from = x;
-    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
-             h = bundle_start(from + 7 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
-}
-
-template <std::size_t Bundles>
-PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    if constexpr (Bundles == 8) {
-        add_row_8(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 6) {
-        add_row_6(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 4) {
-        add_row_4(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 2) {
-        add_row_2(row, x, group_bytes, sum);
-    } else {
-        add_row_1(row, x, group_bytes, sum);
-    }
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
 }
 
 /// A strip against a tile; `x` is the tile's first group here. Adds to sums [rows][tokens of the tile].
@@ -3908,7 +3818,7 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row<Bundles>(row, x, group_bytes, sum);
+                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
             }
         }
     }
@@ -6284,12 +6194,6 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-template <class Sums>
-PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
-    a = dot_next(a, w, load_tokens(x));
-    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
-}
-
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
@@ -6306,121 +6210,37 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    auto block = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto sums = bundle_start(from);
-        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
-        block = block_add(block, sums, repeat_scale(w.scales));
+template <std::size_t>
+using block_of = decltype(block_zero());
+template <std::size_t>
+using sums_of = decltype(bundle_start(nullptr));
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                       block_of<B>&... block, sums_of<B>... sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
-    add_block(block, w.unit, x, sum);
+    const auto scales = repeat_scale(scale);
+    ((block = block_add(block, sums, scales)), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    auto block_a = block_zero(), block_b = block_zero();
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                     block_of<B>... block) {
     const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes);
-        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
-    const std::byte* from = x;
-    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
-             h = bundle_start(from + 7 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
-}
-
-template <std::size_t Bundles>
-PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    if constexpr (Bundles == 8) {
-        add_row_8(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 6) {
-        add_row_6(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 4) {
-        add_row_4(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 2) {
-        add_row_2(row, x, group_bytes, sum);
-    } else {
-        add_row_1(row, x, group_bytes, sum);
-    }
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
 }
 
 template <std::size_t Bundles>
@@ -6433,7 +6253,7 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row<Bundles>(row, x, group_bytes, sum);
+                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
             }
         }
     }
@@ -8790,12 +8610,6 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-template <class Sums>
-PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
-    a = dot_next(a, w, load_tokens(x));
-    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
-}
-
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
@@ -8812,121 +8626,37 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    auto block = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto sums = bundle_start(from);
-        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
-        block = block_add(block, sums, repeat_scale(w.scales));
+template <std::size_t>
+using block_of = decltype(block_zero());
+template <std::size_t>
+using sums_of = decltype(bundle_start(nullptr));
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                       block_of<B>&... block, sums_of<B>... sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
-    add_block(block, w.unit, x, sum);
+    const auto scales = repeat_scale(scale);
+    ((block = block_add(block, sums, scales)), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    auto block_a = block_zero(), block_b = block_zero();
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                     block_of<B>... block) {
     const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes);
-        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
-    const std::byte* from = x;
-    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
-             h = bundle_start(from + 7 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
-}
-
-template <std::size_t Bundles>
-PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    if constexpr (Bundles == 8) {
-        add_row_8(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 6) {
-        add_row_6(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 4) {
-        add_row_4(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 2) {
-        add_row_2(row, x, group_bytes, sum);
-    } else {
-        add_row_1(row, x, group_bytes, sum);
-    }
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
 }
 
 template <std::size_t Bundles>
@@ -8939,7 +8669,7 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row<Bundles>(row, x, group_bytes, sum);
+                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
             }
         }
     }
@@ -11296,12 +11026,6 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-template <class Sums>
-PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
-    a = dot_next(a, w, load_tokens(x));
-    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
-}
-
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
@@ -11318,121 +11042,37 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    auto block = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto sums = bundle_start(from);
-        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
-        block = block_add(block, sums, repeat_scale(w.scales));
+template <std::size_t>
+using block_of = decltype(block_zero());
+template <std::size_t>
+using sums_of = decltype(bundle_start(nullptr));
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                       block_of<B>&... block, sums_of<B>... sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
-    add_block(block, w.unit, x, sum);
+    const auto scales = repeat_scale(scale);
+    ((block = block_add(block, sums, scales)), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    auto block_a = block_zero(), block_b = block_zero();
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                     block_of<B>... block) {
     const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes);
-        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
-    const std::byte* from = x;
-    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
-             h = bundle_start(from + 7 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
-}
-
-template <std::size_t Bundles>
-PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    if constexpr (Bundles == 8) {
-        add_row_8(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 6) {
-        add_row_6(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 4) {
-        add_row_4(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 2) {
-        add_row_2(row, x, group_bytes, sum);
-    } else {
-        add_row_1(row, x, group_bytes, sum);
-    }
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
 }
 
 template <std::size_t Bundles>
@@ -11445,7 +11085,7 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row<Bundles>(row, x, group_bytes, sum);
+                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
             }
         }
     }
@@ -13837,12 +13477,6 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-template <class Sums>
-PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
-    a = dot_next(a, w, load_tokens(x));
-    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
-}
-
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
@@ -13859,121 +13493,37 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    auto block = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto sums = bundle_start(from);
-        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
-        block = block_add(block, sums, repeat_scale(w.scales));
+template <std::size_t>
+using block_of = decltype(block_zero());
+template <std::size_t>
+using sums_of = decltype(bundle_start(nullptr));
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                       block_of<B>&... block, sums_of<B>... sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
-    add_block(block, w.unit, x, sum);
+    const auto scales = repeat_scale(scale);
+    ((block = block_add(block, sums, scales)), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    auto block_a = block_zero(), block_b = block_zero();
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                     block_of<B>... block) {
     const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes);
-        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
-    const std::byte* from = x;
-    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
-             h = bundle_start(from + 7 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
-}
-
-template <std::size_t Bundles>
-PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    if constexpr (Bundles == 8) {
-        add_row_8(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 6) {
-        add_row_6(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 4) {
-        add_row_4(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 2) {
-        add_row_2(row, x, group_bytes, sum);
-    } else {
-        add_row_1(row, x, group_bytes, sum);
-    }
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
 }
 
 template <std::size_t Bundles>
@@ -13986,7 +13536,7 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row<Bundles>(row, x, group_bytes, sum);
+                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
             }
         }
     }
@@ -16336,12 +15886,6 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-template <class Sums>
-PHI4FLASH_VECTOR_INLINE void bundle_next_two(token_codes w, const std::int8_t* x, Sums& a, Sums& b) {
-    a = dot_next(a, w, load_tokens(x));
-    b = dot_next(b, w, load_tokens(x + bundle_bytes()));
-}
-
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
 template <class Block>
@@ -16358,121 +15902,37 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-PHI4FLASH_VECTOR_INLINE void add_row_1(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    auto block = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto sums = bundle_start(from);
-        for (std::size_t s = 0; s < 8; ++s) sums = dot_next(sums, repeat_codes(w.levels + s * 4 * packed_rows), load_tokens(q + s * 4 * tokens_lanes()));
-        block = block_add(block, sums, repeat_scale(w.scales));
+template <std::size_t>
+using block_of = decltype(block_zero());
+template <std::size_t>
+using sums_of = decltype(bundle_start(nullptr));
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                       block_of<B>&... block, sums_of<B>... sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
-    add_block(block, w.unit, x, sum);
+    const auto scales = repeat_scale(scale);
+    ((block = block_add(block, sums, scales)), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_2(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    auto block_a = block_zero(), block_b = block_zero();
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                     block_of<B>... block) {
     const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes);
-        for (std::size_t s = 0; s < 8; ++s) bundle_next_two(repeat_codes(w.levels + s * 4 * packed_rows), q + s * 4 * tokens_lanes(), a, b);
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + tokens_lanes());
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-PHI4FLASH_VECTOR_INLINE void add_row_4(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_6(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero(), block_e = block_zero(), block_f = block_zero();
-    const std::byte* from = x;
-    for (std::size_t g = 0; g < w.groups; ++g, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_row_8(strip_row w, const std::byte* x, std::size_t group_bytes, float* sum) {
-    const std::size_t bytes = bundle_bytes();
-    const std::size_t lane_count = tokens_lanes();
-    auto block_a = block_zero(), block_b = block_zero(), block_c = block_zero(), block_d = block_zero();
-    auto block_e = block_zero(), block_f = block_zero(), block_g = block_zero(), block_h = block_zero();
-    const std::byte* from = x;
-    for (std::size_t i = 0; i < w.groups; ++i, from += group_bytes, w.levels += w.rows * packed_cols, w.scales += w.rows) {
-        const auto* q = reinterpret_cast<const std::int8_t*>(from);
-        auto a = bundle_start(from), b = bundle_start(from + bytes), c = bundle_start(from + 2 * bytes), d = bundle_start(from + 3 * bytes);
-        auto e = bundle_start(from + 4 * bytes), f = bundle_start(from + 5 * bytes), g = bundle_start(from + 6 * bytes),
-             h = bundle_start(from + 7 * bytes);
-        for (std::size_t s = 0; s < 8; ++s) {
-            const token_codes codes = repeat_codes(w.levels + s * 4 * packed_rows);
-            bundle_next_two(codes, q + s * 4 * lane_count, a, b);
-            bundle_next_two(codes, q + s * 4 * lane_count + 2 * bytes, c, d);
-            bundle_next_two(codes, q + s * 4 * lane_count + 4 * bytes, e, f);
-            bundle_next_two(codes, q + s * 4 * lane_count + 6 * bytes, g, h);
-        }
-        const auto scale = repeat_scale(w.scales);
-        block_a = block_add(block_a, a, scale), block_b = block_add(block_b, b, scale);
-        block_c = block_add(block_c, c, scale), block_d = block_add(block_d, d, scale);
-        block_e = block_add(block_e, e, scale), block_f = block_add(block_f, f, scale);
-        block_g = block_add(block_g, g, scale), block_h = block_add(block_h, h, scale);
-    }
-    add_block(block_a, w.unit, x, sum), add_block(block_b, w.unit, x + bytes, sum + lane_count);
-    add_block(block_c, w.unit, x + 2 * bytes, sum + 2 * lane_count), add_block(block_d, w.unit, x + 3 * bytes, sum + 3 * lane_count);
-    add_block(block_e, w.unit, x + 4 * bytes, sum + 4 * lane_count), add_block(block_f, w.unit, x + 5 * bytes, sum + 5 * lane_count);
-    add_block(block_g, w.unit, x + 6 * bytes, sum + 6 * lane_count), add_block(block_h, w.unit, x + 7 * bytes, sum + 7 * lane_count);
-}
-
-template <std::size_t Bundles>
-PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    if constexpr (Bundles == 8) {
-        add_row_8(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 6) {
-        add_row_6(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 4) {
-        add_row_4(row, x, group_bytes, sum);
-    } else if constexpr (Bundles == 2) {
-        add_row_2(row, x, group_bytes, sum);
-    } else {
-        add_row_1(row, x, group_bytes, sum);
-    }
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
 }
 
 template <std::size_t Bundles>
@@ -16485,7 +15945,7 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row<Bundles>(row, x, group_bytes, sum);
+                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
             }
         }
     }

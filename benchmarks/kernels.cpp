@@ -76,11 +76,8 @@ void matmul(benchmark::State& state, p4::dtype type) {
     if (!scratch) return state.SkipWithError(scratch.error().message());
     std::vector<float> y(tokens * n_rows);
     for (auto _ : state) {
-        const auto* input = reinterpret_cast<const std::byte*>(x.data());
-        if (kernels.matmul_arranged) {
-            input = kernels.arrange(x.data(), cols, cols, 0, tokens, tokens, scratch->bytes().data());
-        }
-        kernels.matmul(w.data(), n_rows, cols, input, cols, tokens, nullptr, y.data(), n_rows);
+        const std::byte* input = kernels.arrange(x.data(), cols, cols, 0, tokens, tokens, scratch->bytes().data());
+        kernels.matmul(w.data(), n_rows, cols, input, tokens, nullptr, y.data(), n_rows);
         benchmark::DoNotOptimize(y.data());
     }
     const double products = static_cast<double>(n_rows * cols * tokens);

@@ -1132,17 +1132,17 @@ struct linear_kernels {
     /// (tests/kernels/packed_test.cpp).
     void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y);
 
-    /// Puts tokens [begin, end) of the `tokens` of x, x_stride floats apart, into the form in which the products read them. Returns `x`
-    /// itself where that is as they lie, else `scratch`, which must hold tokens * arranged_bytes(cols); best on a cache line's start.
+    /// Puts tokens [begin, end) of the `tokens` of x, x_stride floats apart, into the form in which the products read so many. Writes to
+    /// `scratch`, which must hold tokens * arranged_bytes(cols), best on a cache line's start, and returns it; or returns x, if a
+    /// single token is fine as it is.
     const std::byte* (*arrange)(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                 std::byte* scratch);
 
-    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y. bias may be null. x is arranged for so many tokens where
-    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit; cuts of the tokens do so, by rounding,
-    /// with 4-bit weights only, whose scales count as multiples of scale_unit. Takes up to 52 KiB of stack.
-    void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride);
-    bool matmul_arranged;
+    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
+    /// into fewer rows or tokens, but two at least, do not change a bit, except that the scales of 4-bit weights count as multiples of
+    /// scale_unit where tokens are many. Takes up to 52 KiB of stack.
+    void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                   std::size_t y_stride);
 
     /// out[c] = W[r,c] as f32, exactly; r counts from `w`.
     void (*widen)(const std::byte* w, std::size_t r, std::size_t cols, float* out);
@@ -1153,8 +1153,9 @@ struct linear_kernels {
                          const float* bias, float* y, std::size_t y_stride);
 };
 
-/// Bytes that `linear_kernels::arrange` may write for `cols` inputs. A multiple of 64.
-[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return (cols + 63) / 64 * 64 * sizeof(float); }
+/// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: a vector that begins at the last number ends
+/// behind it. A multiple of 64.
+[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return ((cols + 63) / 64 * 64 + 16) * sizeof(float); }
 
 /// Channels of the Mamba state lie in blocks of this many: A and h are [ceil(d_inner / 16)][d_state][16], zero-filled.
 inline constexpr std::size_t channel_block = 16;
@@ -2327,7 +2328,7 @@ PHI4FLASH_VECTOR_INLINE void store_first(f32_vector v, Element* p, std::size_t n
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
-// Products with weight matrices in their stored type: one activation column (matvec) and many (matmul).
+// Weights in a plain type: products with one activation column, conversions, reading.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -2394,26 +2395,6 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
-    return reinterpret_cast<const std::byte*>(x);
-}
-
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
-                                         std::size_t end, std::size_t, std::byte* scratch) {
-    const std::size_t half = lanes();
-    for (std::size_t t = begin; t < end; ++t) {
-        const float* from = x + t * x_stride;
-        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
-        for (std::size_t i = 0; i < cols; i += 2 * half) {
-            for (std::size_t j = 0; j < half; ++j) {
-                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
-                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
-            }
-        }
-    }
-    return scratch;
-}
-
 /// One row after the other: a single sequential stream, which is what memory likes best.
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
@@ -2437,98 +2418,6 @@ inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRIC
     std::size_t i = 0;
     for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
     for (; i < cols; ++i) out[i] = to_f32(in[i]);
-}
-
-/// Weights of a panel are widened once and used for all tokens. 24 KiB: stays in the first-level cache with a tile of x.
-inline constexpr std::size_t panel_rows = 6;
-inline constexpr std::size_t panel_cols = 1024;
-
-/// y[t, r] (+)= x[t, :] . panel[r, :] for 4 tokens and 3 rows, one sum each, so that every output adds in the same order as in
-/// the ragged tiles below.
-PHI4FLASH_VECTOR_INLINE void tile_4x3(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, const float* PHI4FLASH_RESTRICT panel,
-                                      std::size_t n, float* y, std::size_t y_stride) {
-    const std::size_t lane_count = lanes();
-    const float* x1 = x + x_stride;
-    const float* x2 = x1 + x_stride;
-    const float* x3 = x2 + x_stride;
-    const float* w1 = panel + panel_cols;
-    const float* w2 = w1 + panel_cols;
-    f32_vector s00 = zero(), s01 = zero(), s02 = zero();
-    f32_vector s10 = zero(), s11 = zero(), s12 = zero();
-    f32_vector s20 = zero(), s21 = zero(), s22 = zero();
-    f32_vector s30 = zero(), s31 = zero(), s32 = zero();
-    for (std::size_t i = 0; i < n; i += lane_count) {  // n is a multiple of lane_count
-        const f32_vector a = load(panel + i);
-        const f32_vector b = load(w1 + i);
-        const f32_vector c = load(w2 + i);
-        f32_vector t = load(x + i);
-        s00 = mul_add(t, a, s00), s01 = mul_add(t, b, s01), s02 = mul_add(t, c, s02);
-        t = load(x1 + i);
-        s10 = mul_add(t, a, s10), s11 = mul_add(t, b, s11), s12 = mul_add(t, c, s12);
-        t = load(x2 + i);
-        s20 = mul_add(t, a, s20), s21 = mul_add(t, b, s21), s22 = mul_add(t, c, s22);
-        t = load(x3 + i);
-        s30 = mul_add(t, a, s30), s31 = mul_add(t, b, s31), s32 = mul_add(t, c, s32);
-    }
-    y[0] += reduce_sum(s00), y[1] += reduce_sum(s01), y[2] += reduce_sum(s02);
-    y += y_stride;
-    y[0] += reduce_sum(s10), y[1] += reduce_sum(s11), y[2] += reduce_sum(s12);
-    y += y_stride;
-    y[0] += reduce_sum(s20), y[1] += reduce_sum(s21), y[2] += reduce_sum(s22);
-    y += y_stride;
-    y[0] += reduce_sum(s30), y[1] += reduce_sum(s31), y[2] += reduce_sum(s32);
-}
-
-PHI4FLASH_VECTOR_INLINE void tile_1x1(const float* PHI4FLASH_RESTRICT x, const float* PHI4FLASH_RESTRICT panel, std::size_t n, float* y) {
-    f32_vector sum = zero();
-    for (std::size_t i = 0; i < n; i += lanes()) sum = mul_add(load(x + i), load(panel + i), sum);
-    *y += reduce_sum(sum);
-}
-
-/// All tokens against one panel of `rows` <= panel_rows rows and `n` columns.
-PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride, std::size_t tokens, const float* panel, std::size_t rows,
-                                            std::size_t n, float* y, std::size_t y_stride) {
-    std::size_t t = 0;
-    for (; t + 4 <= tokens; t += 4) {
-        std::size_t r = 0;
-        for (; r + 3 <= rows; r += 3) tile_4x3(x + t * x_stride, x_stride, panel + r * panel_cols, n, y + t * y_stride + r, y_stride);
-        for (; r < rows; ++r) {
-            for (std::size_t k = t; k < t + 4; ++k) tile_1x1(x + k * x_stride, panel + r * panel_cols, n, y + k * y_stride + r);
-        }
-    }
-    for (; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) tile_1x1(x + t * x_stride, panel + r * panel_cols, n, y + t * y_stride + r);
-    }
-}
-
-template <class Element>
-inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride) {
-    const auto* x = reinterpret_cast<const float*>(x_bytes);
-    alignas(64) float panel[panel_rows * panel_cols];
-    const std::size_t lane_count = lanes();
-    const std::size_t whole_cols = cols / lane_count * lane_count;
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) y[t * y_stride + r] = bias == nullptr ? 0.0f : bias[r];
-    }
-    for (std::size_t r0 = 0; r0 < rows; r0 += panel_rows) {
-        const std::size_t row_count = rows - r0 < panel_rows ? rows - r0 : panel_rows;
-        for (std::size_t c0 = 0; c0 < whole_cols; c0 += panel_cols) {
-            const std::size_t n = whole_cols - c0 < panel_cols ? whole_cols - c0 : panel_cols;
-            for (std::size_t r = 0; r < row_count; ++r)
-                widen<Element>(w + ((r0 + r) * cols + c0) * sizeof(Element), n, panel + r * panel_cols);
-            multiply_panel(x + c0, x_stride, tokens, panel, row_count, n, y + r0, y_stride);
-        }
-        // The last columns that do not fill a vector: neither x nor W may be read behind them.
-        for (std::size_t r = 0; r < row_count && whole_cols < cols; ++r) {
-            const auto* row = reinterpret_cast<const Element*>(w) + (r0 + r) * cols;
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float sum = 0.0f;
-                for (std::size_t c = whole_cols; c < cols; ++c) sum += to_f32(row[c]) * x[t * x_stride + c];
-                y[t * y_stride + r0 + r] += sum;
-            }
-        }
-    }
 }
 
 template <class Element>
@@ -2585,6 +2474,165 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     float rest = 0.0f;
     for (; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul-inl.hpp ------------------------------------------------------------------------------------
+// Products of plain weights with the activations of several tokens, and the forms in which plain products read activations.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Tokens whose activations lie side by side: column by column, [cols][tokens]. The last bundle has as many as are left.
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_tokens() { return 2 * lanes(); }
+
+/// One token of bf16 weights: even places before odd ones, in blocks of 2 * lanes().
+PHI4FLASH_VECTOR_INLINE void arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t half = lanes();
+    for (std::size_t i = 0; i < cols; i += 2 * half) {
+        for (std::size_t j = 0; j < half; ++j) {
+            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
+            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+        }
+    }
+}
+
+/// One token as matvec reads it; several as bundles, one after the other.
+template <class Element>
+inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                      std::size_t end, std::size_t tokens, std::byte* scratch) {
+    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
+    if (tokens == 1) {
+        if constexpr (dtype_of<Element> != dtype::bf16) return reinterpret_cast<const std::byte*>(x);
+        arrange_even_odd(x, cols, out);
+        return scratch;
+    }
+    for (std::size_t t = begin; t < end;) {
+        const std::size_t within = t % bundle_tokens();
+        const std::size_t first = t - within;
+        const std::size_t width = tokens - first < bundle_tokens() ? tokens - first : bundle_tokens();
+        const float* x0 = x + t * x_stride;
+        float* to = out + first * cols + within;
+        if (t + 4 <= end && within + 4 <= width) {  // four at a time, which writes fewer lines in part
+            const float* x1 = x0 + x_stride;
+            const float* x2 = x1 + x_stride;
+            const float* x3 = x2 + x_stride;
+            for (std::size_t c = 0; c < cols; ++c, to += width) to[0] = x0[c], to[1] = x1[c], to[2] = x2[c], to[3] = x3[c];
+            t += 4;
+        } else {
+            for (std::size_t c = 0; c < cols; ++c, to += width) *to = x0[c];
+            t += 1;
+        }
+    }
+    return scratch;
+}
+
+/// What is widened at once: 12 KiB, which stays in the first-level cache with the same columns of a bundle.
+inline constexpr std::size_t panel_rows = 24;
+inline constexpr std::size_t panel_cols = 128;
+/// Tokens that use a panel before the next one is widened: whole bundles.
+inline constexpr std::size_t panel_tokens = 128;
+
+// Vectors cannot stand in arrays, so a tile's sums are packs of parameters: one or two for each row R.
+template <std::size_t>
+using f32_of = f32_vector;
+
+/// Rows of a panel, `n` columns, against a bundle of up to lanes() tokens of a layout `width` wide: sums [rows][bundle_tokens()] grow.
+/// Every sum is that of one column after the other, of blocks of panel_cols by themselves, which loses fewer bits than one long sum.
+/// Lanes without a token add up whatever lies behind the column.
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector column = load(x);
+        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+    }
+    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
+    a = mul_add(w, x, a);
+    b = mul_add(w, y, b);
+}
+
+/// The same for more than lanes() tokens.
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
+    const std::size_t half = lanes();
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector first = load(x);
+        const f32_vector second = load(x + half);
+        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
+    }
+    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
+    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
+}
+
+template <bool Two, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
+                                        float* sums) {
+    if constexpr (Two) {
+        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
+    }
+}
+
+/// All rows of a panel against a bundle, in tiles of as many rows as 16 registers allow.
+template <bool Two>
+inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
+    constexpr std::size_t most = Two ? 6 : 12;
+    const std::size_t step = bundle_tokens();
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+}
+
+/// y[t, r] = sums + bias for a bundle.
+inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < width; ++t, y += y_stride) {
+        for (std::size_t r = 0; r < rows; ++r) y[r] = sums[r * bundle_tokens() + t] + (bias == nullptr ? 0.0f : bias[r]);
+    }
+}
+
+/// Tokens outside, then rows, then columns, then bundles: weights are streamed and widened once for panel_tokens tokens.
+template <class Element>
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                   float* y, std::size_t y_stride) {
+    alignas(64) float panel[panel_rows * panel_cols];
+    alignas(64) float sums[panel_rows * panel_tokens];
+    const std::size_t step = bundle_tokens();
+    for (std::size_t t = 0; t < tokens; t += panel_tokens, y += panel_tokens * y_stride) {
+        const std::size_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
+        const float* x = reinterpret_cast<const float*>(arranged) + t * cols;
+        for (std::size_t r = 0; r < rows; r += panel_rows) {
+            const std::size_t some = rows - r < panel_rows ? rows - r : panel_rows;
+            std::memset(sums, 0, sizeof sums);
+            for (std::size_t c = 0; c < cols; c += panel_cols) {
+                const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
+                // The next columns, or those of the next rows, are on their way while these are multiplied.
+                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
+                for (std::size_t i = 0; i < some; ++i) {
+                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
+                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
+                    widen<Element>(row, n, panel + i * panel_cols);
+                }
+                for (std::size_t b = 0; b < count; b += step) {
+                    const std::size_t width = count - b < step ? count - b : step;
+                    const float* from = x + b * cols + c * width;
+                    if (width > lanes()) {
+                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
+                    } else {
+                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
+                    }
+                }
+            }
+            for (std::size_t b = 0; b < count; b += step)
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+        }
+    }
 }
 
 PHI4FLASH_TARGET_END
@@ -3894,8 +3942,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                          float* y, std::size_t y_stride) {
     const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
     for (std::size_t b = 0; b < bundles;)
         b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
@@ -4099,9 +4147,8 @@ inline std::size_t lanes_of_target() { return lanes(); }
 template <class Element>
 inline constexpr linear_kernels plain_kernels{
     .matvec = &matvec<Element>,
-    .arrange = dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
+    .arrange = &arrange_plain<Element>,
     .matmul = &matmul<Element>,
-    .matmul_arranged = false,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
 };
@@ -4113,7 +4160,6 @@ inline constexpr linear_kernels packed_kernels{
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
-    .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
 };
@@ -4949,26 +4995,6 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
-    return reinterpret_cast<const std::byte*>(x);
-}
-
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
-                                         std::size_t end, std::size_t, std::byte* scratch) {
-    const std::size_t half = lanes();
-    for (std::size_t t = begin; t < end; ++t) {
-        const float* from = x + t * x_stride;
-        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
-        for (std::size_t i = 0; i < cols; i += 2 * half) {
-            for (std::size_t j = 0; j < half; ++j) {
-                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
-                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
-            }
-        }
-    }
-    return scratch;
-}
-
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
@@ -4991,93 +5017,6 @@ inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRIC
     std::size_t i = 0;
     for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
     for (; i < cols; ++i) out[i] = to_f32(in[i]);
-}
-
-inline constexpr std::size_t panel_rows = 6;
-inline constexpr std::size_t panel_cols = 1024;
-
-PHI4FLASH_VECTOR_INLINE void tile_4x3(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, const float* PHI4FLASH_RESTRICT panel,
-                                      std::size_t n, float* y, std::size_t y_stride) {
-    const std::size_t lane_count = lanes();
-    const float* x1 = x + x_stride;
-    const float* x2 = x1 + x_stride;
-    const float* x3 = x2 + x_stride;
-    const float* w1 = panel + panel_cols;
-    const float* w2 = w1 + panel_cols;
-    f32_vector s00 = zero(), s01 = zero(), s02 = zero();
-    f32_vector s10 = zero(), s11 = zero(), s12 = zero();
-    f32_vector s20 = zero(), s21 = zero(), s22 = zero();
-    f32_vector s30 = zero(), s31 = zero(), s32 = zero();
-    for (std::size_t i = 0; i < n; i += lane_count) {  // n is a multiple of lane_count
-        const f32_vector a = load(panel + i);
-        const f32_vector b = load(w1 + i);
-        const f32_vector c = load(w2 + i);
-        f32_vector t = load(x + i);
-        s00 = mul_add(t, a, s00), s01 = mul_add(t, b, s01), s02 = mul_add(t, c, s02);
-        t = load(x1 + i);
-        s10 = mul_add(t, a, s10), s11 = mul_add(t, b, s11), s12 = mul_add(t, c, s12);
-        t = load(x2 + i);
-        s20 = mul_add(t, a, s20), s21 = mul_add(t, b, s21), s22 = mul_add(t, c, s22);
-        t = load(x3 + i);
-        s30 = mul_add(t, a, s30), s31 = mul_add(t, b, s31), s32 = mul_add(t, c, s32);
-    }
-    y[0] += reduce_sum(s00), y[1] += reduce_sum(s01), y[2] += reduce_sum(s02);
-    y += y_stride;
-    y[0] += reduce_sum(s10), y[1] += reduce_sum(s11), y[2] += reduce_sum(s12);
-    y += y_stride;
-    y[0] += reduce_sum(s20), y[1] += reduce_sum(s21), y[2] += reduce_sum(s22);
-    y += y_stride;
-    y[0] += reduce_sum(s30), y[1] += reduce_sum(s31), y[2] += reduce_sum(s32);
-}
-
-PHI4FLASH_VECTOR_INLINE void tile_1x1(const float* PHI4FLASH_RESTRICT x, const float* PHI4FLASH_RESTRICT panel, std::size_t n, float* y) {
-    f32_vector sum = zero();
-    for (std::size_t i = 0; i < n; i += lanes()) sum = mul_add(load(x + i), load(panel + i), sum);
-    *y += reduce_sum(sum);
-}
-
-PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride, std::size_t tokens, const float* panel, std::size_t rows,
-                                            std::size_t n, float* y, std::size_t y_stride) {
-    std::size_t t = 0;
-    for (; t + 4 <= tokens; t += 4) {
-        std::size_t r = 0;
-        for (; r + 3 <= rows; r += 3) tile_4x3(x + t * x_stride, x_stride, panel + r * panel_cols, n, y + t * y_stride + r, y_stride);
-        for (; r < rows; ++r) {
-            for (std::size_t k = t; k < t + 4; ++k) tile_1x1(x + k * x_stride, panel + r * panel_cols, n, y + k * y_stride + r);
-        }
-    }
-    for (; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) tile_1x1(x + t * x_stride, panel + r * panel_cols, n, y + t * y_stride + r);
-    }
-}
-
-template <class Element>
-inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride) {
-    const auto* x = reinterpret_cast<const float*>(x_bytes);
-    alignas(64) float panel[panel_rows * panel_cols];
-    const std::size_t lane_count = lanes();
-    const std::size_t whole_cols = cols / lane_count * lane_count;
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) y[t * y_stride + r] = bias == nullptr ? 0.0f : bias[r];
-    }
-    for (std::size_t r0 = 0; r0 < rows; r0 += panel_rows) {
-        const std::size_t row_count = rows - r0 < panel_rows ? rows - r0 : panel_rows;
-        for (std::size_t c0 = 0; c0 < whole_cols; c0 += panel_cols) {
-            const std::size_t n = whole_cols - c0 < panel_cols ? whole_cols - c0 : panel_cols;
-            for (std::size_t r = 0; r < row_count; ++r)
-                widen<Element>(w + ((r0 + r) * cols + c0) * sizeof(Element), n, panel + r * panel_cols);
-            multiply_panel(x + c0, x_stride, tokens, panel, row_count, n, y + r0, y_stride);
-        }
-        for (std::size_t r = 0; r < row_count && whole_cols < cols; ++r) {
-            const auto* row = reinterpret_cast<const Element*>(w) + (r0 + r) * cols;
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float sum = 0.0f;
-                for (std::size_t c = whole_cols; c < cols; ++c) sum += to_f32(row[c]) * x[t * x_stride + c];
-                y[t * y_stride + r0 + r] += sum;
-            }
-        }
-    }
 }
 
 template <class Element>
@@ -5131,6 +5070,149 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     float rest = 0.0f;
     for (; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_tokens() { return 2 * lanes(); }
+
+PHI4FLASH_VECTOR_INLINE void arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t half = lanes();
+    for (std::size_t i = 0; i < cols; i += 2 * half) {
+        for (std::size_t j = 0; j < half; ++j) {
+            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
+            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+        }
+    }
+}
+
+template <class Element>
+inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                      std::size_t end, std::size_t tokens, std::byte* scratch) {
+    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
+    if (tokens == 1) {
+        if constexpr (dtype_of<Element> != dtype::bf16) return reinterpret_cast<const std::byte*>(x);
+        arrange_even_odd(x, cols, out);
+        return scratch;
+    }
+    for (std::size_t t = begin; t < end;) {
+        const std::size_t within = t % bundle_tokens();
+        const std::size_t first = t - within;
+        const std::size_t width = tokens - first < bundle_tokens() ? tokens - first : bundle_tokens();
+        const float* x0 = x + t * x_stride;
+        float* to = out + first * cols + within;
+        if (t + 4 <= end && within + 4 <= width) {  // four at a time, which writes fewer lines in part
+            const float* x1 = x0 + x_stride;
+            const float* x2 = x1 + x_stride;
+            const float* x3 = x2 + x_stride;
+            for (std::size_t c = 0; c < cols; ++c, to += width) to[0] = x0[c], to[1] = x1[c], to[2] = x2[c], to[3] = x3[c];
+            t += 4;
+        } else {
+            for (std::size_t c = 0; c < cols; ++c, to += width) *to = x0[c];
+            t += 1;
+        }
+    }
+    return scratch;
+}
+
+inline constexpr std::size_t panel_rows = 24;
+inline constexpr std::size_t panel_cols = 128;
+inline constexpr std::size_t panel_tokens = 128;
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector column = load(x);
+        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+    }
+    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
+    a = mul_add(w, x, a);
+    b = mul_add(w, y, b);
+}
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
+    const std::size_t half = lanes();
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector first = load(x);
+        const f32_vector second = load(x + half);
+        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
+    }
+    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
+    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
+}
+
+template <bool Two, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
+                                        float* sums) {
+    if constexpr (Two) {
+        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two>
+inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
+    constexpr std::size_t most = Two ? 6 : 12;
+    const std::size_t step = bundle_tokens();
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+}
+
+inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < width; ++t, y += y_stride) {
+        for (std::size_t r = 0; r < rows; ++r) y[r] = sums[r * bundle_tokens() + t] + (bias == nullptr ? 0.0f : bias[r]);
+    }
+}
+
+template <class Element>
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                   float* y, std::size_t y_stride) {
+    alignas(64) float panel[panel_rows * panel_cols];
+    alignas(64) float sums[panel_rows * panel_tokens];
+    const std::size_t step = bundle_tokens();
+    for (std::size_t t = 0; t < tokens; t += panel_tokens, y += panel_tokens * y_stride) {
+        const std::size_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
+        const float* x = reinterpret_cast<const float*>(arranged) + t * cols;
+        for (std::size_t r = 0; r < rows; r += panel_rows) {
+            const std::size_t some = rows - r < panel_rows ? rows - r : panel_rows;
+            std::memset(sums, 0, sizeof sums);
+            for (std::size_t c = 0; c < cols; c += panel_cols) {
+                const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
+                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
+                for (std::size_t i = 0; i < some; ++i) {
+                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
+                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
+                    widen<Element>(row, n, panel + i * panel_cols);
+                }
+                for (std::size_t b = 0; b < count; b += step) {
+                    const std::size_t width = count - b < step ? count - b : step;
+                    const float* from = x + b * cols + c * width;
+                    if (width > lanes()) {
+                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
+                    } else {
+                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
+                    }
+                }
+            }
+            for (std::size_t b = 0; b < count; b += step)
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+        }
+    }
 }
 
 PHI4FLASH_TARGET_END
@@ -6326,8 +6408,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                          float* y, std::size_t y_stride) {
     const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
     for (std::size_t b = 0; b < bundles;)
         b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
@@ -6515,9 +6597,8 @@ inline std::size_t lanes_of_target() { return lanes(); }
 template <class Element>
 inline constexpr linear_kernels plain_kernels{
     .matvec = &matvec<Element>,
-    .arrange = dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
+    .arrange = &arrange_plain<Element>,
     .matmul = &matmul<Element>,
-    .matmul_arranged = false,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
 };
@@ -6529,7 +6610,6 @@ inline constexpr linear_kernels packed_kernels{
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
-    .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
 };
@@ -7365,26 +7445,6 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
-    return reinterpret_cast<const std::byte*>(x);
-}
-
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
-                                         std::size_t end, std::size_t, std::byte* scratch) {
-    const std::size_t half = lanes();
-    for (std::size_t t = begin; t < end; ++t) {
-        const float* from = x + t * x_stride;
-        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
-        for (std::size_t i = 0; i < cols; i += 2 * half) {
-            for (std::size_t j = 0; j < half; ++j) {
-                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
-                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
-            }
-        }
-    }
-    return scratch;
-}
-
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
@@ -7407,93 +7467,6 @@ inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRIC
     std::size_t i = 0;
     for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
     for (; i < cols; ++i) out[i] = to_f32(in[i]);
-}
-
-inline constexpr std::size_t panel_rows = 6;
-inline constexpr std::size_t panel_cols = 1024;
-
-PHI4FLASH_VECTOR_INLINE void tile_4x3(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, const float* PHI4FLASH_RESTRICT panel,
-                                      std::size_t n, float* y, std::size_t y_stride) {
-    const std::size_t lane_count = lanes();
-    const float* x1 = x + x_stride;
-    const float* x2 = x1 + x_stride;
-    const float* x3 = x2 + x_stride;
-    const float* w1 = panel + panel_cols;
-    const float* w2 = w1 + panel_cols;
-    f32_vector s00 = zero(), s01 = zero(), s02 = zero();
-    f32_vector s10 = zero(), s11 = zero(), s12 = zero();
-    f32_vector s20 = zero(), s21 = zero(), s22 = zero();
-    f32_vector s30 = zero(), s31 = zero(), s32 = zero();
-    for (std::size_t i = 0; i < n; i += lane_count) {  // n is a multiple of lane_count
-        const f32_vector a = load(panel + i);
-        const f32_vector b = load(w1 + i);
-        const f32_vector c = load(w2 + i);
-        f32_vector t = load(x + i);
-        s00 = mul_add(t, a, s00), s01 = mul_add(t, b, s01), s02 = mul_add(t, c, s02);
-        t = load(x1 + i);
-        s10 = mul_add(t, a, s10), s11 = mul_add(t, b, s11), s12 = mul_add(t, c, s12);
-        t = load(x2 + i);
-        s20 = mul_add(t, a, s20), s21 = mul_add(t, b, s21), s22 = mul_add(t, c, s22);
-        t = load(x3 + i);
-        s30 = mul_add(t, a, s30), s31 = mul_add(t, b, s31), s32 = mul_add(t, c, s32);
-    }
-    y[0] += reduce_sum(s00), y[1] += reduce_sum(s01), y[2] += reduce_sum(s02);
-    y += y_stride;
-    y[0] += reduce_sum(s10), y[1] += reduce_sum(s11), y[2] += reduce_sum(s12);
-    y += y_stride;
-    y[0] += reduce_sum(s20), y[1] += reduce_sum(s21), y[2] += reduce_sum(s22);
-    y += y_stride;
-    y[0] += reduce_sum(s30), y[1] += reduce_sum(s31), y[2] += reduce_sum(s32);
-}
-
-PHI4FLASH_VECTOR_INLINE void tile_1x1(const float* PHI4FLASH_RESTRICT x, const float* PHI4FLASH_RESTRICT panel, std::size_t n, float* y) {
-    f32_vector sum = zero();
-    for (std::size_t i = 0; i < n; i += lanes()) sum = mul_add(load(x + i), load(panel + i), sum);
-    *y += reduce_sum(sum);
-}
-
-PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride, std::size_t tokens, const float* panel, std::size_t rows,
-                                            std::size_t n, float* y, std::size_t y_stride) {
-    std::size_t t = 0;
-    for (; t + 4 <= tokens; t += 4) {
-        std::size_t r = 0;
-        for (; r + 3 <= rows; r += 3) tile_4x3(x + t * x_stride, x_stride, panel + r * panel_cols, n, y + t * y_stride + r, y_stride);
-        for (; r < rows; ++r) {
-            for (std::size_t k = t; k < t + 4; ++k) tile_1x1(x + k * x_stride, panel + r * panel_cols, n, y + k * y_stride + r);
-        }
-    }
-    for (; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) tile_1x1(x + t * x_stride, panel + r * panel_cols, n, y + t * y_stride + r);
-    }
-}
-
-template <class Element>
-inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride) {
-    const auto* x = reinterpret_cast<const float*>(x_bytes);
-    alignas(64) float panel[panel_rows * panel_cols];
-    const std::size_t lane_count = lanes();
-    const std::size_t whole_cols = cols / lane_count * lane_count;
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) y[t * y_stride + r] = bias == nullptr ? 0.0f : bias[r];
-    }
-    for (std::size_t r0 = 0; r0 < rows; r0 += panel_rows) {
-        const std::size_t row_count = rows - r0 < panel_rows ? rows - r0 : panel_rows;
-        for (std::size_t c0 = 0; c0 < whole_cols; c0 += panel_cols) {
-            const std::size_t n = whole_cols - c0 < panel_cols ? whole_cols - c0 : panel_cols;
-            for (std::size_t r = 0; r < row_count; ++r)
-                widen<Element>(w + ((r0 + r) * cols + c0) * sizeof(Element), n, panel + r * panel_cols);
-            multiply_panel(x + c0, x_stride, tokens, panel, row_count, n, y + r0, y_stride);
-        }
-        for (std::size_t r = 0; r < row_count && whole_cols < cols; ++r) {
-            const auto* row = reinterpret_cast<const Element*>(w) + (r0 + r) * cols;
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float sum = 0.0f;
-                for (std::size_t c = whole_cols; c < cols; ++c) sum += to_f32(row[c]) * x[t * x_stride + c];
-                y[t * y_stride + r0 + r] += sum;
-            }
-        }
-    }
 }
 
 template <class Element>
@@ -7547,6 +7520,149 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     float rest = 0.0f;
     for (; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_tokens() { return 2 * lanes(); }
+
+PHI4FLASH_VECTOR_INLINE void arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t half = lanes();
+    for (std::size_t i = 0; i < cols; i += 2 * half) {
+        for (std::size_t j = 0; j < half; ++j) {
+            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
+            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+        }
+    }
+}
+
+template <class Element>
+inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                      std::size_t end, std::size_t tokens, std::byte* scratch) {
+    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
+    if (tokens == 1) {
+        if constexpr (dtype_of<Element> != dtype::bf16) return reinterpret_cast<const std::byte*>(x);
+        arrange_even_odd(x, cols, out);
+        return scratch;
+    }
+    for (std::size_t t = begin; t < end;) {
+        const std::size_t within = t % bundle_tokens();
+        const std::size_t first = t - within;
+        const std::size_t width = tokens - first < bundle_tokens() ? tokens - first : bundle_tokens();
+        const float* x0 = x + t * x_stride;
+        float* to = out + first * cols + within;
+        if (t + 4 <= end && within + 4 <= width) {  // four at a time, which writes fewer lines in part
+            const float* x1 = x0 + x_stride;
+            const float* x2 = x1 + x_stride;
+            const float* x3 = x2 + x_stride;
+            for (std::size_t c = 0; c < cols; ++c, to += width) to[0] = x0[c], to[1] = x1[c], to[2] = x2[c], to[3] = x3[c];
+            t += 4;
+        } else {
+            for (std::size_t c = 0; c < cols; ++c, to += width) *to = x0[c];
+            t += 1;
+        }
+    }
+    return scratch;
+}
+
+inline constexpr std::size_t panel_rows = 24;
+inline constexpr std::size_t panel_cols = 128;
+inline constexpr std::size_t panel_tokens = 128;
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector column = load(x);
+        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+    }
+    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
+    a = mul_add(w, x, a);
+    b = mul_add(w, y, b);
+}
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
+    const std::size_t half = lanes();
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector first = load(x);
+        const f32_vector second = load(x + half);
+        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
+    }
+    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
+    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
+}
+
+template <bool Two, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
+                                        float* sums) {
+    if constexpr (Two) {
+        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two>
+inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
+    constexpr std::size_t most = Two ? 6 : 12;
+    const std::size_t step = bundle_tokens();
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+}
+
+inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < width; ++t, y += y_stride) {
+        for (std::size_t r = 0; r < rows; ++r) y[r] = sums[r * bundle_tokens() + t] + (bias == nullptr ? 0.0f : bias[r]);
+    }
+}
+
+template <class Element>
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                   float* y, std::size_t y_stride) {
+    alignas(64) float panel[panel_rows * panel_cols];
+    alignas(64) float sums[panel_rows * panel_tokens];
+    const std::size_t step = bundle_tokens();
+    for (std::size_t t = 0; t < tokens; t += panel_tokens, y += panel_tokens * y_stride) {
+        const std::size_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
+        const float* x = reinterpret_cast<const float*>(arranged) + t * cols;
+        for (std::size_t r = 0; r < rows; r += panel_rows) {
+            const std::size_t some = rows - r < panel_rows ? rows - r : panel_rows;
+            std::memset(sums, 0, sizeof sums);
+            for (std::size_t c = 0; c < cols; c += panel_cols) {
+                const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
+                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
+                for (std::size_t i = 0; i < some; ++i) {
+                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
+                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
+                    widen<Element>(row, n, panel + i * panel_cols);
+                }
+                for (std::size_t b = 0; b < count; b += step) {
+                    const std::size_t width = count - b < step ? count - b : step;
+                    const float* from = x + b * cols + c * width;
+                    if (width > lanes()) {
+                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
+                    } else {
+                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
+                    }
+                }
+            }
+            for (std::size_t b = 0; b < count; b += step)
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+        }
+    }
 }
 
 PHI4FLASH_TARGET_END
@@ -8742,8 +8858,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                          float* y, std::size_t y_stride) {
     const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
     for (std::size_t b = 0; b < bundles;)
         b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
@@ -8931,9 +9047,8 @@ inline std::size_t lanes_of_target() { return lanes(); }
 template <class Element>
 inline constexpr linear_kernels plain_kernels{
     .matvec = &matvec<Element>,
-    .arrange = dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
+    .arrange = &arrange_plain<Element>,
     .matmul = &matmul<Element>,
-    .matmul_arranged = false,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
 };
@@ -8945,7 +9060,6 @@ inline constexpr linear_kernels packed_kernels{
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
-    .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
 };
@@ -9781,26 +9895,6 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
-    return reinterpret_cast<const std::byte*>(x);
-}
-
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
-                                         std::size_t end, std::size_t, std::byte* scratch) {
-    const std::size_t half = lanes();
-    for (std::size_t t = begin; t < end; ++t) {
-        const float* from = x + t * x_stride;
-        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
-        for (std::size_t i = 0; i < cols; i += 2 * half) {
-            for (std::size_t j = 0; j < half; ++j) {
-                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
-                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
-            }
-        }
-    }
-    return scratch;
-}
-
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
@@ -9823,93 +9917,6 @@ inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRIC
     std::size_t i = 0;
     for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
     for (; i < cols; ++i) out[i] = to_f32(in[i]);
-}
-
-inline constexpr std::size_t panel_rows = 6;
-inline constexpr std::size_t panel_cols = 1024;
-
-PHI4FLASH_VECTOR_INLINE void tile_4x3(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, const float* PHI4FLASH_RESTRICT panel,
-                                      std::size_t n, float* y, std::size_t y_stride) {
-    const std::size_t lane_count = lanes();
-    const float* x1 = x + x_stride;
-    const float* x2 = x1 + x_stride;
-    const float* x3 = x2 + x_stride;
-    const float* w1 = panel + panel_cols;
-    const float* w2 = w1 + panel_cols;
-    f32_vector s00 = zero(), s01 = zero(), s02 = zero();
-    f32_vector s10 = zero(), s11 = zero(), s12 = zero();
-    f32_vector s20 = zero(), s21 = zero(), s22 = zero();
-    f32_vector s30 = zero(), s31 = zero(), s32 = zero();
-    for (std::size_t i = 0; i < n; i += lane_count) {  // n is a multiple of lane_count
-        const f32_vector a = load(panel + i);
-        const f32_vector b = load(w1 + i);
-        const f32_vector c = load(w2 + i);
-        f32_vector t = load(x + i);
-        s00 = mul_add(t, a, s00), s01 = mul_add(t, b, s01), s02 = mul_add(t, c, s02);
-        t = load(x1 + i);
-        s10 = mul_add(t, a, s10), s11 = mul_add(t, b, s11), s12 = mul_add(t, c, s12);
-        t = load(x2 + i);
-        s20 = mul_add(t, a, s20), s21 = mul_add(t, b, s21), s22 = mul_add(t, c, s22);
-        t = load(x3 + i);
-        s30 = mul_add(t, a, s30), s31 = mul_add(t, b, s31), s32 = mul_add(t, c, s32);
-    }
-    y[0] += reduce_sum(s00), y[1] += reduce_sum(s01), y[2] += reduce_sum(s02);
-    y += y_stride;
-    y[0] += reduce_sum(s10), y[1] += reduce_sum(s11), y[2] += reduce_sum(s12);
-    y += y_stride;
-    y[0] += reduce_sum(s20), y[1] += reduce_sum(s21), y[2] += reduce_sum(s22);
-    y += y_stride;
-    y[0] += reduce_sum(s30), y[1] += reduce_sum(s31), y[2] += reduce_sum(s32);
-}
-
-PHI4FLASH_VECTOR_INLINE void tile_1x1(const float* PHI4FLASH_RESTRICT x, const float* PHI4FLASH_RESTRICT panel, std::size_t n, float* y) {
-    f32_vector sum = zero();
-    for (std::size_t i = 0; i < n; i += lanes()) sum = mul_add(load(x + i), load(panel + i), sum);
-    *y += reduce_sum(sum);
-}
-
-PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride, std::size_t tokens, const float* panel, std::size_t rows,
-                                            std::size_t n, float* y, std::size_t y_stride) {
-    std::size_t t = 0;
-    for (; t + 4 <= tokens; t += 4) {
-        std::size_t r = 0;
-        for (; r + 3 <= rows; r += 3) tile_4x3(x + t * x_stride, x_stride, panel + r * panel_cols, n, y + t * y_stride + r, y_stride);
-        for (; r < rows; ++r) {
-            for (std::size_t k = t; k < t + 4; ++k) tile_1x1(x + k * x_stride, panel + r * panel_cols, n, y + k * y_stride + r);
-        }
-    }
-    for (; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) tile_1x1(x + t * x_stride, panel + r * panel_cols, n, y + t * y_stride + r);
-    }
-}
-
-template <class Element>
-inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride) {
-    const auto* x = reinterpret_cast<const float*>(x_bytes);
-    alignas(64) float panel[panel_rows * panel_cols];
-    const std::size_t lane_count = lanes();
-    const std::size_t whole_cols = cols / lane_count * lane_count;
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) y[t * y_stride + r] = bias == nullptr ? 0.0f : bias[r];
-    }
-    for (std::size_t r0 = 0; r0 < rows; r0 += panel_rows) {
-        const std::size_t row_count = rows - r0 < panel_rows ? rows - r0 : panel_rows;
-        for (std::size_t c0 = 0; c0 < whole_cols; c0 += panel_cols) {
-            const std::size_t n = whole_cols - c0 < panel_cols ? whole_cols - c0 : panel_cols;
-            for (std::size_t r = 0; r < row_count; ++r)
-                widen<Element>(w + ((r0 + r) * cols + c0) * sizeof(Element), n, panel + r * panel_cols);
-            multiply_panel(x + c0, x_stride, tokens, panel, row_count, n, y + r0, y_stride);
-        }
-        for (std::size_t r = 0; r < row_count && whole_cols < cols; ++r) {
-            const auto* row = reinterpret_cast<const Element*>(w) + (r0 + r) * cols;
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float sum = 0.0f;
-                for (std::size_t c = whole_cols; c < cols; ++c) sum += to_f32(row[c]) * x[t * x_stride + c];
-                y[t * y_stride + r0 + r] += sum;
-            }
-        }
-    }
 }
 
 template <class Element>
@@ -9963,6 +9970,149 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     float rest = 0.0f;
     for (; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_tokens() { return 2 * lanes(); }
+
+PHI4FLASH_VECTOR_INLINE void arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t half = lanes();
+    for (std::size_t i = 0; i < cols; i += 2 * half) {
+        for (std::size_t j = 0; j < half; ++j) {
+            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
+            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+        }
+    }
+}
+
+template <class Element>
+inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                      std::size_t end, std::size_t tokens, std::byte* scratch) {
+    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
+    if (tokens == 1) {
+        if constexpr (dtype_of<Element> != dtype::bf16) return reinterpret_cast<const std::byte*>(x);
+        arrange_even_odd(x, cols, out);
+        return scratch;
+    }
+    for (std::size_t t = begin; t < end;) {
+        const std::size_t within = t % bundle_tokens();
+        const std::size_t first = t - within;
+        const std::size_t width = tokens - first < bundle_tokens() ? tokens - first : bundle_tokens();
+        const float* x0 = x + t * x_stride;
+        float* to = out + first * cols + within;
+        if (t + 4 <= end && within + 4 <= width) {  // four at a time, which writes fewer lines in part
+            const float* x1 = x0 + x_stride;
+            const float* x2 = x1 + x_stride;
+            const float* x3 = x2 + x_stride;
+            for (std::size_t c = 0; c < cols; ++c, to += width) to[0] = x0[c], to[1] = x1[c], to[2] = x2[c], to[3] = x3[c];
+            t += 4;
+        } else {
+            for (std::size_t c = 0; c < cols; ++c, to += width) *to = x0[c];
+            t += 1;
+        }
+    }
+    return scratch;
+}
+
+inline constexpr std::size_t panel_rows = 24;
+inline constexpr std::size_t panel_cols = 128;
+inline constexpr std::size_t panel_tokens = 128;
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector column = load(x);
+        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+    }
+    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
+    a = mul_add(w, x, a);
+    b = mul_add(w, y, b);
+}
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
+    const std::size_t half = lanes();
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector first = load(x);
+        const f32_vector second = load(x + half);
+        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
+    }
+    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
+    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
+}
+
+template <bool Two, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
+                                        float* sums) {
+    if constexpr (Two) {
+        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two>
+inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
+    constexpr std::size_t most = Two ? 6 : 12;
+    const std::size_t step = bundle_tokens();
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+}
+
+inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < width; ++t, y += y_stride) {
+        for (std::size_t r = 0; r < rows; ++r) y[r] = sums[r * bundle_tokens() + t] + (bias == nullptr ? 0.0f : bias[r]);
+    }
+}
+
+template <class Element>
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                   float* y, std::size_t y_stride) {
+    alignas(64) float panel[panel_rows * panel_cols];
+    alignas(64) float sums[panel_rows * panel_tokens];
+    const std::size_t step = bundle_tokens();
+    for (std::size_t t = 0; t < tokens; t += panel_tokens, y += panel_tokens * y_stride) {
+        const std::size_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
+        const float* x = reinterpret_cast<const float*>(arranged) + t * cols;
+        for (std::size_t r = 0; r < rows; r += panel_rows) {
+            const std::size_t some = rows - r < panel_rows ? rows - r : panel_rows;
+            std::memset(sums, 0, sizeof sums);
+            for (std::size_t c = 0; c < cols; c += panel_cols) {
+                const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
+                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
+                for (std::size_t i = 0; i < some; ++i) {
+                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
+                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
+                    widen<Element>(row, n, panel + i * panel_cols);
+                }
+                for (std::size_t b = 0; b < count; b += step) {
+                    const std::size_t width = count - b < step ? count - b : step;
+                    const float* from = x + b * cols + c * width;
+                    if (width > lanes()) {
+                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
+                    } else {
+                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
+                    }
+                }
+            }
+            for (std::size_t b = 0; b < count; b += step)
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+        }
+    }
 }
 
 PHI4FLASH_TARGET_END
@@ -11158,8 +11308,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                          float* y, std::size_t y_stride) {
     const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
     for (std::size_t b = 0; b < bundles;)
         b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
@@ -11347,9 +11497,8 @@ inline std::size_t lanes_of_target() { return lanes(); }
 template <class Element>
 inline constexpr linear_kernels plain_kernels{
     .matvec = &matvec<Element>,
-    .arrange = dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
+    .arrange = &arrange_plain<Element>,
     .matmul = &matmul<Element>,
-    .matmul_arranged = false,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
 };
@@ -11361,7 +11510,6 @@ inline constexpr linear_kernels packed_kernels{
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
-    .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
 };
@@ -12232,26 +12380,6 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
-    return reinterpret_cast<const std::byte*>(x);
-}
-
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
-                                         std::size_t end, std::size_t, std::byte* scratch) {
-    const std::size_t half = lanes();
-    for (std::size_t t = begin; t < end; ++t) {
-        const float* from = x + t * x_stride;
-        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
-        for (std::size_t i = 0; i < cols; i += 2 * half) {
-            for (std::size_t j = 0; j < half; ++j) {
-                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
-                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
-            }
-        }
-    }
-    return scratch;
-}
-
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
@@ -12274,93 +12402,6 @@ inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRIC
     std::size_t i = 0;
     for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
     for (; i < cols; ++i) out[i] = to_f32(in[i]);
-}
-
-inline constexpr std::size_t panel_rows = 6;
-inline constexpr std::size_t panel_cols = 1024;
-
-PHI4FLASH_VECTOR_INLINE void tile_4x3(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, const float* PHI4FLASH_RESTRICT panel,
-                                      std::size_t n, float* y, std::size_t y_stride) {
-    const std::size_t lane_count = lanes();
-    const float* x1 = x + x_stride;
-    const float* x2 = x1 + x_stride;
-    const float* x3 = x2 + x_stride;
-    const float* w1 = panel + panel_cols;
-    const float* w2 = w1 + panel_cols;
-    f32_vector s00 = zero(), s01 = zero(), s02 = zero();
-    f32_vector s10 = zero(), s11 = zero(), s12 = zero();
-    f32_vector s20 = zero(), s21 = zero(), s22 = zero();
-    f32_vector s30 = zero(), s31 = zero(), s32 = zero();
-    for (std::size_t i = 0; i < n; i += lane_count) {  // n is a multiple of lane_count
-        const f32_vector a = load(panel + i);
-        const f32_vector b = load(w1 + i);
-        const f32_vector c = load(w2 + i);
-        f32_vector t = load(x + i);
-        s00 = mul_add(t, a, s00), s01 = mul_add(t, b, s01), s02 = mul_add(t, c, s02);
-        t = load(x1 + i);
-        s10 = mul_add(t, a, s10), s11 = mul_add(t, b, s11), s12 = mul_add(t, c, s12);
-        t = load(x2 + i);
-        s20 = mul_add(t, a, s20), s21 = mul_add(t, b, s21), s22 = mul_add(t, c, s22);
-        t = load(x3 + i);
-        s30 = mul_add(t, a, s30), s31 = mul_add(t, b, s31), s32 = mul_add(t, c, s32);
-    }
-    y[0] += reduce_sum(s00), y[1] += reduce_sum(s01), y[2] += reduce_sum(s02);
-    y += y_stride;
-    y[0] += reduce_sum(s10), y[1] += reduce_sum(s11), y[2] += reduce_sum(s12);
-    y += y_stride;
-    y[0] += reduce_sum(s20), y[1] += reduce_sum(s21), y[2] += reduce_sum(s22);
-    y += y_stride;
-    y[0] += reduce_sum(s30), y[1] += reduce_sum(s31), y[2] += reduce_sum(s32);
-}
-
-PHI4FLASH_VECTOR_INLINE void tile_1x1(const float* PHI4FLASH_RESTRICT x, const float* PHI4FLASH_RESTRICT panel, std::size_t n, float* y) {
-    f32_vector sum = zero();
-    for (std::size_t i = 0; i < n; i += lanes()) sum = mul_add(load(x + i), load(panel + i), sum);
-    *y += reduce_sum(sum);
-}
-
-PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride, std::size_t tokens, const float* panel, std::size_t rows,
-                                            std::size_t n, float* y, std::size_t y_stride) {
-    std::size_t t = 0;
-    for (; t + 4 <= tokens; t += 4) {
-        std::size_t r = 0;
-        for (; r + 3 <= rows; r += 3) tile_4x3(x + t * x_stride, x_stride, panel + r * panel_cols, n, y + t * y_stride + r, y_stride);
-        for (; r < rows; ++r) {
-            for (std::size_t k = t; k < t + 4; ++k) tile_1x1(x + k * x_stride, panel + r * panel_cols, n, y + k * y_stride + r);
-        }
-    }
-    for (; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) tile_1x1(x + t * x_stride, panel + r * panel_cols, n, y + t * y_stride + r);
-    }
-}
-
-template <class Element>
-inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride) {
-    const auto* x = reinterpret_cast<const float*>(x_bytes);
-    alignas(64) float panel[panel_rows * panel_cols];
-    const std::size_t lane_count = lanes();
-    const std::size_t whole_cols = cols / lane_count * lane_count;
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) y[t * y_stride + r] = bias == nullptr ? 0.0f : bias[r];
-    }
-    for (std::size_t r0 = 0; r0 < rows; r0 += panel_rows) {
-        const std::size_t row_count = rows - r0 < panel_rows ? rows - r0 : panel_rows;
-        for (std::size_t c0 = 0; c0 < whole_cols; c0 += panel_cols) {
-            const std::size_t n = whole_cols - c0 < panel_cols ? whole_cols - c0 : panel_cols;
-            for (std::size_t r = 0; r < row_count; ++r)
-                widen<Element>(w + ((r0 + r) * cols + c0) * sizeof(Element), n, panel + r * panel_cols);
-            multiply_panel(x + c0, x_stride, tokens, panel, row_count, n, y + r0, y_stride);
-        }
-        for (std::size_t r = 0; r < row_count && whole_cols < cols; ++r) {
-            const auto* row = reinterpret_cast<const Element*>(w) + (r0 + r) * cols;
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float sum = 0.0f;
-                for (std::size_t c = whole_cols; c < cols; ++c) sum += to_f32(row[c]) * x[t * x_stride + c];
-                y[t * y_stride + r0 + r] += sum;
-            }
-        }
-    }
 }
 
 template <class Element>
@@ -12414,6 +12455,149 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     float rest = 0.0f;
     for (; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_tokens() { return 2 * lanes(); }
+
+PHI4FLASH_VECTOR_INLINE void arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t half = lanes();
+    for (std::size_t i = 0; i < cols; i += 2 * half) {
+        for (std::size_t j = 0; j < half; ++j) {
+            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
+            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+        }
+    }
+}
+
+template <class Element>
+inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                      std::size_t end, std::size_t tokens, std::byte* scratch) {
+    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
+    if (tokens == 1) {
+        if constexpr (dtype_of<Element> != dtype::bf16) return reinterpret_cast<const std::byte*>(x);
+        arrange_even_odd(x, cols, out);
+        return scratch;
+    }
+    for (std::size_t t = begin; t < end;) {
+        const std::size_t within = t % bundle_tokens();
+        const std::size_t first = t - within;
+        const std::size_t width = tokens - first < bundle_tokens() ? tokens - first : bundle_tokens();
+        const float* x0 = x + t * x_stride;
+        float* to = out + first * cols + within;
+        if (t + 4 <= end && within + 4 <= width) {  // four at a time, which writes fewer lines in part
+            const float* x1 = x0 + x_stride;
+            const float* x2 = x1 + x_stride;
+            const float* x3 = x2 + x_stride;
+            for (std::size_t c = 0; c < cols; ++c, to += width) to[0] = x0[c], to[1] = x1[c], to[2] = x2[c], to[3] = x3[c];
+            t += 4;
+        } else {
+            for (std::size_t c = 0; c < cols; ++c, to += width) *to = x0[c];
+            t += 1;
+        }
+    }
+    return scratch;
+}
+
+inline constexpr std::size_t panel_rows = 24;
+inline constexpr std::size_t panel_cols = 128;
+inline constexpr std::size_t panel_tokens = 128;
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector column = load(x);
+        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+    }
+    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
+    a = mul_add(w, x, a);
+    b = mul_add(w, y, b);
+}
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
+    const std::size_t half = lanes();
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector first = load(x);
+        const f32_vector second = load(x + half);
+        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
+    }
+    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
+    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
+}
+
+template <bool Two, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
+                                        float* sums) {
+    if constexpr (Two) {
+        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two>
+inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
+    constexpr std::size_t most = Two ? 6 : 12;
+    const std::size_t step = bundle_tokens();
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+}
+
+inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < width; ++t, y += y_stride) {
+        for (std::size_t r = 0; r < rows; ++r) y[r] = sums[r * bundle_tokens() + t] + (bias == nullptr ? 0.0f : bias[r]);
+    }
+}
+
+template <class Element>
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                   float* y, std::size_t y_stride) {
+    alignas(64) float panel[panel_rows * panel_cols];
+    alignas(64) float sums[panel_rows * panel_tokens];
+    const std::size_t step = bundle_tokens();
+    for (std::size_t t = 0; t < tokens; t += panel_tokens, y += panel_tokens * y_stride) {
+        const std::size_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
+        const float* x = reinterpret_cast<const float*>(arranged) + t * cols;
+        for (std::size_t r = 0; r < rows; r += panel_rows) {
+            const std::size_t some = rows - r < panel_rows ? rows - r : panel_rows;
+            std::memset(sums, 0, sizeof sums);
+            for (std::size_t c = 0; c < cols; c += panel_cols) {
+                const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
+                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
+                for (std::size_t i = 0; i < some; ++i) {
+                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
+                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
+                    widen<Element>(row, n, panel + i * panel_cols);
+                }
+                for (std::size_t b = 0; b < count; b += step) {
+                    const std::size_t width = count - b < step ? count - b : step;
+                    const float* from = x + b * cols + c * width;
+                    if (width > lanes()) {
+                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
+                    } else {
+                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
+                    }
+                }
+            }
+            for (std::size_t b = 0; b < count; b += step)
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+        }
+    }
 }
 
 PHI4FLASH_TARGET_END
@@ -13609,8 +13793,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                          float* y, std::size_t y_stride) {
     const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
     for (std::size_t b = 0; b < bundles;)
         b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
@@ -13798,9 +13982,8 @@ inline std::size_t lanes_of_target() { return lanes(); }
 template <class Element>
 inline constexpr linear_kernels plain_kernels{
     .matvec = &matvec<Element>,
-    .arrange = dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
+    .arrange = &arrange_plain<Element>,
     .matmul = &matmul<Element>,
-    .matmul_arranged = false,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
 };
@@ -13812,7 +13995,6 @@ inline constexpr linear_kernels packed_kernels{
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
-    .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
 };
@@ -14641,26 +14823,6 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
-    return reinterpret_cast<const std::byte*>(x);
-}
-
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
-                                         std::size_t end, std::size_t, std::byte* scratch) {
-    const std::size_t half = lanes();
-    for (std::size_t t = begin; t < end; ++t) {
-        const float* from = x + t * x_stride;
-        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
-        for (std::size_t i = 0; i < cols; i += 2 * half) {
-            for (std::size_t j = 0; j < half; ++j) {
-                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
-                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
-            }
-        }
-    }
-    return scratch;
-}
-
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
@@ -14683,93 +14845,6 @@ inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRIC
     std::size_t i = 0;
     for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
     for (; i < cols; ++i) out[i] = to_f32(in[i]);
-}
-
-inline constexpr std::size_t panel_rows = 6;
-inline constexpr std::size_t panel_cols = 1024;
-
-PHI4FLASH_VECTOR_INLINE void tile_4x3(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, const float* PHI4FLASH_RESTRICT panel,
-                                      std::size_t n, float* y, std::size_t y_stride) {
-    const std::size_t lane_count = lanes();
-    const float* x1 = x + x_stride;
-    const float* x2 = x1 + x_stride;
-    const float* x3 = x2 + x_stride;
-    const float* w1 = panel + panel_cols;
-    const float* w2 = w1 + panel_cols;
-    f32_vector s00 = zero(), s01 = zero(), s02 = zero();
-    f32_vector s10 = zero(), s11 = zero(), s12 = zero();
-    f32_vector s20 = zero(), s21 = zero(), s22 = zero();
-    f32_vector s30 = zero(), s31 = zero(), s32 = zero();
-    for (std::size_t i = 0; i < n; i += lane_count) {  // n is a multiple of lane_count
-        const f32_vector a = load(panel + i);
-        const f32_vector b = load(w1 + i);
-        const f32_vector c = load(w2 + i);
-        f32_vector t = load(x + i);
-        s00 = mul_add(t, a, s00), s01 = mul_add(t, b, s01), s02 = mul_add(t, c, s02);
-        t = load(x1 + i);
-        s10 = mul_add(t, a, s10), s11 = mul_add(t, b, s11), s12 = mul_add(t, c, s12);
-        t = load(x2 + i);
-        s20 = mul_add(t, a, s20), s21 = mul_add(t, b, s21), s22 = mul_add(t, c, s22);
-        t = load(x3 + i);
-        s30 = mul_add(t, a, s30), s31 = mul_add(t, b, s31), s32 = mul_add(t, c, s32);
-    }
-    y[0] += reduce_sum(s00), y[1] += reduce_sum(s01), y[2] += reduce_sum(s02);
-    y += y_stride;
-    y[0] += reduce_sum(s10), y[1] += reduce_sum(s11), y[2] += reduce_sum(s12);
-    y += y_stride;
-    y[0] += reduce_sum(s20), y[1] += reduce_sum(s21), y[2] += reduce_sum(s22);
-    y += y_stride;
-    y[0] += reduce_sum(s30), y[1] += reduce_sum(s31), y[2] += reduce_sum(s32);
-}
-
-PHI4FLASH_VECTOR_INLINE void tile_1x1(const float* PHI4FLASH_RESTRICT x, const float* PHI4FLASH_RESTRICT panel, std::size_t n, float* y) {
-    f32_vector sum = zero();
-    for (std::size_t i = 0; i < n; i += lanes()) sum = mul_add(load(x + i), load(panel + i), sum);
-    *y += reduce_sum(sum);
-}
-
-PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride, std::size_t tokens, const float* panel, std::size_t rows,
-                                            std::size_t n, float* y, std::size_t y_stride) {
-    std::size_t t = 0;
-    for (; t + 4 <= tokens; t += 4) {
-        std::size_t r = 0;
-        for (; r + 3 <= rows; r += 3) tile_4x3(x + t * x_stride, x_stride, panel + r * panel_cols, n, y + t * y_stride + r, y_stride);
-        for (; r < rows; ++r) {
-            for (std::size_t k = t; k < t + 4; ++k) tile_1x1(x + k * x_stride, panel + r * panel_cols, n, y + k * y_stride + r);
-        }
-    }
-    for (; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) tile_1x1(x + t * x_stride, panel + r * panel_cols, n, y + t * y_stride + r);
-    }
-}
-
-template <class Element>
-inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride) {
-    const auto* x = reinterpret_cast<const float*>(x_bytes);
-    alignas(64) float panel[panel_rows * panel_cols];
-    const std::size_t lane_count = lanes();
-    const std::size_t whole_cols = cols / lane_count * lane_count;
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) y[t * y_stride + r] = bias == nullptr ? 0.0f : bias[r];
-    }
-    for (std::size_t r0 = 0; r0 < rows; r0 += panel_rows) {
-        const std::size_t row_count = rows - r0 < panel_rows ? rows - r0 : panel_rows;
-        for (std::size_t c0 = 0; c0 < whole_cols; c0 += panel_cols) {
-            const std::size_t n = whole_cols - c0 < panel_cols ? whole_cols - c0 : panel_cols;
-            for (std::size_t r = 0; r < row_count; ++r)
-                widen<Element>(w + ((r0 + r) * cols + c0) * sizeof(Element), n, panel + r * panel_cols);
-            multiply_panel(x + c0, x_stride, tokens, panel, row_count, n, y + r0, y_stride);
-        }
-        for (std::size_t r = 0; r < row_count && whole_cols < cols; ++r) {
-            const auto* row = reinterpret_cast<const Element*>(w) + (r0 + r) * cols;
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float sum = 0.0f;
-                for (std::size_t c = whole_cols; c < cols; ++c) sum += to_f32(row[c]) * x[t * x_stride + c];
-                y[t * y_stride + r0 + r] += sum;
-            }
-        }
-    }
 }
 
 template <class Element>
@@ -14823,6 +14898,149 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     float rest = 0.0f;
     for (; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_tokens() { return 2 * lanes(); }
+
+PHI4FLASH_VECTOR_INLINE void arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t half = lanes();
+    for (std::size_t i = 0; i < cols; i += 2 * half) {
+        for (std::size_t j = 0; j < half; ++j) {
+            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
+            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
+        }
+    }
+}
+
+template <class Element>
+inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                      std::size_t end, std::size_t tokens, std::byte* scratch) {
+    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
+    if (tokens == 1) {
+        if constexpr (dtype_of<Element> != dtype::bf16) return reinterpret_cast<const std::byte*>(x);
+        arrange_even_odd(x, cols, out);
+        return scratch;
+    }
+    for (std::size_t t = begin; t < end;) {
+        const std::size_t within = t % bundle_tokens();
+        const std::size_t first = t - within;
+        const std::size_t width = tokens - first < bundle_tokens() ? tokens - first : bundle_tokens();
+        const float* x0 = x + t * x_stride;
+        float* to = out + first * cols + within;
+        if (t + 4 <= end && within + 4 <= width) {  // four at a time, which writes fewer lines in part
+            const float* x1 = x0 + x_stride;
+            const float* x2 = x1 + x_stride;
+            const float* x3 = x2 + x_stride;
+            for (std::size_t c = 0; c < cols; ++c, to += width) to[0] = x0[c], to[1] = x1[c], to[2] = x2[c], to[3] = x3[c];
+            t += 4;
+        } else {
+            for (std::size_t c = 0; c < cols; ++c, to += width) *to = x0[c];
+            t += 1;
+        }
+    }
+    return scratch;
+}
+
+inline constexpr std::size_t panel_rows = 24;
+inline constexpr std::size_t panel_cols = 128;
+inline constexpr std::size_t panel_tokens = 128;
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector column = load(x);
+        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+    }
+    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
+    a = mul_add(w, x, a);
+    b = mul_add(w, y, b);
+}
+
+template <std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
+                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
+    const std::size_t half = lanes();
+    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
+        const f32_vector first = load(x);
+        const f32_vector second = load(x + half);
+        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
+    }
+    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
+    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
+}
+
+template <bool Two, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
+                                        float* sums) {
+    if constexpr (Two) {
+        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two>
+inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
+    constexpr std::size_t most = Two ? 6 : 12;
+    const std::size_t step = bundle_tokens();
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+}
+
+inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < width; ++t, y += y_stride) {
+        for (std::size_t r = 0; r < rows; ++r) y[r] = sums[r * bundle_tokens() + t] + (bias == nullptr ? 0.0f : bias[r]);
+    }
+}
+
+template <class Element>
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                   float* y, std::size_t y_stride) {
+    alignas(64) float panel[panel_rows * panel_cols];
+    alignas(64) float sums[panel_rows * panel_tokens];
+    const std::size_t step = bundle_tokens();
+    for (std::size_t t = 0; t < tokens; t += panel_tokens, y += panel_tokens * y_stride) {
+        const std::size_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
+        const float* x = reinterpret_cast<const float*>(arranged) + t * cols;
+        for (std::size_t r = 0; r < rows; r += panel_rows) {
+            const std::size_t some = rows - r < panel_rows ? rows - r : panel_rows;
+            std::memset(sums, 0, sizeof sums);
+            for (std::size_t c = 0; c < cols; c += panel_cols) {
+                const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
+                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
+                for (std::size_t i = 0; i < some; ++i) {
+                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
+                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
+                    widen<Element>(row, n, panel + i * panel_cols);
+                }
+                for (std::size_t b = 0; b < count; b += step) {
+                    const std::size_t width = count - b < step ? count - b : step;
+                    const float* from = x + b * cols + c * width;
+                    if (width > lanes()) {
+                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
+                    } else {
+                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
+                    }
+                }
+            }
+            for (std::size_t b = 0; b < count; b += step)
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+        }
+    }
 }
 
 PHI4FLASH_TARGET_END
@@ -16018,8 +16236,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                          float* y, std::size_t y_stride) {
     const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
     for (std::size_t b = 0; b < bundles;)
         b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
@@ -16207,9 +16425,8 @@ inline std::size_t lanes_of_target() { return lanes(); }
 template <class Element>
 inline constexpr linear_kernels plain_kernels{
     .matvec = &matvec<Element>,
-    .arrange = dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
+    .arrange = &arrange_plain<Element>,
     .matmul = &matmul<Element>,
-    .matmul_arranged = false,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
 };
@@ -16221,7 +16438,6 @@ inline constexpr linear_kernels packed_kernels{
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
-    .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
 };
@@ -16588,16 +16804,12 @@ struct linear {
             });
             return;
         }
-        const std::byte* rows = reinterpret_cast<const std::byte*>(x.data);
-        if (kernels.matmul_arranged) {
-            rows = with.arranged;
-            with.parallel(x.count, 4 * weight.cols, [&](std::size_t begin, std::size_t end) {
-                kernels.arrange(x.data, x.stride, weight.cols, begin, end, x.count, with.arranged);
-            });
-        }
+        with.parallel(x.count, 4 * weight.cols, [&](std::size_t begin, std::size_t end) {
+            kernels.arrange(x.data, x.stride, weight.cols, begin, end, x.count, with.arranged);
+        });
         with.parallel(weight.rows / block, block * weight.cols * x.count, [&](std::size_t begin, std::size_t end) {
             const std::size_t first = begin * block;
-            kernels.matmul(weight.row(first), end * block - first, weight.cols, rows, x.stride, x.count, bias_at(first), y.data + first, y.stride);
+            kernels.matmul(weight.row(first), end * block - first, weight.cols, with.arranged, x.count, bias_at(first), y.data + first, y.stride);
         });
     }
 

@@ -77,7 +77,14 @@ struct matmul_case {
         const auto bias = random_buffer<float>(random, rows, offset);
         const float* const bias_data = with_bias ? bias.data() : nullptr;
         buffer<float> y((tokens - 1) * y_stride + rows, offset, canary);
-        linear.matmul(w.bytes(), rows, cols, x.bytes(), x_stride, tokens, bias_data, y.data(), y_stride);
+        const auto arrange = [&](std::size_t first, std::size_t count) {
+            buffer<std::byte> scratch(count * phi4flash::arranged_bytes(cols), 4 * offset);
+            const std::size_t piece = random.below(count + 1);  // in two pieces, in any order
+            linear.arrange(x.data() + first * x_stride, x_stride, cols, piece, count, count, scratch.data());
+            linear.arrange(x.data() + first * x_stride, x_stride, cols, 0, piece, count, scratch.data());
+            return scratch;
+        };
+        linear.matmul(w.bytes(), rows, cols, arrange(0, tokens).data(), tokens, bias_data, y.data(), y_stride);
         worst here;
         for (std::size_t t = 0; t < tokens; ++t) {
             for (std::size_t r = 0; r < rows; ++r) {
@@ -90,19 +97,21 @@ struct matmul_case {
         error.see(here.value);
         CHECK(gaps_untouched(y, rows, y_stride));
 
-        // Any cut of rows and tokens gives the same bits.
+        // Any cut of rows and tokens gives the same bits, but a single token is for matvec.
         buffer<float> cut(y.size(), offset, canary);
         const std::size_t row_cut = random.below(rows + 1);
-        const std::size_t token_cut = random.below(tokens + 1);
+        const std::size_t token_cut = tokens < 4 ? 0 : 2 + random.below(tokens - 3);
         const std::size_t row_at[] = {0, row_cut, rows};
         const std::size_t token_at[] = {0, token_cut, tokens};
-        for (std::size_t i = 0; i < 2; ++i) {
-            for (std::size_t j = 0; j < 2; ++j) {
+        for (std::size_t j = 0; j < 2; ++j) {
+            const std::size_t t = token_at[j];
+            const std::size_t count = token_at[j + 1] - t;
+            if (count == 0) continue;
+            const auto arranged = arrange(t, count);
+            for (std::size_t i = 0; i < 2; ++i) {
                 const std::size_t r = row_at[i];
-                const std::size_t t = token_at[j];
-                if (r == row_at[i + 1] || t == token_at[j + 1]) continue;
-                linear.matmul(w.bytes() + r * cols * sizeof(Element), row_at[i + 1] - r, cols, x.bytes() + t * x_stride * sizeof(float), x_stride,
-                              token_at[j + 1] - t, with_bias ? bias_data + r : nullptr, cut.data() + t * y_stride + r, y_stride);
+                linear.matmul(w.bytes() + r * cols * sizeof(Element), row_at[i + 1] - r, cols, arranged.data(), count,
+                              with_bias ? bias_data + r : nullptr, cut.data() + t * y_stride + r, y_stride);
             }
         }
         CHECK(same_bits(y, cut));
@@ -147,14 +156,15 @@ TEST_CASE_TEMPLATE("matmul", Element, float, f16, bf16) {
         generator random(2);
         worst error;
         for (std::size_t cols = 1; cols <= 70; ++cols)
-            matmul_case<Element>{1 + cols * 5 % 13, cols, 1 + cols * 7 % 9, cols % 2, cols % 3 != 0}.check(kernels, random, error);
-        for (std::size_t rows = 1; rows <= 14; ++rows) {
-            for (std::size_t tokens = 1; tokens <= 9; ++tokens)
+            matmul_case<Element>{1 + cols * 5 % 13, cols, 2 + cols * 7 % 9, cols % 2, cols % 3 != 0}.check(kernels, random, error);
+        for (std::size_t rows = 1; rows <= 30; ++rows) {
+            for (std::size_t tokens = 2; tokens <= 35; tokens += 1 + tokens / 8)
                 matmul_case<Element>{rows, 37, tokens, tokens % 2, rows % 2 == 0}.check(kernels, random, error);
         }
-        for (const std::size_t cols : {1023u, 1024u, 1025u, 2051u})
+        for (const std::size_t cols : {127u, 128u, 129u, 1025u, 2560u})
             matmul_case<Element>{8, cols, 7, cols % 2, true}.check(kernels, random, error);
         matmul_case<Element>{31, 160, 33, 1, false}.check(kernels, random, error);
+        for (const std::size_t tokens : {127u, 128u, 131u, 257u}) matmul_case<Element>{50, 140, tokens, tokens % 2, true}.check(kernels, random, error);
         report(with_type<Element>("matmul"), kernels, error, "ulp(sum |W x|) sqrt(cols)");
     });
 }
@@ -163,19 +173,20 @@ TEST_CASE_TEMPLATE("products without rows, columns or tokens", Element, float, f
     for_each_target([](const kernel_table& kernels) {
         const auto& linear = linear_of<Element>(kernels);
         const float bias[2] = {3.0f, -4.0f};
-        float y[2] = {canary, canary};
-        float scratch[1] = {canary};
+        float y[4] = {canary, canary, canary, canary};
+        alignas(64) float scratch[2 * phi4flash::arranged_bytes(0) / sizeof(float)] = {canary};
         const Element w[14] = {};
         const auto* bytes = reinterpret_cast<const std::byte*>(w);
         const std::byte* x = linear.arrange(scratch, 0, 0, 0, 1, 1, reinterpret_cast<std::byte*>(scratch));
         linear.matvec(bytes, 0, 7, x, bias, y);
-        linear.matmul(bytes, 0, 7, x, 7, 3, bias, y, 2);
-        linear.matmul(bytes, 2, 7, x, 7, 0, bias, y, 2);
+        linear.matmul(bytes, 0, 7, x, 3, bias, y, 2);
+        linear.matmul(bytes, 2, 7, x, 0, bias, y, 2);
         CHECK(y[0] == canary);
         linear.matvec(bytes, 2, 0, x, bias, y);
         CHECK((y[0] == 3.0f && y[1] == -4.0f));
-        linear.matmul(bytes, 2, 0, x, 0, 1, nullptr, y, 2);
-        CHECK((y[0] == 0.0f && y[1] == 0.0f));
+        linear.arrange(scratch, 0, 0, 0, 2, 2, reinterpret_cast<std::byte*>(scratch));
+        linear.matmul(bytes, 2, 0, reinterpret_cast<const std::byte*>(scratch), 2, nullptr, y, 2);
+        CHECK((y[0] == 0.0f && y[1] == 0.0f && y[2] == 0.0f && y[3] == 0.0f));
     });
 }
 

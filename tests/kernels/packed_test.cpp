@@ -180,7 +180,7 @@ struct packed_case {
         buffer<std::byte> arranged(tokens * p4::arranged_bytes(cols), 0);
         linear.arrange(x.data(), cols, cols, 0, tokens, tokens, arranged.data());
         std::vector<float> y(tokens * rows);
-        linear.matmul(w.data(), rows, cols, arranged.data(), 0, tokens, bias.data(), y.data(), rows);
+        linear.matmul(w.data(), rows, cols, arranged.data(), tokens, bias.data(), y.data(), rows);
         return y;
     }
 
@@ -251,7 +251,7 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
                 linear.arrange(c.x.data(), s.cols, s.cols, cut, s.tokens, s.tokens, arranged.data());
                 linear.arrange(c.x.data(), s.cols, s.cols, 0, cut, s.tokens, arranged.data());
                 std::vector<float> y(s.tokens * stride, phi4flash_test::canary);
-                linear.matmul(c.w.data(), s.rows, s.cols, arranged.data(), 0, s.tokens, c.bias.data(), y.data(), stride);
+                linear.matmul(c.w.data(), s.rows, s.cols, arranged.data(), s.tokens, c.bias.data(), y.data(), stride);
                 CHECK(c.worst(y, stride) < 1e-6);  // a product that did not fit would be off by a thousandth
                 for (std::size_t t = 0; t < s.tokens; ++t) {
                     for (std::size_t r = s.rows; r < stride; ++r) CHECK(y[t * stride + r] == phi4flash_test::canary);
@@ -259,7 +259,7 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
                 // Part of the rows: the same bits.
                 const std::size_t first = s.rows >= 24 ? 8 : 0;
                 std::vector<float> part(s.tokens * 8);
-                linear.matmul(c.w.data() + p4::matrix_bytes(type, first, s.cols), 8, s.cols, arranged.data(), 0, s.tokens, c.bias.data() + first,
+                linear.matmul(c.w.data() + p4::matrix_bytes(type, first, s.cols), 8, s.cols, arranged.data(), s.tokens, c.bias.data() + first,
                               part.data(), 8);
                 for (std::size_t t = 0; t < s.tokens; ++t) CHECK(phi4flash_test::same_bits(part.data() + t * 8, y.data() + t * stride + first, 8));
                 // Without a bias, and each token alone.

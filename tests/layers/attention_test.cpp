@@ -147,14 +147,14 @@ void check(const p4::kernel_table& kernels, const p4::head_layout& heads, const 
         (void)p4::attention_workspace<float>(counting, heads, chunk);
         (void)p4::kv_block<float>(counting, heads, window);
         (void)p4::kv_block<float>(counting, heads, n_tokens);
-        (void)counting.take<std::byte>(p4::arranged_bytes(64));
+        (void)counting.take<std::byte>(chunk * p4::arranged_bytes(64));
         auto block = p4::memory_block::allocate(counting.bytes(), "test");
         REQUIRE(block);
         p4::arena memory(block->bytes().data());
         const p4::attention_workspace<float> scratch(memory, heads, chunk);
         const p4::kv_ring<float> ring{p4::kv_block<float>(memory, heads, window)};
         const p4::kv_block<float> cache(memory, heads, n_tokens);
-        const p4::compute with{&kernels, {}, memory.take<std::byte>(p4::arranged_bytes(64))};
+        const p4::compute with{&kernels, {}, memory.take<std::byte>(chunk * p4::arranged_bytes(64))};
         double worst_window = 0.0;
         double worst_full = 0.0;
         for (std::size_t first = 0; first < n_tokens; first += chunk) {

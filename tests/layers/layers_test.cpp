@@ -39,7 +39,7 @@ double worst(const float* have, const row& want) {
 /// Calls `body(compute)` for every target that runs here.
 template <class Body>
 void for_each_compute(Body&& body) {
-    std::vector<std::byte> arranged(p4::arranged_bytes(512));
+    std::vector<std::byte> arranged(64 * p4::arranged_bytes(512));  // for up to 64 tokens
     for (const p4::kernel_target& target : p4::kernel_targets()) {
         if (!target.runs_here) continue;
         CAPTURE(std::string(target.kernels->name));

@@ -22,17 +22,17 @@ struct linear_kernels {
     /// (tests/kernels/packed_test.cpp).
     void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y);
 
-    /// Puts tokens [begin, end) of the `tokens` of x, x_stride floats apart, into the form in which the products read them. Returns `x`
-    /// itself where that is as they lie, else `scratch`, which must hold tokens * arranged_bytes(cols); best on a cache line's start.
+    /// Puts tokens [begin, end) of the `tokens` of x, x_stride floats apart, into the form in which the products read so many. Writes to
+    /// `scratch`, which must hold tokens * arranged_bytes(cols), best on a cache line's start, and returns it; or returns x, if a
+    /// single token is fine as it is.
     const std::byte* (*arrange)(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                 std::byte* scratch);
 
-    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for `tokens` rows of x and y. bias may be null. x is arranged for so many tokens where
-    /// `matmul_arranged`, else f32 rows x_stride floats apart. Cuts of the rows do not change a bit; cuts of the tokens do so, by rounding,
-    /// with 4-bit weights only, whose scales count as multiples of scale_unit. Takes up to 52 KiB of stack.
-    void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride);
-    bool matmul_arranged;
+    /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
+    /// into fewer rows or tokens, but two at least, do not change a bit, except that the scales of 4-bit weights count as multiples of
+    /// scale_unit where tokens are many. Takes up to 52 KiB of stack.
+    void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                   std::size_t y_stride);
 
     /// out[c] = W[r,c] as f32, exactly; r counts from `w`.
     void (*widen)(const std::byte* w, std::size_t r, std::size_t cols, float* out);
@@ -43,8 +43,9 @@ struct linear_kernels {
                          const float* bias, float* y, std::size_t y_stride);
 };
 
-/// Bytes that `linear_kernels::arrange` may write for `cols` inputs. A multiple of 64.
-[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return (cols + 63) / 64 * 64 * sizeof(float); }
+/// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: a vector that begins at the last number ends
+/// behind it. A multiple of 64.
+[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return ((cols + 63) / 64 * 64 + 16) * sizeof(float); }
 
 /// Channels of the Mamba state lie in blocks of this many: A and h are [ceil(d_inner / 16)][d_state][16], zero-filled.
 inline constexpr std::size_t channel_block = 16;

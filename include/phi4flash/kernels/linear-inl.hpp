@@ -1,4 +1,4 @@
-// Products with weight matrices in their stored type: one activation column (matvec) and many (matmul).
+// Weights in a plain type: products with one activation column, conversions, reading.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -65,26 +65,6 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
     return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-inline const std::byte* arrange_none(const float* x, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::byte*) {
-    return reinterpret_cast<const std::byte*>(x);
-}
-
-inline const std::byte* arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
-                                         std::size_t end, std::size_t, std::byte* scratch) {
-    const std::size_t half = lanes();
-    for (std::size_t t = begin; t < end; ++t) {
-        const float* from = x + t * x_stride;
-        auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch + t * arranged_bytes(cols));
-        for (std::size_t i = 0; i < cols; i += 2 * half) {
-            for (std::size_t j = 0; j < half; ++j) {
-                out[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
-                out[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
-            }
-        }
-    }
-    return scratch;
-}
-
 /// One row after the other: a single sequential stream, which is what memory likes best.
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
@@ -108,98 +88,6 @@ inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRIC
     std::size_t i = 0;
     for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
     for (; i < cols; ++i) out[i] = to_f32(in[i]);
-}
-
-/// Weights of a panel are widened once and used for all tokens. 24 KiB: stays in the first-level cache with a tile of x.
-inline constexpr std::size_t panel_rows = 6;
-inline constexpr std::size_t panel_cols = 1024;
-
-/// y[t, r] (+)= x[t, :] . panel[r, :] for 4 tokens and 3 rows, one sum each, so that every output adds in the same order as in
-/// the ragged tiles below.
-PHI4FLASH_VECTOR_INLINE void tile_4x3(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, const float* PHI4FLASH_RESTRICT panel,
-                                      std::size_t n, float* y, std::size_t y_stride) {
-    const std::size_t lane_count = lanes();
-    const float* x1 = x + x_stride;
-    const float* x2 = x1 + x_stride;
-    const float* x3 = x2 + x_stride;
-    const float* w1 = panel + panel_cols;
-    const float* w2 = w1 + panel_cols;
-    f32_vector s00 = zero(), s01 = zero(), s02 = zero();
-    f32_vector s10 = zero(), s11 = zero(), s12 = zero();
-    f32_vector s20 = zero(), s21 = zero(), s22 = zero();
-    f32_vector s30 = zero(), s31 = zero(), s32 = zero();
-    for (std::size_t i = 0; i < n; i += lane_count) {  // n is a multiple of lane_count
-        const f32_vector a = load(panel + i);
-        const f32_vector b = load(w1 + i);
-        const f32_vector c = load(w2 + i);
-        f32_vector t = load(x + i);
-        s00 = mul_add(t, a, s00), s01 = mul_add(t, b, s01), s02 = mul_add(t, c, s02);
-        t = load(x1 + i);
-        s10 = mul_add(t, a, s10), s11 = mul_add(t, b, s11), s12 = mul_add(t, c, s12);
-        t = load(x2 + i);
-        s20 = mul_add(t, a, s20), s21 = mul_add(t, b, s21), s22 = mul_add(t, c, s22);
-        t = load(x3 + i);
-        s30 = mul_add(t, a, s30), s31 = mul_add(t, b, s31), s32 = mul_add(t, c, s32);
-    }
-    y[0] += reduce_sum(s00), y[1] += reduce_sum(s01), y[2] += reduce_sum(s02);
-    y += y_stride;
-    y[0] += reduce_sum(s10), y[1] += reduce_sum(s11), y[2] += reduce_sum(s12);
-    y += y_stride;
-    y[0] += reduce_sum(s20), y[1] += reduce_sum(s21), y[2] += reduce_sum(s22);
-    y += y_stride;
-    y[0] += reduce_sum(s30), y[1] += reduce_sum(s31), y[2] += reduce_sum(s32);
-}
-
-PHI4FLASH_VECTOR_INLINE void tile_1x1(const float* PHI4FLASH_RESTRICT x, const float* PHI4FLASH_RESTRICT panel, std::size_t n, float* y) {
-    f32_vector sum = zero();
-    for (std::size_t i = 0; i < n; i += lanes()) sum = mul_add(load(x + i), load(panel + i), sum);
-    *y += reduce_sum(sum);
-}
-
-/// All tokens against one panel of `rows` <= panel_rows rows and `n` columns.
-PHI4FLASH_VECTOR_INLINE void multiply_panel(const float* x, std::size_t x_stride, std::size_t tokens, const float* panel, std::size_t rows,
-                                            std::size_t n, float* y, std::size_t y_stride) {
-    std::size_t t = 0;
-    for (; t + 4 <= tokens; t += 4) {
-        std::size_t r = 0;
-        for (; r + 3 <= rows; r += 3) tile_4x3(x + t * x_stride, x_stride, panel + r * panel_cols, n, y + t * y_stride + r, y_stride);
-        for (; r < rows; ++r) {
-            for (std::size_t k = t; k < t + 4; ++k) tile_1x1(x + k * x_stride, panel + r * panel_cols, n, y + k * y_stride + r);
-        }
-    }
-    for (; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) tile_1x1(x + t * x_stride, panel + r * panel_cols, n, y + t * y_stride + r);
-    }
-}
-
-template <class Element>
-inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x_bytes, std::size_t x_stride, std::size_t tokens,
-                   const float* bias, float* y, std::size_t y_stride) {
-    const auto* x = reinterpret_cast<const float*>(x_bytes);
-    alignas(64) float panel[panel_rows * panel_cols];
-    const std::size_t lane_count = lanes();
-    const std::size_t whole_cols = cols / lane_count * lane_count;
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) y[t * y_stride + r] = bias == nullptr ? 0.0f : bias[r];
-    }
-    for (std::size_t r0 = 0; r0 < rows; r0 += panel_rows) {
-        const std::size_t row_count = rows - r0 < panel_rows ? rows - r0 : panel_rows;
-        for (std::size_t c0 = 0; c0 < whole_cols; c0 += panel_cols) {
-            const std::size_t n = whole_cols - c0 < panel_cols ? whole_cols - c0 : panel_cols;
-            for (std::size_t r = 0; r < row_count; ++r)
-                widen<Element>(w + ((r0 + r) * cols + c0) * sizeof(Element), n, panel + r * panel_cols);
-            multiply_panel(x + c0, x_stride, tokens, panel, row_count, n, y + r0, y_stride);
-        }
-        // The last columns that do not fill a vector: neither x nor W may be read behind them.
-        for (std::size_t r = 0; r < row_count && whole_cols < cols; ++r) {
-            const auto* row = reinterpret_cast<const Element*>(w) + (r0 + r) * cols;
-            for (std::size_t t = 0; t < tokens; ++t) {
-                float sum = 0.0f;
-                for (std::size_t c = whole_cols; c < cols; ++c) sum += to_f32(row[c]) * x[t * x_stride + c];
-                y[t * y_stride + r0 + r] += sum;
-            }
-        }
-    }
 }
 
 template <class Element>

@@ -147,8 +147,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 }
 
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t, std::size_t tokens,
-                          const float* bias, float* y, std::size_t y_stride) {
+inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                          float* y, std::size_t y_stride) {
     const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
     for (std::size_t b = 0; b < bundles;)
         b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);

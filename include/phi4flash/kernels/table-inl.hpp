@@ -7,9 +7,8 @@ inline std::size_t lanes_of_target() { return lanes(); }
 template <class Element>
 inline constexpr linear_kernels plain_kernels{
     .matvec = &matvec<Element>,
-    .arrange = dtype_of<Element> == dtype::bf16 ? &arrange_even_odd : &arrange_none,
+    .arrange = &arrange_plain<Element>,
     .matmul = &matmul<Element>,
-    .matmul_arranged = false,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
 };
@@ -21,7 +20,6 @@ inline constexpr linear_kernels packed_kernels{
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
-    .matmul_arranged = true,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
 };

@@ -3,6 +3,7 @@
 #include <phi4flash/simd/integer-inl.hpp>
 #include <phi4flash/kernels/math-inl.hpp>
 #include <phi4flash/kernels/linear-inl.hpp>
+#include <phi4flash/kernels/matmul-inl.hpp>
 #include <phi4flash/kernels/elementwise-inl.hpp>
 #include <phi4flash/kernels/mamba-inl.hpp>
 #include <phi4flash/kernels/attention_tile-inl.hpp>

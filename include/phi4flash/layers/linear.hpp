@@ -35,16 +35,12 @@ struct linear {
             });
             return;
         }
-        const std::byte* rows = reinterpret_cast<const std::byte*>(x.data);
-        if (kernels.matmul_arranged) {
-            rows = with.arranged;
-            with.parallel(x.count, 4 * weight.cols, [&](std::size_t begin, std::size_t end) {
-                kernels.arrange(x.data, x.stride, weight.cols, begin, end, x.count, with.arranged);
-            });
-        }
+        with.parallel(x.count, 4 * weight.cols, [&](std::size_t begin, std::size_t end) {
+            kernels.arrange(x.data, x.stride, weight.cols, begin, end, x.count, with.arranged);
+        });
         with.parallel(weight.rows / block, block * weight.cols * x.count, [&](std::size_t begin, std::size_t end) {
             const std::size_t first = begin * block;
-            kernels.matmul(weight.row(first), end * block - first, weight.cols, rows, x.stride, x.count, bias_at(first), y.data + first, y.stride);
+            kernels.matmul(weight.row(first), end * block - first, weight.cols, with.arranged, x.count, bias_at(first), y.data + first, y.stride);
         });
     }
 

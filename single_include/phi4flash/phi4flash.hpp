@@ -2332,6 +2332,10 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
+/// Places at which weights are read in turn: a core can have more lines on their way than the hardware asks for along one sequential stream.
+/// On x86, 1.3 to 1.5 times the bandwidth of one stream; elsewhere nobody has measured.
+inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
+
 /// How far ahead weights are asked for, in bytes: between two loads there is too much to compute for the hardware to run ahead.
 inline constexpr std::size_t read_ahead = 2048;
 
@@ -2340,48 +2344,49 @@ PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
 
-/// sum_i a[i] b[i].   a: n elements, b: f32 [n].   Four independent sums hide the latency of the additions.
+// Vectors cannot stand in arrays, so what several rows need of them are packs of parameters: one for each row R.
+template <std::size_t>
+using f32_of = f32_vector;
+
+/// Products of 4 * lanes() elements, in four independent sums, which hides the latency of the additions.
 template <class Element>
-PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
+PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     const std::size_t lane_count = lanes();
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
-        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
-        s0 = mul_add(load(a + i), load(b + i), s0);
-        s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
-        s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
-        s3 = mul_add(load(a + i + 3 * lane_count), load(b + i + 3 * lane_count), s3);
-    }
-    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(b + i), s0);
-    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(b + i, n - i), s1);
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+    s0 = mul_add(load(a), x0, s0);
+    s1 = mul_add(load(a + lane_count), x1, s1);
+    s2 = mul_add(load(a + 2 * lane_count), x2, s2);
+    s3 = mul_add(load(a + 3 * lane_count), x3, s3);
 }
 
-/// The same for bf16 weights and an x arranged by `arrange_even_odd`: blocks of 2 * lanes() with the even elements first.
-PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT x, std::size_t n) {
-    const std::size_t lane_count = lanes();
-    const std::size_t step = 2 * lane_count;
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
+/// bf16 meets an x arranged by `arrange_even_odd`: blocks of 2 * lanes() with the even elements first.
+PHI4FLASH_VECTOR_INLINE void add_products(const bf16* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     f32_vector even;
     f32_vector odd;
+    load_even_odd(a, even, odd);
+    s0 = mul_add(even, x0, s0);
+    s1 = mul_add(odd, x1, s1);
+    load_even_odd(a + 2 * lanes(), even, odd);
+    s2 = mul_add(even, x2, s2);
+    s3 = mul_add(odd, x3, s3);
+}
+
+/// The end of a row: fewer than 4 * lanes() elements.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_products(const Element* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + 2 * step <= n; i += 2 * step) {
-        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
-        load_even_odd(a + i, even, odd);
-        s0 = mul_add(even, load(x + i), s0);
-        s1 = mul_add(odd, load(x + i + lane_count), s1);
-        load_even_odd(a + i + step, even, odd);
-        s2 = mul_add(even, load(x + i + step), s2);
-        s3 = mul_add(odd, load(x + i + step + lane_count), s3);
-    }
-    for (; i < n; i += step) {
+    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(x + i), s0);
+    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(x + i, n - i), s1);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t step = 2 * lane_count;
+    f32_vector even;
+    f32_vector odd;
+    for (std::size_t i = 0; i < n; i += step) {
         bf16 last[2 * max_lanes] = {};
         const bf16* block = a + i;
         if (i + step > n) {  // a ragged end: what lies behind it belongs to somebody else
@@ -2392,23 +2397,42 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
     }
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
 }
 
-/// One row after the other: a single sequential stream, which is what memory likes best.
+/// y[R * y_stride] = sum_i a[R * stride + i] x[i] for every R: rows that lie apart, read side by side.
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
+                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
+                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
+        (prefetch_ahead(a + R * stride, 4 * lane_count * sizeof(Element)), ...);
+        const f32_vector x0 = load(x);
+        const f32_vector x1 = load(x + lane_count);
+        const f32_vector x2 = load(x + 2 * lane_count);
+        const f32_vector x3 = load(x + 3 * lane_count);
+        (add_products(a + R * stride, x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    (add_last_products(a + R * stride, x, n - i, s0, s1), ...);
+    ((y[R * y_stride] = reduce_sum(add(add(s0, s1), add(s2, s3)))), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+                                  std::size_t y_stride) {
+    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
+}
+
+/// The rows in row_streams parts, each of them read from its beginning to its end.
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
     const auto* row = reinterpret_cast<const Element*>(w);
-    for (std::size_t r = 0; r < rows; ++r, row += cols) {
-        float sum = 0.0f;
-        if constexpr (dtype_of<Element> == dtype::bf16) {
-            sum = dot_arranged(row, x, cols);
-        } else {
-            sum = dot(row, x, cols);
-        }
-        y[r] = bias == nullptr ? sum : sum + bias[r];
-    }
+    const std::size_t part = rows / row_streams;
+    for (std::size_t r = 0; r < part; ++r) dots(std::make_index_sequence<row_streams>(), row + r * cols, part * cols, x, cols, y + r, part);
+    for (std::size_t r = part * row_streams; r < rows; ++r) dots(std::index_sequence<0>(), row + r * cols, 0, x, cols, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <class Element>
@@ -2460,19 +2484,22 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
     const std::size_t count = bytes / sizeof(bf16);
+    const std::size_t part = count / row_streams / step * step;
     f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
     f32_vector even;
     f32_vector odd;
-    std::size_t i = 0;
-    for (; i + step <= count; i += step) {
-        prefetch_ahead(p + i, step * sizeof(bf16));
-        load_even_odd(p + i, even, odd);
-        s0 = add(s0, even), s1 = add(s1, odd);
-        load_even_odd(p + i + step / 2, even, odd);
-        s2 = add(s2, even), s3 = add(s3, odd);
+    for (std::size_t i = 0; i < part; i += step) {
+        for (std::size_t s = 0; s < row_streams; ++s) {
+            const bf16* from = p + s * part + i;
+            prefetch_ahead(from, step * sizeof(bf16));
+            load_even_odd(from, even, odd);
+            s0 = add(s0, even), s1 = add(s1, odd);
+            load_even_odd(from + step / 2, even, odd);
+            s2 = add(s2, even), s3 = add(s3, odd);
+        }
     }
     float rest = 0.0f;
-    for (; i < count; ++i) rest += to_f32(p[i]);
+    for (std::size_t i = part * row_streams; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
 }
 
@@ -2532,10 +2559,6 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 /// Tokens that use a panel before the next one is widened: whole bundles.
 inline constexpr std::size_t panel_tokens = 128;
-
-// Vectors cannot stand in arrays, so a tile's sums are packs of parameters: one or two for each row R.
-template <std::size_t>
-using f32_of = f32_vector;
 
 /// Rows of a panel, `n` columns, against a bundle of up to lanes() tokens of a layout `width` wide: sums [rows][bundle_tokens()] grow.
 /// Every sum is that of one column after the other, of blocks of panel_cols by themselves, which loses fewer bits than one long sum.
@@ -3644,36 +3667,55 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
     for (std::size_t t = 0; t < tokens; ++t) put_rows(load_rows(sums + t * packed_rows), bias, y + t * y_stride);
 }
 
-/// The same for one token, whose sums stay in a register.
+/// sum + a block of eight rows times one token's activations.
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x, const float* bias,
-                                        float* y) {
+PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_t row, [[maybe_unused]] code_vector levels, const activation_group& x,
+                                                  rows_f32 sum) {
     constexpr bool Dense = Format == dtype::q4_dense;
-    [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 sum = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g) {
-        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
-        if constexpr (Format == dtype::q8) {
-            const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
-            sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
-        } else {
-            const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
-            PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
-        }
+    prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
+    if constexpr (Format == dtype::q8) {
+        const q8_block& block = *reinterpret_cast<const q8_block*>(w);
+        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+    } else {
+        const q4_block& block = *reinterpret_cast<const q4_block*>(w);
+        PHI4FLASH_UNPACK_Q4(block, row);
+        return add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x), load_scales(block.scale + row), x, sum);
     }
-    put_rows(sum, bias, y);
 }
 #undef PHI4FLASH_UNPACK_Q4
 
+// Vectors cannot stand in arrays, so sums of several rows are packs of parameters: one for each row of blocks R.
+template <std::size_t>
+using rows_of = rows_f32;
+
+/// One token against rows [row, row + lanes) of rows of blocks that lie `stride` bytes apart, read side by side. Sums go to y, y_stride apart.
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
+
+/// In row_streams parts, as matvec.
 template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
-    for (std::size_t r = 0; r < rows; r += packed_rows) {
-        for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
-                               bias == nullptr ? nullptr : bias + r + row, y + r + row);
-    }
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows)
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
+                            part);
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 /// Tokens that are arranged one by one. Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the
@@ -4936,52 +4978,53 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
+
 inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
 
+template <std::size_t>
+using f32_of = f32_vector;
+
 template <class Element>
-PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
+PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     const std::size_t lane_count = lanes();
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
-        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
-        s0 = mul_add(load(a + i), load(b + i), s0);
-        s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
-        s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
-        s3 = mul_add(load(a + i + 3 * lane_count), load(b + i + 3 * lane_count), s3);
-    }
-    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(b + i), s0);
-    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(b + i, n - i), s1);
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+    s0 = mul_add(load(a), x0, s0);
+    s1 = mul_add(load(a + lane_count), x1, s1);
+    s2 = mul_add(load(a + 2 * lane_count), x2, s2);
+    s3 = mul_add(load(a + 3 * lane_count), x3, s3);
 }
 
-PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT x, std::size_t n) {
-    const std::size_t lane_count = lanes();
-    const std::size_t step = 2 * lane_count;
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
+PHI4FLASH_VECTOR_INLINE void add_products(const bf16* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     f32_vector even;
     f32_vector odd;
+    load_even_odd(a, even, odd);
+    s0 = mul_add(even, x0, s0);
+    s1 = mul_add(odd, x1, s1);
+    load_even_odd(a + 2 * lanes(), even, odd);
+    s2 = mul_add(even, x2, s2);
+    s3 = mul_add(odd, x3, s3);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_products(const Element* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + 2 * step <= n; i += 2 * step) {
-        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
-        load_even_odd(a + i, even, odd);
-        s0 = mul_add(even, load(x + i), s0);
-        s1 = mul_add(odd, load(x + i + lane_count), s1);
-        load_even_odd(a + i + step, even, odd);
-        s2 = mul_add(even, load(x + i + step), s2);
-        s3 = mul_add(odd, load(x + i + step + lane_count), s3);
-    }
-    for (; i < n; i += step) {
+    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(x + i), s0);
+    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(x + i, n - i), s1);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t step = 2 * lane_count;
+    f32_vector even;
+    f32_vector odd;
+    for (std::size_t i = 0; i < n; i += step) {
         bf16 last[2 * max_lanes] = {};
         const bf16* block = a + i;
         if (i + step > n) {  // a ragged end: what lies behind it belongs to somebody else
@@ -4992,22 +5035,40 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
     }
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
+                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
+                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
+        (prefetch_ahead(a + R * stride, 4 * lane_count * sizeof(Element)), ...);
+        const f32_vector x0 = load(x);
+        const f32_vector x1 = load(x + lane_count);
+        const f32_vector x2 = load(x + 2 * lane_count);
+        const f32_vector x3 = load(x + 3 * lane_count);
+        (add_products(a + R * stride, x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    (add_last_products(a + R * stride, x, n - i, s0, s1), ...);
+    ((y[R * y_stride] = reduce_sum(add(add(s0, s1), add(s2, s3)))), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+                                  std::size_t y_stride) {
+    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
     const auto* row = reinterpret_cast<const Element*>(w);
-    for (std::size_t r = 0; r < rows; ++r, row += cols) {
-        float sum = 0.0f;
-        if constexpr (dtype_of<Element> == dtype::bf16) {
-            sum = dot_arranged(row, x, cols);
-        } else {
-            sum = dot(row, x, cols);
-        }
-        y[r] = bias == nullptr ? sum : sum + bias[r];
-    }
+    const std::size_t part = rows / row_streams;
+    for (std::size_t r = 0; r < part; ++r) dots(std::make_index_sequence<row_streams>(), row + r * cols, part * cols, x, cols, y + r, part);
+    for (std::size_t r = part * row_streams; r < rows; ++r) dots(std::index_sequence<0>(), row + r * cols, 0, x, cols, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <class Element>
@@ -5056,19 +5117,22 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
     const std::size_t count = bytes / sizeof(bf16);
+    const std::size_t part = count / row_streams / step * step;
     f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
     f32_vector even;
     f32_vector odd;
-    std::size_t i = 0;
-    for (; i + step <= count; i += step) {
-        prefetch_ahead(p + i, step * sizeof(bf16));
-        load_even_odd(p + i, even, odd);
-        s0 = add(s0, even), s1 = add(s1, odd);
-        load_even_odd(p + i + step / 2, even, odd);
-        s2 = add(s2, even), s3 = add(s3, odd);
+    for (std::size_t i = 0; i < part; i += step) {
+        for (std::size_t s = 0; s < row_streams; ++s) {
+            const bf16* from = p + s * part + i;
+            prefetch_ahead(from, step * sizeof(bf16));
+            load_even_odd(from, even, odd);
+            s0 = add(s0, even), s1 = add(s1, odd);
+            load_even_odd(from + step / 2, even, odd);
+            s2 = add(s2, even), s3 = add(s3, odd);
+        }
     }
     float rest = 0.0f;
-    for (; i < count; ++i) rest += to_f32(p[i]);
+    for (std::size_t i = part * row_streams; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
 }
 
@@ -5121,9 +5185,6 @@ inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::si
 inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <std::size_t... R>
 PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
@@ -6136,34 +6197,50 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x, const float* bias,
-                                        float* y) {
+PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_t row, [[maybe_unused]] code_vector levels, const activation_group& x,
+                                                  rows_f32 sum) {
     constexpr bool Dense = Format == dtype::q4_dense;
-    [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 sum = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g) {
-        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
-        if constexpr (Format == dtype::q8) {
-            const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
-            sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
-        } else {
-            const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
-            PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
-        }
+    prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
+    if constexpr (Format == dtype::q8) {
+        const q8_block& block = *reinterpret_cast<const q8_block*>(w);
+        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+    } else {
+        const q4_block& block = *reinterpret_cast<const q4_block*>(w);
+        PHI4FLASH_UNPACK_Q4(block, row);
+        return add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x), load_scales(block.scale + row), x, sum);
     }
-    put_rows(sum, bias, y);
 }
 #undef PHI4FLASH_UNPACK_Q4
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
 
 template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
-    for (std::size_t r = 0; r < rows; r += packed_rows) {
-        for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
-                               bias == nullptr ? nullptr : bias + r + row, y + r + row);
-    }
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows)
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
+                            part);
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <dtype Format>
@@ -7386,52 +7463,53 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
+
 inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
 
+template <std::size_t>
+using f32_of = f32_vector;
+
 template <class Element>
-PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
+PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     const std::size_t lane_count = lanes();
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
-        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
-        s0 = mul_add(load(a + i), load(b + i), s0);
-        s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
-        s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
-        s3 = mul_add(load(a + i + 3 * lane_count), load(b + i + 3 * lane_count), s3);
-    }
-    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(b + i), s0);
-    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(b + i, n - i), s1);
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+    s0 = mul_add(load(a), x0, s0);
+    s1 = mul_add(load(a + lane_count), x1, s1);
+    s2 = mul_add(load(a + 2 * lane_count), x2, s2);
+    s3 = mul_add(load(a + 3 * lane_count), x3, s3);
 }
 
-PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT x, std::size_t n) {
-    const std::size_t lane_count = lanes();
-    const std::size_t step = 2 * lane_count;
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
+PHI4FLASH_VECTOR_INLINE void add_products(const bf16* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     f32_vector even;
     f32_vector odd;
+    load_even_odd(a, even, odd);
+    s0 = mul_add(even, x0, s0);
+    s1 = mul_add(odd, x1, s1);
+    load_even_odd(a + 2 * lanes(), even, odd);
+    s2 = mul_add(even, x2, s2);
+    s3 = mul_add(odd, x3, s3);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_products(const Element* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + 2 * step <= n; i += 2 * step) {
-        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
-        load_even_odd(a + i, even, odd);
-        s0 = mul_add(even, load(x + i), s0);
-        s1 = mul_add(odd, load(x + i + lane_count), s1);
-        load_even_odd(a + i + step, even, odd);
-        s2 = mul_add(even, load(x + i + step), s2);
-        s3 = mul_add(odd, load(x + i + step + lane_count), s3);
-    }
-    for (; i < n; i += step) {
+    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(x + i), s0);
+    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(x + i, n - i), s1);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t step = 2 * lane_count;
+    f32_vector even;
+    f32_vector odd;
+    for (std::size_t i = 0; i < n; i += step) {
         bf16 last[2 * max_lanes] = {};
         const bf16* block = a + i;
         if (i + step > n) {  // a ragged end: what lies behind it belongs to somebody else
@@ -7442,22 +7520,40 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
     }
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
+                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
+                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
+        (prefetch_ahead(a + R * stride, 4 * lane_count * sizeof(Element)), ...);
+        const f32_vector x0 = load(x);
+        const f32_vector x1 = load(x + lane_count);
+        const f32_vector x2 = load(x + 2 * lane_count);
+        const f32_vector x3 = load(x + 3 * lane_count);
+        (add_products(a + R * stride, x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    (add_last_products(a + R * stride, x, n - i, s0, s1), ...);
+    ((y[R * y_stride] = reduce_sum(add(add(s0, s1), add(s2, s3)))), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+                                  std::size_t y_stride) {
+    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
     const auto* row = reinterpret_cast<const Element*>(w);
-    for (std::size_t r = 0; r < rows; ++r, row += cols) {
-        float sum = 0.0f;
-        if constexpr (dtype_of<Element> == dtype::bf16) {
-            sum = dot_arranged(row, x, cols);
-        } else {
-            sum = dot(row, x, cols);
-        }
-        y[r] = bias == nullptr ? sum : sum + bias[r];
-    }
+    const std::size_t part = rows / row_streams;
+    for (std::size_t r = 0; r < part; ++r) dots(std::make_index_sequence<row_streams>(), row + r * cols, part * cols, x, cols, y + r, part);
+    for (std::size_t r = part * row_streams; r < rows; ++r) dots(std::index_sequence<0>(), row + r * cols, 0, x, cols, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <class Element>
@@ -7506,19 +7602,22 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
     const std::size_t count = bytes / sizeof(bf16);
+    const std::size_t part = count / row_streams / step * step;
     f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
     f32_vector even;
     f32_vector odd;
-    std::size_t i = 0;
-    for (; i + step <= count; i += step) {
-        prefetch_ahead(p + i, step * sizeof(bf16));
-        load_even_odd(p + i, even, odd);
-        s0 = add(s0, even), s1 = add(s1, odd);
-        load_even_odd(p + i + step / 2, even, odd);
-        s2 = add(s2, even), s3 = add(s3, odd);
+    for (std::size_t i = 0; i < part; i += step) {
+        for (std::size_t s = 0; s < row_streams; ++s) {
+            const bf16* from = p + s * part + i;
+            prefetch_ahead(from, step * sizeof(bf16));
+            load_even_odd(from, even, odd);
+            s0 = add(s0, even), s1 = add(s1, odd);
+            load_even_odd(from + step / 2, even, odd);
+            s2 = add(s2, even), s3 = add(s3, odd);
+        }
     }
     float rest = 0.0f;
-    for (; i < count; ++i) rest += to_f32(p[i]);
+    for (std::size_t i = part * row_streams; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
 }
 
@@ -7571,9 +7670,6 @@ inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::si
 inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <std::size_t... R>
 PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
@@ -8586,34 +8682,50 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x, const float* bias,
-                                        float* y) {
+PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_t row, [[maybe_unused]] code_vector levels, const activation_group& x,
+                                                  rows_f32 sum) {
     constexpr bool Dense = Format == dtype::q4_dense;
-    [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 sum = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g) {
-        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
-        if constexpr (Format == dtype::q8) {
-            const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
-            sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
-        } else {
-            const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
-            PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
-        }
+    prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
+    if constexpr (Format == dtype::q8) {
+        const q8_block& block = *reinterpret_cast<const q8_block*>(w);
+        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+    } else {
+        const q4_block& block = *reinterpret_cast<const q4_block*>(w);
+        PHI4FLASH_UNPACK_Q4(block, row);
+        return add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x), load_scales(block.scale + row), x, sum);
     }
-    put_rows(sum, bias, y);
 }
 #undef PHI4FLASH_UNPACK_Q4
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
 
 template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
-    for (std::size_t r = 0; r < rows; r += packed_rows) {
-        for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
-                               bias == nullptr ? nullptr : bias + r + row, y + r + row);
-    }
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows)
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
+                            part);
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <dtype Format>
@@ -9836,52 +9948,53 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
+
 inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
 
+template <std::size_t>
+using f32_of = f32_vector;
+
 template <class Element>
-PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
+PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     const std::size_t lane_count = lanes();
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
-        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
-        s0 = mul_add(load(a + i), load(b + i), s0);
-        s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
-        s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
-        s3 = mul_add(load(a + i + 3 * lane_count), load(b + i + 3 * lane_count), s3);
-    }
-    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(b + i), s0);
-    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(b + i, n - i), s1);
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+    s0 = mul_add(load(a), x0, s0);
+    s1 = mul_add(load(a + lane_count), x1, s1);
+    s2 = mul_add(load(a + 2 * lane_count), x2, s2);
+    s3 = mul_add(load(a + 3 * lane_count), x3, s3);
 }
 
-PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT x, std::size_t n) {
-    const std::size_t lane_count = lanes();
-    const std::size_t step = 2 * lane_count;
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
+PHI4FLASH_VECTOR_INLINE void add_products(const bf16* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     f32_vector even;
     f32_vector odd;
+    load_even_odd(a, even, odd);
+    s0 = mul_add(even, x0, s0);
+    s1 = mul_add(odd, x1, s1);
+    load_even_odd(a + 2 * lanes(), even, odd);
+    s2 = mul_add(even, x2, s2);
+    s3 = mul_add(odd, x3, s3);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_products(const Element* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + 2 * step <= n; i += 2 * step) {
-        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
-        load_even_odd(a + i, even, odd);
-        s0 = mul_add(even, load(x + i), s0);
-        s1 = mul_add(odd, load(x + i + lane_count), s1);
-        load_even_odd(a + i + step, even, odd);
-        s2 = mul_add(even, load(x + i + step), s2);
-        s3 = mul_add(odd, load(x + i + step + lane_count), s3);
-    }
-    for (; i < n; i += step) {
+    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(x + i), s0);
+    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(x + i, n - i), s1);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t step = 2 * lane_count;
+    f32_vector even;
+    f32_vector odd;
+    for (std::size_t i = 0; i < n; i += step) {
         bf16 last[2 * max_lanes] = {};
         const bf16* block = a + i;
         if (i + step > n) {  // a ragged end: what lies behind it belongs to somebody else
@@ -9892,22 +10005,40 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
     }
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
+                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
+                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
+        (prefetch_ahead(a + R * stride, 4 * lane_count * sizeof(Element)), ...);
+        const f32_vector x0 = load(x);
+        const f32_vector x1 = load(x + lane_count);
+        const f32_vector x2 = load(x + 2 * lane_count);
+        const f32_vector x3 = load(x + 3 * lane_count);
+        (add_products(a + R * stride, x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    (add_last_products(a + R * stride, x, n - i, s0, s1), ...);
+    ((y[R * y_stride] = reduce_sum(add(add(s0, s1), add(s2, s3)))), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+                                  std::size_t y_stride) {
+    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
     const auto* row = reinterpret_cast<const Element*>(w);
-    for (std::size_t r = 0; r < rows; ++r, row += cols) {
-        float sum = 0.0f;
-        if constexpr (dtype_of<Element> == dtype::bf16) {
-            sum = dot_arranged(row, x, cols);
-        } else {
-            sum = dot(row, x, cols);
-        }
-        y[r] = bias == nullptr ? sum : sum + bias[r];
-    }
+    const std::size_t part = rows / row_streams;
+    for (std::size_t r = 0; r < part; ++r) dots(std::make_index_sequence<row_streams>(), row + r * cols, part * cols, x, cols, y + r, part);
+    for (std::size_t r = part * row_streams; r < rows; ++r) dots(std::index_sequence<0>(), row + r * cols, 0, x, cols, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <class Element>
@@ -9956,19 +10087,22 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
     const std::size_t count = bytes / sizeof(bf16);
+    const std::size_t part = count / row_streams / step * step;
     f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
     f32_vector even;
     f32_vector odd;
-    std::size_t i = 0;
-    for (; i + step <= count; i += step) {
-        prefetch_ahead(p + i, step * sizeof(bf16));
-        load_even_odd(p + i, even, odd);
-        s0 = add(s0, even), s1 = add(s1, odd);
-        load_even_odd(p + i + step / 2, even, odd);
-        s2 = add(s2, even), s3 = add(s3, odd);
+    for (std::size_t i = 0; i < part; i += step) {
+        for (std::size_t s = 0; s < row_streams; ++s) {
+            const bf16* from = p + s * part + i;
+            prefetch_ahead(from, step * sizeof(bf16));
+            load_even_odd(from, even, odd);
+            s0 = add(s0, even), s1 = add(s1, odd);
+            load_even_odd(from + step / 2, even, odd);
+            s2 = add(s2, even), s3 = add(s3, odd);
+        }
     }
     float rest = 0.0f;
-    for (; i < count; ++i) rest += to_f32(p[i]);
+    for (std::size_t i = part * row_streams; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
 }
 
@@ -10021,9 +10155,6 @@ inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::si
 inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <std::size_t... R>
 PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
@@ -11036,34 +11167,50 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x, const float* bias,
-                                        float* y) {
+PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_t row, [[maybe_unused]] code_vector levels, const activation_group& x,
+                                                  rows_f32 sum) {
     constexpr bool Dense = Format == dtype::q4_dense;
-    [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 sum = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g) {
-        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
-        if constexpr (Format == dtype::q8) {
-            const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
-            sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
-        } else {
-            const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
-            PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
-        }
+    prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
+    if constexpr (Format == dtype::q8) {
+        const q8_block& block = *reinterpret_cast<const q8_block*>(w);
+        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+    } else {
+        const q4_block& block = *reinterpret_cast<const q4_block*>(w);
+        PHI4FLASH_UNPACK_Q4(block, row);
+        return add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x), load_scales(block.scale + row), x, sum);
     }
-    put_rows(sum, bias, y);
 }
 #undef PHI4FLASH_UNPACK_Q4
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
 
 template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
-    for (std::size_t r = 0; r < rows; r += packed_rows) {
-        for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
-                               bias == nullptr ? nullptr : bias + r + row, y + r + row);
-    }
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows)
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
+                            part);
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <dtype Format>
@@ -12321,52 +12468,53 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
+
 inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
 
+template <std::size_t>
+using f32_of = f32_vector;
+
 template <class Element>
-PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
+PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     const std::size_t lane_count = lanes();
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
-        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
-        s0 = mul_add(load(a + i), load(b + i), s0);
-        s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
-        s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
-        s3 = mul_add(load(a + i + 3 * lane_count), load(b + i + 3 * lane_count), s3);
-    }
-    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(b + i), s0);
-    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(b + i, n - i), s1);
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+    s0 = mul_add(load(a), x0, s0);
+    s1 = mul_add(load(a + lane_count), x1, s1);
+    s2 = mul_add(load(a + 2 * lane_count), x2, s2);
+    s3 = mul_add(load(a + 3 * lane_count), x3, s3);
 }
 
-PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT x, std::size_t n) {
-    const std::size_t lane_count = lanes();
-    const std::size_t step = 2 * lane_count;
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
+PHI4FLASH_VECTOR_INLINE void add_products(const bf16* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     f32_vector even;
     f32_vector odd;
+    load_even_odd(a, even, odd);
+    s0 = mul_add(even, x0, s0);
+    s1 = mul_add(odd, x1, s1);
+    load_even_odd(a + 2 * lanes(), even, odd);
+    s2 = mul_add(even, x2, s2);
+    s3 = mul_add(odd, x3, s3);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_products(const Element* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + 2 * step <= n; i += 2 * step) {
-        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
-        load_even_odd(a + i, even, odd);
-        s0 = mul_add(even, load(x + i), s0);
-        s1 = mul_add(odd, load(x + i + lane_count), s1);
-        load_even_odd(a + i + step, even, odd);
-        s2 = mul_add(even, load(x + i + step), s2);
-        s3 = mul_add(odd, load(x + i + step + lane_count), s3);
-    }
-    for (; i < n; i += step) {
+    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(x + i), s0);
+    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(x + i, n - i), s1);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t step = 2 * lane_count;
+    f32_vector even;
+    f32_vector odd;
+    for (std::size_t i = 0; i < n; i += step) {
         bf16 last[2 * max_lanes] = {};
         const bf16* block = a + i;
         if (i + step > n) {  // a ragged end: what lies behind it belongs to somebody else
@@ -12377,22 +12525,40 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
     }
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
+                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
+                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
+        (prefetch_ahead(a + R * stride, 4 * lane_count * sizeof(Element)), ...);
+        const f32_vector x0 = load(x);
+        const f32_vector x1 = load(x + lane_count);
+        const f32_vector x2 = load(x + 2 * lane_count);
+        const f32_vector x3 = load(x + 3 * lane_count);
+        (add_products(a + R * stride, x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    (add_last_products(a + R * stride, x, n - i, s0, s1), ...);
+    ((y[R * y_stride] = reduce_sum(add(add(s0, s1), add(s2, s3)))), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+                                  std::size_t y_stride) {
+    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
     const auto* row = reinterpret_cast<const Element*>(w);
-    for (std::size_t r = 0; r < rows; ++r, row += cols) {
-        float sum = 0.0f;
-        if constexpr (dtype_of<Element> == dtype::bf16) {
-            sum = dot_arranged(row, x, cols);
-        } else {
-            sum = dot(row, x, cols);
-        }
-        y[r] = bias == nullptr ? sum : sum + bias[r];
-    }
+    const std::size_t part = rows / row_streams;
+    for (std::size_t r = 0; r < part; ++r) dots(std::make_index_sequence<row_streams>(), row + r * cols, part * cols, x, cols, y + r, part);
+    for (std::size_t r = part * row_streams; r < rows; ++r) dots(std::index_sequence<0>(), row + r * cols, 0, x, cols, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <class Element>
@@ -12441,19 +12607,22 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
     const std::size_t count = bytes / sizeof(bf16);
+    const std::size_t part = count / row_streams / step * step;
     f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
     f32_vector even;
     f32_vector odd;
-    std::size_t i = 0;
-    for (; i + step <= count; i += step) {
-        prefetch_ahead(p + i, step * sizeof(bf16));
-        load_even_odd(p + i, even, odd);
-        s0 = add(s0, even), s1 = add(s1, odd);
-        load_even_odd(p + i + step / 2, even, odd);
-        s2 = add(s2, even), s3 = add(s3, odd);
+    for (std::size_t i = 0; i < part; i += step) {
+        for (std::size_t s = 0; s < row_streams; ++s) {
+            const bf16* from = p + s * part + i;
+            prefetch_ahead(from, step * sizeof(bf16));
+            load_even_odd(from, even, odd);
+            s0 = add(s0, even), s1 = add(s1, odd);
+            load_even_odd(from + step / 2, even, odd);
+            s2 = add(s2, even), s3 = add(s3, odd);
+        }
     }
     float rest = 0.0f;
-    for (; i < count; ++i) rest += to_f32(p[i]);
+    for (std::size_t i = part * row_streams; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
 }
 
@@ -12506,9 +12675,6 @@ inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::si
 inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <std::size_t... R>
 PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
@@ -13521,34 +13687,50 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x, const float* bias,
-                                        float* y) {
+PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_t row, [[maybe_unused]] code_vector levels, const activation_group& x,
+                                                  rows_f32 sum) {
     constexpr bool Dense = Format == dtype::q4_dense;
-    [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 sum = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g) {
-        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
-        if constexpr (Format == dtype::q8) {
-            const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
-            sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
-        } else {
-            const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
-            PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
-        }
+    prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
+    if constexpr (Format == dtype::q8) {
+        const q8_block& block = *reinterpret_cast<const q8_block*>(w);
+        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+    } else {
+        const q4_block& block = *reinterpret_cast<const q4_block*>(w);
+        PHI4FLASH_UNPACK_Q4(block, row);
+        return add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x), load_scales(block.scale + row), x, sum);
     }
-    put_rows(sum, bias, y);
 }
 #undef PHI4FLASH_UNPACK_Q4
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
 
 template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
-    for (std::size_t r = 0; r < rows; r += packed_rows) {
-        for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
-                               bias == nullptr ? nullptr : bias + r + row, y + r + row);
-    }
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows)
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
+                            part);
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <dtype Format>
@@ -14764,52 +14946,53 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
+
 inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
 
+template <std::size_t>
+using f32_of = f32_vector;
+
 template <class Element>
-PHI4FLASH_VECTOR_INLINE float dot(const Element* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT b, std::size_t n) {
+PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     const std::size_t lane_count = lanes();
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= n; i += 4 * lane_count) {
-        prefetch_ahead(a + i, 4 * lane_count * sizeof(Element));
-        s0 = mul_add(load(a + i), load(b + i), s0);
-        s1 = mul_add(load(a + i + lane_count), load(b + i + lane_count), s1);
-        s2 = mul_add(load(a + i + 2 * lane_count), load(b + i + 2 * lane_count), s2);
-        s3 = mul_add(load(a + i + 3 * lane_count), load(b + i + 3 * lane_count), s3);
-    }
-    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(b + i), s0);
-    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(b + i, n - i), s1);
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+    s0 = mul_add(load(a), x0, s0);
+    s1 = mul_add(load(a + lane_count), x1, s1);
+    s2 = mul_add(load(a + 2 * lane_count), x2, s2);
+    s3 = mul_add(load(a + 3 * lane_count), x3, s3);
 }
 
-PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, const float* PHI4FLASH_RESTRICT x, std::size_t n) {
-    const std::size_t lane_count = lanes();
-    const std::size_t step = 2 * lane_count;
-    f32_vector s0 = zero();
-    f32_vector s1 = zero();
-    f32_vector s2 = zero();
-    f32_vector s3 = zero();
+PHI4FLASH_VECTOR_INLINE void add_products(const bf16* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
+                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
     f32_vector even;
     f32_vector odd;
+    load_even_odd(a, even, odd);
+    s0 = mul_add(even, x0, s0);
+    s1 = mul_add(odd, x1, s1);
+    load_even_odd(a + 2 * lanes(), even, odd);
+    s2 = mul_add(even, x2, s2);
+    s3 = mul_add(odd, x3, s3);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_products(const Element* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + 2 * step <= n; i += 2 * step) {
-        prefetch_ahead(a + i, 2 * step * sizeof(bf16));
-        load_even_odd(a + i, even, odd);
-        s0 = mul_add(even, load(x + i), s0);
-        s1 = mul_add(odd, load(x + i + lane_count), s1);
-        load_even_odd(a + i + step, even, odd);
-        s2 = mul_add(even, load(x + i + step), s2);
-        s3 = mul_add(odd, load(x + i + step + lane_count), s3);
-    }
-    for (; i < n; i += step) {
+    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(x + i), s0);
+    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(x + i, n - i), s1);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
+    const std::size_t lane_count = lanes();
+    const std::size_t step = 2 * lane_count;
+    f32_vector even;
+    f32_vector odd;
+    for (std::size_t i = 0; i < n; i += step) {
         bf16 last[2 * max_lanes] = {};
         const bf16* block = a + i;
         if (i + step > n) {  // a ragged end: what lies behind it belongs to somebody else
@@ -14820,22 +15003,40 @@ PHI4FLASH_VECTOR_INLINE float dot_arranged(const bf16* PHI4FLASH_RESTRICT a, con
         s0 = mul_add(even, load(x + i), s0);
         s1 = mul_add(odd, load(x + i + lane_count), s1);
     }
-    return reduce_sum(add(add(s0, s1), add(s2, s3)));
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
+                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
+                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
+        (prefetch_ahead(a + R * stride, 4 * lane_count * sizeof(Element)), ...);
+        const f32_vector x0 = load(x);
+        const f32_vector x1 = load(x + lane_count);
+        const f32_vector x2 = load(x + 2 * lane_count);
+        const f32_vector x3 = load(x + 3 * lane_count);
+        (add_products(a + R * stride, x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    (add_last_products(a + R * stride, x, n - i, s0, s1), ...);
+    ((y[R * y_stride] = reduce_sum(add(add(s0, s1), add(s2, s3)))), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+                                  std::size_t y_stride) {
+    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
 inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
     const auto* x = reinterpret_cast<const float*>(arranged);
     const auto* row = reinterpret_cast<const Element*>(w);
-    for (std::size_t r = 0; r < rows; ++r, row += cols) {
-        float sum = 0.0f;
-        if constexpr (dtype_of<Element> == dtype::bf16) {
-            sum = dot_arranged(row, x, cols);
-        } else {
-            sum = dot(row, x, cols);
-        }
-        y[r] = bias == nullptr ? sum : sum + bias[r];
-    }
+    const std::size_t part = rows / row_streams;
+    for (std::size_t r = 0; r < part; ++r) dots(std::make_index_sequence<row_streams>(), row + r * cols, part * cols, x, cols, y + r, part);
+    for (std::size_t r = part * row_streams; r < rows; ++r) dots(std::index_sequence<0>(), row + r * cols, 0, x, cols, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <class Element>
@@ -14884,19 +15085,22 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     const auto* p = reinterpret_cast<const bf16*>(data);
     const std::size_t step = 4 * lanes();
     const std::size_t count = bytes / sizeof(bf16);
+    const std::size_t part = count / row_streams / step * step;
     f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
     f32_vector even;
     f32_vector odd;
-    std::size_t i = 0;
-    for (; i + step <= count; i += step) {
-        prefetch_ahead(p + i, step * sizeof(bf16));
-        load_even_odd(p + i, even, odd);
-        s0 = add(s0, even), s1 = add(s1, odd);
-        load_even_odd(p + i + step / 2, even, odd);
-        s2 = add(s2, even), s3 = add(s3, odd);
+    for (std::size_t i = 0; i < part; i += step) {
+        for (std::size_t s = 0; s < row_streams; ++s) {
+            const bf16* from = p + s * part + i;
+            prefetch_ahead(from, step * sizeof(bf16));
+            load_even_odd(from, even, odd);
+            s0 = add(s0, even), s1 = add(s1, odd);
+            load_even_odd(from + step / 2, even, odd);
+            s2 = add(s2, even), s3 = add(s3, odd);
+        }
     }
     float rest = 0.0f;
-    for (; i < count; ++i) rest += to_f32(p[i]);
+    for (std::size_t i = part * row_streams; i < count; ++i) rest += to_f32(p[i]);
     return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
 }
 
@@ -14949,9 +15153,6 @@ inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::si
 inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <std::size_t... R>
 PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
@@ -15964,34 +16165,50 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void packed_row(const std::byte* w, std::size_t groups, std::size_t row, const activation_group* x, const float* bias,
-                                        float* y) {
+PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_t row, [[maybe_unused]] code_vector levels, const activation_group& x,
+                                                  rows_f32 sum) {
     constexpr bool Dense = Format == dtype::q4_dense;
-    [[maybe_unused]] const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 sum = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g) {
-        prefetch_ahead(w + matrix_bytes(Format, packed_rows, g * packed_cols), matrix_bytes(Format, packed_rows, packed_cols));
-        if constexpr (Format == dtype::q8) {
-            const q8_block& block = reinterpret_cast<const q8_block*>(w)[g];
-            sum = add_group(q8_dot(block, row, x[g].q), load_scales(block.scale + row), x[g], sum);
-        } else {
-            const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
-            PHI4FLASH_UNPACK_Q4(block, row);
-            sum = add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x[g]), load_scales(block.scale + row), x[g], sum);
-        }
+    prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
+    if constexpr (Format == dtype::q8) {
+        const q8_block& block = *reinterpret_cast<const q8_block*>(w);
+        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+    } else {
+        const q4_block& block = *reinterpret_cast<const q4_block*>(w);
+        PHI4FLASH_UNPACK_Q4(block, row);
+        return add_group(q4_dot(w0, w1, w2, w3, w4, w5, w6, w7, x), load_scales(block.scale + row), x, sum);
     }
-    put_rows(sum, bias, y);
 }
 #undef PHI4FLASH_UNPACK_Q4
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
 
 template <dtype Format>
 inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
     const std::size_t groups = cols / packed_cols;
-    for (std::size_t r = 0; r < rows; r += packed_rows) {
-        for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-            packed_row<Format>(w + matrix_bytes(Format, r, cols), groups, row, reinterpret_cast<const activation_group*>(x),
-                               bias == nullptr ? nullptr : bias + r + row, y + r + row);
-    }
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows)
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
+                            part);
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 template <dtype Format>

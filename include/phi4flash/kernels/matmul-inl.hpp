@@ -52,10 +52,6 @@ inline constexpr std::size_t panel_cols = 128;
 /// Tokens that use a panel before the next one is widened: whole bundles.
 inline constexpr std::size_t panel_tokens = 128;
 
-// Vectors cannot stand in arrays, so a tile's sums are packs of parameters: one or two for each row R.
-template <std::size_t>
-using f32_of = f32_vector;
-
 /// Rows of a panel, `n` columns, against a bundle of up to lanes() tokens of a layout `width` wide: sums [rows][bundle_tokens()] grow.
 /// Every sum is that of one column after the other, of blocks of panel_cols by themselves, which loses fewer bits than one long sum.
 /// Lanes without a token add up whatever lies behind the column.

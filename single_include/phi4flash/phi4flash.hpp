@@ -1139,8 +1139,8 @@ struct linear_kernels {
                                 std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
-    /// into fewer rows or tokens, but two at least, do not change a bit, except that the scales of 4-bit weights count as multiples of
-    /// scale_unit where tokens are many. Takes up to 52 KiB of stack.
+    /// into fewer rows or tokens, but two at least, do not change a bit, except that 4-bit weights may be rounded where tokens are
+    /// many, see weight_rounding. Takes up to 56 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
                    std::size_t y_stride);
 
@@ -1151,6 +1151,10 @@ struct linear_kernels {
     /// are so anyway. f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/packed_exact_test.cpp).
     void (*matmul_exact)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
                          const float* bias, float* y, std::size_t y_stride);
+
+    /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight where tokens are many: 0, 2^-12 (scales
+    /// as integers, see scale_unit) or 1 / 127 (weights as bytes that share one scale there).
+    float weight_rounding;
 };
 
 /// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: a vector that begins at the last number ends
@@ -1335,11 +1339,20 @@ PHI4FLASH_END
 #define PHI4FLASH_ARCH_X86 0
 #endif
 
+// Where the operating system has to be asked for the matrix tiles of AMX, and we know how.
+#if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
+#define PHI4FLASH_AMX 1
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#define PHI4FLASH_AMX 0
+#endif
+
 PHI4FLASH_BEGIN
 
 /// Nested sets: each level has everything that the levels before it have, and everything that Highway's target of the
-/// same name may emit.
-enum class x86_level : std::uint8_t { baseline, ssse3, sse4, avx2, avx3, avx3_dl, avx3_zen4 };
+/// same name may emit; amx is avx3_zen4 with matrix tiles of bytes.
+enum class x86_level : std::uint8_t { baseline, ssse3, sse4, avx2, avx3, avx3_dl, avx3_zen4, amx };
 
 #if PHI4FLASH_ARCH_X86
 
@@ -1377,9 +1390,21 @@ struct cpuid_registers {
 [[nodiscard]] constexpr bool has_bits(std::uint64_t word, std::uint64_t bits) { return (word & bits) == bits; }
 [[nodiscard]] constexpr std::uint32_t bit(unsigned i) { return std::uint32_t{1} << i; }
 
+/// Whether this process may use the registers of tiles, 8 KiB a thread that the kernel saves only for those who ask. Asking again is free.
+[[nodiscard]] inline bool may_use_tiles() {
+#if PHI4FLASH_AMX
+    constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr long tile_data = 18;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+
 }  // namespace detail
 
-/// The highest level of this machine. Every feature that a level implies is tested, not a representative one.
+/// The highest level of this machine. Every feature that a level implies is tested, not a representative one. On a CPU with AMX, asks
+/// Linux for its registers on behalf of the process, which fails where a thread has an alternative signal stack too small for them.
 [[nodiscard]] inline x86_level detect_x86_level() {
     using detail::bit;
     using detail::has_bits;
@@ -1399,7 +1424,8 @@ struct cpuid_registers {
     // VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ
     if (!has_bits(seven.ecx, bit(1) | bit(6) | bit(8) | bit(9) | bit(10) | bit(11) | bit(12) | bit(14))) return x86_level::avx3;
     if (!has_bits(seven_one.eax, bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
-    return x86_level::avx3_zen4;
+    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, bit(24) | bit(25));         // AMX-TILE, AMX-INT8
+    return tiles && detail::may_use_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
 #endif
@@ -1475,6 +1501,9 @@ PHI4FLASH_END
 // HWY_BROKEN_TARGETS: what this compiler cannot compile.
 #define PHI4FLASH_HIGHWAY_EXTRA(target) \
     (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
+
+// Targets that have a table with matrix tiles beside their own. (Better targets have smaller numbers.)
+#define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
 
 #if PHI4FLASH_ARCH_X86
 
@@ -4178,6 +4207,374 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+
+// ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
+// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp. Instructions are written out, because
+// compilers want flags for their intrinsics that a header cannot set.
+//
+//   tile_configuration              while it lives, this thread's tiles are 16 rows of 64 bytes
+//   tile_zero<T>() tile_load<T>(p)  a tile, row after row, at p
+//   tile_store<T>(p)
+//   tile_dot<C, A, B>()             C[m][n] += sum_k A[m][k] B[k / 4][n][k % 4] over 64 signed bytes each; C: 32-bit
+//   tile_load_integers(p)           16 of such a sum as floats
+//   tile_store_integers(v, p)       16 integral floats within [-128, 127] as bytes
+//   tile_scales(a, b)               the scales of 16 rows: eight each
+//   wide_codes load_wide(a, b)      32 bytes each;  low_wide high_wide: their nibbles
+//   load_wide_levels(p)             16 signed bytes, to be looked up
+//   multipliers(m, first, second)   of 16 rows: integral floats, magnitudes below 2^15
+//   wide_levels(levels, codes, first, second)   round(levels[code] * multiplier / 128) as signed bytes, four for each row
+//   store_wide(v, p)
+
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+class tile_configuration {
+public:
+    tile_configuration() {
+        struct alignas(64) {
+            std::uint8_t palette = 1;
+            std::uint8_t start_row = 0;
+            std::uint8_t reserved[14] = {};
+            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } const shape;
+        static_assert(sizeof shape == 64);
+        asm volatile("ldtilecfg %0" : : "m"(shape));
+    }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+};
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_zero() {
+    asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+using wide_u8_tag = hn::Full512<std::uint8_t>;
+using wide_i8_tag = hn::Full512<std::int8_t>;
+using wide_i16_tag = hn::Full512<std::int16_t>;
+using wide_codes = hn::Vec<wide_u8_tag>;
+using wide_words = hn::Vec<wide_i16_tag>;
+
+PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
+    const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
+    const hn::Half<decltype(sixteen)> eight;
+    return hn::PromoteTo(f32_tag(), hn::Combine(sixteen, hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(b)),
+                                                hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(a))));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide(const std::uint8_t* a, const std::uint8_t* b) {
+    const hn::Half<wide_u8_tag> half;
+    return hn::Combine(wide_u8_tag(), hn::LoadU(half, b), hn::LoadU(half, a));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes low_wide(wide_codes v) { return hn::And(v, hn::Set(wide_u8_tag(), std::uint8_t{15})); }
+PHI4FLASH_VECTOR_INLINE wide_codes high_wide(wide_codes v) {
+    return low_wide(hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(wide_i16_tag(), v))));
+}
+
+PHI4FLASH_VECTOR_INLINE void multipliers(f32_vector m, wide_words& first, wide_words& second) {
+    // Within every 16 bytes: rows 0 and 1, then rows 2 and 3, each four times, as the bytes lie once they are widened.
+    alignas(16) static constexpr std::uint8_t low[16] = {0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5};
+    alignas(16) static constexpr std::uint8_t high[16] = {8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13};
+    const auto bytes = hn::BitCast(wide_u8_tag(), hn::NearestInt(m));
+    first = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), low)));
+    second = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), high)));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide_levels(const std::int8_t* sixteen) {
+    return hn::LoadDup128(wide_u8_tag(), reinterpret_cast<const std::uint8_t*>(sixteen));
+}
+PHI4FLASH_VECTOR_INLINE auto wide_levels(wide_codes levels, wide_codes codes, wide_words first, wide_words second) {
+    const auto found = hn::TableLookupBytes(levels, codes);
+    const auto none = hn::Zero(wide_u8_tag());
+    // level * 256 * multiplier / 2^15, rounded
+    const auto low = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveLower(wide_u8_tag(), none, found)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveUpper(wide_u8_tag(), none, found)), second);
+    return hn::ReorderDemote2To(wide_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_wide(hn::Vec<wide_i8_tag> v, std::int8_t* p) { hn::Store(v, wide_i8_tag(), p); }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
+// Products of 4-bit weights and 8-bit activations of many tokens, on matrix tiles (AMX): 16 tokens by 16 rows by 64 columns at once.
+//
+// Tiles have no place for a scale in each group of columns. So weights become bytes that share one over scale_groups groups, as activations
+// do: rounded to 1/127 of the largest of their row there, a tenth of what 4 bits have cost already.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Fewer tokens than this are cheaper without tiles; and their activations would not fit arranged_bytes once padded to whole tiles.
+inline constexpr std::size_t tiled_tokens = 8;
+
+/// Columns whose weights, and whose activations, share a scale.
+inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
+
+/// Unpacked at once: 16 KiB.
+inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
+/// Tokens that use a strip before the next one is unpacked. Their sums take 32 KiB.
+inline constexpr std::size_t tile_strip_tokens = 256;
+
+struct tile_strip {
+    alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) float units[tile_strip_cols / scale_cols][tile_strip_rows];
+};
+
+/// Where the activations of `tokens` tokens lie: tiles of 16 tokens by 64 columns, a tile of tokens after the other; then their scales,
+/// [tokens / 16][cols / scale_cols][16]. Padded with zeros to whole tiles.
+struct tile_layout {
+    std::size_t col_tiles;
+    std::size_t scale_blocks;
+    std::size_t scales_at;
+
+    tile_layout(std::size_t cols, std::size_t tokens)
+        : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
+          scales_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+    [[nodiscard]] std::size_t scales_of(std::size_t token) const {
+        return scales_at + (token / tile_rows * scale_blocks * tile_rows + token % tile_rows) * sizeof(float);
+    }
+};
+
+/// Columns [0, cols) of one token.
+inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes, std::byte* scales) {
+    for (std::size_t c = 0; c < cols; c += scale_cols, scales += tile_rows * sizeof(float)) {
+        const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
+        const float scale = scale_of<0>(x + c, some / packed_cols);
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        std::memcpy(scales, &scale, sizeof scale);
+        for (std::size_t i = 0; i < some; i += lanes()) {
+            const std::size_t at = c + i;
+            tile_store_integers(round_nearest(mul(load(x + at), inverse)), reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+        }
+    }
+    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+}
+
+template <int SumLimit, int Zero>
+inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    const tile_layout at(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
+    if (end != tokens) return scratch;
+    for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
+        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        const float none = 0.0f;
+        for (std::size_t b = 0; b < at.scale_blocks; ++b) std::memcpy(scratch + at.scales_of(t) + b * tile_rows * sizeof none, &none, sizeof none);
+    }
+    return scratch;
+}
+
+/// Sixteen rows, whose blocks begin at `a` and `b`, of up to scale_groups groups: bytes [groups * 8][rows][4], and their units.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_tile_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+    constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
+    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    std::int8_t centred[16];
+    for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::int8_t>(book.level[i] - book.zero);
+    const wide_codes levels = load_wide_levels(centred);
+    f32_vector largest = zero();
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(tile_scales(a[g].scale, b[g].scale)));
+    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
+    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+        wide_words first;
+        wide_words second;
+        multipliers(mul(tile_scales(a->scale, b->scale), inverse), first, second);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = load_wide(a->code[s], b->code[s]);
+            store_wide(wide_levels(levels, low_wide(codes), first, second), to + s * tile_cols);
+            store_wide(wide_levels(levels, high_wide(codes), first, second), to + (s + 4) * tile_cols);
+        }
+    }
+    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
+}
+
+/// Where the weights of a strip come from.
+struct strip_source {
+    const std::byte* at;
+    std::size_t row_bytes;  ///< from eight rows to the next
+    std::size_t rows;
+    std::size_t groups;
+};
+
+template <dtype Format>
+inline void unpack_tile_strip(const strip_source& from, tile_strip& out) {
+    const std::byte* w = from.at;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
+        const auto* a = reinterpret_cast<const q4_block*>(w);
+        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+        for (std::size_t g = 0; g < from.groups; g += scale_groups)
+            unpack_tile_rows<Format>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                     out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+    }
+}
+
+/// Asks for part `part` of `parts` of a strip: all at once would stop the core until most lines are there.
+inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
+    const std::size_t lines = from.rows / packed_rows * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = from.at + line / row_lines * from.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += from.row_bytes;
+    }
+}
+
+/// sums [tokens][tile_strip_rows] += integers * the token's scale * the row's unit, for a tile of sums.
+PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
+    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
+        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+}
+
+/// Sums of one or two tiles of tokens by one or two of rows, as they leave the tiles.
+struct tile_sums {
+    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+};
+
+/// sums += integers * scales, for the tiles of a block of columns that shares them.
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile(from.integers[0], scales, load(units), sums);
+    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
+    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
+}
+
+/// Tiles of columns [begin, end), which share scales, into the tiles 0 to 3.
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + i * tile_bytes);
+        tile_load<6>(strip.weights[0][i]);
+        tile_dot<0, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i]);
+            tile_dot<1, 4, 7>();
+        }
+        if constexpr (TwoTokens) {
+            tile_load<5>(next_x + i * tile_bytes);
+            tile_dot<2, 5, 6>();
+        }
+        if constexpr (TwoTokens && TwoRows) tile_dot<3, 5, 7>();
+    }
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
+    tile_store<0>(to.integers[0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+}
+
+/// One or two tiles of tokens by one or two of rows, over `tiles` tiles of columns. `x` and `scales` are the first token's here. Sums become
+/// floats while the next ones are in the making.
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
+                                           const tile_layout& at, float* sums) {
+    constexpr std::size_t together = scale_cols / tile_cols;
+    tile_sums made[2];
+    const std::byte* next_x = x + at.col_tiles * tile_bytes;
+    const auto* scale = reinterpret_cast<const float*>(scales);
+    const float* next_scale = scale + at.scale_blocks * tile_rows;
+    const std::size_t blocks = (tiles + together - 1) / together;
+    for (std::size_t b = 0; b < blocks; ++b) {
+        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
+        if (b > 0)
+            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
+        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    }
+    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
+                                  strip.units[blocks - 1], sums);
+}
+
+/// A strip against tokens [begin, end), from its first tile of columns in `x`. Adds to sums [end - begin, up to whole tiles][tile_strip_rows].
+/// Asks for the next strip on the way.
+template <bool TwoRows>
+inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+    const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
+    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+        prefetch_strip(next, part, parts);
+        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
+        if (end - t > tile_rows) {
+            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        } else {
+            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        }
+    }
+}
+
+/// Tokens outside, then rows, then columns: weights are streamed and unpacked once for tile_strip_tokens tokens.
+template <dtype Format>
+inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                                float* y, std::size_t y_stride) {
+    if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    const tile_configuration tiles;
+    const tile_layout at(cols, tokens);
+    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
+    tile_strip strip;
+    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
+    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
+        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
+        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
+            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
+            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
+                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
+                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
+                strip_source next = here;
+                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
+                unpack_tile_strip<Format>(here, strip);
+                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                if (some_rows > tile_rows) {
+                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                } else {
+                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                }
+            }
+            for (std::size_t i = t; i < end; ++i) {
+                const float* sum = sums + (i - t) * tile_strip_rows;
+                float* to = y + i * y_stride + r;
+                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 // This target's table: the only thing that leaves the region.
@@ -4193,6 +4590,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
+    .weight_rounding = 0.0f,
 };
 
 template <dtype Format>
@@ -4204,6 +4602,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
+    .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
 inline constexpr kernel_table table{
@@ -4226,6 +4625,20 @@ inline constexpr kernel_table table{
     .rotate = &rotate,
     .read = &read_all,
 };
+
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+constexpr kernel_table with_tiles(kernel_table t) {
+    t.name = "amx";
+    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
+        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
+        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
+        linear.weight_rounding = 1.0f / 127.0f;
+    }
+    return t;
+}
+inline constexpr kernel_table tile_table = with_tiles(table);
+#endif
 
 PHI4FLASH_TARGET_END
 #endif
@@ -6665,6 +7078,332 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+
+// ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+class tile_configuration {
+public:
+    tile_configuration() {
+        struct alignas(64) {
+            std::uint8_t palette = 1;
+            std::uint8_t start_row = 0;
+            std::uint8_t reserved[14] = {};
+            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } const shape;
+        static_assert(sizeof shape == 64);
+        asm volatile("ldtilecfg %0" : : "m"(shape));
+    }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+};
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_zero() {
+    asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+using wide_u8_tag = hn::Full512<std::uint8_t>;
+using wide_i8_tag = hn::Full512<std::int8_t>;
+using wide_i16_tag = hn::Full512<std::int16_t>;
+using wide_codes = hn::Vec<wide_u8_tag>;
+using wide_words = hn::Vec<wide_i16_tag>;
+
+PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
+    const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
+    const hn::Half<decltype(sixteen)> eight;
+    return hn::PromoteTo(f32_tag(), hn::Combine(sixteen, hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(b)),
+                                                hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(a))));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide(const std::uint8_t* a, const std::uint8_t* b) {
+    const hn::Half<wide_u8_tag> half;
+    return hn::Combine(wide_u8_tag(), hn::LoadU(half, b), hn::LoadU(half, a));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes low_wide(wide_codes v) { return hn::And(v, hn::Set(wide_u8_tag(), std::uint8_t{15})); }
+PHI4FLASH_VECTOR_INLINE wide_codes high_wide(wide_codes v) {
+    return low_wide(hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(wide_i16_tag(), v))));
+}
+
+PHI4FLASH_VECTOR_INLINE void multipliers(f32_vector m, wide_words& first, wide_words& second) {
+    alignas(16) static constexpr std::uint8_t low[16] = {0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5};
+    alignas(16) static constexpr std::uint8_t high[16] = {8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13};
+    const auto bytes = hn::BitCast(wide_u8_tag(), hn::NearestInt(m));
+    first = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), low)));
+    second = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), high)));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide_levels(const std::int8_t* sixteen) {
+    return hn::LoadDup128(wide_u8_tag(), reinterpret_cast<const std::uint8_t*>(sixteen));
+}
+PHI4FLASH_VECTOR_INLINE auto wide_levels(wide_codes levels, wide_codes codes, wide_words first, wide_words second) {
+    const auto found = hn::TableLookupBytes(levels, codes);
+    const auto none = hn::Zero(wide_u8_tag());
+    const auto low = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveLower(wide_u8_tag(), none, found)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveUpper(wide_u8_tag(), none, found)), second);
+    return hn::ReorderDemote2To(wide_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_wide(hn::Vec<wide_i8_tag> v, std::int8_t* p) { hn::Store(v, wide_i8_tag(), p); }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tiled_tokens = 8;
+
+inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
+
+inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
+inline constexpr std::size_t tile_strip_tokens = 256;
+
+struct tile_strip {
+    alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) float units[tile_strip_cols / scale_cols][tile_strip_rows];
+};
+
+struct tile_layout {
+    std::size_t col_tiles;
+    std::size_t scale_blocks;
+    std::size_t scales_at;
+
+    tile_layout(std::size_t cols, std::size_t tokens)
+        : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
+          scales_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+    [[nodiscard]] std::size_t scales_of(std::size_t token) const {
+        return scales_at + (token / tile_rows * scale_blocks * tile_rows + token % tile_rows) * sizeof(float);
+    }
+};
+
+inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes, std::byte* scales) {
+    for (std::size_t c = 0; c < cols; c += scale_cols, scales += tile_rows * sizeof(float)) {
+        const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
+        const float scale = scale_of<0>(x + c, some / packed_cols);
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        std::memcpy(scales, &scale, sizeof scale);
+        for (std::size_t i = 0; i < some; i += lanes()) {
+            const std::size_t at = c + i;
+            tile_store_integers(round_nearest(mul(load(x + at), inverse)), reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+        }
+    }
+    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+}
+
+template <int SumLimit, int Zero>
+inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    const tile_layout at(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
+    if (end != tokens) return scratch;
+    for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
+        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        const float none = 0.0f;
+        for (std::size_t b = 0; b < at.scale_blocks; ++b) std::memcpy(scratch + at.scales_of(t) + b * tile_rows * sizeof none, &none, sizeof none);
+    }
+    return scratch;
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_tile_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+    constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
+    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    std::int8_t centred[16];
+    for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::int8_t>(book.level[i] - book.zero);
+    const wide_codes levels = load_wide_levels(centred);
+    f32_vector largest = zero();
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(tile_scales(a[g].scale, b[g].scale)));
+    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
+    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+        wide_words first;
+        wide_words second;
+        multipliers(mul(tile_scales(a->scale, b->scale), inverse), first, second);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = load_wide(a->code[s], b->code[s]);
+            store_wide(wide_levels(levels, low_wide(codes), first, second), to + s * tile_cols);
+            store_wide(wide_levels(levels, high_wide(codes), first, second), to + (s + 4) * tile_cols);
+        }
+    }
+    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
+}
+
+struct strip_source {
+    const std::byte* at;
+    std::size_t row_bytes;  ///< from eight rows to the next
+    std::size_t rows;
+    std::size_t groups;
+};
+
+template <dtype Format>
+inline void unpack_tile_strip(const strip_source& from, tile_strip& out) {
+    const std::byte* w = from.at;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
+        const auto* a = reinterpret_cast<const q4_block*>(w);
+        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+        for (std::size_t g = 0; g < from.groups; g += scale_groups)
+            unpack_tile_rows<Format>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                     out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+    }
+}
+
+inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
+    const std::size_t lines = from.rows / packed_rows * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = from.at + line / row_lines * from.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += from.row_bytes;
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
+    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
+        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+}
+
+struct tile_sums {
+    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile(from.integers[0], scales, load(units), sums);
+    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
+    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + i * tile_bytes);
+        tile_load<6>(strip.weights[0][i]);
+        tile_dot<0, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i]);
+            tile_dot<1, 4, 7>();
+        }
+        if constexpr (TwoTokens) {
+            tile_load<5>(next_x + i * tile_bytes);
+            tile_dot<2, 5, 6>();
+        }
+        if constexpr (TwoTokens && TwoRows) tile_dot<3, 5, 7>();
+    }
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
+    tile_store<0>(to.integers[0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
+                                           const tile_layout& at, float* sums) {
+    constexpr std::size_t together = scale_cols / tile_cols;
+    tile_sums made[2];
+    const std::byte* next_x = x + at.col_tiles * tile_bytes;
+    const auto* scale = reinterpret_cast<const float*>(scales);
+    const float* next_scale = scale + at.scale_blocks * tile_rows;
+    const std::size_t blocks = (tiles + together - 1) / together;
+    for (std::size_t b = 0; b < blocks; ++b) {
+        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
+        if (b > 0)
+            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
+        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    }
+    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
+                                  strip.units[blocks - 1], sums);
+}
+
+template <bool TwoRows>
+inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+    const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
+    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+        prefetch_strip(next, part, parts);
+        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
+        if (end - t > tile_rows) {
+            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        } else {
+            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        }
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                                float* y, std::size_t y_stride) {
+    if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    const tile_configuration tiles;
+    const tile_layout at(cols, tokens);
+    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
+    tile_strip strip;
+    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
+    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
+        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
+        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
+            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
+            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
+                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
+                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
+                strip_source next = here;
+                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
+                unpack_tile_strip<Format>(here, strip);
+                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                if (some_rows > tile_rows) {
+                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                } else {
+                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                }
+            }
+            for (std::size_t i = t; i < end; ++i) {
+                const float* sum = sums + (i - t) * tile_strip_rows;
+                float* to = y + i * y_stride + r;
+                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -6678,6 +7417,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
+    .weight_rounding = 0.0f,
 };
 
 template <dtype Format>
@@ -6689,6 +7429,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
+    .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
 inline constexpr kernel_table table{
@@ -6711,6 +7452,20 @@ inline constexpr kernel_table table{
     .rotate = &rotate,
     .read = &read_all,
 };
+
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+constexpr kernel_table with_tiles(kernel_table t) {
+    t.name = "amx";
+    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
+        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
+        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
+        linear.weight_rounding = 1.0f / 127.0f;
+    }
+    return t;
+}
+inline constexpr kernel_table tile_table = with_tiles(table);
+#endif
 
 PHI4FLASH_TARGET_END
 #endif
@@ -9150,6 +9905,332 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+
+// ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+class tile_configuration {
+public:
+    tile_configuration() {
+        struct alignas(64) {
+            std::uint8_t palette = 1;
+            std::uint8_t start_row = 0;
+            std::uint8_t reserved[14] = {};
+            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } const shape;
+        static_assert(sizeof shape == 64);
+        asm volatile("ldtilecfg %0" : : "m"(shape));
+    }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+};
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_zero() {
+    asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+using wide_u8_tag = hn::Full512<std::uint8_t>;
+using wide_i8_tag = hn::Full512<std::int8_t>;
+using wide_i16_tag = hn::Full512<std::int16_t>;
+using wide_codes = hn::Vec<wide_u8_tag>;
+using wide_words = hn::Vec<wide_i16_tag>;
+
+PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
+    const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
+    const hn::Half<decltype(sixteen)> eight;
+    return hn::PromoteTo(f32_tag(), hn::Combine(sixteen, hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(b)),
+                                                hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(a))));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide(const std::uint8_t* a, const std::uint8_t* b) {
+    const hn::Half<wide_u8_tag> half;
+    return hn::Combine(wide_u8_tag(), hn::LoadU(half, b), hn::LoadU(half, a));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes low_wide(wide_codes v) { return hn::And(v, hn::Set(wide_u8_tag(), std::uint8_t{15})); }
+PHI4FLASH_VECTOR_INLINE wide_codes high_wide(wide_codes v) {
+    return low_wide(hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(wide_i16_tag(), v))));
+}
+
+PHI4FLASH_VECTOR_INLINE void multipliers(f32_vector m, wide_words& first, wide_words& second) {
+    alignas(16) static constexpr std::uint8_t low[16] = {0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5};
+    alignas(16) static constexpr std::uint8_t high[16] = {8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13};
+    const auto bytes = hn::BitCast(wide_u8_tag(), hn::NearestInt(m));
+    first = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), low)));
+    second = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), high)));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide_levels(const std::int8_t* sixteen) {
+    return hn::LoadDup128(wide_u8_tag(), reinterpret_cast<const std::uint8_t*>(sixteen));
+}
+PHI4FLASH_VECTOR_INLINE auto wide_levels(wide_codes levels, wide_codes codes, wide_words first, wide_words second) {
+    const auto found = hn::TableLookupBytes(levels, codes);
+    const auto none = hn::Zero(wide_u8_tag());
+    const auto low = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveLower(wide_u8_tag(), none, found)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveUpper(wide_u8_tag(), none, found)), second);
+    return hn::ReorderDemote2To(wide_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_wide(hn::Vec<wide_i8_tag> v, std::int8_t* p) { hn::Store(v, wide_i8_tag(), p); }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tiled_tokens = 8;
+
+inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
+
+inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
+inline constexpr std::size_t tile_strip_tokens = 256;
+
+struct tile_strip {
+    alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) float units[tile_strip_cols / scale_cols][tile_strip_rows];
+};
+
+struct tile_layout {
+    std::size_t col_tiles;
+    std::size_t scale_blocks;
+    std::size_t scales_at;
+
+    tile_layout(std::size_t cols, std::size_t tokens)
+        : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
+          scales_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+    [[nodiscard]] std::size_t scales_of(std::size_t token) const {
+        return scales_at + (token / tile_rows * scale_blocks * tile_rows + token % tile_rows) * sizeof(float);
+    }
+};
+
+inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes, std::byte* scales) {
+    for (std::size_t c = 0; c < cols; c += scale_cols, scales += tile_rows * sizeof(float)) {
+        const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
+        const float scale = scale_of<0>(x + c, some / packed_cols);
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        std::memcpy(scales, &scale, sizeof scale);
+        for (std::size_t i = 0; i < some; i += lanes()) {
+            const std::size_t at = c + i;
+            tile_store_integers(round_nearest(mul(load(x + at), inverse)), reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+        }
+    }
+    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+}
+
+template <int SumLimit, int Zero>
+inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    const tile_layout at(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
+    if (end != tokens) return scratch;
+    for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
+        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        const float none = 0.0f;
+        for (std::size_t b = 0; b < at.scale_blocks; ++b) std::memcpy(scratch + at.scales_of(t) + b * tile_rows * sizeof none, &none, sizeof none);
+    }
+    return scratch;
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_tile_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+    constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
+    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    std::int8_t centred[16];
+    for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::int8_t>(book.level[i] - book.zero);
+    const wide_codes levels = load_wide_levels(centred);
+    f32_vector largest = zero();
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(tile_scales(a[g].scale, b[g].scale)));
+    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
+    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+        wide_words first;
+        wide_words second;
+        multipliers(mul(tile_scales(a->scale, b->scale), inverse), first, second);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = load_wide(a->code[s], b->code[s]);
+            store_wide(wide_levels(levels, low_wide(codes), first, second), to + s * tile_cols);
+            store_wide(wide_levels(levels, high_wide(codes), first, second), to + (s + 4) * tile_cols);
+        }
+    }
+    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
+}
+
+struct strip_source {
+    const std::byte* at;
+    std::size_t row_bytes;  ///< from eight rows to the next
+    std::size_t rows;
+    std::size_t groups;
+};
+
+template <dtype Format>
+inline void unpack_tile_strip(const strip_source& from, tile_strip& out) {
+    const std::byte* w = from.at;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
+        const auto* a = reinterpret_cast<const q4_block*>(w);
+        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+        for (std::size_t g = 0; g < from.groups; g += scale_groups)
+            unpack_tile_rows<Format>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                     out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+    }
+}
+
+inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
+    const std::size_t lines = from.rows / packed_rows * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = from.at + line / row_lines * from.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += from.row_bytes;
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
+    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
+        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+}
+
+struct tile_sums {
+    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile(from.integers[0], scales, load(units), sums);
+    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
+    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + i * tile_bytes);
+        tile_load<6>(strip.weights[0][i]);
+        tile_dot<0, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i]);
+            tile_dot<1, 4, 7>();
+        }
+        if constexpr (TwoTokens) {
+            tile_load<5>(next_x + i * tile_bytes);
+            tile_dot<2, 5, 6>();
+        }
+        if constexpr (TwoTokens && TwoRows) tile_dot<3, 5, 7>();
+    }
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
+    tile_store<0>(to.integers[0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
+                                           const tile_layout& at, float* sums) {
+    constexpr std::size_t together = scale_cols / tile_cols;
+    tile_sums made[2];
+    const std::byte* next_x = x + at.col_tiles * tile_bytes;
+    const auto* scale = reinterpret_cast<const float*>(scales);
+    const float* next_scale = scale + at.scale_blocks * tile_rows;
+    const std::size_t blocks = (tiles + together - 1) / together;
+    for (std::size_t b = 0; b < blocks; ++b) {
+        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
+        if (b > 0)
+            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
+        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    }
+    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
+                                  strip.units[blocks - 1], sums);
+}
+
+template <bool TwoRows>
+inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+    const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
+    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+        prefetch_strip(next, part, parts);
+        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
+        if (end - t > tile_rows) {
+            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        } else {
+            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        }
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                                float* y, std::size_t y_stride) {
+    if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    const tile_configuration tiles;
+    const tile_layout at(cols, tokens);
+    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
+    tile_strip strip;
+    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
+    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
+        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
+        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
+            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
+            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
+                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
+                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
+                strip_source next = here;
+                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
+                unpack_tile_strip<Format>(here, strip);
+                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                if (some_rows > tile_rows) {
+                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                } else {
+                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                }
+            }
+            for (std::size_t i = t; i < end; ++i) {
+                const float* sum = sums + (i - t) * tile_strip_rows;
+                float* to = y + i * y_stride + r;
+                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -9163,6 +10244,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
+    .weight_rounding = 0.0f,
 };
 
 template <dtype Format>
@@ -9174,6 +10256,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
+    .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
 inline constexpr kernel_table table{
@@ -9196,6 +10279,20 @@ inline constexpr kernel_table table{
     .rotate = &rotate,
     .read = &read_all,
 };
+
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+constexpr kernel_table with_tiles(kernel_table t) {
+    t.name = "amx";
+    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
+        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
+        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
+        linear.weight_rounding = 1.0f / 127.0f;
+    }
+    return t;
+}
+inline constexpr kernel_table tile_table = with_tiles(table);
+#endif
 
 PHI4FLASH_TARGET_END
 #endif
@@ -11635,6 +12732,332 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+
+// ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+class tile_configuration {
+public:
+    tile_configuration() {
+        struct alignas(64) {
+            std::uint8_t palette = 1;
+            std::uint8_t start_row = 0;
+            std::uint8_t reserved[14] = {};
+            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } const shape;
+        static_assert(sizeof shape == 64);
+        asm volatile("ldtilecfg %0" : : "m"(shape));
+    }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+};
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_zero() {
+    asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+using wide_u8_tag = hn::Full512<std::uint8_t>;
+using wide_i8_tag = hn::Full512<std::int8_t>;
+using wide_i16_tag = hn::Full512<std::int16_t>;
+using wide_codes = hn::Vec<wide_u8_tag>;
+using wide_words = hn::Vec<wide_i16_tag>;
+
+PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
+    const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
+    const hn::Half<decltype(sixteen)> eight;
+    return hn::PromoteTo(f32_tag(), hn::Combine(sixteen, hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(b)),
+                                                hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(a))));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide(const std::uint8_t* a, const std::uint8_t* b) {
+    const hn::Half<wide_u8_tag> half;
+    return hn::Combine(wide_u8_tag(), hn::LoadU(half, b), hn::LoadU(half, a));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes low_wide(wide_codes v) { return hn::And(v, hn::Set(wide_u8_tag(), std::uint8_t{15})); }
+PHI4FLASH_VECTOR_INLINE wide_codes high_wide(wide_codes v) {
+    return low_wide(hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(wide_i16_tag(), v))));
+}
+
+PHI4FLASH_VECTOR_INLINE void multipliers(f32_vector m, wide_words& first, wide_words& second) {
+    alignas(16) static constexpr std::uint8_t low[16] = {0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5};
+    alignas(16) static constexpr std::uint8_t high[16] = {8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13};
+    const auto bytes = hn::BitCast(wide_u8_tag(), hn::NearestInt(m));
+    first = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), low)));
+    second = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), high)));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide_levels(const std::int8_t* sixteen) {
+    return hn::LoadDup128(wide_u8_tag(), reinterpret_cast<const std::uint8_t*>(sixteen));
+}
+PHI4FLASH_VECTOR_INLINE auto wide_levels(wide_codes levels, wide_codes codes, wide_words first, wide_words second) {
+    const auto found = hn::TableLookupBytes(levels, codes);
+    const auto none = hn::Zero(wide_u8_tag());
+    const auto low = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveLower(wide_u8_tag(), none, found)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveUpper(wide_u8_tag(), none, found)), second);
+    return hn::ReorderDemote2To(wide_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_wide(hn::Vec<wide_i8_tag> v, std::int8_t* p) { hn::Store(v, wide_i8_tag(), p); }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tiled_tokens = 8;
+
+inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
+
+inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
+inline constexpr std::size_t tile_strip_tokens = 256;
+
+struct tile_strip {
+    alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) float units[tile_strip_cols / scale_cols][tile_strip_rows];
+};
+
+struct tile_layout {
+    std::size_t col_tiles;
+    std::size_t scale_blocks;
+    std::size_t scales_at;
+
+    tile_layout(std::size_t cols, std::size_t tokens)
+        : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
+          scales_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+    [[nodiscard]] std::size_t scales_of(std::size_t token) const {
+        return scales_at + (token / tile_rows * scale_blocks * tile_rows + token % tile_rows) * sizeof(float);
+    }
+};
+
+inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes, std::byte* scales) {
+    for (std::size_t c = 0; c < cols; c += scale_cols, scales += tile_rows * sizeof(float)) {
+        const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
+        const float scale = scale_of<0>(x + c, some / packed_cols);
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        std::memcpy(scales, &scale, sizeof scale);
+        for (std::size_t i = 0; i < some; i += lanes()) {
+            const std::size_t at = c + i;
+            tile_store_integers(round_nearest(mul(load(x + at), inverse)), reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+        }
+    }
+    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+}
+
+template <int SumLimit, int Zero>
+inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    const tile_layout at(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
+    if (end != tokens) return scratch;
+    for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
+        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        const float none = 0.0f;
+        for (std::size_t b = 0; b < at.scale_blocks; ++b) std::memcpy(scratch + at.scales_of(t) + b * tile_rows * sizeof none, &none, sizeof none);
+    }
+    return scratch;
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_tile_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+    constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
+    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    std::int8_t centred[16];
+    for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::int8_t>(book.level[i] - book.zero);
+    const wide_codes levels = load_wide_levels(centred);
+    f32_vector largest = zero();
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(tile_scales(a[g].scale, b[g].scale)));
+    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
+    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+        wide_words first;
+        wide_words second;
+        multipliers(mul(tile_scales(a->scale, b->scale), inverse), first, second);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = load_wide(a->code[s], b->code[s]);
+            store_wide(wide_levels(levels, low_wide(codes), first, second), to + s * tile_cols);
+            store_wide(wide_levels(levels, high_wide(codes), first, second), to + (s + 4) * tile_cols);
+        }
+    }
+    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
+}
+
+struct strip_source {
+    const std::byte* at;
+    std::size_t row_bytes;  ///< from eight rows to the next
+    std::size_t rows;
+    std::size_t groups;
+};
+
+template <dtype Format>
+inline void unpack_tile_strip(const strip_source& from, tile_strip& out) {
+    const std::byte* w = from.at;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
+        const auto* a = reinterpret_cast<const q4_block*>(w);
+        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+        for (std::size_t g = 0; g < from.groups; g += scale_groups)
+            unpack_tile_rows<Format>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                     out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+    }
+}
+
+inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
+    const std::size_t lines = from.rows / packed_rows * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = from.at + line / row_lines * from.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += from.row_bytes;
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
+    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
+        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+}
+
+struct tile_sums {
+    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile(from.integers[0], scales, load(units), sums);
+    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
+    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + i * tile_bytes);
+        tile_load<6>(strip.weights[0][i]);
+        tile_dot<0, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i]);
+            tile_dot<1, 4, 7>();
+        }
+        if constexpr (TwoTokens) {
+            tile_load<5>(next_x + i * tile_bytes);
+            tile_dot<2, 5, 6>();
+        }
+        if constexpr (TwoTokens && TwoRows) tile_dot<3, 5, 7>();
+    }
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
+    tile_store<0>(to.integers[0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
+                                           const tile_layout& at, float* sums) {
+    constexpr std::size_t together = scale_cols / tile_cols;
+    tile_sums made[2];
+    const std::byte* next_x = x + at.col_tiles * tile_bytes;
+    const auto* scale = reinterpret_cast<const float*>(scales);
+    const float* next_scale = scale + at.scale_blocks * tile_rows;
+    const std::size_t blocks = (tiles + together - 1) / together;
+    for (std::size_t b = 0; b < blocks; ++b) {
+        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
+        if (b > 0)
+            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
+        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    }
+    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
+                                  strip.units[blocks - 1], sums);
+}
+
+template <bool TwoRows>
+inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+    const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
+    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+        prefetch_strip(next, part, parts);
+        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
+        if (end - t > tile_rows) {
+            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        } else {
+            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        }
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                                float* y, std::size_t y_stride) {
+    if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    const tile_configuration tiles;
+    const tile_layout at(cols, tokens);
+    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
+    tile_strip strip;
+    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
+    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
+        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
+        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
+            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
+            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
+                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
+                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
+                strip_source next = here;
+                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
+                unpack_tile_strip<Format>(here, strip);
+                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                if (some_rows > tile_rows) {
+                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                } else {
+                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                }
+            }
+            for (std::size_t i = t; i < end; ++i) {
+                const float* sum = sums + (i - t) * tile_strip_rows;
+                float* to = y + i * y_stride + r;
+                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -11648,6 +13071,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
+    .weight_rounding = 0.0f,
 };
 
 template <dtype Format>
@@ -11659,6 +13083,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
+    .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
 inline constexpr kernel_table table{
@@ -11681,6 +13106,20 @@ inline constexpr kernel_table table{
     .rotate = &rotate,
     .read = &read_all,
 };
+
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+constexpr kernel_table with_tiles(kernel_table t) {
+    t.name = "amx";
+    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
+        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
+        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
+        linear.weight_rounding = 1.0f / 127.0f;
+    }
+    return t;
+}
+inline constexpr kernel_table tile_table = with_tiles(table);
+#endif
 
 PHI4FLASH_TARGET_END
 #endif
@@ -11708,7 +13147,9 @@ PHI4FLASH_TARGET_END
 #endif
 #endif
 #undef PHI4FLASH_TARGET_LABEL
-#if HWY_STATIC_TARGET == HWY_AVX3_ZEN4
+#if HWY_STATIC_TARGET == HWY_AVX3_SPR
+#define PHI4FLASH_TARGET_LABEL "avx3_spr"
+#elif HWY_STATIC_TARGET == HWY_AVX3_ZEN4
 #define PHI4FLASH_TARGET_LABEL "avx3_zen4"
 #elif HWY_STATIC_TARGET == HWY_AVX3_DL
 #define PHI4FLASH_TARGET_LABEL "avx3_dl"
@@ -14155,6 +15596,332 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+
+// ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+class tile_configuration {
+public:
+    tile_configuration() {
+        struct alignas(64) {
+            std::uint8_t palette = 1;
+            std::uint8_t start_row = 0;
+            std::uint8_t reserved[14] = {};
+            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } const shape;
+        static_assert(sizeof shape == 64);
+        asm volatile("ldtilecfg %0" : : "m"(shape));
+    }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+};
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_zero() {
+    asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+using wide_u8_tag = hn::Full512<std::uint8_t>;
+using wide_i8_tag = hn::Full512<std::int8_t>;
+using wide_i16_tag = hn::Full512<std::int16_t>;
+using wide_codes = hn::Vec<wide_u8_tag>;
+using wide_words = hn::Vec<wide_i16_tag>;
+
+PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
+    const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
+    const hn::Half<decltype(sixteen)> eight;
+    return hn::PromoteTo(f32_tag(), hn::Combine(sixteen, hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(b)),
+                                                hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(a))));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide(const std::uint8_t* a, const std::uint8_t* b) {
+    const hn::Half<wide_u8_tag> half;
+    return hn::Combine(wide_u8_tag(), hn::LoadU(half, b), hn::LoadU(half, a));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes low_wide(wide_codes v) { return hn::And(v, hn::Set(wide_u8_tag(), std::uint8_t{15})); }
+PHI4FLASH_VECTOR_INLINE wide_codes high_wide(wide_codes v) {
+    return low_wide(hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(wide_i16_tag(), v))));
+}
+
+PHI4FLASH_VECTOR_INLINE void multipliers(f32_vector m, wide_words& first, wide_words& second) {
+    alignas(16) static constexpr std::uint8_t low[16] = {0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5};
+    alignas(16) static constexpr std::uint8_t high[16] = {8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13};
+    const auto bytes = hn::BitCast(wide_u8_tag(), hn::NearestInt(m));
+    first = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), low)));
+    second = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), high)));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide_levels(const std::int8_t* sixteen) {
+    return hn::LoadDup128(wide_u8_tag(), reinterpret_cast<const std::uint8_t*>(sixteen));
+}
+PHI4FLASH_VECTOR_INLINE auto wide_levels(wide_codes levels, wide_codes codes, wide_words first, wide_words second) {
+    const auto found = hn::TableLookupBytes(levels, codes);
+    const auto none = hn::Zero(wide_u8_tag());
+    const auto low = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveLower(wide_u8_tag(), none, found)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveUpper(wide_u8_tag(), none, found)), second);
+    return hn::ReorderDemote2To(wide_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_wide(hn::Vec<wide_i8_tag> v, std::int8_t* p) { hn::Store(v, wide_i8_tag(), p); }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tiled_tokens = 8;
+
+inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
+
+inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
+inline constexpr std::size_t tile_strip_tokens = 256;
+
+struct tile_strip {
+    alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) float units[tile_strip_cols / scale_cols][tile_strip_rows];
+};
+
+struct tile_layout {
+    std::size_t col_tiles;
+    std::size_t scale_blocks;
+    std::size_t scales_at;
+
+    tile_layout(std::size_t cols, std::size_t tokens)
+        : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
+          scales_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+    [[nodiscard]] std::size_t scales_of(std::size_t token) const {
+        return scales_at + (token / tile_rows * scale_blocks * tile_rows + token % tile_rows) * sizeof(float);
+    }
+};
+
+inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes, std::byte* scales) {
+    for (std::size_t c = 0; c < cols; c += scale_cols, scales += tile_rows * sizeof(float)) {
+        const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
+        const float scale = scale_of<0>(x + c, some / packed_cols);
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        std::memcpy(scales, &scale, sizeof scale);
+        for (std::size_t i = 0; i < some; i += lanes()) {
+            const std::size_t at = c + i;
+            tile_store_integers(round_nearest(mul(load(x + at), inverse)), reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+        }
+    }
+    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+}
+
+template <int SumLimit, int Zero>
+inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    const tile_layout at(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
+    if (end != tokens) return scratch;
+    for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
+        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        const float none = 0.0f;
+        for (std::size_t b = 0; b < at.scale_blocks; ++b) std::memcpy(scratch + at.scales_of(t) + b * tile_rows * sizeof none, &none, sizeof none);
+    }
+    return scratch;
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_tile_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+    constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
+    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    std::int8_t centred[16];
+    for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::int8_t>(book.level[i] - book.zero);
+    const wide_codes levels = load_wide_levels(centred);
+    f32_vector largest = zero();
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(tile_scales(a[g].scale, b[g].scale)));
+    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
+    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+        wide_words first;
+        wide_words second;
+        multipliers(mul(tile_scales(a->scale, b->scale), inverse), first, second);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = load_wide(a->code[s], b->code[s]);
+            store_wide(wide_levels(levels, low_wide(codes), first, second), to + s * tile_cols);
+            store_wide(wide_levels(levels, high_wide(codes), first, second), to + (s + 4) * tile_cols);
+        }
+    }
+    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
+}
+
+struct strip_source {
+    const std::byte* at;
+    std::size_t row_bytes;  ///< from eight rows to the next
+    std::size_t rows;
+    std::size_t groups;
+};
+
+template <dtype Format>
+inline void unpack_tile_strip(const strip_source& from, tile_strip& out) {
+    const std::byte* w = from.at;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
+        const auto* a = reinterpret_cast<const q4_block*>(w);
+        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+        for (std::size_t g = 0; g < from.groups; g += scale_groups)
+            unpack_tile_rows<Format>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                     out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+    }
+}
+
+inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
+    const std::size_t lines = from.rows / packed_rows * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = from.at + line / row_lines * from.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += from.row_bytes;
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
+    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
+        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+}
+
+struct tile_sums {
+    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile(from.integers[0], scales, load(units), sums);
+    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
+    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + i * tile_bytes);
+        tile_load<6>(strip.weights[0][i]);
+        tile_dot<0, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i]);
+            tile_dot<1, 4, 7>();
+        }
+        if constexpr (TwoTokens) {
+            tile_load<5>(next_x + i * tile_bytes);
+            tile_dot<2, 5, 6>();
+        }
+        if constexpr (TwoTokens && TwoRows) tile_dot<3, 5, 7>();
+    }
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
+    tile_store<0>(to.integers[0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
+                                           const tile_layout& at, float* sums) {
+    constexpr std::size_t together = scale_cols / tile_cols;
+    tile_sums made[2];
+    const std::byte* next_x = x + at.col_tiles * tile_bytes;
+    const auto* scale = reinterpret_cast<const float*>(scales);
+    const float* next_scale = scale + at.scale_blocks * tile_rows;
+    const std::size_t blocks = (tiles + together - 1) / together;
+    for (std::size_t b = 0; b < blocks; ++b) {
+        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
+        if (b > 0)
+            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
+        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    }
+    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
+                                  strip.units[blocks - 1], sums);
+}
+
+template <bool TwoRows>
+inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+    const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
+    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+        prefetch_strip(next, part, parts);
+        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
+        if (end - t > tile_rows) {
+            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        } else {
+            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        }
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                                float* y, std::size_t y_stride) {
+    if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    const tile_configuration tiles;
+    const tile_layout at(cols, tokens);
+    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
+    tile_strip strip;
+    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
+    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
+        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
+        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
+            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
+            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
+                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
+                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
+                strip_source next = here;
+                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
+                unpack_tile_strip<Format>(here, strip);
+                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                if (some_rows > tile_rows) {
+                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                } else {
+                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                }
+            }
+            for (std::size_t i = t; i < end; ++i) {
+                const float* sum = sums + (i - t) * tile_strip_rows;
+                float* to = y + i * y_stride + r;
+                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -14168,6 +15935,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
+    .weight_rounding = 0.0f,
 };
 
 template <dtype Format>
@@ -14179,6 +15947,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
+    .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
 inline constexpr kernel_table table{
@@ -14202,9 +15971,25 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+constexpr kernel_table with_tiles(kernel_table t) {
+    t.name = "amx";
+    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
+        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
+        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
+        linear.weight_rounding = 1.0f / 127.0f;
+    }
+    return t;
+}
+inline constexpr kernel_table tile_table = with_tiles(table);
+#endif
+
 PHI4FLASH_TARGET_END
 
 #else  // xsimd, scalar
+
+#define PHI4FLASH_AMX_TARGET(target) 0
 
 #if PHI4FLASH_SIMD_XSIMD
 #define PHI4FLASH_TARGET_LABEL "xsimd"
@@ -16633,6 +18418,332 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+
+// ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+class tile_configuration {
+public:
+    tile_configuration() {
+        struct alignas(64) {
+            std::uint8_t palette = 1;
+            std::uint8_t start_row = 0;
+            std::uint8_t reserved[14] = {};
+            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } const shape;
+        static_assert(sizeof shape == 64);
+        asm volatile("ldtilecfg %0" : : "m"(shape));
+    }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+};
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_zero() {
+    asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+}
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+using wide_u8_tag = hn::Full512<std::uint8_t>;
+using wide_i8_tag = hn::Full512<std::int8_t>;
+using wide_i16_tag = hn::Full512<std::int16_t>;
+using wide_codes = hn::Vec<wide_u8_tag>;
+using wide_words = hn::Vec<wide_i16_tag>;
+
+PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
+    const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
+    const hn::Half<decltype(sixteen)> eight;
+    return hn::PromoteTo(f32_tag(), hn::Combine(sixteen, hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(b)),
+                                                hn::LoadU(eight, reinterpret_cast<const hwy::float16_t*>(a))));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide(const std::uint8_t* a, const std::uint8_t* b) {
+    const hn::Half<wide_u8_tag> half;
+    return hn::Combine(wide_u8_tag(), hn::LoadU(half, b), hn::LoadU(half, a));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes low_wide(wide_codes v) { return hn::And(v, hn::Set(wide_u8_tag(), std::uint8_t{15})); }
+PHI4FLASH_VECTOR_INLINE wide_codes high_wide(wide_codes v) {
+    return low_wide(hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(wide_i16_tag(), v))));
+}
+
+PHI4FLASH_VECTOR_INLINE void multipliers(f32_vector m, wide_words& first, wide_words& second) {
+    alignas(16) static constexpr std::uint8_t low[16] = {0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5};
+    alignas(16) static constexpr std::uint8_t high[16] = {8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13};
+    const auto bytes = hn::BitCast(wide_u8_tag(), hn::NearestInt(m));
+    first = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), low)));
+    second = hn::BitCast(wide_i16_tag(), hn::TableLookupBytes(bytes, hn::LoadDup128(wide_u8_tag(), high)));
+}
+PHI4FLASH_VECTOR_INLINE wide_codes load_wide_levels(const std::int8_t* sixteen) {
+    return hn::LoadDup128(wide_u8_tag(), reinterpret_cast<const std::uint8_t*>(sixteen));
+}
+PHI4FLASH_VECTOR_INLINE auto wide_levels(wide_codes levels, wide_codes codes, wide_words first, wide_words second) {
+    const auto found = hn::TableLookupBytes(levels, codes);
+    const auto none = hn::Zero(wide_u8_tag());
+    const auto low = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveLower(wide_u8_tag(), none, found)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(wide_i16_tag(), hn::InterleaveUpper(wide_u8_tag(), none, found)), second);
+    return hn::ReorderDemote2To(wide_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_wide(hn::Vec<wide_i8_tag> v, std::int8_t* p) { hn::Store(v, wide_i8_tag(), p); }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tiled_tokens = 8;
+
+inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
+
+inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
+inline constexpr std::size_t tile_strip_tokens = 256;
+
+struct tile_strip {
+    alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) float units[tile_strip_cols / scale_cols][tile_strip_rows];
+};
+
+struct tile_layout {
+    std::size_t col_tiles;
+    std::size_t scale_blocks;
+    std::size_t scales_at;
+
+    tile_layout(std::size_t cols, std::size_t tokens)
+        : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
+          scales_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+    [[nodiscard]] std::size_t scales_of(std::size_t token) const {
+        return scales_at + (token / tile_rows * scale_blocks * tile_rows + token % tile_rows) * sizeof(float);
+    }
+};
+
+inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes, std::byte* scales) {
+    for (std::size_t c = 0; c < cols; c += scale_cols, scales += tile_rows * sizeof(float)) {
+        const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
+        const float scale = scale_of<0>(x + c, some / packed_cols);
+        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        std::memcpy(scales, &scale, sizeof scale);
+        for (std::size_t i = 0; i < some; i += lanes()) {
+            const std::size_t at = c + i;
+            tile_store_integers(round_nearest(mul(load(x + at), inverse)), reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+        }
+    }
+    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+}
+
+template <int SumLimit, int Zero>
+inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    const tile_layout at(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
+    if (end != tokens) return scratch;
+    for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
+        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        const float none = 0.0f;
+        for (std::size_t b = 0; b < at.scale_blocks; ++b) std::memcpy(scratch + at.scales_of(t) + b * tile_rows * sizeof none, &none, sizeof none);
+    }
+    return scratch;
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_tile_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+    constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
+    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    std::int8_t centred[16];
+    for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::int8_t>(book.level[i] - book.zero);
+    const wide_codes levels = load_wide_levels(centred);
+    f32_vector largest = zero();
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(tile_scales(a[g].scale, b[g].scale)));
+    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
+    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+        wide_words first;
+        wide_words second;
+        multipliers(mul(tile_scales(a->scale, b->scale), inverse), first, second);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = load_wide(a->code[s], b->code[s]);
+            store_wide(wide_levels(levels, low_wide(codes), first, second), to + s * tile_cols);
+            store_wide(wide_levels(levels, high_wide(codes), first, second), to + (s + 4) * tile_cols);
+        }
+    }
+    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
+}
+
+struct strip_source {
+    const std::byte* at;
+    std::size_t row_bytes;  ///< from eight rows to the next
+    std::size_t rows;
+    std::size_t groups;
+};
+
+template <dtype Format>
+inline void unpack_tile_strip(const strip_source& from, tile_strip& out) {
+    const std::byte* w = from.at;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
+        const auto* a = reinterpret_cast<const q4_block*>(w);
+        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+        for (std::size_t g = 0; g < from.groups; g += scale_groups)
+            unpack_tile_rows<Format>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                     out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+    }
+}
+
+inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
+    const std::size_t lines = from.rows / packed_rows * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = from.at + line / row_lines * from.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += from.row_bytes;
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
+    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
+        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+}
+
+struct tile_sums {
+    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile(from.integers[0], scales, load(units), sums);
+    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
+    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + i * tile_bytes);
+        tile_load<6>(strip.weights[0][i]);
+        tile_dot<0, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i]);
+            tile_dot<1, 4, 7>();
+        }
+        if constexpr (TwoTokens) {
+            tile_load<5>(next_x + i * tile_bytes);
+            tile_dot<2, 5, 6>();
+        }
+        if constexpr (TwoTokens && TwoRows) tile_dot<3, 5, 7>();
+    }
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
+    tile_store<0>(to.integers[0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
+                                           const tile_layout& at, float* sums) {
+    constexpr std::size_t together = scale_cols / tile_cols;
+    tile_sums made[2];
+    const std::byte* next_x = x + at.col_tiles * tile_bytes;
+    const auto* scale = reinterpret_cast<const float*>(scales);
+    const float* next_scale = scale + at.scale_blocks * tile_rows;
+    const std::size_t blocks = (tiles + together - 1) / together;
+    for (std::size_t b = 0; b < blocks; ++b) {
+        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
+        if (b > 0)
+            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
+        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    }
+    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
+                                  strip.units[blocks - 1], sums);
+}
+
+template <bool TwoRows>
+inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+    const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
+    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+        prefetch_strip(next, part, parts);
+        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
+        if (end - t > tile_rows) {
+            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        } else {
+            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        }
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                                float* y, std::size_t y_stride) {
+    if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    const tile_configuration tiles;
+    const tile_layout at(cols, tokens);
+    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
+    tile_strip strip;
+    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
+    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
+        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
+        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
+            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
+            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
+                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
+                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
+                strip_source next = here;
+                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
+                unpack_tile_strip<Format>(here, strip);
+                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                if (some_rows > tile_rows) {
+                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                } else {
+                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+                }
+            }
+            for (std::size_t i = t; i < end; ++i) {
+                const float* sum = sums + (i - t) * tile_strip_rows;
+                float* to = y + i * y_stride + r;
+                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -16646,6 +18757,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
+    .weight_rounding = 0.0f,
 };
 
 template <dtype Format>
@@ -16657,6 +18769,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
+    .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
 inline constexpr kernel_table table{
@@ -16680,6 +18793,20 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+constexpr kernel_table with_tiles(kernel_table t) {
+    t.name = "amx";
+    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
+        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
+        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
+        linear.weight_rounding = 1.0f / 127.0f;
+    }
+    return t;
+}
+inline constexpr kernel_table tile_table = with_tiles(table);
+#endif
+
 PHI4FLASH_TARGET_END
 
 #endif
@@ -16694,6 +18821,11 @@ inline
     kernel_target_list list{};
 #if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_X86
     [[maybe_unused]] const x86_level here = detect_x86_level();
+#if PHI4FLASH_AMX_TARGET(HWY_STATIC_TARGET)
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::tile_table, here >= x86_level::amx};
+#elif PHI4FLASH_AMX && PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
+    list.target[list.count++] = {&N_AVX3_ZEN4::tile_table, here >= x86_level::amx};
+#endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
     list.target[list.count++] = {&N_AVX3_ZEN4::table, here >= x86_level::avx3_zen4};
 #endif

@@ -184,13 +184,14 @@ struct packed_case {
         return y;
     }
 
-    /// The largest difference between y [tokens, stride] and what it should be, relative to the sum of magnitudes.
-    [[nodiscard]] double worst(const std::vector<float>& y, std::size_t stride) const {
+    /// The largest difference between y [tokens, stride] and what it should be, relative to the sum of magnitudes; beyond what rounding of
+    /// weights to so much of their row's largest explains.
+    [[nodiscard]] double worst(const std::vector<float>& y, std::size_t stride, double rounding = 0.0) const {
         double result = 0.0;
         for (std::size_t t = 0; t < tokens; ++t) {
             for (std::size_t r = 0; r < rows; ++r) {
                 const exact_sum& e = expected[t * rows + r];
-                result = std::max(result, std::fabs(e.sum - static_cast<double>(y[t * stride + r])) / e.magnitude);
+                result = std::max(result, (std::fabs(e.sum - static_cast<double>(y[t * stride + r])) - rounding * e.highest) / e.magnitude);
             }
         }
         return result;
@@ -252,7 +253,9 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
                 linear.arrange(c.x.data(), s.cols, s.cols, 0, cut, s.tokens, arranged.data());
                 std::vector<float> y(s.tokens * stride, phi4flash_test::canary);
                 linear.matmul(c.w.data(), s.rows, s.cols, arranged.data(), s.tokens, c.bias.data(), y.data(), stride);
-                CHECK(c.worst(y, stride) < 1e-6);  // a product that did not fit would be off by a thousandth
+                // A product that did not fit would be off by a thousandth. Scales that this library fits are whole multiples of 2^-12.
+                const double rounding = static_cast<double>(linear.weight_rounding);
+                CHECK(c.worst(y, stride, rounding > 0x1p-12 ? rounding : 0.0) < 1e-6);
                 for (std::size_t t = 0; t < s.tokens; ++t) {
                     for (std::size_t r = s.rows; r < stride; ++r) CHECK(y[t * stride + r] == phi4flash_test::canary);
                 }
@@ -285,20 +288,15 @@ TEST_CASE("scales of one row may differ as much as they like, and others' need n
             const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
             for (const float spread : {0.0f, 1e-4f, 300.0f}) {
                 packed_case c(linear, random, type, 16, 288, 48, spread);
-                CHECK(c.worst(c.product(linear), 16) < 1e-6);
+                const double rounding = static_cast<double>(linear.weight_rounding);
+                CHECK(c.worst(c.product(linear), 16, rounding > 0x1p-12 ? rounding : 0.0) < 1e-6);
                 if (type == p4::dtype::q8) continue;
                 for (std::size_t b = 0; b < 2 * 9; ++b) {
                     for (p4::f16& scale : reinterpret_cast<p4::q4_block*>(c.w.data())[b].scale)
                         scale = p4::to_f16(p4::to_f32(scale) * random.uniform(0.7f, 1.3f));
                 }
                 c.expect(linear);
-                const std::vector<float> y = c.product(linear);
-                // A scale is off by at most 2^-12 of the largest that is counted together with it.
-                double worst = 0.0;
-                for (std::size_t i = 0; i < y.size(); ++i)
-                    worst = std::max(worst, std::fabs(c.expected[i].sum - static_cast<double>(y[i])) - 1e-6 * c.expected[i].magnitude -
-                                                1.2 * 0x1p-12 * c.expected[i].highest);
-                CHECK(worst <= 0.0);
+                CHECK(c.worst(c.product(linear), 16, 1.2 * rounding) < 1e-6);
             }
         }
     });

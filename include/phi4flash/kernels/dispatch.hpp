@@ -30,6 +30,9 @@
 #define PHI4FLASH_HIGHWAY_EXTRA(target) \
     (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
 
+// Targets that have a table with matrix tiles beside their own. (Better targets have smaller numbers.)
+#define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
+
 #if PHI4FLASH_ARCH_X86
 
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
@@ -84,7 +87,9 @@
 #endif
 #endif
 #undef PHI4FLASH_TARGET_LABEL
-#if HWY_STATIC_TARGET == HWY_AVX3_ZEN4
+#if HWY_STATIC_TARGET == HWY_AVX3_SPR
+#define PHI4FLASH_TARGET_LABEL "avx3_spr"
+#elif HWY_STATIC_TARGET == HWY_AVX3_ZEN4
 #define PHI4FLASH_TARGET_LABEL "avx3_zen4"
 #elif HWY_STATIC_TARGET == HWY_AVX3_DL
 #define PHI4FLASH_TARGET_LABEL "avx3_dl"
@@ -113,6 +118,8 @@
 
 #else  // xsimd, scalar
 
+#define PHI4FLASH_AMX_TARGET(target) 0
+
 #if PHI4FLASH_SIMD_XSIMD
 #define PHI4FLASH_TARGET_LABEL "xsimd"
 #else
@@ -132,6 +139,11 @@ inline
     kernel_target_list list{};
 #if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_X86
     [[maybe_unused]] const x86_level here = detect_x86_level();
+#if PHI4FLASH_AMX_TARGET(HWY_STATIC_TARGET)
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::tile_table, here >= x86_level::amx};
+#elif PHI4FLASH_AMX && PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
+    list.target[list.count++] = {&N_AVX3_ZEN4::tile_table, here >= x86_level::amx};
+#endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
     list.target[list.count++] = {&N_AVX3_ZEN4::table, here >= x86_level::avx3_zen4};
 #endif

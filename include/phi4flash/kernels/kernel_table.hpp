@@ -29,8 +29,8 @@ struct linear_kernels {
                                 std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
-    /// into fewer rows or tokens, but two at least, do not change a bit, except that the scales of 4-bit weights count as multiples of
-    /// scale_unit where tokens are many. Takes up to 52 KiB of stack.
+    /// into fewer rows or tokens, but two at least, do not change a bit, except that 4-bit weights may be rounded where tokens are
+    /// many, see weight_rounding. Takes up to 56 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
                    std::size_t y_stride);
 
@@ -41,6 +41,10 @@ struct linear_kernels {
     /// are so anyway. f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/packed_exact_test.cpp).
     void (*matmul_exact)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
                          const float* bias, float* y, std::size_t y_stride);
+
+    /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight where tokens are many: 0, 2^-12 (scales
+    /// as integers, see scale_unit) or 1 / 127 (weights as bytes that share one scale there).
+    float weight_rounding;
 };
 
 /// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: a vector that begins at the last number ends

@@ -11,6 +11,7 @@ inline constexpr linear_kernels plain_kernels{
     .matmul = &matmul<Element>,
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
+    .weight_rounding = 0.0f,
 };
 
 template <dtype Format>
@@ -22,6 +23,7 @@ inline constexpr linear_kernels packed_kernels{
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
+    .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
 inline constexpr kernel_table table{
@@ -44,5 +46,19 @@ inline constexpr kernel_table table{
     .rotate = &rotate,
     .read = &read_all,
 };
+
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+constexpr kernel_table with_tiles(kernel_table t) {
+    t.name = "amx";
+    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
+        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
+        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
+        linear.weight_rounding = 1.0f / 127.0f;
+    }
+    return t;
+}
+inline constexpr kernel_table tile_table = with_tiles(table);
+#endif
 
 PHI4FLASH_TARGET_END

@@ -13,4 +13,8 @@
 #include <phi4flash/kernels/packed_strip-inl.hpp>
 #include <phi4flash/kernels/packed_bundles-inl.hpp>
 #include <phi4flash/kernels/packed_exact-inl.hpp>
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+#include <phi4flash/simd/tiles_amx-inl.hpp>
+#include <phi4flash/kernels/packed_tiles-inl.hpp>
+#endif
 #include <phi4flash/kernels/table-inl.hpp>

@@ -16,11 +16,20 @@
 #define PHI4FLASH_ARCH_X86 0
 #endif
 
+// Where the operating system has to be asked for the matrix tiles of AMX, and we know how.
+#if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
+#define PHI4FLASH_AMX 1
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#define PHI4FLASH_AMX 0
+#endif
+
 PHI4FLASH_BEGIN
 
 /// Nested sets: each level has everything that the levels before it have, and everything that Highway's target of the
-/// same name may emit.
-enum class x86_level : std::uint8_t { baseline, ssse3, sse4, avx2, avx3, avx3_dl, avx3_zen4 };
+/// same name may emit; amx is avx3_zen4 with matrix tiles of bytes.
+enum class x86_level : std::uint8_t { baseline, ssse3, sse4, avx2, avx3, avx3_dl, avx3_zen4, amx };
 
 #if PHI4FLASH_ARCH_X86
 
@@ -58,9 +67,21 @@ struct cpuid_registers {
 [[nodiscard]] constexpr bool has_bits(std::uint64_t word, std::uint64_t bits) { return (word & bits) == bits; }
 [[nodiscard]] constexpr std::uint32_t bit(unsigned i) { return std::uint32_t{1} << i; }
 
+/// Whether this process may use the registers of tiles, 8 KiB a thread that the kernel saves only for those who ask. Asking again is free.
+[[nodiscard]] inline bool may_use_tiles() {
+#if PHI4FLASH_AMX
+    constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr long tile_data = 18;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+
 }  // namespace detail
 
-/// The highest level of this machine. Every feature that a level implies is tested, not a representative one.
+/// The highest level of this machine. Every feature that a level implies is tested, not a representative one. On a CPU with AMX, asks
+/// Linux for its registers on behalf of the process, which fails where a thread has an alternative signal stack too small for them.
 [[nodiscard]] inline x86_level detect_x86_level() {
     using detail::bit;
     using detail::has_bits;
@@ -80,7 +101,8 @@ struct cpuid_registers {
     // VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ
     if (!has_bits(seven.ecx, bit(1) | bit(6) | bit(8) | bit(9) | bit(10) | bit(11) | bit(12) | bit(14))) return x86_level::avx3;
     if (!has_bits(seven_one.eax, bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
-    return x86_level::avx3_zen4;
+    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, bit(24) | bit(25));         // AMX-TILE, AMX-INT8
+    return tiles && detail::may_use_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
 #endif

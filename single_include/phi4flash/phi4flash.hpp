@@ -4330,11 +4330,13 @@ inline constexpr std::size_t tiled_tokens = 8;
 /// Columns whose weights, and whose activations, share a scale.
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
-/// Unpacked at once: 16 KiB.
-inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+/// Unpacked at once: 32 KiB, which stay in the first-level cache while activations go by.
+inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-/// Tokens that use a strip before the next one is unpacked. Their sums take 32 KiB.
-inline constexpr std::size_t tile_strip_tokens = 256;
+/// Tokens that use a strip before the next one is unpacked, and columns that all rows meet before further ones: 640 KiB of activations, which
+/// stay in the second-level cache. The tokens' sums take 64 KiB of stack.
+inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
     alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
@@ -4445,40 +4447,55 @@ inline void prefetch_strip(const strip_source& from, std::size_t part, std::size
     }
 }
 
-/// sums [tokens][tile_strip_rows] += integers * the token's scale * the row's unit, for a tile of sums.
-PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
-    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
-        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
-}
-
-/// Sums of one or two tiles of tokens by one or two of rows, as they leave the tiles.
+/// Sums of one or two tiles of tokens by one or two of rows over the columns of a strip, as they leave the tiles: one for each block of columns
+/// that share scales.
 struct tile_sums {
-    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+    alignas(64) std::int32_t integers[tile_strip_cols / scale_cols][4][tile_rows * tile_rows];
 };
 
-/// sums += integers * scales, for the tiles of a block of columns that shares them.
-template <bool TwoTokens, bool TwoRows>
+/// sums [tokens][tile_strip_rows] = or += integers * the token's scale * the row's unit, for a tile of tokens by one of rows. `scales` are the
+/// first token's of each block.
+template <bool First, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const f32_vector unit = load(units);
+    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
+        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
+        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
+        store(First ? sum : add(sum, load(sums)), sums);
+    }
+}
+
+template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
 PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
     float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile(from.integers[0], scales, load(units), sums);
-    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
-    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
+    add_tile<First, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
+    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
 }
+
+/// Two tiles of rows of a strip, or its last one.
+struct strip_rows_view {
+    const tile_strip& strip;
+    std::size_t tile;
+    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
+    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
+};
 
 /// Tiles of columns [begin, end), which share scales, into the tiles 0 to 3.
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(rows.weights(0, i));
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(rows.weights(1, i));
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -4490,84 +4507,104 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
-    tile_store<0>(to.integers[0]);
-    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
-    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
-    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+    tile_store<0>(to.integers[block][0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[block][3]);
 }
 
-/// One or two tiles of tokens by one or two of rows, over `tiles` tiles of columns. `x` and `scales` are the first token's here. Sums become
-/// floats while the next ones are in the making.
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
-                                           const tile_layout& at, float* sums) {
+/// One or two tiles of tokens by one or two of rows, over `tiles` tiles of columns. `x` and `scale` are the first token's here; the next tile
+/// of tokens lies next_x bytes and next_scale floats further.
+template <bool First, bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                                           std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
-    tile_sums made[2];
-    const std::byte* next_x = x + at.col_tiles * tile_bytes;
-    const auto* scale = reinterpret_cast<const float*>(scales);
-    const float* next_scale = scale + at.scale_blocks * tile_rows;
-    const std::size_t blocks = (tiles + together - 1) / together;
-    for (std::size_t b = 0; b < blocks; ++b) {
-        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
-        if (b > 0)
-            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
-        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
-    }
-    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
-                                  strip.units[blocks - 1], sums);
+    tile_sums made;
+    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 0);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
+    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 1);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
 }
+static_assert(tile_strip_cols == 2 * scale_cols);
 
-/// A strip against tokens [begin, end), from its first tile of columns in `x`. Adds to sums [end - begin, up to whole tiles][tile_strip_rows].
-/// Asks for the next strip on the way.
-template <bool TwoRows>
-inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
-                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
-    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
-    const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
-    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
-        prefetch_strip(next, part, parts);
-        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
-        if (end - t > tile_rows) {
-            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+/// One or two tiles of tokens by all rows of a strip.
+template <bool First, bool TwoTokens>
+inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                           std::size_t next_scale, float* sums) {
+    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
+        const strip_rows_view some{strip, r / tile_rows};
+        if (rows - r > tile_rows) {
+            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
         } else {
-            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
         }
     }
 }
 
-/// Tokens outside, then rows, then columns: weights are streamed and unpacked once for tile_strip_tokens tokens.
+/// The columns of a strip, `tiles` tiles from first_tile, against tokens [begin, end); the sums are those of token `begin` first. Asks for
+/// the weights `next` on the way.
+template <bool First>
+inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                        std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t next_x = at.col_tiles * tile_bytes;
+    const std::size_t next_scale = at.scale_blocks * tile_rows;
+    const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
+    for (std::size_t part = 0; part < parts; ++part, begin += 2 * tile_rows, sums += 2 * tile_rows * tile_strip_rows) {
+        prefetch_strip(next, part, parts);
+        const std::byte* codes = x + at.codes_of(begin) + first_tile * tile_bytes;
+        const float* scale = reinterpret_cast<const float*>(x + at.scales_of(begin)) + first_tile * tile_cols / scale_cols * tile_rows;
+        if (end - begin > tile_rows) {
+            strip_products<First, true>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
+        } else {
+            strip_products<First, false>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
+        }
+    }
+}
+
+/// y[t, r] = sums, or y[t, r] + sums, + bias.
+PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool first, const float* bias, float* y) {
+    for (std::size_t r = 0; r < rows; r += packed_rows) {
+        rows_f32 v = load_rows(sums + r);
+        if (!first) v = add_rows_f32(v, load_rows(y + r));
+        put_rows(v, bias == nullptr ? nullptr : bias + r, y + r);
+    }
+}
+
+/// Panels of tokens, then of columns, outside; then rows, whose weights are streamed, and unpacked strip by strip.
 template <dtype Format>
 inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                                 float* y, std::size_t y_stride) {
     if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     const tile_configuration tiles;
     const tile_layout at(cols, tokens);
-    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     tile_strip strip;
-    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
-    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
-        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
-        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
-            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
-            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
-            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
-                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
-                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
-                strip_source next = here;
-                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
-                unpack_tile_strip<Format>(here, strip);
-                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
-                if (some_rows > tile_rows) {
-                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
-                } else {
-                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+    alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
+        const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
+        for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
+            const std::size_t panel_end = cols - panel < tile_panel_cols ? cols : panel + tile_panel_cols;
+            for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
+                                  rows - r < tile_strip_rows ? rows - r : tile_strip_rows, 0};
+                for (std::size_t c = panel; c < panel_end; c += tile_strip_cols) {
+                    const std::size_t some = panel_end - c < tile_strip_cols ? panel_end - c : tile_strip_cols;
+                    const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                    from.groups = some / packed_cols;
+                    unpack_tile_strip<Format>(from, strip);
+                    from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
+                                                   : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
+                    if (c == panel) {
+                        strip_panel<true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    } else {
+                        strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    }
                 }
-            }
-            for (std::size_t i = t; i < end; ++i) {
-                const float* sum = sums + (i - t) * tile_strip_rows;
-                float* to = y + i * y_stride + r;
-                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+                for (std::size_t t = begin; t < end; ++t)
+                    put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
+                             y + t * y_stride + r);
             }
         }
     }
@@ -7176,9 +7213,10 @@ inline constexpr std::size_t tiled_tokens = 8;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
-inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_strip_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
     alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
@@ -7283,36 +7321,49 @@ inline void prefetch_strip(const strip_source& from, std::size_t part, std::size
     }
 }
 
-PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
-    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
-        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+struct tile_sums {
+    alignas(64) std::int32_t integers[tile_strip_cols / scale_cols][4][tile_rows * tile_rows];
+};
+
+template <bool First, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const f32_vector unit = load(units);
+    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
+        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
+        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
+        store(First ? sum : add(sum, load(sums)), sums);
+    }
 }
 
-struct tile_sums {
-    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile<First, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
+    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+}
+
+struct strip_rows_view {
+    const tile_strip& strip;
+    std::size_t tile;
+    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
+    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
 };
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile(from.integers[0], scales, load(units), sums);
-    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
-    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
-}
-
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(rows.weights(0, i));
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(rows.weights(1, i));
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -7324,45 +7375,63 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
-    tile_store<0>(to.integers[0]);
-    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
-    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
-    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+    tile_store<0>(to.integers[block][0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[block][3]);
 }
 
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
-                                           const tile_layout& at, float* sums) {
+template <bool First, bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                                           std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
-    tile_sums made[2];
-    const std::byte* next_x = x + at.col_tiles * tile_bytes;
-    const auto* scale = reinterpret_cast<const float*>(scales);
-    const float* next_scale = scale + at.scale_blocks * tile_rows;
-    const std::size_t blocks = (tiles + together - 1) / together;
-    for (std::size_t b = 0; b < blocks; ++b) {
-        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
-        if (b > 0)
-            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
-        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    tile_sums made;
+    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 0);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
+    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 1);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+}
+static_assert(tile_strip_cols == 2 * scale_cols);
+
+template <bool First, bool TwoTokens>
+inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                           std::size_t next_scale, float* sums) {
+    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
+        const strip_rows_view some{strip, r / tile_rows};
+        if (rows - r > tile_rows) {
+            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
+        } else {
+            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
+        }
     }
-    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
-                                  strip.units[blocks - 1], sums);
 }
 
-template <bool TwoRows>
-inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
-                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
-    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+template <bool First>
+inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                        std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t next_x = at.col_tiles * tile_bytes;
+    const std::size_t next_scale = at.scale_blocks * tile_rows;
     const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
-    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+    for (std::size_t part = 0; part < parts; ++part, begin += 2 * tile_rows, sums += 2 * tile_rows * tile_strip_rows) {
         prefetch_strip(next, part, parts);
-        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
-        if (end - t > tile_rows) {
-            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        const std::byte* codes = x + at.codes_of(begin) + first_tile * tile_bytes;
+        const float* scale = reinterpret_cast<const float*>(x + at.scales_of(begin)) + first_tile * tile_cols / scale_cols * tile_rows;
+        if (end - begin > tile_rows) {
+            strip_products<First, true>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         } else {
-            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+            strip_products<First, false>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool first, const float* bias, float* y) {
+    for (std::size_t r = 0; r < rows; r += packed_rows) {
+        rows_f32 v = load_rows(sums + r);
+        if (!first) v = add_rows_f32(v, load_rows(y + r));
+        put_rows(v, bias == nullptr ? nullptr : bias + r, y + r);
     }
 }
 
@@ -7372,31 +7441,31 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     const tile_configuration tiles;
     const tile_layout at(cols, tokens);
-    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     tile_strip strip;
-    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
-    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
-        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
-        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
-            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
-            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
-            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
-                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
-                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
-                strip_source next = here;
-                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
-                unpack_tile_strip<Format>(here, strip);
-                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
-                if (some_rows > tile_rows) {
-                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
-                } else {
-                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+    alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
+        const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
+        for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
+            const std::size_t panel_end = cols - panel < tile_panel_cols ? cols : panel + tile_panel_cols;
+            for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
+                                  rows - r < tile_strip_rows ? rows - r : tile_strip_rows, 0};
+                for (std::size_t c = panel; c < panel_end; c += tile_strip_cols) {
+                    const std::size_t some = panel_end - c < tile_strip_cols ? panel_end - c : tile_strip_cols;
+                    const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                    from.groups = some / packed_cols;
+                    unpack_tile_strip<Format>(from, strip);
+                    from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
+                                                   : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
+                    if (c == panel) {
+                        strip_panel<true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    } else {
+                        strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    }
                 }
-            }
-            for (std::size_t i = t; i < end; ++i) {
-                const float* sum = sums + (i - t) * tile_strip_rows;
-                float* to = y + i * y_stride + r;
-                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+                for (std::size_t t = begin; t < end; ++t)
+                    put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
+                             y + t * y_stride + r);
             }
         }
     }
@@ -10003,9 +10072,10 @@ inline constexpr std::size_t tiled_tokens = 8;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
-inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_strip_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
     alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
@@ -10110,36 +10180,49 @@ inline void prefetch_strip(const strip_source& from, std::size_t part, std::size
     }
 }
 
-PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
-    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
-        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+struct tile_sums {
+    alignas(64) std::int32_t integers[tile_strip_cols / scale_cols][4][tile_rows * tile_rows];
+};
+
+template <bool First, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const f32_vector unit = load(units);
+    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
+        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
+        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
+        store(First ? sum : add(sum, load(sums)), sums);
+    }
 }
 
-struct tile_sums {
-    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile<First, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
+    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+}
+
+struct strip_rows_view {
+    const tile_strip& strip;
+    std::size_t tile;
+    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
+    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
 };
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile(from.integers[0], scales, load(units), sums);
-    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
-    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
-}
-
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(rows.weights(0, i));
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(rows.weights(1, i));
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -10151,45 +10234,63 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
-    tile_store<0>(to.integers[0]);
-    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
-    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
-    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+    tile_store<0>(to.integers[block][0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[block][3]);
 }
 
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
-                                           const tile_layout& at, float* sums) {
+template <bool First, bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                                           std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
-    tile_sums made[2];
-    const std::byte* next_x = x + at.col_tiles * tile_bytes;
-    const auto* scale = reinterpret_cast<const float*>(scales);
-    const float* next_scale = scale + at.scale_blocks * tile_rows;
-    const std::size_t blocks = (tiles + together - 1) / together;
-    for (std::size_t b = 0; b < blocks; ++b) {
-        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
-        if (b > 0)
-            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
-        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    tile_sums made;
+    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 0);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
+    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 1);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+}
+static_assert(tile_strip_cols == 2 * scale_cols);
+
+template <bool First, bool TwoTokens>
+inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                           std::size_t next_scale, float* sums) {
+    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
+        const strip_rows_view some{strip, r / tile_rows};
+        if (rows - r > tile_rows) {
+            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
+        } else {
+            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
+        }
     }
-    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
-                                  strip.units[blocks - 1], sums);
 }
 
-template <bool TwoRows>
-inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
-                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
-    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+template <bool First>
+inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                        std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t next_x = at.col_tiles * tile_bytes;
+    const std::size_t next_scale = at.scale_blocks * tile_rows;
     const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
-    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+    for (std::size_t part = 0; part < parts; ++part, begin += 2 * tile_rows, sums += 2 * tile_rows * tile_strip_rows) {
         prefetch_strip(next, part, parts);
-        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
-        if (end - t > tile_rows) {
-            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        const std::byte* codes = x + at.codes_of(begin) + first_tile * tile_bytes;
+        const float* scale = reinterpret_cast<const float*>(x + at.scales_of(begin)) + first_tile * tile_cols / scale_cols * tile_rows;
+        if (end - begin > tile_rows) {
+            strip_products<First, true>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         } else {
-            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+            strip_products<First, false>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool first, const float* bias, float* y) {
+    for (std::size_t r = 0; r < rows; r += packed_rows) {
+        rows_f32 v = load_rows(sums + r);
+        if (!first) v = add_rows_f32(v, load_rows(y + r));
+        put_rows(v, bias == nullptr ? nullptr : bias + r, y + r);
     }
 }
 
@@ -10199,31 +10300,31 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     const tile_configuration tiles;
     const tile_layout at(cols, tokens);
-    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     tile_strip strip;
-    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
-    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
-        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
-        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
-            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
-            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
-            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
-                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
-                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
-                strip_source next = here;
-                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
-                unpack_tile_strip<Format>(here, strip);
-                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
-                if (some_rows > tile_rows) {
-                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
-                } else {
-                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+    alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
+        const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
+        for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
+            const std::size_t panel_end = cols - panel < tile_panel_cols ? cols : panel + tile_panel_cols;
+            for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
+                                  rows - r < tile_strip_rows ? rows - r : tile_strip_rows, 0};
+                for (std::size_t c = panel; c < panel_end; c += tile_strip_cols) {
+                    const std::size_t some = panel_end - c < tile_strip_cols ? panel_end - c : tile_strip_cols;
+                    const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                    from.groups = some / packed_cols;
+                    unpack_tile_strip<Format>(from, strip);
+                    from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
+                                                   : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
+                    if (c == panel) {
+                        strip_panel<true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    } else {
+                        strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    }
                 }
-            }
-            for (std::size_t i = t; i < end; ++i) {
-                const float* sum = sums + (i - t) * tile_strip_rows;
-                float* to = y + i * y_stride + r;
-                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+                for (std::size_t t = begin; t < end; ++t)
+                    put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
+                             y + t * y_stride + r);
             }
         }
     }
@@ -12830,9 +12931,10 @@ inline constexpr std::size_t tiled_tokens = 8;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
-inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_strip_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
     alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
@@ -12937,36 +13039,49 @@ inline void prefetch_strip(const strip_source& from, std::size_t part, std::size
     }
 }
 
-PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
-    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
-        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+struct tile_sums {
+    alignas(64) std::int32_t integers[tile_strip_cols / scale_cols][4][tile_rows * tile_rows];
+};
+
+template <bool First, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const f32_vector unit = load(units);
+    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
+        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
+        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
+        store(First ? sum : add(sum, load(sums)), sums);
+    }
 }
 
-struct tile_sums {
-    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile<First, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
+    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+}
+
+struct strip_rows_view {
+    const tile_strip& strip;
+    std::size_t tile;
+    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
+    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
 };
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile(from.integers[0], scales, load(units), sums);
-    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
-    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
-}
-
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(rows.weights(0, i));
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(rows.weights(1, i));
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -12978,45 +13093,63 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
-    tile_store<0>(to.integers[0]);
-    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
-    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
-    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+    tile_store<0>(to.integers[block][0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[block][3]);
 }
 
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
-                                           const tile_layout& at, float* sums) {
+template <bool First, bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                                           std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
-    tile_sums made[2];
-    const std::byte* next_x = x + at.col_tiles * tile_bytes;
-    const auto* scale = reinterpret_cast<const float*>(scales);
-    const float* next_scale = scale + at.scale_blocks * tile_rows;
-    const std::size_t blocks = (tiles + together - 1) / together;
-    for (std::size_t b = 0; b < blocks; ++b) {
-        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
-        if (b > 0)
-            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
-        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    tile_sums made;
+    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 0);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
+    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 1);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+}
+static_assert(tile_strip_cols == 2 * scale_cols);
+
+template <bool First, bool TwoTokens>
+inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                           std::size_t next_scale, float* sums) {
+    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
+        const strip_rows_view some{strip, r / tile_rows};
+        if (rows - r > tile_rows) {
+            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
+        } else {
+            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
+        }
     }
-    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
-                                  strip.units[blocks - 1], sums);
 }
 
-template <bool TwoRows>
-inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
-                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
-    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+template <bool First>
+inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                        std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t next_x = at.col_tiles * tile_bytes;
+    const std::size_t next_scale = at.scale_blocks * tile_rows;
     const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
-    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+    for (std::size_t part = 0; part < parts; ++part, begin += 2 * tile_rows, sums += 2 * tile_rows * tile_strip_rows) {
         prefetch_strip(next, part, parts);
-        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
-        if (end - t > tile_rows) {
-            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        const std::byte* codes = x + at.codes_of(begin) + first_tile * tile_bytes;
+        const float* scale = reinterpret_cast<const float*>(x + at.scales_of(begin)) + first_tile * tile_cols / scale_cols * tile_rows;
+        if (end - begin > tile_rows) {
+            strip_products<First, true>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         } else {
-            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+            strip_products<First, false>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool first, const float* bias, float* y) {
+    for (std::size_t r = 0; r < rows; r += packed_rows) {
+        rows_f32 v = load_rows(sums + r);
+        if (!first) v = add_rows_f32(v, load_rows(y + r));
+        put_rows(v, bias == nullptr ? nullptr : bias + r, y + r);
     }
 }
 
@@ -13026,31 +13159,31 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     const tile_configuration tiles;
     const tile_layout at(cols, tokens);
-    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     tile_strip strip;
-    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
-    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
-        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
-        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
-            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
-            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
-            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
-                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
-                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
-                strip_source next = here;
-                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
-                unpack_tile_strip<Format>(here, strip);
-                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
-                if (some_rows > tile_rows) {
-                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
-                } else {
-                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+    alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
+        const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
+        for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
+            const std::size_t panel_end = cols - panel < tile_panel_cols ? cols : panel + tile_panel_cols;
+            for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
+                                  rows - r < tile_strip_rows ? rows - r : tile_strip_rows, 0};
+                for (std::size_t c = panel; c < panel_end; c += tile_strip_cols) {
+                    const std::size_t some = panel_end - c < tile_strip_cols ? panel_end - c : tile_strip_cols;
+                    const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                    from.groups = some / packed_cols;
+                    unpack_tile_strip<Format>(from, strip);
+                    from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
+                                                   : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
+                    if (c == panel) {
+                        strip_panel<true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    } else {
+                        strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    }
                 }
-            }
-            for (std::size_t i = t; i < end; ++i) {
-                const float* sum = sums + (i - t) * tile_strip_rows;
-                float* to = y + i * y_stride + r;
-                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+                for (std::size_t t = begin; t < end; ++t)
+                    put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
+                             y + t * y_stride + r);
             }
         }
     }
@@ -15694,9 +15827,10 @@ inline constexpr std::size_t tiled_tokens = 8;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
-inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_strip_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
     alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
@@ -15801,36 +15935,49 @@ inline void prefetch_strip(const strip_source& from, std::size_t part, std::size
     }
 }
 
-PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
-    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
-        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+struct tile_sums {
+    alignas(64) std::int32_t integers[tile_strip_cols / scale_cols][4][tile_rows * tile_rows];
+};
+
+template <bool First, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const f32_vector unit = load(units);
+    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
+        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
+        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
+        store(First ? sum : add(sum, load(sums)), sums);
+    }
 }
 
-struct tile_sums {
-    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile<First, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
+    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+}
+
+struct strip_rows_view {
+    const tile_strip& strip;
+    std::size_t tile;
+    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
+    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
 };
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile(from.integers[0], scales, load(units), sums);
-    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
-    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
-}
-
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(rows.weights(0, i));
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(rows.weights(1, i));
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -15842,45 +15989,63 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
-    tile_store<0>(to.integers[0]);
-    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
-    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
-    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+    tile_store<0>(to.integers[block][0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[block][3]);
 }
 
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
-                                           const tile_layout& at, float* sums) {
+template <bool First, bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                                           std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
-    tile_sums made[2];
-    const std::byte* next_x = x + at.col_tiles * tile_bytes;
-    const auto* scale = reinterpret_cast<const float*>(scales);
-    const float* next_scale = scale + at.scale_blocks * tile_rows;
-    const std::size_t blocks = (tiles + together - 1) / together;
-    for (std::size_t b = 0; b < blocks; ++b) {
-        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
-        if (b > 0)
-            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
-        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    tile_sums made;
+    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 0);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
+    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 1);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+}
+static_assert(tile_strip_cols == 2 * scale_cols);
+
+template <bool First, bool TwoTokens>
+inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                           std::size_t next_scale, float* sums) {
+    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
+        const strip_rows_view some{strip, r / tile_rows};
+        if (rows - r > tile_rows) {
+            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
+        } else {
+            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
+        }
     }
-    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
-                                  strip.units[blocks - 1], sums);
 }
 
-template <bool TwoRows>
-inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
-                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
-    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+template <bool First>
+inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                        std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t next_x = at.col_tiles * tile_bytes;
+    const std::size_t next_scale = at.scale_blocks * tile_rows;
     const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
-    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+    for (std::size_t part = 0; part < parts; ++part, begin += 2 * tile_rows, sums += 2 * tile_rows * tile_strip_rows) {
         prefetch_strip(next, part, parts);
-        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
-        if (end - t > tile_rows) {
-            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        const std::byte* codes = x + at.codes_of(begin) + first_tile * tile_bytes;
+        const float* scale = reinterpret_cast<const float*>(x + at.scales_of(begin)) + first_tile * tile_cols / scale_cols * tile_rows;
+        if (end - begin > tile_rows) {
+            strip_products<First, true>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         } else {
-            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+            strip_products<First, false>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool first, const float* bias, float* y) {
+    for (std::size_t r = 0; r < rows; r += packed_rows) {
+        rows_f32 v = load_rows(sums + r);
+        if (!first) v = add_rows_f32(v, load_rows(y + r));
+        put_rows(v, bias == nullptr ? nullptr : bias + r, y + r);
     }
 }
 
@@ -15890,31 +16055,31 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     const tile_configuration tiles;
     const tile_layout at(cols, tokens);
-    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     tile_strip strip;
-    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
-    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
-        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
-        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
-            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
-            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
-            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
-                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
-                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
-                strip_source next = here;
-                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
-                unpack_tile_strip<Format>(here, strip);
-                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
-                if (some_rows > tile_rows) {
-                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
-                } else {
-                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+    alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
+        const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
+        for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
+            const std::size_t panel_end = cols - panel < tile_panel_cols ? cols : panel + tile_panel_cols;
+            for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
+                                  rows - r < tile_strip_rows ? rows - r : tile_strip_rows, 0};
+                for (std::size_t c = panel; c < panel_end; c += tile_strip_cols) {
+                    const std::size_t some = panel_end - c < tile_strip_cols ? panel_end - c : tile_strip_cols;
+                    const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                    from.groups = some / packed_cols;
+                    unpack_tile_strip<Format>(from, strip);
+                    from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
+                                                   : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
+                    if (c == panel) {
+                        strip_panel<true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    } else {
+                        strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    }
                 }
-            }
-            for (std::size_t i = t; i < end; ++i) {
-                const float* sum = sums + (i - t) * tile_strip_rows;
-                float* to = y + i * y_stride + r;
-                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+                for (std::size_t t = begin; t < end; ++t)
+                    put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
+                             y + t * y_stride + r);
             }
         }
     }
@@ -18516,9 +18681,10 @@ inline constexpr std::size_t tiled_tokens = 8;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
-inline constexpr std::size_t tile_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_strip_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
     alignas(64) std::int8_t weights[tile_strip_rows / tile_rows][tile_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
@@ -18623,36 +18789,49 @@ inline void prefetch_strip(const strip_source& from, std::size_t part, std::size
     }
 }
 
-PHI4FLASH_VECTOR_INLINE void add_tile(const std::int32_t* integers, const float* scales, f32_vector unit, float* sums) {
-    for (std::size_t t = 0; t < tile_rows; ++t, integers += tile_rows, sums += tile_strip_rows)
-        store(mul_add(tile_load_integers(integers), mul(set(scales[t]), unit), load(sums)), sums);
+struct tile_sums {
+    alignas(64) std::int32_t integers[tile_strip_cols / scale_cols][4][tile_rows * tile_rows];
+};
+
+template <bool First, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const f32_vector unit = load(units);
+    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
+        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
+        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
+        store(First ? sum : add(sum, load(sums)), sums);
+    }
 }
 
-struct tile_sums {
-    alignas(64) std::int32_t integers[4][tile_rows * tile_rows];
+template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
+    float* next_sums = sums + tile_rows * tile_strip_rows;
+    add_tile<First, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
+    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
+    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+}
+
+struct strip_rows_view {
+    const tile_strip& strip;
+    std::size_t tile;
+    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
+    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
 };
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile(from.integers[0], scales, load(units), sums);
-    if constexpr (TwoRows) add_tile(from.integers[1], scales, load(units + tile_rows), sums + tile_rows);
-    if constexpr (TwoTokens) add_tile(from.integers[2], next_scales, load(units), next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile(from.integers[3], next_scales, load(units + tile_rows), next_sums + tile_rows);
-}
-
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(rows.weights(0, i));
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(rows.weights(1, i));
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -18664,45 +18843,63 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to) {
-    tile_store<0>(to.integers[0]);
-    if constexpr (TwoRows) tile_store<1>(to.integers[1]);
-    if constexpr (TwoTokens) tile_store<2>(to.integers[2]);
-    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[3]);
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+    tile_store<0>(to.integers[block][0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[block][3]);
 }
 
-template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, const std::byte* scales,
-                                           const tile_layout& at, float* sums) {
+template <bool First, bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                                           std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
-    tile_sums made[2];
-    const std::byte* next_x = x + at.col_tiles * tile_bytes;
-    const auto* scale = reinterpret_cast<const float*>(scales);
-    const float* next_scale = scale + at.scale_blocks * tile_rows;
-    const std::size_t blocks = (tiles + together - 1) / together;
-    for (std::size_t b = 0; b < blocks; ++b) {
-        multiply_tiles<TwoTokens, TwoRows>(strip, b * together, tiles < (b + 1) * together ? tiles : (b + 1) * together, x, next_x);
-        if (b > 0)
-            add_tiles<TwoTokens, TwoRows>(made[(b - 1) % 2], scale + (b - 1) * tile_rows, next_scale + (b - 1) * tile_rows, strip.units[b - 1], sums);
-        store_tiles<TwoTokens, TwoRows>(made[b % 2]);
+    tile_sums made;
+    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 0);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
+    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    store_tiles<TwoTokens, TwoRows>(made, 1);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+}
+static_assert(tile_strip_cols == 2 * scale_cols);
+
+template <bool First, bool TwoTokens>
+inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+                           std::size_t next_scale, float* sums) {
+    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
+        const strip_rows_view some{strip, r / tile_rows};
+        if (rows - r > tile_rows) {
+            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
+        } else {
+            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
+        }
     }
-    add_tiles<TwoTokens, TwoRows>(made[(blocks - 1) % 2], scale + (blocks - 1) * tile_rows, next_scale + (blocks - 1) * tile_rows,
-                                  strip.units[blocks - 1], sums);
 }
 
-template <bool TwoRows>
-inline void tile_strip_products(const tile_strip& strip, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
-                                std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
-    const std::size_t scales = first_tile * tile_cols / scale_cols * tile_rows * sizeof(float);
+template <bool First>
+inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
+                        std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t next_x = at.col_tiles * tile_bytes;
+    const std::size_t next_scale = at.scale_blocks * tile_rows;
     const std::size_t parts = (end - begin + 2 * tile_rows - 1) / (2 * tile_rows);
-    for (std::size_t t = begin, part = 0; t < end; t += 2 * tile_rows, ++part, sums += 2 * tile_rows * tile_strip_rows) {
+    for (std::size_t part = 0; part < parts; ++part, begin += 2 * tile_rows, sums += 2 * tile_rows * tile_strip_rows) {
         prefetch_strip(next, part, parts);
-        const std::byte* codes = x + at.codes_of(t) + first_tile * tile_bytes;
-        if (end - t > tile_rows) {
-            tile_products<true, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+        const std::byte* codes = x + at.codes_of(begin) + first_tile * tile_bytes;
+        const float* scale = reinterpret_cast<const float*>(x + at.scales_of(begin)) + first_tile * tile_cols / scale_cols * tile_rows;
+        if (end - begin > tile_rows) {
+            strip_products<First, true>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         } else {
-            tile_products<false, TwoRows>(strip, tiles, codes, x + at.scales_of(t) + scales, at, sums);
+            strip_products<First, false>(strip, rows, tiles, codes, next_x, scale, next_scale, sums);
         }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool first, const float* bias, float* y) {
+    for (std::size_t r = 0; r < rows; r += packed_rows) {
+        rows_f32 v = load_rows(sums + r);
+        if (!first) v = add_rows_f32(v, load_rows(y + r));
+        put_rows(v, bias == nullptr ? nullptr : bias + r, y + r);
     }
 }
 
@@ -18712,31 +18909,31 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     if (tokens < tiled_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     const tile_configuration tiles;
     const tile_layout at(cols, tokens);
-    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     tile_strip strip;
-    alignas(64) float sums[tile_strip_tokens * tile_strip_rows];
-    for (std::size_t t = 0; t < tokens; t += tile_strip_tokens) {
-        const std::size_t end = tokens - t < tile_strip_tokens ? tokens : t + tile_strip_tokens;
-        for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
-            const std::size_t some_rows = rows - r < tile_strip_rows ? rows - r : tile_strip_rows;
-            std::memset(sums, 0, (end - t + tile_rows - 1) / tile_rows * tile_rows * tile_strip_rows * sizeof(float));
-            for (std::size_t c = 0; c < cols; c += tile_strip_cols) {
-                const std::size_t some = cols - c < tile_strip_cols ? cols - c : tile_strip_cols;
-                const strip_source here{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, c), row_bytes, some_rows, some / packed_cols};
-                strip_source next = here;
-                next.at = c + some < cols ? here.at + matrix_bytes(Format, packed_rows, some) : w + matrix_bytes(Format, r + some_rows, cols);
-                unpack_tile_strip<Format>(here, strip);
-                const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
-                if (some_rows > tile_rows) {
-                    tile_strip_products<true>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
-                } else {
-                    tile_strip_products<false>(strip, c / tile_cols, col_tiles, x, at, t, end, next, sums);
+    alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
+        const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
+        for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
+            const std::size_t panel_end = cols - panel < tile_panel_cols ? cols : panel + tile_panel_cols;
+            for (std::size_t r = 0; r < rows; r += tile_strip_rows) {
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
+                                  rows - r < tile_strip_rows ? rows - r : tile_strip_rows, 0};
+                for (std::size_t c = panel; c < panel_end; c += tile_strip_cols) {
+                    const std::size_t some = panel_end - c < tile_strip_cols ? panel_end - c : tile_strip_cols;
+                    const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                    from.groups = some / packed_cols;
+                    unpack_tile_strip<Format>(from, strip);
+                    from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
+                                                   : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
+                    if (c == panel) {
+                        strip_panel<true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    } else {
+                        strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    }
                 }
-            }
-            for (std::size_t i = t; i < end; ++i) {
-                const float* sum = sums + (i - t) * tile_strip_rows;
-                float* to = y + i * y_stride + r;
-                for (std::size_t j = 0; j < some_rows; j += packed_rows) put_rows(load_rows(sum + j), bias == nullptr ? nullptr : bias + r + j, to + j);
+                for (std::size_t t = begin; t < end; ++t)
+                    put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
+                             y + t * y_stride + r);
             }
         }
     }

@@ -1140,7 +1140,7 @@ struct linear_kernels {
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
     /// into fewer rows or tokens, but two at least, do not change a bit, except that 4-bit weights may be rounded where tokens are
-    /// many, see weight_rounding. Takes up to 56 KiB of stack.
+    /// many, see weight_rounding. Takes up to 80 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
                    std::size_t y_stride);
 
@@ -3410,7 +3410,7 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 8, whose sums a kernel keeps in registers. A tile is group by group
+/// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 6, whose sums a kernel keeps in registers. A tile is group by group
 /// (32 columns), a group bundle by bundle, and a bundle is, for each of its tokens side by side: columns 4 s to 4 s + 3 for s = 0 to 7, the
 /// scale, the start: the members of activation_group, in steps of 4 bytes a token. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
 inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
@@ -3418,12 +3418,12 @@ inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
-    std::size_t count;  ///< 8, 6, 4, 2 or 1
+    std::size_t count;  ///< 6, 4, 2 or 1
 };
 
-/// The tile of a bundle among `bundles`. Two registers a bundle are needed: 8 bundles where there are 32 registers, else 6.
+/// The tile of a bundle among `bundles`. Two registers a bundle are needed, or four, where two rows go together.
 PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
-    constexpr std::size_t most = integer_scales ? 6 : 8;
+    constexpr std::size_t most = integer_scales ? 6 : 4;
     // Two tiles of 4 rather than one of 6 and one of 2.
     const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
     if (bundle < whole * most) return {bundle / most * most, most};
@@ -3909,6 +3909,28 @@ PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uin
     ((block = block_add(block, sums, scales)), ...);
 }
 
+template <class Sums, class Activations>
+PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activations x, Sums& sums, Sums& next_sums) {
+    sums = dot_next(sums, w, x);
+    next_sums = dot_next(next_sums, next_w, x);
+}
+
+/// The same for two rows, which meet each load of activations.
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        const token_codes next_w = repeat_codes(levels + s * 4 * packed_rows + 4);
+        (dot_both(w, next_w, load_tokens(q + B * bundle_bytes()), sums, next_sums), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    const auto next_scales = repeat_scale(scale + 1);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+}
+
 /// A row of a block of groups against a tile, whose groups lie group_bytes apart. Adds to sum [bundles][tokens_lanes()]. `block` are zeros.
 template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
@@ -3921,9 +3943,31 @@ PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip
     (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
+/// Two rows, where scales are floats.
 template <std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                          block_of<B>... block, block_of<B>... next_block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                       bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    sum += sizeof...(B) * tokens_lanes();
+    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+/// Rows that meet a load of activations.
+inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (rows_at_once == 2) {
+        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+    } else {
+        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+    }
 }
 
 /// A strip against a tile; `x` is the tile's first group here. Adds to sums [rows][tokens of the tile].
@@ -3935,9 +3979,10 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
         float* sum = sums;
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
-            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+            for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
@@ -3950,7 +3995,6 @@ inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t 
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
             case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
             case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
             case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
@@ -4333,9 +4377,9 @@ inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 /// Unpacked at once: 32 KiB, which stay in the first-level cache while activations go by.
 inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-/// Tokens that use a strip before the next one is unpacked, and columns that all rows meet before further ones: 640 KiB of activations, which
-/// stay in the second-level cache. The tokens' sums take 64 KiB of stack.
-inline constexpr std::size_t tile_panel_tokens = 256;
+/// Tokens that use a strip before the next one is unpacked, and columns that all rows meet before further ones: 320 KiB of activations, which
+/// stay in the second-level cache. The tokens' sums take 32 KiB of stack.
+inline constexpr std::size_t tile_panel_tokens = 128;
 inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
@@ -6394,11 +6438,11 @@ inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
-    std::size_t count;  ///< 8, 6, 4, 2 or 1
+    std::size_t count;  ///< 6, 4, 2 or 1
 };
 
 PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
-    constexpr std::size_t most = integer_scales ? 6 : 8;
+    constexpr std::size_t most = integer_scales ? 6 : 4;
     const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
     if (bundle < whole * most) return {bundle / most * most, most};
     std::size_t first = whole * most;
@@ -6836,6 +6880,27 @@ PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uin
     ((block = block_add(block, sums, scales)), ...);
 }
 
+template <class Sums, class Activations>
+PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activations x, Sums& sums, Sums& next_sums) {
+    sums = dot_next(sums, w, x);
+    next_sums = dot_next(next_sums, next_w, x);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        const token_codes next_w = repeat_codes(levels + s * 4 * packed_rows + 4);
+        (dot_both(w, next_w, load_tokens(q + B * bundle_bytes()), sums, next_sums), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    const auto next_scales = repeat_scale(scale + 1);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+}
+
 template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<B>... block) {
@@ -6848,8 +6913,28 @@ PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip
 }
 
 template <std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                          block_of<B>... block, block_of<B>... next_block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                       bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    sum += sizeof...(B) * tokens_lanes();
+    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (rows_at_once == 2) {
+        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+    } else {
+        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+    }
 }
 
 template <std::size_t Bundles>
@@ -6860,9 +6945,10 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
         float* sum = sums;
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
-            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+            for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
@@ -6874,7 +6960,6 @@ inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t 
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
             case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
             case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
             case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
@@ -7215,7 +7300,7 @@ inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 128;
 inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
@@ -9253,11 +9338,11 @@ inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
-    std::size_t count;  ///< 8, 6, 4, 2 or 1
+    std::size_t count;  ///< 6, 4, 2 or 1
 };
 
 PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
-    constexpr std::size_t most = integer_scales ? 6 : 8;
+    constexpr std::size_t most = integer_scales ? 6 : 4;
     const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
     if (bundle < whole * most) return {bundle / most * most, most};
     std::size_t first = whole * most;
@@ -9695,6 +9780,27 @@ PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uin
     ((block = block_add(block, sums, scales)), ...);
 }
 
+template <class Sums, class Activations>
+PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activations x, Sums& sums, Sums& next_sums) {
+    sums = dot_next(sums, w, x);
+    next_sums = dot_next(next_sums, next_w, x);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        const token_codes next_w = repeat_codes(levels + s * 4 * packed_rows + 4);
+        (dot_both(w, next_w, load_tokens(q + B * bundle_bytes()), sums, next_sums), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    const auto next_scales = repeat_scale(scale + 1);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+}
+
 template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<B>... block) {
@@ -9707,8 +9813,28 @@ PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip
 }
 
 template <std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                          block_of<B>... block, block_of<B>... next_block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                       bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    sum += sizeof...(B) * tokens_lanes();
+    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (rows_at_once == 2) {
+        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+    } else {
+        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+    }
 }
 
 template <std::size_t Bundles>
@@ -9719,9 +9845,10 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
         float* sum = sums;
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
-            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+            for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
@@ -9733,7 +9860,6 @@ inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t 
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
             case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
             case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
             case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
@@ -10074,7 +10200,7 @@ inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 128;
 inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
@@ -12112,11 +12238,11 @@ inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
-    std::size_t count;  ///< 8, 6, 4, 2 or 1
+    std::size_t count;  ///< 6, 4, 2 or 1
 };
 
 PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
-    constexpr std::size_t most = integer_scales ? 6 : 8;
+    constexpr std::size_t most = integer_scales ? 6 : 4;
     const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
     if (bundle < whole * most) return {bundle / most * most, most};
     std::size_t first = whole * most;
@@ -12554,6 +12680,27 @@ PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uin
     ((block = block_add(block, sums, scales)), ...);
 }
 
+template <class Sums, class Activations>
+PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activations x, Sums& sums, Sums& next_sums) {
+    sums = dot_next(sums, w, x);
+    next_sums = dot_next(next_sums, next_w, x);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        const token_codes next_w = repeat_codes(levels + s * 4 * packed_rows + 4);
+        (dot_both(w, next_w, load_tokens(q + B * bundle_bytes()), sums, next_sums), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    const auto next_scales = repeat_scale(scale + 1);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+}
+
 template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<B>... block) {
@@ -12566,8 +12713,28 @@ PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip
 }
 
 template <std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                          block_of<B>... block, block_of<B>... next_block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                       bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    sum += sizeof...(B) * tokens_lanes();
+    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (rows_at_once == 2) {
+        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+    } else {
+        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+    }
 }
 
 template <std::size_t Bundles>
@@ -12578,9 +12745,10 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
         float* sum = sums;
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
-            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+            for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
@@ -12592,7 +12760,6 @@ inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t 
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
             case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
             case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
             case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
@@ -12933,7 +13100,7 @@ inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 128;
 inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
@@ -15008,11 +15175,11 @@ inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
-    std::size_t count;  ///< 8, 6, 4, 2 or 1
+    std::size_t count;  ///< 6, 4, 2 or 1
 };
 
 PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
-    constexpr std::size_t most = integer_scales ? 6 : 8;
+    constexpr std::size_t most = integer_scales ? 6 : 4;
     const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
     if (bundle < whole * most) return {bundle / most * most, most};
     std::size_t first = whole * most;
@@ -15450,6 +15617,27 @@ PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uin
     ((block = block_add(block, sums, scales)), ...);
 }
 
+template <class Sums, class Activations>
+PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activations x, Sums& sums, Sums& next_sums) {
+    sums = dot_next(sums, w, x);
+    next_sums = dot_next(next_sums, next_w, x);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        const token_codes next_w = repeat_codes(levels + s * 4 * packed_rows + 4);
+        (dot_both(w, next_w, load_tokens(q + B * bundle_bytes()), sums, next_sums), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    const auto next_scales = repeat_scale(scale + 1);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+}
+
 template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<B>... block) {
@@ -15462,8 +15650,28 @@ PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip
 }
 
 template <std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                          block_of<B>... block, block_of<B>... next_block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                       bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    sum += sizeof...(B) * tokens_lanes();
+    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (rows_at_once == 2) {
+        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+    } else {
+        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+    }
 }
 
 template <std::size_t Bundles>
@@ -15474,9 +15682,10 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
         float* sum = sums;
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
-            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+            for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
@@ -15488,7 +15697,6 @@ inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t 
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
             case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
             case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
             case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
@@ -15829,7 +16037,7 @@ inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 128;
 inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {
@@ -17862,11 +18070,11 @@ inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
-    std::size_t count;  ///< 8, 6, 4, 2 or 1
+    std::size_t count;  ///< 6, 4, 2 or 1
 };
 
 PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
-    constexpr std::size_t most = integer_scales ? 6 : 8;
+    constexpr std::size_t most = integer_scales ? 6 : 4;
     const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
     if (bundle < whole * most) return {bundle / most * most, most};
     std::size_t first = whole * most;
@@ -18304,6 +18512,27 @@ PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uin
     ((block = block_add(block, sums, scales)), ...);
 }
 
+template <class Sums, class Activations>
+PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activations x, Sums& sums, Sums& next_sums) {
+    sums = dot_next(sums, w, x);
+    next_sums = dot_next(next_sums, next_w, x);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        const token_codes next_w = repeat_codes(levels + s * 4 * packed_rows + 4);
+        (dot_both(w, next_w, load_tokens(q + B * bundle_bytes()), sums, next_sums), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    const auto next_scales = repeat_scale(scale + 1);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+}
+
 template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<B>... block) {
@@ -18316,8 +18545,28 @@ PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip
 }
 
 template <std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                          block_of<B>... block, block_of<B>... next_block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                       bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    sum += sizeof...(B) * tokens_lanes();
+    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (rows_at_once == 2) {
+        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+    } else {
+        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+    }
 }
 
 template <std::size_t Bundles>
@@ -18328,9 +18577,10 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
         float* sum = sums;
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
-            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+            for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
@@ -18342,7 +18592,6 @@ inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t 
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
             case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
             case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
             case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
@@ -18683,7 +18932,7 @@ inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-inline constexpr std::size_t tile_panel_tokens = 256;
+inline constexpr std::size_t tile_panel_tokens = 128;
 inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {

@@ -30,7 +30,7 @@ struct linear_kernels {
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
     /// into fewer rows or tokens, but two at least, do not change a bit, except that 4-bit weights may be rounded where tokens are
-    /// many, see weight_rounding. Takes up to 56 KiB of stack.
+    /// many, see weight_rounding. Takes up to 80 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
                    std::size_t y_stride);
 

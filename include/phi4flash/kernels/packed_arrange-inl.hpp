@@ -2,7 +2,7 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 8, whose sums a kernel keeps in registers. A tile is group by group
+/// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 6, whose sums a kernel keeps in registers. A tile is group by group
 /// (32 columns), a group bundle by bundle, and a bundle is, for each of its tokens side by side: columns 4 s to 4 s + 3 for s = 0 to 7, the
 /// scale, the start: the members of activation_group, in steps of 4 bytes a token. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
 inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
@@ -10,12 +10,12 @@ inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 
 struct bundle_tile {
     std::size_t first;  ///< its first bundle
-    std::size_t count;  ///< 8, 6, 4, 2 or 1
+    std::size_t count;  ///< 6, 4, 2 or 1
 };
 
-/// The tile of a bundle among `bundles`. Two registers a bundle are needed: 8 bundles where there are 32 registers, else 6.
+/// The tile of a bundle among `bundles`. Two registers a bundle are needed, or four, where two rows go together.
 PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
-    constexpr std::size_t most = integer_scales ? 6 : 8;
+    constexpr std::size_t most = integer_scales ? 6 : 4;
     // Two tiles of 4 rather than one of 6 and one of 2.
     const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
     if (bundle < whole * most) return {bundle / most * most, most};

@@ -43,6 +43,28 @@ PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uin
     ((block = block_add(block, sums, scales)), ...);
 }
 
+template <class Sums, class Activations>
+PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activations x, Sums& sums, Sums& next_sums) {
+    sums = dot_next(sums, w, x);
+    next_sums = dot_next(next_sums, next_w, x);
+}
+
+/// The same for two rows, which meet each load of activations.
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        const token_codes next_w = repeat_codes(levels + s * 4 * packed_rows + 4);
+        (dot_both(w, next_w, load_tokens(q + B * bundle_bytes()), sums, next_sums), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    const auto next_scales = repeat_scale(scale + 1);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+}
+
 /// A row of a block of groups against a tile, whose groups lie group_bytes apart. Adds to sum [bundles][tokens_lanes()]. `block` are zeros.
 template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
@@ -55,9 +77,31 @@ PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip
     (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
+/// Two rows, where scales are floats.
 template <std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
-    add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                          block_of<B>... block, block_of<B>... next_block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                       bundle_start(from + B * bundle_bytes())...);
+    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    sum += sizeof...(B) * tokens_lanes();
+    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+/// Rows that meet a load of activations.
+inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (rows_at_once == 2) {
+        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+    } else {
+        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+    }
 }
 
 /// A strip against a tile; `x` is the tile's first group here. Adds to sums [rows][tokens of the tile].
@@ -69,9 +113,10 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
         float* sum = sums;
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
-            for (std::size_t i = 0; i < packed_rows; ++i, row.levels += 4, ++row.scales, sum += Bundles * tokens_lanes()) {
+            for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_row(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
@@ -84,7 +129,6 @@ inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t 
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 8: bundle_strip<8>(w, rows, groups, from, sums); break;
             case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
             case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
             case 2: bundle_strip<2>(w, rows, groups, from, sums); break;

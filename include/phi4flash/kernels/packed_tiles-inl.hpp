@@ -14,9 +14,9 @@ inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 /// Unpacked at once: 32 KiB, which stay in the first-level cache while activations go by.
 inline constexpr std::size_t tile_strip_rows = 4 * tile_rows;
 inline constexpr std::size_t tile_strip_cols = 2 * scale_cols;
-/// Tokens that use a strip before the next one is unpacked, and columns that all rows meet before further ones: 640 KiB of activations, which
-/// stay in the second-level cache. The tokens' sums take 64 KiB of stack.
-inline constexpr std::size_t tile_panel_tokens = 256;
+/// Tokens that use a strip before the next one is unpacked, and columns that all rows meet before further ones: 320 KiB of activations, which
+/// stay in the second-level cache. The tokens' sums take 32 KiB of stack.
+inline constexpr std::size_t tile_panel_tokens = 128;
 inline constexpr std::size_t tile_panel_cols = 5 * tile_strip_cols;
 
 struct tile_strip {

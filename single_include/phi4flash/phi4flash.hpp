@@ -1884,7 +1884,8 @@ PHI4FLASH_TARGET_END
 //   dot_next(sums, w, x)            products added: eight times at most, for levels at most q4_dense.zero from the zero in dot_start, and
 //                                   where no sixteen |x| that share a sum exceed dense_activation_sum (0: any will do)
 //   dot_fold(sums)                  a 32-bit integer for each row or token
-//   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127]
+//   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127], where total began at
+//                                   -signed_offset times the sum of the activations (a constant: what the target has to add to w)
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scaled(integers, scale)         integers * scale
 //   multiply_add(a, b, c)           a * b + c
@@ -2036,10 +2037,19 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
     return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), hn::SatWidenMulPairwiseAdd(rows_i16_tag(), magnitude, signed_x),
                                                   hn::Set(rows_i16_tag(), std::int16_t{1})));
 }
+inline constexpr int signed_offset = 0;
+#elif HWY_ARCH_X86
+// VNNI wants one side without a sign.
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
+    const auto lifted = hn::Xor(w, hn::Set(rows_i8_tag(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_u8_tag(), lifted), x, total);
+}
+inline constexpr int signed_offset = 128;
 #else
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, total);
 }
+inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
@@ -2193,6 +2203,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     std::memcpy(v.lane, p, sizeof v.lane);
     return v;
 }
+inline constexpr int signed_offset = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -3631,17 +3642,17 @@ PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_ve
     add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
-PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
-    rows_i32 total = set_rows(0);
-    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
+PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const activation_group& x) {
+    rows_i32 total = set_rows(x.start);
+    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x.q + 4 * s));
     return total;
 }
 
 PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
-    rows_i32 a = set_rows(0);
-    rows_i32 b = set_rows(0);
-    rows_i32 c = set_rows(0);
-    rows_i32 d = set_rows(0);
+    rows_i32 a = set_rows(x[0].start);
+    rows_i32 b = set_rows(x[1].start);
+    rows_i32 c = set_rows(x[2].start);
+    rows_i32 d = set_rows(x[3].start);
     for (std::size_t s = 0; s < 8; ++s) {
         const signed_code_vector w = load_codes(block.code[s] + 4 * row);
         a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
@@ -3683,7 +3694,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
             for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t]), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
@@ -3704,7 +3715,7 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
     prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
     if constexpr (Format == dtype::q8) {
         const q8_block& block = *reinterpret_cast<const q8_block*>(w);
-        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+        return add_group(q8_dot(block, row, x), load_scales(block.scale + row), x, sum);
     } else {
         const q4_block& block = *reinterpret_cast<const q4_block*>(w);
         PHI4FLASH_UNPACK_Q4(block, row);
@@ -4677,7 +4688,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
@@ -5168,10 +5179,18 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
     return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), hn::SatWidenMulPairwiseAdd(rows_i16_tag(), magnitude, signed_x),
                                                   hn::Set(rows_i16_tag(), std::int16_t{1})));
 }
+inline constexpr int signed_offset = 0;
+#elif HWY_ARCH_X86
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
+    const auto lifted = hn::Xor(w, hn::Set(rows_i8_tag(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_u8_tag(), lifted), x, total);
+}
+inline constexpr int signed_offset = 128;
 #else
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, total);
 }
+inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
@@ -5320,6 +5339,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     std::memcpy(v.lane, p, sizeof v.lane);
     return v;
 }
+inline constexpr int signed_offset = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -6631,17 +6651,17 @@ PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_ve
     add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
-PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
-    rows_i32 total = set_rows(0);
-    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
+PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const activation_group& x) {
+    rows_i32 total = set_rows(x.start);
+    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x.q + 4 * s));
     return total;
 }
 
 PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
-    rows_i32 a = set_rows(0);
-    rows_i32 b = set_rows(0);
-    rows_i32 c = set_rows(0);
-    rows_i32 d = set_rows(0);
+    rows_i32 a = set_rows(x[0].start);
+    rows_i32 b = set_rows(x[1].start);
+    rows_i32 c = set_rows(x[2].start);
+    rows_i32 d = set_rows(x[3].start);
     for (std::size_t s = 0; s < 8; ++s) {
         const signed_code_vector w = load_codes(block.code[s] + 4 * row);
         a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
@@ -6677,7 +6697,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
             for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t]), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
@@ -6697,7 +6717,7 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
     prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
     if constexpr (Format == dtype::q8) {
         const q8_block& block = *reinterpret_cast<const q8_block*>(w);
-        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+        return add_group(q8_dot(block, row, x), load_scales(block.scale + row), x, sum);
     } else {
         const q4_block& block = *reinterpret_cast<const q4_block*>(w);
         PHI4FLASH_UNPACK_Q4(block, row);
@@ -7577,7 +7597,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
@@ -8068,10 +8088,18 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
     return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), hn::SatWidenMulPairwiseAdd(rows_i16_tag(), magnitude, signed_x),
                                                   hn::Set(rows_i16_tag(), std::int16_t{1})));
 }
+inline constexpr int signed_offset = 0;
+#elif HWY_ARCH_X86
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
+    const auto lifted = hn::Xor(w, hn::Set(rows_i8_tag(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_u8_tag(), lifted), x, total);
+}
+inline constexpr int signed_offset = 128;
 #else
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, total);
 }
+inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
@@ -8220,6 +8248,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     std::memcpy(v.lane, p, sizeof v.lane);
     return v;
 }
+inline constexpr int signed_offset = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -9531,17 +9560,17 @@ PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_ve
     add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
-PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
-    rows_i32 total = set_rows(0);
-    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
+PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const activation_group& x) {
+    rows_i32 total = set_rows(x.start);
+    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x.q + 4 * s));
     return total;
 }
 
 PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
-    rows_i32 a = set_rows(0);
-    rows_i32 b = set_rows(0);
-    rows_i32 c = set_rows(0);
-    rows_i32 d = set_rows(0);
+    rows_i32 a = set_rows(x[0].start);
+    rows_i32 b = set_rows(x[1].start);
+    rows_i32 c = set_rows(x[2].start);
+    rows_i32 d = set_rows(x[3].start);
     for (std::size_t s = 0; s < 8; ++s) {
         const signed_code_vector w = load_codes(block.code[s] + 4 * row);
         a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
@@ -9577,7 +9606,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
             for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t]), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
@@ -9597,7 +9626,7 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
     prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
     if constexpr (Format == dtype::q8) {
         const q8_block& block = *reinterpret_cast<const q8_block*>(w);
-        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+        return add_group(q8_dot(block, row, x), load_scales(block.scale + row), x, sum);
     } else {
         const q4_block& block = *reinterpret_cast<const q4_block*>(w);
         PHI4FLASH_UNPACK_Q4(block, row);
@@ -10477,7 +10506,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
@@ -10968,10 +10997,18 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
     return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), hn::SatWidenMulPairwiseAdd(rows_i16_tag(), magnitude, signed_x),
                                                   hn::Set(rows_i16_tag(), std::int16_t{1})));
 }
+inline constexpr int signed_offset = 0;
+#elif HWY_ARCH_X86
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
+    const auto lifted = hn::Xor(w, hn::Set(rows_i8_tag(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_u8_tag(), lifted), x, total);
+}
+inline constexpr int signed_offset = 128;
 #else
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, total);
 }
+inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
@@ -11120,6 +11157,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     std::memcpy(v.lane, p, sizeof v.lane);
     return v;
 }
+inline constexpr int signed_offset = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -12431,17 +12469,17 @@ PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_ve
     add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
-PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
-    rows_i32 total = set_rows(0);
-    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
+PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const activation_group& x) {
+    rows_i32 total = set_rows(x.start);
+    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x.q + 4 * s));
     return total;
 }
 
 PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
-    rows_i32 a = set_rows(0);
-    rows_i32 b = set_rows(0);
-    rows_i32 c = set_rows(0);
-    rows_i32 d = set_rows(0);
+    rows_i32 a = set_rows(x[0].start);
+    rows_i32 b = set_rows(x[1].start);
+    rows_i32 c = set_rows(x[2].start);
+    rows_i32 d = set_rows(x[3].start);
     for (std::size_t s = 0; s < 8; ++s) {
         const signed_code_vector w = load_codes(block.code[s] + 4 * row);
         a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
@@ -12477,7 +12515,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
             for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t]), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
@@ -12497,7 +12535,7 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
     prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
     if constexpr (Format == dtype::q8) {
         const q8_block& block = *reinterpret_cast<const q8_block*>(w);
-        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+        return add_group(q8_dot(block, row, x), load_scales(block.scale + row), x, sum);
     } else {
         const q4_block& block = *reinterpret_cast<const q4_block*>(w);
         PHI4FLASH_UNPACK_Q4(block, row);
@@ -13377,7 +13415,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
@@ -13905,10 +13943,18 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
     return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), hn::SatWidenMulPairwiseAdd(rows_i16_tag(), magnitude, signed_x),
                                                   hn::Set(rows_i16_tag(), std::int16_t{1})));
 }
+inline constexpr int signed_offset = 0;
+#elif HWY_ARCH_X86
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
+    const auto lifted = hn::Xor(w, hn::Set(rows_i8_tag(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_u8_tag(), lifted), x, total);
+}
+inline constexpr int signed_offset = 128;
 #else
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, total);
 }
+inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
@@ -14057,6 +14103,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     std::memcpy(v.lane, p, sizeof v.lane);
     return v;
 }
+inline constexpr int signed_offset = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -15368,17 +15415,17 @@ PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_ve
     add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
-PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
-    rows_i32 total = set_rows(0);
-    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
+PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const activation_group& x) {
+    rows_i32 total = set_rows(x.start);
+    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x.q + 4 * s));
     return total;
 }
 
 PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
-    rows_i32 a = set_rows(0);
-    rows_i32 b = set_rows(0);
-    rows_i32 c = set_rows(0);
-    rows_i32 d = set_rows(0);
+    rows_i32 a = set_rows(x[0].start);
+    rows_i32 b = set_rows(x[1].start);
+    rows_i32 c = set_rows(x[2].start);
+    rows_i32 d = set_rows(x[3].start);
     for (std::size_t s = 0; s < 8; ++s) {
         const signed_code_vector w = load_codes(block.code[s] + 4 * row);
         a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
@@ -15414,7 +15461,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
             for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t]), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
@@ -15434,7 +15481,7 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
     prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
     if constexpr (Format == dtype::q8) {
         const q8_block& block = *reinterpret_cast<const q8_block*>(w);
-        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+        return add_group(q8_dot(block, row, x), load_scales(block.scale + row), x, sum);
     } else {
         const q4_block& block = *reinterpret_cast<const q4_block*>(w);
         PHI4FLASH_UNPACK_Q4(block, row);
@@ -16314,7 +16361,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,
@@ -16800,10 +16847,18 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
     return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), hn::SatWidenMulPairwiseAdd(rows_i16_tag(), magnitude, signed_x),
                                                   hn::Set(rows_i16_tag(), std::int16_t{1})));
 }
+inline constexpr int signed_offset = 0;
+#elif HWY_ARCH_X86
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
+    const auto lifted = hn::Xor(w, hn::Set(rows_i8_tag(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_u8_tag(), lifted), x, total);
+}
+inline constexpr int signed_offset = 128;
 #else
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, total);
 }
+inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
@@ -16952,6 +17007,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     std::memcpy(v.lane, p, sizeof v.lane);
     return v;
 }
+inline constexpr int signed_offset = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -18263,17 +18319,17 @@ PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_ve
     add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
-PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
-    rows_i32 total = set_rows(0);
-    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
+PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const activation_group& x) {
+    rows_i32 total = set_rows(x.start);
+    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x.q + 4 * s));
     return total;
 }
 
 PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
-    rows_i32 a = set_rows(0);
-    rows_i32 b = set_rows(0);
-    rows_i32 c = set_rows(0);
-    rows_i32 d = set_rows(0);
+    rows_i32 a = set_rows(x[0].start);
+    rows_i32 b = set_rows(x[1].start);
+    rows_i32 c = set_rows(x[2].start);
+    rows_i32 d = set_rows(x[3].start);
     for (std::size_t s = 0; s < 8; ++s) {
         const signed_code_vector w = load_codes(block.code[s] + 4 * row);
         a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
@@ -18309,7 +18365,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
             for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t]), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
@@ -18329,7 +18385,7 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
     prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
     if constexpr (Format == dtype::q8) {
         const q8_block& block = *reinterpret_cast<const q8_block*>(w);
-        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+        return add_group(q8_dot(block, row, x), load_scales(block.scale + row), x, sum);
     } else {
         const q4_block& block = *reinterpret_cast<const q4_block*>(w);
         PHI4FLASH_UNPACK_Q4(block, row);
@@ -19209,7 +19265,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,

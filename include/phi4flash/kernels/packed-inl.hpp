@@ -81,17 +81,17 @@ PHI4FLASH_VECTOR_INLINE void q4_dot_four(code_vector w0, code_vector w1, code_ve
     add_group_to(sums + 3 * packed_rows, dot_fold(d), scales, x[3]);
 }
 
-PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const std::int8_t* x) {
-    rows_i32 total = set_rows(0);
-    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x + 4 * s));
+PHI4FLASH_VECTOR_INLINE rows_i32 q8_dot(const q8_block& block, std::size_t row, const activation_group& x) {
+    rows_i32 total = set_rows(x.start);
+    for (std::size_t s = 0; s < 8; ++s) total = dot_signed(total, load_codes(block.code[s] + 4 * row), broadcast_four(x.q + 4 * s));
     return total;
 }
 
 PHI4FLASH_VECTOR_INLINE void q8_dot_four(const q8_block& block, std::size_t row, const activation_group* x, rows_f32 scales, float* sums) {
-    rows_i32 a = set_rows(0);
-    rows_i32 b = set_rows(0);
-    rows_i32 c = set_rows(0);
-    rows_i32 d = set_rows(0);
+    rows_i32 a = set_rows(x[0].start);
+    rows_i32 b = set_rows(x[1].start);
+    rows_i32 c = set_rows(x[2].start);
+    rows_i32 d = set_rows(x[3].start);
     for (std::size_t s = 0; s < 8; ++s) {
         const signed_code_vector w = load_codes(block.code[s] + 4 * row);
         a = dot_signed(a, w, broadcast_four(x[0].q + 4 * s));
@@ -133,7 +133,7 @@ PHI4FLASH_VECTOR_INLINE void packed_row_tile(const std::byte* w, std::size_t gro
             const rows_f32 scales = load_scales(block.scale + row);
             std::size_t t = 0;
             for (; t + 4 <= tokens; t += 4) q8_dot_four(block, row, x + t, scales, sums + t * packed_rows);
-            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t].q), scales, x[t]);
+            for (; t < tokens; ++t) add_group_to(sums + t * packed_rows, q8_dot(block, row, x[t]), scales, x[t]);
         } else {
             const q4_block& block = reinterpret_cast<const q4_block*>(w)[g];
             PHI4FLASH_UNPACK_Q4(block, row);
@@ -154,7 +154,7 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
     prefetch_ahead(w, matrix_bytes(Format, packed_rows, packed_cols));
     if constexpr (Format == dtype::q8) {
         const q8_block& block = *reinterpret_cast<const q8_block*>(w);
-        return add_group(q8_dot(block, row, x.q), load_scales(block.scale + row), x, sum);
+        return add_group(q8_dot(block, row, x), load_scales(block.scale + row), x, sum);
     } else {
         const q4_block& block = *reinterpret_cast<const q4_block*>(w);
         PHI4FLASH_UNPACK_Q4(block, row);

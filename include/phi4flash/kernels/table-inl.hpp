@@ -17,7 +17,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, 0, 1, false>
+    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
                : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
                                      : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
     .matmul = &packed_matmul<Format>,

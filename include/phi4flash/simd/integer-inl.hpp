@@ -14,7 +14,8 @@
 //   dot_next(sums, w, x)            products added: eight times at most, for levels at most q4_dense.zero from the zero in dot_start, and
 //                                   where no sixteen |x| that share a sum exceed dense_activation_sum (0: any will do)
 //   dot_fold(sums)                  a 32-bit integer for each row or token
-//   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127]
+//   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127], where total began at
+//                                   -signed_offset times the sum of the activations (a constant: what the target has to add to w)
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scaled(integers, scale)         integers * scale
 //   multiply_add(a, b, c)           a * b + c

@@ -130,10 +130,19 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
     return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), hn::SatWidenMulPairwiseAdd(rows_i16_tag(), magnitude, signed_x),
                                                   hn::Set(rows_i16_tag(), std::int16_t{1})));
 }
+inline constexpr int signed_offset = 0;
+#elif HWY_ARCH_X86
+// VNNI wants one side without a sign.
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
+    const auto lifted = hn::Xor(w, hn::Set(rows_i8_tag(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_u8_tag(), lifted), x, total);
+}
+inline constexpr int signed_offset = 128;
 #else
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
     return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, total);
 }
+inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }

@@ -89,6 +89,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     std::memcpy(v.lane, p, sizeof v.lane);
     return v;
 }
+inline constexpr int signed_offset = 0;
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }

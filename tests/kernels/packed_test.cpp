@@ -234,9 +234,11 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
     struct shape {
         std::size_t rows, cols, tokens;
     };
-    // Columns with and without whole blocks of groups; tokens from one to more than are taken at once (128 or 256), with every kind of tile.
+    // Columns with and without whole blocks of groups; tokens from one to more than are taken at once (128 or 256), with every kind of
+    // tile; and more columns and rows than a panel has.
     const shape shapes[] = {{24, 32, 7},  {24, 64, 45},  {40, 160, 9},  {16, 544, 16}, {24, 672, 5},   {8, 96, 1},    {72, 128, 24}, {32, 32, 40},
-                            {16, 96, 48}, {16, 160, 64}, {16, 128, 100}, {8, 64, 130}, {16, 544, 141}, {24, 96, 300}, {8, 128, 2},   {8, 32, 15}};
+                            {16, 96, 48}, {16, 160, 64}, {16, 128, 100}, {8, 64, 130}, {16, 544, 141}, {24, 96, 300}, {8, 128, 2},   {8, 32, 15},
+                            {88, 2848, 20}};
     for_each_target([&](const p4::kernel_table& kernels) {
         for (const p4::dtype type : formats) {
             CAPTURE(std::string(p4::name_of(type)));

@@ -93,6 +93,15 @@
 #define PHI4FLASH_IMPLEMENTATION 0
 #endif
 
+/// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
+#ifndef PHI4FLASH_AMX
+#if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
+#define PHI4FLASH_AMX 1
+#else
+#define PHI4FLASH_AMX 0
+#endif
+#endif
+
 /// 1 where nlohmann/json is on the include path: the optional Hugging Face headers are then part of phi4flash.hpp.
 #ifndef PHI4FLASH_HAS_JSON
 #if defined(__has_include)
@@ -1339,13 +1348,9 @@ PHI4FLASH_END
 #define PHI4FLASH_ARCH_X86 0
 #endif
 
-// Where the operating system has to be asked for the matrix tiles of AMX, and we know how.
-#if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
-#define PHI4FLASH_AMX 1
+#if PHI4FLASH_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
-#else
-#define PHI4FLASH_AMX 0
 #endif
 
 PHI4FLASH_BEGIN

@@ -57,6 +57,15 @@
 #define PHI4FLASH_IMPLEMENTATION 0
 #endif
 
+/// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
+#ifndef PHI4FLASH_AMX
+#if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
+#define PHI4FLASH_AMX 1
+#else
+#define PHI4FLASH_AMX 0
+#endif
+#endif
+
 /// 1 where nlohmann/json is on the include path: the optional Hugging Face headers are then part of phi4flash.hpp.
 #ifndef PHI4FLASH_HAS_JSON
 #if defined(__has_include)

@@ -16,13 +16,9 @@
 #define PHI4FLASH_ARCH_X86 0
 #endif
 
-// Where the operating system has to be asked for the matrix tiles of AMX, and we know how.
-#if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
-#define PHI4FLASH_AMX 1
+#if PHI4FLASH_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
-#else
-#define PHI4FLASH_AMX 0
 #endif
 
 PHI4FLASH_BEGIN

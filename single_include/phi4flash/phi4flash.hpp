@@ -3561,6 +3561,19 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
+/// As the products with weights of this format read them.
+template <dtype Format>
+inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                       std::byte* scratch) {
+    if constexpr (Format == dtype::q8) {
+        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else if constexpr (Format == dtype::q4) {
+        return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else {
+        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+}
+
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
@@ -4434,10 +4447,10 @@ inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes,
     if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
-template <int SumLimit, int Zero>
+template <dtype Format>
 inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                       std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    if (tokens < tiled_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
     const tile_layout at(cols, tokens);
     for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
     if (end != tokens) return scratch;
@@ -4693,9 +4706,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
+    .arrange = &arrange_packed<Format>,
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
@@ -4724,14 +4735,16 @@ inline constexpr kernel_table table{
 };
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format>
+constexpr void put_tiles(linear_kernels& linear) {
+    linear.arrange = &arrange_tiles<Format>;
+    linear.matmul = &packed_matmul_tiles<Format>;
+    linear.weight_rounding = 1.0f / 127.0f;
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
-        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
-        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
-        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
-        linear.weight_rounding = 1.0f / 127.0f;
-    }
+    put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
+    put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
 }
 inline constexpr kernel_table tile_table = with_tiles(table);
@@ -6578,6 +6591,18 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
+template <dtype Format>
+inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                       std::byte* scratch) {
+    if constexpr (Format == dtype::q8) {
+        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else if constexpr (Format == dtype::q4) {
+        return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else {
+        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+}
+
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
@@ -7361,10 +7386,10 @@ inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes,
     if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
-template <int SumLimit, int Zero>
+template <dtype Format>
 inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                       std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    if (tokens < tiled_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
     const tile_layout at(cols, tokens);
     for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
     if (end != tokens) return scratch;
@@ -7602,9 +7627,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
+    .arrange = &arrange_packed<Format>,
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
@@ -7633,14 +7656,16 @@ inline constexpr kernel_table table{
 };
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format>
+constexpr void put_tiles(linear_kernels& linear) {
+    linear.arrange = &arrange_tiles<Format>;
+    linear.matmul = &packed_matmul_tiles<Format>;
+    linear.weight_rounding = 1.0f / 127.0f;
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
-        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
-        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
-        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
-        linear.weight_rounding = 1.0f / 127.0f;
-    }
+    put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
+    put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
 }
 inline constexpr kernel_table tile_table = with_tiles(table);
@@ -9487,6 +9512,18 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
+template <dtype Format>
+inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                       std::byte* scratch) {
+    if constexpr (Format == dtype::q8) {
+        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else if constexpr (Format == dtype::q4) {
+        return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else {
+        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+}
+
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
@@ -10270,10 +10307,10 @@ inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes,
     if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
-template <int SumLimit, int Zero>
+template <dtype Format>
 inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                       std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    if (tokens < tiled_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
     const tile_layout at(cols, tokens);
     for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
     if (end != tokens) return scratch;
@@ -10511,9 +10548,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
+    .arrange = &arrange_packed<Format>,
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
@@ -10542,14 +10577,16 @@ inline constexpr kernel_table table{
 };
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format>
+constexpr void put_tiles(linear_kernels& linear) {
+    linear.arrange = &arrange_tiles<Format>;
+    linear.matmul = &packed_matmul_tiles<Format>;
+    linear.weight_rounding = 1.0f / 127.0f;
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
-        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
-        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
-        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
-        linear.weight_rounding = 1.0f / 127.0f;
-    }
+    put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
+    put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
 }
 inline constexpr kernel_table tile_table = with_tiles(table);
@@ -12396,6 +12433,18 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
+template <dtype Format>
+inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                       std::byte* scratch) {
+    if constexpr (Format == dtype::q8) {
+        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else if constexpr (Format == dtype::q4) {
+        return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else {
+        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+}
+
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
@@ -13179,10 +13228,10 @@ inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes,
     if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
-template <int SumLimit, int Zero>
+template <dtype Format>
 inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                       std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    if (tokens < tiled_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
     const tile_layout at(cols, tokens);
     for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
     if (end != tokens) return scratch;
@@ -13420,9 +13469,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
+    .arrange = &arrange_packed<Format>,
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
@@ -13451,14 +13498,16 @@ inline constexpr kernel_table table{
 };
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format>
+constexpr void put_tiles(linear_kernels& linear) {
+    linear.arrange = &arrange_tiles<Format>;
+    linear.matmul = &packed_matmul_tiles<Format>;
+    linear.weight_rounding = 1.0f / 127.0f;
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
-        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
-        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
-        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
-        linear.weight_rounding = 1.0f / 127.0f;
-    }
+    put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
+    put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
 }
 inline constexpr kernel_table tile_table = with_tiles(table);
@@ -15342,6 +15391,18 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
+template <dtype Format>
+inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                       std::byte* scratch) {
+    if constexpr (Format == dtype::q8) {
+        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else if constexpr (Format == dtype::q4) {
+        return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else {
+        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+}
+
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
@@ -16125,10 +16186,10 @@ inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes,
     if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
-template <int SumLimit, int Zero>
+template <dtype Format>
 inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                       std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    if (tokens < tiled_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
     const tile_layout at(cols, tokens);
     for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
     if (end != tokens) return scratch;
@@ -16366,9 +16427,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
+    .arrange = &arrange_packed<Format>,
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
@@ -16397,14 +16456,16 @@ inline constexpr kernel_table table{
 };
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format>
+constexpr void put_tiles(linear_kernels& linear) {
+    linear.arrange = &arrange_tiles<Format>;
+    linear.matmul = &packed_matmul_tiles<Format>;
+    linear.weight_rounding = 1.0f / 127.0f;
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
-        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
-        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
-        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
-        linear.weight_rounding = 1.0f / 127.0f;
-    }
+    put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
+    put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
 }
 inline constexpr kernel_table tile_table = with_tiles(table);
@@ -18246,6 +18307,18 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
+template <dtype Format>
+inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                       std::byte* scratch) {
+    if constexpr (Format == dtype::q8) {
+        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else if constexpr (Format == dtype::q4) {
+        return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else {
+        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+}
+
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed-inl.hpp ------------------------------------------------------------------------------------
@@ -19029,10 +19102,10 @@ inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes,
     if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
-template <int SumLimit, int Zero>
+template <dtype Format>
 inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                       std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    if (tokens < tiled_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
     const tile_layout at(cols, tokens);
     for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
     if (end != tokens) return scratch;
@@ -19270,9 +19343,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
+    .arrange = &arrange_packed<Format>,
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
@@ -19301,14 +19372,16 @@ inline constexpr kernel_table table{
 };
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format>
+constexpr void put_tiles(linear_kernels& linear) {
+    linear.arrange = &arrange_tiles<Format>;
+    linear.matmul = &packed_matmul_tiles<Format>;
+    linear.weight_rounding = 1.0f / 127.0f;
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
-        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
-        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
-        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
-        linear.weight_rounding = 1.0f / 127.0f;
-    }
+    put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
+    put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
 }
 inline constexpr kernel_table tile_table = with_tiles(table);

@@ -259,6 +259,7 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
                 linear.matmul(c.w.data(), s.rows, s.cols, arranged.data(), s.tokens, c.bias.data(), y.data(), stride);
                 // A product that did not fit would be off by a thousandth. Scales that this library fits are whole multiples of 2^-12.
                 const double rounding = static_cast<double>(linear.weight_rounding);
+                CHECK(linear.weight_rounding <= (type == p4::dtype::q8 ? 0.0f : 1.0f / 127.0f));  // what its documentation allows
                 CHECK(c.worst(y, stride, rounding > 0x1p-12 ? rounding : 0.0) < tolerance);
                 // Such rounding is noise: over all outputs it nearly cancels, which the wrong weight in a place would not.
                 std::vector<float> got;

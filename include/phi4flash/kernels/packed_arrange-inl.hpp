@@ -137,4 +137,17 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
+/// As the products with weights of this format read them.
+template <dtype Format>
+inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                       std::byte* scratch) {
+    if constexpr (Format == dtype::q8) {
+        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else if constexpr (Format == dtype::q4) {
+        return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    } else {
+        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+}
+
 PHI4FLASH_TARGET_END

@@ -55,10 +55,10 @@ inline void arrange_tile_row(const float* x, std::size_t cols, std::byte* codes,
     if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
-template <int SumLimit, int Zero>
+template <dtype Format>
 inline const std::byte* arrange_tiles(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                       std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < tiled_tokens) return arrange_int8<SumLimit, Zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+    if (tokens < tiled_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
     const tile_layout at(cols, tokens);
     for (std::size_t t = begin; t < end; ++t) arrange_tile_row(x + t * x_stride, cols, scratch + at.codes_of(t), scratch + at.scales_of(t));
     if (end != tokens) return scratch;

@@ -17,9 +17,7 @@ inline constexpr linear_kernels plain_kernels{
 template <dtype Format>
 inline constexpr linear_kernels packed_kernels{
     .matvec = &packed_matvec<Format>,
-    .arrange = Format == dtype::q8   ? &arrange_int8<0, signed_offset, 1, false>
-               : Format == dtype::q4 ? &arrange_int8<0, q4_uniform.zero, scale_groups, true>
-                                     : &arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>,
+    .arrange = &arrange_packed<Format>,
     .matmul = &packed_matmul<Format>,
     .widen = &packed_widen_row<Format>,
     .matmul_exact = &packed_matmul_exact<Format>,
@@ -48,14 +46,16 @@ inline constexpr kernel_table table{
 };
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format>
+constexpr void put_tiles(linear_kernels& linear) {
+    linear.arrange = &arrange_tiles<Format>;
+    linear.matmul = &packed_matmul_tiles<Format>;
+    linear.weight_rounding = 1.0f / 127.0f;
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    for (const dtype format : {dtype::q4, dtype::q4_dense}) {
-        linear_kernels& linear = t.linear[static_cast<std::size_t>(format)];
-        linear.arrange = format == dtype::q4 ? &arrange_tiles<0, q4_uniform.zero> : &arrange_tiles<dense_activation_sum, q4_dense.zero>;
-        linear.matmul = format == dtype::q4 ? &packed_matmul_tiles<dtype::q4> : &packed_matmul_tiles<dtype::q4_dense>;
-        linear.weight_rounding = 1.0f / 127.0f;
-    }
+    put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
+    put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
 }
 inline constexpr kernel_table tile_table = with_tiles(table);

@@ -100,22 +100,18 @@ def table(results):
 
 def plot(results, folder):
     try:
-        import matplotlib
+        import plot_style
     except ImportError:
         say("no plots: matplotlib is not installed (python3-matplotlib)")
         return
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "phi4flash"})
     labels = {"prefill": ("tokens in the prompt", "prompt tokens a second"), "decode": ("tokens before", "new tokens a second")}
     for phase, (x_label, y_label) in labels.items():
         points = results[phase]
         if not points:
             continue
-        figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="tight")
+        figure, axes = plot_style.new_plot()
         x = list(range(len(points)))
-        for name, color in ((Ours.name, "#1f6feb"), (Rival.name, "#9a9a9a")):
+        for name, color in ((Ours.name, plot_style.ACCENT), (Rival.name, plot_style.MUTED)):
             y = [v[name] for v in points.values()]
             axes.plot(x, y, marker="o", color=color, linewidth=2)
             axes.annotate(name, (x[-1], y[-1]), textcoords="offset points", xytext=(6, 4), color=color, annotation_clip=False)
@@ -124,8 +120,7 @@ def plot(results, folder):
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.margins(x=0.12)
-        figure.savefig(folder / f"{phase}.svg", metadata={"Date": None})
-        pyplot.close(figure)
+        plot_style.save(figure, folder / f"{phase}.svg")
 
 
 def describe_machine():

@@ -9,10 +9,7 @@ import json
 import pathlib
 import sys
 
-import matplotlib
-
-matplotlib.use("svg")
-from matplotlib import pyplot  # noqa: E402
+import plot_style
 
 
 def label(axes, points):
@@ -31,9 +28,8 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     found = json.load(sys.stdin)
-    pyplot.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "phi4flash"})
-    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="tight")
-    for activations, color, marker in (("int8", "#1f6feb", "o"), ("f32", "#9a9a9a", "s")):
+    figure, axes = plot_style.new_plot()
+    for activations, color, marker in (("int8", plot_style.ACCENT, "o"), ("f32", plot_style.MUTED, "s")):
         points = [m for m in found["models"] if m["activations"] == activations and m["mean_kl"] > 1e-6]
         if not points:
             continue
@@ -46,7 +42,7 @@ def main():
     axes.set_ylabel("mean KL divergence, nats")
     axes.margins(x=0.25, y=0.15)
     axes.legend(frameon=False)
-    figure.savefig(sys.argv[1], metadata={"Date": None})
+    plot_style.save(figure, sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ void attend(benchmark::State& state) {
     args.q_stride = q.size();
     args.out = out.data();
     args.out_stride = out.size();
+    args.tokens = 1;
     args.first_position = depth - 1;
     args.d_head = heads.d_head;
     args.k_per_group = heads.k_per_group;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures phi4flash and llama.cpp in turn on this machine: prefill against the prompt's length, decode against the depth.
+"""Measures phi4flash and llama.cpp in turn on this machine: prefill against the prompt's length, decode against the depth, and what
+decode keeps of its speed while other threads are busy.
 
     tools/compare.py --model MODEL.gguf --rival RIVAL.gguf [--llama-bench COMMAND] [--output FOLDER]
 
@@ -16,6 +17,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -81,6 +83,39 @@ def measure(programs, point, phase, repetitions, tokens):
     return found
 
 
+class BusyThreads:
+    """So many threads that do nothing but compute, each a process of its own."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __enter__(self):
+        self.running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(self.count)]
+        time.sleep(1)
+
+    def __exit__(self, *_):
+        for process in self.running:
+            process.kill()
+            process.wait()
+
+
+def measure_busy(programs, busy, repetitions, tokens):
+    """{name: median speed, name + " keeps": median share of the undisturbed speed just before, ...}"""
+    series = {p.name: [] for p in programs}
+    for turn in range(repetitions):
+        for p in programs:
+            quiet, _ = p.decode(0, tokens)
+            with BusyThreads(busy):
+                speed, _ = p.decode(0, tokens)
+            series[p.name].append((speed, speed / quiet))
+            say(f"{busy} busy threads, turn {turn + 1} of {repetitions}: {p.name} {speed:.2f} of {quiet:.2f} tokens/s")
+    found = {"turns": repetitions}
+    for name, turns in series.items():
+        found[name] = statistics.median(speed for speed, _ in turns)
+        found[name + " keeps"] = statistics.median(kept for _, kept in turns)
+    return found
+
+
 def table(results):
     lines = []
     ours, rival = Ours.name, Rival.name
@@ -93,6 +128,11 @@ def table(results):
         lines += ["| depth | " + ours + " | of what the machine can read | " + rival + " | ratio | turns |", "|---:|---:|---:|---:|---:|---:|"]
         for n, v in results["decode"].items():
             lines.append(f"| {n} | {v[ours]:.2f} | {100 * v['bandwidth']:.0f} % | {v[rival]:.2f} | {v[ours] / v[rival]:.2f} | {v['turns']} |")
+        lines.append("")
+    if results["busy"]:
+        lines += ["| busy threads | " + ours + " | keeps | " + rival + " | keeps | turns |", "|---:|---:|---:|---:|---:|---:|"]
+        for n, v in results["busy"].items():
+            lines.append(f"| {n} | {v[ours]:.2f} | {100 * v[ours + ' keeps']:.0f} % | {v[rival]:.2f} | {100 * v[rival + ' keeps']:.0f} % | {v['turns']} |")
         lines.append("")
     lines.append("Tokens a second, medians. " + results["made"])
     return "\n".join(lines) + "\n"
@@ -148,6 +188,7 @@ def main():
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--prompts", type=numbers, default=[128, 512, 1024, 4096], metavar="N,N,...")
     options.add_argument("--depths", type=numbers, default=[0, 1024, 4096], metavar="N,N,...")
+    options.add_argument("--busy", type=numbers, default=[], metavar="N,N,...", help="decode beside so many threads that only compute")
     options.add_argument("--tokens", type=int, default=32, help="new tokens a measurement")
     options.add_argument("--repetitions", type=int, default=3)
     options.add_argument("--options", default="", help="more options of phi4flash bench")
@@ -158,17 +199,20 @@ def main():
     programs = [Ours(o.phi4flash, o.model, o.threads, shlex.split(o.options)),
                 Rival(o.llama_bench, o.rival, o.threads, shlex.split(o.rival_options))]
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    results = {"prefill": {}, "decode": {}}
+    results = {"prefill": {}, "decode": {}, "busy": {}}
     o.output.mkdir(parents=True, exist_ok=True)
     kept = o.output / "results.json"
     if o.keep and kept.exists():
-        results = {phase: {int(n): v for n, v in points.items()} for phase, points in json.loads(kept.read_text()).items() if phase != "made"}
+        results |= {phase: {int(n): v for n, v in points.items()} for phase, points in json.loads(kept.read_text()).items() if phase != "made"}
     results["made"] = (f"{describe_machine()}, {o.threads} threads, {datetime.date.today()}, commit {commit or 'unknown'}; "
                        "`tools/compare.py`.")
     # Points take minutes: each is written as soon as it is there.
-    for phase, points in (("prefill", o.prompts), ("decode", o.depths)):
+    for phase, points in (("prefill", o.prompts), ("decode", o.depths), ("busy", o.busy)):
         for point in points:
-            results[phase][point] = measure(programs, point, phase, o.repetitions, o.tokens)
+            if phase == "busy":
+                results[phase][point] = measure_busy(programs, point, o.repetitions, o.tokens)
+            else:
+                results[phase][point] = measure(programs, point, phase, o.repetitions, o.tokens)
             results[phase] = dict(sorted(results[phase].items()))
             kept.write_text(json.dumps(results, indent=1) + "\n")
             (o.output / "table.md").write_text(table(results))

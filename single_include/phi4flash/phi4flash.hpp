@@ -966,10 +966,63 @@ PHI4FLASH_END
 /// A small thread pool: an executor for hosts that have none. Optional; nothing else in the library starts threads.
 ///
 /// Work is claimed in pieces from one atomic word, the caller's thread included, and the caller waits only for pieces
-/// that somebody has claimed. So a worker that the operating system did not schedule costs nothing, and one that lost its
-/// processor in the middle costs at most one piece.
+/// that somebody has claimed. So a worker that the operating system did not schedule costs nothing, one that lost its
+/// processor in the middle costs at most one piece, and one that keeps losing it is left out for a while.
+
+// ---- phi4flash/core/attendance.hpp ---------------------------------------------------------------------------------------
+/// Whether a worker of a pool is worth waiting for.
+///
+/// On a machine that others use too, the operating system takes the processor from a worker in the middle of a piece of work, and
+/// everybody waits some milliseconds until it is that worker's turn again. Where that happens all the time, fewer threads get
+/// more done. Times are nanoseconds of any steady clock.
+
+PHI4FLASH_BEGIN
+
+class attendance {
+public:
+    using nanoseconds = std::int64_t;
+
+    /// Of the time that passes, one part in so many may be lost by waiting for the worker: that happens on any machine.
+    static constexpr nanoseconds allowance = 8;
+    /// How much more than that makes the worker leave.
+    static constexpr nanoseconds limit = 20'000'000;
+    /// How long it stays away at first, and at most: twice as long each time that it is no better when it comes back.
+    static constexpr nanoseconds first_absence = 250'000'000;
+    static constexpr nanoseconds longest_absence = 2'000'000'000;
+    /// So long a stay makes the next absence a first one again.
+    static constexpr nanoseconds good_stay = 2'000'000'000;
+
+    /// Everybody waited until `now` for this worker, and `lost` so much by it. Returns whether it had better leave.
+    bool waited(nanoseconds now, nanoseconds lost) {
+        score_ = std::max<nanoseconds>(0, score_ - (now - last_) / allowance) + lost;
+        last_ = now;
+        if (score_ <= limit) return false;
+        if (now - returned_ > good_stay) absence_ = first_absence;
+        return_ = now + absence_;
+        absence_ = std::min(2 * absence_, longest_absence);
+        return true;
+    }
+
+    /// Whether a worker that left should be back.
+    [[nodiscard]] bool is_back(nanoseconds now) {
+        if (now < return_) return false;
+        returned_ = last_ = now;
+        score_ = limit / 2;  // on probation
+        return true;
+    }
+
+private:
+    nanoseconds score_ = 0;
+    nanoseconds last_ = 0;
+    nanoseconds return_ = 0;
+    nanoseconds returned_ = 0;
+    nanoseconds absence_ = first_absence;
+};
+
+PHI4FLASH_END
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 #if defined(__cpp_exceptions)
@@ -989,16 +1042,17 @@ public:
         if (threads > max_threads) return error::format(errc::invalid_argument, "threads: want 0 to %zu, have %zu", max_threads, threads);
         thread_pool pool;
         pool.shared_.reset(new (std::nothrow) shared);
-        if (!pool.shared_) return error::format(errc::out_of_memory, "cannot take memory for a pool of %zu threads", threads);
+        pool.places_.reset(new (std::nothrow) place[threads]);
+        if (!pool.shared_ || !pool.places_) return error::format(errc::out_of_memory, "cannot take memory for a pool of %zu threads", threads);
         for (std::size_t i = 1; i < threads; ++i) {
 #if defined(__cpp_exceptions)
             try {
-                pool.workers_.emplace_back(&work, pool.shared_.get());
+                pool.workers_.emplace_back(&work, pool.shared_.get(), &pool.places_[i - 1]);
             } catch (const std::system_error&) {
                 return error::format(errc::out_of_memory, "the system refused thread %zu of %zu", i + 1, threads);
             }
 #else
-            pool.workers_.emplace_back(&work, pool.shared_.get());
+            pool.workers_.emplace_back(&work, pool.shared_.get(), &pool.places_[i - 1]);
 #endif
         }
         return pool;
@@ -1011,6 +1065,7 @@ public:
         shared_->stopping.store(true, std::memory_order_relaxed);
         shared_->epoch.fetch_add(1, std::memory_order_release);
         shared_->epoch.notify_all();
+        for (std::size_t i = 0; i < workers_.size(); ++i) call_back(places_[i]);
         for (std::thread& worker : workers_) worker.join();
     }
 
@@ -1018,9 +1073,10 @@ public:
 
     /// See the executor concept.
     void run(std::size_t count, std::size_t grain, void (*body)(void*, std::size_t, std::size_t), void* context) {
+        const std::size_t present = concurrency() - (absent_ == 0 ? 0 : still_absent());
         // A few pieces a thread: enough to even out, long enough to stream.
-        const std::size_t wanted = std::min((count + grain - 1) / grain, concurrency() * pieces_a_thread);
-        if (wanted <= 1 || workers_.empty()) {
+        const std::size_t wanted = std::min((count + grain - 1) / grain, present * pieces_a_thread);
+        if (wanted <= 1 || present == 1) {
             if (count != 0) body(context, 0, count);
             return;
         }
@@ -1037,14 +1093,12 @@ public:
         s.tickets.store((generation << 32) | pieces, std::memory_order_release);
         s.epoch.fetch_add(1, std::memory_order_release);
         s.epoch.notify_all();
-        while (run_one(s)) {
-        }
-        for (std::uint32_t done = s.done.load(std::memory_order_acquire), spins = 0; done != pieces; done = s.done.load(std::memory_order_acquire)) {
-            if (++spins < spins_before_sleep) {
-                pause();
-            } else {
-                s.done.wait(done, std::memory_order_acquire);
-            }
+        const attendance::nanoseconds begin = now();
+        attendance::nanoseconds mine = 0;
+        while (run_one(s, nullptr)) ++mine;
+        for (std::uint32_t spins = 0; s.done.load(std::memory_order_acquire) != pieces; pause()) {
+            if (++spins == spins_before_sleep)
+                return sleep_until_done(static_cast<std::uint32_t>(generation), (now() - begin) / std::max<attendance::nanoseconds>(mine, 1));
         }
     }
 
@@ -1066,7 +1120,54 @@ private:
         std::uint32_t pieces = 0;
     };
 
+    /// What the pool knows of a worker.
+    struct alignas(64) place {
+        std::atomic<std::uint32_t> job{0};  ///< generation of the job of which it runs a piece; 0: none
+        std::atomic<bool> absent{false};    ///< takes no pieces
+        bool awaited = false;               ///< the caller's, as what follows
+        attendance record;
+    };
+
     thread_pool() = default;
+
+    static attendance::nanoseconds now() {
+        return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+
+    /// Waits for the rest of a job, and notes who kept everybody waiting: longer than twice the time of a piece, which a slower
+    /// processor may take.
+    void sleep_until_done(std::uint32_t generation, attendance::nanoseconds piece_time) {
+        shared& s = *shared_;
+        for (std::size_t i = 0; i < workers_.size(); ++i) places_[i].awaited = places_[i].job.load(std::memory_order_relaxed) == generation;
+        const attendance::nanoseconds begin = now();
+        for (std::uint32_t done = s.done.load(std::memory_order_acquire); done != s.pieces; done = s.done.load(std::memory_order_acquire))
+            s.done.wait(done, std::memory_order_acquire);
+        const attendance::nanoseconds end = now();
+        const attendance::nanoseconds lost = end - begin - 2 * piece_time;
+        for (std::size_t i = 0; i < workers_.size() && lost > 0; ++i) {
+            place& p = places_[i];
+            if (!p.awaited || !p.record.waited(end, lost)) continue;
+            p.absent.store(true, std::memory_order_relaxed);
+            ++absent_;
+        }
+    }
+
+    static void call_back(place& p) {
+        p.absent.store(false, std::memory_order_release);
+        p.absent.notify_one();
+    }
+
+    /// Workers that are absent, after those have come back whose time it is.
+    std::size_t still_absent() {
+        const attendance::nanoseconds time = now();
+        for (std::size_t i = 0; i < workers_.size(); ++i) {
+            place& p = places_[i];
+            if (!p.absent.load(std::memory_order_relaxed) || !p.record.is_back(time)) continue;
+            call_back(p);
+            --absent_;
+        }
+        return absent_;
+    }
 
     static void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -1078,23 +1179,26 @@ private:
 
     /// Claims and runs one piece. The claim is a compare-exchange of the whole word, generation included, so a worker that comes late
     /// can never take a piece of a job whose description it has not seen.
-    static bool run_one(shared& s) {
+    static bool run_one(shared& s, place* worker) {
         std::uint64_t ticket = s.tickets.load(std::memory_order_acquire);
         do {
             if ((ticket & 0xffffffffu) == 0) return false;
         } while (!s.tickets.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire));
+        if (worker != nullptr) worker->job.store(static_cast<std::uint32_t>(ticket >> 32), std::memory_order_relaxed);
         const std::size_t index = s.pieces - static_cast<std::size_t>(ticket & 0xffffffffu);
         const std::size_t begin = index * s.piece;
         const std::uint32_t pieces = s.pieces;
         s.body(s.context, begin, std::min(begin + s.piece, s.count));
+        if (worker != nullptr) worker->job.store(0, std::memory_order_relaxed);
         if (s.done.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) s.done.notify_one();
         return true;
     }
 
-    static void work(shared* s) {
+    static void work(shared* s, place* self) {
         std::uint32_t seen = s->epoch.load(std::memory_order_acquire);
         while (!s->stopping.load(std::memory_order_relaxed)) {
-            while (run_one(*s)) {
+            self->absent.wait(true, std::memory_order_acquire);
+            while (!self->absent.load(std::memory_order_relaxed) && run_one(*s, self)) {
             }
             std::uint32_t spins = 0;
             while (s->epoch.load(std::memory_order_acquire) == seen && ++spins < spins_before_sleep) pause();
@@ -1104,7 +1208,9 @@ private:
     }
 
     std::unique_ptr<shared> shared_;
+    std::unique_ptr<place[]> places_;
     std::vector<std::thread> workers_;
+    std::size_t absent_ = 0;  ///< workers that are
 };
 
 PHI4FLASH_END
@@ -1229,6 +1335,7 @@ struct attention_args {
     std::size_t q_stride;
     float* out;                    ///< [tokens, n_heads, w], rows out_stride apart
     std::size_t out_stride;
+    std::size_t tokens;            ///< of q and out, of which a call takes some: a few are computed in another order than many
     std::size_t first_position;    ///< of query token 0
     std::size_t d_head;
     std::size_t k_per_group;       ///< 1 or 2
@@ -1267,7 +1374,8 @@ struct kernel_table {
     void (*narrow[plain_dtype_count])(const float* x, std::size_t n, std::byte* out);
     /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
     void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
-    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format.
+    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format. Finite numbers
+    /// only. Takes up to 64 KiB of stack.
     void (*attention[kv_format_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                                        const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.
@@ -1903,10 +2011,16 @@ PHI4FLASH_TARGET_END
 //   load_tokens(p)                  four activations or one float for each token
 //   store_tokens(v, p) repeat_tokens(x) add_tokens(a, b) repeat_codes(p)
 //   store_across(a, b, c, d, p, stride)   token t's four numbers to p + t * stride
+// Where PHI4FLASH_BLOCKS_SIDE_BY_SIDE (vectors of 64 bytes, any byte of which one instruction finds), a token meets two blocks in a vector:
+//   load_codes(p, q)                32 bytes of one block, then of the other
+//   load_scales(p, q)               their scales; store_two(v, p, q): the numbers of their rows
+//   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
+//   repeat_activations(p)           four activations, repeated; repeat_start_of_two(start): the start
 //   block_zero()                    sums over the groups of columns whose activations share a scale
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums
 //   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
+#define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -2112,6 +2226,36 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
     }
 #endif
 }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
+PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
+    store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
+    store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+/// The instruction takes six bits of each byte, of which the upper two choose among four copies of the levels: nothing need be masked.
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+#endif
 
 PHI4FLASH_TARGET_END
 #else
@@ -2372,6 +2516,83 @@ PHI4FLASH_VECTOR_INLINE void store_first(f32_vector v, Element* p, std::size_t n
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/outer_product-inl.hpp -----------------------------------------------------------------------------
+// A tile of a product of matrices in registers: numbers of one factor, one by one, times vectors of the other.
+
+PHI4FLASH_TARGET_BEGIN
+
+// Vectors cannot stand in arrays, so what several rows need of them are packs of parameters: one for each row R.
+template <std::size_t>
+using f32_of = f32_vector;
+
+/// Rows of a tile that is two vectors wide: what 16 registers hold with the two vectors and a number, or half of 32.
+#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
+inline constexpr std::size_t outer_rows = 8;
+#else
+inline constexpr std::size_t outer_rows = 6;
+#endif
+
+/// One factor, by rows: a(r, k) lies at data[r * row + k * step].
+struct outer_factor {
+    const float* data;
+    std::size_t row;
+    std::size_t step;
+};
+
+/// sum_k a(r, k) x[k * x_step ...] for rows R and one vector of x, each sum in the order of k; goes to put(r, 0, sum).
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector column = load(x);
+        ((s = mul_add(set(from[R * a.row]), column, s)), ...);
+    }
+    (put(first + R, 0, s), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y, f32_vector& s, f32_vector& t) {
+    s = mul_add(w, x, s);
+    t = mul_add(w, y, t);
+}
+
+/// The same for two vectors of x: put(r, 0, sum) and put(r, 1, sum).
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+    const std::size_t half = lanes();
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector one = load(x);
+        const f32_vector two = load(x + half);
+        (add_outer(set(from[R * a.row]), one, two, s, t), ...);
+    }
+    (put(first + R, 0, s), ...);
+    (put(first + R, 1, t), ...);
+}
+
+template <bool Two, class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+                                        std::size_t first, const Put& put) {
+    if constexpr (Two) {
+        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+    }
+}
+
+/// All `rows` of `a` times one vector of x, or two: put(row, vector, sum) for each. A sum does not depend on the tile it is made in.
+template <bool Two, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_rows_times(outer_factor a, std::size_t rows, const float* x, std::size_t x_step, std::size_t n, const Put& put) {
+    constexpr std::size_t most = Two ? outer_rows : 2 * outer_rows;
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) outer_tile<Two>(std::make_index_sequence<most>(), a, x, x_step, n, r, put);
+    for (; r + 4 <= rows; r += 4) outer_tile<Two>(std::make_index_sequence<4>(), a, x, x_step, n, r, put);
+    for (; r < rows; ++r) outer_tile<Two>(std::make_index_sequence<1>(), a, x, x_step, n, r, put);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 // Weights in a plain type: products with one activation column, conversions, reading.
 
@@ -2388,10 +2609,6 @@ inline constexpr std::size_t read_ahead = 2048;
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
-
-// Vectors cannot stand in arrays, so what several rows need of them are packs of parameters: one for each row R.
-template <std::size_t>
-using f32_of = f32_vector;
 
 /// Products of 4 * lanes() elements, in four independent sums, which hides the latency of the additions.
 template <class Element>
@@ -2605,57 +2822,23 @@ inline constexpr std::size_t panel_cols = 128;
 /// Tokens that use a panel before the next one is widened: whole bundles.
 inline constexpr std::size_t panel_tokens = 128;
 
-/// Rows of a panel, `n` columns, against a bundle of up to lanes() tokens of a layout `width` wide: sums [rows][bundle_tokens()] grow.
-/// Every sum is that of one column after the other, of blocks of panel_cols by themselves, which loses fewer bits than one long sum.
-/// Lanes without a token add up whatever lies behind the column.
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector column = load(x);
-        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+/// Sums [rows][bundle_tokens()] of a bundle grow by those of a block of panel_cols, which loses fewer bits than one long sum.
+struct add_to_sums {
+    float* sums;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = sums + row * bundle_tokens() + vector * lanes();
+        store(add(load(to), sum), to);
     }
-    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
-}
+};
 
-PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
-    a = mul_add(w, x, a);
-    b = mul_add(w, y, b);
-}
-
-/// The same for more than lanes() tokens.
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
-    const std::size_t half = lanes();
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector first = load(x);
-        const f32_vector second = load(x + half);
-        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
-    }
-    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
-    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
-}
-
-template <bool Two, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
-                                        float* sums) {
-    if constexpr (Two) {
-        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
-    } else {
-        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
-    }
-}
-
-/// All rows of a panel against a bundle, in tiles of as many rows as 16 registers allow.
-template <bool Two>
+/// All rows of a panel, `n` columns, against a bundle of `width` tokens. Lanes without a token add up whatever lies behind the column.
 inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
-    constexpr std::size_t most = Two ? 6 : 12;
-    const std::size_t step = bundle_tokens();
-    std::size_t r = 0;
-    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    const outer_factor weights{panel, panel_cols, 1};
+    if (width > lanes()) {
+        outer_rows_times<true>(weights, rows, x, width, n, add_to_sums{sums});
+    } else {
+        outer_rows_times<false>(weights, rows, x, width, n, add_to_sums{sums});
+    }
 }
 
 /// y[t, r] = sums + bias for a bundle.
@@ -2689,12 +2872,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
-                    const float* from = x + b * cols + c * width;
-                    if (width > lanes()) {
-                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
-                    } else {
-                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
-                    }
+                    panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
@@ -2972,6 +3150,14 @@ inline constexpr std::size_t batch_rows = 4;
 /// Below any score; exp of it is 0 next to a real one.
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+/// The keys of [position, position + count) that a token at `at` sees from `first_visible` on, as indices; none where begin >= end.
+inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
+                         std::size_t& end) {
+    begin = first_visible > position ? first_visible - position : 0;
+    end = at < position ? 0 : at - position + 1;
+    end = end < count ? end : count;
+}
 
 /// One query of a block: what it sees, and its running maximum and sum.
 struct attention_row {
@@ -3265,43 +3451,286 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/attention_prompt-inl.hpp --------------------------------------------------------------------------
+// Attention of a prompt's tokens. Queries lie side by side, a vector of them meets one number of a key at a time, and so scores,
+// maxima and sums of many queries are vectors; values are added to outputs as in a product of matrices. Nothing is summed across lanes.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Keys a tile, at most: with this many, K and V of two heads of 64 are 24 KiB as f32. A multiple of the rows of any tile of registers.
+inline constexpr std::size_t prompt_keys = 24;
+inline constexpr std::size_t prompt_tile_floats = 3072;
+/// Queries of a key head that share a tile, at most.
+inline constexpr std::size_t prompt_rows = 32;
+inline constexpr std::size_t prompt_row_floats = 4096;
+
+/// Queries of one group, those of each key head in rows of their own: (token, query of the key head), in this order.
+struct prompt_block {
+    std::size_t rows;                                           ///< of each key head
+    std::size_t padded;                                         ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
+    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float maximum[max_k_per_group][prompt_rows];
+    alignas(64) float sum[max_k_per_group][prompt_rows];
+    alignas(64) float slope[max_k_per_group][prompt_rows];
+    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    std::size_t position[prompt_rows];
+    std::size_t first_visible[prompt_rows];
+};
+
+/// Numbers of a row of a widened tile: those of a group in whole vectors.
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_columns(const attention_args& args) {
+    return (args.k_per_group * args.d_head + lanes() - 1) / lanes() * lanes();
+}
+/// Rows for which there is room: whole vectors.
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_room(const attention_args& args) {
+    const std::size_t fit = prompt_row_floats / prompt_columns(args);
+    return (fit < prompt_rows ? fit : prompt_rows) / lanes() * lanes();
+}
+
+/// Whether the tokens of a call are many enough to fill a vector, and the heads not too wide for the buffers.
+PHI4FLASH_VECTOR_INLINE bool takes_prompt(const attention_args& args) {
+    return args.tokens > 1 && args.tokens * args.queries_per_key >= lanes() && prompt_room(args) != 0 &&
+           4 * prompt_columns(args) <= prompt_tile_floats;
+}
+
+/// Where row `row` of the tokens from `token_begin` on is.
+PHI4FLASH_VECTOR_INLINE void locate(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t row, std::size_t s,
+                                    std::size_t& token, std::size_t& head) {
+    token = token_begin + row / args.queries_per_key;
+    head = (group * args.queries_per_key + row % args.queries_per_key) * args.k_per_group + s;
+}
+
+/// The rows from row `first` on. Those that only fill the last vector have the first one's place, and queries of 0.
+PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                         prompt_block& block) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        const bool real = i < block.rows;
+        std::size_t token = 0;
+        std::size_t head = 0;
+        locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
+        block.position[i] = args.first_position + token;
+        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
+            const float* q = args.q + token * args.q_stride + head * args.d_head;
+            float* to = block.queries + s * args.d_head * block.padded + i;
+            for (std::size_t d = 0; d < args.d_head; ++d) to[d * block.padded] = real ? q[d] * args.scale : 0.0f;
+            block.maximum[s][i] = lowest_score;
+            block.sum[s][i] = 0.0f;
+            block.slope[s][i] = real && args.slopes != nullptr ? args.slopes[head] : 0.0f;
+        }
+    }
+    std::memset(block.values, 0, args.k_per_group * block.padded * prompt_columns(args) * sizeof(float));
+}
+
+/// Outputs leave the block.
+PHI4FLASH_VECTOR_INLINE void finish_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                          const prompt_block& block) {
+    const std::size_t lane_count = lanes();
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t i = 0; i < block.rows; ++i) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            std::size_t token = 0;
+            std::size_t head = 0;
+            locate(args, group, token_begin, first + i, s, token, head);
+            const float* from = block.values + (s * block.padded + i) * columns;
+            float* out = args.out + token * args.out_stride + head * width;
+            const f32_vector inverse = set(1.0f / block.sum[s][i]);  // a token sees itself, so the sum is at least 1
+            std::size_t c = 0;
+            for (; c + lane_count <= width; c += lane_count) store(mul(load(from + c), inverse), out + c);
+            if (c < width) store_first(mul(load(from + c), inverse), out + c, width - c);
+        }
+    }
+}
+
+/// Rows of keys or values as f32, `columns` apart; codes times their scales, which is exact.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_rows(const attention_args& args, const Element* PHI4FLASH_RESTRICT from, const bf16* scales,
+                                        std::size_t scale_stride, std::size_t count, std::size_t columns, float* PHI4FLASH_RESTRICT to) {
+    const std::size_t lane_count = lanes();
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t j = 0; j < count; ++j, from += width, to += columns) {
+        std::size_t c = 0;
+        for (; c + lane_count <= width; c += lane_count) store(load(from + c), to + c);
+        if (c < width) store(load_first(from + c, width - c), to + c);
+        if (scales == nullptr) continue;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const float scale = to_f32(scales[s * scale_stride + j]);
+            for (std::size_t d = 0; d < args.d_head; ++d) to[s * args.d_head + d] *= scale;
+        }
+    }
+}
+
+/// Scores go to [keys, padded].
+struct put_scores {
+    float* scores;
+    std::size_t padded;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t key, std::size_t vector, f32_vector sum) const {
+        store(sum, scores + key * padded + vector * lanes());
+    }
+};
+
+/// Values join what a row has.
+struct put_values {
+    float* values;
+    std::size_t columns;
+    const float* keep;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = values + row * columns + vector * lanes();
+        store(mul_add(set(keep[row]), load(to), sum), to);
+    }
+};
+
+/// What a row does not see of the tile's `count` keys at `position` becomes `x`.
+PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        std::size_t begin = 0;
+        std::size_t end = 0;
+        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        for (std::size_t j = 0; j < count; ++j) {
+            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+        }
+    }
+}
+
+/// Scores of key head s become weights: exp(score - slope * distance - the row's new maximum), exactly 0 for keys that a row does not see.
+/// A row that sees none of the keys stays as it was, to the bit: the other rows of its block do not matter to it.
+PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_block& block, std::size_t s, std::size_t position,
+                                            std::size_t count, bool partly_seen) {
+    const std::size_t padded = block.padded;
+    if (args.slopes != nullptr) {
+        for (std::size_t i = 0; i < padded; ++i)
+            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+        for (std::size_t j = 0; j < count; ++j) {
+            for (std::size_t i = 0; i < padded; i += lanes()) {
+                const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
+                float* score = block.scores + j * padded + i;
+                store(neg_mul_add(load(block.slope[s] + i), distance, load(score)), score);
+            }
+        }
+    }
+    if (partly_seen) fill_unseen(block, position, count, lowest_score);
+    for (std::size_t i = 0; i < padded; i += lanes()) {
+        float* scores = block.scores + i;
+        const f32_vector before = load(block.maximum[s] + i);
+        f32_vector even = before;
+        f32_vector odd = before;
+        std::size_t j = 0;
+        for (; j + 2 <= count; j += 2) {
+            even = max_of(even, load(scores + j * padded));
+            odd = max_of(odd, load(scores + (j + 1) * padded));
+        }
+        if (j < count) even = max_of(even, load(scores + j * padded));
+        const f32_vector maximum = max_of(even, odd);
+        f32_vector sum = zero();
+        for (j = 0; j < count; ++j) {
+            const f32_vector e = exp_of(sub(load(scores + j * padded), maximum));
+            store(e, scores + j * padded);
+            sum = add(sum, e);
+        }
+        const f32_vector keep = exp_of(sub(before, maximum));
+        store(maximum, block.maximum[s] + i);
+        store(keep, block.keep + i);
+        store(sum, block.added + i);
+    }
+    if (partly_seen) {
+        fill_unseen(block, position, count, 0.0f);
+        for (std::size_t i = 0; i < padded; i += lanes()) {
+            f32_vector sum = zero();
+            for (std::size_t j = 0; j < count; ++j) sum = add(sum, load(block.scores + j * padded + i));
+            store(sum, block.added + i);
+        }
+    }
+    for (std::size_t i = 0; i < padded; i += lanes())
+        store(mul_add(load(block.sum[s] + i), load(block.keep + i), load(block.added + i)), block.sum[s] + i);
+}
+
+/// Lets all rows of a block see `count` keys at `position`, which are in block.k and block.v.
+inline void attend_keys(const attention_args& args, prompt_block& block, std::size_t position, std::size_t count, std::size_t columns) {
+    const std::size_t lane_count = lanes();
+    // Rows are in token order: the first sees the earliest keys, the last the latest.
+    const bool partly_seen = block.position[0] < position + count - 1 || block.first_visible[block.rows - 1] > position;
+    for (std::size_t s = 0; s < args.k_per_group; ++s) {
+        const outer_factor keys{block.k + s * args.d_head, columns, 1};
+        const float* queries = block.queries + s * args.d_head * block.padded;
+        std::size_t i = 0;
+        for (; i + 2 * lane_count <= block.padded; i += 2 * lane_count)
+            outer_rows_times<true>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+        if (i < block.padded)
+            outer_rows_times<false>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+
+        prompt_softmax(args, block, s, position, count, partly_seen);
+
+        const outer_factor weights{block.scores, 1, block.padded};
+        float* values = block.values + s * block.padded * columns;
+        std::size_t c = 0;
+        for (; c + 2 * lane_count <= columns; c += 2 * lane_count)
+            outer_rows_times<true>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+        if (c < columns) outer_rows_times<false>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+    }
+}
+
+/// All rows of a block over one segment.
+template <class Element>
+inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
+    const std::size_t earliest = block.first_visible[0];
+    const std::size_t latest = block.position[block.rows - 1];
+    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
+    const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
+    const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
+    // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
+    const std::size_t fit = prompt_tile_floats / columns;
+    const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
+    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
+    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    for (std::size_t j = first_key / step * step; j < stop; j += step) {
+        const std::size_t count = stop - j < step ? stop - j : step;
+        const std::size_t scale = scale_row + j;
+        widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
+        widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
+        attend_keys(args, block, segment.first_position + j, count, columns);
+    }
+}
+
+/// Tokens [token_begin, token_end) of one group, where takes_prompt(args).
+template <class Element>
+inline void attend_prompt(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                          const kv_segment* segments, std::size_t n_segments) {
+    prompt_block block;
+    const std::size_t room = prompt_room(args);
+    const std::size_t total = (token_end - token_begin) * args.queries_per_key;
+    for (std::size_t first = 0; first < total; first += room) {
+        block.rows = total - first < room ? total - first : room;
+        block.padded = (block.rows + lanes() - 1) / lanes() * lanes();
+        begin_block(args, group, token_begin, first, block);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_keys_of<Element>(args, group, block, segments[s]);
+        finish_block(args, group, token_begin, first, block);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
 // Sparse flash attention: keys come in tiles, a running maximum and sum make softmax exact, and only tiles that some query of
 // the block can see are touched. Memory is linear in the sequence: no score outlives its tile.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Floats of a widened tile of K, and of V.
-inline constexpr std::size_t tile_floats = 4096;
-/// Queries (token, head) that share a widened tile, at most.
+/// Queries (token, head) that go over a segment together, at most.
 inline constexpr std::size_t row_block = 64;
 /// Floats of a block's arranged queries.
 inline constexpr std::size_t query_floats = 4096;
 
-/// The keys of a tile at [position, position + count) that `row` sees, as indices into the tile; empty where begin >= end.
-inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
-    begin = row.first_visible > position ? row.first_visible - position : 0;
-    end = row.position < position ? 0 : row.position - position + 1;
-    end = end < count ? end : count;
-}
-
-/// Rows of keys or values as f32, arranged.
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
-                                        float* PHI4FLASH_RESTRICT to) {
-    const std::size_t lane_count = lanes();
-    f32_vector a;
-    f32_vector b;
-    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
-        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
-            load_pair(from + i, a, b);
-            store(a, to + i), store(b, to + i + lane_count);
-        }
-        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
-    }
-}
-
-/// All rows of a block over one segment. Tiles are widened to f32 first where enough rows share them.
+/// All rows of a block over one segment.
 template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
@@ -3313,38 +3742,25 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
-    const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
-    const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_step * tile_step;
+    const std::size_t start = first_key / tile_keys * tile_keys;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
-    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    for (std::size_t j = start; j < stop; j += tile_step) {
-        const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
+    for (std::size_t j = start; j < stop; j += tile_keys) {
+        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
         const std::size_t position = segment.first_position + j;
-        if (widened) {
-            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
-            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
-        }
-        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
-        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
-                                         whole, false};
+        const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                           segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
-            visible_keys(rows[r], position, count, begin, end);
-            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
-            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
+            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
             r += n;
         }
     }
@@ -3379,9 +3795,9 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
     }
 }
 
-/// See attention_args. Error: <= 1e-6 of the largest value, <= 5e-5 where scores reach hundreds (tests/kernels/attention_test.cpp).
+/// A few tokens: what they share of K and V is little, and what counts is to read it only once.
 template <class Element>
-inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
@@ -3416,6 +3832,17 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
         }
         for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
+    }
+}
+
+/// See attention_args. Error: <= 1e-6 of the largest value, <= 5e-5 where scores reach hundreds (tests/kernels/attention_test.cpp).
+template <class Element>
+inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    if (takes_prompt(args)) {
+        attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -3742,40 +4169,6 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-// Vectors cannot stand in arrays, so sums of several rows are packs of parameters: one for each row of blocks R.
-template <std::size_t>
-using rows_of = rows_f32;
-
-/// One token against rows [row, row + lanes) of rows of blocks that lie `stride` bytes apart, read side by side. Sums go to y, y_stride apart.
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
-                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
-    const code_vector levels = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
-        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
-    (store_rows(sum, y + R * y_stride + row), ...);
-}
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
-                                         const std::byte* x, float* y, std::size_t y_stride) {
-    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
-}
-
-/// In row_streams parts, as matvec.
-template <dtype Format>
-inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
-    const std::size_t groups = cols / packed_cols;
-    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
-    for (std::size_t r = 0; r < part; r += packed_rows)
-        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
-                            part);
-    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
-        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
-    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
-}
-
 /// Tokens that are arranged one by one. Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the
 /// second-level cache, and weights are streamed.
 template <dtype Format>
@@ -3809,6 +4202,98 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
             decode_row(reinterpret_cast<const q4_block*>(w)[at], book, r % packed_rows, out + g * packed_cols);
         }
     }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_matvec-inl.hpp -----------------------------------------------------------------------------
+// Products of packed weights and the 8-bit activations of one token: weights are read once, in row_streams places in turn.
+
+PHI4FLASH_TARGET_BEGIN
+
+// Vectors cannot stand in arrays, so sums of several rows are packs of parameters: one for each row of blocks R.
+template <std::size_t>
+using rows_of = rows_f32;
+
+/// One token against rows [row, row + lanes) of rows of blocks that lie `stride` bytes apart, read side by side. Sums go to y, y_stride apart.
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+/// sums + a block of eight rows at w, and one at v, times one token's activations.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte* v, token_codes levels, const activation_group& x, tokens_f32 sums) {
+    prefetch_ahead(w, sizeof(q4_block));
+    prefetch_ahead(v, sizeof(q4_block));
+    const q4_block& one = *reinterpret_cast<const q4_block*>(w);
+    const q4_block& two = *reinterpret_cast<const q4_block*>(v);
+    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
+    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
+    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
+    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
+    auto dots = repeat_start_of_two(x.start);
+    dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
+    dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
+    dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
+    dots = dot_next(dots, low_levels(levels, codes3), repeat_activations(x.q + 12));
+    dots = dot_next(dots, high_levels(levels, codes0), repeat_activations(x.q + 16));
+    dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
+    dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
+    dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
+    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+}
+
+template <std::size_t>
+using pairs_of = tokens_f32;
+
+/// As packed_dots of 4-bit weights, two rows of blocks in each vector, with the same results.
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...>, const std::byte* w, std::size_t stride, std::size_t groups, const activation_group* x,
+                                       float* y, std::size_t y_stride, pairs_of<P>... sums) {
+    const token_codes levels = repeat_levels(Format == dtype::q4_dense ? q4_dense.level : q4_uniform.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += sizeof(q4_block))
+        ((sums = add_pair<Format>(w + 2 * P * stride, w + (2 * P + 1) * stride, levels, *x, sums)), ...);
+    (store_two(sums, y + 2 * P * y_stride, y + (2 * P + 1) * y_stride), ...);
+}
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...> pairs, const std::byte* w, std::size_t stride, std::size_t groups, const std::byte* x,
+                                       float* y, std::size_t y_stride) {
+    pair_dots<Format>(pairs, w, stride, groups, reinterpret_cast<const activation_group*>(x), y, y_stride, pairs_of<P>(repeat_tokens(0.0f))...);
+}
+#endif
+
+/// In row_streams parts, as matvec.
+template <dtype Format>
+inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows) {
+        const std::byte* first = w + matrix_bytes(Format, r, cols);
+        const std::size_t stride = matrix_bytes(Format, part, cols);
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+        if constexpr (Format != dtype::q8) {
+            pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
+            continue;
+        }
+#endif
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), first, stride, groups, x, y + r, part);
+    }
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 PHI4FLASH_TARGET_END
@@ -5072,6 +5557,7 @@ PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
+#define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -5265,6 +5751,35 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
     }
 #endif
 }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
+PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
+    store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
+    store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+#endif
 
 PHI4FLASH_TARGET_END
 #else
@@ -5507,6 +6022,75 @@ PHI4FLASH_VECTOR_INLINE void store_first(f32_vector v, Element* p, std::size_t n
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/outer_product-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
+inline constexpr std::size_t outer_rows = 8;
+#else
+inline constexpr std::size_t outer_rows = 6;
+#endif
+
+struct outer_factor {
+    const float* data;
+    std::size_t row;
+    std::size_t step;
+};
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector column = load(x);
+        ((s = mul_add(set(from[R * a.row]), column, s)), ...);
+    }
+    (put(first + R, 0, s), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y, f32_vector& s, f32_vector& t) {
+    s = mul_add(w, x, s);
+    t = mul_add(w, y, t);
+}
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+    const std::size_t half = lanes();
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector one = load(x);
+        const f32_vector two = load(x + half);
+        (add_outer(set(from[R * a.row]), one, two, s, t), ...);
+    }
+    (put(first + R, 0, s), ...);
+    (put(first + R, 1, t), ...);
+}
+
+template <bool Two, class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+                                        std::size_t first, const Put& put) {
+    if constexpr (Two) {
+        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_rows_times(outer_factor a, std::size_t rows, const float* x, std::size_t x_step, std::size_t n, const Put& put) {
+    constexpr std::size_t most = Two ? outer_rows : 2 * outer_rows;
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) outer_tile<Two>(std::make_index_sequence<most>(), a, x, x_step, n, r, put);
+    for (; r + 4 <= rows; r += 4) outer_tile<Two>(std::make_index_sequence<4>(), a, x, x_step, n, r, put);
+    for (; r < rows; ++r) outer_tile<Two>(std::make_index_sequence<1>(), a, x, x_step, n, r, put);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -5517,9 +6101,6 @@ inline constexpr std::size_t read_ahead = 2048;
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <class Element>
 PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
@@ -5718,52 +6299,21 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector column = load(x);
-        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+struct add_to_sums {
+    float* sums;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = sums + row * bundle_tokens() + vector * lanes();
+        store(add(load(to), sum), to);
     }
-    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
-}
+};
 
-PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
-    a = mul_add(w, x, a);
-    b = mul_add(w, y, b);
-}
-
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
-    const std::size_t half = lanes();
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector first = load(x);
-        const f32_vector second = load(x + half);
-        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
-    }
-    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
-    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
-}
-
-template <bool Two, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
-                                        float* sums) {
-    if constexpr (Two) {
-        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
-    } else {
-        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
-    }
-}
-
-template <bool Two>
 inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
-    constexpr std::size_t most = Two ? 6 : 12;
-    const std::size_t step = bundle_tokens();
-    std::size_t r = 0;
-    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    const outer_factor weights{panel, panel_cols, 1};
+    if (width > lanes()) {
+        outer_rows_times<true>(weights, rows, x, width, n, add_to_sums{sums});
+    } else {
+        outer_rows_times<false>(weights, rows, x, width, n, add_to_sums{sums});
+    }
 }
 
 inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
@@ -5794,12 +6344,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
-                    const float* from = x + b * cols + c * width;
-                    if (width > lanes()) {
-                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
-                    } else {
-                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
-                    }
+                    panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
@@ -6051,6 +6596,13 @@ inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
+                         std::size_t& end) {
+    begin = first_visible > position ? first_visible - position : 0;
+    end = at < position ? 0 : at - position + 1;
+    end = end < count ? end : count;
+}
 
 struct attention_row {
     const float* q;              ///< arranged
@@ -6326,33 +6878,256 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_prompt-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
-inline constexpr std::size_t query_floats = 4096;
+inline constexpr std::size_t prompt_keys = 24;
+inline constexpr std::size_t prompt_tile_floats = 3072;
+inline constexpr std::size_t prompt_rows = 32;
+inline constexpr std::size_t prompt_row_floats = 4096;
 
-inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
-    begin = row.first_visible > position ? row.first_visible - position : 0;
-    end = row.position < position ? 0 : row.position - position + 1;
-    end = end < count ? end : count;
+struct prompt_block {
+    std::size_t rows;                                           ///< of each key head
+    std::size_t padded;                                         ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
+    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float maximum[max_k_per_group][prompt_rows];
+    alignas(64) float sum[max_k_per_group][prompt_rows];
+    alignas(64) float slope[max_k_per_group][prompt_rows];
+    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    std::size_t position[prompt_rows];
+    std::size_t first_visible[prompt_rows];
+};
+
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_columns(const attention_args& args) {
+    return (args.k_per_group * args.d_head + lanes() - 1) / lanes() * lanes();
+}
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_room(const attention_args& args) {
+    const std::size_t fit = prompt_row_floats / prompt_columns(args);
+    return (fit < prompt_rows ? fit : prompt_rows) / lanes() * lanes();
+}
+
+PHI4FLASH_VECTOR_INLINE bool takes_prompt(const attention_args& args) {
+    return args.tokens > 1 && args.tokens * args.queries_per_key >= lanes() && prompt_room(args) != 0 &&
+           4 * prompt_columns(args) <= prompt_tile_floats;
+}
+
+PHI4FLASH_VECTOR_INLINE void locate(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t row, std::size_t s,
+                                    std::size_t& token, std::size_t& head) {
+    token = token_begin + row / args.queries_per_key;
+    head = (group * args.queries_per_key + row % args.queries_per_key) * args.k_per_group + s;
+}
+
+PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                         prompt_block& block) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        const bool real = i < block.rows;
+        std::size_t token = 0;
+        std::size_t head = 0;
+        locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
+        block.position[i] = args.first_position + token;
+        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
+            const float* q = args.q + token * args.q_stride + head * args.d_head;
+            float* to = block.queries + s * args.d_head * block.padded + i;
+            for (std::size_t d = 0; d < args.d_head; ++d) to[d * block.padded] = real ? q[d] * args.scale : 0.0f;
+            block.maximum[s][i] = lowest_score;
+            block.sum[s][i] = 0.0f;
+            block.slope[s][i] = real && args.slopes != nullptr ? args.slopes[head] : 0.0f;
+        }
+    }
+    std::memset(block.values, 0, args.k_per_group * block.padded * prompt_columns(args) * sizeof(float));
+}
+
+PHI4FLASH_VECTOR_INLINE void finish_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                          const prompt_block& block) {
+    const std::size_t lane_count = lanes();
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t i = 0; i < block.rows; ++i) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            std::size_t token = 0;
+            std::size_t head = 0;
+            locate(args, group, token_begin, first + i, s, token, head);
+            const float* from = block.values + (s * block.padded + i) * columns;
+            float* out = args.out + token * args.out_stride + head * width;
+            const f32_vector inverse = set(1.0f / block.sum[s][i]);  // a token sees itself, so the sum is at least 1
+            std::size_t c = 0;
+            for (; c + lane_count <= width; c += lane_count) store(mul(load(from + c), inverse), out + c);
+            if (c < width) store_first(mul(load(from + c), inverse), out + c, width - c);
+        }
+    }
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
-                                        float* PHI4FLASH_RESTRICT to) {
+PHI4FLASH_VECTOR_INLINE void widen_rows(const attention_args& args, const Element* PHI4FLASH_RESTRICT from, const bf16* scales,
+                                        std::size_t scale_stride, std::size_t count, std::size_t columns, float* PHI4FLASH_RESTRICT to) {
     const std::size_t lane_count = lanes();
-    f32_vector a;
-    f32_vector b;
-    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
-        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
-            load_pair(from + i, a, b);
-            store(a, to + i), store(b, to + i + lane_count);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t j = 0; j < count; ++j, from += width, to += columns) {
+        std::size_t c = 0;
+        for (; c + lane_count <= width; c += lane_count) store(load(from + c), to + c);
+        if (c < width) store(load_first(from + c, width - c), to + c);
+        if (scales == nullptr) continue;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const float scale = to_f32(scales[s * scale_stride + j]);
+            for (std::size_t d = 0; d < args.d_head; ++d) to[s * args.d_head + d] *= scale;
         }
-        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
     }
 }
+
+struct put_scores {
+    float* scores;
+    std::size_t padded;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t key, std::size_t vector, f32_vector sum) const {
+        store(sum, scores + key * padded + vector * lanes());
+    }
+};
+
+struct put_values {
+    float* values;
+    std::size_t columns;
+    const float* keep;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = values + row * columns + vector * lanes();
+        store(mul_add(set(keep[row]), load(to), sum), to);
+    }
+};
+
+PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        std::size_t begin = 0;
+        std::size_t end = 0;
+        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        for (std::size_t j = 0; j < count; ++j) {
+            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+        }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_block& block, std::size_t s, std::size_t position,
+                                            std::size_t count, bool partly_seen) {
+    const std::size_t padded = block.padded;
+    if (args.slopes != nullptr) {
+        for (std::size_t i = 0; i < padded; ++i)
+            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+        for (std::size_t j = 0; j < count; ++j) {
+            for (std::size_t i = 0; i < padded; i += lanes()) {
+                const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
+                float* score = block.scores + j * padded + i;
+                store(neg_mul_add(load(block.slope[s] + i), distance, load(score)), score);
+            }
+        }
+    }
+    if (partly_seen) fill_unseen(block, position, count, lowest_score);
+    for (std::size_t i = 0; i < padded; i += lanes()) {
+        float* scores = block.scores + i;
+        const f32_vector before = load(block.maximum[s] + i);
+        f32_vector even = before;
+        f32_vector odd = before;
+        std::size_t j = 0;
+        for (; j + 2 <= count; j += 2) {
+            even = max_of(even, load(scores + j * padded));
+            odd = max_of(odd, load(scores + (j + 1) * padded));
+        }
+        if (j < count) even = max_of(even, load(scores + j * padded));
+        const f32_vector maximum = max_of(even, odd);
+        f32_vector sum = zero();
+        for (j = 0; j < count; ++j) {
+            const f32_vector e = exp_of(sub(load(scores + j * padded), maximum));
+            store(e, scores + j * padded);
+            sum = add(sum, e);
+        }
+        const f32_vector keep = exp_of(sub(before, maximum));
+        store(maximum, block.maximum[s] + i);
+        store(keep, block.keep + i);
+        store(sum, block.added + i);
+    }
+    if (partly_seen) {
+        fill_unseen(block, position, count, 0.0f);
+        for (std::size_t i = 0; i < padded; i += lanes()) {
+            f32_vector sum = zero();
+            for (std::size_t j = 0; j < count; ++j) sum = add(sum, load(block.scores + j * padded + i));
+            store(sum, block.added + i);
+        }
+    }
+    for (std::size_t i = 0; i < padded; i += lanes())
+        store(mul_add(load(block.sum[s] + i), load(block.keep + i), load(block.added + i)), block.sum[s] + i);
+}
+
+inline void attend_keys(const attention_args& args, prompt_block& block, std::size_t position, std::size_t count, std::size_t columns) {
+    const std::size_t lane_count = lanes();
+    const bool partly_seen = block.position[0] < position + count - 1 || block.first_visible[block.rows - 1] > position;
+    for (std::size_t s = 0; s < args.k_per_group; ++s) {
+        const outer_factor keys{block.k + s * args.d_head, columns, 1};
+        const float* queries = block.queries + s * args.d_head * block.padded;
+        std::size_t i = 0;
+        for (; i + 2 * lane_count <= block.padded; i += 2 * lane_count)
+            outer_rows_times<true>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+        if (i < block.padded)
+            outer_rows_times<false>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+
+        prompt_softmax(args, block, s, position, count, partly_seen);
+
+        const outer_factor weights{block.scores, 1, block.padded};
+        float* values = block.values + s * block.padded * columns;
+        std::size_t c = 0;
+        for (; c + 2 * lane_count <= columns; c += 2 * lane_count)
+            outer_rows_times<true>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+        if (c < columns) outer_rows_times<false>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+    }
+}
+
+template <class Element>
+inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
+    const std::size_t earliest = block.first_visible[0];
+    const std::size_t latest = block.position[block.rows - 1];
+    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
+    const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
+    const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
+    const std::size_t fit = prompt_tile_floats / columns;
+    const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
+    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
+    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    for (std::size_t j = first_key / step * step; j < stop; j += step) {
+        const std::size_t count = stop - j < step ? stop - j : step;
+        const std::size_t scale = scale_row + j;
+        widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
+        widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
+        attend_keys(args, block, segment.first_position + j, count, columns);
+    }
+}
+
+template <class Element>
+inline void attend_prompt(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                          const kv_segment* segments, std::size_t n_segments) {
+    prompt_block block;
+    const std::size_t room = prompt_room(args);
+    const std::size_t total = (token_end - token_begin) * args.queries_per_key;
+    for (std::size_t first = 0; first < total; first += room) {
+        block.rows = total - first < room ? total - first : room;
+        block.padded = (block.rows + lanes() - 1) / lanes() * lanes();
+        begin_block(args, group, token_begin, first, block);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_keys_of<Element>(args, group, block, segments[s]);
+        finish_block(args, group, token_begin, first, block);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
@@ -6363,38 +7138,25 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t earliest = rows[0].first_visible;
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
-    const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_step * tile_step;
+    const std::size_t start = first_key / tile_keys * tile_keys;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
-    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    for (std::size_t j = start; j < stop; j += tile_step) {
-        const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
+    for (std::size_t j = start; j < stop; j += tile_keys) {
+        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
         const std::size_t position = segment.first_position + j;
-        if (widened) {
-            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
-            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
-        }
-        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
-        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
-                                         whole, false};
+        const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                           segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
-            visible_keys(rows[r], position, count, begin, end);
-            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
-            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
+            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
             r += n;
         }
     }
@@ -6429,7 +7191,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
 }
 
 template <class Element>
-inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
@@ -6463,6 +7225,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
         }
         for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
+    }
+}
+
+template <class Element>
+inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    if (takes_prompt(args)) {
+        attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -6756,37 +7528,6 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-template <std::size_t>
-using rows_of = rows_f32;
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
-                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
-    const code_vector levels = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
-        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
-    (store_rows(sum, y + R * y_stride + row), ...);
-}
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
-                                         const std::byte* x, float* y, std::size_t y_stride) {
-    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
-}
-
-template <dtype Format>
-inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
-    const std::size_t groups = cols / packed_cols;
-    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
-    for (std::size_t r = 0; r < part; r += packed_rows)
-        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
-                            part);
-    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
-        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
-    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
-}
-
 template <dtype Format>
 inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
                                   const float* bias, float* y, std::size_t y_stride) {
@@ -6818,6 +7559,91 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
             decode_row(reinterpret_cast<const q4_block*>(w)[at], book, r % packed_rows, out + g * packed_cols);
         }
     }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_matvec-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte* v, token_codes levels, const activation_group& x, tokens_f32 sums) {
+    prefetch_ahead(w, sizeof(q4_block));
+    prefetch_ahead(v, sizeof(q4_block));
+    const q4_block& one = *reinterpret_cast<const q4_block*>(w);
+    const q4_block& two = *reinterpret_cast<const q4_block*>(v);
+    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
+    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
+    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
+    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
+    auto dots = repeat_start_of_two(x.start);
+    dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
+    dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
+    dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
+    dots = dot_next(dots, low_levels(levels, codes3), repeat_activations(x.q + 12));
+    dots = dot_next(dots, high_levels(levels, codes0), repeat_activations(x.q + 16));
+    dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
+    dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
+    dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
+    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+}
+
+template <std::size_t>
+using pairs_of = tokens_f32;
+
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...>, const std::byte* w, std::size_t stride, std::size_t groups, const activation_group* x,
+                                       float* y, std::size_t y_stride, pairs_of<P>... sums) {
+    const token_codes levels = repeat_levels(Format == dtype::q4_dense ? q4_dense.level : q4_uniform.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += sizeof(q4_block))
+        ((sums = add_pair<Format>(w + 2 * P * stride, w + (2 * P + 1) * stride, levels, *x, sums)), ...);
+    (store_two(sums, y + 2 * P * y_stride, y + (2 * P + 1) * y_stride), ...);
+}
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...> pairs, const std::byte* w, std::size_t stride, std::size_t groups, const std::byte* x,
+                                       float* y, std::size_t y_stride) {
+    pair_dots<Format>(pairs, w, stride, groups, reinterpret_cast<const activation_group*>(x), y, y_stride, pairs_of<P>(repeat_tokens(0.0f))...);
+}
+#endif
+
+template <dtype Format>
+inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows) {
+        const std::byte* first = w + matrix_bytes(Format, r, cols);
+        const std::size_t stride = matrix_bytes(Format, part, cols);
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+        if constexpr (Format != dtype::q8) {
+            pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
+            continue;
+        }
+#endif
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), first, stride, groups, x, y + r, part);
+    }
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 PHI4FLASH_TARGET_END
@@ -7993,6 +8819,7 @@ PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
+#define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -8186,6 +9013,35 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
     }
 #endif
 }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
+PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
+    store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
+    store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+#endif
 
 PHI4FLASH_TARGET_END
 #else
@@ -8428,6 +9284,75 @@ PHI4FLASH_VECTOR_INLINE void store_first(f32_vector v, Element* p, std::size_t n
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/outer_product-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
+inline constexpr std::size_t outer_rows = 8;
+#else
+inline constexpr std::size_t outer_rows = 6;
+#endif
+
+struct outer_factor {
+    const float* data;
+    std::size_t row;
+    std::size_t step;
+};
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector column = load(x);
+        ((s = mul_add(set(from[R * a.row]), column, s)), ...);
+    }
+    (put(first + R, 0, s), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y, f32_vector& s, f32_vector& t) {
+    s = mul_add(w, x, s);
+    t = mul_add(w, y, t);
+}
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+    const std::size_t half = lanes();
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector one = load(x);
+        const f32_vector two = load(x + half);
+        (add_outer(set(from[R * a.row]), one, two, s, t), ...);
+    }
+    (put(first + R, 0, s), ...);
+    (put(first + R, 1, t), ...);
+}
+
+template <bool Two, class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+                                        std::size_t first, const Put& put) {
+    if constexpr (Two) {
+        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_rows_times(outer_factor a, std::size_t rows, const float* x, std::size_t x_step, std::size_t n, const Put& put) {
+    constexpr std::size_t most = Two ? outer_rows : 2 * outer_rows;
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) outer_tile<Two>(std::make_index_sequence<most>(), a, x, x_step, n, r, put);
+    for (; r + 4 <= rows; r += 4) outer_tile<Two>(std::make_index_sequence<4>(), a, x, x_step, n, r, put);
+    for (; r < rows; ++r) outer_tile<Two>(std::make_index_sequence<1>(), a, x, x_step, n, r, put);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -8438,9 +9363,6 @@ inline constexpr std::size_t read_ahead = 2048;
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <class Element>
 PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
@@ -8639,52 +9561,21 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector column = load(x);
-        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+struct add_to_sums {
+    float* sums;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = sums + row * bundle_tokens() + vector * lanes();
+        store(add(load(to), sum), to);
     }
-    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
-}
+};
 
-PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
-    a = mul_add(w, x, a);
-    b = mul_add(w, y, b);
-}
-
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
-    const std::size_t half = lanes();
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector first = load(x);
-        const f32_vector second = load(x + half);
-        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
-    }
-    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
-    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
-}
-
-template <bool Two, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
-                                        float* sums) {
-    if constexpr (Two) {
-        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
-    } else {
-        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
-    }
-}
-
-template <bool Two>
 inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
-    constexpr std::size_t most = Two ? 6 : 12;
-    const std::size_t step = bundle_tokens();
-    std::size_t r = 0;
-    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    const outer_factor weights{panel, panel_cols, 1};
+    if (width > lanes()) {
+        outer_rows_times<true>(weights, rows, x, width, n, add_to_sums{sums});
+    } else {
+        outer_rows_times<false>(weights, rows, x, width, n, add_to_sums{sums});
+    }
 }
 
 inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
@@ -8715,12 +9606,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
-                    const float* from = x + b * cols + c * width;
-                    if (width > lanes()) {
-                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
-                    } else {
-                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
-                    }
+                    panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
@@ -8972,6 +9858,13 @@ inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
+                         std::size_t& end) {
+    begin = first_visible > position ? first_visible - position : 0;
+    end = at < position ? 0 : at - position + 1;
+    end = end < count ? end : count;
+}
 
 struct attention_row {
     const float* q;              ///< arranged
@@ -9247,33 +10140,256 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_prompt-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
-inline constexpr std::size_t query_floats = 4096;
+inline constexpr std::size_t prompt_keys = 24;
+inline constexpr std::size_t prompt_tile_floats = 3072;
+inline constexpr std::size_t prompt_rows = 32;
+inline constexpr std::size_t prompt_row_floats = 4096;
 
-inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
-    begin = row.first_visible > position ? row.first_visible - position : 0;
-    end = row.position < position ? 0 : row.position - position + 1;
-    end = end < count ? end : count;
+struct prompt_block {
+    std::size_t rows;                                           ///< of each key head
+    std::size_t padded;                                         ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
+    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float maximum[max_k_per_group][prompt_rows];
+    alignas(64) float sum[max_k_per_group][prompt_rows];
+    alignas(64) float slope[max_k_per_group][prompt_rows];
+    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    std::size_t position[prompt_rows];
+    std::size_t first_visible[prompt_rows];
+};
+
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_columns(const attention_args& args) {
+    return (args.k_per_group * args.d_head + lanes() - 1) / lanes() * lanes();
+}
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_room(const attention_args& args) {
+    const std::size_t fit = prompt_row_floats / prompt_columns(args);
+    return (fit < prompt_rows ? fit : prompt_rows) / lanes() * lanes();
+}
+
+PHI4FLASH_VECTOR_INLINE bool takes_prompt(const attention_args& args) {
+    return args.tokens > 1 && args.tokens * args.queries_per_key >= lanes() && prompt_room(args) != 0 &&
+           4 * prompt_columns(args) <= prompt_tile_floats;
+}
+
+PHI4FLASH_VECTOR_INLINE void locate(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t row, std::size_t s,
+                                    std::size_t& token, std::size_t& head) {
+    token = token_begin + row / args.queries_per_key;
+    head = (group * args.queries_per_key + row % args.queries_per_key) * args.k_per_group + s;
+}
+
+PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                         prompt_block& block) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        const bool real = i < block.rows;
+        std::size_t token = 0;
+        std::size_t head = 0;
+        locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
+        block.position[i] = args.first_position + token;
+        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
+            const float* q = args.q + token * args.q_stride + head * args.d_head;
+            float* to = block.queries + s * args.d_head * block.padded + i;
+            for (std::size_t d = 0; d < args.d_head; ++d) to[d * block.padded] = real ? q[d] * args.scale : 0.0f;
+            block.maximum[s][i] = lowest_score;
+            block.sum[s][i] = 0.0f;
+            block.slope[s][i] = real && args.slopes != nullptr ? args.slopes[head] : 0.0f;
+        }
+    }
+    std::memset(block.values, 0, args.k_per_group * block.padded * prompt_columns(args) * sizeof(float));
+}
+
+PHI4FLASH_VECTOR_INLINE void finish_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                          const prompt_block& block) {
+    const std::size_t lane_count = lanes();
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t i = 0; i < block.rows; ++i) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            std::size_t token = 0;
+            std::size_t head = 0;
+            locate(args, group, token_begin, first + i, s, token, head);
+            const float* from = block.values + (s * block.padded + i) * columns;
+            float* out = args.out + token * args.out_stride + head * width;
+            const f32_vector inverse = set(1.0f / block.sum[s][i]);  // a token sees itself, so the sum is at least 1
+            std::size_t c = 0;
+            for (; c + lane_count <= width; c += lane_count) store(mul(load(from + c), inverse), out + c);
+            if (c < width) store_first(mul(load(from + c), inverse), out + c, width - c);
+        }
+    }
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
-                                        float* PHI4FLASH_RESTRICT to) {
+PHI4FLASH_VECTOR_INLINE void widen_rows(const attention_args& args, const Element* PHI4FLASH_RESTRICT from, const bf16* scales,
+                                        std::size_t scale_stride, std::size_t count, std::size_t columns, float* PHI4FLASH_RESTRICT to) {
     const std::size_t lane_count = lanes();
-    f32_vector a;
-    f32_vector b;
-    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
-        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
-            load_pair(from + i, a, b);
-            store(a, to + i), store(b, to + i + lane_count);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t j = 0; j < count; ++j, from += width, to += columns) {
+        std::size_t c = 0;
+        for (; c + lane_count <= width; c += lane_count) store(load(from + c), to + c);
+        if (c < width) store(load_first(from + c, width - c), to + c);
+        if (scales == nullptr) continue;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const float scale = to_f32(scales[s * scale_stride + j]);
+            for (std::size_t d = 0; d < args.d_head; ++d) to[s * args.d_head + d] *= scale;
         }
-        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
     }
 }
+
+struct put_scores {
+    float* scores;
+    std::size_t padded;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t key, std::size_t vector, f32_vector sum) const {
+        store(sum, scores + key * padded + vector * lanes());
+    }
+};
+
+struct put_values {
+    float* values;
+    std::size_t columns;
+    const float* keep;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = values + row * columns + vector * lanes();
+        store(mul_add(set(keep[row]), load(to), sum), to);
+    }
+};
+
+PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        std::size_t begin = 0;
+        std::size_t end = 0;
+        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        for (std::size_t j = 0; j < count; ++j) {
+            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+        }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_block& block, std::size_t s, std::size_t position,
+                                            std::size_t count, bool partly_seen) {
+    const std::size_t padded = block.padded;
+    if (args.slopes != nullptr) {
+        for (std::size_t i = 0; i < padded; ++i)
+            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+        for (std::size_t j = 0; j < count; ++j) {
+            for (std::size_t i = 0; i < padded; i += lanes()) {
+                const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
+                float* score = block.scores + j * padded + i;
+                store(neg_mul_add(load(block.slope[s] + i), distance, load(score)), score);
+            }
+        }
+    }
+    if (partly_seen) fill_unseen(block, position, count, lowest_score);
+    for (std::size_t i = 0; i < padded; i += lanes()) {
+        float* scores = block.scores + i;
+        const f32_vector before = load(block.maximum[s] + i);
+        f32_vector even = before;
+        f32_vector odd = before;
+        std::size_t j = 0;
+        for (; j + 2 <= count; j += 2) {
+            even = max_of(even, load(scores + j * padded));
+            odd = max_of(odd, load(scores + (j + 1) * padded));
+        }
+        if (j < count) even = max_of(even, load(scores + j * padded));
+        const f32_vector maximum = max_of(even, odd);
+        f32_vector sum = zero();
+        for (j = 0; j < count; ++j) {
+            const f32_vector e = exp_of(sub(load(scores + j * padded), maximum));
+            store(e, scores + j * padded);
+            sum = add(sum, e);
+        }
+        const f32_vector keep = exp_of(sub(before, maximum));
+        store(maximum, block.maximum[s] + i);
+        store(keep, block.keep + i);
+        store(sum, block.added + i);
+    }
+    if (partly_seen) {
+        fill_unseen(block, position, count, 0.0f);
+        for (std::size_t i = 0; i < padded; i += lanes()) {
+            f32_vector sum = zero();
+            for (std::size_t j = 0; j < count; ++j) sum = add(sum, load(block.scores + j * padded + i));
+            store(sum, block.added + i);
+        }
+    }
+    for (std::size_t i = 0; i < padded; i += lanes())
+        store(mul_add(load(block.sum[s] + i), load(block.keep + i), load(block.added + i)), block.sum[s] + i);
+}
+
+inline void attend_keys(const attention_args& args, prompt_block& block, std::size_t position, std::size_t count, std::size_t columns) {
+    const std::size_t lane_count = lanes();
+    const bool partly_seen = block.position[0] < position + count - 1 || block.first_visible[block.rows - 1] > position;
+    for (std::size_t s = 0; s < args.k_per_group; ++s) {
+        const outer_factor keys{block.k + s * args.d_head, columns, 1};
+        const float* queries = block.queries + s * args.d_head * block.padded;
+        std::size_t i = 0;
+        for (; i + 2 * lane_count <= block.padded; i += 2 * lane_count)
+            outer_rows_times<true>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+        if (i < block.padded)
+            outer_rows_times<false>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+
+        prompt_softmax(args, block, s, position, count, partly_seen);
+
+        const outer_factor weights{block.scores, 1, block.padded};
+        float* values = block.values + s * block.padded * columns;
+        std::size_t c = 0;
+        for (; c + 2 * lane_count <= columns; c += 2 * lane_count)
+            outer_rows_times<true>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+        if (c < columns) outer_rows_times<false>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+    }
+}
+
+template <class Element>
+inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
+    const std::size_t earliest = block.first_visible[0];
+    const std::size_t latest = block.position[block.rows - 1];
+    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
+    const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
+    const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
+    const std::size_t fit = prompt_tile_floats / columns;
+    const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
+    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
+    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    for (std::size_t j = first_key / step * step; j < stop; j += step) {
+        const std::size_t count = stop - j < step ? stop - j : step;
+        const std::size_t scale = scale_row + j;
+        widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
+        widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
+        attend_keys(args, block, segment.first_position + j, count, columns);
+    }
+}
+
+template <class Element>
+inline void attend_prompt(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                          const kv_segment* segments, std::size_t n_segments) {
+    prompt_block block;
+    const std::size_t room = prompt_room(args);
+    const std::size_t total = (token_end - token_begin) * args.queries_per_key;
+    for (std::size_t first = 0; first < total; first += room) {
+        block.rows = total - first < room ? total - first : room;
+        block.padded = (block.rows + lanes() - 1) / lanes() * lanes();
+        begin_block(args, group, token_begin, first, block);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_keys_of<Element>(args, group, block, segments[s]);
+        finish_block(args, group, token_begin, first, block);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
@@ -9284,38 +10400,25 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t earliest = rows[0].first_visible;
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
-    const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_step * tile_step;
+    const std::size_t start = first_key / tile_keys * tile_keys;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
-    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    for (std::size_t j = start; j < stop; j += tile_step) {
-        const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
+    for (std::size_t j = start; j < stop; j += tile_keys) {
+        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
         const std::size_t position = segment.first_position + j;
-        if (widened) {
-            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
-            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
-        }
-        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
-        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
-                                         whole, false};
+        const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                           segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
-            visible_keys(rows[r], position, count, begin, end);
-            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
-            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
+            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
             r += n;
         }
     }
@@ -9350,7 +10453,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
 }
 
 template <class Element>
-inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
@@ -9384,6 +10487,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
         }
         for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
+    }
+}
+
+template <class Element>
+inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    if (takes_prompt(args)) {
+        attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -9677,37 +10790,6 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-template <std::size_t>
-using rows_of = rows_f32;
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
-                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
-    const code_vector levels = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
-        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
-    (store_rows(sum, y + R * y_stride + row), ...);
-}
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
-                                         const std::byte* x, float* y, std::size_t y_stride) {
-    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
-}
-
-template <dtype Format>
-inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
-    const std::size_t groups = cols / packed_cols;
-    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
-    for (std::size_t r = 0; r < part; r += packed_rows)
-        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
-                            part);
-    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
-        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
-    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
-}
-
 template <dtype Format>
 inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
                                   const float* bias, float* y, std::size_t y_stride) {
@@ -9739,6 +10821,91 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
             decode_row(reinterpret_cast<const q4_block*>(w)[at], book, r % packed_rows, out + g * packed_cols);
         }
     }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_matvec-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte* v, token_codes levels, const activation_group& x, tokens_f32 sums) {
+    prefetch_ahead(w, sizeof(q4_block));
+    prefetch_ahead(v, sizeof(q4_block));
+    const q4_block& one = *reinterpret_cast<const q4_block*>(w);
+    const q4_block& two = *reinterpret_cast<const q4_block*>(v);
+    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
+    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
+    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
+    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
+    auto dots = repeat_start_of_two(x.start);
+    dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
+    dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
+    dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
+    dots = dot_next(dots, low_levels(levels, codes3), repeat_activations(x.q + 12));
+    dots = dot_next(dots, high_levels(levels, codes0), repeat_activations(x.q + 16));
+    dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
+    dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
+    dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
+    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+}
+
+template <std::size_t>
+using pairs_of = tokens_f32;
+
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...>, const std::byte* w, std::size_t stride, std::size_t groups, const activation_group* x,
+                                       float* y, std::size_t y_stride, pairs_of<P>... sums) {
+    const token_codes levels = repeat_levels(Format == dtype::q4_dense ? q4_dense.level : q4_uniform.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += sizeof(q4_block))
+        ((sums = add_pair<Format>(w + 2 * P * stride, w + (2 * P + 1) * stride, levels, *x, sums)), ...);
+    (store_two(sums, y + 2 * P * y_stride, y + (2 * P + 1) * y_stride), ...);
+}
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...> pairs, const std::byte* w, std::size_t stride, std::size_t groups, const std::byte* x,
+                                       float* y, std::size_t y_stride) {
+    pair_dots<Format>(pairs, w, stride, groups, reinterpret_cast<const activation_group*>(x), y, y_stride, pairs_of<P>(repeat_tokens(0.0f))...);
+}
+#endif
+
+template <dtype Format>
+inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows) {
+        const std::byte* first = w + matrix_bytes(Format, r, cols);
+        const std::size_t stride = matrix_bytes(Format, part, cols);
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+        if constexpr (Format != dtype::q8) {
+            pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
+            continue;
+        }
+#endif
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), first, stride, groups, x, y + r, part);
+    }
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 PHI4FLASH_TARGET_END
@@ -10914,6 +12081,7 @@ PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
+#define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -11107,6 +12275,35 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
     }
 #endif
 }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
+PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
+    store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
+    store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+#endif
 
 PHI4FLASH_TARGET_END
 #else
@@ -11349,6 +12546,75 @@ PHI4FLASH_VECTOR_INLINE void store_first(f32_vector v, Element* p, std::size_t n
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/outer_product-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
+inline constexpr std::size_t outer_rows = 8;
+#else
+inline constexpr std::size_t outer_rows = 6;
+#endif
+
+struct outer_factor {
+    const float* data;
+    std::size_t row;
+    std::size_t step;
+};
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector column = load(x);
+        ((s = mul_add(set(from[R * a.row]), column, s)), ...);
+    }
+    (put(first + R, 0, s), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y, f32_vector& s, f32_vector& t) {
+    s = mul_add(w, x, s);
+    t = mul_add(w, y, t);
+}
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+    const std::size_t half = lanes();
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector one = load(x);
+        const f32_vector two = load(x + half);
+        (add_outer(set(from[R * a.row]), one, two, s, t), ...);
+    }
+    (put(first + R, 0, s), ...);
+    (put(first + R, 1, t), ...);
+}
+
+template <bool Two, class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+                                        std::size_t first, const Put& put) {
+    if constexpr (Two) {
+        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_rows_times(outer_factor a, std::size_t rows, const float* x, std::size_t x_step, std::size_t n, const Put& put) {
+    constexpr std::size_t most = Two ? outer_rows : 2 * outer_rows;
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) outer_tile<Two>(std::make_index_sequence<most>(), a, x, x_step, n, r, put);
+    for (; r + 4 <= rows; r += 4) outer_tile<Two>(std::make_index_sequence<4>(), a, x, x_step, n, r, put);
+    for (; r < rows; ++r) outer_tile<Two>(std::make_index_sequence<1>(), a, x, x_step, n, r, put);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -11359,9 +12625,6 @@ inline constexpr std::size_t read_ahead = 2048;
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <class Element>
 PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
@@ -11560,52 +12823,21 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector column = load(x);
-        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+struct add_to_sums {
+    float* sums;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = sums + row * bundle_tokens() + vector * lanes();
+        store(add(load(to), sum), to);
     }
-    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
-}
+};
 
-PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
-    a = mul_add(w, x, a);
-    b = mul_add(w, y, b);
-}
-
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
-    const std::size_t half = lanes();
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector first = load(x);
-        const f32_vector second = load(x + half);
-        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
-    }
-    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
-    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
-}
-
-template <bool Two, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
-                                        float* sums) {
-    if constexpr (Two) {
-        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
-    } else {
-        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
-    }
-}
-
-template <bool Two>
 inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
-    constexpr std::size_t most = Two ? 6 : 12;
-    const std::size_t step = bundle_tokens();
-    std::size_t r = 0;
-    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    const outer_factor weights{panel, panel_cols, 1};
+    if (width > lanes()) {
+        outer_rows_times<true>(weights, rows, x, width, n, add_to_sums{sums});
+    } else {
+        outer_rows_times<false>(weights, rows, x, width, n, add_to_sums{sums});
+    }
 }
 
 inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
@@ -11636,12 +12868,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
-                    const float* from = x + b * cols + c * width;
-                    if (width > lanes()) {
-                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
-                    } else {
-                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
-                    }
+                    panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
@@ -11893,6 +13120,13 @@ inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
+                         std::size_t& end) {
+    begin = first_visible > position ? first_visible - position : 0;
+    end = at < position ? 0 : at - position + 1;
+    end = end < count ? end : count;
+}
 
 struct attention_row {
     const float* q;              ///< arranged
@@ -12168,33 +13402,256 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_prompt-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
-inline constexpr std::size_t query_floats = 4096;
+inline constexpr std::size_t prompt_keys = 24;
+inline constexpr std::size_t prompt_tile_floats = 3072;
+inline constexpr std::size_t prompt_rows = 32;
+inline constexpr std::size_t prompt_row_floats = 4096;
 
-inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
-    begin = row.first_visible > position ? row.first_visible - position : 0;
-    end = row.position < position ? 0 : row.position - position + 1;
-    end = end < count ? end : count;
+struct prompt_block {
+    std::size_t rows;                                           ///< of each key head
+    std::size_t padded;                                         ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
+    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float maximum[max_k_per_group][prompt_rows];
+    alignas(64) float sum[max_k_per_group][prompt_rows];
+    alignas(64) float slope[max_k_per_group][prompt_rows];
+    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    std::size_t position[prompt_rows];
+    std::size_t first_visible[prompt_rows];
+};
+
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_columns(const attention_args& args) {
+    return (args.k_per_group * args.d_head + lanes() - 1) / lanes() * lanes();
+}
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_room(const attention_args& args) {
+    const std::size_t fit = prompt_row_floats / prompt_columns(args);
+    return (fit < prompt_rows ? fit : prompt_rows) / lanes() * lanes();
+}
+
+PHI4FLASH_VECTOR_INLINE bool takes_prompt(const attention_args& args) {
+    return args.tokens > 1 && args.tokens * args.queries_per_key >= lanes() && prompt_room(args) != 0 &&
+           4 * prompt_columns(args) <= prompt_tile_floats;
+}
+
+PHI4FLASH_VECTOR_INLINE void locate(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t row, std::size_t s,
+                                    std::size_t& token, std::size_t& head) {
+    token = token_begin + row / args.queries_per_key;
+    head = (group * args.queries_per_key + row % args.queries_per_key) * args.k_per_group + s;
+}
+
+PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                         prompt_block& block) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        const bool real = i < block.rows;
+        std::size_t token = 0;
+        std::size_t head = 0;
+        locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
+        block.position[i] = args.first_position + token;
+        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
+            const float* q = args.q + token * args.q_stride + head * args.d_head;
+            float* to = block.queries + s * args.d_head * block.padded + i;
+            for (std::size_t d = 0; d < args.d_head; ++d) to[d * block.padded] = real ? q[d] * args.scale : 0.0f;
+            block.maximum[s][i] = lowest_score;
+            block.sum[s][i] = 0.0f;
+            block.slope[s][i] = real && args.slopes != nullptr ? args.slopes[head] : 0.0f;
+        }
+    }
+    std::memset(block.values, 0, args.k_per_group * block.padded * prompt_columns(args) * sizeof(float));
+}
+
+PHI4FLASH_VECTOR_INLINE void finish_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                          const prompt_block& block) {
+    const std::size_t lane_count = lanes();
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t i = 0; i < block.rows; ++i) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            std::size_t token = 0;
+            std::size_t head = 0;
+            locate(args, group, token_begin, first + i, s, token, head);
+            const float* from = block.values + (s * block.padded + i) * columns;
+            float* out = args.out + token * args.out_stride + head * width;
+            const f32_vector inverse = set(1.0f / block.sum[s][i]);  // a token sees itself, so the sum is at least 1
+            std::size_t c = 0;
+            for (; c + lane_count <= width; c += lane_count) store(mul(load(from + c), inverse), out + c);
+            if (c < width) store_first(mul(load(from + c), inverse), out + c, width - c);
+        }
+    }
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
-                                        float* PHI4FLASH_RESTRICT to) {
+PHI4FLASH_VECTOR_INLINE void widen_rows(const attention_args& args, const Element* PHI4FLASH_RESTRICT from, const bf16* scales,
+                                        std::size_t scale_stride, std::size_t count, std::size_t columns, float* PHI4FLASH_RESTRICT to) {
     const std::size_t lane_count = lanes();
-    f32_vector a;
-    f32_vector b;
-    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
-        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
-            load_pair(from + i, a, b);
-            store(a, to + i), store(b, to + i + lane_count);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t j = 0; j < count; ++j, from += width, to += columns) {
+        std::size_t c = 0;
+        for (; c + lane_count <= width; c += lane_count) store(load(from + c), to + c);
+        if (c < width) store(load_first(from + c, width - c), to + c);
+        if (scales == nullptr) continue;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const float scale = to_f32(scales[s * scale_stride + j]);
+            for (std::size_t d = 0; d < args.d_head; ++d) to[s * args.d_head + d] *= scale;
         }
-        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
     }
 }
+
+struct put_scores {
+    float* scores;
+    std::size_t padded;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t key, std::size_t vector, f32_vector sum) const {
+        store(sum, scores + key * padded + vector * lanes());
+    }
+};
+
+struct put_values {
+    float* values;
+    std::size_t columns;
+    const float* keep;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = values + row * columns + vector * lanes();
+        store(mul_add(set(keep[row]), load(to), sum), to);
+    }
+};
+
+PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        std::size_t begin = 0;
+        std::size_t end = 0;
+        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        for (std::size_t j = 0; j < count; ++j) {
+            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+        }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_block& block, std::size_t s, std::size_t position,
+                                            std::size_t count, bool partly_seen) {
+    const std::size_t padded = block.padded;
+    if (args.slopes != nullptr) {
+        for (std::size_t i = 0; i < padded; ++i)
+            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+        for (std::size_t j = 0; j < count; ++j) {
+            for (std::size_t i = 0; i < padded; i += lanes()) {
+                const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
+                float* score = block.scores + j * padded + i;
+                store(neg_mul_add(load(block.slope[s] + i), distance, load(score)), score);
+            }
+        }
+    }
+    if (partly_seen) fill_unseen(block, position, count, lowest_score);
+    for (std::size_t i = 0; i < padded; i += lanes()) {
+        float* scores = block.scores + i;
+        const f32_vector before = load(block.maximum[s] + i);
+        f32_vector even = before;
+        f32_vector odd = before;
+        std::size_t j = 0;
+        for (; j + 2 <= count; j += 2) {
+            even = max_of(even, load(scores + j * padded));
+            odd = max_of(odd, load(scores + (j + 1) * padded));
+        }
+        if (j < count) even = max_of(even, load(scores + j * padded));
+        const f32_vector maximum = max_of(even, odd);
+        f32_vector sum = zero();
+        for (j = 0; j < count; ++j) {
+            const f32_vector e = exp_of(sub(load(scores + j * padded), maximum));
+            store(e, scores + j * padded);
+            sum = add(sum, e);
+        }
+        const f32_vector keep = exp_of(sub(before, maximum));
+        store(maximum, block.maximum[s] + i);
+        store(keep, block.keep + i);
+        store(sum, block.added + i);
+    }
+    if (partly_seen) {
+        fill_unseen(block, position, count, 0.0f);
+        for (std::size_t i = 0; i < padded; i += lanes()) {
+            f32_vector sum = zero();
+            for (std::size_t j = 0; j < count; ++j) sum = add(sum, load(block.scores + j * padded + i));
+            store(sum, block.added + i);
+        }
+    }
+    for (std::size_t i = 0; i < padded; i += lanes())
+        store(mul_add(load(block.sum[s] + i), load(block.keep + i), load(block.added + i)), block.sum[s] + i);
+}
+
+inline void attend_keys(const attention_args& args, prompt_block& block, std::size_t position, std::size_t count, std::size_t columns) {
+    const std::size_t lane_count = lanes();
+    const bool partly_seen = block.position[0] < position + count - 1 || block.first_visible[block.rows - 1] > position;
+    for (std::size_t s = 0; s < args.k_per_group; ++s) {
+        const outer_factor keys{block.k + s * args.d_head, columns, 1};
+        const float* queries = block.queries + s * args.d_head * block.padded;
+        std::size_t i = 0;
+        for (; i + 2 * lane_count <= block.padded; i += 2 * lane_count)
+            outer_rows_times<true>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+        if (i < block.padded)
+            outer_rows_times<false>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+
+        prompt_softmax(args, block, s, position, count, partly_seen);
+
+        const outer_factor weights{block.scores, 1, block.padded};
+        float* values = block.values + s * block.padded * columns;
+        std::size_t c = 0;
+        for (; c + 2 * lane_count <= columns; c += 2 * lane_count)
+            outer_rows_times<true>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+        if (c < columns) outer_rows_times<false>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+    }
+}
+
+template <class Element>
+inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
+    const std::size_t earliest = block.first_visible[0];
+    const std::size_t latest = block.position[block.rows - 1];
+    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
+    const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
+    const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
+    const std::size_t fit = prompt_tile_floats / columns;
+    const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
+    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
+    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    for (std::size_t j = first_key / step * step; j < stop; j += step) {
+        const std::size_t count = stop - j < step ? stop - j : step;
+        const std::size_t scale = scale_row + j;
+        widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
+        widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
+        attend_keys(args, block, segment.first_position + j, count, columns);
+    }
+}
+
+template <class Element>
+inline void attend_prompt(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                          const kv_segment* segments, std::size_t n_segments) {
+    prompt_block block;
+    const std::size_t room = prompt_room(args);
+    const std::size_t total = (token_end - token_begin) * args.queries_per_key;
+    for (std::size_t first = 0; first < total; first += room) {
+        block.rows = total - first < room ? total - first : room;
+        block.padded = (block.rows + lanes() - 1) / lanes() * lanes();
+        begin_block(args, group, token_begin, first, block);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_keys_of<Element>(args, group, block, segments[s]);
+        finish_block(args, group, token_begin, first, block);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
@@ -12205,38 +13662,25 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t earliest = rows[0].first_visible;
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
-    const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_step * tile_step;
+    const std::size_t start = first_key / tile_keys * tile_keys;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
-    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    for (std::size_t j = start; j < stop; j += tile_step) {
-        const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
+    for (std::size_t j = start; j < stop; j += tile_keys) {
+        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
         const std::size_t position = segment.first_position + j;
-        if (widened) {
-            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
-            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
-        }
-        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
-        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
-                                         whole, false};
+        const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                           segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
-            visible_keys(rows[r], position, count, begin, end);
-            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
-            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
+            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
             r += n;
         }
     }
@@ -12271,7 +13715,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
 }
 
 template <class Element>
-inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
@@ -12305,6 +13749,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
         }
         for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
+    }
+}
+
+template <class Element>
+inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    if (takes_prompt(args)) {
+        attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -12598,37 +14052,6 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-template <std::size_t>
-using rows_of = rows_f32;
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
-                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
-    const code_vector levels = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
-        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
-    (store_rows(sum, y + R * y_stride + row), ...);
-}
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
-                                         const std::byte* x, float* y, std::size_t y_stride) {
-    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
-}
-
-template <dtype Format>
-inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
-    const std::size_t groups = cols / packed_cols;
-    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
-    for (std::size_t r = 0; r < part; r += packed_rows)
-        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
-                            part);
-    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
-        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
-    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
-}
-
 template <dtype Format>
 inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
                                   const float* bias, float* y, std::size_t y_stride) {
@@ -12660,6 +14083,91 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
             decode_row(reinterpret_cast<const q4_block*>(w)[at], book, r % packed_rows, out + g * packed_cols);
         }
     }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_matvec-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte* v, token_codes levels, const activation_group& x, tokens_f32 sums) {
+    prefetch_ahead(w, sizeof(q4_block));
+    prefetch_ahead(v, sizeof(q4_block));
+    const q4_block& one = *reinterpret_cast<const q4_block*>(w);
+    const q4_block& two = *reinterpret_cast<const q4_block*>(v);
+    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
+    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
+    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
+    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
+    auto dots = repeat_start_of_two(x.start);
+    dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
+    dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
+    dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
+    dots = dot_next(dots, low_levels(levels, codes3), repeat_activations(x.q + 12));
+    dots = dot_next(dots, high_levels(levels, codes0), repeat_activations(x.q + 16));
+    dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
+    dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
+    dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
+    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+}
+
+template <std::size_t>
+using pairs_of = tokens_f32;
+
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...>, const std::byte* w, std::size_t stride, std::size_t groups, const activation_group* x,
+                                       float* y, std::size_t y_stride, pairs_of<P>... sums) {
+    const token_codes levels = repeat_levels(Format == dtype::q4_dense ? q4_dense.level : q4_uniform.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += sizeof(q4_block))
+        ((sums = add_pair<Format>(w + 2 * P * stride, w + (2 * P + 1) * stride, levels, *x, sums)), ...);
+    (store_two(sums, y + 2 * P * y_stride, y + (2 * P + 1) * y_stride), ...);
+}
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...> pairs, const std::byte* w, std::size_t stride, std::size_t groups, const std::byte* x,
+                                       float* y, std::size_t y_stride) {
+    pair_dots<Format>(pairs, w, stride, groups, reinterpret_cast<const activation_group*>(x), y, y_stride, pairs_of<P>(repeat_tokens(0.0f))...);
+}
+#endif
+
+template <dtype Format>
+inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows) {
+        const std::byte* first = w + matrix_bytes(Format, r, cols);
+        const std::size_t stride = matrix_bytes(Format, part, cols);
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+        if constexpr (Format != dtype::q8) {
+            pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
+            continue;
+        }
+#endif
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), first, stride, groups, x, y + r, part);
+    }
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 PHI4FLASH_TARGET_END
@@ -13872,6 +15380,7 @@ PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
+#define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -14065,6 +15574,35 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
     }
 #endif
 }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
+PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
+    store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
+    store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+#endif
 
 PHI4FLASH_TARGET_END
 #else
@@ -14307,6 +15845,75 @@ PHI4FLASH_VECTOR_INLINE void store_first(f32_vector v, Element* p, std::size_t n
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/outer_product-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
+inline constexpr std::size_t outer_rows = 8;
+#else
+inline constexpr std::size_t outer_rows = 6;
+#endif
+
+struct outer_factor {
+    const float* data;
+    std::size_t row;
+    std::size_t step;
+};
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector column = load(x);
+        ((s = mul_add(set(from[R * a.row]), column, s)), ...);
+    }
+    (put(first + R, 0, s), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y, f32_vector& s, f32_vector& t) {
+    s = mul_add(w, x, s);
+    t = mul_add(w, y, t);
+}
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+    const std::size_t half = lanes();
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector one = load(x);
+        const f32_vector two = load(x + half);
+        (add_outer(set(from[R * a.row]), one, two, s, t), ...);
+    }
+    (put(first + R, 0, s), ...);
+    (put(first + R, 1, t), ...);
+}
+
+template <bool Two, class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+                                        std::size_t first, const Put& put) {
+    if constexpr (Two) {
+        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_rows_times(outer_factor a, std::size_t rows, const float* x, std::size_t x_step, std::size_t n, const Put& put) {
+    constexpr std::size_t most = Two ? outer_rows : 2 * outer_rows;
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) outer_tile<Two>(std::make_index_sequence<most>(), a, x, x_step, n, r, put);
+    for (; r + 4 <= rows; r += 4) outer_tile<Two>(std::make_index_sequence<4>(), a, x, x_step, n, r, put);
+    for (; r < rows; ++r) outer_tile<Two>(std::make_index_sequence<1>(), a, x, x_step, n, r, put);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -14317,9 +15924,6 @@ inline constexpr std::size_t read_ahead = 2048;
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <class Element>
 PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
@@ -14518,52 +16122,21 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector column = load(x);
-        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+struct add_to_sums {
+    float* sums;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = sums + row * bundle_tokens() + vector * lanes();
+        store(add(load(to), sum), to);
     }
-    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
-}
+};
 
-PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
-    a = mul_add(w, x, a);
-    b = mul_add(w, y, b);
-}
-
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
-    const std::size_t half = lanes();
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector first = load(x);
-        const f32_vector second = load(x + half);
-        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
-    }
-    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
-    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
-}
-
-template <bool Two, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
-                                        float* sums) {
-    if constexpr (Two) {
-        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
-    } else {
-        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
-    }
-}
-
-template <bool Two>
 inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
-    constexpr std::size_t most = Two ? 6 : 12;
-    const std::size_t step = bundle_tokens();
-    std::size_t r = 0;
-    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    const outer_factor weights{panel, panel_cols, 1};
+    if (width > lanes()) {
+        outer_rows_times<true>(weights, rows, x, width, n, add_to_sums{sums});
+    } else {
+        outer_rows_times<false>(weights, rows, x, width, n, add_to_sums{sums});
+    }
 }
 
 inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
@@ -14594,12 +16167,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
-                    const float* from = x + b * cols + c * width;
-                    if (width > lanes()) {
-                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
-                    } else {
-                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
-                    }
+                    panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
@@ -14851,6 +16419,13 @@ inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
+                         std::size_t& end) {
+    begin = first_visible > position ? first_visible - position : 0;
+    end = at < position ? 0 : at - position + 1;
+    end = end < count ? end : count;
+}
 
 struct attention_row {
     const float* q;              ///< arranged
@@ -15126,33 +16701,256 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_prompt-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
-inline constexpr std::size_t query_floats = 4096;
+inline constexpr std::size_t prompt_keys = 24;
+inline constexpr std::size_t prompt_tile_floats = 3072;
+inline constexpr std::size_t prompt_rows = 32;
+inline constexpr std::size_t prompt_row_floats = 4096;
 
-inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
-    begin = row.first_visible > position ? row.first_visible - position : 0;
-    end = row.position < position ? 0 : row.position - position + 1;
-    end = end < count ? end : count;
+struct prompt_block {
+    std::size_t rows;                                           ///< of each key head
+    std::size_t padded;                                         ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
+    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float maximum[max_k_per_group][prompt_rows];
+    alignas(64) float sum[max_k_per_group][prompt_rows];
+    alignas(64) float slope[max_k_per_group][prompt_rows];
+    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    std::size_t position[prompt_rows];
+    std::size_t first_visible[prompt_rows];
+};
+
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_columns(const attention_args& args) {
+    return (args.k_per_group * args.d_head + lanes() - 1) / lanes() * lanes();
+}
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_room(const attention_args& args) {
+    const std::size_t fit = prompt_row_floats / prompt_columns(args);
+    return (fit < prompt_rows ? fit : prompt_rows) / lanes() * lanes();
+}
+
+PHI4FLASH_VECTOR_INLINE bool takes_prompt(const attention_args& args) {
+    return args.tokens > 1 && args.tokens * args.queries_per_key >= lanes() && prompt_room(args) != 0 &&
+           4 * prompt_columns(args) <= prompt_tile_floats;
+}
+
+PHI4FLASH_VECTOR_INLINE void locate(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t row, std::size_t s,
+                                    std::size_t& token, std::size_t& head) {
+    token = token_begin + row / args.queries_per_key;
+    head = (group * args.queries_per_key + row % args.queries_per_key) * args.k_per_group + s;
+}
+
+PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                         prompt_block& block) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        const bool real = i < block.rows;
+        std::size_t token = 0;
+        std::size_t head = 0;
+        locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
+        block.position[i] = args.first_position + token;
+        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
+            const float* q = args.q + token * args.q_stride + head * args.d_head;
+            float* to = block.queries + s * args.d_head * block.padded + i;
+            for (std::size_t d = 0; d < args.d_head; ++d) to[d * block.padded] = real ? q[d] * args.scale : 0.0f;
+            block.maximum[s][i] = lowest_score;
+            block.sum[s][i] = 0.0f;
+            block.slope[s][i] = real && args.slopes != nullptr ? args.slopes[head] : 0.0f;
+        }
+    }
+    std::memset(block.values, 0, args.k_per_group * block.padded * prompt_columns(args) * sizeof(float));
+}
+
+PHI4FLASH_VECTOR_INLINE void finish_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                          const prompt_block& block) {
+    const std::size_t lane_count = lanes();
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t i = 0; i < block.rows; ++i) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            std::size_t token = 0;
+            std::size_t head = 0;
+            locate(args, group, token_begin, first + i, s, token, head);
+            const float* from = block.values + (s * block.padded + i) * columns;
+            float* out = args.out + token * args.out_stride + head * width;
+            const f32_vector inverse = set(1.0f / block.sum[s][i]);  // a token sees itself, so the sum is at least 1
+            std::size_t c = 0;
+            for (; c + lane_count <= width; c += lane_count) store(mul(load(from + c), inverse), out + c);
+            if (c < width) store_first(mul(load(from + c), inverse), out + c, width - c);
+        }
+    }
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
-                                        float* PHI4FLASH_RESTRICT to) {
+PHI4FLASH_VECTOR_INLINE void widen_rows(const attention_args& args, const Element* PHI4FLASH_RESTRICT from, const bf16* scales,
+                                        std::size_t scale_stride, std::size_t count, std::size_t columns, float* PHI4FLASH_RESTRICT to) {
     const std::size_t lane_count = lanes();
-    f32_vector a;
-    f32_vector b;
-    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
-        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
-            load_pair(from + i, a, b);
-            store(a, to + i), store(b, to + i + lane_count);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t j = 0; j < count; ++j, from += width, to += columns) {
+        std::size_t c = 0;
+        for (; c + lane_count <= width; c += lane_count) store(load(from + c), to + c);
+        if (c < width) store(load_first(from + c, width - c), to + c);
+        if (scales == nullptr) continue;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const float scale = to_f32(scales[s * scale_stride + j]);
+            for (std::size_t d = 0; d < args.d_head; ++d) to[s * args.d_head + d] *= scale;
         }
-        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
     }
 }
+
+struct put_scores {
+    float* scores;
+    std::size_t padded;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t key, std::size_t vector, f32_vector sum) const {
+        store(sum, scores + key * padded + vector * lanes());
+    }
+};
+
+struct put_values {
+    float* values;
+    std::size_t columns;
+    const float* keep;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = values + row * columns + vector * lanes();
+        store(mul_add(set(keep[row]), load(to), sum), to);
+    }
+};
+
+PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        std::size_t begin = 0;
+        std::size_t end = 0;
+        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        for (std::size_t j = 0; j < count; ++j) {
+            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+        }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_block& block, std::size_t s, std::size_t position,
+                                            std::size_t count, bool partly_seen) {
+    const std::size_t padded = block.padded;
+    if (args.slopes != nullptr) {
+        for (std::size_t i = 0; i < padded; ++i)
+            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+        for (std::size_t j = 0; j < count; ++j) {
+            for (std::size_t i = 0; i < padded; i += lanes()) {
+                const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
+                float* score = block.scores + j * padded + i;
+                store(neg_mul_add(load(block.slope[s] + i), distance, load(score)), score);
+            }
+        }
+    }
+    if (partly_seen) fill_unseen(block, position, count, lowest_score);
+    for (std::size_t i = 0; i < padded; i += lanes()) {
+        float* scores = block.scores + i;
+        const f32_vector before = load(block.maximum[s] + i);
+        f32_vector even = before;
+        f32_vector odd = before;
+        std::size_t j = 0;
+        for (; j + 2 <= count; j += 2) {
+            even = max_of(even, load(scores + j * padded));
+            odd = max_of(odd, load(scores + (j + 1) * padded));
+        }
+        if (j < count) even = max_of(even, load(scores + j * padded));
+        const f32_vector maximum = max_of(even, odd);
+        f32_vector sum = zero();
+        for (j = 0; j < count; ++j) {
+            const f32_vector e = exp_of(sub(load(scores + j * padded), maximum));
+            store(e, scores + j * padded);
+            sum = add(sum, e);
+        }
+        const f32_vector keep = exp_of(sub(before, maximum));
+        store(maximum, block.maximum[s] + i);
+        store(keep, block.keep + i);
+        store(sum, block.added + i);
+    }
+    if (partly_seen) {
+        fill_unseen(block, position, count, 0.0f);
+        for (std::size_t i = 0; i < padded; i += lanes()) {
+            f32_vector sum = zero();
+            for (std::size_t j = 0; j < count; ++j) sum = add(sum, load(block.scores + j * padded + i));
+            store(sum, block.added + i);
+        }
+    }
+    for (std::size_t i = 0; i < padded; i += lanes())
+        store(mul_add(load(block.sum[s] + i), load(block.keep + i), load(block.added + i)), block.sum[s] + i);
+}
+
+inline void attend_keys(const attention_args& args, prompt_block& block, std::size_t position, std::size_t count, std::size_t columns) {
+    const std::size_t lane_count = lanes();
+    const bool partly_seen = block.position[0] < position + count - 1 || block.first_visible[block.rows - 1] > position;
+    for (std::size_t s = 0; s < args.k_per_group; ++s) {
+        const outer_factor keys{block.k + s * args.d_head, columns, 1};
+        const float* queries = block.queries + s * args.d_head * block.padded;
+        std::size_t i = 0;
+        for (; i + 2 * lane_count <= block.padded; i += 2 * lane_count)
+            outer_rows_times<true>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+        if (i < block.padded)
+            outer_rows_times<false>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+
+        prompt_softmax(args, block, s, position, count, partly_seen);
+
+        const outer_factor weights{block.scores, 1, block.padded};
+        float* values = block.values + s * block.padded * columns;
+        std::size_t c = 0;
+        for (; c + 2 * lane_count <= columns; c += 2 * lane_count)
+            outer_rows_times<true>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+        if (c < columns) outer_rows_times<false>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+    }
+}
+
+template <class Element>
+inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
+    const std::size_t earliest = block.first_visible[0];
+    const std::size_t latest = block.position[block.rows - 1];
+    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
+    const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
+    const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
+    const std::size_t fit = prompt_tile_floats / columns;
+    const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
+    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
+    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    for (std::size_t j = first_key / step * step; j < stop; j += step) {
+        const std::size_t count = stop - j < step ? stop - j : step;
+        const std::size_t scale = scale_row + j;
+        widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
+        widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
+        attend_keys(args, block, segment.first_position + j, count, columns);
+    }
+}
+
+template <class Element>
+inline void attend_prompt(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                          const kv_segment* segments, std::size_t n_segments) {
+    prompt_block block;
+    const std::size_t room = prompt_room(args);
+    const std::size_t total = (token_end - token_begin) * args.queries_per_key;
+    for (std::size_t first = 0; first < total; first += room) {
+        block.rows = total - first < room ? total - first : room;
+        block.padded = (block.rows + lanes() - 1) / lanes() * lanes();
+        begin_block(args, group, token_begin, first, block);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_keys_of<Element>(args, group, block, segments[s]);
+        finish_block(args, group, token_begin, first, block);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
@@ -15163,38 +16961,25 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t earliest = rows[0].first_visible;
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
-    const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_step * tile_step;
+    const std::size_t start = first_key / tile_keys * tile_keys;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
-    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    for (std::size_t j = start; j < stop; j += tile_step) {
-        const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
+    for (std::size_t j = start; j < stop; j += tile_keys) {
+        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
         const std::size_t position = segment.first_position + j;
-        if (widened) {
-            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
-            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
-        }
-        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
-        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
-                                         whole, false};
+        const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                           segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
-            visible_keys(rows[r], position, count, begin, end);
-            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
-            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
+            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
             r += n;
         }
     }
@@ -15229,7 +17014,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
 }
 
 template <class Element>
-inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
@@ -15263,6 +17048,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
         }
         for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
+    }
+}
+
+template <class Element>
+inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    if (takes_prompt(args)) {
+        attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -15556,37 +17351,6 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-template <std::size_t>
-using rows_of = rows_f32;
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
-                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
-    const code_vector levels = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
-        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
-    (store_rows(sum, y + R * y_stride + row), ...);
-}
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
-                                         const std::byte* x, float* y, std::size_t y_stride) {
-    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
-}
-
-template <dtype Format>
-inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
-    const std::size_t groups = cols / packed_cols;
-    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
-    for (std::size_t r = 0; r < part; r += packed_rows)
-        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
-                            part);
-    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
-        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
-    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
-}
-
 template <dtype Format>
 inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
                                   const float* bias, float* y, std::size_t y_stride) {
@@ -15618,6 +17382,91 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
             decode_row(reinterpret_cast<const q4_block*>(w)[at], book, r % packed_rows, out + g * packed_cols);
         }
     }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_matvec-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte* v, token_codes levels, const activation_group& x, tokens_f32 sums) {
+    prefetch_ahead(w, sizeof(q4_block));
+    prefetch_ahead(v, sizeof(q4_block));
+    const q4_block& one = *reinterpret_cast<const q4_block*>(w);
+    const q4_block& two = *reinterpret_cast<const q4_block*>(v);
+    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
+    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
+    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
+    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
+    auto dots = repeat_start_of_two(x.start);
+    dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
+    dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
+    dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
+    dots = dot_next(dots, low_levels(levels, codes3), repeat_activations(x.q + 12));
+    dots = dot_next(dots, high_levels(levels, codes0), repeat_activations(x.q + 16));
+    dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
+    dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
+    dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
+    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+}
+
+template <std::size_t>
+using pairs_of = tokens_f32;
+
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...>, const std::byte* w, std::size_t stride, std::size_t groups, const activation_group* x,
+                                       float* y, std::size_t y_stride, pairs_of<P>... sums) {
+    const token_codes levels = repeat_levels(Format == dtype::q4_dense ? q4_dense.level : q4_uniform.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += sizeof(q4_block))
+        ((sums = add_pair<Format>(w + 2 * P * stride, w + (2 * P + 1) * stride, levels, *x, sums)), ...);
+    (store_two(sums, y + 2 * P * y_stride, y + (2 * P + 1) * y_stride), ...);
+}
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...> pairs, const std::byte* w, std::size_t stride, std::size_t groups, const std::byte* x,
+                                       float* y, std::size_t y_stride) {
+    pair_dots<Format>(pairs, w, stride, groups, reinterpret_cast<const activation_group*>(x), y, y_stride, pairs_of<P>(repeat_tokens(0.0f))...);
+}
+#endif
+
+template <dtype Format>
+inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows) {
+        const std::byte* first = w + matrix_bytes(Format, r, cols);
+        const std::size_t stride = matrix_bytes(Format, part, cols);
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+        if constexpr (Format != dtype::q8) {
+            pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
+            continue;
+        }
+#endif
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), first, stride, groups, x, y + r, part);
+    }
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 PHI4FLASH_TARGET_END
@@ -16788,6 +18637,7 @@ PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
+#define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -16981,6 +18831,35 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
     }
 #endif
 }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
+PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
+    store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
+    store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+#endif
 
 PHI4FLASH_TARGET_END
 #else
@@ -17223,6 +19102,75 @@ PHI4FLASH_VECTOR_INLINE void store_first(f32_vector v, Element* p, std::size_t n
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/outer_product-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
+inline constexpr std::size_t outer_rows = 8;
+#else
+inline constexpr std::size_t outer_rows = 6;
+#endif
+
+struct outer_factor {
+    const float* data;
+    std::size_t row;
+    std::size_t step;
+};
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector column = load(x);
+        ((s = mul_add(set(from[R * a.row]), column, s)), ...);
+    }
+    (put(first + R, 0, s), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y, f32_vector& s, f32_vector& t) {
+    s = mul_add(w, x, s);
+    t = mul_add(w, y, t);
+}
+
+template <class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
+                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+    const std::size_t half = lanes();
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector one = load(x);
+        const f32_vector two = load(x + half);
+        (add_outer(set(from[R * a.row]), one, two, s, t), ...);
+    }
+    (put(first + R, 0, s), ...);
+    (put(first + R, 1, t), ...);
+}
+
+template <bool Two, class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+                                        std::size_t first, const Put& put) {
+    if constexpr (Two) {
+        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_rows_times(outer_factor a, std::size_t rows, const float* x, std::size_t x_step, std::size_t n, const Put& put) {
+    constexpr std::size_t most = Two ? outer_rows : 2 * outer_rows;
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) outer_tile<Two>(std::make_index_sequence<most>(), a, x, x_step, n, r, put);
+    for (; r + 4 <= rows; r += 4) outer_tile<Two>(std::make_index_sequence<4>(), a, x, x_step, n, r, put);
+    for (; r < rows; ++r) outer_tile<Two>(std::make_index_sequence<1>(), a, x, x_step, n, r, put);
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/linear-inl.hpp ------------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -17233,9 +19181,6 @@ inline constexpr std::size_t read_ahead = 2048;
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
-
-template <std::size_t>
-using f32_of = f32_vector;
 
 template <class Element>
 PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
@@ -17434,52 +19379,21 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector column = load(x);
-        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+struct add_to_sums {
+    float* sums;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = sums + row * bundle_tokens() + vector * lanes();
+        store(add(load(to), sum), to);
     }
-    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
-}
+};
 
-PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
-    a = mul_add(w, x, a);
-    b = mul_add(w, y, b);
-}
-
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
-    const std::size_t half = lanes();
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector first = load(x);
-        const f32_vector second = load(x + half);
-        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
-    }
-    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
-    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
-}
-
-template <bool Two, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
-                                        float* sums) {
-    if constexpr (Two) {
-        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
-    } else {
-        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
-    }
-}
-
-template <bool Two>
 inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
-    constexpr std::size_t most = Two ? 6 : 12;
-    const std::size_t step = bundle_tokens();
-    std::size_t r = 0;
-    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    const outer_factor weights{panel, panel_cols, 1};
+    if (width > lanes()) {
+        outer_rows_times<true>(weights, rows, x, width, n, add_to_sums{sums});
+    } else {
+        outer_rows_times<false>(weights, rows, x, width, n, add_to_sums{sums});
+    }
 }
 
 inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
@@ -17510,12 +19424,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
-                    const float* from = x + b * cols + c * width;
-                    if (width > lanes()) {
-                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
-                    } else {
-                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
-                    }
+                    panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
@@ -17767,6 +19676,13 @@ inline constexpr std::size_t prefetch_distance = 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
+                         std::size_t& end) {
+    begin = first_visible > position ? first_visible - position : 0;
+    end = at < position ? 0 : at - position + 1;
+    end = end < count ? end : count;
+}
 
 struct attention_row {
     const float* q;              ///< arranged
@@ -18042,33 +19958,256 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+// ---- phi4flash/kernels/attention_prompt-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_floats = 4096;
-inline constexpr std::size_t row_block = 64;
-inline constexpr std::size_t query_floats = 4096;
+inline constexpr std::size_t prompt_keys = 24;
+inline constexpr std::size_t prompt_tile_floats = 3072;
+inline constexpr std::size_t prompt_rows = 32;
+inline constexpr std::size_t prompt_row_floats = 4096;
 
-inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
-    begin = row.first_visible > position ? row.first_visible - position : 0;
-    end = row.position < position ? 0 : row.position - position + 1;
-    end = end < count ? end : count;
+struct prompt_block {
+    std::size_t rows;                                           ///< of each key head
+    std::size_t padded;                                         ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
+    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    alignas(64) float maximum[max_k_per_group][prompt_rows];
+    alignas(64) float sum[max_k_per_group][prompt_rows];
+    alignas(64) float slope[max_k_per_group][prompt_rows];
+    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    std::size_t position[prompt_rows];
+    std::size_t first_visible[prompt_rows];
+};
+
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_columns(const attention_args& args) {
+    return (args.k_per_group * args.d_head + lanes() - 1) / lanes() * lanes();
+}
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_room(const attention_args& args) {
+    const std::size_t fit = prompt_row_floats / prompt_columns(args);
+    return (fit < prompt_rows ? fit : prompt_rows) / lanes() * lanes();
+}
+
+PHI4FLASH_VECTOR_INLINE bool takes_prompt(const attention_args& args) {
+    return args.tokens > 1 && args.tokens * args.queries_per_key >= lanes() && prompt_room(args) != 0 &&
+           4 * prompt_columns(args) <= prompt_tile_floats;
+}
+
+PHI4FLASH_VECTOR_INLINE void locate(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t row, std::size_t s,
+                                    std::size_t& token, std::size_t& head) {
+    token = token_begin + row / args.queries_per_key;
+    head = (group * args.queries_per_key + row % args.queries_per_key) * args.k_per_group + s;
+}
+
+PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                         prompt_block& block) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        const bool real = i < block.rows;
+        std::size_t token = 0;
+        std::size_t head = 0;
+        locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
+        block.position[i] = args.first_position + token;
+        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
+            const float* q = args.q + token * args.q_stride + head * args.d_head;
+            float* to = block.queries + s * args.d_head * block.padded + i;
+            for (std::size_t d = 0; d < args.d_head; ++d) to[d * block.padded] = real ? q[d] * args.scale : 0.0f;
+            block.maximum[s][i] = lowest_score;
+            block.sum[s][i] = 0.0f;
+            block.slope[s][i] = real && args.slopes != nullptr ? args.slopes[head] : 0.0f;
+        }
+    }
+    std::memset(block.values, 0, args.k_per_group * block.padded * prompt_columns(args) * sizeof(float));
+}
+
+PHI4FLASH_VECTOR_INLINE void finish_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                          const prompt_block& block) {
+    const std::size_t lane_count = lanes();
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t i = 0; i < block.rows; ++i) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            std::size_t token = 0;
+            std::size_t head = 0;
+            locate(args, group, token_begin, first + i, s, token, head);
+            const float* from = block.values + (s * block.padded + i) * columns;
+            float* out = args.out + token * args.out_stride + head * width;
+            const f32_vector inverse = set(1.0f / block.sum[s][i]);  // a token sees itself, so the sum is at least 1
+            std::size_t c = 0;
+            for (; c + lane_count <= width; c += lane_count) store(mul(load(from + c), inverse), out + c);
+            if (c < width) store_first(mul(load(from + c), inverse), out + c, width - c);
+        }
+    }
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
-                                        float* PHI4FLASH_RESTRICT to) {
+PHI4FLASH_VECTOR_INLINE void widen_rows(const attention_args& args, const Element* PHI4FLASH_RESTRICT from, const bf16* scales,
+                                        std::size_t scale_stride, std::size_t count, std::size_t columns, float* PHI4FLASH_RESTRICT to) {
     const std::size_t lane_count = lanes();
-    f32_vector a;
-    f32_vector b;
-    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
-        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
-            load_pair(from + i, a, b);
-            store(a, to + i), store(b, to + i + lane_count);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t j = 0; j < count; ++j, from += width, to += columns) {
+        std::size_t c = 0;
+        for (; c + lane_count <= width; c += lane_count) store(load(from + c), to + c);
+        if (c < width) store(load_first(from + c, width - c), to + c);
+        if (scales == nullptr) continue;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const float scale = to_f32(scales[s * scale_stride + j]);
+            for (std::size_t d = 0; d < args.d_head; ++d) to[s * args.d_head + d] *= scale;
         }
-        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
     }
 }
+
+struct put_scores {
+    float* scores;
+    std::size_t padded;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t key, std::size_t vector, f32_vector sum) const {
+        store(sum, scores + key * padded + vector * lanes());
+    }
+};
+
+struct put_values {
+    float* values;
+    std::size_t columns;
+    const float* keep;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = values + row * columns + vector * lanes();
+        store(mul_add(set(keep[row]), load(to), sum), to);
+    }
+};
+
+PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        std::size_t begin = 0;
+        std::size_t end = 0;
+        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        for (std::size_t j = 0; j < count; ++j) {
+            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+        }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_block& block, std::size_t s, std::size_t position,
+                                            std::size_t count, bool partly_seen) {
+    const std::size_t padded = block.padded;
+    if (args.slopes != nullptr) {
+        for (std::size_t i = 0; i < padded; ++i)
+            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+        for (std::size_t j = 0; j < count; ++j) {
+            for (std::size_t i = 0; i < padded; i += lanes()) {
+                const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
+                float* score = block.scores + j * padded + i;
+                store(neg_mul_add(load(block.slope[s] + i), distance, load(score)), score);
+            }
+        }
+    }
+    if (partly_seen) fill_unseen(block, position, count, lowest_score);
+    for (std::size_t i = 0; i < padded; i += lanes()) {
+        float* scores = block.scores + i;
+        const f32_vector before = load(block.maximum[s] + i);
+        f32_vector even = before;
+        f32_vector odd = before;
+        std::size_t j = 0;
+        for (; j + 2 <= count; j += 2) {
+            even = max_of(even, load(scores + j * padded));
+            odd = max_of(odd, load(scores + (j + 1) * padded));
+        }
+        if (j < count) even = max_of(even, load(scores + j * padded));
+        const f32_vector maximum = max_of(even, odd);
+        f32_vector sum = zero();
+        for (j = 0; j < count; ++j) {
+            const f32_vector e = exp_of(sub(load(scores + j * padded), maximum));
+            store(e, scores + j * padded);
+            sum = add(sum, e);
+        }
+        const f32_vector keep = exp_of(sub(before, maximum));
+        store(maximum, block.maximum[s] + i);
+        store(keep, block.keep + i);
+        store(sum, block.added + i);
+    }
+    if (partly_seen) {
+        fill_unseen(block, position, count, 0.0f);
+        for (std::size_t i = 0; i < padded; i += lanes()) {
+            f32_vector sum = zero();
+            for (std::size_t j = 0; j < count; ++j) sum = add(sum, load(block.scores + j * padded + i));
+            store(sum, block.added + i);
+        }
+    }
+    for (std::size_t i = 0; i < padded; i += lanes())
+        store(mul_add(load(block.sum[s] + i), load(block.keep + i), load(block.added + i)), block.sum[s] + i);
+}
+
+inline void attend_keys(const attention_args& args, prompt_block& block, std::size_t position, std::size_t count, std::size_t columns) {
+    const std::size_t lane_count = lanes();
+    const bool partly_seen = block.position[0] < position + count - 1 || block.first_visible[block.rows - 1] > position;
+    for (std::size_t s = 0; s < args.k_per_group; ++s) {
+        const outer_factor keys{block.k + s * args.d_head, columns, 1};
+        const float* queries = block.queries + s * args.d_head * block.padded;
+        std::size_t i = 0;
+        for (; i + 2 * lane_count <= block.padded; i += 2 * lane_count)
+            outer_rows_times<true>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+        if (i < block.padded)
+            outer_rows_times<false>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+
+        prompt_softmax(args, block, s, position, count, partly_seen);
+
+        const outer_factor weights{block.scores, 1, block.padded};
+        float* values = block.values + s * block.padded * columns;
+        std::size_t c = 0;
+        for (; c + 2 * lane_count <= columns; c += 2 * lane_count)
+            outer_rows_times<true>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+        if (c < columns) outer_rows_times<false>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+    }
+}
+
+template <class Element>
+inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
+    const std::size_t earliest = block.first_visible[0];
+    const std::size_t latest = block.position[block.rows - 1];
+    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
+    const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
+    const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
+    const std::size_t fit = prompt_tile_floats / columns;
+    const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
+    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
+    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    for (std::size_t j = first_key / step * step; j < stop; j += step) {
+        const std::size_t count = stop - j < step ? stop - j : step;
+        const std::size_t scale = scale_row + j;
+        widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
+        widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
+        attend_keys(args, block, segment.first_position + j, count, columns);
+    }
+}
+
+template <class Element>
+inline void attend_prompt(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                          const kv_segment* segments, std::size_t n_segments) {
+    prompt_block block;
+    const std::size_t room = prompt_room(args);
+    const std::size_t total = (token_end - token_begin) * args.queries_per_key;
+    for (std::size_t first = 0; first < total; first += room) {
+        block.rows = total - first < room ? total - first : room;
+        block.padded = (block.rows + lanes() - 1) / lanes() * lanes();
+        begin_block(args, group, token_begin, first, block);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_keys_of<Element>(args, group, block, segments[s]);
+        finish_block(args, group, token_begin, first, block);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention-inl.hpp ---------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
 
 template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
@@ -18079,38 +20218,25 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t earliest = rows[0].first_visible;
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
-    const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_step * tile_step;
+    const std::size_t start = first_key / tile_keys * tile_keys;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
-    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    for (std::size_t j = start; j < stop; j += tile_step) {
-        const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
+    for (std::size_t j = start; j < stop; j += tile_keys) {
+        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
         const std::size_t position = segment.first_position + j;
-        if (widened) {
-            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
-            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
-        }
-        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
-        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
-                                         whole, false};
+        const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                           segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
-            visible_keys(rows[r], position, count, begin, end);
-            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
-            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
+            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
             r += n;
         }
     }
@@ -18145,7 +20271,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
 }
 
 template <class Element>
-inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
@@ -18179,6 +20305,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
         }
         for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
+    }
+}
+
+template <class Element>
+inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    if (takes_prompt(args)) {
+        attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -18472,37 +20608,6 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-template <std::size_t>
-using rows_of = rows_f32;
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
-                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
-    const code_vector levels = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
-        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
-    (store_rows(sum, y + R * y_stride + row), ...);
-}
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
-                                         const std::byte* x, float* y, std::size_t y_stride) {
-    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
-}
-
-template <dtype Format>
-inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
-    const std::size_t groups = cols / packed_cols;
-    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
-    for (std::size_t r = 0; r < part; r += packed_rows)
-        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
-                            part);
-    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
-        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
-    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
-}
-
 template <dtype Format>
 inline void packed_matmul_singles(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* activations, std::size_t tokens,
                                   const float* bias, float* y, std::size_t y_stride) {
@@ -18534,6 +20639,91 @@ inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols
             decode_row(reinterpret_cast<const q4_block*>(w)[at], book, r % packed_rows, out + g * packed_cols);
         }
     }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed_matvec-inl.hpp -----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using rows_of = rows_f32;
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
+                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
+        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
+    (store_rows(sum, y + R * y_stride + row), ...);
+}
+
+template <dtype Format, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
+                                         const std::byte* x, float* y, std::size_t y_stride) {
+    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
+}
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte* v, token_codes levels, const activation_group& x, tokens_f32 sums) {
+    prefetch_ahead(w, sizeof(q4_block));
+    prefetch_ahead(v, sizeof(q4_block));
+    const q4_block& one = *reinterpret_cast<const q4_block*>(w);
+    const q4_block& two = *reinterpret_cast<const q4_block*>(v);
+    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
+    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
+    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
+    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
+    auto dots = repeat_start_of_two(x.start);
+    dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
+    dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
+    dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
+    dots = dot_next(dots, low_levels(levels, codes3), repeat_activations(x.q + 12));
+    dots = dot_next(dots, high_levels(levels, codes0), repeat_activations(x.q + 16));
+    dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
+    dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
+    dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
+    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+}
+
+template <std::size_t>
+using pairs_of = tokens_f32;
+
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...>, const std::byte* w, std::size_t stride, std::size_t groups, const activation_group* x,
+                                       float* y, std::size_t y_stride, pairs_of<P>... sums) {
+    const token_codes levels = repeat_levels(Format == dtype::q4_dense ? q4_dense.level : q4_uniform.level);
+    for (std::size_t g = 0; g < groups; ++g, ++x, w += sizeof(q4_block))
+        ((sums = add_pair<Format>(w + 2 * P * stride, w + (2 * P + 1) * stride, levels, *x, sums)), ...);
+    (store_two(sums, y + 2 * P * y_stride, y + (2 * P + 1) * y_stride), ...);
+}
+template <dtype Format, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void pair_dots(std::index_sequence<P...> pairs, const std::byte* w, std::size_t stride, std::size_t groups, const std::byte* x,
+                                       float* y, std::size_t y_stride) {
+    pair_dots<Format>(pairs, w, stride, groups, reinterpret_cast<const activation_group*>(x), y, y_stride, pairs_of<P>(repeat_tokens(0.0f))...);
+}
+#endif
+
+template <dtype Format>
+inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
+    for (std::size_t r = 0; r < part; r += packed_rows) {
+        const std::byte* first = w + matrix_bytes(Format, r, cols);
+        const std::size_t stride = matrix_bytes(Format, part, cols);
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+        if constexpr (Format != dtype::q8) {
+            pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
+            continue;
+        }
+#endif
+        packed_dots<Format>(std::make_index_sequence<row_streams>(), first, stride, groups, x, y + r, part);
+    }
+    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
+        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
+    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 PHI4FLASH_TARGET_END
@@ -19862,6 +22052,7 @@ private:
         args.q_stride = q.stride;
         args.out = attended.data;
         args.out_stride = attended.stride;
+        args.tokens = q.count;
         args.first_position = first;
         args.d_head = layout.d_head;
         args.k_per_group = layout.k_per_group;

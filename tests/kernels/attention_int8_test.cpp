@@ -84,6 +84,7 @@ struct int8_case {
                                        .q_stride = q_stride,
                                        .out = nullptr,
                                        .out_stride = out_stride,
+                                       .tokens = tokens,
                                        .first_position = past,
                                        .d_head = shape.d_head,
                                        .k_per_group = shape.k_per_group,

@@ -2,13 +2,15 @@
 /// A small thread pool: an executor for hosts that have none. Optional; nothing else in the library starts threads.
 ///
 /// Work is claimed in pieces from one atomic word, the caller's thread included, and the caller waits only for pieces
-/// that somebody has claimed. So a worker that the operating system did not schedule costs nothing, and one that lost its
-/// processor in the middle costs at most one piece.
+/// that somebody has claimed. So a worker that the operating system did not schedule costs nothing, one that lost its
+/// processor in the middle costs at most one piece, and one that keeps losing it is left out for a while.
+#include <phi4flash/core/attendance.hpp>
 #include <phi4flash/core/executor.hpp>
 #include <phi4flash/core/result.hpp>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -31,16 +33,17 @@ public:
         if (threads > max_threads) return error::format(errc::invalid_argument, "threads: want 0 to %zu, have %zu", max_threads, threads);
         thread_pool pool;
         pool.shared_.reset(new (std::nothrow) shared);
-        if (!pool.shared_) return error::format(errc::out_of_memory, "cannot take memory for a pool of %zu threads", threads);
+        pool.places_.reset(new (std::nothrow) place[threads]);
+        if (!pool.shared_ || !pool.places_) return error::format(errc::out_of_memory, "cannot take memory for a pool of %zu threads", threads);
         for (std::size_t i = 1; i < threads; ++i) {
 #if defined(__cpp_exceptions)
             try {
-                pool.workers_.emplace_back(&work, pool.shared_.get());
+                pool.workers_.emplace_back(&work, pool.shared_.get(), &pool.places_[i - 1]);
             } catch (const std::system_error&) {
                 return error::format(errc::out_of_memory, "the system refused thread %zu of %zu", i + 1, threads);
             }
 #else
-            pool.workers_.emplace_back(&work, pool.shared_.get());
+            pool.workers_.emplace_back(&work, pool.shared_.get(), &pool.places_[i - 1]);
 #endif
         }
         return pool;
@@ -53,6 +56,7 @@ public:
         shared_->stopping.store(true, std::memory_order_relaxed);
         shared_->epoch.fetch_add(1, std::memory_order_release);
         shared_->epoch.notify_all();
+        for (std::size_t i = 0; i < workers_.size(); ++i) call_back(places_[i]);
         for (std::thread& worker : workers_) worker.join();
     }
 
@@ -60,9 +64,10 @@ public:
 
     /// See the executor concept.
     void run(std::size_t count, std::size_t grain, void (*body)(void*, std::size_t, std::size_t), void* context) {
+        const std::size_t present = concurrency() - (absent_ == 0 ? 0 : still_absent());
         // A few pieces a thread: enough to even out, long enough to stream.
-        const std::size_t wanted = std::min((count + grain - 1) / grain, concurrency() * pieces_a_thread);
-        if (wanted <= 1 || workers_.empty()) {
+        const std::size_t wanted = std::min((count + grain - 1) / grain, present * pieces_a_thread);
+        if (wanted <= 1 || present == 1) {
             if (count != 0) body(context, 0, count);
             return;
         }
@@ -79,14 +84,12 @@ public:
         s.tickets.store((generation << 32) | pieces, std::memory_order_release);
         s.epoch.fetch_add(1, std::memory_order_release);
         s.epoch.notify_all();
-        while (run_one(s)) {
-        }
-        for (std::uint32_t done = s.done.load(std::memory_order_acquire), spins = 0; done != pieces; done = s.done.load(std::memory_order_acquire)) {
-            if (++spins < spins_before_sleep) {
-                pause();
-            } else {
-                s.done.wait(done, std::memory_order_acquire);
-            }
+        const attendance::nanoseconds begin = now();
+        attendance::nanoseconds mine = 0;
+        while (run_one(s, nullptr)) ++mine;
+        for (std::uint32_t spins = 0; s.done.load(std::memory_order_acquire) != pieces; pause()) {
+            if (++spins == spins_before_sleep)
+                return sleep_until_done(static_cast<std::uint32_t>(generation), (now() - begin) / std::max<attendance::nanoseconds>(mine, 1));
         }
     }
 
@@ -108,7 +111,54 @@ private:
         std::uint32_t pieces = 0;
     };
 
+    /// What the pool knows of a worker.
+    struct alignas(64) place {
+        std::atomic<std::uint32_t> job{0};  ///< generation of the job of which it runs a piece; 0: none
+        std::atomic<bool> absent{false};    ///< takes no pieces
+        bool awaited = false;               ///< the caller's, as what follows
+        attendance record;
+    };
+
     thread_pool() = default;
+
+    static attendance::nanoseconds now() {
+        return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+
+    /// Waits for the rest of a job, and notes who kept everybody waiting: longer than twice the time of a piece, which a slower
+    /// processor may take.
+    void sleep_until_done(std::uint32_t generation, attendance::nanoseconds piece_time) {
+        shared& s = *shared_;
+        for (std::size_t i = 0; i < workers_.size(); ++i) places_[i].awaited = places_[i].job.load(std::memory_order_relaxed) == generation;
+        const attendance::nanoseconds begin = now();
+        for (std::uint32_t done = s.done.load(std::memory_order_acquire); done != s.pieces; done = s.done.load(std::memory_order_acquire))
+            s.done.wait(done, std::memory_order_acquire);
+        const attendance::nanoseconds end = now();
+        const attendance::nanoseconds lost = end - begin - 2 * piece_time;
+        for (std::size_t i = 0; i < workers_.size() && lost > 0; ++i) {
+            place& p = places_[i];
+            if (!p.awaited || !p.record.waited(end, lost)) continue;
+            p.absent.store(true, std::memory_order_relaxed);
+            ++absent_;
+        }
+    }
+
+    static void call_back(place& p) {
+        p.absent.store(false, std::memory_order_release);
+        p.absent.notify_one();
+    }
+
+    /// Workers that are absent, after those have come back whose time it is.
+    std::size_t still_absent() {
+        const attendance::nanoseconds time = now();
+        for (std::size_t i = 0; i < workers_.size(); ++i) {
+            place& p = places_[i];
+            if (!p.absent.load(std::memory_order_relaxed) || !p.record.is_back(time)) continue;
+            call_back(p);
+            --absent_;
+        }
+        return absent_;
+    }
 
     static void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -120,23 +170,26 @@ private:
 
     /// Claims and runs one piece. The claim is a compare-exchange of the whole word, generation included, so a worker that comes late
     /// can never take a piece of a job whose description it has not seen.
-    static bool run_one(shared& s) {
+    static bool run_one(shared& s, place* worker) {
         std::uint64_t ticket = s.tickets.load(std::memory_order_acquire);
         do {
             if ((ticket & 0xffffffffu) == 0) return false;
         } while (!s.tickets.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire));
+        if (worker != nullptr) worker->job.store(static_cast<std::uint32_t>(ticket >> 32), std::memory_order_relaxed);
         const std::size_t index = s.pieces - static_cast<std::size_t>(ticket & 0xffffffffu);
         const std::size_t begin = index * s.piece;
         const std::uint32_t pieces = s.pieces;
         s.body(s.context, begin, std::min(begin + s.piece, s.count));
+        if (worker != nullptr) worker->job.store(0, std::memory_order_relaxed);
         if (s.done.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) s.done.notify_one();
         return true;
     }
 
-    static void work(shared* s) {
+    static void work(shared* s, place* self) {
         std::uint32_t seen = s->epoch.load(std::memory_order_acquire);
         while (!s->stopping.load(std::memory_order_relaxed)) {
-            while (run_one(*s)) {
+            self->absent.wait(true, std::memory_order_acquire);
+            while (!self->absent.load(std::memory_order_relaxed) && run_one(*s, self)) {
             }
             std::uint32_t spins = 0;
             while (s->epoch.load(std::memory_order_acquire) == seen && ++spins < spins_before_sleep) pause();
@@ -146,7 +199,9 @@ private:
     }
 
     std::unique_ptr<shared> shared_;
+    std::unique_ptr<place[]> places_;
     std::vector<std::thread> workers_;
+    std::size_t absent_ = 0;  ///< workers that are
 };
 
 PHI4FLASH_END

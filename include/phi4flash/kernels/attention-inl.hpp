@@ -3,37 +3,12 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Floats of a widened tile of K, and of V.
-inline constexpr std::size_t tile_floats = 4096;
-/// Queries (token, head) that share a widened tile, at most.
+/// Queries (token, head) that go over a segment together, at most.
 inline constexpr std::size_t row_block = 64;
 /// Floats of a block's arranged queries.
 inline constexpr std::size_t query_floats = 4096;
 
-/// The keys of a tile at [position, position + count) that `row` sees, as indices into the tile; empty where begin >= end.
-inline void visible_keys(const attention_row& row, std::size_t position, std::size_t count, std::size_t& begin, std::size_t& end) {
-    begin = row.first_visible > position ? row.first_visible - position : 0;
-    end = row.position < position ? 0 : row.position - position + 1;
-    end = end < count ? end : count;
-}
-
-/// Rows of keys or values as f32, arranged.
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_tile(const Element* PHI4FLASH_RESTRICT from, std::size_t heads, std::size_t d_head, std::size_t whole,
-                                        float* PHI4FLASH_RESTRICT to) {
-    const std::size_t lane_count = lanes();
-    f32_vector a;
-    f32_vector b;
-    for (std::size_t h = 0; h < heads; ++h, from += d_head, to += d_head) {
-        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
-            load_pair(from + i, a, b);
-            store(a, to + i), store(b, to + i + lane_count);
-        }
-        for (std::size_t i = whole; i < d_head; ++i) to[i] = to_f32(from[i]);
-    }
-}
-
-/// All rows of a block over one segment. Tiles are widened to f32 first where enough rows share them.
+/// All rows of a block over one segment.
 template <class Element>
 inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
@@ -45,38 +20,25 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t latest = rows[n_rows - 1].position;
     if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
     // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
-    const std::size_t wide_step = width * tile_keys <= tile_floats ? tile_keys : tile_floats / width;
-    const bool can_widen = kv_format_of<Element> != kv_format::f32 && wide_step >= 4;
-    const std::size_t tile_step = can_widen ? wide_step : tile_keys;
     const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_step * tile_step;
+    const std::size_t start = first_key / tile_keys * tile_keys;
     const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    const std::size_t token_rows = args.k_per_group * args.queries_per_key;
-    const bool widened = can_widen && n_rows > 2 * token_rows;
+    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    alignas(64) float wide_k[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    alignas(64) float wide_v[kv_format_of<Element> == kv_format::f32 ? 1 : tile_floats];
-    for (std::size_t j = start; j < stop; j += tile_step) {
-        const std::size_t count = stop - j < tile_step ? stop - j : tile_step;
+    for (std::size_t j = start; j < stop; j += tile_keys) {
+        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
         const std::size_t position = segment.first_position + j;
-        if (widened) {
-            widen_tile(k + j * width, count * args.k_per_group, args.d_head, whole, wide_k);
-            widen_tile(v + j * width, count * args.k_per_group, args.d_head, whole, wide_v);
-        }
-        const attention_tile<Element> stored{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                             segment.group_rows, position, args.d_head, width, whole, n_rows <= token_rows};
-        const attention_tile<float> wide{wide_k, wide_v, stored.k_scale, stored.v_scale, segment.group_rows, position, args.d_head, width,
-                                         whole, false};
+        const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                           segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             std::size_t begin = 0;
             std::size_t end = 0;
-            visible_keys(rows[r], position, count, begin, end);
-            if (begin < end && widened) attend_tile(args, rows + r, n, wide, begin, end);
-            if (begin < end && !widened) attend_tile(args, rows + r, n, stored, begin, end);
+            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
+            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
             r += n;
         }
     }
@@ -111,9 +73,9 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
     }
 }
 
-/// See attention_args. Error: <= 1e-6 of the largest value, <= 5e-5 where scores reach hundreds (tests/kernels/attention_test.cpp).
+/// A few tokens: what they share of K and V is little, and what counts is to read it only once.
 template <class Element>
-inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
     const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
@@ -148,6 +110,17 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
         }
         for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
+    }
+}
+
+/// See attention_args. Error: <= 1e-6 of the largest value, <= 5e-5 where scores reach hundreds (tests/kernels/attention_test.cpp).
+template <class Element>
+inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    if (takes_prompt(args)) {
+        attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 

@@ -20,6 +20,14 @@ inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+/// The keys of [position, position + count) that a token at `at` sees from `first_visible` on, as indices; none where begin >= end.
+inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
+                         std::size_t& end) {
+    begin = first_visible > position ? first_visible - position : 0;
+    end = at < position ? 0 : at - position + 1;
+    end = end < count ? end : count;
+}
+
 /// One query of a block: what it sees, and its running maximum and sum.
 struct attention_row {
     const float* q;              ///< arranged

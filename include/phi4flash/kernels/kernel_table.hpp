@@ -110,6 +110,7 @@ struct attention_args {
     std::size_t q_stride;
     float* out;                    ///< [tokens, n_heads, w], rows out_stride apart
     std::size_t out_stride;
+    std::size_t tokens;            ///< of q and out, of which a call takes some: a few are computed in another order than many
     std::size_t first_position;    ///< of query token 0
     std::size_t d_head;
     std::size_t k_per_group;       ///< 1 or 2
@@ -148,7 +149,8 @@ struct kernel_table {
     void (*narrow[plain_dtype_count])(const float* x, std::size_t n, std::byte* out);
     /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
     void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
-    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format.
+    /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format. Finite numbers
+    /// only. Takes up to 64 KiB of stack.
     void (*attention[kv_format_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                                        const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.

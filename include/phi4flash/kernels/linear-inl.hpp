@@ -14,10 +14,6 @@ PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
 
-// Vectors cannot stand in arrays, so what several rows need of them are packs of parameters: one for each row R.
-template <std::size_t>
-using f32_of = f32_vector;
-
 /// Products of 4 * lanes() elements, in four independent sums, which hides the latency of the additions.
 template <class Element>
 PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,

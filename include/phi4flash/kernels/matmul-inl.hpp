@@ -52,57 +52,23 @@ inline constexpr std::size_t panel_cols = 128;
 /// Tokens that use a panel before the next one is widened: whole bundles.
 inline constexpr std::size_t panel_tokens = 128;
 
-/// Rows of a panel, `n` columns, against a bundle of up to lanes() tokens of a layout `width` wide: sums [rows][bundle_tokens()] grow.
-/// Every sum is that of one column after the other, of blocks of panel_cols by themselves, which loses fewer bits than one long sum.
-/// Lanes without a token add up whatever lies behind the column.
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_one(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a) {
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector column = load(x);
-        ((a = mul_add(set(panel[R * panel_cols]), column, a)), ...);
+/// Sums [rows][bundle_tokens()] of a bundle grow by those of a block of panel_cols, which loses fewer bits than one long sum.
+struct add_to_sums {
+    float* sums;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = sums + row * bundle_tokens() + vector * lanes();
+        store(add(load(to), sum), to);
     }
-    (store(add(load(sums + R * bundle_tokens()), a), sums + R * bundle_tokens()), ...);
-}
+};
 
-PHI4FLASH_VECTOR_INLINE void add_column(f32_vector w, f32_vector x, f32_vector y, f32_vector& a, f32_vector& b) {
-    a = mul_add(w, x, a);
-    b = mul_add(w, y, b);
-}
-
-/// The same for more than lanes() tokens.
-template <std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile_two(std::index_sequence<R...>, const float* PHI4FLASH_RESTRICT panel, const float* PHI4FLASH_RESTRICT x,
-                                            std::size_t width, std::size_t n, float* sums, f32_of<R>... a, f32_of<R>... b) {
-    const std::size_t half = lanes();
-    for (std::size_t c = 0; c < n; ++c, ++panel, x += width) {
-        const f32_vector first = load(x);
-        const f32_vector second = load(x + half);
-        (add_column(set(panel[R * panel_cols]), first, second, a, b), ...);
-    }
-    (store(add(load(sums + 2 * R * half), a), sums + 2 * R * half), ...);
-    (store(add(load(sums + (2 * R + 1) * half), b), sums + (2 * R + 1) * half), ...);
-}
-
-template <bool Two, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void panel_tile(std::index_sequence<R...> rows, const float* panel, const float* x, std::size_t width, std::size_t n,
-                                        float* sums) {
-    if constexpr (Two) {
-        panel_tile_two(rows, panel, x, width, n, sums, f32_of<R>(zero())..., f32_of<R>(zero())...);
-    } else {
-        panel_tile_one(rows, panel, x, width, n, sums, f32_of<R>(zero())...);
-    }
-}
-
-/// All rows of a panel against a bundle, in tiles of as many rows as 16 registers allow.
-template <bool Two>
+/// All rows of a panel, `n` columns, against a bundle of `width` tokens. Lanes without a token add up whatever lies behind the column.
 inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
-    constexpr std::size_t most = Two ? 6 : 12;
-    const std::size_t step = bundle_tokens();
-    std::size_t r = 0;
-    for (; r + most <= rows; r += most) panel_tile<Two>(std::make_index_sequence<most>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r + 4 <= rows; r += 4) panel_tile<Two>(std::make_index_sequence<4>(), panel + r * panel_cols, x, width, n, sums + r * step);
-    for (; r < rows; ++r) panel_tile<Two>(std::make_index_sequence<1>(), panel + r * panel_cols, x, width, n, sums + r * step);
+    const outer_factor weights{panel, panel_cols, 1};
+    if (width > lanes()) {
+        outer_rows_times<true>(weights, rows, x, width, n, add_to_sums{sums});
+    } else {
+        outer_rows_times<false>(weights, rows, x, width, n, add_to_sums{sums});
+    }
 }
 
 /// y[t, r] = sums + bias for a bundle.
@@ -136,12 +102,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
-                    const float* from = x + b * cols + c * width;
-                    if (width > lanes()) {
-                        panel_bundle<true>(panel, some, from, width, n, sums + b * some);
-                    } else {
-                        panel_bundle<false>(panel, some, from, width, n, sums + b * some);
-                    }
+                    panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
                 }
             }
             for (std::size_t b = 0; b < count; b += step)

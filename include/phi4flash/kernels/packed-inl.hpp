@@ -163,40 +163,6 @@ PHI4FLASH_VECTOR_INLINE rows_f32 add_packed_group(const std::byte* w, std::size_
 }
 #undef PHI4FLASH_UNPACK_Q4
 
-// Vectors cannot stand in arrays, so sums of several rows are packs of parameters: one for each row of blocks R.
-template <std::size_t>
-using rows_of = rows_f32;
-
-/// One token against rows [row, row + lanes) of rows of blocks that lie `stride` bytes apart, read side by side. Sums go to y, y_stride apart.
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...>, const std::byte* w, std::size_t stride, std::size_t groups, std::size_t row,
-                                         const activation_group* x, float* y, std::size_t y_stride, rows_of<R>... sum) {
-    const code_vector levels = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++x, w += matrix_bytes(Format, packed_rows, packed_cols))
-        ((sum = add_packed_group<Format>(w + R * stride, row, levels, *x, sum)), ...);
-    (store_rows(sum, y + R * y_stride + row), ...);
-}
-
-template <dtype Format, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void packed_dots(std::index_sequence<R...> blocks, const std::byte* w, std::size_t stride, std::size_t groups,
-                                         const std::byte* x, float* y, std::size_t y_stride) {
-    for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-        packed_dots<Format>(blocks, w, stride, groups, row, reinterpret_cast<const activation_group*>(x), y, y_stride, rows_of<R>(zero_rows())...);
-}
-
-/// In row_streams parts, as matvec.
-template <dtype Format>
-inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
-    const std::size_t groups = cols / packed_cols;
-    const std::size_t part = rows / packed_rows / row_streams * packed_rows;
-    for (std::size_t r = 0; r < part; r += packed_rows)
-        packed_dots<Format>(std::make_index_sequence<row_streams>(), w + matrix_bytes(Format, r, cols), matrix_bytes(Format, part, cols), groups, x, y + r,
-                            part);
-    for (std::size_t r = part * row_streams; r < rows; r += packed_rows)
-        packed_dots<Format>(std::index_sequence<0>(), w + matrix_bytes(Format, r, cols), 0, groups, x, y + r, 0);
-    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
-}
-
 /// Tokens that are arranged one by one. Tokens outside, then panels of columns, rows inside: the activations of a panel stay in the
 /// second-level cache, and weights are streamed.
 template <dtype Format>

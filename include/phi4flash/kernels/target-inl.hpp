@@ -2,14 +2,17 @@
 #include <phi4flash/simd/vocabulary-inl.hpp>
 #include <phi4flash/simd/integer-inl.hpp>
 #include <phi4flash/kernels/math-inl.hpp>
+#include <phi4flash/kernels/outer_product-inl.hpp>
 #include <phi4flash/kernels/linear-inl.hpp>
 #include <phi4flash/kernels/matmul-inl.hpp>
 #include <phi4flash/kernels/elementwise-inl.hpp>
 #include <phi4flash/kernels/mamba-inl.hpp>
 #include <phi4flash/kernels/attention_tile-inl.hpp>
+#include <phi4flash/kernels/attention_prompt-inl.hpp>
 #include <phi4flash/kernels/attention-inl.hpp>
 #include <phi4flash/kernels/packed_arrange-inl.hpp>
 #include <phi4flash/kernels/packed-inl.hpp>
+#include <phi4flash/kernels/packed_matvec-inl.hpp>
 #include <phi4flash/kernels/packed_strip-inl.hpp>
 #include <phi4flash/kernels/packed_bundles-inl.hpp>
 #include <phi4flash/kernels/packed_exact-inl.hpp>

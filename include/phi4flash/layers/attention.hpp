@@ -121,6 +121,7 @@ private:
         args.q_stride = q.stride;
         args.out = attended.data;
         args.out_stride = attended.stride;
+        args.tokens = q.count;
         args.first_position = first;
         args.d_head = layout.d_head;
         args.k_per_group = layout.k_per_group;

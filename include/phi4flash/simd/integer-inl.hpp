@@ -28,10 +28,16 @@
 //   load_tokens(p)                  four activations or one float for each token
 //   store_tokens(v, p) repeat_tokens(x) add_tokens(a, b) repeat_codes(p)
 //   store_across(a, b, c, d, p, stride)   token t's four numbers to p + t * stride
+// Where PHI4FLASH_BLOCKS_SIDE_BY_SIDE (vectors of 64 bytes, any byte of which one instruction finds), a token meets two blocks in a vector:
+//   load_codes(p, q)                32 bytes of one block, then of the other
+//   load_scales(p, q)               their scales; store_two(v, p, q): the numbers of their rows
+//   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
+//   repeat_activations(p)           four activations, repeated; repeat_start_of_two(start): the start
 //   block_zero()                    sums over the groups of columns whose activations share a scale
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums
 //   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
+#define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <phi4flash/simd/integer_highway-inl.hpp>
 #else

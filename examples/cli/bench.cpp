@@ -84,25 +84,26 @@ public:
         for (const auto& p : pieces_) bytes_ += static_cast<double>(p.size());
     }
 
-    /// Bytes a second.
+    /// Bytes a second, over half a second at least: a shared machine is not as fast in each tenth of one.
     double measure() {
-        constexpr double enough = 256e6;  // small models fit a cache; then this is the cache's speed, as it should be
-        const int rounds = std::max(1, static_cast<int>(enough / bytes_));
+        double bytes = 0.0;
+        double seconds = 0.0;
         p4::status ignored;
-        const double seconds = seconds_of(
-            [&]() -> p4::status {
-                for (int i = 0; i < rounds; ++i) {
+        while (seconds < 0.5) {
+            seconds += seconds_of(
+                [&]() -> p4::status {
                     runs_.threads().parallel_for(pieces_.size(), 1, [&](std::size_t begin, std::size_t end) {
                         for (; begin < end; ++begin) {
                             const float sum = runs_.kernels().read(pieces_[begin].data(), pieces_[begin].size());
                             seen_.store(sum, std::memory_order_relaxed);
                         }
                     });
-                }
-                return {};
-            },
-            ignored);
-        return bytes_ * rounds / seconds;
+                    return {};
+                },
+                ignored);
+            bytes += bytes_;
+        }
+        return bytes / seconds;
     }
 
 private:

@@ -84,10 +84,11 @@ void matmul(benchmark::State& state, p4::dtype type) {
     state.counters["MAC/s"] = benchmark::Counter(products, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// One token of the released model over `depth` keys of its full layer.
+/// Tokens of the released model with `depth` keys, each other's included: one token sees all, as in the full layer; several see a window.
 template <class Kv>
 void attend(benchmark::State& state) {
     const auto depth = static_cast<std::size_t>(state.range(0));
+    const auto tokens = static_cast<std::size_t>(state.range(1));
     const p4::head_layout heads{.n_heads = 40, .n_kv_heads = 20, .d_head = 64, .k_per_group = 2};
     p4::arena counting;
     (void)p4::kv_block<Kv>(counting, heads, depth);
@@ -100,27 +101,32 @@ void attend(benchmark::State& state) {
     const auto k = random_floats(heads.kv_width());
     for (std::size_t t = 0; t < depth; ++t) block.write(with, heads, {k.data(), 1, k.size()}, {k.data(), 1, k.size()}, t);
 
-    const auto q = random_floats(heads.q_width());
-    std::vector<float> out(heads.n_heads * heads.group_width());
+    const auto q = random_floats(tokens * heads.q_width());
+    std::vector<float> out(tokens * heads.n_heads * heads.group_width());
     p4::attention_args args{};
     args.q = q.data();
-    args.q_stride = q.size();
+    args.q_stride = heads.q_width();
     args.out = out.data();
-    args.out_stride = out.size();
-    args.tokens = 1;
-    args.first_position = depth - 1;
+    args.out_stride = heads.n_heads * heads.group_width();
+    args.tokens = tokens;
+    args.first_position = depth - tokens;
     args.d_head = heads.d_head;
     args.k_per_group = heads.k_per_group;
     args.queries_per_key = heads.queries_per_key();
-    args.window = static_cast<std::size_t>(-1);
+    args.window = tokens == 1 ? static_cast<std::size_t>(-1) : p4::phi4_mini_flash.window;
     args.scale = 0.125f;
     const p4::kv_segment all = block.segment(heads, 0, 0, depth);
     const auto kernel = with.kernels->attention[static_cast<std::size_t>(p4::kv_format_of<Kv>)];
     for (auto _ : state) {
-        for (std::size_t g = 0; g < heads.groups(); ++g) kernel(args, g, 0, 1, &all, 1);
+        for (std::size_t g = 0; g < heads.groups(); ++g) kernel(args, g, 0, tokens, &all, 1);
         benchmark::DoNotOptimize(out.data());
     }
-    state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * counting.bytes()));
+    if (tokens == 1) {
+        state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * counting.bytes()));
+    } else {
+        const double products = static_cast<double>(tokens * args.window * heads.n_heads * (heads.d_head + heads.group_width()));
+        state.counters["MAC/s"] = benchmark::Counter(products, benchmark::Counter::kIsIterationInvariantRate);
+    }
 }
 
 const bool registered = [] {
@@ -137,8 +143,8 @@ const bool registered = [] {
 }();
 
 BENCHMARK(read)->UseRealTime();
-BENCHMARK(attend<p4::bf16>)->Arg(4096)->Arg(16384)->UseRealTime();
-BENCHMARK(attend<p4::kv_int8>)->Arg(4096)->Arg(16384)->UseRealTime();
+BENCHMARK(attend<p4::bf16>)->Args({4096, 1})->Args({16384, 1})->Args({1024, 128})->UseRealTime();
+BENCHMARK(attend<p4::kv_int8>)->Args({4096, 1})->Args({16384, 1})->Args({1024, 128})->UseRealTime();
 
 }  // namespace
 

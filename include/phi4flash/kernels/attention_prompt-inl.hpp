@@ -12,19 +12,19 @@ inline constexpr std::size_t prompt_row_floats = 4096;
 
 /// Queries of one group, those of each key head in rows of their own: (token, query of the key head), in this order.
 struct prompt_block {
-    std::size_t rows;                                           ///< of each key head
-    std::size_t padded;                                         ///< the same, in whole vectors
-    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
-    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
-    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
-    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
-    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    std::size_t rows;                                               ///< of each key head
+    std::size_t padded;                                             ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];                   ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: outputs times `sum`
+    alignas(64) float scores[prompt_keys * prompt_rows];            ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                        ///< [keys, columns]
     alignas(64) float maximum[max_k_per_group][prompt_rows];
     alignas(64) float sum[max_k_per_group][prompt_rows];
     alignas(64) float slope[max_k_per_group][prompt_rows];
-    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
-    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
-    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    alignas(64) float keep[prompt_rows];                            ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                           ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                        ///< from the tile's first key
     std::size_t position[prompt_rows];
     std::size_t first_visible[prompt_rows];
 };
@@ -152,7 +152,7 @@ PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_b
     const std::size_t padded = block.padded;
     if (args.slopes != nullptr) {
         for (std::size_t i = 0; i < padded; ++i)
-            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+            block.distance[i] = static_cast<float>(static_cast<std::int64_t>(block.position[i]) - static_cast<std::int64_t>(position));
         for (std::size_t j = 0; j < count; ++j) {
             for (std::size_t i = 0; i < padded; i += lanes()) {
                 const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));

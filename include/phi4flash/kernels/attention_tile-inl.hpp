@@ -11,9 +11,9 @@ inline constexpr std::size_t tile_keys = 32;
 /// Keys whose values are added up before outputs go back to the cache, where values come from memory: few, so that memory is read
 /// nearly in order. That costs a sixth more instructions and gains a fifth of the time; of codes there is less to wait for.
 template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
-/// How far ahead of its use a line is asked for.
-inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
+/// How far ahead of its use a line is asked for; 0: a tile's values while its keys are used, and the next keys while the values are.
+inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
 /// Queries of a token that share what is read.
 inline constexpr std::size_t batch_rows = 4;
 /// Below any score; exp of it is 0 next to a real one.
@@ -56,7 +56,7 @@ struct attention_tile {
     bool streamed;  ///< comes from memory and is used once
 };
 
-/// Asks for the bytes that will be read in place of these a little later. They may lie behind the end: nothing is read.
+/// Asks for the bytes that lie prefetch_distance after these. They may lie behind the end: nothing is read.
 PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
     const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
     for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
@@ -82,18 +82,26 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
     }
 }
 
-/// scores[j] = q . k[j] for two queries of the key head at k and the four keys from j on, of which those before `end` count: up to
-/// three places after it are written too. Every score is added in the same order, wherever its key lies.
+/// Two queries of one key head, or one and itself.
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
-                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+struct query_pair {
+    const Element* k;  ///< the head's part of key 0
+    const float* q0;
+    const float* q1;
+    float* scores0;
+    float* scores1;
+};
+
+/// scores[j] = q . k[j] for the queries of a pair and the four keys from j on, of which those before `end` count: up to three places
+/// after it are written too. Every score is added in the same order, wherever its key lies.
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
+                                         std::size_t end) {
     const std::size_t lane_count = lanes();
-    const std::size_t width = tile.width;
-    const Element* k0 = k + j * width;
-    const Element* k1 = k0 + width;
-    const Element* k2 = k1 + width;
-    const Element* k3 = k2 + width;
+    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
+    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
+    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
+    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
     if (end - j < 4) {  // past the end, the first key stands in
         k1 = end - j > 1 ? k1 : k0;
         k2 = end - j > 2 ? k2 : k0;
@@ -103,11 +111,11 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
     f32_vector b;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const f32_vector x0 = load(q0 + i);
-        const f32_vector y0 = load(q0 + i + lane_count);
-        const f32_vector x1 = load(q1 + i);
-        const f32_vector y1 = load(q1 + i + lane_count);
+    for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(pair.q0 + i);
+        const f32_vector y0 = load(pair.q0 + i + lane_count);
+        const f32_vector x1 = load(pair.q1 + i);
+        const f32_vector y1 = load(pair.q1 + i + lane_count);
         load_pair(k0 + i, a, b);
         s00 = mul_add(y0, b, mul_add(x0, a, s00));
         s10 = mul_add(y1, b, mul_add(x1, a, s10));
@@ -121,10 +129,10 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         s03 = mul_add(y0, b, mul_add(x0, a, s03));
         s13 = mul_add(y1, b, mul_add(x1, a, s13));
     }
-    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        const f32_vector x0 = load_first(q0 + i, n);
-        const f32_vector x1 = load_first(q1 + i, n);
+    for (std::size_t i = whole; Ragged && i < d_head; i += lane_count) {
+        const std::size_t n = d_head - i < lane_count ? d_head - i : lane_count;
+        const f32_vector x0 = load_first(pair.q0 + i, n);
+        const f32_vector x1 = load_first(pair.q1 + i, n);
         a = load_first(k0 + i, n);
         s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
         a = load_first(k1 + i, n);
@@ -134,8 +142,22 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, scores0 + j);
-    store_sums(s10, s11, s12, s13, scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + j);
+    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+}
+
+/// Scores of all pairs, four keys at a time, so that keys are read in order.
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
+                                        std::size_t end) {
+    const std::size_t width = tile.width;
+    const std::size_t whole = tile.whole;
+    const std::size_t d_head = tile.d_head;
+    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
+    for (std::size_t j = begin; j < end; j += 4) {
+        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    }
 }
 
 /// Turns products into weights: scores[j] = exp(scale * scores[j] - slope * distance - new maximum) for j in [begin, end), 0 in the rest
@@ -264,16 +286,18 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
     }
     const std::size_t shared = args.k_per_group;
-    for (std::size_t j = begin; j < end; j += 4) {
-        const Element* ahead = tile.k + j * tile.width;
-        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
-                ahead += 4 * tile.d_head;
-                const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
-            }
+    query_pair<Element> pairs[batch_rows];
+    std::size_t n_pairs = 0;
+    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+            const std::size_t partner = r + shared < n_rows ? r + shared : r;
+            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
         }
+    }
+    if (tile.whole == tile.d_head) {
+        all_scores<false>(tile, pairs, n_pairs, begin, end);
+    } else {
+        all_scores<true>(tile, pairs, n_pairs, begin, end);
     }
     if (tile.k_scale != nullptr) {
         for (std::size_t r = 0; r < n_rows; ++r)
@@ -304,7 +328,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             if (n_rows == batch_rows) {
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
                 if (stop - j == value_keys<Element>) {
                     four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {

@@ -6,12 +6,15 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-/// Rows of a tile that is two vectors wide: what 16 registers hold with the two vectors and a number, or half of 32.
-#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
-inline constexpr std::size_t outer_rows = 8;
+/// Whether there are 32 registers of 64 bytes.
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
 #else
-inline constexpr std::size_t outer_rows = 6;
+inline constexpr bool many_registers = false;
 #endif
+
+/// Rows of a tile that is two vectors wide: what 16 registers hold with the two vectors and a number, or half of 32.
+inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
 /// One factor, by rows: a(r, k) lies at data[r * row + k * step].
 struct outer_factor {

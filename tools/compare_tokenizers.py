@@ -46,7 +46,7 @@ def theirs(encoding, text):
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--program", default=ROOT / "build/release/bin/benchmark_tokenizer", help="our benchmark")
-    options.add_argument("--tokenizer", type=pathlib.Path, required=True, help="tokenizer.json of Phi-4-mini-flash, or a packed model")
+    options.add_argument("--tokenizer", type=pathlib.Path, required=True, help="tokenizer.json of Phi-4-mini-flash, or its folder")
     options.add_argument("--turns", type=int, default=5)
     options.add_argument("text", type=pathlib.Path, nargs="+")
     o = options.parse_args()

@@ -1375,7 +1375,7 @@ struct kernel_table {
     /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
     void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
     /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format. Finite numbers
-    /// only. Takes up to 64 KiB of stack.
+    /// only. Takes up to 80 KiB of stack.
     void (*attention[kv_format_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                                        const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.
@@ -2525,12 +2525,15 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-/// Rows of a tile that is two vectors wide: what 16 registers hold with the two vectors and a number, or half of 32.
-#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
-inline constexpr std::size_t outer_rows = 8;
+/// Whether there are 32 registers of 64 bytes.
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
 #else
-inline constexpr std::size_t outer_rows = 6;
+inline constexpr bool many_registers = false;
 #endif
+
+/// Rows of a tile that is two vectors wide: what 16 registers hold with the two vectors and a number, or half of 32.
+inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
 /// One factor, by rows: a(r, k) lies at data[r * row + k * step].
 struct outer_factor {
@@ -3142,9 +3145,9 @@ inline constexpr std::size_t tile_keys = 32;
 /// Keys whose values are added up before outputs go back to the cache, where values come from memory: few, so that memory is read
 /// nearly in order. That costs a sixth more instructions and gains a fifth of the time; of codes there is less to wait for.
 template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
-/// How far ahead of its use a line is asked for.
-inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
+/// How far ahead of its use a line is asked for; 0: a tile's values while its keys are used, and the next keys while the values are.
+inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
 /// Queries of a token that share what is read.
 inline constexpr std::size_t batch_rows = 4;
 /// Below any score; exp of it is 0 next to a real one.
@@ -3187,7 +3190,7 @@ struct attention_tile {
     bool streamed;  ///< comes from memory and is used once
 };
 
-/// Asks for the bytes that will be read in place of these a little later. They may lie behind the end: nothing is read.
+/// Asks for the bytes that lie prefetch_distance after these. They may lie behind the end: nothing is read.
 PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
     const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
     for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
@@ -3213,18 +3216,26 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
     }
 }
 
-/// scores[j] = q . k[j] for two queries of the key head at k and the four keys from j on, of which those before `end` count: up to
-/// three places after it are written too. Every score is added in the same order, wherever its key lies.
+/// Two queries of one key head, or one and itself.
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
-                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+struct query_pair {
+    const Element* k;  ///< the head's part of key 0
+    const float* q0;
+    const float* q1;
+    float* scores0;
+    float* scores1;
+};
+
+/// scores[j] = q . k[j] for the queries of a pair and the four keys from j on, of which those before `end` count: up to three places
+/// after it are written too. Every score is added in the same order, wherever its key lies.
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
+                                         std::size_t end) {
     const std::size_t lane_count = lanes();
-    const std::size_t width = tile.width;
-    const Element* k0 = k + j * width;
-    const Element* k1 = k0 + width;
-    const Element* k2 = k1 + width;
-    const Element* k3 = k2 + width;
+    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
+    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
+    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
+    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
     if (end - j < 4) {  // past the end, the first key stands in
         k1 = end - j > 1 ? k1 : k0;
         k2 = end - j > 2 ? k2 : k0;
@@ -3234,11 +3245,11 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
     f32_vector b;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const f32_vector x0 = load(q0 + i);
-        const f32_vector y0 = load(q0 + i + lane_count);
-        const f32_vector x1 = load(q1 + i);
-        const f32_vector y1 = load(q1 + i + lane_count);
+    for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(pair.q0 + i);
+        const f32_vector y0 = load(pair.q0 + i + lane_count);
+        const f32_vector x1 = load(pair.q1 + i);
+        const f32_vector y1 = load(pair.q1 + i + lane_count);
         load_pair(k0 + i, a, b);
         s00 = mul_add(y0, b, mul_add(x0, a, s00));
         s10 = mul_add(y1, b, mul_add(x1, a, s10));
@@ -3252,10 +3263,10 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         s03 = mul_add(y0, b, mul_add(x0, a, s03));
         s13 = mul_add(y1, b, mul_add(x1, a, s13));
     }
-    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        const f32_vector x0 = load_first(q0 + i, n);
-        const f32_vector x1 = load_first(q1 + i, n);
+    for (std::size_t i = whole; Ragged && i < d_head; i += lane_count) {
+        const std::size_t n = d_head - i < lane_count ? d_head - i : lane_count;
+        const f32_vector x0 = load_first(pair.q0 + i, n);
+        const f32_vector x1 = load_first(pair.q1 + i, n);
         a = load_first(k0 + i, n);
         s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
         a = load_first(k1 + i, n);
@@ -3265,8 +3276,22 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, scores0 + j);
-    store_sums(s10, s11, s12, s13, scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + j);
+    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+}
+
+/// Scores of all pairs, four keys at a time, so that keys are read in order.
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
+                                        std::size_t end) {
+    const std::size_t width = tile.width;
+    const std::size_t whole = tile.whole;
+    const std::size_t d_head = tile.d_head;
+    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
+    for (std::size_t j = begin; j < end; j += 4) {
+        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    }
 }
 
 /// Turns products into weights: scores[j] = exp(scale * scores[j] - slope * distance - new maximum) for j in [begin, end), 0 in the rest
@@ -3395,16 +3420,18 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
     }
     const std::size_t shared = args.k_per_group;
-    for (std::size_t j = begin; j < end; j += 4) {
-        const Element* ahead = tile.k + j * tile.width;
-        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
-                ahead += 4 * tile.d_head;
-                const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
-            }
+    query_pair<Element> pairs[batch_rows];
+    std::size_t n_pairs = 0;
+    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+            const std::size_t partner = r + shared < n_rows ? r + shared : r;
+            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
         }
+    }
+    if (tile.whole == tile.d_head) {
+        all_scores<false>(tile, pairs, n_pairs, begin, end);
+    } else {
+        all_scores<true>(tile, pairs, n_pairs, begin, end);
     }
     if (tile.k_scale != nullptr) {
         for (std::size_t r = 0; r < n_rows; ++r)
@@ -3435,7 +3462,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             if (n_rows == batch_rows) {
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
                 if (stop - j == value_keys<Element>) {
                     four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
@@ -3466,19 +3493,19 @@ inline constexpr std::size_t prompt_row_floats = 4096;
 
 /// Queries of one group, those of each key head in rows of their own: (token, query of the key head), in this order.
 struct prompt_block {
-    std::size_t rows;                                           ///< of each key head
-    std::size_t padded;                                         ///< the same, in whole vectors
-    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
-    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
-    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
-    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
-    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    std::size_t rows;                                               ///< of each key head
+    std::size_t padded;                                             ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];                   ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: outputs times `sum`
+    alignas(64) float scores[prompt_keys * prompt_rows];            ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                        ///< [keys, columns]
     alignas(64) float maximum[max_k_per_group][prompt_rows];
     alignas(64) float sum[max_k_per_group][prompt_rows];
     alignas(64) float slope[max_k_per_group][prompt_rows];
-    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
-    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
-    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    alignas(64) float keep[prompt_rows];                            ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                           ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                        ///< from the tile's first key
     std::size_t position[prompt_rows];
     std::size_t first_visible[prompt_rows];
 };
@@ -3606,7 +3633,7 @@ PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_b
     const std::size_t padded = block.padded;
     if (args.slopes != nullptr) {
         for (std::size_t i = 0; i < padded; ++i)
-            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+            block.distance[i] = static_cast<float>(static_cast<std::int64_t>(block.position[i]) - static_cast<std::int64_t>(position));
         for (std::size_t j = 0; j < count; ++j) {
             for (std::size_t i = 0; i < padded; i += lanes()) {
                 const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
@@ -6028,11 +6055,13 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
-inline constexpr std::size_t outer_rows = 8;
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
 #else
-inline constexpr std::size_t outer_rows = 6;
+inline constexpr bool many_registers = false;
 #endif
+
+inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
 struct outer_factor {
     const float* data;
@@ -6591,8 +6620,8 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
 template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
-inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
+inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -6653,15 +6682,22 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
-                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+struct query_pair {
+    const Element* k;  ///< the head's part of key 0
+    const float* q0;
+    const float* q1;
+    float* scores0;
+    float* scores1;
+};
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
+                                         std::size_t end) {
     const std::size_t lane_count = lanes();
-    const std::size_t width = tile.width;
-    const Element* k0 = k + j * width;
-    const Element* k1 = k0 + width;
-    const Element* k2 = k1 + width;
-    const Element* k3 = k2 + width;
+    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
+    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
+    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
+    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
     if (end - j < 4) {  // past the end, the first key stands in
         k1 = end - j > 1 ? k1 : k0;
         k2 = end - j > 2 ? k2 : k0;
@@ -6671,11 +6707,11 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
     f32_vector b;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const f32_vector x0 = load(q0 + i);
-        const f32_vector y0 = load(q0 + i + lane_count);
-        const f32_vector x1 = load(q1 + i);
-        const f32_vector y1 = load(q1 + i + lane_count);
+    for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(pair.q0 + i);
+        const f32_vector y0 = load(pair.q0 + i + lane_count);
+        const f32_vector x1 = load(pair.q1 + i);
+        const f32_vector y1 = load(pair.q1 + i + lane_count);
         load_pair(k0 + i, a, b);
         s00 = mul_add(y0, b, mul_add(x0, a, s00));
         s10 = mul_add(y1, b, mul_add(x1, a, s10));
@@ -6689,10 +6725,10 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         s03 = mul_add(y0, b, mul_add(x0, a, s03));
         s13 = mul_add(y1, b, mul_add(x1, a, s13));
     }
-    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        const f32_vector x0 = load_first(q0 + i, n);
-        const f32_vector x1 = load_first(q1 + i, n);
+    for (std::size_t i = whole; Ragged && i < d_head; i += lane_count) {
+        const std::size_t n = d_head - i < lane_count ? d_head - i : lane_count;
+        const f32_vector x0 = load_first(pair.q0 + i, n);
+        const f32_vector x1 = load_first(pair.q1 + i, n);
         a = load_first(k0 + i, n);
         s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
         a = load_first(k1 + i, n);
@@ -6702,8 +6738,21 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, scores0 + j);
-    store_sums(s10, s11, s12, s13, scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + j);
+    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+}
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
+                                        std::size_t end) {
+    const std::size_t width = tile.width;
+    const std::size_t whole = tile.whole;
+    const std::size_t d_head = tile.d_head;
+    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
+    for (std::size_t j = begin; j < end; j += 4) {
+        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    }
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -6824,16 +6873,18 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
     }
     const std::size_t shared = args.k_per_group;
-    for (std::size_t j = begin; j < end; j += 4) {
-        const Element* ahead = tile.k + j * tile.width;
-        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
-                ahead += 4 * tile.d_head;
-                const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
-            }
+    query_pair<Element> pairs[batch_rows];
+    std::size_t n_pairs = 0;
+    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+            const std::size_t partner = r + shared < n_rows ? r + shared : r;
+            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
         }
+    }
+    if (tile.whole == tile.d_head) {
+        all_scores<false>(tile, pairs, n_pairs, begin, end);
+    } else {
+        all_scores<true>(tile, pairs, n_pairs, begin, end);
     }
     if (tile.k_scale != nullptr) {
         for (std::size_t r = 0; r < n_rows; ++r)
@@ -6862,7 +6913,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             if (n_rows == batch_rows) {
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
                 if (stop - j == value_keys<Element>) {
                     four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
@@ -6887,19 +6938,19 @@ inline constexpr std::size_t prompt_rows = 32;
 inline constexpr std::size_t prompt_row_floats = 4096;
 
 struct prompt_block {
-    std::size_t rows;                                           ///< of each key head
-    std::size_t padded;                                         ///< the same, in whole vectors
-    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
-    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
-    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
-    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
-    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    std::size_t rows;                                               ///< of each key head
+    std::size_t padded;                                             ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];                   ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: outputs times `sum`
+    alignas(64) float scores[prompt_keys * prompt_rows];            ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                        ///< [keys, columns]
     alignas(64) float maximum[max_k_per_group][prompt_rows];
     alignas(64) float sum[max_k_per_group][prompt_rows];
     alignas(64) float slope[max_k_per_group][prompt_rows];
-    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
-    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
-    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    alignas(64) float keep[prompt_rows];                            ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                           ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                        ///< from the tile's first key
     std::size_t position[prompt_rows];
     std::size_t first_visible[prompt_rows];
 };
@@ -7015,7 +7066,7 @@ PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_b
     const std::size_t padded = block.padded;
     if (args.slopes != nullptr) {
         for (std::size_t i = 0; i < padded; ++i)
-            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+            block.distance[i] = static_cast<float>(static_cast<std::int64_t>(block.position[i]) - static_cast<std::int64_t>(position));
         for (std::size_t j = 0; j < count; ++j) {
             for (std::size_t i = 0; i < padded; i += lanes()) {
                 const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
@@ -9290,11 +9341,13 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
-inline constexpr std::size_t outer_rows = 8;
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
 #else
-inline constexpr std::size_t outer_rows = 6;
+inline constexpr bool many_registers = false;
 #endif
+
+inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
 struct outer_factor {
     const float* data;
@@ -9853,8 +9906,8 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
 template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
-inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
+inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -9915,15 +9968,22 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
-                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+struct query_pair {
+    const Element* k;  ///< the head's part of key 0
+    const float* q0;
+    const float* q1;
+    float* scores0;
+    float* scores1;
+};
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
+                                         std::size_t end) {
     const std::size_t lane_count = lanes();
-    const std::size_t width = tile.width;
-    const Element* k0 = k + j * width;
-    const Element* k1 = k0 + width;
-    const Element* k2 = k1 + width;
-    const Element* k3 = k2 + width;
+    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
+    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
+    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
+    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
     if (end - j < 4) {  // past the end, the first key stands in
         k1 = end - j > 1 ? k1 : k0;
         k2 = end - j > 2 ? k2 : k0;
@@ -9933,11 +9993,11 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
     f32_vector b;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const f32_vector x0 = load(q0 + i);
-        const f32_vector y0 = load(q0 + i + lane_count);
-        const f32_vector x1 = load(q1 + i);
-        const f32_vector y1 = load(q1 + i + lane_count);
+    for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(pair.q0 + i);
+        const f32_vector y0 = load(pair.q0 + i + lane_count);
+        const f32_vector x1 = load(pair.q1 + i);
+        const f32_vector y1 = load(pair.q1 + i + lane_count);
         load_pair(k0 + i, a, b);
         s00 = mul_add(y0, b, mul_add(x0, a, s00));
         s10 = mul_add(y1, b, mul_add(x1, a, s10));
@@ -9951,10 +10011,10 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         s03 = mul_add(y0, b, mul_add(x0, a, s03));
         s13 = mul_add(y1, b, mul_add(x1, a, s13));
     }
-    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        const f32_vector x0 = load_first(q0 + i, n);
-        const f32_vector x1 = load_first(q1 + i, n);
+    for (std::size_t i = whole; Ragged && i < d_head; i += lane_count) {
+        const std::size_t n = d_head - i < lane_count ? d_head - i : lane_count;
+        const f32_vector x0 = load_first(pair.q0 + i, n);
+        const f32_vector x1 = load_first(pair.q1 + i, n);
         a = load_first(k0 + i, n);
         s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
         a = load_first(k1 + i, n);
@@ -9964,8 +10024,21 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, scores0 + j);
-    store_sums(s10, s11, s12, s13, scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + j);
+    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+}
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
+                                        std::size_t end) {
+    const std::size_t width = tile.width;
+    const std::size_t whole = tile.whole;
+    const std::size_t d_head = tile.d_head;
+    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
+    for (std::size_t j = begin; j < end; j += 4) {
+        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    }
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -10086,16 +10159,18 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
     }
     const std::size_t shared = args.k_per_group;
-    for (std::size_t j = begin; j < end; j += 4) {
-        const Element* ahead = tile.k + j * tile.width;
-        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
-                ahead += 4 * tile.d_head;
-                const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
-            }
+    query_pair<Element> pairs[batch_rows];
+    std::size_t n_pairs = 0;
+    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+            const std::size_t partner = r + shared < n_rows ? r + shared : r;
+            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
         }
+    }
+    if (tile.whole == tile.d_head) {
+        all_scores<false>(tile, pairs, n_pairs, begin, end);
+    } else {
+        all_scores<true>(tile, pairs, n_pairs, begin, end);
     }
     if (tile.k_scale != nullptr) {
         for (std::size_t r = 0; r < n_rows; ++r)
@@ -10124,7 +10199,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             if (n_rows == batch_rows) {
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
                 if (stop - j == value_keys<Element>) {
                     four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
@@ -10149,19 +10224,19 @@ inline constexpr std::size_t prompt_rows = 32;
 inline constexpr std::size_t prompt_row_floats = 4096;
 
 struct prompt_block {
-    std::size_t rows;                                           ///< of each key head
-    std::size_t padded;                                         ///< the same, in whole vectors
-    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
-    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
-    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
-    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
-    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    std::size_t rows;                                               ///< of each key head
+    std::size_t padded;                                             ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];                   ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: outputs times `sum`
+    alignas(64) float scores[prompt_keys * prompt_rows];            ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                        ///< [keys, columns]
     alignas(64) float maximum[max_k_per_group][prompt_rows];
     alignas(64) float sum[max_k_per_group][prompt_rows];
     alignas(64) float slope[max_k_per_group][prompt_rows];
-    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
-    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
-    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    alignas(64) float keep[prompt_rows];                            ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                           ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                        ///< from the tile's first key
     std::size_t position[prompt_rows];
     std::size_t first_visible[prompt_rows];
 };
@@ -10277,7 +10352,7 @@ PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_b
     const std::size_t padded = block.padded;
     if (args.slopes != nullptr) {
         for (std::size_t i = 0; i < padded; ++i)
-            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+            block.distance[i] = static_cast<float>(static_cast<std::int64_t>(block.position[i]) - static_cast<std::int64_t>(position));
         for (std::size_t j = 0; j < count; ++j) {
             for (std::size_t i = 0; i < padded; i += lanes()) {
                 const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
@@ -12552,11 +12627,13 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
-inline constexpr std::size_t outer_rows = 8;
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
 #else
-inline constexpr std::size_t outer_rows = 6;
+inline constexpr bool many_registers = false;
 #endif
+
+inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
 struct outer_factor {
     const float* data;
@@ -13115,8 +13192,8 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
 template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
-inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
+inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -13177,15 +13254,22 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
-                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+struct query_pair {
+    const Element* k;  ///< the head's part of key 0
+    const float* q0;
+    const float* q1;
+    float* scores0;
+    float* scores1;
+};
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
+                                         std::size_t end) {
     const std::size_t lane_count = lanes();
-    const std::size_t width = tile.width;
-    const Element* k0 = k + j * width;
-    const Element* k1 = k0 + width;
-    const Element* k2 = k1 + width;
-    const Element* k3 = k2 + width;
+    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
+    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
+    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
+    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
     if (end - j < 4) {  // past the end, the first key stands in
         k1 = end - j > 1 ? k1 : k0;
         k2 = end - j > 2 ? k2 : k0;
@@ -13195,11 +13279,11 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
     f32_vector b;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const f32_vector x0 = load(q0 + i);
-        const f32_vector y0 = load(q0 + i + lane_count);
-        const f32_vector x1 = load(q1 + i);
-        const f32_vector y1 = load(q1 + i + lane_count);
+    for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(pair.q0 + i);
+        const f32_vector y0 = load(pair.q0 + i + lane_count);
+        const f32_vector x1 = load(pair.q1 + i);
+        const f32_vector y1 = load(pair.q1 + i + lane_count);
         load_pair(k0 + i, a, b);
         s00 = mul_add(y0, b, mul_add(x0, a, s00));
         s10 = mul_add(y1, b, mul_add(x1, a, s10));
@@ -13213,10 +13297,10 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         s03 = mul_add(y0, b, mul_add(x0, a, s03));
         s13 = mul_add(y1, b, mul_add(x1, a, s13));
     }
-    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        const f32_vector x0 = load_first(q0 + i, n);
-        const f32_vector x1 = load_first(q1 + i, n);
+    for (std::size_t i = whole; Ragged && i < d_head; i += lane_count) {
+        const std::size_t n = d_head - i < lane_count ? d_head - i : lane_count;
+        const f32_vector x0 = load_first(pair.q0 + i, n);
+        const f32_vector x1 = load_first(pair.q1 + i, n);
         a = load_first(k0 + i, n);
         s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
         a = load_first(k1 + i, n);
@@ -13226,8 +13310,21 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, scores0 + j);
-    store_sums(s10, s11, s12, s13, scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + j);
+    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+}
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
+                                        std::size_t end) {
+    const std::size_t width = tile.width;
+    const std::size_t whole = tile.whole;
+    const std::size_t d_head = tile.d_head;
+    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
+    for (std::size_t j = begin; j < end; j += 4) {
+        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    }
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -13348,16 +13445,18 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
     }
     const std::size_t shared = args.k_per_group;
-    for (std::size_t j = begin; j < end; j += 4) {
-        const Element* ahead = tile.k + j * tile.width;
-        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
-                ahead += 4 * tile.d_head;
-                const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
-            }
+    query_pair<Element> pairs[batch_rows];
+    std::size_t n_pairs = 0;
+    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+            const std::size_t partner = r + shared < n_rows ? r + shared : r;
+            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
         }
+    }
+    if (tile.whole == tile.d_head) {
+        all_scores<false>(tile, pairs, n_pairs, begin, end);
+    } else {
+        all_scores<true>(tile, pairs, n_pairs, begin, end);
     }
     if (tile.k_scale != nullptr) {
         for (std::size_t r = 0; r < n_rows; ++r)
@@ -13386,7 +13485,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             if (n_rows == batch_rows) {
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
                 if (stop - j == value_keys<Element>) {
                     four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
@@ -13411,19 +13510,19 @@ inline constexpr std::size_t prompt_rows = 32;
 inline constexpr std::size_t prompt_row_floats = 4096;
 
 struct prompt_block {
-    std::size_t rows;                                           ///< of each key head
-    std::size_t padded;                                         ///< the same, in whole vectors
-    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
-    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
-    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
-    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
-    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    std::size_t rows;                                               ///< of each key head
+    std::size_t padded;                                             ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];                   ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: outputs times `sum`
+    alignas(64) float scores[prompt_keys * prompt_rows];            ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                        ///< [keys, columns]
     alignas(64) float maximum[max_k_per_group][prompt_rows];
     alignas(64) float sum[max_k_per_group][prompt_rows];
     alignas(64) float slope[max_k_per_group][prompt_rows];
-    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
-    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
-    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    alignas(64) float keep[prompt_rows];                            ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                           ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                        ///< from the tile's first key
     std::size_t position[prompt_rows];
     std::size_t first_visible[prompt_rows];
 };
@@ -13539,7 +13638,7 @@ PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_b
     const std::size_t padded = block.padded;
     if (args.slopes != nullptr) {
         for (std::size_t i = 0; i < padded; ++i)
-            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+            block.distance[i] = static_cast<float>(static_cast<std::int64_t>(block.position[i]) - static_cast<std::int64_t>(position));
         for (std::size_t j = 0; j < count; ++j) {
             for (std::size_t i = 0; i < padded; i += lanes()) {
                 const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
@@ -15851,11 +15950,13 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
-inline constexpr std::size_t outer_rows = 8;
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
 #else
-inline constexpr std::size_t outer_rows = 6;
+inline constexpr bool many_registers = false;
 #endif
+
+inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
 struct outer_factor {
     const float* data;
@@ -16414,8 +16515,8 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
 template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
-inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
+inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -16476,15 +16577,22 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
-                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+struct query_pair {
+    const Element* k;  ///< the head's part of key 0
+    const float* q0;
+    const float* q1;
+    float* scores0;
+    float* scores1;
+};
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
+                                         std::size_t end) {
     const std::size_t lane_count = lanes();
-    const std::size_t width = tile.width;
-    const Element* k0 = k + j * width;
-    const Element* k1 = k0 + width;
-    const Element* k2 = k1 + width;
-    const Element* k3 = k2 + width;
+    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
+    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
+    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
+    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
     if (end - j < 4) {  // past the end, the first key stands in
         k1 = end - j > 1 ? k1 : k0;
         k2 = end - j > 2 ? k2 : k0;
@@ -16494,11 +16602,11 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
     f32_vector b;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const f32_vector x0 = load(q0 + i);
-        const f32_vector y0 = load(q0 + i + lane_count);
-        const f32_vector x1 = load(q1 + i);
-        const f32_vector y1 = load(q1 + i + lane_count);
+    for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(pair.q0 + i);
+        const f32_vector y0 = load(pair.q0 + i + lane_count);
+        const f32_vector x1 = load(pair.q1 + i);
+        const f32_vector y1 = load(pair.q1 + i + lane_count);
         load_pair(k0 + i, a, b);
         s00 = mul_add(y0, b, mul_add(x0, a, s00));
         s10 = mul_add(y1, b, mul_add(x1, a, s10));
@@ -16512,10 +16620,10 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         s03 = mul_add(y0, b, mul_add(x0, a, s03));
         s13 = mul_add(y1, b, mul_add(x1, a, s13));
     }
-    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        const f32_vector x0 = load_first(q0 + i, n);
-        const f32_vector x1 = load_first(q1 + i, n);
+    for (std::size_t i = whole; Ragged && i < d_head; i += lane_count) {
+        const std::size_t n = d_head - i < lane_count ? d_head - i : lane_count;
+        const f32_vector x0 = load_first(pair.q0 + i, n);
+        const f32_vector x1 = load_first(pair.q1 + i, n);
         a = load_first(k0 + i, n);
         s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
         a = load_first(k1 + i, n);
@@ -16525,8 +16633,21 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, scores0 + j);
-    store_sums(s10, s11, s12, s13, scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + j);
+    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+}
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
+                                        std::size_t end) {
+    const std::size_t width = tile.width;
+    const std::size_t whole = tile.whole;
+    const std::size_t d_head = tile.d_head;
+    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
+    for (std::size_t j = begin; j < end; j += 4) {
+        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    }
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -16647,16 +16768,18 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
     }
     const std::size_t shared = args.k_per_group;
-    for (std::size_t j = begin; j < end; j += 4) {
-        const Element* ahead = tile.k + j * tile.width;
-        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
-                ahead += 4 * tile.d_head;
-                const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
-            }
+    query_pair<Element> pairs[batch_rows];
+    std::size_t n_pairs = 0;
+    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+            const std::size_t partner = r + shared < n_rows ? r + shared : r;
+            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
         }
+    }
+    if (tile.whole == tile.d_head) {
+        all_scores<false>(tile, pairs, n_pairs, begin, end);
+    } else {
+        all_scores<true>(tile, pairs, n_pairs, begin, end);
     }
     if (tile.k_scale != nullptr) {
         for (std::size_t r = 0; r < n_rows; ++r)
@@ -16685,7 +16808,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             if (n_rows == batch_rows) {
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
                 if (stop - j == value_keys<Element>) {
                     four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
@@ -16710,19 +16833,19 @@ inline constexpr std::size_t prompt_rows = 32;
 inline constexpr std::size_t prompt_row_floats = 4096;
 
 struct prompt_block {
-    std::size_t rows;                                           ///< of each key head
-    std::size_t padded;                                         ///< the same, in whole vectors
-    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
-    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
-    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
-    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
-    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    std::size_t rows;                                               ///< of each key head
+    std::size_t padded;                                             ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];                   ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: outputs times `sum`
+    alignas(64) float scores[prompt_keys * prompt_rows];            ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                        ///< [keys, columns]
     alignas(64) float maximum[max_k_per_group][prompt_rows];
     alignas(64) float sum[max_k_per_group][prompt_rows];
     alignas(64) float slope[max_k_per_group][prompt_rows];
-    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
-    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
-    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    alignas(64) float keep[prompt_rows];                            ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                           ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                        ///< from the tile's first key
     std::size_t position[prompt_rows];
     std::size_t first_visible[prompt_rows];
 };
@@ -16838,7 +16961,7 @@ PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_b
     const std::size_t padded = block.padded;
     if (args.slopes != nullptr) {
         for (std::size_t i = 0; i < padded; ++i)
-            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+            block.distance[i] = static_cast<float>(static_cast<std::int64_t>(block.position[i]) - static_cast<std::int64_t>(position));
         for (std::size_t j = 0; j < count; ++j) {
             for (std::size_t i = 0; i < padded; i += lanes()) {
                 const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
@@ -19108,11 +19231,13 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-#if PHI4FLASH_SIMD_HIGHWAY && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR)
-inline constexpr std::size_t outer_rows = 8;
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
 #else
-inline constexpr std::size_t outer_rows = 6;
+inline constexpr bool many_registers = false;
 #endif
+
+inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
 struct outer_factor {
     const float* data;
@@ -19671,8 +19796,8 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t tile_keys = 32;
 template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : 4;
-inline constexpr std::size_t prefetch_distance = 4096;
+inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
+inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -19733,15 +19858,22 @@ PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT k,
-                                         const float* PHI4FLASH_RESTRICT q0, const float* PHI4FLASH_RESTRICT q1, std::size_t j,
-                                         std::size_t end, float* PHI4FLASH_RESTRICT scores0, float* PHI4FLASH_RESTRICT scores1) {
+struct query_pair {
+    const Element* k;  ///< the head's part of key 0
+    const float* q0;
+    const float* q1;
+    float* scores0;
+    float* scores1;
+};
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
+                                         std::size_t end) {
     const std::size_t lane_count = lanes();
-    const std::size_t width = tile.width;
-    const Element* k0 = k + j * width;
-    const Element* k1 = k0 + width;
-    const Element* k2 = k1 + width;
-    const Element* k3 = k2 + width;
+    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
+    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
+    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
+    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
     if (end - j < 4) {  // past the end, the first key stands in
         k1 = end - j > 1 ? k1 : k0;
         k2 = end - j > 2 ? k2 : k0;
@@ -19751,11 +19883,11 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
     f32_vector b;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const f32_vector x0 = load(q0 + i);
-        const f32_vector y0 = load(q0 + i + lane_count);
-        const f32_vector x1 = load(q1 + i);
-        const f32_vector y1 = load(q1 + i + lane_count);
+    for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(pair.q0 + i);
+        const f32_vector y0 = load(pair.q0 + i + lane_count);
+        const f32_vector x1 = load(pair.q1 + i);
+        const f32_vector y1 = load(pair.q1 + i + lane_count);
         load_pair(k0 + i, a, b);
         s00 = mul_add(y0, b, mul_add(x0, a, s00));
         s10 = mul_add(y1, b, mul_add(x1, a, s10));
@@ -19769,10 +19901,10 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         s03 = mul_add(y0, b, mul_add(x0, a, s03));
         s13 = mul_add(y1, b, mul_add(x1, a, s13));
     }
-    for (std::size_t i = tile.whole; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        const f32_vector x0 = load_first(q0 + i, n);
-        const f32_vector x1 = load_first(q1 + i, n);
+    for (std::size_t i = whole; Ragged && i < d_head; i += lane_count) {
+        const std::size_t n = d_head - i < lane_count ? d_head - i : lane_count;
+        const f32_vector x0 = load_first(pair.q0 + i, n);
+        const f32_vector x1 = load_first(pair.q1 + i, n);
         a = load_first(k0 + i, n);
         s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
         a = load_first(k1 + i, n);
@@ -19782,8 +19914,21 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const attention_tile<Element>& tile, co
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, scores0 + j);
-    store_sums(s10, s11, s12, s13, scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + j);
+    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+}
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
+                                        std::size_t end) {
+    const std::size_t width = tile.width;
+    const std::size_t whole = tile.whole;
+    const std::size_t d_head = tile.d_head;
+    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
+    for (std::size_t j = begin; j < end; j += 4) {
+        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    }
 }
 
 PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
@@ -19904,16 +20049,18 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
         for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
     }
     const std::size_t shared = args.k_per_group;
-    for (std::size_t j = begin; j < end; j += 4) {
-        const Element* ahead = tile.k + j * tile.width;
-        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-                if (tile.streamed) prefetch_after(ahead, 4 * tile.d_head * sizeof(Element));
-                ahead += 4 * tile.d_head;
-                const std::size_t partner = r + shared < n_rows ? r + shared : r;
-                four_scores(tile, tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, j, end, scores[r], scores[partner]);
-            }
+    query_pair<Element> pairs[batch_rows];
+    std::size_t n_pairs = 0;
+    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+            const std::size_t partner = r + shared < n_rows ? r + shared : r;
+            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
         }
+    }
+    if (tile.whole == tile.d_head) {
+        all_scores<false>(tile, pairs, n_pairs, begin, end);
+    } else {
+        all_scores<true>(tile, pairs, n_pairs, begin, end);
     }
     if (tile.k_scale != nullptr) {
         for (std::size_t r = 0; r < n_rows; ++r)
@@ -19942,7 +20089,7 @@ inline void attend_tile(const attention_args& args, attention_row* rows, std::si
             if (n_rows == batch_rows) {
                 float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
                 const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = tile.v + j * tile.width + s * (stop - j) * tile.d_head;
+                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
                 if (stop - j == value_keys<Element>) {
                     four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
                 } else {
@@ -19967,19 +20114,19 @@ inline constexpr std::size_t prompt_rows = 32;
 inline constexpr std::size_t prompt_row_floats = 4096;
 
 struct prompt_block {
-    std::size_t rows;                                           ///< of each key head
-    std::size_t padded;                                         ///< the same, in whole vectors
-    alignas(64) float queries[prompt_row_floats];               ///< [k_per_group, d_head, padded], times the scale
-    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: the outputs, not yet divided
-    alignas(64) float scores[prompt_keys * prompt_rows];        ///< [keys, padded], of one key head
-    alignas(64) float k[prompt_tile_floats];                    ///< [keys, columns]
-    alignas(64) float v[prompt_tile_floats];                    ///< [keys, columns]
+    std::size_t rows;                                               ///< of each key head
+    std::size_t padded;                                             ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];                   ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: outputs times `sum`
+    alignas(64) float scores[prompt_keys * prompt_rows];            ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                        ///< [keys, columns]
     alignas(64) float maximum[max_k_per_group][prompt_rows];
     alignas(64) float sum[max_k_per_group][prompt_rows];
     alignas(64) float slope[max_k_per_group][prompt_rows];
-    alignas(64) float keep[prompt_rows];                        ///< by which what a row has so far is multiplied
-    alignas(64) float added[prompt_rows];                       ///< sum of a tile's weights
-    alignas(64) float distance[prompt_rows];                    ///< from the tile's first key
+    alignas(64) float keep[prompt_rows];                            ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                           ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                        ///< from the tile's first key
     std::size_t position[prompt_rows];
     std::size_t first_visible[prompt_rows];
 };
@@ -20095,7 +20242,7 @@ PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_b
     const std::size_t padded = block.padded;
     if (args.slopes != nullptr) {
         for (std::size_t i = 0; i < padded; ++i)
-            block.distance[i] = static_cast<float>(block.position[i]) - static_cast<float>(position);
+            block.distance[i] = static_cast<float>(static_cast<std::int64_t>(block.position[i]) - static_cast<std::int64_t>(position));
         for (std::size_t j = 0; j < count; ++j) {
             for (std::size_t i = 0; i < padded; i += lanes()) {
                 const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));

@@ -5,7 +5,7 @@ import re
 
 import torch
 
-from .data import SEED, question, random_problem, reasoning
+from .data import SEED, random_problem
 from .export import read_folder, read_safetensors
 from .model import Batch
 
@@ -16,8 +16,7 @@ def validate(model, tokenizer, count=300):
     rng, chats, targets = random.Random(SEED + 5), [], []
     for _ in range(count):
         problem = random_problem(rng, "validation")
-        asked = tokenizer.prompt(question(problem, rng))
-        answered = tokenizer.encode(reasoning(problem)) + [tokenizer.special["<|end|>"]]
+        asked, answered = tokenizer.exchange(problem, rng)
         chats.append(asked + answered)
         targets.append([-100] * (len(asked) - 1) + answered)
     length = max(map(len, chats))

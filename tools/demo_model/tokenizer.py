@@ -119,6 +119,10 @@ class Tokenizer:
     def prompt(self, text):
         return [self.special["<|user|>"], *self.encode(text), self.special["<|end|>"], self.special["<|assistant|>"]]
 
+    def exchange(self, problem, rng):
+        """Ids of a question and of its answer, the stop token included; `rng` chooses how the question is put."""
+        return self.prompt(question(problem, rng)), self.encode(reasoning(problem)) + [self.special["<|end|>"]]
+
     def added_tokens(self):
         return [
             dict(id=self.special[t], content=t, single_word=False, lstrip=False, rstrip=r, normalized=False, special=s)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .data import SEED, question, random_problem, reasoning
+from .data import SEED, random_problem
 from .evaluate import validate
 from .export import rounded, write_folder
 from .model import Batch, SambaY, Shape, initialize
@@ -21,8 +21,7 @@ def conversation(tokenizer, rng, turns, limit):
     ids, learn = [], []
     for _ in range(turns):
         problem = random_problem(rng, "train")
-        asked = tokenizer.prompt(question(problem, rng))
-        answered = tokenizer.encode(reasoning(problem)) + [tokenizer.special["<|end|>"]]
+        asked, answered = tokenizer.exchange(problem, rng)
         if ids and len(ids) + len(asked) + len(answered) > limit:
             break
         ids += asked + answered

@@ -2525,9 +2525,9 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-/// Whether there are 32 registers of 64 bytes.
+/// Whether there are 32 registers of 64 bytes: AVX-512.
 #if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
+inline constexpr bool many_registers = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3;
 #else
 inline constexpr bool many_registers = false;
 #endif
@@ -3143,10 +3143,12 @@ PHI4FLASH_TARGET_BEGIN
 /// Keys a tile: scores of one query fit a few vectors, and a tile of K and V fits the first-level cache.
 inline constexpr std::size_t tile_keys = 32;
 /// Keys whose values are added up before outputs go back to the cache, where values come from memory: few, so that memory is read
-/// nearly in order. That costs a sixth more instructions and gains a fifth of the time; of codes there is less to wait for.
+/// nearly in order. On Zen 3 four cost a sixth more instructions and gain a fifth of the time; of codes there is less to wait for. With
+/// AVX-512 (Emerald Rapids) more than eight gain 1 to 3 %.
 template <class Element>
 inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
-/// How far ahead of its use a line is asked for; 0: a tile's values while its keys are used, and the next keys while the values are.
+/// How far ahead of its use a line is asked for; 0: a tile's values while its keys are used, and the next keys while the values are, a
+/// tenth faster on Emerald Rapids. The distance was chosen on Zen 3, where the other way has not been measured.
 inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
 /// Queries of a token that share what is read.
 inline constexpr std::size_t batch_rows = 4;
@@ -3154,12 +3156,22 @@ inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-/// The keys of [position, position + count) that a token at `at` sees from `first_visible` on, as indices; none where begin >= end.
-inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
-                         std::size_t& end) {
-    begin = first_visible > position ? first_visible - position : 0;
-    end = at < position ? 0 : at - position + 1;
-    end = end < count ? end : count;
+/// The first position that a token at `position` sees.
+inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
+    return position >= args.window ? position - args.window + 1 : 0;
+}
+
+/// Keys by their index; none where begin >= end.
+struct key_range {
+    std::size_t begin;
+    std::size_t end;
+};
+
+/// Those of `count` keys from `position` on that tokens up to `latest` see, of which the earliest sees from `first_visible` on.
+inline key_range visible_keys(std::size_t latest, std::size_t first_visible, std::size_t position, std::size_t count) {
+    const std::size_t begin = first_visible > position ? first_visible - position : 0;
+    const std::size_t end = latest < position ? 0 : latest - position + 1;
+    return {begin, end < count ? end : count};
 }
 
 /// One query of a block: what it sees, and its running maximum and sum.
@@ -3175,7 +3187,7 @@ struct attention_row {
 };
 
 /// Keys and values [keys, k_per_group * d_head] of one group, key 0 at `position`; `whole` numbers of each head are arranged in pairs.
-/// Codes come with scales [k_per_group, keys], rows scale_stride apart; widened codes do too.
+/// Codes come with scales [k_per_group, keys], rows scale_stride apart.
 template <class Element>
 struct attention_tile {
     const Element* k;
@@ -3542,7 +3554,7 @@ PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t
         std::size_t head = 0;
         locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
         block.position[i] = args.first_position + token;
-        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        block.first_visible[i] = first_visible_of(args, block.position[i]);
         for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
             const float* q = args.q + token * args.q_stride + head * args.d_head;
             float* to = block.queries + s * args.d_head * block.padded + i;
@@ -3617,11 +3629,9 @@ struct put_values {
 /// What a row does not see of the tile's `count` keys at `position` becomes `x`.
 PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
     for (std::size_t i = 0; i < block.padded; ++i) {
-        std::size_t begin = 0;
-        std::size_t end = 0;
-        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        const key_range seen = visible_keys(block.position[i], block.first_visible[i], position, count);
         for (std::size_t j = 0; j < count; ++j) {
-            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+            if (j < seen.begin || j >= seen.end) block.scores[j * block.padded + i] = x;
         }
     }
 }
@@ -3706,9 +3716,8 @@ inline void attend_keys(const attention_args& args, prompt_block& block, std::si
 /// All rows of a block over one segment.
 template <class Element>
 inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
-    const std::size_t earliest = block.first_visible[0];
-    const std::size_t latest = block.position[block.rows - 1];
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const key_range seen = visible_keys(block.position[block.rows - 1], block.first_visible[0], segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const std::size_t columns = prompt_columns(args);
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -3717,10 +3726,8 @@ inline void attend_keys_of(const attention_args& args, std::size_t group, prompt
     // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
     const std::size_t fit = prompt_tile_floats / columns;
     const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    for (std::size_t j = first_key / step * step; j < stop; j += step) {
-        const std::size_t count = stop - j < step ? stop - j : step;
+    for (std::size_t j = seen.begin / step * step; j < seen.end; j += step) {
+        const std::size_t count = seen.end - j < step ? seen.end - j : step;
         const std::size_t scale = scale_row + j;
         widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
         widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
@@ -3765,29 +3772,23 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
     // Rows are in token order: the first sees the earliest key, the last the latest.
-    const std::size_t earliest = rows[0].first_visible;
-    const std::size_t latest = rows[n_rows - 1].position;
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_keys * tile_keys;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    for (std::size_t j = start; j < stop; j += tile_keys) {
-        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
+    // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
+    for (std::size_t j = seen.begin / tile_keys * tile_keys; j < seen.end; j += tile_keys) {
+        const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
                                            segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
-            std::size_t begin = 0;
-            std::size_t end = 0;
-            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
-            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
+            const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
+            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
             r += n;
         }
     }
@@ -3851,7 +3852,7 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
-            row.first_visible = row.position >= args.window ? row.position - args.window + 1 : 0;
+            row.first_visible = first_visible_of(args, row.position);
             row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
             row.maximum = lowest_score;
             row.sum = 0.0f;
@@ -4312,6 +4313,7 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t stride = matrix_bytes(Format, part, cols);
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
         if constexpr (Format != dtype::q8) {
+            static_assert(row_streams % 2 == 0);
             pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
             continue;
         }
@@ -6056,7 +6058,7 @@ template <std::size_t>
 using f32_of = f32_vector;
 
 #if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
+inline constexpr bool many_registers = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3;
 #else
 inline constexpr bool many_registers = false;
 #endif
@@ -6626,11 +6628,19 @@ inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
-                         std::size_t& end) {
-    begin = first_visible > position ? first_visible - position : 0;
-    end = at < position ? 0 : at - position + 1;
-    end = end < count ? end : count;
+inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
+    return position >= args.window ? position - args.window + 1 : 0;
+}
+
+struct key_range {
+    std::size_t begin;
+    std::size_t end;
+};
+
+inline key_range visible_keys(std::size_t latest, std::size_t first_visible, std::size_t position, std::size_t count) {
+    const std::size_t begin = first_visible > position ? first_visible - position : 0;
+    const std::size_t end = latest < position ? 0 : latest - position + 1;
+    return {begin, end < count ? end : count};
 }
 
 struct attention_row {
@@ -6982,7 +6992,7 @@ PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t
         std::size_t head = 0;
         locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
         block.position[i] = args.first_position + token;
-        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        block.first_visible[i] = first_visible_of(args, block.position[i]);
         for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
             const float* q = args.q + token * args.q_stride + head * args.d_head;
             float* to = block.queries + s * args.d_head * block.padded + i;
@@ -7052,11 +7062,9 @@ struct put_values {
 
 PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
     for (std::size_t i = 0; i < block.padded; ++i) {
-        std::size_t begin = 0;
-        std::size_t end = 0;
-        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        const key_range seen = visible_keys(block.position[i], block.first_visible[i], position, count);
         for (std::size_t j = 0; j < count; ++j) {
-            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+            if (j < seen.begin || j >= seen.end) block.scores[j * block.padded + i] = x;
         }
     }
 }
@@ -7136,9 +7144,8 @@ inline void attend_keys(const attention_args& args, prompt_block& block, std::si
 
 template <class Element>
 inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
-    const std::size_t earliest = block.first_visible[0];
-    const std::size_t latest = block.position[block.rows - 1];
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const key_range seen = visible_keys(block.position[block.rows - 1], block.first_visible[0], segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const std::size_t columns = prompt_columns(args);
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -7146,10 +7153,8 @@ inline void attend_keys_of(const attention_args& args, std::size_t group, prompt
     const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
     const std::size_t fit = prompt_tile_floats / columns;
     const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    for (std::size_t j = first_key / step * step; j < stop; j += step) {
-        const std::size_t count = stop - j < step ? stop - j : step;
+    for (std::size_t j = seen.begin / step * step; j < seen.end; j += step) {
+        const std::size_t count = seen.end - j < step ? seen.end - j : step;
         const std::size_t scale = scale_row + j;
         widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
         widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
@@ -7186,28 +7191,22 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
-    const std::size_t earliest = rows[0].first_visible;
-    const std::size_t latest = rows[n_rows - 1].position;
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_keys * tile_keys;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    for (std::size_t j = start; j < stop; j += tile_keys) {
-        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
+    for (std::size_t j = seen.begin / tile_keys * tile_keys; j < seen.end; j += tile_keys) {
+        const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
                                            segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
-            std::size_t begin = 0;
-            std::size_t end = 0;
-            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
-            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
+            const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
+            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
             r += n;
         }
     }
@@ -7268,7 +7267,7 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
-            row.first_visible = row.position >= args.window ? row.position - args.window + 1 : 0;
+            row.first_visible = first_visible_of(args, row.position);
             row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
             row.maximum = lowest_score;
             row.sum = 0.0f;
@@ -7686,6 +7685,7 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t stride = matrix_bytes(Format, part, cols);
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
         if constexpr (Format != dtype::q8) {
+            static_assert(row_streams % 2 == 0);
             pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
             continue;
         }
@@ -9342,7 +9342,7 @@ template <std::size_t>
 using f32_of = f32_vector;
 
 #if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
+inline constexpr bool many_registers = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3;
 #else
 inline constexpr bool many_registers = false;
 #endif
@@ -9912,11 +9912,19 @@ inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
-                         std::size_t& end) {
-    begin = first_visible > position ? first_visible - position : 0;
-    end = at < position ? 0 : at - position + 1;
-    end = end < count ? end : count;
+inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
+    return position >= args.window ? position - args.window + 1 : 0;
+}
+
+struct key_range {
+    std::size_t begin;
+    std::size_t end;
+};
+
+inline key_range visible_keys(std::size_t latest, std::size_t first_visible, std::size_t position, std::size_t count) {
+    const std::size_t begin = first_visible > position ? first_visible - position : 0;
+    const std::size_t end = latest < position ? 0 : latest - position + 1;
+    return {begin, end < count ? end : count};
 }
 
 struct attention_row {
@@ -10268,7 +10276,7 @@ PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t
         std::size_t head = 0;
         locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
         block.position[i] = args.first_position + token;
-        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        block.first_visible[i] = first_visible_of(args, block.position[i]);
         for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
             const float* q = args.q + token * args.q_stride + head * args.d_head;
             float* to = block.queries + s * args.d_head * block.padded + i;
@@ -10338,11 +10346,9 @@ struct put_values {
 
 PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
     for (std::size_t i = 0; i < block.padded; ++i) {
-        std::size_t begin = 0;
-        std::size_t end = 0;
-        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        const key_range seen = visible_keys(block.position[i], block.first_visible[i], position, count);
         for (std::size_t j = 0; j < count; ++j) {
-            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+            if (j < seen.begin || j >= seen.end) block.scores[j * block.padded + i] = x;
         }
     }
 }
@@ -10422,9 +10428,8 @@ inline void attend_keys(const attention_args& args, prompt_block& block, std::si
 
 template <class Element>
 inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
-    const std::size_t earliest = block.first_visible[0];
-    const std::size_t latest = block.position[block.rows - 1];
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const key_range seen = visible_keys(block.position[block.rows - 1], block.first_visible[0], segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const std::size_t columns = prompt_columns(args);
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -10432,10 +10437,8 @@ inline void attend_keys_of(const attention_args& args, std::size_t group, prompt
     const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
     const std::size_t fit = prompt_tile_floats / columns;
     const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    for (std::size_t j = first_key / step * step; j < stop; j += step) {
-        const std::size_t count = stop - j < step ? stop - j : step;
+    for (std::size_t j = seen.begin / step * step; j < seen.end; j += step) {
+        const std::size_t count = seen.end - j < step ? seen.end - j : step;
         const std::size_t scale = scale_row + j;
         widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
         widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
@@ -10472,28 +10475,22 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
-    const std::size_t earliest = rows[0].first_visible;
-    const std::size_t latest = rows[n_rows - 1].position;
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_keys * tile_keys;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    for (std::size_t j = start; j < stop; j += tile_keys) {
-        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
+    for (std::size_t j = seen.begin / tile_keys * tile_keys; j < seen.end; j += tile_keys) {
+        const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
                                            segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
-            std::size_t begin = 0;
-            std::size_t end = 0;
-            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
-            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
+            const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
+            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
             r += n;
         }
     }
@@ -10554,7 +10551,7 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
-            row.first_visible = row.position >= args.window ? row.position - args.window + 1 : 0;
+            row.first_visible = first_visible_of(args, row.position);
             row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
             row.maximum = lowest_score;
             row.sum = 0.0f;
@@ -10972,6 +10969,7 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t stride = matrix_bytes(Format, part, cols);
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
         if constexpr (Format != dtype::q8) {
+            static_assert(row_streams % 2 == 0);
             pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
             continue;
         }
@@ -12628,7 +12626,7 @@ template <std::size_t>
 using f32_of = f32_vector;
 
 #if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
+inline constexpr bool many_registers = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3;
 #else
 inline constexpr bool many_registers = false;
 #endif
@@ -13198,11 +13196,19 @@ inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
-                         std::size_t& end) {
-    begin = first_visible > position ? first_visible - position : 0;
-    end = at < position ? 0 : at - position + 1;
-    end = end < count ? end : count;
+inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
+    return position >= args.window ? position - args.window + 1 : 0;
+}
+
+struct key_range {
+    std::size_t begin;
+    std::size_t end;
+};
+
+inline key_range visible_keys(std::size_t latest, std::size_t first_visible, std::size_t position, std::size_t count) {
+    const std::size_t begin = first_visible > position ? first_visible - position : 0;
+    const std::size_t end = latest < position ? 0 : latest - position + 1;
+    return {begin, end < count ? end : count};
 }
 
 struct attention_row {
@@ -13554,7 +13560,7 @@ PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t
         std::size_t head = 0;
         locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
         block.position[i] = args.first_position + token;
-        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        block.first_visible[i] = first_visible_of(args, block.position[i]);
         for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
             const float* q = args.q + token * args.q_stride + head * args.d_head;
             float* to = block.queries + s * args.d_head * block.padded + i;
@@ -13624,11 +13630,9 @@ struct put_values {
 
 PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
     for (std::size_t i = 0; i < block.padded; ++i) {
-        std::size_t begin = 0;
-        std::size_t end = 0;
-        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        const key_range seen = visible_keys(block.position[i], block.first_visible[i], position, count);
         for (std::size_t j = 0; j < count; ++j) {
-            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+            if (j < seen.begin || j >= seen.end) block.scores[j * block.padded + i] = x;
         }
     }
 }
@@ -13708,9 +13712,8 @@ inline void attend_keys(const attention_args& args, prompt_block& block, std::si
 
 template <class Element>
 inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
-    const std::size_t earliest = block.first_visible[0];
-    const std::size_t latest = block.position[block.rows - 1];
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const key_range seen = visible_keys(block.position[block.rows - 1], block.first_visible[0], segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const std::size_t columns = prompt_columns(args);
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -13718,10 +13721,8 @@ inline void attend_keys_of(const attention_args& args, std::size_t group, prompt
     const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
     const std::size_t fit = prompt_tile_floats / columns;
     const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    for (std::size_t j = first_key / step * step; j < stop; j += step) {
-        const std::size_t count = stop - j < step ? stop - j : step;
+    for (std::size_t j = seen.begin / step * step; j < seen.end; j += step) {
+        const std::size_t count = seen.end - j < step ? seen.end - j : step;
         const std::size_t scale = scale_row + j;
         widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
         widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
@@ -13758,28 +13759,22 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
-    const std::size_t earliest = rows[0].first_visible;
-    const std::size_t latest = rows[n_rows - 1].position;
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_keys * tile_keys;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    for (std::size_t j = start; j < stop; j += tile_keys) {
-        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
+    for (std::size_t j = seen.begin / tile_keys * tile_keys; j < seen.end; j += tile_keys) {
+        const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
                                            segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
-            std::size_t begin = 0;
-            std::size_t end = 0;
-            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
-            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
+            const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
+            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
             r += n;
         }
     }
@@ -13840,7 +13835,7 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
-            row.first_visible = row.position >= args.window ? row.position - args.window + 1 : 0;
+            row.first_visible = first_visible_of(args, row.position);
             row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
             row.maximum = lowest_score;
             row.sum = 0.0f;
@@ -14258,6 +14253,7 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t stride = matrix_bytes(Format, part, cols);
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
         if constexpr (Format != dtype::q8) {
+            static_assert(row_streams % 2 == 0);
             pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
             continue;
         }
@@ -15951,7 +15947,7 @@ template <std::size_t>
 using f32_of = f32_vector;
 
 #if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
+inline constexpr bool many_registers = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3;
 #else
 inline constexpr bool many_registers = false;
 #endif
@@ -16521,11 +16517,19 @@ inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
-                         std::size_t& end) {
-    begin = first_visible > position ? first_visible - position : 0;
-    end = at < position ? 0 : at - position + 1;
-    end = end < count ? end : count;
+inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
+    return position >= args.window ? position - args.window + 1 : 0;
+}
+
+struct key_range {
+    std::size_t begin;
+    std::size_t end;
+};
+
+inline key_range visible_keys(std::size_t latest, std::size_t first_visible, std::size_t position, std::size_t count) {
+    const std::size_t begin = first_visible > position ? first_visible - position : 0;
+    const std::size_t end = latest < position ? 0 : latest - position + 1;
+    return {begin, end < count ? end : count};
 }
 
 struct attention_row {
@@ -16877,7 +16881,7 @@ PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t
         std::size_t head = 0;
         locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
         block.position[i] = args.first_position + token;
-        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        block.first_visible[i] = first_visible_of(args, block.position[i]);
         for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
             const float* q = args.q + token * args.q_stride + head * args.d_head;
             float* to = block.queries + s * args.d_head * block.padded + i;
@@ -16947,11 +16951,9 @@ struct put_values {
 
 PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
     for (std::size_t i = 0; i < block.padded; ++i) {
-        std::size_t begin = 0;
-        std::size_t end = 0;
-        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        const key_range seen = visible_keys(block.position[i], block.first_visible[i], position, count);
         for (std::size_t j = 0; j < count; ++j) {
-            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+            if (j < seen.begin || j >= seen.end) block.scores[j * block.padded + i] = x;
         }
     }
 }
@@ -17031,9 +17033,8 @@ inline void attend_keys(const attention_args& args, prompt_block& block, std::si
 
 template <class Element>
 inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
-    const std::size_t earliest = block.first_visible[0];
-    const std::size_t latest = block.position[block.rows - 1];
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const key_range seen = visible_keys(block.position[block.rows - 1], block.first_visible[0], segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const std::size_t columns = prompt_columns(args);
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -17041,10 +17042,8 @@ inline void attend_keys_of(const attention_args& args, std::size_t group, prompt
     const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
     const std::size_t fit = prompt_tile_floats / columns;
     const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    for (std::size_t j = first_key / step * step; j < stop; j += step) {
-        const std::size_t count = stop - j < step ? stop - j : step;
+    for (std::size_t j = seen.begin / step * step; j < seen.end; j += step) {
+        const std::size_t count = seen.end - j < step ? seen.end - j : step;
         const std::size_t scale = scale_row + j;
         widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
         widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
@@ -17081,28 +17080,22 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
-    const std::size_t earliest = rows[0].first_visible;
-    const std::size_t latest = rows[n_rows - 1].position;
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_keys * tile_keys;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    for (std::size_t j = start; j < stop; j += tile_keys) {
-        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
+    for (std::size_t j = seen.begin / tile_keys * tile_keys; j < seen.end; j += tile_keys) {
+        const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
                                            segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
-            std::size_t begin = 0;
-            std::size_t end = 0;
-            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
-            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
+            const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
+            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
             r += n;
         }
     }
@@ -17163,7 +17156,7 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
-            row.first_visible = row.position >= args.window ? row.position - args.window + 1 : 0;
+            row.first_visible = first_visible_of(args, row.position);
             row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
             row.maximum = lowest_score;
             row.sum = 0.0f;
@@ -17581,6 +17574,7 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t stride = matrix_bytes(Format, part, cols);
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
         if constexpr (Format != dtype::q8) {
+            static_assert(row_streams % 2 == 0);
             pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
             continue;
         }
@@ -19232,7 +19226,7 @@ template <std::size_t>
 using f32_of = f32_vector;
 
 #if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
+inline constexpr bool many_registers = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3;
 #else
 inline constexpr bool many_registers = false;
 #endif
@@ -19802,11 +19796,19 @@ inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
 inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-inline void visible_keys(std::size_t at, std::size_t first_visible, std::size_t position, std::size_t count, std::size_t& begin,
-                         std::size_t& end) {
-    begin = first_visible > position ? first_visible - position : 0;
-    end = at < position ? 0 : at - position + 1;
-    end = end < count ? end : count;
+inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
+    return position >= args.window ? position - args.window + 1 : 0;
+}
+
+struct key_range {
+    std::size_t begin;
+    std::size_t end;
+};
+
+inline key_range visible_keys(std::size_t latest, std::size_t first_visible, std::size_t position, std::size_t count) {
+    const std::size_t begin = first_visible > position ? first_visible - position : 0;
+    const std::size_t end = latest < position ? 0 : latest - position + 1;
+    return {begin, end < count ? end : count};
 }
 
 struct attention_row {
@@ -20158,7 +20160,7 @@ PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t
         std::size_t head = 0;
         locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
         block.position[i] = args.first_position + token;
-        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        block.first_visible[i] = first_visible_of(args, block.position[i]);
         for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
             const float* q = args.q + token * args.q_stride + head * args.d_head;
             float* to = block.queries + s * args.d_head * block.padded + i;
@@ -20228,11 +20230,9 @@ struct put_values {
 
 PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
     for (std::size_t i = 0; i < block.padded; ++i) {
-        std::size_t begin = 0;
-        std::size_t end = 0;
-        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        const key_range seen = visible_keys(block.position[i], block.first_visible[i], position, count);
         for (std::size_t j = 0; j < count; ++j) {
-            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+            if (j < seen.begin || j >= seen.end) block.scores[j * block.padded + i] = x;
         }
     }
 }
@@ -20312,9 +20312,8 @@ inline void attend_keys(const attention_args& args, prompt_block& block, std::si
 
 template <class Element>
 inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
-    const std::size_t earliest = block.first_visible[0];
-    const std::size_t latest = block.position[block.rows - 1];
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const key_range seen = visible_keys(block.position[block.rows - 1], block.first_visible[0], segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const std::size_t columns = prompt_columns(args);
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -20322,10 +20321,8 @@ inline void attend_keys_of(const attention_args& args, std::size_t group, prompt
     const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
     const std::size_t fit = prompt_tile_floats / columns;
     const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    for (std::size_t j = first_key / step * step; j < stop; j += step) {
-        const std::size_t count = stop - j < step ? stop - j : step;
+    for (std::size_t j = seen.begin / step * step; j < seen.end; j += step) {
+        const std::size_t count = seen.end - j < step ? seen.end - j : step;
         const std::size_t scale = scale_row + j;
         widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
         widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
@@ -20362,28 +20359,22 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
-    const std::size_t earliest = rows[0].first_visible;
-    const std::size_t latest = rows[n_rows - 1].position;
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_keys * tile_keys;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    for (std::size_t j = start; j < stop; j += tile_keys) {
-        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
+    for (std::size_t j = seen.begin / tile_keys * tile_keys; j < seen.end; j += tile_keys) {
+        const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
                                            segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
-            std::size_t begin = 0;
-            std::size_t end = 0;
-            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
-            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
+            const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
+            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
             r += n;
         }
     }
@@ -20444,7 +20435,7 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
-            row.first_visible = row.position >= args.window ? row.position - args.window + 1 : 0;
+            row.first_visible = first_visible_of(args, row.position);
             row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
             row.maximum = lowest_score;
             row.sum = 0.0f;
@@ -20862,6 +20853,7 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t stride = matrix_bytes(Format, part, cols);
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
         if constexpr (Format != dtype::q8) {
+            static_assert(row_streams % 2 == 0);
             pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
             continue;
         }

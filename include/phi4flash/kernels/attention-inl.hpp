@@ -16,29 +16,23 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
     // Rows are in token order: the first sees the earliest key, the last the latest.
-    const std::size_t earliest = rows[0].first_visible;
-    const std::size_t latest = rows[n_rows - 1].position;
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
-    // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t start = first_key / tile_keys * tile_keys;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
+    const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
-    for (std::size_t j = start; j < stop; j += tile_keys) {
-        const std::size_t count = stop - j < tile_keys ? stop - j : tile_keys;
+    // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
+    for (std::size_t j = seen.begin / tile_keys * tile_keys; j < seen.end; j += tile_keys) {
+        const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
                                            segment.group_rows, position, args.d_head, width, whole, streamed};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
-            std::size_t begin = 0;
-            std::size_t end = 0;
-            visible_keys(rows[r].position, rows[r].first_visible, position, count, begin, end);
-            if (begin < end) attend_tile(args, rows + r, n, tile, begin, end);
+            const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
+            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
             r += n;
         }
     }
@@ -102,7 +96,7 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.out = args.out + token * args.out_stride + head * width;
             row.key_head = head_in_group % args.k_per_group;
             row.position = args.first_position + token;
-            row.first_visible = row.position >= args.window ? row.position - args.window + 1 : 0;
+            row.first_visible = first_visible_of(args, row.position);
             row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
             row.maximum = lowest_score;
             row.sum = 0.0f;

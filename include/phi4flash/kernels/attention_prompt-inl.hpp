@@ -61,7 +61,7 @@ PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t
         std::size_t head = 0;
         locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
         block.position[i] = args.first_position + token;
-        block.first_visible[i] = block.position[i] >= args.window ? block.position[i] - args.window + 1 : 0;
+        block.first_visible[i] = first_visible_of(args, block.position[i]);
         for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
             const float* q = args.q + token * args.q_stride + head * args.d_head;
             float* to = block.queries + s * args.d_head * block.padded + i;
@@ -136,11 +136,9 @@ struct put_values {
 /// What a row does not see of the tile's `count` keys at `position` becomes `x`.
 PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
     for (std::size_t i = 0; i < block.padded; ++i) {
-        std::size_t begin = 0;
-        std::size_t end = 0;
-        visible_keys(block.position[i], block.first_visible[i], position, count, begin, end);
+        const key_range seen = visible_keys(block.position[i], block.first_visible[i], position, count);
         for (std::size_t j = 0; j < count; ++j) {
-            if (j < begin || j >= end) block.scores[j * block.padded + i] = x;
+            if (j < seen.begin || j >= seen.end) block.scores[j * block.padded + i] = x;
         }
     }
 }
@@ -225,9 +223,8 @@ inline void attend_keys(const attention_args& args, prompt_block& block, std::si
 /// All rows of a block over one segment.
 template <class Element>
 inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
-    const std::size_t earliest = block.first_visible[0];
-    const std::size_t latest = block.position[block.rows - 1];
-    if (latest < segment.first_position || earliest >= segment.first_position + segment.count) return;
+    const key_range seen = visible_keys(block.position[block.rows - 1], block.first_visible[0], segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
     const std::size_t columns = prompt_columns(args);
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -236,10 +233,8 @@ inline void attend_keys_of(const attention_args& args, std::size_t group, prompt
     // Tiles lie on a grid of the segment, whoever asks: a row must meet the same tiles however tokens are cut into blocks.
     const std::size_t fit = prompt_tile_floats / columns;
     const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
-    const std::size_t first_key = earliest > segment.first_position ? earliest - segment.first_position : 0;
-    const std::size_t stop = latest - segment.first_position + 1 < segment.count ? latest - segment.first_position + 1 : segment.count;
-    for (std::size_t j = first_key / step * step; j < stop; j += step) {
-        const std::size_t count = stop - j < step ? stop - j : step;
+    for (std::size_t j = seen.begin / step * step; j < seen.end; j += step) {
+        const std::size_t count = seen.end - j < step ? seen.end - j : step;
         const std::size_t scale = scale_row + j;
         widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
         widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);

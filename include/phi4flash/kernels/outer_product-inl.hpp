@@ -6,9 +6,9 @@ PHI4FLASH_TARGET_BEGIN
 template <std::size_t>
 using f32_of = f32_vector;
 
-/// Whether there are 32 registers of 64 bytes.
+/// Whether there are 32 registers of 64 bytes: AVX-512.
 #if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_TARGET == HWY_AVX3_SPR;
+inline constexpr bool many_registers = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3;
 #else
 inline constexpr bool many_registers = false;
 #endif

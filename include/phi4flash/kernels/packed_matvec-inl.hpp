@@ -76,6 +76,7 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
         const std::size_t stride = matrix_bytes(Format, part, cols);
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
         if constexpr (Format != dtype::q8) {
+            static_assert(row_streams % 2 == 0);
             pair_dots<Format>(std::make_index_sequence<row_streams / 2>(), first, stride, groups, x, y + r, part);
             continue;
         }

@@ -8,9 +8,51 @@ inline constexpr std::size_t row_block = 64;
 /// Floats of a block's arranged queries.
 inline constexpr std::size_t query_floats = 4096;
 
+/// The scales of a tile's slots.
+PHI4FLASH_VECTOR_INLINE void gather_scales(const bf16* scales, const std::uint16_t* keys, std::size_t count, float* out) {
+    for (std::size_t i = 0; i < count; ++i) out[i] = to_f32(scales[keys[i]]);
+}
+
+/// Lets up to four queries of one token see some keys of a tile. Rows that are k_per_group apart share a key head.
+template <class Element, class Products>
+inline void attend_tile(const attention_args& args, Products& products, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        key_range seen) {
+    const key_run run{seen.begin, seen.end - seen.begin, 0};
+    alignas(64) slot_row scores[batch_rows];
+    products.scores(tile, rows, n_rows, run, scores);
+
+    std::uint16_t keys[tile_keys];
+    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
+    alignas(64) slot_row scale;
+    for (std::size_t s = 0; s < args.k_per_group && tile.k_scale != nullptr; ++s) {
+        gather_scales(tile.k_scale + s * tile.scale_stride, keys, run.count, scale);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            if (rows[r].key_head == s) multiply_slots(scores[r], scale, run.count, scores[r]);
+        }
+    }
+    alignas(64) slot_row distance;
+    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i)
+        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position + keys[i < run.count ? i : 0]));
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    // The scales of values go into the weights.
+    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+    const slot_row* weights[max_k_per_group] = {scores, scores};
+    for (std::size_t s = 0; s < args.k_per_group && tile.v_scale != nullptr; ++s) {
+        gather_scales(tile.v_scale + s * tile.scale_stride, keys, run.count, scale);
+        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scale, run.count, scaled[s][r]);
+        weights[s] = scaled[s];
+    }
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+}
+
 /// All rows of a block over one segment.
-template <class Element>
-inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
+template <class Element, class Products>
+inline void attend_segment(const attention_args& args, Products& products, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -18,7 +60,6 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     // Rows are in token order: the first sees the earliest key, the last the latest.
     const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
     if (seen.begin >= seen.end) return;
-    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
@@ -27,12 +68,12 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
         const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                           segment.group_rows, position, args.d_head, width, whole, streamed};
+                                           segment.group_rows, position, args.d_head, width, whole};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
-            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
+            if (keys.begin < keys.end) attend_tile(args, products, rows + r, n, tile, keys);
             r += n;
         }
     }
@@ -68,7 +109,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
 }
 
 /// A few tokens: what they share of K and V is little, and what counts is to read it only once.
-template <class Element>
+template <class Element, template <class> class Products>
 inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
@@ -102,7 +143,8 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        Products<Element> products(args, rows, n_rows);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, products, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
@@ -114,7 +156,7 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     if (takes_prompt(args)) {
         attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
+        attend_few<Element, vector_products>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <phi4flash/kernels/elementwise-inl.hpp>
 #include <phi4flash/kernels/mamba-inl.hpp>
 #include <phi4flash/kernels/attention_tile-inl.hpp>
+#include <phi4flash/kernels/attention_vectors-inl.hpp>
 #include <phi4flash/kernels/attention_prompt-inl.hpp>
 #include <phi4flash/kernels/attention-inl.hpp>
 #include <phi4flash/kernels/packed_arrange-inl.hpp>
@@ -19,5 +20,6 @@
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 #include <phi4flash/simd/tiles_amx-inl.hpp>
 #include <phi4flash/kernels/packed_tiles-inl.hpp>
+#include <phi4flash/kernels/attention_matrix-inl.hpp>
 #endif
 #include <phi4flash/kernels/table-inl.hpp>

@@ -1,10 +1,13 @@
-// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp. Instructions are written out, because
+// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp and
+// attention_matrix-inl.hpp. Instructions are written out, because
 // compilers want flags for their intrinsics that a header cannot set.
 //
 //   tile_configuration              while it lives, this thread's tiles are 16 rows of 64 bytes
-//   tile_zero<T>() tile_load<T>(p)  a tile, row after row, at p
-//   tile_store<T>(p)
+//   tile_zero<T>()
+//   tile_load<T>(p, row_bytes)      rows at p that lie row_bytes apart; without it, one after the other
+//   tile_store<T>(p)                one after the other
 //   tile_dot<C, A, B>()             C[m][n] += sum_k A[m][k] B[k / 4][n][k % 4] over 64 signed bytes each; C: 32-bit
+//   tile_dot_bf16<C, A, B>()        C[m][n] += sum_k A[m][k] B[k / 2][n][k % 2] over 32 bf16 each; C: f32
 //   tile_load_integers(p)           16 of such a sum as floats
 //   tile_store_integers(v, p)       16 integral floats within [-128, 127] as bytes
 //   tile_scales(a, b)               the scales of 16 rows: eight each
@@ -43,8 +46,8 @@ PHI4FLASH_VECTOR_INLINE void tile_zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
 PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
@@ -53,6 +56,11 @@ PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
 using wide_u8_tag = hn::Full512<std::uint8_t>;

@@ -1,0 +1,229 @@
+// Attention of one token on matrix tiles (AMX). Keys and values are tiles as they lie in memory; what is put into another form are queries
+// and weights, which are few:
+//
+//   scores   C[key][column] = sum_d K[key][d] Q[d][column], a column for each query and each of its parts
+//   values   C[row][n] = sum_key W[row][key] V[key][n], where n counts 32-bit words of a row of values: a row of W for each query, each part
+//            of its weights, and each place of a number within a word: the weight stands there, and 0 in the other places
+//
+// Parts: an f32 is a sum of bf16 of falling size. Three of them are all its bits, and products of bf16 are exact. Weights have two: they
+// lose 2^-17 of themselves at most.
+//
+// The rows of a tile come from 16 places of a tile of keys that are far apart, which the hardware reads ahead by itself.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Tiles that a row of keys spans, at most: with the queries of each and a tile of keys or two, all there are.
+inline constexpr std::size_t matrix_columns = 4;
+
+/// x to the nearest bf16, as the high half of its bits.
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
+    const u32_tag du;
+    return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
+
+/// to[row][key] of four rows = the sum over three parts of products[key][part][row].
+PHI4FLASH_VECTOR_INLINE void sum_query_parts(const float* products, std::size_t slot, slot_row* to) {
+    const hn::Half<hn::Half<f32_tag>> four;
+    alignas(64) float sums[tile_rows * batch_rows];
+    for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
+        const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+        hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+    }
+    f32_vector a, b, c, d;
+    hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
+    store(a, to[0] + slot), store(b, to[1] + slot), store(c, to[2] + slot), store(d, to[3] + slot);
+}
+
+template <class Element>
+class matrix_products;
+
+template <>
+class matrix_products<bf16> {
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % tile_numbers == 0 && args.k_per_group * args.d_head <= matrix_columns * tile_numbers;
+    }
+
+    matrix_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), columns_(args.k_per_group * args.d_head / tile_numbers) {
+        const std::size_t per_head = args.d_head / tile_numbers;
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < per_head; ++i) put_query(rows[r].q + i * tile_numbers, r, queries_[rows[r].key_head * per_head + i]);
+        }
+    }
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const std::size_t apart = run.count / tile_rows;
+        for (std::size_t i = 0; i < apart * tile_rows; ++i)
+            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.slot_keys(rest_of(run), keys);
+    }
+
+    void scores(const attention_tile<bf16>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t apart = run.count / tile_rows;
+        const std::size_t stride = apart * tile.width * sizeof(bf16);
+        tile_load<4>(queries_[0]);
+        if (columns_ > 1) tile_load<5>(queries_[1]);
+        if (columns_ > 2) tile_load<6>(queries_[2]);
+        if (columns_ > 3) tile_load<7>(queries_[3]);
+        alignas(64) float products[2][tile_rows][tile_rows];
+        const bf16* k = tile.k + run.key * tile.width;
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < apart; i += 2, k += 2 * tile.width, slot += 2 * tile_rows) {
+            // Two at once, so that one's products are made while the other's leave their tile.
+            const bool two = i + 1 < apart;
+            multiply_keys<0, 2>(k, stride);
+            if (two) multiply_keys<1, 3>(k + tile.width, stride);
+            tile_store<0>(products[0]);
+            if (two) tile_store<1>(products[1]);
+            sum_query_parts(products[0][0], slot, scores);
+            if (two) sum_query_parts(products[1][0], slot + tile_rows, scores);
+        }
+        if (run.count % tile_rows != 0) rest_.scores(tile, rows, n_rows, rest_of(run), scores);
+    }
+
+    void values(const attention_tile<bf16>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) {
+        const std::size_t apart = run.count / tile_rows;
+        if (apart != 0) {
+            const std::size_t stride = apart * tile.width * sizeof(bf16);
+            const bf16* v = tile.v + run.key * tile.width;
+            tile_zero<0>();
+            tile_zero<1>();
+            tile_zero<2>();
+            tile_zero<3>();
+            for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
+                auto* const to = weights_[i % 4];
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                multiply_values(v, stride, to);
+            }
+            add_products(rows, n_rows, keep);
+            keep = nullptr;
+        }
+        if (run.count % tile_rows != 0) rest_.values(tile, rows, n_rows, rest_of(run), keep, weights);
+    }
+
+private:
+    static constexpr std::size_t tile_numbers = tile_cols / sizeof(bf16);  ///< of a row of a tile
+
+    static key_run rest_of(key_run run) {
+        const std::size_t done = run.count / tile_rows * tile_rows;
+        return {run.key + done, run.count - done, run.slot + done};
+    }
+
+    /// 32 numbers of query r, arranged: a pair of them for each row of the tile.
+    static void put_query(const float* q, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector even = load(q);
+        f32_vector odd = load(q + tile_numbers / 2);
+        for (std::size_t part = 0; part < 3; ++part) {
+            float pairs[max_lanes];
+            const f32_vector low = take_bf16(even);
+            store(both_halves(low, take_bf16(odd)), pairs);
+            for (std::size_t d = 0; d < tile_rows; ++d) to[d][part * batch_rows + r] = pairs[d];
+        }
+    }
+
+    template <int C, int K>
+    PHI4FLASH_VECTOR_INLINE void multiply_keys(const bf16* k, std::size_t stride) const {
+        tile_zero<C>();
+        ask(k, stride);
+        tile_load<K>(k, stride);
+        tile_dot_bf16<C, K, 4>();
+        if (columns_ < 2) return;
+        ask(k + tile_numbers, stride);
+        tile_load<K>(k + tile_numbers, stride);
+        tile_dot_bf16<C, K, 5>();
+        if (columns_ < 3) return;
+        ask(k + 2 * tile_numbers, stride);
+        tile_load<K>(k + 2 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 6>();
+        if (columns_ < 4) return;
+        ask(k + 3 * tile_numbers, stride);
+        tile_load<K>(k + 3 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 7>();
+    }
+    #ifndef MPD
+    #define MPD 256
+    #endif
+    PHI4FLASH_VECTOR_INLINE static void ask(const bf16* k, std::size_t stride) {
+        if (MPD == 0) return;
+        for (std::size_t i = 0; i < tile_rows; ++i) prefetch(reinterpret_cast<const std::byte*>(k) + i * stride + MPD);
+    }
+
+    PHI4FLASH_VECTOR_INLINE void multiply_values(const bf16* v, std::size_t stride, const float (*weights)[tile_rows]) const {
+        tile_load<4>(weights);
+        ask(v, stride);
+        tile_load<5>(v, stride);
+        tile_dot_bf16<0, 4, 5>();
+        if (columns_ < 2) return;
+        ask(v + tile_numbers, stride);
+        tile_load<6>(v + tile_numbers, stride);
+        tile_dot_bf16<1, 4, 6>();
+        if (columns_ < 3) return;
+        ask(v + 2 * tile_numbers, stride);
+        tile_load<7>(v + 2 * tile_numbers, stride);
+        tile_dot_bf16<2, 4, 7>();
+        if (columns_ < 4) return;
+        ask(v + 3 * tile_numbers, stride);
+        tile_load<5>(v + 3 * tile_numbers, stride);
+        tile_dot_bf16<3, 4, 5>();
+    }
+
+    /// The row of W for a part of query r's weights and a place within a word.
+    static constexpr std::size_t weight_row(std::size_t part, std::size_t r, std::size_t place) { return (part * batch_rows + r) * 2 + place; }
+
+    PHI4FLASH_VECTOR_INLINE static void put_weights(const float* p, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector w = load(p);
+        const f32_vector first = take_bf16(w);
+        const f32_vector second = take_bf16(w);
+        store(high_to_low_half(first), to[weight_row(0, r, 0)]);
+        store(first, to[weight_row(0, r, 1)]);
+        store(high_to_low_half(second), to[weight_row(1, r, 0)]);
+        store(second, to[weight_row(1, r, 1)]);
+    }
+
+    /// The values of tiles 0 to 3 join the outputs.
+    void add_products(const attention_row* rows, std::size_t n_rows, const float* keep) const {
+        alignas(64) float products[matrix_columns][tile_rows][tile_rows];
+        tile_store<0>(products[0]);
+        tile_store<1>(products[1]);
+        tile_store<2>(products[2]);
+        tile_store<3>(products[3]);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < columns_; ++i) {
+                for (std::size_t place = 0; place < 2; ++place) {
+                    float* out = rows[r].out + i * tile_numbers + place * tile_rows;
+                    const f32_vector sum = add(load(products[i][weight_row(1, r, place)]), load(products[i][weight_row(0, r, place)]));
+                    store(keep == nullptr ? add(load(out), sum) : mul_add(set(keep[r]), load(out), sum), out);
+                }
+            }
+        }
+    }
+
+    tile_configuration configuration_;
+    vector_products<bf16> rest_;
+    std::size_t columns_;  ///< tiles that a row of keys spans
+    alignas(64) float queries_[matrix_columns][tile_rows][tile_rows] = {};  ///< Q: pairs of bf16
+    alignas(64) float weights_[4][tile_rows][tile_rows] = {};               ///< W: the same, for keys in turn
+};
+
+/// As attention; one token on matrix tiles, if its heads fit. Error there: <= 2e-6 of the largest value.
+template <class Element>
+inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && args.k_per_group * args.queries_per_key <= batch_rows && matrix_products<Element>::fits(args)) {
+        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END

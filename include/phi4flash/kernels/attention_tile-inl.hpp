@@ -10,10 +10,7 @@ PHI4FLASH_TARGET_BEGIN
 
 /// Keys a tile: many, so that the places where it is read lie far apart and a softmax costs little; few enough for the scores of four
 /// queries to stay in the first-level cache.
-#ifndef TILE
-#define TILE 256
-#endif
-inline constexpr std::size_t tile_keys = TILE;
+inline constexpr std::size_t tile_keys = 512;
 /// Queries of a token that share what is read.
 inline constexpr std::size_t batch_rows = 4;
 /// Below any score; exp of it is 0 next to a real one.

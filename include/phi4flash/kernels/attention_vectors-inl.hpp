@@ -3,15 +3,9 @@
 PHI4FLASH_TARGET_BEGIN
 
 /// Slots whose values are added up before outputs go back to the cache.
-#ifndef VK
-#define VK 16
-#endif
-inline constexpr std::size_t value_slots = VK;
+inline constexpr std::size_t value_slots = 32;
 /// How far ahead of its use a line is asked for, in bytes, at each place.
-#ifndef PD
-#define PD 512
-#endif
-inline constexpr std::size_t prefetch_distance = PD;
+inline constexpr std::size_t prefetch_distance = 512;
 
 /// How a run of keys is walked: slot 4 * i + s is that of key i * next + s * apart, i < fours; the rest, at most three, follow in order.
 struct walk_in_fours {

@@ -3132,29 +3132,23 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
-// One tile of keys and values against a few queries of a token: scores, softmax, values. The queries of a token see the same keys,
-// so what is read and widened is used by all of them.
+// A tile of keys and values, and the softmax of a query over it. The queries of a token see the same keys, so what is read is used by all
+// of them.
 //
 // Numbers of a head lie "arranged": pairs of vectors as load_pair gives them, which for bf16 are the even and the odd places; the end
 // of a head that fills no pair lies as it was. Queries are put so once, outputs are put back once, and in between nothing is shuffled.
+//
+// A tile is read at several places in turn (see row_streams), so scores and weights do not stand in the order of keys: they stand in slots.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Keys a tile: scores of one query fit a few vectors, and a tile of K and V fits the first-level cache.
-inline constexpr std::size_t tile_keys = 32;
-/// Keys whose values are added up before outputs go back to the cache, where values come from memory: few, so that memory is read
-/// nearly in order. On Zen 3 four cost a sixth more instructions and gain a fifth of the time; of codes there is less to wait for. With
-/// AVX-512 (Emerald Rapids) more than eight gain 1 to 3 %.
-template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
-/// How far ahead of its use a line is asked for; 0: a tile's values while its keys are used, and the next keys while the values are, a
-/// tenth faster on Emerald Rapids. The distance was chosen on Zen 3, where the other way has not been measured.
-inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
+/// Keys a tile: many, so that the places where it is read lie far apart and a softmax costs little; few enough for the scores of four
+/// queries to stay in the first-level cache.
+inline constexpr std::size_t tile_keys = 528;
 /// Queries of a token that share what is read.
 inline constexpr std::size_t batch_rows = 4;
 /// Below any score; exp of it is 0 next to a real one.
 inline constexpr float lowest_score = -3.0e38f;
-inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 /// The first position that a token at `position` sees.
 inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
@@ -3199,14 +3193,18 @@ struct attention_tile {
     std::size_t d_head;
     std::size_t width;
     std::size_t whole;
-    bool streamed;  ///< comes from memory and is used once
 };
 
-/// Asks for the bytes that lie prefetch_distance after these. They may lie behind the end: nothing is read.
-PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
-    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
-    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
-}
+/// Keys of a tile one after the other, whose scores stand from `slot` on.
+struct key_run {
+    std::size_t key;
+    std::size_t count;
+    std::size_t slot;
+};
+
+/// Numbers of a query by slot. Vectors may end behind the last slot.
+using slot_row = float[tile_keys + max_lanes];
+using scale_row = bf16[tile_keys + max_lanes];
 
 /// 2 * lanes() numbers, arranged.
 PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
@@ -3219,40 +3217,89 @@ PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vect
 }
 PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
 
-/// out[j] = x[j] * scale[j] in the vectors of [begin, end); no scale after `end` is read.
-PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
+/// out[i] = x[i] * y[i] in `count` slots. Vectors may end behind the last.
+PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::size_t count, float* out) {
+    for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
+}
+
+/// Turns the products in slots [0, count) into weights: scores[i] = exp(scale * scores[i] - slope * distance[i] - new maximum); no
+/// `distance`: no slope. The slots up to the end of the last vector become 0. Returns by what everything before must be multiplied.
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+                                           float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
-    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
-        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
-        store(mul(load(x + j), s), out + j);
+    const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
+    f32_vector most = set(row.maximum);
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + i));
+        if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
+        store(s, scores + i);
+        most = max_of(most, s);
     }
+    const float highest = reduce_max(most);
+    const f32_vector shift = set(highest);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        const f32_vector e = exp_of(sub(load(scores + i), shift));
+        store(e, scores + i);
+        if (i < last) sums = add(sums, e);
+    }
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = 0.0f;
+    sums = add(sums, load(scores + last));
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_vectors-inl.hpp -------------------------------------------------------------------------
+// Scores of a tile's keys, and sums of its values, by vectors. Keys come in fours, one from each of four places of the tile.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Slots whose values are added up before outputs go back to the cache.
+inline constexpr std::size_t value_slots = 32;
+/// How far ahead of its use a line is asked for, in bytes, at each place.
+inline constexpr std::size_t prefetch_distance = 512;
+
+/// How a run of keys is walked: slot 4 * i + s is that of key i * next + s * apart, i < fours; the rest, at most three, follow in order.
+struct walk_in_fours {
+    std::size_t fours;
+    std::size_t next;
+    std::size_t apart;
+
+    explicit walk_in_fours(std::size_t count) : fours(count / 4), next(row_streams == 4 ? 1 : 4), apart(row_streams == 4 ? fours : 1) {}
+};
+
+/// Asks for the bytes that lie prefetch_distance after these. They may lie behind the end: nothing is read.
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
 }
 
 /// Two queries of one key head, or one and itself.
-template <class Element>
 struct query_pair {
-    const Element* k;  ///< the head's part of key 0
+    std::size_t column;  ///< of the key head in a row of keys
     const float* q0;
     const float* q1;
     float* scores0;
     float* scores1;
 };
 
-/// scores[j] = q . k[j] for the queries of a pair and the four keys from j on, of which those before `end` count: up to three places
-/// after it are written too. Every score is added in the same order, wherever its key lies.
+/// Scores of four keys for a pair, into four slots. Every score is added in the same order.
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
-                                         std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair& pair, const Element* PHI4FLASH_RESTRICT k0, const Element* PHI4FLASH_RESTRICT k1,
+                                         const Element* PHI4FLASH_RESTRICT k2, const Element* PHI4FLASH_RESTRICT k3, std::size_t whole,
+                                         std::size_t d_head, std::size_t slot) {
     const std::size_t lane_count = lanes();
-    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
-    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
-    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
-    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
-    if (end - j < 4) {  // past the end, the first key stands in
-        k1 = end - j > 1 ? k1 : k0;
-        k2 = end - j > 2 ? k2 : k0;
-        k3 = k0;
-    }
+    k0 += pair.column, k1 += pair.column, k2 += pair.column, k3 += pair.column;
     f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
@@ -3288,205 +3335,212 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::s
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, pair.scores0 + j);
-    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + slot);
+    store_sums(s10, s11, s12, s13, pair.scores1 + slot);
 }
 
-/// Scores of all pairs, four keys at a time, so that keys are read in order.
+/// Scores of a run for all pairs. Up to three places behind its last slot are written too.
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
-                                        std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void run_scores(const attention_tile<Element>& tile, const query_pair* pairs, std::size_t n_pairs, key_run run) {
     const std::size_t width = tile.width;
     const std::size_t whole = tile.whole;
     const std::size_t d_head = tile.d_head;
-    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
-    for (std::size_t j = begin; j < end; j += 4) {
-        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
-        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    const walk_in_fours walk(run.count);
+    const std::size_t apart = walk.apart * width;
+    const Element* k = tile.k + run.key * width;
+    std::size_t slot = run.slot;
+    for (std::size_t i = 0; i < walk.fours; ++i, slot += 4, k += walk.next * width) {
+        for (std::size_t s = 0; s < 4; ++s) prefetch_after(k + s * apart, width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, k + apart, k + 2 * apart, k + 3 * apart, whole, d_head, slot);
     }
+    const std::size_t rest = run.count % 4;
+    if (rest == 0) return;
+    k = tile.k + (run.key + run.count - rest) * width;  // behind the last key, the first stands in
+    const Element* second = rest > 1 ? k + width : k;
+    const Element* third = rest > 2 ? k + 2 * width : k;
+    for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, second, third, k, whole, d_head, slot);
 }
 
-/// Turns products into weights: scores[j] = exp(scale * scores[j] - slope * distance - new maximum) for j in [begin, end), 0 in the rest
-/// of the vectors they lie in. Returns by what everything before must be multiplied.
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
-                                           float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t first = begin / lane_count * lane_count;
-    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
-    // Keys of these vectors that the query does not see: left out of the sum, not just small.
-    const bool masked = first != begin || last != end;
-    for (std::size_t j = first; j < last; j += lane_count) {
-        f32_vector s = mul(set(scale), load(scores + j));
-        if (row.slope != 0.0f) {
-            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
-            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
-        }
-        store(s, scores + j);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
-        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
-    }
-    f32_vector most = set(row.maximum);
-    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
-    const float highest = reduce_max(most);
-    const f32_vector shift = set(highest);
-    f32_vector sums = zero();
-    for (std::size_t j = first; j < last; j += lane_count) {
-        const f32_vector e = exp_of(sub(load(scores + j), shift));
-        store(e, scores + j);
-        sums = add(sums, e);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
-        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
-        sums = zero();
-        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
-    }
-    float correction = 1.0f;
-    if (highest != row.maximum) {
-        float shrink[max_lanes];
-        store(exp_of(set(row.maximum - highest)), shrink);
-        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-        row.maximum = highest;
-    }
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
-    return correction;
-}
-
-/// out_r[i] = keep_r * out_r[i] + sum_j p_r[j] v[j, i] for four rows, j in [begin, end) and the d_head columns at v. No `keep`: all 1.
-/// Keys: end - begin where that is known when this is compiled, or 0.
-template <std::size_t Keys, class Element>
-PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
-                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
-    const std::size_t lane_count = lanes();
-    const std::size_t count = Keys != 0 ? Keys : end - begin;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const std::size_t next = i + lane_count;
-        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
-        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
-        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
-        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
-        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
-        if (keep != nullptr) {
-            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
-            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
-            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
-            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
-        }
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < begin + count; ++j) {
-            load_pair(v + j * tile.width + i, a, b);
-            const f32_vector w0 = set(p[0][j]);
-            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
-            const f32_vector w1 = set(p[1][j]);
-            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
-            const f32_vector w2 = set(p[2][j]);
-            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
-            const f32_vector w3 = set(p[3][j]);
-            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
-        }
-        store(a0, out[0] + i), store(b0, out[0] + next);
-        store(a1, out[1] + i), store(b1, out[1] + next);
-        store(a2, out[2] + i), store(b2, out[2] + next);
-        store(a3, out[3] + i), store(b3, out[3] + next);
-    }
-}
-
-/// The same for one row, from column `from` on: ends of heads, and rows too few for four.
+/// Slots [slot, slot + 4 * fours + rest) of a run: where their values lie.
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
-                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector correction = set(keep);
-    std::size_t i = from;
-    for (; i < tile.whole; i += 2 * lane_count) {
-        f32_vector out_a = mul(correction, load(out + i));
-        f32_vector out_b = mul(correction, load(out + i + lane_count));
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            load_pair(v + j * tile.width + i, a, b);
-            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+struct value_slots_view {
+    const Element* v;     ///< of the first
+    const Element* last;  ///< of the first behind the fours
+    std::size_t slot;
+    std::size_t fours;
+    std::size_t rest;
+    std::size_t next;   ///< numbers from a four to the next
+    std::size_t apart;  ///< numbers between values of a four
+    std::size_t width;
+};
+
+PHI4FLASH_VECTOR_INLINE void add_two(f32_vector w, f32_vector x0, f32_vector x1, f32_vector& s0, f32_vector& s1) {
+    s0 = mul_add(w, x0, s0);
+    s1 = mul_add(w, x1, s1);
+}
+PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0, f32_vector& s1,
+                                      f32_vector& s2, f32_vector& s3) {
+    add_two(w, x0, x1, s0, s1);
+    add_two(w, x2, x3, s2, s3);
+}
+
+/// s_r += sum of p[r][slot] v[slot] for rows R, two vectors wide; to out[r].
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                        float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
+    const std::size_t bytes = 2 * lanes() * sizeof(Element);
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, bytes);
+            load_pair(at, x0, x1);
+            (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
         }
-        store(out_a, out + i), store(out_b, out + i + lane_count);
     }
-    for (; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        f32_vector sum = mul(correction, load_first(out + i, n));
-        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+}
+
+/// The same, four vectors wide: where registers are many.
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t pair = 2 * lanes();
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    f32_vector x2;
+    f32_vector x3;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, 2 * pair * sizeof(Element));
+            load_pair(at, x0, x1);
+            load_pair(at + pair, x2, x3);
+            (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+        }
+    }
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        load_pair(v + pair, x2, x3);
+        (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+    ((store(s2, out[R] + column + pair), store(s3, out[R] + column + pair + lanes())), ...);
+}
+
+/// out[r] at the columns of a head's whole pairs, times keep[r] first; no `keep`: 1.
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+                                        const float* keep, const slot_row* p, float* const* out) {
+    const std::size_t lane_count = lanes();
+    if (keep != nullptr) {
+        for (std::size_t i = begin; i < end; i += lane_count) (store(mul(set(keep[R]), load(out[R] + i)), out[R] + i), ...);
+    }
+    std::size_t i = begin;
+    if constexpr (many_registers) {
+        for (; i + 4 * lane_count <= end; i += 4 * lane_count)
+            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+                        load(out[R] + i + 3 * lane_count)...);
+    }
+    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+}
+
+/// The end of a head, which fills no pair, for one row.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_values(const value_slots_view<Element>& from, std::size_t begin, std::size_t end, float keep, const float* p,
+                                             float* out) {
+    for (std::size_t i = begin; i < end; i += lanes()) {
+        const std::size_t n = end - i < lanes() ? end - i : lanes();
+        f32_vector sum = mul(set(keep), load_first(out + i, n));
+        std::size_t slot = from.slot;
+        for (std::size_t f = 0; f < from.fours; ++f) {
+            for (std::size_t k = 0; k < 4; ++k, ++slot)
+                sum = mul_add(set(p[slot]), load_first(from.v + f * from.next + k * from.apart + i, n), sum);
+        }
+        for (std::size_t k = 0; k < from.rest; ++k, ++slot) sum = mul_add(set(p[slot]), load_first(from.last + k * from.width + i, n), sum);
         store_first(sum, out + i, n);
     }
 }
 
-/// Lets up to four queries of one token see keys [begin, end) of a tile. Rows that are k_per_group apart share a key head.
+/// How a tile is multiplied: this way, or on matrix tiles (attention_matrix-inl.hpp).
 template <class Element>
-inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
-                        std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
-    // Lanes around the keys that are seen: masked later, but numbers.
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
-        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+class vector_products {
+public:
+    vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
+
+    /// Whose slots those of a run are.
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const walk_in_fours walk(run.count);
+        std::uint16_t* to = keys + run.slot;
+        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
     }
-    const std::size_t shared = args.k_per_group;
-    query_pair<Element> pairs[batch_rows];
-    std::size_t n_pairs = 0;
-    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-            const std::size_t partner = r + shared < n_rows ? r + shared : r;
-            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
-        }
-    }
-    if (tile.whole == tile.d_head) {
-        all_scores<false>(tile, pairs, n_pairs, begin, end);
-    } else {
-        all_scores<true>(tile, pairs, n_pairs, begin, end);
-    }
-    if (tile.k_scale != nullptr) {
-        for (std::size_t r = 0; r < n_rows; ++r)
-            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
-    }
-    float keep[batch_rows];
-    bool rescale = false;
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
-        rescale = rescale || keep[r] != 1.0f;
-    }
-    // The scales of values go into the weights.
-    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
-    if (tile.v_scale != nullptr) {
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
-        }
-    }
-    // A few keys at a time, so that values are read nearly in order.
-    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
-    for (std::size_t j = begin; j < end; j += step) {
-        const std::size_t stop = end - j < step ? end : j + step;
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            const Element* v = tile.v + s * tile.d_head;
-            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
-            const std::size_t column = s * tile.d_head;
-            std::size_t from = 0;
-            if (n_rows == batch_rows) {
-                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
-                const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys<Element>) {
-                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
-                } else {
-                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
-                }
-                from = tile.whole;
+
+    /// scores[r][slot] = q_r . k for the keys of a run. Up to three places behind its last slot are written too.
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t shared = k_per_group_;
+        query_pair pairs[batch_rows];
+        std::size_t n_pairs = 0;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                pairs[n_pairs++] = {rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
             }
-            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
-                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+        if (tile.whole == tile.d_head) {
+            run_scores<false>(tile, pairs, n_pairs, run);
+        } else {
+            run_scores<true>(tile, pairs, n_pairs, run);
         }
     }
-}
+
+    /// out_r = keep_r * out_r + the sum of weights[s][r][slot] * v over a run, for each head s of a row of values. No `keep`: all 1.
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) const {
+        const walk_in_fours walk(run.count);
+        const Element* v = tile.v + run.key * tile.width;
+        const Element* last = v + 4 * walk.fours * tile.width;
+        std::size_t four = 0;
+        do {  // a few at a time, so that values are read nearly in order
+            const std::size_t some = walk.fours - four < value_slots / 4 ? walk.fours - four : value_slots / 4;
+            const bool end = four + some == walk.fours;
+            const value_slots_view<Element> from{v + four * walk.next * tile.width, last, run.slot + 4 * four, some, end ? run.count % 4 : 0,
+                                                 walk.next * tile.width, walk.apart * tile.width, tile.width};
+            for (std::size_t s = 0; s < k_per_group_; ++s) add_head(tile, rows, n_rows, from, s, keep, weights[s]);
+            keep = nullptr;
+            four += some;
+        } while (four < walk.fours);
+    }
+
+private:
+    static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
+                         std::size_t s, const float* keep, const slot_row* weights) {
+        const std::size_t begin = s * tile.d_head;
+        const std::size_t whole_end = begin + tile.whole;
+        if (n_rows == batch_rows) {
+            float* const out[batch_rows] = {rows[0].out, rows[1].out, rows[2].out, rows[3].out};
+            add_values(std::make_index_sequence<batch_rows>(), from, begin, whole_end, keep, weights, out);
+        } else {
+            for (std::size_t r = 0; r < n_rows; ++r)
+                add_values(std::index_sequence<0>(), from, begin, whole_end, keep == nullptr ? nullptr : keep + r, weights + r, &rows[r].out);
+        }
+        for (std::size_t r = 0; r < n_rows && tile.whole < tile.d_head; ++r)
+            add_last_values(from, whole_end, begin + tile.d_head, keep == nullptr ? 1.0f : keep[r], weights[r], rows[r].out);
+    }
+
+    std::size_t k_per_group_;
+};
 
 PHI4FLASH_TARGET_END
 
@@ -3764,9 +3818,56 @@ inline constexpr std::size_t row_block = 64;
 /// Floats of a block's arranged queries.
 inline constexpr std::size_t query_floats = 4096;
 
+/// Scales of the slots, for each of `heads` heads.
+inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, scale_row* out) {
+    for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
+        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
+        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+    }
+}
+
+/// Lets up to four queries of one token see some keys of a tile. Rows that are k_per_group apart share a key head.
+template <class Element, class Products>
+inline void attend_tile(const attention_args& args, Products& products, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        key_range seen) {
+    const key_run run{seen.begin, seen.end - seen.begin, 0};
+    alignas(64) slot_row scores[batch_rows];
+    products.scores(tile, rows, n_rows, run, scores);
+
+    std::uint16_t keys[tile_keys];
+    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
+    alignas(64) scale_row scales[max_k_per_group];
+    if (tile.k_scale != nullptr) {
+        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
+    }
+    alignas(64) slot_row distance;
+    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
+        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
+        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    // The scales of values go into the weights.
+    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+    const slot_row* weights[max_k_per_group] = {scores, scores};
+    if (tile.v_scale != nullptr) {
+        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
+            weights[s] = scaled[s];
+        }
+    }
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+}
+
 /// All rows of a block over one segment.
-template <class Element>
-inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
+template <class Element, class Products>
+inline void attend_segment(const attention_args& args, Products& products, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
@@ -3774,7 +3875,6 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
     // Rows are in token order: the first sees the earliest key, the last the latest.
     const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
     if (seen.begin >= seen.end) return;
-    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
@@ -3783,12 +3883,12 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
         const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                           segment.group_rows, position, args.d_head, width, whole, streamed};
+                                           segment.group_rows, position, args.d_head, width, whole};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
-            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
+            if (keys.begin < keys.end) attend_tile(args, products, rows + r, n, tile, keys);
             r += n;
         }
     }
@@ -3824,7 +3924,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
 }
 
 /// A few tokens: what they share of K and V is little, and what counts is to read it only once.
-template <class Element>
+template <class Element, template <class> class Products>
 inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
@@ -3858,7 +3958,8 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        Products<Element> products(args, rows, n_rows);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, products, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
@@ -3870,7 +3971,7 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     if (takes_prompt(args)) {
         attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
+        attend_few<Element, vector_products>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -4797,13 +4898,16 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 
 // ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
-// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp. Instructions are written out, because
+// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp and
+// attention_matrix-inl.hpp. Instructions are written out, because
 // compilers want flags for their intrinsics that a header cannot set.
 //
 //   tile_configuration              while it lives, this thread's tiles are 16 rows of 64 bytes
-//   tile_zero<T>() tile_load<T>(p)  a tile, row after row, at p
-//   tile_store<T>(p)
+//   tile_zero<T>()
+//   tile_load<T>(p, row_bytes)      rows at p that lie row_bytes apart; without it, one after the other
+//   tile_store<T>(p)                one after the other
 //   tile_dot<C, A, B>()             C[m][n] += sum_k A[m][k] B[k / 4][n][k % 4] over 64 signed bytes each; C: 32-bit
+//   tile_dot_bf16<C, A, B>()        C[m][n] += sum_k A[m][k] B[k / 2][n][k % 2] over 32 bf16 each; C: f32
 //   tile_load_integers(p)           16 of such a sum as floats
 //   tile_store_integers(v, p)       16 integral floats within [-128, 127] as bytes
 //   tile_scales(a, b)               the scales of 16 rows: eight each
@@ -4842,8 +4946,8 @@ PHI4FLASH_VECTOR_INLINE void tile_zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
 PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
@@ -4852,6 +4956,11 @@ PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
 using wide_u8_tag = hn::Full512<std::uint8_t>;
@@ -5198,6 +5307,239 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_matrix-inl.hpp --------------------------------------------------------------------------
+// Attention of one token on matrix tiles (AMX). Keys and values are tiles as they lie in memory; what is put into another form are queries
+// and weights, which are few:
+//
+//   scores   C[key][column] = sum_d K[key][d] Q[d][column], a column for each query and each of its parts
+//   values   C[row][n] = sum_key W[row][key] V[key][n], where n counts 32-bit words of a row of values: a row of W for each query and each
+//            place of a number within a word: the weight stands there, and 0 in the other places
+//
+// Parts: a number in f32 is a sum of bf16 of falling size, whose products are exact. The three of a query are all its bits; the two of a
+// weight lose 2^-17 of it at most.
+//
+// The rows of a tile come from 16 places of a tile of keys, at which memory is read in turn (see row_streams).
+
+PHI4FLASH_TARGET_BEGIN
+
+/// How far ahead of its use a line is asked for, in bytes, at each place.
+inline constexpr std::size_t matrix_prefetch_distance = 256;
+
+/// A tile of keys or values: a row from each place, row_bytes apart.
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void load_places(const bf16* p, std::size_t row_bytes) {
+    const auto* ahead = reinterpret_cast<const std::byte*>(p) + matrix_prefetch_distance;
+    for (std::size_t i = 0; i < tile_rows; ++i, ahead += row_bytes) prefetch(ahead);
+    tile_load<Tile>(p, row_bytes);
+}
+
+/// Keys between places: slot 16 * i + s of a run is that of key i + s * places_apart, as far as keys fill tiles. Odd where it is large, or
+/// all places would fall into the same sets of the first-level cache.
+inline std::size_t places_apart(key_run run) {
+    const std::size_t most = run.count / tile_rows;
+    return most > 8 && most % 2 == 0 ? most - 1 : most;
+}
+/// The keys that fill no tile.
+inline key_run behind_tiles(key_run run) {
+    const std::size_t done = places_apart(run) * tile_rows;
+    return {run.key + done, run.count - done, run.slot + done};
+}
+
+/// x to the nearest bf16, as the high half of its bits.
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
+    const u32_tag du;
+    return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
+
+/// See vector_products, which also takes what fills no tile.
+template <class Element>
+class matrix_products {
+    static_assert(std::is_same_v<Element, bf16>);
+
+public:
+    /// Whether the heads of a token do.
+    static bool fits(const attention_args& args) {
+        return args.d_head % tile_numbers == 0 && args.k_per_group * args.d_head <= most_columns * tile_numbers &&
+               args.k_per_group * args.queries_per_key <= batch_rows;
+    }
+
+    matrix_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), columns_(args.k_per_group * args.d_head / tile_numbers) {
+        const std::size_t per_head = args.d_head / tile_numbers;
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < per_head; ++i) put_query(rows[r].q + i * tile_numbers, r, queries_[rows[r].key_head * per_head + i]);
+        }
+    }
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const std::size_t apart = places_apart(run);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i)
+            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.slot_keys(behind_tiles(run), keys);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t apart = places_apart(run);
+        const std::size_t stride = apart * tile.width * sizeof(Element);
+        tile_load<4>(queries_[0]);
+        if (columns_ > 1) tile_load<5>(queries_[1]);
+        if (columns_ > 2) tile_load<6>(queries_[2]);
+        if (columns_ > 3) tile_load<7>(queries_[3]);
+        alignas(64) float products[2][tile_rows][tile_rows];  // two, so that one leaves its tile while the other is made
+        const Element* k = tile.k + run.key * tile.width;
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < apart; i += 2, k += 2 * tile.width, slot += 2 * tile_rows) {
+            const bool two = i + 1 < apart;
+            multiply_keys<0, 2>(k, stride);
+            if (two) multiply_keys<1, 3>(k + tile.width, stride);
+            tile_store<0>(products[0]);
+            if (two) tile_store<1>(products[1]);
+            put_scores(products[0][0], slot, scores);
+            if (two) put_scores(products[1][0], slot + tile_rows, scores);
+        }
+        if (behind_tiles(run).count != 0) rest_.scores(tile, rows, n_rows, behind_tiles(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) {
+        const std::size_t apart = places_apart(run);
+        if (apart != 0) {
+            const std::size_t stride = apart * tile.width * sizeof(Element);
+            const Element* v = tile.v + run.key * tile.width;
+            tile_zero<0>();
+            tile_zero<1>();
+            tile_zero<2>();
+            tile_zero<3>();
+            for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
+                auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                multiply_values(v, stride, to);
+            }
+            add_products(rows, n_rows, keep);
+            keep = nullptr;
+        }
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+    }
+
+private:
+    static constexpr std::size_t tile_numbers = tile_cols / sizeof(Element);  ///< in a row of a tile
+    static constexpr std::size_t most_columns = 4;                            ///< with Q, two tiles of K and two of sums: all there are
+
+    /// 32 numbers of query r, arranged: a pair of them for each row of the tile.
+    static void put_query(const float* q, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector even = load(q);
+        f32_vector odd = load(q + tile_numbers / 2);
+        for (std::size_t part = 0; part < 3; ++part) {
+            float pairs[max_lanes];
+            const f32_vector low = take_bf16(even);
+            store(both_halves(low, take_bf16(odd)), pairs);
+            for (std::size_t d = 0; d < tile_rows; ++d) to[d][part * batch_rows + r] = pairs[d];
+        }
+    }
+
+    /// Products [16 keys][part][row]: the parts added up, to the slots of four rows.
+    PHI4FLASH_VECTOR_INLINE static void put_scores(const float* products, std::size_t slot, slot_row* to) {
+        const hn::Half<hn::Half<f32_tag>> four;
+        alignas(64) float sums[tile_rows * batch_rows];
+        for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
+            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+        }
+        f32_vector a, b, c, d;
+        hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
+        store(a, to[0] + slot), store(b, to[1] + slot), store(c, to[2] + slot), store(d, to[3] + slot);
+    }
+
+    template <int C, int K>
+    PHI4FLASH_VECTOR_INLINE void multiply_keys(const Element* k, std::size_t stride) const {
+        tile_zero<C>();
+        load_places<K>(k, stride);
+        tile_dot_bf16<C, K, 4>();
+        if (columns_ < 2) return;
+        load_places<K>(k + tile_numbers, stride);
+        tile_dot_bf16<C, K, 5>();
+        if (columns_ < 3) return;
+        load_places<K>(k + 2 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 6>();
+        if (columns_ < 4) return;
+        load_places<K>(k + 3 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 7>();
+    }
+
+    PHI4FLASH_VECTOR_INLINE void multiply_values(const Element* v, std::size_t stride, const float (*weights)[tile_rows]) const {
+        tile_load<4>(weights);
+        load_places<5>(v, stride);
+        tile_dot_bf16<0, 4, 5>();
+        if (columns_ < 2) return;
+        load_places<6>(v + tile_numbers, stride);
+        tile_dot_bf16<1, 4, 6>();
+        if (columns_ < 3) return;
+        load_places<7>(v + 2 * tile_numbers, stride);
+        tile_dot_bf16<2, 4, 7>();
+        if (columns_ < 4) return;
+        load_places<5>(v + 3 * tile_numbers, stride);
+        tile_dot_bf16<3, 4, 5>();
+    }
+
+    /// The row of W for a part of query r's weights and a place within a word.
+    static constexpr std::size_t weight_row(std::size_t part, std::size_t r, std::size_t place) { return (part * batch_rows + r) * 2 + place; }
+
+    PHI4FLASH_VECTOR_INLINE static void put_weights(const float* p, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector w = load(p);
+        const f32_vector first = take_bf16(w);
+        const f32_vector second = take_bf16(w);
+        store(high_to_low_half(first), to[weight_row(0, r, 0)]);
+        store(first, to[weight_row(0, r, 1)]);
+        store(high_to_low_half(second), to[weight_row(1, r, 0)]);
+        store(second, to[weight_row(1, r, 1)]);
+    }
+
+    /// The values of tiles 0 to 3 join the outputs.
+    void add_products(const attention_row* rows, std::size_t n_rows, const float* keep) const {
+        alignas(64) float products[most_columns][tile_rows][tile_rows];
+        tile_store<0>(products[0]);
+        tile_store<1>(products[1]);
+        tile_store<2>(products[2]);
+        tile_store<3>(products[3]);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < columns_; ++i) {
+                for (std::size_t place = 0; place < 2; ++place) {
+                    float* out = rows[r].out + i * tile_numbers + place * tile_rows;
+                    const f32_vector sum = add(load(products[i][weight_row(1, r, place)]), load(products[i][weight_row(0, r, place)]));
+                    store(keep == nullptr ? add(load(out), sum) : mul_add(set(keep[r]), load(out), sum), out);
+                }
+            }
+        }
+    }
+
+    tile_configuration configuration_;
+    vector_products<Element> rest_;
+    std::size_t columns_;                                                  ///< tiles that a row of keys spans
+    alignas(64) float queries_[most_columns][tile_rows][tile_rows] = {};  ///< Q: pairs of bf16
+    alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
+};
+
+/// As attention; one token on matrix tiles, if its heads fit. Error there: <= 2e-6 of the largest value.
+template <class Element>
+inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
+        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
@@ -5257,6 +5599,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -6620,13 +6963,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_keys = 32;
-template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
-inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
+inline constexpr std::size_t tile_keys = 528;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
     return position >= args.window ? position - args.window + 1 : 0;
@@ -6665,13 +7004,16 @@ struct attention_tile {
     std::size_t d_head;
     std::size_t width;
     std::size_t whole;
-    bool streamed;  ///< comes from memory and is used once
 };
 
-PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
-    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
-    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
-}
+struct key_run {
+    std::size_t key;
+    std::size_t count;
+    std::size_t slot;
+};
+
+using slot_row = float[tile_keys + max_lanes];
+using scale_row = bf16[tile_keys + max_lanes];
 
 PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
     a = load(p);
@@ -6683,17 +7025,66 @@ PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vect
 }
 PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
 
-PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
-    const std::size_t lane_count = lanes();
-    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
-        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
-        store(mul(load(x + j), s), out + j);
-    }
+PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::size_t count, float* out) {
+    for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-template <class Element>
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
+    f32_vector most = set(row.maximum);
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + i));
+        if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
+        store(s, scores + i);
+        most = max_of(most, s);
+    }
+    const float highest = reduce_max(most);
+    const f32_vector shift = set(highest);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        const f32_vector e = exp_of(sub(load(scores + i), shift));
+        store(e, scores + i);
+        if (i < last) sums = add(sums, e);
+    }
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = 0.0f;
+    sums = add(sums, load(scores + last));
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_vectors-inl.hpp -------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t value_slots = 32;
+inline constexpr std::size_t prefetch_distance = 512;
+
+struct walk_in_fours {
+    std::size_t fours;
+    std::size_t next;
+    std::size_t apart;
+
+    explicit walk_in_fours(std::size_t count) : fours(count / 4), next(row_streams == 4 ? 1 : 4), apart(row_streams == 4 ? fours : 1) {}
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
 struct query_pair {
-    const Element* k;  ///< the head's part of key 0
+    std::size_t column;  ///< of the key head in a row of keys
     const float* q0;
     const float* q1;
     float* scores0;
@@ -6701,18 +7092,11 @@ struct query_pair {
 };
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
-                                         std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair& pair, const Element* PHI4FLASH_RESTRICT k0, const Element* PHI4FLASH_RESTRICT k1,
+                                         const Element* PHI4FLASH_RESTRICT k2, const Element* PHI4FLASH_RESTRICT k3, std::size_t whole,
+                                         std::size_t d_head, std::size_t slot) {
     const std::size_t lane_count = lanes();
-    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
-    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
-    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
-    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
-    if (end - j < 4) {  // past the end, the first key stands in
-        k1 = end - j > 1 ? k1 : k0;
-        k2 = end - j > 2 ? k2 : k0;
-        k3 = k0;
-    }
+    k0 += pair.column, k1 += pair.column, k2 += pair.column, k3 += pair.column;
     f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
@@ -6748,194 +7132,202 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::s
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, pair.scores0 + j);
-    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + slot);
+    store_sums(s10, s11, s12, s13, pair.scores1 + slot);
 }
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
-                                        std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void run_scores(const attention_tile<Element>& tile, const query_pair* pairs, std::size_t n_pairs, key_run run) {
     const std::size_t width = tile.width;
     const std::size_t whole = tile.whole;
     const std::size_t d_head = tile.d_head;
-    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
-    for (std::size_t j = begin; j < end; j += 4) {
-        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
-        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    const walk_in_fours walk(run.count);
+    const std::size_t apart = walk.apart * width;
+    const Element* k = tile.k + run.key * width;
+    std::size_t slot = run.slot;
+    for (std::size_t i = 0; i < walk.fours; ++i, slot += 4, k += walk.next * width) {
+        for (std::size_t s = 0; s < 4; ++s) prefetch_after(k + s * apart, width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, k + apart, k + 2 * apart, k + 3 * apart, whole, d_head, slot);
     }
-}
-
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
-                                           float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t first = begin / lane_count * lane_count;
-    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
-    const bool masked = first != begin || last != end;
-    for (std::size_t j = first; j < last; j += lane_count) {
-        f32_vector s = mul(set(scale), load(scores + j));
-        if (row.slope != 0.0f) {
-            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
-            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
-        }
-        store(s, scores + j);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
-        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
-    }
-    f32_vector most = set(row.maximum);
-    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
-    const float highest = reduce_max(most);
-    const f32_vector shift = set(highest);
-    f32_vector sums = zero();
-    for (std::size_t j = first; j < last; j += lane_count) {
-        const f32_vector e = exp_of(sub(load(scores + j), shift));
-        store(e, scores + j);
-        sums = add(sums, e);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
-        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
-        sums = zero();
-        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
-    }
-    float correction = 1.0f;
-    if (highest != row.maximum) {
-        float shrink[max_lanes];
-        store(exp_of(set(row.maximum - highest)), shrink);
-        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-        row.maximum = highest;
-    }
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
-    return correction;
-}
-
-template <std::size_t Keys, class Element>
-PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
-                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
-    const std::size_t lane_count = lanes();
-    const std::size_t count = Keys != 0 ? Keys : end - begin;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const std::size_t next = i + lane_count;
-        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
-        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
-        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
-        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
-        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
-        if (keep != nullptr) {
-            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
-            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
-            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
-            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
-        }
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < begin + count; ++j) {
-            load_pair(v + j * tile.width + i, a, b);
-            const f32_vector w0 = set(p[0][j]);
-            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
-            const f32_vector w1 = set(p[1][j]);
-            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
-            const f32_vector w2 = set(p[2][j]);
-            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
-            const f32_vector w3 = set(p[3][j]);
-            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
-        }
-        store(a0, out[0] + i), store(b0, out[0] + next);
-        store(a1, out[1] + i), store(b1, out[1] + next);
-        store(a2, out[2] + i), store(b2, out[2] + next);
-        store(a3, out[3] + i), store(b3, out[3] + next);
-    }
+    const std::size_t rest = run.count % 4;
+    if (rest == 0) return;
+    k = tile.k + (run.key + run.count - rest) * width;  // behind the last key, the first stands in
+    const Element* second = rest > 1 ? k + width : k;
+    const Element* third = rest > 2 ? k + 2 * width : k;
+    for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, second, third, k, whole, d_head, slot);
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
-                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector correction = set(keep);
-    std::size_t i = from;
-    for (; i < tile.whole; i += 2 * lane_count) {
-        f32_vector out_a = mul(correction, load(out + i));
-        f32_vector out_b = mul(correction, load(out + i + lane_count));
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            load_pair(v + j * tile.width + i, a, b);
-            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+struct value_slots_view {
+    const Element* v;     ///< of the first
+    const Element* last;  ///< of the first behind the fours
+    std::size_t slot;
+    std::size_t fours;
+    std::size_t rest;
+    std::size_t next;   ///< numbers from a four to the next
+    std::size_t apart;  ///< numbers between values of a four
+    std::size_t width;
+};
+
+PHI4FLASH_VECTOR_INLINE void add_two(f32_vector w, f32_vector x0, f32_vector x1, f32_vector& s0, f32_vector& s1) {
+    s0 = mul_add(w, x0, s0);
+    s1 = mul_add(w, x1, s1);
+}
+PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0, f32_vector& s1,
+                                      f32_vector& s2, f32_vector& s3) {
+    add_two(w, x0, x1, s0, s1);
+    add_two(w, x2, x3, s2, s3);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                        float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
+    const std::size_t bytes = 2 * lanes() * sizeof(Element);
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, bytes);
+            load_pair(at, x0, x1);
+            (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
         }
-        store(out_a, out + i), store(out_b, out + i + lane_count);
     }
-    for (; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        f32_vector sum = mul(correction, load_first(out + i, n));
-        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t pair = 2 * lanes();
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    f32_vector x2;
+    f32_vector x3;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, 2 * pair * sizeof(Element));
+            load_pair(at, x0, x1);
+            load_pair(at + pair, x2, x3);
+            (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+        }
+    }
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        load_pair(v + pair, x2, x3);
+        (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+    ((store(s2, out[R] + column + pair), store(s3, out[R] + column + pair + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+                                        const float* keep, const slot_row* p, float* const* out) {
+    const std::size_t lane_count = lanes();
+    if (keep != nullptr) {
+        for (std::size_t i = begin; i < end; i += lane_count) (store(mul(set(keep[R]), load(out[R] + i)), out[R] + i), ...);
+    }
+    std::size_t i = begin;
+    if constexpr (many_registers) {
+        for (; i + 4 * lane_count <= end; i += 4 * lane_count)
+            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+                        load(out[R] + i + 3 * lane_count)...);
+    }
+    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_values(const value_slots_view<Element>& from, std::size_t begin, std::size_t end, float keep, const float* p,
+                                             float* out) {
+    for (std::size_t i = begin; i < end; i += lanes()) {
+        const std::size_t n = end - i < lanes() ? end - i : lanes();
+        f32_vector sum = mul(set(keep), load_first(out + i, n));
+        std::size_t slot = from.slot;
+        for (std::size_t f = 0; f < from.fours; ++f) {
+            for (std::size_t k = 0; k < 4; ++k, ++slot)
+                sum = mul_add(set(p[slot]), load_first(from.v + f * from.next + k * from.apart + i, n), sum);
+        }
+        for (std::size_t k = 0; k < from.rest; ++k, ++slot) sum = mul_add(set(p[slot]), load_first(from.last + k * from.width + i, n), sum);
         store_first(sum, out + i, n);
     }
 }
 
 template <class Element>
-inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
-                        std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
-        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+class vector_products {
+public:
+    vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const walk_in_fours walk(run.count);
+        std::uint16_t* to = keys + run.slot;
+        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
     }
-    const std::size_t shared = args.k_per_group;
-    query_pair<Element> pairs[batch_rows];
-    std::size_t n_pairs = 0;
-    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-            const std::size_t partner = r + shared < n_rows ? r + shared : r;
-            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
-        }
-    }
-    if (tile.whole == tile.d_head) {
-        all_scores<false>(tile, pairs, n_pairs, begin, end);
-    } else {
-        all_scores<true>(tile, pairs, n_pairs, begin, end);
-    }
-    if (tile.k_scale != nullptr) {
-        for (std::size_t r = 0; r < n_rows; ++r)
-            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
-    }
-    float keep[batch_rows];
-    bool rescale = false;
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
-        rescale = rescale || keep[r] != 1.0f;
-    }
-    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
-    if (tile.v_scale != nullptr) {
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
-        }
-    }
-    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
-    for (std::size_t j = begin; j < end; j += step) {
-        const std::size_t stop = end - j < step ? end : j + step;
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            const Element* v = tile.v + s * tile.d_head;
-            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
-            const std::size_t column = s * tile.d_head;
-            std::size_t from = 0;
-            if (n_rows == batch_rows) {
-                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
-                const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys<Element>) {
-                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
-                } else {
-                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
-                }
-                from = tile.whole;
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t shared = k_per_group_;
+        query_pair pairs[batch_rows];
+        std::size_t n_pairs = 0;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                pairs[n_pairs++] = {rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
             }
-            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
-                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+        if (tile.whole == tile.d_head) {
+            run_scores<false>(tile, pairs, n_pairs, run);
+        } else {
+            run_scores<true>(tile, pairs, n_pairs, run);
         }
     }
-}
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) const {
+        const walk_in_fours walk(run.count);
+        const Element* v = tile.v + run.key * tile.width;
+        const Element* last = v + 4 * walk.fours * tile.width;
+        std::size_t four = 0;
+        do {  // a few at a time, so that values are read nearly in order
+            const std::size_t some = walk.fours - four < value_slots / 4 ? walk.fours - four : value_slots / 4;
+            const bool end = four + some == walk.fours;
+            const value_slots_view<Element> from{v + four * walk.next * tile.width, last, run.slot + 4 * four, some, end ? run.count % 4 : 0,
+                                                 walk.next * tile.width, walk.apart * tile.width, tile.width};
+            for (std::size_t s = 0; s < k_per_group_; ++s) add_head(tile, rows, n_rows, from, s, keep, weights[s]);
+            keep = nullptr;
+            four += some;
+        } while (four < walk.fours);
+    }
+
+private:
+    static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
+                         std::size_t s, const float* keep, const slot_row* weights) {
+        const std::size_t begin = s * tile.d_head;
+        const std::size_t whole_end = begin + tile.whole;
+        if (n_rows == batch_rows) {
+            float* const out[batch_rows] = {rows[0].out, rows[1].out, rows[2].out, rows[3].out};
+            add_values(std::make_index_sequence<batch_rows>(), from, begin, whole_end, keep, weights, out);
+        } else {
+            for (std::size_t r = 0; r < n_rows; ++r)
+                add_values(std::index_sequence<0>(), from, begin, whole_end, keep == nullptr ? nullptr : keep + r, weights + r, &rows[r].out);
+        }
+        for (std::size_t r = 0; r < n_rows && tile.whole < tile.d_head; ++r)
+            add_last_values(from, whole_end, begin + tile.d_head, keep == nullptr ? 1.0f : keep[r], weights[r], rows[r].out);
+    }
+
+    std::size_t k_per_group_;
+};
 
 PHI4FLASH_TARGET_END
 
@@ -7185,15 +7577,58 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-template <class Element>
-inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
+inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, scale_row* out) {
+    for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
+        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
+        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+    }
+}
+
+template <class Element, class Products>
+inline void attend_tile(const attention_args& args, Products& products, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        key_range seen) {
+    const key_run run{seen.begin, seen.end - seen.begin, 0};
+    alignas(64) slot_row scores[batch_rows];
+    products.scores(tile, rows, n_rows, run, scores);
+
+    std::uint16_t keys[tile_keys];
+    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
+    alignas(64) scale_row scales[max_k_per_group];
+    if (tile.k_scale != nullptr) {
+        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
+    }
+    alignas(64) slot_row distance;
+    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
+        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
+        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+    const slot_row* weights[max_k_per_group] = {scores, scores};
+    if (tile.v_scale != nullptr) {
+        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
+            weights[s] = scaled[s];
+        }
+    }
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+}
+
+template <class Element, class Products>
+inline void attend_segment(const attention_args& args, Products& products, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
     const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
     if (seen.begin >= seen.end) return;
-    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
@@ -7201,12 +7636,12 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
         const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                           segment.group_rows, position, args.d_head, width, whole, streamed};
+                                           segment.group_rows, position, args.d_head, width, whole};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
-            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
+            if (keys.begin < keys.end) attend_tile(args, products, rows + r, n, tile, keys);
             r += n;
         }
     }
@@ -7240,7 +7675,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
     }
 }
 
-template <class Element>
+template <class Element, template <class> class Products>
 inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
@@ -7273,7 +7708,8 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        Products<Element> products(args, rows, n_rows);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, products, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
@@ -7284,7 +7720,7 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     if (takes_prompt(args)) {
         attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
+        attend_few<Element, vector_products>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -8159,8 +8595,8 @@ PHI4FLASH_VECTOR_INLINE void tile_zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
 PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
@@ -8169,6 +8605,11 @@ PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
 using wide_u8_tag = hn::Full512<std::uint8_t>;
@@ -8484,6 +8925,214 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_matrix-inl.hpp --------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t matrix_prefetch_distance = 256;
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void load_places(const bf16* p, std::size_t row_bytes) {
+    const auto* ahead = reinterpret_cast<const std::byte*>(p) + matrix_prefetch_distance;
+    for (std::size_t i = 0; i < tile_rows; ++i, ahead += row_bytes) prefetch(ahead);
+    tile_load<Tile>(p, row_bytes);
+}
+
+inline std::size_t places_apart(key_run run) {
+    const std::size_t most = run.count / tile_rows;
+    return most > 8 && most % 2 == 0 ? most - 1 : most;
+}
+inline key_run behind_tiles(key_run run) {
+    const std::size_t done = places_apart(run) * tile_rows;
+    return {run.key + done, run.count - done, run.slot + done};
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
+    const u32_tag du;
+    return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
+
+template <class Element>
+class matrix_products {
+    static_assert(std::is_same_v<Element, bf16>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % tile_numbers == 0 && args.k_per_group * args.d_head <= most_columns * tile_numbers &&
+               args.k_per_group * args.queries_per_key <= batch_rows;
+    }
+
+    matrix_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), columns_(args.k_per_group * args.d_head / tile_numbers) {
+        const std::size_t per_head = args.d_head / tile_numbers;
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < per_head; ++i) put_query(rows[r].q + i * tile_numbers, r, queries_[rows[r].key_head * per_head + i]);
+        }
+    }
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const std::size_t apart = places_apart(run);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i)
+            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.slot_keys(behind_tiles(run), keys);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t apart = places_apart(run);
+        const std::size_t stride = apart * tile.width * sizeof(Element);
+        tile_load<4>(queries_[0]);
+        if (columns_ > 1) tile_load<5>(queries_[1]);
+        if (columns_ > 2) tile_load<6>(queries_[2]);
+        if (columns_ > 3) tile_load<7>(queries_[3]);
+        alignas(64) float products[2][tile_rows][tile_rows];  // two, so that one leaves its tile while the other is made
+        const Element* k = tile.k + run.key * tile.width;
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < apart; i += 2, k += 2 * tile.width, slot += 2 * tile_rows) {
+            const bool two = i + 1 < apart;
+            multiply_keys<0, 2>(k, stride);
+            if (two) multiply_keys<1, 3>(k + tile.width, stride);
+            tile_store<0>(products[0]);
+            if (two) tile_store<1>(products[1]);
+            put_scores(products[0][0], slot, scores);
+            if (two) put_scores(products[1][0], slot + tile_rows, scores);
+        }
+        if (behind_tiles(run).count != 0) rest_.scores(tile, rows, n_rows, behind_tiles(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) {
+        const std::size_t apart = places_apart(run);
+        if (apart != 0) {
+            const std::size_t stride = apart * tile.width * sizeof(Element);
+            const Element* v = tile.v + run.key * tile.width;
+            tile_zero<0>();
+            tile_zero<1>();
+            tile_zero<2>();
+            tile_zero<3>();
+            for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
+                auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                multiply_values(v, stride, to);
+            }
+            add_products(rows, n_rows, keep);
+            keep = nullptr;
+        }
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+    }
+
+private:
+    static constexpr std::size_t tile_numbers = tile_cols / sizeof(Element);  ///< in a row of a tile
+    static constexpr std::size_t most_columns = 4;                            ///< with Q, two tiles of K and two of sums: all there are
+
+    static void put_query(const float* q, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector even = load(q);
+        f32_vector odd = load(q + tile_numbers / 2);
+        for (std::size_t part = 0; part < 3; ++part) {
+            float pairs[max_lanes];
+            const f32_vector low = take_bf16(even);
+            store(both_halves(low, take_bf16(odd)), pairs);
+            for (std::size_t d = 0; d < tile_rows; ++d) to[d][part * batch_rows + r] = pairs[d];
+        }
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void put_scores(const float* products, std::size_t slot, slot_row* to) {
+        const hn::Half<hn::Half<f32_tag>> four;
+        alignas(64) float sums[tile_rows * batch_rows];
+        for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
+            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+        }
+        f32_vector a, b, c, d;
+        hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
+        store(a, to[0] + slot), store(b, to[1] + slot), store(c, to[2] + slot), store(d, to[3] + slot);
+    }
+
+    template <int C, int K>
+    PHI4FLASH_VECTOR_INLINE void multiply_keys(const Element* k, std::size_t stride) const {
+        tile_zero<C>();
+        load_places<K>(k, stride);
+        tile_dot_bf16<C, K, 4>();
+        if (columns_ < 2) return;
+        load_places<K>(k + tile_numbers, stride);
+        tile_dot_bf16<C, K, 5>();
+        if (columns_ < 3) return;
+        load_places<K>(k + 2 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 6>();
+        if (columns_ < 4) return;
+        load_places<K>(k + 3 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 7>();
+    }
+
+    PHI4FLASH_VECTOR_INLINE void multiply_values(const Element* v, std::size_t stride, const float (*weights)[tile_rows]) const {
+        tile_load<4>(weights);
+        load_places<5>(v, stride);
+        tile_dot_bf16<0, 4, 5>();
+        if (columns_ < 2) return;
+        load_places<6>(v + tile_numbers, stride);
+        tile_dot_bf16<1, 4, 6>();
+        if (columns_ < 3) return;
+        load_places<7>(v + 2 * tile_numbers, stride);
+        tile_dot_bf16<2, 4, 7>();
+        if (columns_ < 4) return;
+        load_places<5>(v + 3 * tile_numbers, stride);
+        tile_dot_bf16<3, 4, 5>();
+    }
+
+    static constexpr std::size_t weight_row(std::size_t part, std::size_t r, std::size_t place) { return (part * batch_rows + r) * 2 + place; }
+
+    PHI4FLASH_VECTOR_INLINE static void put_weights(const float* p, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector w = load(p);
+        const f32_vector first = take_bf16(w);
+        const f32_vector second = take_bf16(w);
+        store(high_to_low_half(first), to[weight_row(0, r, 0)]);
+        store(first, to[weight_row(0, r, 1)]);
+        store(high_to_low_half(second), to[weight_row(1, r, 0)]);
+        store(second, to[weight_row(1, r, 1)]);
+    }
+
+    void add_products(const attention_row* rows, std::size_t n_rows, const float* keep) const {
+        alignas(64) float products[most_columns][tile_rows][tile_rows];
+        tile_store<0>(products[0]);
+        tile_store<1>(products[1]);
+        tile_store<2>(products[2]);
+        tile_store<3>(products[3]);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < columns_; ++i) {
+                for (std::size_t place = 0; place < 2; ++place) {
+                    float* out = rows[r].out + i * tile_numbers + place * tile_rows;
+                    const f32_vector sum = add(load(products[i][weight_row(1, r, place)]), load(products[i][weight_row(0, r, place)]));
+                    store(keep == nullptr ? add(load(out), sum) : mul_add(set(keep[r]), load(out), sum), out);
+                }
+            }
+        }
+    }
+
+    tile_configuration configuration_;
+    vector_products<Element> rest_;
+    std::size_t columns_;                                                  ///< tiles that a row of keys spans
+    alignas(64) float queries_[most_columns][tile_rows][tile_rows] = {};  ///< Q: pairs of bf16
+    alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
+};
+
+template <class Element>
+inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
+        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
@@ -8541,6 +9190,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -9904,13 +10554,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_keys = 32;
-template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
-inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
+inline constexpr std::size_t tile_keys = 528;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
     return position >= args.window ? position - args.window + 1 : 0;
@@ -9949,13 +10595,16 @@ struct attention_tile {
     std::size_t d_head;
     std::size_t width;
     std::size_t whole;
-    bool streamed;  ///< comes from memory and is used once
 };
 
-PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
-    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
-    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
-}
+struct key_run {
+    std::size_t key;
+    std::size_t count;
+    std::size_t slot;
+};
+
+using slot_row = float[tile_keys + max_lanes];
+using scale_row = bf16[tile_keys + max_lanes];
 
 PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
     a = load(p);
@@ -9967,17 +10616,66 @@ PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vect
 }
 PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
 
-PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
-    const std::size_t lane_count = lanes();
-    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
-        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
-        store(mul(load(x + j), s), out + j);
-    }
+PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::size_t count, float* out) {
+    for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-template <class Element>
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
+    f32_vector most = set(row.maximum);
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + i));
+        if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
+        store(s, scores + i);
+        most = max_of(most, s);
+    }
+    const float highest = reduce_max(most);
+    const f32_vector shift = set(highest);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        const f32_vector e = exp_of(sub(load(scores + i), shift));
+        store(e, scores + i);
+        if (i < last) sums = add(sums, e);
+    }
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = 0.0f;
+    sums = add(sums, load(scores + last));
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_vectors-inl.hpp -------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t value_slots = 32;
+inline constexpr std::size_t prefetch_distance = 512;
+
+struct walk_in_fours {
+    std::size_t fours;
+    std::size_t next;
+    std::size_t apart;
+
+    explicit walk_in_fours(std::size_t count) : fours(count / 4), next(row_streams == 4 ? 1 : 4), apart(row_streams == 4 ? fours : 1) {}
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
 struct query_pair {
-    const Element* k;  ///< the head's part of key 0
+    std::size_t column;  ///< of the key head in a row of keys
     const float* q0;
     const float* q1;
     float* scores0;
@@ -9985,18 +10683,11 @@ struct query_pair {
 };
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
-                                         std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair& pair, const Element* PHI4FLASH_RESTRICT k0, const Element* PHI4FLASH_RESTRICT k1,
+                                         const Element* PHI4FLASH_RESTRICT k2, const Element* PHI4FLASH_RESTRICT k3, std::size_t whole,
+                                         std::size_t d_head, std::size_t slot) {
     const std::size_t lane_count = lanes();
-    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
-    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
-    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
-    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
-    if (end - j < 4) {  // past the end, the first key stands in
-        k1 = end - j > 1 ? k1 : k0;
-        k2 = end - j > 2 ? k2 : k0;
-        k3 = k0;
-    }
+    k0 += pair.column, k1 += pair.column, k2 += pair.column, k3 += pair.column;
     f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
@@ -10032,194 +10723,202 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::s
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, pair.scores0 + j);
-    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + slot);
+    store_sums(s10, s11, s12, s13, pair.scores1 + slot);
 }
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
-                                        std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void run_scores(const attention_tile<Element>& tile, const query_pair* pairs, std::size_t n_pairs, key_run run) {
     const std::size_t width = tile.width;
     const std::size_t whole = tile.whole;
     const std::size_t d_head = tile.d_head;
-    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
-    for (std::size_t j = begin; j < end; j += 4) {
-        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
-        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    const walk_in_fours walk(run.count);
+    const std::size_t apart = walk.apart * width;
+    const Element* k = tile.k + run.key * width;
+    std::size_t slot = run.slot;
+    for (std::size_t i = 0; i < walk.fours; ++i, slot += 4, k += walk.next * width) {
+        for (std::size_t s = 0; s < 4; ++s) prefetch_after(k + s * apart, width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, k + apart, k + 2 * apart, k + 3 * apart, whole, d_head, slot);
     }
-}
-
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
-                                           float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t first = begin / lane_count * lane_count;
-    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
-    const bool masked = first != begin || last != end;
-    for (std::size_t j = first; j < last; j += lane_count) {
-        f32_vector s = mul(set(scale), load(scores + j));
-        if (row.slope != 0.0f) {
-            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
-            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
-        }
-        store(s, scores + j);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
-        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
-    }
-    f32_vector most = set(row.maximum);
-    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
-    const float highest = reduce_max(most);
-    const f32_vector shift = set(highest);
-    f32_vector sums = zero();
-    for (std::size_t j = first; j < last; j += lane_count) {
-        const f32_vector e = exp_of(sub(load(scores + j), shift));
-        store(e, scores + j);
-        sums = add(sums, e);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
-        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
-        sums = zero();
-        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
-    }
-    float correction = 1.0f;
-    if (highest != row.maximum) {
-        float shrink[max_lanes];
-        store(exp_of(set(row.maximum - highest)), shrink);
-        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-        row.maximum = highest;
-    }
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
-    return correction;
-}
-
-template <std::size_t Keys, class Element>
-PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
-                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
-    const std::size_t lane_count = lanes();
-    const std::size_t count = Keys != 0 ? Keys : end - begin;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const std::size_t next = i + lane_count;
-        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
-        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
-        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
-        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
-        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
-        if (keep != nullptr) {
-            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
-            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
-            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
-            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
-        }
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < begin + count; ++j) {
-            load_pair(v + j * tile.width + i, a, b);
-            const f32_vector w0 = set(p[0][j]);
-            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
-            const f32_vector w1 = set(p[1][j]);
-            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
-            const f32_vector w2 = set(p[2][j]);
-            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
-            const f32_vector w3 = set(p[3][j]);
-            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
-        }
-        store(a0, out[0] + i), store(b0, out[0] + next);
-        store(a1, out[1] + i), store(b1, out[1] + next);
-        store(a2, out[2] + i), store(b2, out[2] + next);
-        store(a3, out[3] + i), store(b3, out[3] + next);
-    }
+    const std::size_t rest = run.count % 4;
+    if (rest == 0) return;
+    k = tile.k + (run.key + run.count - rest) * width;  // behind the last key, the first stands in
+    const Element* second = rest > 1 ? k + width : k;
+    const Element* third = rest > 2 ? k + 2 * width : k;
+    for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, second, third, k, whole, d_head, slot);
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
-                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector correction = set(keep);
-    std::size_t i = from;
-    for (; i < tile.whole; i += 2 * lane_count) {
-        f32_vector out_a = mul(correction, load(out + i));
-        f32_vector out_b = mul(correction, load(out + i + lane_count));
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            load_pair(v + j * tile.width + i, a, b);
-            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+struct value_slots_view {
+    const Element* v;     ///< of the first
+    const Element* last;  ///< of the first behind the fours
+    std::size_t slot;
+    std::size_t fours;
+    std::size_t rest;
+    std::size_t next;   ///< numbers from a four to the next
+    std::size_t apart;  ///< numbers between values of a four
+    std::size_t width;
+};
+
+PHI4FLASH_VECTOR_INLINE void add_two(f32_vector w, f32_vector x0, f32_vector x1, f32_vector& s0, f32_vector& s1) {
+    s0 = mul_add(w, x0, s0);
+    s1 = mul_add(w, x1, s1);
+}
+PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0, f32_vector& s1,
+                                      f32_vector& s2, f32_vector& s3) {
+    add_two(w, x0, x1, s0, s1);
+    add_two(w, x2, x3, s2, s3);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                        float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
+    const std::size_t bytes = 2 * lanes() * sizeof(Element);
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, bytes);
+            load_pair(at, x0, x1);
+            (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
         }
-        store(out_a, out + i), store(out_b, out + i + lane_count);
     }
-    for (; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        f32_vector sum = mul(correction, load_first(out + i, n));
-        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t pair = 2 * lanes();
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    f32_vector x2;
+    f32_vector x3;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, 2 * pair * sizeof(Element));
+            load_pair(at, x0, x1);
+            load_pair(at + pair, x2, x3);
+            (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+        }
+    }
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        load_pair(v + pair, x2, x3);
+        (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+    ((store(s2, out[R] + column + pair), store(s3, out[R] + column + pair + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+                                        const float* keep, const slot_row* p, float* const* out) {
+    const std::size_t lane_count = lanes();
+    if (keep != nullptr) {
+        for (std::size_t i = begin; i < end; i += lane_count) (store(mul(set(keep[R]), load(out[R] + i)), out[R] + i), ...);
+    }
+    std::size_t i = begin;
+    if constexpr (many_registers) {
+        for (; i + 4 * lane_count <= end; i += 4 * lane_count)
+            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+                        load(out[R] + i + 3 * lane_count)...);
+    }
+    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_values(const value_slots_view<Element>& from, std::size_t begin, std::size_t end, float keep, const float* p,
+                                             float* out) {
+    for (std::size_t i = begin; i < end; i += lanes()) {
+        const std::size_t n = end - i < lanes() ? end - i : lanes();
+        f32_vector sum = mul(set(keep), load_first(out + i, n));
+        std::size_t slot = from.slot;
+        for (std::size_t f = 0; f < from.fours; ++f) {
+            for (std::size_t k = 0; k < 4; ++k, ++slot)
+                sum = mul_add(set(p[slot]), load_first(from.v + f * from.next + k * from.apart + i, n), sum);
+        }
+        for (std::size_t k = 0; k < from.rest; ++k, ++slot) sum = mul_add(set(p[slot]), load_first(from.last + k * from.width + i, n), sum);
         store_first(sum, out + i, n);
     }
 }
 
 template <class Element>
-inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
-                        std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
-        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+class vector_products {
+public:
+    vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const walk_in_fours walk(run.count);
+        std::uint16_t* to = keys + run.slot;
+        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
     }
-    const std::size_t shared = args.k_per_group;
-    query_pair<Element> pairs[batch_rows];
-    std::size_t n_pairs = 0;
-    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-            const std::size_t partner = r + shared < n_rows ? r + shared : r;
-            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
-        }
-    }
-    if (tile.whole == tile.d_head) {
-        all_scores<false>(tile, pairs, n_pairs, begin, end);
-    } else {
-        all_scores<true>(tile, pairs, n_pairs, begin, end);
-    }
-    if (tile.k_scale != nullptr) {
-        for (std::size_t r = 0; r < n_rows; ++r)
-            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
-    }
-    float keep[batch_rows];
-    bool rescale = false;
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
-        rescale = rescale || keep[r] != 1.0f;
-    }
-    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
-    if (tile.v_scale != nullptr) {
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
-        }
-    }
-    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
-    for (std::size_t j = begin; j < end; j += step) {
-        const std::size_t stop = end - j < step ? end : j + step;
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            const Element* v = tile.v + s * tile.d_head;
-            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
-            const std::size_t column = s * tile.d_head;
-            std::size_t from = 0;
-            if (n_rows == batch_rows) {
-                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
-                const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys<Element>) {
-                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
-                } else {
-                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
-                }
-                from = tile.whole;
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t shared = k_per_group_;
+        query_pair pairs[batch_rows];
+        std::size_t n_pairs = 0;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                pairs[n_pairs++] = {rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
             }
-            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
-                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+        if (tile.whole == tile.d_head) {
+            run_scores<false>(tile, pairs, n_pairs, run);
+        } else {
+            run_scores<true>(tile, pairs, n_pairs, run);
         }
     }
-}
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) const {
+        const walk_in_fours walk(run.count);
+        const Element* v = tile.v + run.key * tile.width;
+        const Element* last = v + 4 * walk.fours * tile.width;
+        std::size_t four = 0;
+        do {  // a few at a time, so that values are read nearly in order
+            const std::size_t some = walk.fours - four < value_slots / 4 ? walk.fours - four : value_slots / 4;
+            const bool end = four + some == walk.fours;
+            const value_slots_view<Element> from{v + four * walk.next * tile.width, last, run.slot + 4 * four, some, end ? run.count % 4 : 0,
+                                                 walk.next * tile.width, walk.apart * tile.width, tile.width};
+            for (std::size_t s = 0; s < k_per_group_; ++s) add_head(tile, rows, n_rows, from, s, keep, weights[s]);
+            keep = nullptr;
+            four += some;
+        } while (four < walk.fours);
+    }
+
+private:
+    static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
+                         std::size_t s, const float* keep, const slot_row* weights) {
+        const std::size_t begin = s * tile.d_head;
+        const std::size_t whole_end = begin + tile.whole;
+        if (n_rows == batch_rows) {
+            float* const out[batch_rows] = {rows[0].out, rows[1].out, rows[2].out, rows[3].out};
+            add_values(std::make_index_sequence<batch_rows>(), from, begin, whole_end, keep, weights, out);
+        } else {
+            for (std::size_t r = 0; r < n_rows; ++r)
+                add_values(std::index_sequence<0>(), from, begin, whole_end, keep == nullptr ? nullptr : keep + r, weights + r, &rows[r].out);
+        }
+        for (std::size_t r = 0; r < n_rows && tile.whole < tile.d_head; ++r)
+            add_last_values(from, whole_end, begin + tile.d_head, keep == nullptr ? 1.0f : keep[r], weights[r], rows[r].out);
+    }
+
+    std::size_t k_per_group_;
+};
 
 PHI4FLASH_TARGET_END
 
@@ -10469,15 +11168,58 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-template <class Element>
-inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
+inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, scale_row* out) {
+    for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
+        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
+        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+    }
+}
+
+template <class Element, class Products>
+inline void attend_tile(const attention_args& args, Products& products, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        key_range seen) {
+    const key_run run{seen.begin, seen.end - seen.begin, 0};
+    alignas(64) slot_row scores[batch_rows];
+    products.scores(tile, rows, n_rows, run, scores);
+
+    std::uint16_t keys[tile_keys];
+    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
+    alignas(64) scale_row scales[max_k_per_group];
+    if (tile.k_scale != nullptr) {
+        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
+    }
+    alignas(64) slot_row distance;
+    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
+        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
+        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+    const slot_row* weights[max_k_per_group] = {scores, scores};
+    if (tile.v_scale != nullptr) {
+        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
+            weights[s] = scaled[s];
+        }
+    }
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+}
+
+template <class Element, class Products>
+inline void attend_segment(const attention_args& args, Products& products, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
     const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
     if (seen.begin >= seen.end) return;
-    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
@@ -10485,12 +11227,12 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
         const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                           segment.group_rows, position, args.d_head, width, whole, streamed};
+                                           segment.group_rows, position, args.d_head, width, whole};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
-            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
+            if (keys.begin < keys.end) attend_tile(args, products, rows + r, n, tile, keys);
             r += n;
         }
     }
@@ -10524,7 +11266,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
     }
 }
 
-template <class Element>
+template <class Element, template <class> class Products>
 inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
@@ -10557,7 +11299,8 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        Products<Element> products(args, rows, n_rows);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, products, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
@@ -10568,7 +11311,7 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     if (takes_prompt(args)) {
         attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
+        attend_few<Element, vector_products>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -11443,8 +12186,8 @@ PHI4FLASH_VECTOR_INLINE void tile_zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
 PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
@@ -11453,6 +12196,11 @@ PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
 using wide_u8_tag = hn::Full512<std::uint8_t>;
@@ -11768,6 +12516,214 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_matrix-inl.hpp --------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t matrix_prefetch_distance = 256;
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void load_places(const bf16* p, std::size_t row_bytes) {
+    const auto* ahead = reinterpret_cast<const std::byte*>(p) + matrix_prefetch_distance;
+    for (std::size_t i = 0; i < tile_rows; ++i, ahead += row_bytes) prefetch(ahead);
+    tile_load<Tile>(p, row_bytes);
+}
+
+inline std::size_t places_apart(key_run run) {
+    const std::size_t most = run.count / tile_rows;
+    return most > 8 && most % 2 == 0 ? most - 1 : most;
+}
+inline key_run behind_tiles(key_run run) {
+    const std::size_t done = places_apart(run) * tile_rows;
+    return {run.key + done, run.count - done, run.slot + done};
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
+    const u32_tag du;
+    return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
+
+template <class Element>
+class matrix_products {
+    static_assert(std::is_same_v<Element, bf16>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % tile_numbers == 0 && args.k_per_group * args.d_head <= most_columns * tile_numbers &&
+               args.k_per_group * args.queries_per_key <= batch_rows;
+    }
+
+    matrix_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), columns_(args.k_per_group * args.d_head / tile_numbers) {
+        const std::size_t per_head = args.d_head / tile_numbers;
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < per_head; ++i) put_query(rows[r].q + i * tile_numbers, r, queries_[rows[r].key_head * per_head + i]);
+        }
+    }
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const std::size_t apart = places_apart(run);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i)
+            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.slot_keys(behind_tiles(run), keys);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t apart = places_apart(run);
+        const std::size_t stride = apart * tile.width * sizeof(Element);
+        tile_load<4>(queries_[0]);
+        if (columns_ > 1) tile_load<5>(queries_[1]);
+        if (columns_ > 2) tile_load<6>(queries_[2]);
+        if (columns_ > 3) tile_load<7>(queries_[3]);
+        alignas(64) float products[2][tile_rows][tile_rows];  // two, so that one leaves its tile while the other is made
+        const Element* k = tile.k + run.key * tile.width;
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < apart; i += 2, k += 2 * tile.width, slot += 2 * tile_rows) {
+            const bool two = i + 1 < apart;
+            multiply_keys<0, 2>(k, stride);
+            if (two) multiply_keys<1, 3>(k + tile.width, stride);
+            tile_store<0>(products[0]);
+            if (two) tile_store<1>(products[1]);
+            put_scores(products[0][0], slot, scores);
+            if (two) put_scores(products[1][0], slot + tile_rows, scores);
+        }
+        if (behind_tiles(run).count != 0) rest_.scores(tile, rows, n_rows, behind_tiles(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) {
+        const std::size_t apart = places_apart(run);
+        if (apart != 0) {
+            const std::size_t stride = apart * tile.width * sizeof(Element);
+            const Element* v = tile.v + run.key * tile.width;
+            tile_zero<0>();
+            tile_zero<1>();
+            tile_zero<2>();
+            tile_zero<3>();
+            for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
+                auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                multiply_values(v, stride, to);
+            }
+            add_products(rows, n_rows, keep);
+            keep = nullptr;
+        }
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+    }
+
+private:
+    static constexpr std::size_t tile_numbers = tile_cols / sizeof(Element);  ///< in a row of a tile
+    static constexpr std::size_t most_columns = 4;                            ///< with Q, two tiles of K and two of sums: all there are
+
+    static void put_query(const float* q, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector even = load(q);
+        f32_vector odd = load(q + tile_numbers / 2);
+        for (std::size_t part = 0; part < 3; ++part) {
+            float pairs[max_lanes];
+            const f32_vector low = take_bf16(even);
+            store(both_halves(low, take_bf16(odd)), pairs);
+            for (std::size_t d = 0; d < tile_rows; ++d) to[d][part * batch_rows + r] = pairs[d];
+        }
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void put_scores(const float* products, std::size_t slot, slot_row* to) {
+        const hn::Half<hn::Half<f32_tag>> four;
+        alignas(64) float sums[tile_rows * batch_rows];
+        for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
+            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+        }
+        f32_vector a, b, c, d;
+        hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
+        store(a, to[0] + slot), store(b, to[1] + slot), store(c, to[2] + slot), store(d, to[3] + slot);
+    }
+
+    template <int C, int K>
+    PHI4FLASH_VECTOR_INLINE void multiply_keys(const Element* k, std::size_t stride) const {
+        tile_zero<C>();
+        load_places<K>(k, stride);
+        tile_dot_bf16<C, K, 4>();
+        if (columns_ < 2) return;
+        load_places<K>(k + tile_numbers, stride);
+        tile_dot_bf16<C, K, 5>();
+        if (columns_ < 3) return;
+        load_places<K>(k + 2 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 6>();
+        if (columns_ < 4) return;
+        load_places<K>(k + 3 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 7>();
+    }
+
+    PHI4FLASH_VECTOR_INLINE void multiply_values(const Element* v, std::size_t stride, const float (*weights)[tile_rows]) const {
+        tile_load<4>(weights);
+        load_places<5>(v, stride);
+        tile_dot_bf16<0, 4, 5>();
+        if (columns_ < 2) return;
+        load_places<6>(v + tile_numbers, stride);
+        tile_dot_bf16<1, 4, 6>();
+        if (columns_ < 3) return;
+        load_places<7>(v + 2 * tile_numbers, stride);
+        tile_dot_bf16<2, 4, 7>();
+        if (columns_ < 4) return;
+        load_places<5>(v + 3 * tile_numbers, stride);
+        tile_dot_bf16<3, 4, 5>();
+    }
+
+    static constexpr std::size_t weight_row(std::size_t part, std::size_t r, std::size_t place) { return (part * batch_rows + r) * 2 + place; }
+
+    PHI4FLASH_VECTOR_INLINE static void put_weights(const float* p, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector w = load(p);
+        const f32_vector first = take_bf16(w);
+        const f32_vector second = take_bf16(w);
+        store(high_to_low_half(first), to[weight_row(0, r, 0)]);
+        store(first, to[weight_row(0, r, 1)]);
+        store(high_to_low_half(second), to[weight_row(1, r, 0)]);
+        store(second, to[weight_row(1, r, 1)]);
+    }
+
+    void add_products(const attention_row* rows, std::size_t n_rows, const float* keep) const {
+        alignas(64) float products[most_columns][tile_rows][tile_rows];
+        tile_store<0>(products[0]);
+        tile_store<1>(products[1]);
+        tile_store<2>(products[2]);
+        tile_store<3>(products[3]);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < columns_; ++i) {
+                for (std::size_t place = 0; place < 2; ++place) {
+                    float* out = rows[r].out + i * tile_numbers + place * tile_rows;
+                    const f32_vector sum = add(load(products[i][weight_row(1, r, place)]), load(products[i][weight_row(0, r, place)]));
+                    store(keep == nullptr ? add(load(out), sum) : mul_add(set(keep[r]), load(out), sum), out);
+                }
+            }
+        }
+    }
+
+    tile_configuration configuration_;
+    vector_products<Element> rest_;
+    std::size_t columns_;                                                  ///< tiles that a row of keys spans
+    alignas(64) float queries_[most_columns][tile_rows][tile_rows] = {};  ///< Q: pairs of bf16
+    alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
+};
+
+template <class Element>
+inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
+        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
@@ -11825,6 +12781,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -13188,13 +14145,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_keys = 32;
-template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
-inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
+inline constexpr std::size_t tile_keys = 528;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
     return position >= args.window ? position - args.window + 1 : 0;
@@ -13233,13 +14186,16 @@ struct attention_tile {
     std::size_t d_head;
     std::size_t width;
     std::size_t whole;
-    bool streamed;  ///< comes from memory and is used once
 };
 
-PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
-    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
-    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
-}
+struct key_run {
+    std::size_t key;
+    std::size_t count;
+    std::size_t slot;
+};
+
+using slot_row = float[tile_keys + max_lanes];
+using scale_row = bf16[tile_keys + max_lanes];
 
 PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
     a = load(p);
@@ -13251,17 +14207,66 @@ PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vect
 }
 PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
 
-PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
-    const std::size_t lane_count = lanes();
-    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
-        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
-        store(mul(load(x + j), s), out + j);
-    }
+PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::size_t count, float* out) {
+    for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-template <class Element>
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
+    f32_vector most = set(row.maximum);
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + i));
+        if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
+        store(s, scores + i);
+        most = max_of(most, s);
+    }
+    const float highest = reduce_max(most);
+    const f32_vector shift = set(highest);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        const f32_vector e = exp_of(sub(load(scores + i), shift));
+        store(e, scores + i);
+        if (i < last) sums = add(sums, e);
+    }
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = 0.0f;
+    sums = add(sums, load(scores + last));
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_vectors-inl.hpp -------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t value_slots = 32;
+inline constexpr std::size_t prefetch_distance = 512;
+
+struct walk_in_fours {
+    std::size_t fours;
+    std::size_t next;
+    std::size_t apart;
+
+    explicit walk_in_fours(std::size_t count) : fours(count / 4), next(row_streams == 4 ? 1 : 4), apart(row_streams == 4 ? fours : 1) {}
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
 struct query_pair {
-    const Element* k;  ///< the head's part of key 0
+    std::size_t column;  ///< of the key head in a row of keys
     const float* q0;
     const float* q1;
     float* scores0;
@@ -13269,18 +14274,11 @@ struct query_pair {
 };
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
-                                         std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair& pair, const Element* PHI4FLASH_RESTRICT k0, const Element* PHI4FLASH_RESTRICT k1,
+                                         const Element* PHI4FLASH_RESTRICT k2, const Element* PHI4FLASH_RESTRICT k3, std::size_t whole,
+                                         std::size_t d_head, std::size_t slot) {
     const std::size_t lane_count = lanes();
-    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
-    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
-    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
-    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
-    if (end - j < 4) {  // past the end, the first key stands in
-        k1 = end - j > 1 ? k1 : k0;
-        k2 = end - j > 2 ? k2 : k0;
-        k3 = k0;
-    }
+    k0 += pair.column, k1 += pair.column, k2 += pair.column, k3 += pair.column;
     f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
@@ -13316,194 +14314,202 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::s
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, pair.scores0 + j);
-    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + slot);
+    store_sums(s10, s11, s12, s13, pair.scores1 + slot);
 }
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
-                                        std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void run_scores(const attention_tile<Element>& tile, const query_pair* pairs, std::size_t n_pairs, key_run run) {
     const std::size_t width = tile.width;
     const std::size_t whole = tile.whole;
     const std::size_t d_head = tile.d_head;
-    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
-    for (std::size_t j = begin; j < end; j += 4) {
-        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
-        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    const walk_in_fours walk(run.count);
+    const std::size_t apart = walk.apart * width;
+    const Element* k = tile.k + run.key * width;
+    std::size_t slot = run.slot;
+    for (std::size_t i = 0; i < walk.fours; ++i, slot += 4, k += walk.next * width) {
+        for (std::size_t s = 0; s < 4; ++s) prefetch_after(k + s * apart, width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, k + apart, k + 2 * apart, k + 3 * apart, whole, d_head, slot);
     }
-}
-
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
-                                           float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t first = begin / lane_count * lane_count;
-    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
-    const bool masked = first != begin || last != end;
-    for (std::size_t j = first; j < last; j += lane_count) {
-        f32_vector s = mul(set(scale), load(scores + j));
-        if (row.slope != 0.0f) {
-            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
-            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
-        }
-        store(s, scores + j);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
-        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
-    }
-    f32_vector most = set(row.maximum);
-    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
-    const float highest = reduce_max(most);
-    const f32_vector shift = set(highest);
-    f32_vector sums = zero();
-    for (std::size_t j = first; j < last; j += lane_count) {
-        const f32_vector e = exp_of(sub(load(scores + j), shift));
-        store(e, scores + j);
-        sums = add(sums, e);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
-        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
-        sums = zero();
-        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
-    }
-    float correction = 1.0f;
-    if (highest != row.maximum) {
-        float shrink[max_lanes];
-        store(exp_of(set(row.maximum - highest)), shrink);
-        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-        row.maximum = highest;
-    }
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
-    return correction;
-}
-
-template <std::size_t Keys, class Element>
-PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
-                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
-    const std::size_t lane_count = lanes();
-    const std::size_t count = Keys != 0 ? Keys : end - begin;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const std::size_t next = i + lane_count;
-        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
-        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
-        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
-        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
-        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
-        if (keep != nullptr) {
-            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
-            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
-            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
-            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
-        }
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < begin + count; ++j) {
-            load_pair(v + j * tile.width + i, a, b);
-            const f32_vector w0 = set(p[0][j]);
-            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
-            const f32_vector w1 = set(p[1][j]);
-            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
-            const f32_vector w2 = set(p[2][j]);
-            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
-            const f32_vector w3 = set(p[3][j]);
-            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
-        }
-        store(a0, out[0] + i), store(b0, out[0] + next);
-        store(a1, out[1] + i), store(b1, out[1] + next);
-        store(a2, out[2] + i), store(b2, out[2] + next);
-        store(a3, out[3] + i), store(b3, out[3] + next);
-    }
+    const std::size_t rest = run.count % 4;
+    if (rest == 0) return;
+    k = tile.k + (run.key + run.count - rest) * width;  // behind the last key, the first stands in
+    const Element* second = rest > 1 ? k + width : k;
+    const Element* third = rest > 2 ? k + 2 * width : k;
+    for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, second, third, k, whole, d_head, slot);
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
-                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector correction = set(keep);
-    std::size_t i = from;
-    for (; i < tile.whole; i += 2 * lane_count) {
-        f32_vector out_a = mul(correction, load(out + i));
-        f32_vector out_b = mul(correction, load(out + i + lane_count));
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            load_pair(v + j * tile.width + i, a, b);
-            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+struct value_slots_view {
+    const Element* v;     ///< of the first
+    const Element* last;  ///< of the first behind the fours
+    std::size_t slot;
+    std::size_t fours;
+    std::size_t rest;
+    std::size_t next;   ///< numbers from a four to the next
+    std::size_t apart;  ///< numbers between values of a four
+    std::size_t width;
+};
+
+PHI4FLASH_VECTOR_INLINE void add_two(f32_vector w, f32_vector x0, f32_vector x1, f32_vector& s0, f32_vector& s1) {
+    s0 = mul_add(w, x0, s0);
+    s1 = mul_add(w, x1, s1);
+}
+PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0, f32_vector& s1,
+                                      f32_vector& s2, f32_vector& s3) {
+    add_two(w, x0, x1, s0, s1);
+    add_two(w, x2, x3, s2, s3);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                        float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
+    const std::size_t bytes = 2 * lanes() * sizeof(Element);
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, bytes);
+            load_pair(at, x0, x1);
+            (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
         }
-        store(out_a, out + i), store(out_b, out + i + lane_count);
     }
-    for (; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        f32_vector sum = mul(correction, load_first(out + i, n));
-        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t pair = 2 * lanes();
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    f32_vector x2;
+    f32_vector x3;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, 2 * pair * sizeof(Element));
+            load_pair(at, x0, x1);
+            load_pair(at + pair, x2, x3);
+            (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+        }
+    }
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        load_pair(v + pair, x2, x3);
+        (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+    ((store(s2, out[R] + column + pair), store(s3, out[R] + column + pair + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+                                        const float* keep, const slot_row* p, float* const* out) {
+    const std::size_t lane_count = lanes();
+    if (keep != nullptr) {
+        for (std::size_t i = begin; i < end; i += lane_count) (store(mul(set(keep[R]), load(out[R] + i)), out[R] + i), ...);
+    }
+    std::size_t i = begin;
+    if constexpr (many_registers) {
+        for (; i + 4 * lane_count <= end; i += 4 * lane_count)
+            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+                        load(out[R] + i + 3 * lane_count)...);
+    }
+    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_values(const value_slots_view<Element>& from, std::size_t begin, std::size_t end, float keep, const float* p,
+                                             float* out) {
+    for (std::size_t i = begin; i < end; i += lanes()) {
+        const std::size_t n = end - i < lanes() ? end - i : lanes();
+        f32_vector sum = mul(set(keep), load_first(out + i, n));
+        std::size_t slot = from.slot;
+        for (std::size_t f = 0; f < from.fours; ++f) {
+            for (std::size_t k = 0; k < 4; ++k, ++slot)
+                sum = mul_add(set(p[slot]), load_first(from.v + f * from.next + k * from.apart + i, n), sum);
+        }
+        for (std::size_t k = 0; k < from.rest; ++k, ++slot) sum = mul_add(set(p[slot]), load_first(from.last + k * from.width + i, n), sum);
         store_first(sum, out + i, n);
     }
 }
 
 template <class Element>
-inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
-                        std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
-        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+class vector_products {
+public:
+    vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const walk_in_fours walk(run.count);
+        std::uint16_t* to = keys + run.slot;
+        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
     }
-    const std::size_t shared = args.k_per_group;
-    query_pair<Element> pairs[batch_rows];
-    std::size_t n_pairs = 0;
-    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-            const std::size_t partner = r + shared < n_rows ? r + shared : r;
-            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
-        }
-    }
-    if (tile.whole == tile.d_head) {
-        all_scores<false>(tile, pairs, n_pairs, begin, end);
-    } else {
-        all_scores<true>(tile, pairs, n_pairs, begin, end);
-    }
-    if (tile.k_scale != nullptr) {
-        for (std::size_t r = 0; r < n_rows; ++r)
-            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
-    }
-    float keep[batch_rows];
-    bool rescale = false;
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
-        rescale = rescale || keep[r] != 1.0f;
-    }
-    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
-    if (tile.v_scale != nullptr) {
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
-        }
-    }
-    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
-    for (std::size_t j = begin; j < end; j += step) {
-        const std::size_t stop = end - j < step ? end : j + step;
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            const Element* v = tile.v + s * tile.d_head;
-            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
-            const std::size_t column = s * tile.d_head;
-            std::size_t from = 0;
-            if (n_rows == batch_rows) {
-                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
-                const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys<Element>) {
-                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
-                } else {
-                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
-                }
-                from = tile.whole;
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t shared = k_per_group_;
+        query_pair pairs[batch_rows];
+        std::size_t n_pairs = 0;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                pairs[n_pairs++] = {rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
             }
-            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
-                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+        if (tile.whole == tile.d_head) {
+            run_scores<false>(tile, pairs, n_pairs, run);
+        } else {
+            run_scores<true>(tile, pairs, n_pairs, run);
         }
     }
-}
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) const {
+        const walk_in_fours walk(run.count);
+        const Element* v = tile.v + run.key * tile.width;
+        const Element* last = v + 4 * walk.fours * tile.width;
+        std::size_t four = 0;
+        do {  // a few at a time, so that values are read nearly in order
+            const std::size_t some = walk.fours - four < value_slots / 4 ? walk.fours - four : value_slots / 4;
+            const bool end = four + some == walk.fours;
+            const value_slots_view<Element> from{v + four * walk.next * tile.width, last, run.slot + 4 * four, some, end ? run.count % 4 : 0,
+                                                 walk.next * tile.width, walk.apart * tile.width, tile.width};
+            for (std::size_t s = 0; s < k_per_group_; ++s) add_head(tile, rows, n_rows, from, s, keep, weights[s]);
+            keep = nullptr;
+            four += some;
+        } while (four < walk.fours);
+    }
+
+private:
+    static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
+                         std::size_t s, const float* keep, const slot_row* weights) {
+        const std::size_t begin = s * tile.d_head;
+        const std::size_t whole_end = begin + tile.whole;
+        if (n_rows == batch_rows) {
+            float* const out[batch_rows] = {rows[0].out, rows[1].out, rows[2].out, rows[3].out};
+            add_values(std::make_index_sequence<batch_rows>(), from, begin, whole_end, keep, weights, out);
+        } else {
+            for (std::size_t r = 0; r < n_rows; ++r)
+                add_values(std::index_sequence<0>(), from, begin, whole_end, keep == nullptr ? nullptr : keep + r, weights + r, &rows[r].out);
+        }
+        for (std::size_t r = 0; r < n_rows && tile.whole < tile.d_head; ++r)
+            add_last_values(from, whole_end, begin + tile.d_head, keep == nullptr ? 1.0f : keep[r], weights[r], rows[r].out);
+    }
+
+    std::size_t k_per_group_;
+};
 
 PHI4FLASH_TARGET_END
 
@@ -13753,15 +14759,58 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-template <class Element>
-inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
+inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, scale_row* out) {
+    for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
+        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
+        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+    }
+}
+
+template <class Element, class Products>
+inline void attend_tile(const attention_args& args, Products& products, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        key_range seen) {
+    const key_run run{seen.begin, seen.end - seen.begin, 0};
+    alignas(64) slot_row scores[batch_rows];
+    products.scores(tile, rows, n_rows, run, scores);
+
+    std::uint16_t keys[tile_keys];
+    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
+    alignas(64) scale_row scales[max_k_per_group];
+    if (tile.k_scale != nullptr) {
+        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
+    }
+    alignas(64) slot_row distance;
+    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
+        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
+        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+    const slot_row* weights[max_k_per_group] = {scores, scores};
+    if (tile.v_scale != nullptr) {
+        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
+            weights[s] = scaled[s];
+        }
+    }
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+}
+
+template <class Element, class Products>
+inline void attend_segment(const attention_args& args, Products& products, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
     const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
     if (seen.begin >= seen.end) return;
-    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
@@ -13769,12 +14818,12 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
         const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                           segment.group_rows, position, args.d_head, width, whole, streamed};
+                                           segment.group_rows, position, args.d_head, width, whole};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
-            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
+            if (keys.begin < keys.end) attend_tile(args, products, rows + r, n, tile, keys);
             r += n;
         }
     }
@@ -13808,7 +14857,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
     }
 }
 
-template <class Element>
+template <class Element, template <class> class Products>
 inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
@@ -13841,7 +14890,8 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        Products<Element> products(args, rows, n_rows);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, products, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
@@ -13852,7 +14902,7 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     if (takes_prompt(args)) {
         attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
+        attend_few<Element, vector_products>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -14727,8 +15777,8 @@ PHI4FLASH_VECTOR_INLINE void tile_zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
 PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
@@ -14737,6 +15787,11 @@ PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
 using wide_u8_tag = hn::Full512<std::uint8_t>;
@@ -15052,6 +16107,214 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_matrix-inl.hpp --------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t matrix_prefetch_distance = 256;
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void load_places(const bf16* p, std::size_t row_bytes) {
+    const auto* ahead = reinterpret_cast<const std::byte*>(p) + matrix_prefetch_distance;
+    for (std::size_t i = 0; i < tile_rows; ++i, ahead += row_bytes) prefetch(ahead);
+    tile_load<Tile>(p, row_bytes);
+}
+
+inline std::size_t places_apart(key_run run) {
+    const std::size_t most = run.count / tile_rows;
+    return most > 8 && most % 2 == 0 ? most - 1 : most;
+}
+inline key_run behind_tiles(key_run run) {
+    const std::size_t done = places_apart(run) * tile_rows;
+    return {run.key + done, run.count - done, run.slot + done};
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
+    const u32_tag du;
+    return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
+
+template <class Element>
+class matrix_products {
+    static_assert(std::is_same_v<Element, bf16>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % tile_numbers == 0 && args.k_per_group * args.d_head <= most_columns * tile_numbers &&
+               args.k_per_group * args.queries_per_key <= batch_rows;
+    }
+
+    matrix_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), columns_(args.k_per_group * args.d_head / tile_numbers) {
+        const std::size_t per_head = args.d_head / tile_numbers;
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < per_head; ++i) put_query(rows[r].q + i * tile_numbers, r, queries_[rows[r].key_head * per_head + i]);
+        }
+    }
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const std::size_t apart = places_apart(run);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i)
+            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.slot_keys(behind_tiles(run), keys);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t apart = places_apart(run);
+        const std::size_t stride = apart * tile.width * sizeof(Element);
+        tile_load<4>(queries_[0]);
+        if (columns_ > 1) tile_load<5>(queries_[1]);
+        if (columns_ > 2) tile_load<6>(queries_[2]);
+        if (columns_ > 3) tile_load<7>(queries_[3]);
+        alignas(64) float products[2][tile_rows][tile_rows];  // two, so that one leaves its tile while the other is made
+        const Element* k = tile.k + run.key * tile.width;
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < apart; i += 2, k += 2 * tile.width, slot += 2 * tile_rows) {
+            const bool two = i + 1 < apart;
+            multiply_keys<0, 2>(k, stride);
+            if (two) multiply_keys<1, 3>(k + tile.width, stride);
+            tile_store<0>(products[0]);
+            if (two) tile_store<1>(products[1]);
+            put_scores(products[0][0], slot, scores);
+            if (two) put_scores(products[1][0], slot + tile_rows, scores);
+        }
+        if (behind_tiles(run).count != 0) rest_.scores(tile, rows, n_rows, behind_tiles(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) {
+        const std::size_t apart = places_apart(run);
+        if (apart != 0) {
+            const std::size_t stride = apart * tile.width * sizeof(Element);
+            const Element* v = tile.v + run.key * tile.width;
+            tile_zero<0>();
+            tile_zero<1>();
+            tile_zero<2>();
+            tile_zero<3>();
+            for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
+                auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                multiply_values(v, stride, to);
+            }
+            add_products(rows, n_rows, keep);
+            keep = nullptr;
+        }
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+    }
+
+private:
+    static constexpr std::size_t tile_numbers = tile_cols / sizeof(Element);  ///< in a row of a tile
+    static constexpr std::size_t most_columns = 4;                            ///< with Q, two tiles of K and two of sums: all there are
+
+    static void put_query(const float* q, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector even = load(q);
+        f32_vector odd = load(q + tile_numbers / 2);
+        for (std::size_t part = 0; part < 3; ++part) {
+            float pairs[max_lanes];
+            const f32_vector low = take_bf16(even);
+            store(both_halves(low, take_bf16(odd)), pairs);
+            for (std::size_t d = 0; d < tile_rows; ++d) to[d][part * batch_rows + r] = pairs[d];
+        }
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void put_scores(const float* products, std::size_t slot, slot_row* to) {
+        const hn::Half<hn::Half<f32_tag>> four;
+        alignas(64) float sums[tile_rows * batch_rows];
+        for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
+            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+        }
+        f32_vector a, b, c, d;
+        hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
+        store(a, to[0] + slot), store(b, to[1] + slot), store(c, to[2] + slot), store(d, to[3] + slot);
+    }
+
+    template <int C, int K>
+    PHI4FLASH_VECTOR_INLINE void multiply_keys(const Element* k, std::size_t stride) const {
+        tile_zero<C>();
+        load_places<K>(k, stride);
+        tile_dot_bf16<C, K, 4>();
+        if (columns_ < 2) return;
+        load_places<K>(k + tile_numbers, stride);
+        tile_dot_bf16<C, K, 5>();
+        if (columns_ < 3) return;
+        load_places<K>(k + 2 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 6>();
+        if (columns_ < 4) return;
+        load_places<K>(k + 3 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 7>();
+    }
+
+    PHI4FLASH_VECTOR_INLINE void multiply_values(const Element* v, std::size_t stride, const float (*weights)[tile_rows]) const {
+        tile_load<4>(weights);
+        load_places<5>(v, stride);
+        tile_dot_bf16<0, 4, 5>();
+        if (columns_ < 2) return;
+        load_places<6>(v + tile_numbers, stride);
+        tile_dot_bf16<1, 4, 6>();
+        if (columns_ < 3) return;
+        load_places<7>(v + 2 * tile_numbers, stride);
+        tile_dot_bf16<2, 4, 7>();
+        if (columns_ < 4) return;
+        load_places<5>(v + 3 * tile_numbers, stride);
+        tile_dot_bf16<3, 4, 5>();
+    }
+
+    static constexpr std::size_t weight_row(std::size_t part, std::size_t r, std::size_t place) { return (part * batch_rows + r) * 2 + place; }
+
+    PHI4FLASH_VECTOR_INLINE static void put_weights(const float* p, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector w = load(p);
+        const f32_vector first = take_bf16(w);
+        const f32_vector second = take_bf16(w);
+        store(high_to_low_half(first), to[weight_row(0, r, 0)]);
+        store(first, to[weight_row(0, r, 1)]);
+        store(high_to_low_half(second), to[weight_row(1, r, 0)]);
+        store(second, to[weight_row(1, r, 1)]);
+    }
+
+    void add_products(const attention_row* rows, std::size_t n_rows, const float* keep) const {
+        alignas(64) float products[most_columns][tile_rows][tile_rows];
+        tile_store<0>(products[0]);
+        tile_store<1>(products[1]);
+        tile_store<2>(products[2]);
+        tile_store<3>(products[3]);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < columns_; ++i) {
+                for (std::size_t place = 0; place < 2; ++place) {
+                    float* out = rows[r].out + i * tile_numbers + place * tile_rows;
+                    const f32_vector sum = add(load(products[i][weight_row(1, r, place)]), load(products[i][weight_row(0, r, place)]));
+                    store(keep == nullptr ? add(load(out), sum) : mul_add(set(keep[r]), load(out), sum), out);
+                }
+            }
+        }
+    }
+
+    tile_configuration configuration_;
+    vector_products<Element> rest_;
+    std::size_t columns_;                                                  ///< tiles that a row of keys spans
+    alignas(64) float queries_[most_columns][tile_rows][tile_rows] = {};  ///< Q: pairs of bf16
+    alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
+};
+
+template <class Element>
+inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
+        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
@@ -15109,6 +16372,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -16509,13 +17773,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_keys = 32;
-template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
-inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
+inline constexpr std::size_t tile_keys = 528;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
     return position >= args.window ? position - args.window + 1 : 0;
@@ -16554,13 +17814,16 @@ struct attention_tile {
     std::size_t d_head;
     std::size_t width;
     std::size_t whole;
-    bool streamed;  ///< comes from memory and is used once
 };
 
-PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
-    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
-    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
-}
+struct key_run {
+    std::size_t key;
+    std::size_t count;
+    std::size_t slot;
+};
+
+using slot_row = float[tile_keys + max_lanes];
+using scale_row = bf16[tile_keys + max_lanes];
 
 PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
     a = load(p);
@@ -16572,17 +17835,66 @@ PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vect
 }
 PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
 
-PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
-    const std::size_t lane_count = lanes();
-    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
-        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
-        store(mul(load(x + j), s), out + j);
-    }
+PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::size_t count, float* out) {
+    for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-template <class Element>
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
+    f32_vector most = set(row.maximum);
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + i));
+        if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
+        store(s, scores + i);
+        most = max_of(most, s);
+    }
+    const float highest = reduce_max(most);
+    const f32_vector shift = set(highest);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        const f32_vector e = exp_of(sub(load(scores + i), shift));
+        store(e, scores + i);
+        if (i < last) sums = add(sums, e);
+    }
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = 0.0f;
+    sums = add(sums, load(scores + last));
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_vectors-inl.hpp -------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t value_slots = 32;
+inline constexpr std::size_t prefetch_distance = 512;
+
+struct walk_in_fours {
+    std::size_t fours;
+    std::size_t next;
+    std::size_t apart;
+
+    explicit walk_in_fours(std::size_t count) : fours(count / 4), next(row_streams == 4 ? 1 : 4), apart(row_streams == 4 ? fours : 1) {}
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
 struct query_pair {
-    const Element* k;  ///< the head's part of key 0
+    std::size_t column;  ///< of the key head in a row of keys
     const float* q0;
     const float* q1;
     float* scores0;
@@ -16590,18 +17902,11 @@ struct query_pair {
 };
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
-                                         std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair& pair, const Element* PHI4FLASH_RESTRICT k0, const Element* PHI4FLASH_RESTRICT k1,
+                                         const Element* PHI4FLASH_RESTRICT k2, const Element* PHI4FLASH_RESTRICT k3, std::size_t whole,
+                                         std::size_t d_head, std::size_t slot) {
     const std::size_t lane_count = lanes();
-    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
-    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
-    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
-    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
-    if (end - j < 4) {  // past the end, the first key stands in
-        k1 = end - j > 1 ? k1 : k0;
-        k2 = end - j > 2 ? k2 : k0;
-        k3 = k0;
-    }
+    k0 += pair.column, k1 += pair.column, k2 += pair.column, k3 += pair.column;
     f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
@@ -16637,194 +17942,202 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::s
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, pair.scores0 + j);
-    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + slot);
+    store_sums(s10, s11, s12, s13, pair.scores1 + slot);
 }
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
-                                        std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void run_scores(const attention_tile<Element>& tile, const query_pair* pairs, std::size_t n_pairs, key_run run) {
     const std::size_t width = tile.width;
     const std::size_t whole = tile.whole;
     const std::size_t d_head = tile.d_head;
-    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
-    for (std::size_t j = begin; j < end; j += 4) {
-        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
-        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    const walk_in_fours walk(run.count);
+    const std::size_t apart = walk.apart * width;
+    const Element* k = tile.k + run.key * width;
+    std::size_t slot = run.slot;
+    for (std::size_t i = 0; i < walk.fours; ++i, slot += 4, k += walk.next * width) {
+        for (std::size_t s = 0; s < 4; ++s) prefetch_after(k + s * apart, width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, k + apart, k + 2 * apart, k + 3 * apart, whole, d_head, slot);
     }
-}
-
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
-                                           float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t first = begin / lane_count * lane_count;
-    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
-    const bool masked = first != begin || last != end;
-    for (std::size_t j = first; j < last; j += lane_count) {
-        f32_vector s = mul(set(scale), load(scores + j));
-        if (row.slope != 0.0f) {
-            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
-            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
-        }
-        store(s, scores + j);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
-        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
-    }
-    f32_vector most = set(row.maximum);
-    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
-    const float highest = reduce_max(most);
-    const f32_vector shift = set(highest);
-    f32_vector sums = zero();
-    for (std::size_t j = first; j < last; j += lane_count) {
-        const f32_vector e = exp_of(sub(load(scores + j), shift));
-        store(e, scores + j);
-        sums = add(sums, e);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
-        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
-        sums = zero();
-        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
-    }
-    float correction = 1.0f;
-    if (highest != row.maximum) {
-        float shrink[max_lanes];
-        store(exp_of(set(row.maximum - highest)), shrink);
-        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-        row.maximum = highest;
-    }
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
-    return correction;
-}
-
-template <std::size_t Keys, class Element>
-PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
-                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
-    const std::size_t lane_count = lanes();
-    const std::size_t count = Keys != 0 ? Keys : end - begin;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const std::size_t next = i + lane_count;
-        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
-        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
-        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
-        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
-        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
-        if (keep != nullptr) {
-            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
-            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
-            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
-            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
-        }
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < begin + count; ++j) {
-            load_pair(v + j * tile.width + i, a, b);
-            const f32_vector w0 = set(p[0][j]);
-            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
-            const f32_vector w1 = set(p[1][j]);
-            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
-            const f32_vector w2 = set(p[2][j]);
-            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
-            const f32_vector w3 = set(p[3][j]);
-            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
-        }
-        store(a0, out[0] + i), store(b0, out[0] + next);
-        store(a1, out[1] + i), store(b1, out[1] + next);
-        store(a2, out[2] + i), store(b2, out[2] + next);
-        store(a3, out[3] + i), store(b3, out[3] + next);
-    }
+    const std::size_t rest = run.count % 4;
+    if (rest == 0) return;
+    k = tile.k + (run.key + run.count - rest) * width;  // behind the last key, the first stands in
+    const Element* second = rest > 1 ? k + width : k;
+    const Element* third = rest > 2 ? k + 2 * width : k;
+    for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, second, third, k, whole, d_head, slot);
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
-                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector correction = set(keep);
-    std::size_t i = from;
-    for (; i < tile.whole; i += 2 * lane_count) {
-        f32_vector out_a = mul(correction, load(out + i));
-        f32_vector out_b = mul(correction, load(out + i + lane_count));
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            load_pair(v + j * tile.width + i, a, b);
-            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+struct value_slots_view {
+    const Element* v;     ///< of the first
+    const Element* last;  ///< of the first behind the fours
+    std::size_t slot;
+    std::size_t fours;
+    std::size_t rest;
+    std::size_t next;   ///< numbers from a four to the next
+    std::size_t apart;  ///< numbers between values of a four
+    std::size_t width;
+};
+
+PHI4FLASH_VECTOR_INLINE void add_two(f32_vector w, f32_vector x0, f32_vector x1, f32_vector& s0, f32_vector& s1) {
+    s0 = mul_add(w, x0, s0);
+    s1 = mul_add(w, x1, s1);
+}
+PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0, f32_vector& s1,
+                                      f32_vector& s2, f32_vector& s3) {
+    add_two(w, x0, x1, s0, s1);
+    add_two(w, x2, x3, s2, s3);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                        float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
+    const std::size_t bytes = 2 * lanes() * sizeof(Element);
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, bytes);
+            load_pair(at, x0, x1);
+            (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
         }
-        store(out_a, out + i), store(out_b, out + i + lane_count);
     }
-    for (; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        f32_vector sum = mul(correction, load_first(out + i, n));
-        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t pair = 2 * lanes();
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    f32_vector x2;
+    f32_vector x3;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, 2 * pair * sizeof(Element));
+            load_pair(at, x0, x1);
+            load_pair(at + pair, x2, x3);
+            (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+        }
+    }
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        load_pair(v + pair, x2, x3);
+        (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+    ((store(s2, out[R] + column + pair), store(s3, out[R] + column + pair + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+                                        const float* keep, const slot_row* p, float* const* out) {
+    const std::size_t lane_count = lanes();
+    if (keep != nullptr) {
+        for (std::size_t i = begin; i < end; i += lane_count) (store(mul(set(keep[R]), load(out[R] + i)), out[R] + i), ...);
+    }
+    std::size_t i = begin;
+    if constexpr (many_registers) {
+        for (; i + 4 * lane_count <= end; i += 4 * lane_count)
+            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+                        load(out[R] + i + 3 * lane_count)...);
+    }
+    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_values(const value_slots_view<Element>& from, std::size_t begin, std::size_t end, float keep, const float* p,
+                                             float* out) {
+    for (std::size_t i = begin; i < end; i += lanes()) {
+        const std::size_t n = end - i < lanes() ? end - i : lanes();
+        f32_vector sum = mul(set(keep), load_first(out + i, n));
+        std::size_t slot = from.slot;
+        for (std::size_t f = 0; f < from.fours; ++f) {
+            for (std::size_t k = 0; k < 4; ++k, ++slot)
+                sum = mul_add(set(p[slot]), load_first(from.v + f * from.next + k * from.apart + i, n), sum);
+        }
+        for (std::size_t k = 0; k < from.rest; ++k, ++slot) sum = mul_add(set(p[slot]), load_first(from.last + k * from.width + i, n), sum);
         store_first(sum, out + i, n);
     }
 }
 
 template <class Element>
-inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
-                        std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
-        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+class vector_products {
+public:
+    vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const walk_in_fours walk(run.count);
+        std::uint16_t* to = keys + run.slot;
+        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
     }
-    const std::size_t shared = args.k_per_group;
-    query_pair<Element> pairs[batch_rows];
-    std::size_t n_pairs = 0;
-    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-            const std::size_t partner = r + shared < n_rows ? r + shared : r;
-            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
-        }
-    }
-    if (tile.whole == tile.d_head) {
-        all_scores<false>(tile, pairs, n_pairs, begin, end);
-    } else {
-        all_scores<true>(tile, pairs, n_pairs, begin, end);
-    }
-    if (tile.k_scale != nullptr) {
-        for (std::size_t r = 0; r < n_rows; ++r)
-            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
-    }
-    float keep[batch_rows];
-    bool rescale = false;
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
-        rescale = rescale || keep[r] != 1.0f;
-    }
-    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
-    if (tile.v_scale != nullptr) {
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
-        }
-    }
-    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
-    for (std::size_t j = begin; j < end; j += step) {
-        const std::size_t stop = end - j < step ? end : j + step;
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            const Element* v = tile.v + s * tile.d_head;
-            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
-            const std::size_t column = s * tile.d_head;
-            std::size_t from = 0;
-            if (n_rows == batch_rows) {
-                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
-                const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys<Element>) {
-                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
-                } else {
-                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
-                }
-                from = tile.whole;
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t shared = k_per_group_;
+        query_pair pairs[batch_rows];
+        std::size_t n_pairs = 0;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                pairs[n_pairs++] = {rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
             }
-            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
-                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+        if (tile.whole == tile.d_head) {
+            run_scores<false>(tile, pairs, n_pairs, run);
+        } else {
+            run_scores<true>(tile, pairs, n_pairs, run);
         }
     }
-}
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) const {
+        const walk_in_fours walk(run.count);
+        const Element* v = tile.v + run.key * tile.width;
+        const Element* last = v + 4 * walk.fours * tile.width;
+        std::size_t four = 0;
+        do {  // a few at a time, so that values are read nearly in order
+            const std::size_t some = walk.fours - four < value_slots / 4 ? walk.fours - four : value_slots / 4;
+            const bool end = four + some == walk.fours;
+            const value_slots_view<Element> from{v + four * walk.next * tile.width, last, run.slot + 4 * four, some, end ? run.count % 4 : 0,
+                                                 walk.next * tile.width, walk.apart * tile.width, tile.width};
+            for (std::size_t s = 0; s < k_per_group_; ++s) add_head(tile, rows, n_rows, from, s, keep, weights[s]);
+            keep = nullptr;
+            four += some;
+        } while (four < walk.fours);
+    }
+
+private:
+    static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
+                         std::size_t s, const float* keep, const slot_row* weights) {
+        const std::size_t begin = s * tile.d_head;
+        const std::size_t whole_end = begin + tile.whole;
+        if (n_rows == batch_rows) {
+            float* const out[batch_rows] = {rows[0].out, rows[1].out, rows[2].out, rows[3].out};
+            add_values(std::make_index_sequence<batch_rows>(), from, begin, whole_end, keep, weights, out);
+        } else {
+            for (std::size_t r = 0; r < n_rows; ++r)
+                add_values(std::index_sequence<0>(), from, begin, whole_end, keep == nullptr ? nullptr : keep + r, weights + r, &rows[r].out);
+        }
+        for (std::size_t r = 0; r < n_rows && tile.whole < tile.d_head; ++r)
+            add_last_values(from, whole_end, begin + tile.d_head, keep == nullptr ? 1.0f : keep[r], weights[r], rows[r].out);
+    }
+
+    std::size_t k_per_group_;
+};
 
 PHI4FLASH_TARGET_END
 
@@ -17074,15 +18387,58 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-template <class Element>
-inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
+inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, scale_row* out) {
+    for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
+        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
+        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+    }
+}
+
+template <class Element, class Products>
+inline void attend_tile(const attention_args& args, Products& products, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        key_range seen) {
+    const key_run run{seen.begin, seen.end - seen.begin, 0};
+    alignas(64) slot_row scores[batch_rows];
+    products.scores(tile, rows, n_rows, run, scores);
+
+    std::uint16_t keys[tile_keys];
+    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
+    alignas(64) scale_row scales[max_k_per_group];
+    if (tile.k_scale != nullptr) {
+        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
+    }
+    alignas(64) slot_row distance;
+    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
+        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
+        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+    const slot_row* weights[max_k_per_group] = {scores, scores};
+    if (tile.v_scale != nullptr) {
+        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
+            weights[s] = scaled[s];
+        }
+    }
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+}
+
+template <class Element, class Products>
+inline void attend_segment(const attention_args& args, Products& products, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
     const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
     if (seen.begin >= seen.end) return;
-    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
@@ -17090,12 +18446,12 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
         const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                           segment.group_rows, position, args.d_head, width, whole, streamed};
+                                           segment.group_rows, position, args.d_head, width, whole};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
-            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
+            if (keys.begin < keys.end) attend_tile(args, products, rows + r, n, tile, keys);
             r += n;
         }
     }
@@ -17129,7 +18485,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
     }
 }
 
-template <class Element>
+template <class Element, template <class> class Products>
 inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
@@ -17162,7 +18518,8 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        Products<Element> products(args, rows, n_rows);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, products, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
@@ -17173,7 +18530,7 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     if (takes_prompt(args)) {
         attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
+        attend_few<Element, vector_products>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -18048,8 +19405,8 @@ PHI4FLASH_VECTOR_INLINE void tile_zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
 PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
@@ -18058,6 +19415,11 @@ PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
 using wide_u8_tag = hn::Full512<std::uint8_t>;
@@ -18373,6 +19735,214 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_matrix-inl.hpp --------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t matrix_prefetch_distance = 256;
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void load_places(const bf16* p, std::size_t row_bytes) {
+    const auto* ahead = reinterpret_cast<const std::byte*>(p) + matrix_prefetch_distance;
+    for (std::size_t i = 0; i < tile_rows; ++i, ahead += row_bytes) prefetch(ahead);
+    tile_load<Tile>(p, row_bytes);
+}
+
+inline std::size_t places_apart(key_run run) {
+    const std::size_t most = run.count / tile_rows;
+    return most > 8 && most % 2 == 0 ? most - 1 : most;
+}
+inline key_run behind_tiles(key_run run) {
+    const std::size_t done = places_apart(run) * tile_rows;
+    return {run.key + done, run.count - done, run.slot + done};
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
+    const u32_tag du;
+    return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
+
+template <class Element>
+class matrix_products {
+    static_assert(std::is_same_v<Element, bf16>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % tile_numbers == 0 && args.k_per_group * args.d_head <= most_columns * tile_numbers &&
+               args.k_per_group * args.queries_per_key <= batch_rows;
+    }
+
+    matrix_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), columns_(args.k_per_group * args.d_head / tile_numbers) {
+        const std::size_t per_head = args.d_head / tile_numbers;
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < per_head; ++i) put_query(rows[r].q + i * tile_numbers, r, queries_[rows[r].key_head * per_head + i]);
+        }
+    }
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const std::size_t apart = places_apart(run);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i)
+            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.slot_keys(behind_tiles(run), keys);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t apart = places_apart(run);
+        const std::size_t stride = apart * tile.width * sizeof(Element);
+        tile_load<4>(queries_[0]);
+        if (columns_ > 1) tile_load<5>(queries_[1]);
+        if (columns_ > 2) tile_load<6>(queries_[2]);
+        if (columns_ > 3) tile_load<7>(queries_[3]);
+        alignas(64) float products[2][tile_rows][tile_rows];  // two, so that one leaves its tile while the other is made
+        const Element* k = tile.k + run.key * tile.width;
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < apart; i += 2, k += 2 * tile.width, slot += 2 * tile_rows) {
+            const bool two = i + 1 < apart;
+            multiply_keys<0, 2>(k, stride);
+            if (two) multiply_keys<1, 3>(k + tile.width, stride);
+            tile_store<0>(products[0]);
+            if (two) tile_store<1>(products[1]);
+            put_scores(products[0][0], slot, scores);
+            if (two) put_scores(products[1][0], slot + tile_rows, scores);
+        }
+        if (behind_tiles(run).count != 0) rest_.scores(tile, rows, n_rows, behind_tiles(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) {
+        const std::size_t apart = places_apart(run);
+        if (apart != 0) {
+            const std::size_t stride = apart * tile.width * sizeof(Element);
+            const Element* v = tile.v + run.key * tile.width;
+            tile_zero<0>();
+            tile_zero<1>();
+            tile_zero<2>();
+            tile_zero<3>();
+            for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
+                auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                multiply_values(v, stride, to);
+            }
+            add_products(rows, n_rows, keep);
+            keep = nullptr;
+        }
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+    }
+
+private:
+    static constexpr std::size_t tile_numbers = tile_cols / sizeof(Element);  ///< in a row of a tile
+    static constexpr std::size_t most_columns = 4;                            ///< with Q, two tiles of K and two of sums: all there are
+
+    static void put_query(const float* q, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector even = load(q);
+        f32_vector odd = load(q + tile_numbers / 2);
+        for (std::size_t part = 0; part < 3; ++part) {
+            float pairs[max_lanes];
+            const f32_vector low = take_bf16(even);
+            store(both_halves(low, take_bf16(odd)), pairs);
+            for (std::size_t d = 0; d < tile_rows; ++d) to[d][part * batch_rows + r] = pairs[d];
+        }
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void put_scores(const float* products, std::size_t slot, slot_row* to) {
+        const hn::Half<hn::Half<f32_tag>> four;
+        alignas(64) float sums[tile_rows * batch_rows];
+        for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
+            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+        }
+        f32_vector a, b, c, d;
+        hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
+        store(a, to[0] + slot), store(b, to[1] + slot), store(c, to[2] + slot), store(d, to[3] + slot);
+    }
+
+    template <int C, int K>
+    PHI4FLASH_VECTOR_INLINE void multiply_keys(const Element* k, std::size_t stride) const {
+        tile_zero<C>();
+        load_places<K>(k, stride);
+        tile_dot_bf16<C, K, 4>();
+        if (columns_ < 2) return;
+        load_places<K>(k + tile_numbers, stride);
+        tile_dot_bf16<C, K, 5>();
+        if (columns_ < 3) return;
+        load_places<K>(k + 2 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 6>();
+        if (columns_ < 4) return;
+        load_places<K>(k + 3 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 7>();
+    }
+
+    PHI4FLASH_VECTOR_INLINE void multiply_values(const Element* v, std::size_t stride, const float (*weights)[tile_rows]) const {
+        tile_load<4>(weights);
+        load_places<5>(v, stride);
+        tile_dot_bf16<0, 4, 5>();
+        if (columns_ < 2) return;
+        load_places<6>(v + tile_numbers, stride);
+        tile_dot_bf16<1, 4, 6>();
+        if (columns_ < 3) return;
+        load_places<7>(v + 2 * tile_numbers, stride);
+        tile_dot_bf16<2, 4, 7>();
+        if (columns_ < 4) return;
+        load_places<5>(v + 3 * tile_numbers, stride);
+        tile_dot_bf16<3, 4, 5>();
+    }
+
+    static constexpr std::size_t weight_row(std::size_t part, std::size_t r, std::size_t place) { return (part * batch_rows + r) * 2 + place; }
+
+    PHI4FLASH_VECTOR_INLINE static void put_weights(const float* p, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector w = load(p);
+        const f32_vector first = take_bf16(w);
+        const f32_vector second = take_bf16(w);
+        store(high_to_low_half(first), to[weight_row(0, r, 0)]);
+        store(first, to[weight_row(0, r, 1)]);
+        store(high_to_low_half(second), to[weight_row(1, r, 0)]);
+        store(second, to[weight_row(1, r, 1)]);
+    }
+
+    void add_products(const attention_row* rows, std::size_t n_rows, const float* keep) const {
+        alignas(64) float products[most_columns][tile_rows][tile_rows];
+        tile_store<0>(products[0]);
+        tile_store<1>(products[1]);
+        tile_store<2>(products[2]);
+        tile_store<3>(products[3]);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < columns_; ++i) {
+                for (std::size_t place = 0; place < 2; ++place) {
+                    float* out = rows[r].out + i * tile_numbers + place * tile_rows;
+                    const f32_vector sum = add(load(products[i][weight_row(1, r, place)]), load(products[i][weight_row(0, r, place)]));
+                    store(keep == nullptr ? add(load(out), sum) : mul_add(set(keep[r]), load(out), sum), out);
+                }
+            }
+        }
+    }
+
+    tile_configuration configuration_;
+    vector_products<Element> rest_;
+    std::size_t columns_;                                                  ///< tiles that a row of keys spans
+    alignas(64) float queries_[most_columns][tile_rows][tile_rows] = {};  ///< Q: pairs of bf16
+    alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
+};
+
+template <class Element>
+inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
+        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
@@ -18430,6 +20000,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -19788,13 +21359,9 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/attention_tile-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_keys = 32;
-template <class Element>
-inline constexpr std::size_t value_keys = sizeof(Element) == 1 ? 16 : many_registers ? 8 : 4;
-inline constexpr std::size_t prefetch_distance = many_registers ? 0 : 4096;
+inline constexpr std::size_t tile_keys = 528;
 inline constexpr std::size_t batch_rows = 4;
 inline constexpr float lowest_score = -3.0e38f;
-inline constexpr float count_up[max_lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
     return position >= args.window ? position - args.window + 1 : 0;
@@ -19833,13 +21400,16 @@ struct attention_tile {
     std::size_t d_head;
     std::size_t width;
     std::size_t whole;
-    bool streamed;  ///< comes from memory and is used once
 };
 
-PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
-    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
-    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
-}
+struct key_run {
+    std::size_t key;
+    std::size_t count;
+    std::size_t slot;
+};
+
+using slot_row = float[tile_keys + max_lanes];
+using scale_row = bf16[tile_keys + max_lanes];
 
 PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
     a = load(p);
@@ -19851,17 +21421,66 @@ PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vect
 }
 PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
 
-PHI4FLASH_VECTOR_INLINE void scale_keys(const float* x, const bf16* scale, std::size_t begin, std::size_t end, float* out) {
-    const std::size_t lane_count = lanes();
-    for (std::size_t j = begin / lane_count * lane_count; j < end; j += lane_count) {
-        const f32_vector s = j + lane_count <= end ? load(scale + j) : load_first(scale + j, end - j);
-        store(mul(load(x + j), s), out + j);
-    }
+PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::size_t count, float* out) {
+    for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-template <class Element>
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
+    f32_vector most = set(row.maximum);
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + i));
+        if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
+        store(s, scores + i);
+        most = max_of(most, s);
+    }
+    const float highest = reduce_max(most);
+    const f32_vector shift = set(highest);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        const f32_vector e = exp_of(sub(load(scores + i), shift));
+        store(e, scores + i);
+        if (i < last) sums = add(sums, e);
+    }
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = 0.0f;
+    sums = add(sums, load(scores + last));
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_vectors-inl.hpp -------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t value_slots = 32;
+inline constexpr std::size_t prefetch_distance = 512;
+
+struct walk_in_fours {
+    std::size_t fours;
+    std::size_t next;
+    std::size_t apart;
+
+    explicit walk_in_fours(std::size_t count) : fours(count / 4), next(row_streams == 4 ? 1 : 4), apart(row_streams == 4 ? fours : 1) {}
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
 struct query_pair {
-    const Element* k;  ///< the head's part of key 0
+    std::size_t column;  ///< of the key head in a row of keys
     const float* q0;
     const float* q1;
     float* scores0;
@@ -19869,18 +21488,11 @@ struct query_pair {
 };
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::size_t width, std::size_t whole, std::size_t d_head, std::size_t j,
-                                         std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair& pair, const Element* PHI4FLASH_RESTRICT k0, const Element* PHI4FLASH_RESTRICT k1,
+                                         const Element* PHI4FLASH_RESTRICT k2, const Element* PHI4FLASH_RESTRICT k3, std::size_t whole,
+                                         std::size_t d_head, std::size_t slot) {
     const std::size_t lane_count = lanes();
-    const Element* PHI4FLASH_RESTRICT k0 = pair.k + j * width;
-    const Element* PHI4FLASH_RESTRICT k1 = k0 + width;
-    const Element* PHI4FLASH_RESTRICT k2 = k1 + width;
-    const Element* PHI4FLASH_RESTRICT k3 = k2 + width;
-    if (end - j < 4) {  // past the end, the first key stands in
-        k1 = end - j > 1 ? k1 : k0;
-        k2 = end - j > 2 ? k2 : k0;
-        k3 = k0;
-    }
+    k0 += pair.column, k1 += pair.column, k2 += pair.column, k3 += pair.column;
     f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
     f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
     f32_vector a;
@@ -19916,194 +21528,202 @@ PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair<Element>& pair, std::s
         a = load_first(k3 + i, n);
         s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
     }
-    store_sums(s00, s01, s02, s03, pair.scores0 + j);
-    store_sums(s10, s11, s12, s13, pair.scores1 + j);
+    store_sums(s00, s01, s02, s03, pair.scores0 + slot);
+    store_sums(s10, s11, s12, s13, pair.scores1 + slot);
 }
 
 template <bool Ragged, class Element>
-PHI4FLASH_VECTOR_INLINE void all_scores(const attention_tile<Element>& tile, const query_pair<Element>* pairs, std::size_t n_pairs, std::size_t begin,
-                                        std::size_t end) {
+PHI4FLASH_VECTOR_INLINE void run_scores(const attention_tile<Element>& tile, const query_pair* pairs, std::size_t n_pairs, key_run run) {
     const std::size_t width = tile.width;
     const std::size_t whole = tile.whole;
     const std::size_t d_head = tile.d_head;
-    const Element* const ahead = prefetch_distance == 0 ? tile.v : tile.k;
-    for (std::size_t j = begin; j < end; j += 4) {
-        if (tile.streamed) prefetch_after(ahead + j * width, 4 * width * sizeof(Element));
-        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], width, whole, d_head, j, end);
+    const walk_in_fours walk(run.count);
+    const std::size_t apart = walk.apart * width;
+    const Element* k = tile.k + run.key * width;
+    std::size_t slot = run.slot;
+    for (std::size_t i = 0; i < walk.fours; ++i, slot += 4, k += walk.next * width) {
+        for (std::size_t s = 0; s < 4; ++s) prefetch_after(k + s * apart, width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, k + apart, k + 2 * apart, k + 3 * apart, whole, d_head, slot);
     }
-}
-
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, std::size_t tile_position, std::size_t begin, std::size_t end,
-                                           float* PHI4FLASH_RESTRICT scores) {
-    const std::size_t lane_count = lanes();
-    const std::size_t first = begin / lane_count * lane_count;
-    const std::size_t last = (end + lane_count - 1) / lane_count * lane_count;
-    const bool masked = first != begin || last != end;
-    for (std::size_t j = first; j < last; j += lane_count) {
-        f32_vector s = mul(set(scale), load(scores + j));
-        if (row.slope != 0.0f) {
-            const float ahead = static_cast<float>(row.position) - static_cast<float>(tile_position + j);
-            s = neg_mul_add(set(row.slope), sub(set(ahead), load(count_up)), s);
-        }
-        store(s, scores + j);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = lowest_score;
-        for (std::size_t j = end; j < last; ++j) scores[j] = lowest_score;
-    }
-    f32_vector most = set(row.maximum);
-    for (std::size_t j = first; j < last; j += lane_count) most = max_of(most, load(scores + j));
-    const float highest = reduce_max(most);
-    const f32_vector shift = set(highest);
-    f32_vector sums = zero();
-    for (std::size_t j = first; j < last; j += lane_count) {
-        const f32_vector e = exp_of(sub(load(scores + j), shift));
-        store(e, scores + j);
-        sums = add(sums, e);
-    }
-    if (masked) {
-        for (std::size_t j = first; j < begin; ++j) scores[j] = 0.0f;
-        for (std::size_t j = end; j < last; ++j) scores[j] = 0.0f;
-        sums = zero();
-        for (std::size_t j = first; j < last; j += lane_count) sums = add(sums, load(scores + j));
-    }
-    float correction = 1.0f;
-    if (highest != row.maximum) {
-        float shrink[max_lanes];
-        store(exp_of(set(row.maximum - highest)), shrink);
-        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
-        row.maximum = highest;
-    }
-    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
-    return correction;
-}
-
-template <std::size_t Keys, class Element>
-PHI4FLASH_VECTOR_INLINE void four_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, const Element* ahead, std::size_t begin,
-                                         std::size_t end, const float* keep, const float (*p)[tile_keys + max_lanes], float* const* out) {
-    const std::size_t lane_count = lanes();
-    const std::size_t count = Keys != 0 ? Keys : end - begin;
-    for (std::size_t i = 0; i < tile.whole; i += 2 * lane_count) {
-        const std::size_t next = i + lane_count;
-        if (tile.streamed) prefetch_after(ahead + i * count, 2 * lane_count * count * sizeof(Element));
-        f32_vector a0 = load(out[0] + i), b0 = load(out[0] + next);
-        f32_vector a1 = load(out[1] + i), b1 = load(out[1] + next);
-        f32_vector a2 = load(out[2] + i), b2 = load(out[2] + next);
-        f32_vector a3 = load(out[3] + i), b3 = load(out[3] + next);
-        if (keep != nullptr) {
-            a0 = mul(set(keep[0]), a0), b0 = mul(set(keep[0]), b0);
-            a1 = mul(set(keep[1]), a1), b1 = mul(set(keep[1]), b1);
-            a2 = mul(set(keep[2]), a2), b2 = mul(set(keep[2]), b2);
-            a3 = mul(set(keep[3]), a3), b3 = mul(set(keep[3]), b3);
-        }
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < begin + count; ++j) {
-            load_pair(v + j * tile.width + i, a, b);
-            const f32_vector w0 = set(p[0][j]);
-            a0 = mul_add(w0, a, a0), b0 = mul_add(w0, b, b0);
-            const f32_vector w1 = set(p[1][j]);
-            a1 = mul_add(w1, a, a1), b1 = mul_add(w1, b, b1);
-            const f32_vector w2 = set(p[2][j]);
-            a2 = mul_add(w2, a, a2), b2 = mul_add(w2, b, b2);
-            const f32_vector w3 = set(p[3][j]);
-            a3 = mul_add(w3, a, a3), b3 = mul_add(w3, b, b3);
-        }
-        store(a0, out[0] + i), store(b0, out[0] + next);
-        store(a1, out[1] + i), store(b1, out[1] + next);
-        store(a2, out[2] + i), store(b2, out[2] + next);
-        store(a3, out[3] + i), store(b3, out[3] + next);
-    }
+    const std::size_t rest = run.count % 4;
+    if (rest == 0) return;
+    k = tile.k + (run.key + run.count - rest) * width;  // behind the last key, the first stands in
+    const Element* second = rest > 1 ? k + width : k;
+    const Element* third = rest > 2 ? k + 2 * width : k;
+    for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, second, third, k, whole, d_head, slot);
 }
 
 template <class Element>
-PHI4FLASH_VECTOR_INLINE void one_values(const attention_tile<Element>& tile, const Element* PHI4FLASH_RESTRICT v, std::size_t from,
-                                        std::size_t begin, std::size_t end, float keep, const float* p, float* out) {
-    const std::size_t lane_count = lanes();
-    const f32_vector correction = set(keep);
-    std::size_t i = from;
-    for (; i < tile.whole; i += 2 * lane_count) {
-        f32_vector out_a = mul(correction, load(out + i));
-        f32_vector out_b = mul(correction, load(out + i + lane_count));
-        f32_vector a;
-        f32_vector b;
-        for (std::size_t j = begin; j < end; ++j) {
-            const f32_vector weight = set(p[j]);
-            load_pair(v + j * tile.width + i, a, b);
-            out_a = mul_add(weight, a, out_a), out_b = mul_add(weight, b, out_b);
+struct value_slots_view {
+    const Element* v;     ///< of the first
+    const Element* last;  ///< of the first behind the fours
+    std::size_t slot;
+    std::size_t fours;
+    std::size_t rest;
+    std::size_t next;   ///< numbers from a four to the next
+    std::size_t apart;  ///< numbers between values of a four
+    std::size_t width;
+};
+
+PHI4FLASH_VECTOR_INLINE void add_two(f32_vector w, f32_vector x0, f32_vector x1, f32_vector& s0, f32_vector& s1) {
+    s0 = mul_add(w, x0, s0);
+    s1 = mul_add(w, x1, s1);
+}
+PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0, f32_vector& s1,
+                                      f32_vector& s2, f32_vector& s3) {
+    add_two(w, x0, x1, s0, s1);
+    add_two(w, x2, x3, s2, s3);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                        float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
+    const std::size_t bytes = 2 * lanes() * sizeof(Element);
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, bytes);
+            load_pair(at, x0, x1);
+            (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
         }
-        store(out_a, out + i), store(out_b, out + i + lane_count);
     }
-    for (; i < tile.d_head; i += lane_count) {
-        const std::size_t n = tile.d_head - i < lane_count ? tile.d_head - i : lane_count;
-        f32_vector sum = mul(correction, load_first(out + i, n));
-        for (std::size_t j = begin; j < end; ++j) sum = mul_add(set(p[j]), load_first(v + j * tile.width + i, n), sum);
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t pair = 2 * lanes();
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    f32_vector x2;
+    f32_vector x3;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, 2 * pair * sizeof(Element));
+            load_pair(at, x0, x1);
+            load_pair(at + pair, x2, x3);
+            (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+        }
+    }
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        load_pair(v + pair, x2, x3);
+        (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+    ((store(s2, out[R] + column + pair), store(s3, out[R] + column + pair + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+                                        const float* keep, const slot_row* p, float* const* out) {
+    const std::size_t lane_count = lanes();
+    if (keep != nullptr) {
+        for (std::size_t i = begin; i < end; i += lane_count) (store(mul(set(keep[R]), load(out[R] + i)), out[R] + i), ...);
+    }
+    std::size_t i = begin;
+    if constexpr (many_registers) {
+        for (; i + 4 * lane_count <= end; i += 4 * lane_count)
+            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+                        load(out[R] + i + 3 * lane_count)...);
+    }
+    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_values(const value_slots_view<Element>& from, std::size_t begin, std::size_t end, float keep, const float* p,
+                                             float* out) {
+    for (std::size_t i = begin; i < end; i += lanes()) {
+        const std::size_t n = end - i < lanes() ? end - i : lanes();
+        f32_vector sum = mul(set(keep), load_first(out + i, n));
+        std::size_t slot = from.slot;
+        for (std::size_t f = 0; f < from.fours; ++f) {
+            for (std::size_t k = 0; k < 4; ++k, ++slot)
+                sum = mul_add(set(p[slot]), load_first(from.v + f * from.next + k * from.apart + i, n), sum);
+        }
+        for (std::size_t k = 0; k < from.rest; ++k, ++slot) sum = mul_add(set(p[slot]), load_first(from.last + k * from.width + i, n), sum);
         store_first(sum, out + i, n);
     }
 }
 
 template <class Element>
-inline void attend_tile(const attention_args& args, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
-                        std::size_t begin, std::size_t end) {
-    alignas(64) float scores[batch_rows][tile_keys + max_lanes];
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        for (std::size_t j = begin / max_lanes * max_lanes; j < begin; ++j) scores[r][j] = 0.0f;
-        for (std::size_t j = end; j % max_lanes != 0; ++j) scores[r][j] = 0.0f;
+class vector_products {
+public:
+    vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const walk_in_fours walk(run.count);
+        std::uint16_t* to = keys + run.slot;
+        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
     }
-    const std::size_t shared = args.k_per_group;
-    query_pair<Element> pairs[batch_rows];
-    std::size_t n_pairs = 0;
-    for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
-        for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
-            const std::size_t partner = r + shared < n_rows ? r + shared : r;
-            pairs[n_pairs++] = {tile.k + rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
-        }
-    }
-    if (tile.whole == tile.d_head) {
-        all_scores<false>(tile, pairs, n_pairs, begin, end);
-    } else {
-        all_scores<true>(tile, pairs, n_pairs, begin, end);
-    }
-    if (tile.k_scale != nullptr) {
-        for (std::size_t r = 0; r < n_rows; ++r)
-            scale_keys(scores[r], tile.k_scale + rows[r].key_head * tile.scale_stride, begin, end, scores[r]);
-    }
-    float keep[batch_rows];
-    bool rescale = false;
-    for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, tile.position, begin, end, scores[r]);
-        rescale = rescale || keep[r] != 1.0f;
-    }
-    alignas(64) float scaled[max_k_per_group][batch_rows][tile_keys + max_lanes];
-    if (tile.v_scale != nullptr) {
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) scale_keys(scores[r], tile.v_scale + s * tile.scale_stride, begin, end, scaled[s][r]);
-        }
-    }
-    const std::size_t step = tile.streamed ? value_keys<Element> : tile_keys;
-    for (std::size_t j = begin; j < end; j += step) {
-        const std::size_t stop = end - j < step ? end : j + step;
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            const Element* v = tile.v + s * tile.d_head;
-            const auto* const weights = tile.v_scale != nullptr ? scaled[s] : scores;
-            const std::size_t column = s * tile.d_head;
-            std::size_t from = 0;
-            if (n_rows == batch_rows) {
-                float* const out[batch_rows] = {rows[0].out + column, rows[1].out + column, rows[2].out + column, rows[3].out + column};
-                const float* const scale = rescale && j == begin ? keep : nullptr;
-                const Element* const ahead = (prefetch_distance == 0 ? tile.k + tile_keys * tile.width : tile.v) + j * tile.width + s * (stop - j) * tile.d_head;
-                if (stop - j == value_keys<Element>) {
-                    four_values<value_keys<Element>>(tile, v, ahead, j, stop, scale, weights, out);
-                } else {
-                    four_values<0>(tile, v, ahead, j, stop, scale, weights, out);
-                }
-                from = tile.whole;
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t shared = k_per_group_;
+        query_pair pairs[batch_rows];
+        std::size_t n_pairs = 0;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                pairs[n_pairs++] = {rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
             }
-            for (std::size_t r = 0; r < n_rows && from < tile.d_head; ++r)
-                one_values(tile, v, from, j, stop, j == begin ? keep[r] : 1.0f, weights[r], rows[r].out + column);
+        }
+        if (tile.whole == tile.d_head) {
+            run_scores<false>(tile, pairs, n_pairs, run);
+        } else {
+            run_scores<true>(tile, pairs, n_pairs, run);
         }
     }
-}
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) const {
+        const walk_in_fours walk(run.count);
+        const Element* v = tile.v + run.key * tile.width;
+        const Element* last = v + 4 * walk.fours * tile.width;
+        std::size_t four = 0;
+        do {  // a few at a time, so that values are read nearly in order
+            const std::size_t some = walk.fours - four < value_slots / 4 ? walk.fours - four : value_slots / 4;
+            const bool end = four + some == walk.fours;
+            const value_slots_view<Element> from{v + four * walk.next * tile.width, last, run.slot + 4 * four, some, end ? run.count % 4 : 0,
+                                                 walk.next * tile.width, walk.apart * tile.width, tile.width};
+            for (std::size_t s = 0; s < k_per_group_; ++s) add_head(tile, rows, n_rows, from, s, keep, weights[s]);
+            keep = nullptr;
+            four += some;
+        } while (four < walk.fours);
+    }
+
+private:
+    static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
+                         std::size_t s, const float* keep, const slot_row* weights) {
+        const std::size_t begin = s * tile.d_head;
+        const std::size_t whole_end = begin + tile.whole;
+        if (n_rows == batch_rows) {
+            float* const out[batch_rows] = {rows[0].out, rows[1].out, rows[2].out, rows[3].out};
+            add_values(std::make_index_sequence<batch_rows>(), from, begin, whole_end, keep, weights, out);
+        } else {
+            for (std::size_t r = 0; r < n_rows; ++r)
+                add_values(std::index_sequence<0>(), from, begin, whole_end, keep == nullptr ? nullptr : keep + r, weights + r, &rows[r].out);
+        }
+        for (std::size_t r = 0; r < n_rows && tile.whole < tile.d_head; ++r)
+            add_last_values(from, whole_end, begin + tile.d_head, keep == nullptr ? 1.0f : keep[r], weights[r], rows[r].out);
+    }
+
+    std::size_t k_per_group_;
+};
 
 PHI4FLASH_TARGET_END
 
@@ -20353,15 +21973,58 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-template <class Element>
-inline void attend_segment(const attention_args& args, std::size_t group, attention_row* rows, std::size_t n_rows,
+inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, scale_row* out) {
+    for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
+        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
+        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+    }
+}
+
+template <class Element, class Products>
+inline void attend_tile(const attention_args& args, Products& products, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        key_range seen) {
+    const key_run run{seen.begin, seen.end - seen.begin, 0};
+    alignas(64) slot_row scores[batch_rows];
+    products.scores(tile, rows, n_rows, run, scores);
+
+    std::uint16_t keys[tile_keys];
+    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
+    alignas(64) scale_row scales[max_k_per_group];
+    if (tile.k_scale != nullptr) {
+        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
+    }
+    alignas(64) slot_row distance;
+    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
+        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
+        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+    const slot_row* weights[max_k_per_group] = {scores, scores};
+    if (tile.v_scale != nullptr) {
+        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
+            weights[s] = scaled[s];
+        }
+    }
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+}
+
+template <class Element, class Products>
+inline void attend_segment(const attention_args& args, Products& products, std::size_t group, attention_row* rows, std::size_t n_rows,
                            const kv_segment& segment, std::size_t whole) {
     const std::size_t width = args.k_per_group * args.d_head;
     const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
     const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
     const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
     if (seen.begin >= seen.end) return;
-    const bool streamed = n_rows <= args.k_per_group * args.queries_per_key;
     const auto scales_at = [&](const bf16* scales, std::size_t key) {
         return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
     };
@@ -20369,12 +22032,12 @@ inline void attend_segment(const attention_args& args, std::size_t group, attent
         const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
         const std::size_t position = segment.first_position + j;
         const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
-                                           segment.group_rows, position, args.d_head, width, whole, streamed};
+                                           segment.group_rows, position, args.d_head, width, whole};
         for (std::size_t r = 0; r < n_rows;) {
             std::size_t n = 1;
             while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
             const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
-            if (keys.begin < keys.end) attend_tile(args, rows + r, n, tile, keys.begin, keys.end);
+            if (keys.begin < keys.end) attend_tile(args, products, rows + r, n, tile, keys);
             r += n;
         }
     }
@@ -20408,7 +22071,7 @@ PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t he
     }
 }
 
-template <class Element>
+template <class Element, template <class> class Products>
 inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                       const kv_segment* segments, std::size_t n_segments) {
     const std::size_t width = args.k_per_group * args.d_head;
@@ -20441,7 +22104,8 @@ inline void attend_few(const attention_args& args, std::size_t group, std::size_
             row.sum = 0.0f;
             for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
         }
-        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, group, rows, n_rows, segments[s], whole);
+        Products<Element> products(args, rows, n_rows);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, products, group, rows, n_rows, segments[s], whole);
         for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
     }
 }
@@ -20452,7 +22116,7 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     if (takes_prompt(args)) {
         attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attend_few<Element>(args, group, token_begin, token_end, segments, n_segments);
+        attend_few<Element, vector_products>(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -21327,8 +22991,8 @@ PHI4FLASH_VECTOR_INLINE void tile_zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_load(const void* p) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
 PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
@@ -21337,6 +23001,11 @@ PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
 using wide_u8_tag = hn::Full512<std::uint8_t>;
@@ -21652,6 +23321,214 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention_matrix-inl.hpp --------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t matrix_prefetch_distance = 256;
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void load_places(const bf16* p, std::size_t row_bytes) {
+    const auto* ahead = reinterpret_cast<const std::byte*>(p) + matrix_prefetch_distance;
+    for (std::size_t i = 0; i < tile_rows; ++i, ahead += row_bytes) prefetch(ahead);
+    tile_load<Tile>(p, row_bytes);
+}
+
+inline std::size_t places_apart(key_run run) {
+    const std::size_t most = run.count / tile_rows;
+    return most > 8 && most % 2 == 0 ? most - 1 : most;
+}
+inline key_run behind_tiles(key_run run) {
+    const std::size_t done = places_apart(run) * tile_rows;
+    return {run.key + done, run.count - done, run.slot + done};
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
+    const u32_tag du;
+    return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
+
+template <class Element>
+class matrix_products {
+    static_assert(std::is_same_v<Element, bf16>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % tile_numbers == 0 && args.k_per_group * args.d_head <= most_columns * tile_numbers &&
+               args.k_per_group * args.queries_per_key <= batch_rows;
+    }
+
+    matrix_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), columns_(args.k_per_group * args.d_head / tile_numbers) {
+        const std::size_t per_head = args.d_head / tile_numbers;
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < per_head; ++i) put_query(rows[r].q + i * tile_numbers, r, queries_[rows[r].key_head * per_head + i]);
+        }
+    }
+
+    void slot_keys(key_run run, std::uint16_t* keys) const {
+        const std::size_t apart = places_apart(run);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i)
+            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.slot_keys(behind_tiles(run), keys);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t apart = places_apart(run);
+        const std::size_t stride = apart * tile.width * sizeof(Element);
+        tile_load<4>(queries_[0]);
+        if (columns_ > 1) tile_load<5>(queries_[1]);
+        if (columns_ > 2) tile_load<6>(queries_[2]);
+        if (columns_ > 3) tile_load<7>(queries_[3]);
+        alignas(64) float products[2][tile_rows][tile_rows];  // two, so that one leaves its tile while the other is made
+        const Element* k = tile.k + run.key * tile.width;
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < apart; i += 2, k += 2 * tile.width, slot += 2 * tile_rows) {
+            const bool two = i + 1 < apart;
+            multiply_keys<0, 2>(k, stride);
+            if (two) multiply_keys<1, 3>(k + tile.width, stride);
+            tile_store<0>(products[0]);
+            if (two) tile_store<1>(products[1]);
+            put_scores(products[0][0], slot, scores);
+            if (two) put_scores(products[1][0], slot + tile_rows, scores);
+        }
+        if (behind_tiles(run).count != 0) rest_.scores(tile, rows, n_rows, behind_tiles(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* const* weights) {
+        const std::size_t apart = places_apart(run);
+        if (apart != 0) {
+            const std::size_t stride = apart * tile.width * sizeof(Element);
+            const Element* v = tile.v + run.key * tile.width;
+            tile_zero<0>();
+            tile_zero<1>();
+            tile_zero<2>();
+            tile_zero<3>();
+            for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
+                auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                multiply_values(v, stride, to);
+            }
+            add_products(rows, n_rows, keep);
+            keep = nullptr;
+        }
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+    }
+
+private:
+    static constexpr std::size_t tile_numbers = tile_cols / sizeof(Element);  ///< in a row of a tile
+    static constexpr std::size_t most_columns = 4;                            ///< with Q, two tiles of K and two of sums: all there are
+
+    static void put_query(const float* q, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector even = load(q);
+        f32_vector odd = load(q + tile_numbers / 2);
+        for (std::size_t part = 0; part < 3; ++part) {
+            float pairs[max_lanes];
+            const f32_vector low = take_bf16(even);
+            store(both_halves(low, take_bf16(odd)), pairs);
+            for (std::size_t d = 0; d < tile_rows; ++d) to[d][part * batch_rows + r] = pairs[d];
+        }
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void put_scores(const float* products, std::size_t slot, slot_row* to) {
+        const hn::Half<hn::Half<f32_tag>> four;
+        alignas(64) float sums[tile_rows * batch_rows];
+        for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
+            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+        }
+        f32_vector a, b, c, d;
+        hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
+        store(a, to[0] + slot), store(b, to[1] + slot), store(c, to[2] + slot), store(d, to[3] + slot);
+    }
+
+    template <int C, int K>
+    PHI4FLASH_VECTOR_INLINE void multiply_keys(const Element* k, std::size_t stride) const {
+        tile_zero<C>();
+        load_places<K>(k, stride);
+        tile_dot_bf16<C, K, 4>();
+        if (columns_ < 2) return;
+        load_places<K>(k + tile_numbers, stride);
+        tile_dot_bf16<C, K, 5>();
+        if (columns_ < 3) return;
+        load_places<K>(k + 2 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 6>();
+        if (columns_ < 4) return;
+        load_places<K>(k + 3 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 7>();
+    }
+
+    PHI4FLASH_VECTOR_INLINE void multiply_values(const Element* v, std::size_t stride, const float (*weights)[tile_rows]) const {
+        tile_load<4>(weights);
+        load_places<5>(v, stride);
+        tile_dot_bf16<0, 4, 5>();
+        if (columns_ < 2) return;
+        load_places<6>(v + tile_numbers, stride);
+        tile_dot_bf16<1, 4, 6>();
+        if (columns_ < 3) return;
+        load_places<7>(v + 2 * tile_numbers, stride);
+        tile_dot_bf16<2, 4, 7>();
+        if (columns_ < 4) return;
+        load_places<5>(v + 3 * tile_numbers, stride);
+        tile_dot_bf16<3, 4, 5>();
+    }
+
+    static constexpr std::size_t weight_row(std::size_t part, std::size_t r, std::size_t place) { return (part * batch_rows + r) * 2 + place; }
+
+    PHI4FLASH_VECTOR_INLINE static void put_weights(const float* p, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector w = load(p);
+        const f32_vector first = take_bf16(w);
+        const f32_vector second = take_bf16(w);
+        store(high_to_low_half(first), to[weight_row(0, r, 0)]);
+        store(first, to[weight_row(0, r, 1)]);
+        store(high_to_low_half(second), to[weight_row(1, r, 0)]);
+        store(second, to[weight_row(1, r, 1)]);
+    }
+
+    void add_products(const attention_row* rows, std::size_t n_rows, const float* keep) const {
+        alignas(64) float products[most_columns][tile_rows][tile_rows];
+        tile_store<0>(products[0]);
+        tile_store<1>(products[1]);
+        tile_store<2>(products[2]);
+        tile_store<3>(products[3]);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < columns_; ++i) {
+                for (std::size_t place = 0; place < 2; ++place) {
+                    float* out = rows[r].out + i * tile_numbers + place * tile_rows;
+                    const f32_vector sum = add(load(products[i][weight_row(1, r, place)]), load(products[i][weight_row(0, r, place)]));
+                    store(keep == nullptr ? add(load(out), sum) : mul_add(set(keep[r]), load(out), sum), out);
+                }
+            }
+        }
+    }
+
+    tile_configuration configuration_;
+    vector_products<Element> rest_;
+    std::size_t columns_;                                                  ///< tiles that a row of keys spans
+    alignas(64) float queries_[most_columns][tile_rows][tile_rows] = {};  ///< Q: pairs of bf16
+    alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
+};
+
+template <class Element>
+inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
+        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
 #endif
 
 // ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
@@ -21709,6 +23586,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;

@@ -214,6 +214,10 @@ TEST_CASE("attention over 8-bit keys and values, every window and cut into segme
             }
         }
         int8_case{{1, 2, 2, 64}, 3000, 3, SIZE_MAX, 1111}.check(kernels, random, error);
+        for (const std::size_t past : {14u, 500u, 527u, 529u, 1100u}) {
+            int8_case{{1, 2, 2, 64}, past, 1, SIZE_MAX, past / 3}.check(kernels, random, error);
+            int8_case{{2, 1, 3, 33}, past, 1, 512, 0, true}.check(kernels, random, error);
+        }
         report("attention INT8", kernels, error, "of values up to 4");
     });
 }

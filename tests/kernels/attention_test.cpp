@@ -295,6 +295,30 @@ TEST_CASE_TEMPLATE("attention of long sequences", Element, float, bf16) {
     });
 }
 
+// Few keys and many, whole tiles and not, in one segment and in several: what fills no tile, or no place of it, goes other ways.
+TEST_CASE_TEMPLATE("attention of one token", Element, float, bf16) {
+    for_each_target([](const kernel_table& kernels) {
+        generator random(35);
+        worst error;
+        std::size_t i = 0;
+        for (const heads& shape : {heads{1, 2, 2, 64}, heads{2, 2, 1, 64}, heads{1, 1, 4, 128}, heads{2, 1, 3, 96}, heads{1, 2, 2, 32}, heads{1, 1, 1, 32},
+                                   heads{1, 2, 2, 80}, heads{1, 1, 2, 160}, heads{1, 1, 5, 64}}) {
+            for (const std::size_t past : {0u, 2u, 14u, 15u, 16u, 33u, 127u, 143u, 144u, 160u, 500u, 526u, 527u, 528u, 529u, 1100u, 1583u}) {
+                ++i;
+                attention_case{.shape = shape,
+                               .past = past,
+                               .tokens = 1,
+                               .window = i % 3 == 0 ? std::size_t{512} : all_keys,
+                               .forgotten = i % 5 == 0 ? std::size_t{77} : 0,
+                               .segments = static_cast<layout>(i % 4),
+                               .alibi = i % 7 == 0}
+                    .check<Element>(kernels, random, error, 2e-6);
+            }
+        }
+        report(with_type<Element>("attention of one token"), kernels, error, "of the largest value");
+    });
+}
+
 // Scores in the hundreds: exp of them would overflow without the running maximum. A score of 300 is known to 300 ulp(1), and so
 // is the logarithm of its weight.
 TEST_CASE_TEMPLATE("attention with large scores", Element, float, bf16) {

@@ -8,9 +8,12 @@ inline constexpr std::size_t row_block = 64;
 /// Floats of a block's arranged queries.
 inline constexpr std::size_t query_floats = 4096;
 
-/// The scales of a tile's slots.
-PHI4FLASH_VECTOR_INLINE void gather_scales(const bf16* scales, const std::uint16_t* keys, std::size_t count, float* out) {
-    for (std::size_t i = 0; i < count; ++i) out[i] = to_f32(scales[keys[i]]);
+/// Scales of the slots, for each of `heads` heads.
+inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, scale_row* out) {
+    for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
+        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
+        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+    }
 }
 
 /// Lets up to four queries of one token see some keys of a tile. Rows that are k_per_group apart share a key head.
@@ -23,16 +26,16 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
 
     std::uint16_t keys[tile_keys];
     if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
-    alignas(64) slot_row scale;
-    for (std::size_t s = 0; s < args.k_per_group && tile.k_scale != nullptr; ++s) {
-        gather_scales(tile.k_scale + s * tile.scale_stride, keys, run.count, scale);
-        for (std::size_t r = 0; r < n_rows; ++r) {
-            if (rows[r].key_head == s) multiply_slots(scores[r], scale, run.count, scores[r]);
-        }
+    alignas(64) scale_row scales[max_k_per_group];
+    if (tile.k_scale != nullptr) {
+        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
     }
     alignas(64) slot_row distance;
-    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i)
-        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position + keys[i < run.count ? i : 0]));
+    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
+        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
+        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
@@ -42,10 +45,12 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
     // The scales of values go into the weights.
     alignas(64) slot_row scaled[max_k_per_group][batch_rows];
     const slot_row* weights[max_k_per_group] = {scores, scores};
-    for (std::size_t s = 0; s < args.k_per_group && tile.v_scale != nullptr; ++s) {
-        gather_scales(tile.v_scale + s * tile.scale_stride, keys, run.count, scale);
-        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scale, run.count, scaled[s][r]);
-        weights[s] = scaled[s];
+    if (tile.v_scale != nullptr) {
+        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
+            weights[s] = scaled[s];
+        }
     }
     products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
 }

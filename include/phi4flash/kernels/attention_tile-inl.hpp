@@ -10,7 +10,7 @@ PHI4FLASH_TARGET_BEGIN
 
 /// Keys a tile: many, so that the places where it is read lie far apart and a softmax costs little; few enough for the scores of four
 /// queries to stay in the first-level cache.
-inline constexpr std::size_t tile_keys = 512;
+inline constexpr std::size_t tile_keys = 528;
 /// Queries of a token that share what is read.
 inline constexpr std::size_t batch_rows = 4;
 /// Below any score; exp of it is 0 next to a real one.
@@ -70,6 +70,7 @@ struct key_run {
 
 /// Numbers of a query by slot. Vectors may end behind the last slot.
 using slot_row = float[tile_keys + max_lanes];
+using scale_row = bf16[tile_keys + max_lanes];
 
 /// 2 * lanes() numbers, arranged.
 PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
@@ -82,8 +83,8 @@ PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vect
 }
 PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
 
-/// out[i] = x[i] * y[i] in `count` slots.
-PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const float* y, std::size_t count, float* out) {
+/// out[i] = x[i] * y[i] in `count` slots. Vectors may end behind the last.
+PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::size_t count, float* out) {
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 

@@ -55,7 +55,6 @@ constexpr void put_tiles(linear_kernels& linear) {
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = &attention_on_tiles<kv_int8>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;

@@ -9,7 +9,7 @@ inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
 /// Scales of the slots, for each of `heads` heads.
-inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, scale_row* out) {
+inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, slot_scales* out) {
     for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
         for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
         for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
@@ -26,7 +26,7 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
 
     std::uint16_t keys[tile_keys];
     if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
-    alignas(64) scale_row scales[max_k_per_group];
+    alignas(64) slot_scales scales[max_k_per_group];
     if (tile.k_scale != nullptr) {
         gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
         for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);

@@ -70,7 +70,7 @@ struct key_run {
 
 /// Numbers of a query by slot. Vectors may end behind the last slot.
 using slot_row = float[tile_keys + max_lanes];
-using scale_row = bf16[tile_keys + max_lanes];
+using slot_scales = bf16[tile_keys + max_lanes];
 
 /// 2 * lanes() numbers, arranged.
 PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {

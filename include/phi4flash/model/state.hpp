@@ -137,7 +137,7 @@ private:
 
 /// How a workspace computes.
 struct workspace_options {
-    std::size_t chunk = 128;               ///< prompt tokens read at once; memory grows with it, results change by rounding at most
+    std::size_t chunk = 256;               ///< prompt tokens read at once; memory grows with it, results change by rounding at most
     const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
     executor_ref threads{};                ///< default: the calling thread alone
     activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with

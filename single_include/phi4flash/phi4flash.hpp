@@ -1537,7 +1537,7 @@ struct cpuid_registers {
     // VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ
     if (!has_bits(seven.ecx, bit(1) | bit(6) | bit(8) | bit(9) | bit(10) | bit(11) | bit(12) | bit(14))) return x86_level::avx3;
     if (!has_bits(seven_one.eax, bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
-    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, bit(24) | bit(25));         // AMX-TILE, AMX-INT8
+    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, bit(22) | bit(24) | bit(25));  // AMX: BF16, TILE, INT8
     return tiles && detail::may_use_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
@@ -4898,9 +4898,8 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 
 // ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
-// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp and
-// attention_matrix-inl.hpp. Instructions are written out, because
-// compilers want flags for their intrinsics that a header cannot set.
+// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp and attention_matrix-inl.hpp.
+// Instructions are written out, because compilers want flags for their intrinsics that a header cannot set.
 //
 //   tile_configuration              while it lives, this thread's tiles are 16 rows of 64 bytes
 //   tile_zero<T>()

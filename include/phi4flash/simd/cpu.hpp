@@ -97,7 +97,7 @@ struct cpuid_registers {
     // VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ
     if (!has_bits(seven.ecx, bit(1) | bit(6) | bit(8) | bit(9) | bit(10) | bit(11) | bit(12) | bit(14))) return x86_level::avx3;
     if (!has_bits(seven_one.eax, bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
-    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, bit(24) | bit(25));         // AMX-TILE, AMX-INT8
+    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, bit(22) | bit(24) | bit(25));  // AMX: BF16, TILE, INT8
     return tiles && detail::may_use_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 

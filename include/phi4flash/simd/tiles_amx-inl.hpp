@@ -1,6 +1,5 @@
-// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp and
-// attention_matrix-inl.hpp. Instructions are written out, because
-// compilers want flags for their intrinsics that a header cannot set.
+// Matrix tiles of AMX, and the 64-byte vectors that fill them: the words of kernels/packed_tiles-inl.hpp and attention_matrix-inl.hpp.
+// Instructions are written out, because compilers want flags for their intrinsics that a header cannot set.
 //
 //   tile_configuration              while it lives, this thread's tiles are 16 rows of 64 bytes
 //   tile_zero<T>()

@@ -1375,7 +1375,7 @@ struct kernel_table {
     /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
     void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
     /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format. Finite numbers
-    /// only. Takes up to 80 KiB of stack.
+    /// only. Error: <= 1e-6 of the largest value, 2e-6 where a single token meets bf16 on matrix tiles. Takes up to 80 KiB of stack.
     void (*attention[kv_format_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                                        const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.
@@ -5345,7 +5345,7 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-/// x to the nearest bf16, as the high half of its bits.
+/// The bf16 nearest to x, of which x keeps what is left.
 PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
     const u32_tag du;
     const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));

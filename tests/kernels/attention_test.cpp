@@ -297,6 +297,7 @@ TEST_CASE_TEMPLATE("attention of long sequences", Element, float, bf16) {
 
 // Few keys and many, whole tiles and not, in one segment and in several: what fills no tile, or no place of it, goes other ways.
 TEST_CASE_TEMPLATE("attention of one token", Element, float, bf16) {
+    constexpr double bound = std::is_same_v<Element, bf16> ? 2e-6 : 1e-6;  // weights of bf16 values lose bits on matrix tiles
     for_each_target([](const kernel_table& kernels) {
         generator random(35);
         worst error;
@@ -312,7 +313,7 @@ TEST_CASE_TEMPLATE("attention of one token", Element, float, bf16) {
                                .forgotten = i % 5 == 0 ? std::size_t{77} : 0,
                                .segments = static_cast<layout>(i % 4),
                                .alibi = i % 7 == 0}
-                    .check<Element>(kernels, random, error, 2e-6);
+                    .check<Element>(kernels, random, error, bound);
             }
         }
         report(with_type<Element>("attention of one token"), kernels, error, "of the largest value");

@@ -35,7 +35,7 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-/// x to the nearest bf16, as the high half of its bits.
+/// The bf16 nearest to x, of which x keeps what is left.
 PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
     const u32_tag du;
     const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));

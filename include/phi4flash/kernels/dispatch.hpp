@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if !PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION

@@ -5170,27 +5170,19 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scale
     if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
 }
 
-/// Two tiles of rows of a strip, or its last one.
-struct strip_rows_view {
-    const tile_strip& strip;
-    std::size_t tile;
-    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
-    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
-};
-
 /// Tiles of columns [begin, end), which share scales, into the tiles 0 to 3.
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(rows.weights(0, i));
+        tile_load<6>(strip.weights[0][i]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(rows.weights(1, i));
+            tile_load<7>(strip.weights[1][i]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -5212,32 +5204,30 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 /// One or two tiles of tokens by one or two of rows, over `tiles` tiles of columns. `x` and `scale` are the first token's here; the next tile
 /// of tokens lies next_x bytes and next_scale floats further.
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                                            std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     tile_sums made;
-    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 0);
-    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
-    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, strip.units[0], sums);
+    multiply_tiles<TwoTokens, TwoRows>(strip, together, tiles, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 1);
-    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, strip.units[0], sums);
 }
 static_assert(tile_strip_cols == 2 * scale_cols);
 
-/// One or two tiles of tokens by all rows of a strip.
+/// One or two tiles of tokens by the rows of a strip.
 template <bool First, bool TwoTokens>
 inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                            std::size_t next_scale, float* sums) {
-    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
-        const strip_rows_view some{strip, r / tile_rows};
-        if (rows - r > tile_rows) {
-            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
-        } else {
-            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
-        }
+    if (rows > tile_rows) {
+        tile_products<First, TwoTokens, true>(strip, tiles, x, next_x, scale, next_scale, sums);
+    } else {
+        tile_products<First, TwoTokens, false>(strip, tiles, x, next_x, scale, next_scale, sums);
     }
 }
+static_assert(tile_strip_rows == 2 * tile_rows);
 
 /// The columns of a strip, `tiles` tiles from first_tile, against tokens [begin, end); the sums are those of token `begin` first. Asks for
 /// the weights `next` on the way.
@@ -8797,25 +8787,18 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scale
     if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
 }
 
-struct strip_rows_view {
-    const tile_strip& strip;
-    std::size_t tile;
-    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
-    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
-};
-
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(rows.weights(0, i));
+        tile_load<6>(strip.weights[0][i]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(rows.weights(1, i));
+            tile_load<7>(strip.weights[1][i]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -8835,31 +8818,29 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                                            std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     tile_sums made;
-    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 0);
-    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
-    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, strip.units[0], sums);
+    multiply_tiles<TwoTokens, TwoRows>(strip, together, tiles, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 1);
-    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, strip.units[0], sums);
 }
 static_assert(tile_strip_cols == 2 * scale_cols);
 
 template <bool First, bool TwoTokens>
 inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                            std::size_t next_scale, float* sums) {
-    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
-        const strip_rows_view some{strip, r / tile_rows};
-        if (rows - r > tile_rows) {
-            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
-        } else {
-            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
-        }
+    if (rows > tile_rows) {
+        tile_products<First, TwoTokens, true>(strip, tiles, x, next_x, scale, next_scale, sums);
+    } else {
+        tile_products<First, TwoTokens, false>(strip, tiles, x, next_x, scale, next_scale, sums);
     }
 }
+static_assert(tile_strip_rows == 2 * tile_rows);
 
 template <bool First>
 inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
@@ -12388,25 +12369,18 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scale
     if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
 }
 
-struct strip_rows_view {
-    const tile_strip& strip;
-    std::size_t tile;
-    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
-    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
-};
-
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(rows.weights(0, i));
+        tile_load<6>(strip.weights[0][i]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(rows.weights(1, i));
+            tile_load<7>(strip.weights[1][i]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -12426,31 +12400,29 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                                            std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     tile_sums made;
-    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 0);
-    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
-    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, strip.units[0], sums);
+    multiply_tiles<TwoTokens, TwoRows>(strip, together, tiles, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 1);
-    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, strip.units[0], sums);
 }
 static_assert(tile_strip_cols == 2 * scale_cols);
 
 template <bool First, bool TwoTokens>
 inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                            std::size_t next_scale, float* sums) {
-    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
-        const strip_rows_view some{strip, r / tile_rows};
-        if (rows - r > tile_rows) {
-            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
-        } else {
-            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
-        }
+    if (rows > tile_rows) {
+        tile_products<First, TwoTokens, true>(strip, tiles, x, next_x, scale, next_scale, sums);
+    } else {
+        tile_products<First, TwoTokens, false>(strip, tiles, x, next_x, scale, next_scale, sums);
     }
 }
+static_assert(tile_strip_rows == 2 * tile_rows);
 
 template <bool First>
 inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
@@ -15979,25 +15951,18 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scale
     if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
 }
 
-struct strip_rows_view {
-    const tile_strip& strip;
-    std::size_t tile;
-    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
-    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
-};
-
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(rows.weights(0, i));
+        tile_load<6>(strip.weights[0][i]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(rows.weights(1, i));
+            tile_load<7>(strip.weights[1][i]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -16017,31 +15982,29 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                                            std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     tile_sums made;
-    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 0);
-    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
-    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, strip.units[0], sums);
+    multiply_tiles<TwoTokens, TwoRows>(strip, together, tiles, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 1);
-    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, strip.units[0], sums);
 }
 static_assert(tile_strip_cols == 2 * scale_cols);
 
 template <bool First, bool TwoTokens>
 inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                            std::size_t next_scale, float* sums) {
-    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
-        const strip_rows_view some{strip, r / tile_rows};
-        if (rows - r > tile_rows) {
-            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
-        } else {
-            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
-        }
+    if (rows > tile_rows) {
+        tile_products<First, TwoTokens, true>(strip, tiles, x, next_x, scale, next_scale, sums);
+    } else {
+        tile_products<First, TwoTokens, false>(strip, tiles, x, next_x, scale, next_scale, sums);
     }
 }
+static_assert(tile_strip_rows == 2 * tile_rows);
 
 template <bool First>
 inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
@@ -19607,25 +19570,18 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scale
     if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
 }
 
-struct strip_rows_view {
-    const tile_strip& strip;
-    std::size_t tile;
-    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
-    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
-};
-
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(rows.weights(0, i));
+        tile_load<6>(strip.weights[0][i]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(rows.weights(1, i));
+            tile_load<7>(strip.weights[1][i]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -19645,31 +19601,29 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                                            std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     tile_sums made;
-    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 0);
-    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
-    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, strip.units[0], sums);
+    multiply_tiles<TwoTokens, TwoRows>(strip, together, tiles, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 1);
-    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, strip.units[0], sums);
 }
 static_assert(tile_strip_cols == 2 * scale_cols);
 
 template <bool First, bool TwoTokens>
 inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                            std::size_t next_scale, float* sums) {
-    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
-        const strip_rows_view some{strip, r / tile_rows};
-        if (rows - r > tile_rows) {
-            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
-        } else {
-            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
-        }
+    if (rows > tile_rows) {
+        tile_products<First, TwoTokens, true>(strip, tiles, x, next_x, scale, next_scale, sums);
+    } else {
+        tile_products<First, TwoTokens, false>(strip, tiles, x, next_x, scale, next_scale, sums);
     }
 }
+static_assert(tile_strip_rows == 2 * tile_rows);
 
 template <bool First>
 inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,
@@ -23193,25 +23147,18 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scale
     if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
 }
 
-struct strip_rows_view {
-    const tile_strip& strip;
-    std::size_t tile;
-    [[nodiscard]] const std::int8_t* weights(std::size_t row_tile, std::size_t col_tile) const { return strip.weights[tile + row_tile][col_tile]; }
-    [[nodiscard]] const float* units(std::size_t block) const { return strip.units[block] + tile * tile_rows; }
-};
-
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const strip_rows_view& rows, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const tile_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(rows.weights(0, i));
+        tile_load<6>(strip.weights[0][i]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(rows.weights(1, i));
+            tile_load<7>(strip.weights[1][i]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -23231,31 +23178,29 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void tile_products(const strip_rows_view& rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
+PHI4FLASH_VECTOR_INLINE void tile_products(const tile_strip& strip, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                                            std::size_t next_scale, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     tile_sums made;
-    multiply_tiles<TwoTokens, TwoRows>(rows, 0, tiles < together ? tiles : together, x, x + next_x);
+    multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 0);
-    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, rows.units(0), sums);
-    multiply_tiles<TwoTokens, TwoRows>(rows, together, tiles, x, x + next_x);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, scale, scale + next_scale, strip.units[0], sums);
+    multiply_tiles<TwoTokens, TwoRows>(strip, together, tiles, x, x + next_x);
     store_tiles<TwoTokens, TwoRows>(made, 1);
-    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, rows.units(0), sums);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, scale, scale + next_scale, strip.units[0], sums);
 }
 static_assert(tile_strip_cols == 2 * scale_cols);
 
 template <bool First, bool TwoTokens>
 inline void strip_products(const tile_strip& strip, std::size_t rows, std::size_t tiles, const std::byte* x, std::size_t next_x, const float* scale,
                            std::size_t next_scale, float* sums) {
-    for (std::size_t r = 0; r < rows; r += 2 * tile_rows, sums += 2 * tile_rows) {
-        const strip_rows_view some{strip, r / tile_rows};
-        if (rows - r > tile_rows) {
-            tile_products<First, TwoTokens, true>(some, tiles, x, next_x, scale, next_scale, sums);
-        } else {
-            tile_products<First, TwoTokens, false>(some, tiles, x, next_x, scale, next_scale, sums);
-        }
+    if (rows > tile_rows) {
+        tile_products<First, TwoTokens, true>(strip, tiles, x, next_x, scale, next_scale, sums);
+    } else {
+        tile_products<First, TwoTokens, false>(strip, tiles, x, next_x, scale, next_scale, sums);
     }
 }
+static_assert(tile_strip_rows == 2 * tile_rows);
 
 template <bool First>
 inline void strip_panel(const tile_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x, const tile_layout& at,

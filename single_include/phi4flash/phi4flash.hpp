@@ -1375,7 +1375,8 @@ struct kernel_table {
     /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
     void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
     /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format. Finite numbers
-    /// only. Error: <= 1e-6 of the largest value, 2e-6 where a single token meets bf16 on matrix tiles. Takes up to 80 KiB of stack.
+    /// only. Error: <= 1e-6 of the largest value; for a single token 2e-6 over bf16 on matrix tiles, 3e-5 over 8 bits where their bytes are
+    /// multiplied (VNNI). Takes up to 80 KiB of stack.
     void (*attention[kv_format_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                                        const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.
@@ -2020,6 +2021,19 @@ PHI4FLASH_TARGET_END
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums
 //   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
+// and, for attention over 8-bit keys and values:
+//   signed_bytes load_bytes(p) store_bytes(v, p)   64 of them
+//   lifted(v)                       each + lifted_by, without a sign
+//   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
+//   tokens_i32 repeat_integer(x) load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
+//   store_signed_digits(v, high, low)   16 integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
+//                                   again: 256 * high + low. Returns them as integers
+//   store_digits(a, b, c, d, p)     16 integral floats of four rows below 65,536 as two bytes without a sign: those of slots 4 * s to 4 * s + 3
+//                                   of a row at p + 16 * s + high_digits_at(row), high digits and then low
+//   fours_across(a, b, c, d)        within each quarter of four vectors, 32-bit numbers transposed
+//   bytes_across<Upper>(a, b, c, d, first, second)   of each quarter, the bytes in the same place of four vectors together: those of the first
+//                                   and second four, or (Upper) of the third and last
+//   quarters_across(a, b, c, d)     the quarters of four vectors transposed
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 
@@ -2255,6 +2269,84 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -3222,9 +3314,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-/// Turns the products in slots [0, count) into weights: scores[i] = exp(scale * scores[i] - slope * distance[i] - new maximum); no
-/// `distance`: no slope. The slots up to the end of the last vector become 0. Returns by what everything before must be multiplied.
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+/// Turns the products in slots [0, count) into weights: scores[i] = exp(scale * key_scale[i] * scores[i] - slope * distance[i] - new maximum);
+/// no `key_scale`: 1, no `distance`: no slope. The slots up to the end of the last vector become 0. Returns by what everything before must
+/// be multiplied.
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -3232,6 +3325,7 @@ PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, cons
     f32_vector most = set(row.maximum);
     for (std::size_t i = 0; i <= last; i += lane_count) {
         f32_vector s = mul(set(scale), load(scores + i));
+        if (key_scale != nullptr) s = mul(s, load(key_scale + i));
         if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
         store(s, scores + i);
         most = max_of(most, s);
@@ -3479,12 +3573,15 @@ class vector_products {
 public:
     vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
 
-    /// Whose slots those of a run are.
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    /// out[slot] = by_key(key) for the keys of a run.
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const walk_in_fours walk(run.count);
-        std::uint16_t* to = keys + run.slot;
-        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
-        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.fours; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) *to++ = by_key(run.key + i * walk.next + s * walk.apart);
+        }
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = by_key(run.key + i);
     }
 
     /// scores[r][slot] = q_r . k for the keys of a run. Up to three places behind its last slot are written too.
@@ -3505,9 +3602,27 @@ public:
         }
     }
 
-    /// out_r = keep_r * out_r + the sum of weights[s][r][slot] * v over a run, for each head s of a row of values. No `keep`: all 1.
+    /// out_r = keep_r * out_r + the sum of weights[r][slot] * scales[s][slot] * v over a run, for each head s of a row of values. No `keep`:
+    /// all 1; no `scales`: likewise.
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) const {
+                const slot_row* weights, const slot_scales* scales) const {
+        if constexpr (kv_format_of<Element> == kv_format::int8) {
+            alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+            const slot_row* of_head[max_k_per_group] = {};
+            for (std::size_t s = 0; s < k_per_group_; ++s) {
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                of_head[s] = scaled[s];
+            }
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        } else {
+            const slot_row* const of_head[max_k_per_group] = {weights, weights};
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        }
+    }
+
+private:
+    void add_weighted(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                       const slot_row* const* weights) const {
         const walk_in_fours walk(run.count);
         const Element* v = tile.v + run.key * tile.width;
         const Element* last = v + 4 * walk.fours * tile.width;
@@ -3523,7 +3638,6 @@ public:
         } while (four < walk.fours);
     }
 
-private:
     static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
                          std::size_t s, const float* keep, const slot_row* weights) {
         const std::size_t begin = s * tile.d_head;
@@ -3818,11 +3932,14 @@ inline constexpr std::size_t row_block = 64;
 /// Floats of a block's arranged queries.
 inline constexpr std::size_t query_floats = 4096;
 
-/// Scales of the slots, for each of `heads` heads.
-inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, slot_scales* out) {
+/// Scales of the slots, for each of `heads` heads. Asks for those of the next tile: they are too few for the hardware to see where they go.
+template <class Products>
+inline void gather_scales(const Products& products, const bf16* scales, std::size_t stride, std::size_t heads, key_run run, slot_scales* out) {
     for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
-        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
-        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+        const auto next = reinterpret_cast<std::uintptr_t>(scales + run.key) + tile_keys * sizeof(bf16);
+        for (std::size_t b = 0; b < run.count * sizeof(bf16); b += 64) prefetch(reinterpret_cast<const void*>(next + b));
+        products.in_slots(run, [scales](std::size_t key) { return scales[key]; }, *out);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) (*out)[i] = {};
     }
 }
 
@@ -3834,35 +3951,23 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
     alignas(64) slot_row scores[batch_rows];
     products.scores(tile, rows, n_rows, run, scores);
 
-    std::uint16_t keys[tile_keys];
-    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
     alignas(64) slot_scales scales[max_k_per_group];
-    if (tile.k_scale != nullptr) {
-        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
-    }
+    if (tile.k_scale != nullptr) gather_scales(products, tile.k_scale, tile.scale_stride, args.k_per_group, run, scales);
     alignas(64) slot_row distance;
-    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
-        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
-        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    if (args.slopes != nullptr) {
+        const auto from_here = static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position);
+        products.in_slots(run, [from_here](std::size_t key) { return static_cast<float>(from_here - static_cast<std::int64_t>(key)); }, distance);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) distance[i] = distance[0];
     }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        keep[r] = tile_softmax(rows[r], args.scale, tile.k_scale == nullptr ? nullptr : scales[rows[r].key_head],
+                               args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
         rescale = rescale || keep[r] != 1.0f;
     }
-    // The scales of values go into the weights.
-    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
-    const slot_row* weights[max_k_per_group] = {scores, scores};
-    if (tile.v_scale != nullptr) {
-        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
-            weights[s] = scaled[s];
-        }
-    }
-    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+    if (tile.v_scale != nullptr) gather_scales(products, tile.v_scale, tile.scale_stride, args.k_per_group, run, scales);
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, scores, tile.v_scale == nullptr ? nullptr : scales);
 }
 
 /// All rows of a block over one segment.
@@ -3976,6 +4081,328 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
+// Attention of one token over 8-bit keys and values by products of bytes: nothing is widened. A query's numbers, and its weights, become
+// integers of 16 bits, two bytes ("digits") each, which is 256 times as fine as the codes they meet. Sums of products are exact.
+//
+//   scores   four bytes of each of four keys lie together, and meet the same four bytes of a query
+//   values   four keys' bytes of a dimension lie together, and meet these keys' weights
+//
+// Keys come in sixteens, four in a row from each of four places of the tile (see row_streams). Memory is never left waiting: while a line
+// is used, one is asked for that is used a few steps later, be it of this tile's values or of the next one's keys.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Keys that are next to each other, and how many are taken at a time.
+inline constexpr std::size_t keys_in_row = 4;
+inline constexpr std::size_t keys_at_once = 4 * keys_in_row;
+/// Sixteens of keys from asking for a line to its use, and whose values are added up before the sums go back to the cache. 1 to 8 were
+/// tried on Emerald Rapids: 4 is as good, 8 is 5 % slower.
+inline constexpr std::size_t steps_ahead = 2;
+
+/// How a run of keys is walked: slot 16 * i + 4 * s + j is that of key 4 * i + s * apart + j, i < steps; the rest follow in order.
+struct walk_in_sixteens {
+    std::size_t steps;
+    std::size_t apart;
+
+    explicit walk_in_sixteens(key_run run) : steps(run.count / keys_at_once), apart(steps * keys_in_row) {}
+    [[nodiscard]] key_run rest(key_run run) const {
+        const std::size_t done = steps * keys_at_once;
+        return {run.key + done, run.count - done, run.slot + done};
+    }
+};
+
+/// Four rows next to each other, and a line of each that is asked for: those that lie `ahead` bytes on, which may be anywhere.
+struct four_rows {
+    const kv_int8* at;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    PHI4FLASH_VECTOR_INLINE void load(signed_bytes& a, signed_bytes& b, signed_bytes& c, signed_bytes& d) const {
+        a = load_bytes(at), b = load_bytes(at + width), c = load_bytes(at + 2 * width), d = load_bytes(at + three_widths);
+    }
+    PHI4FLASH_VECTOR_INLINE void prefetch_first_two() const { prefetch_at(at), prefetch_at(at + width); }
+    PHI4FLASH_VECTOR_INLINE void prefetch_last_two() const { prefetch_at(at + 2 * width), prefetch_at(at + three_widths); }
+
+private:
+    PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
+        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+    }
+};
+
+/// Where the rows of a sixteen are, and the same sixteen of another column, or the next one.
+struct four_places {
+    const kv_int8* at0;
+    const kv_int8* at1;
+    const kv_int8* at2;
+    const kv_int8* at3;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    four_places(const kv_int8* p, std::size_t apart, std::size_t row_width)
+        : at0(p), at1(p + apart * row_width), at2(p + 2 * apart * row_width), at3(p + 3 * apart * row_width), width(row_width),
+          three_widths(3 * row_width), ahead(0) {}
+    void advance() {
+        const std::size_t numbers = keys_in_row * width;
+        at0 += numbers, at1 += numbers, at2 += numbers, at3 += numbers;
+    }
+    [[nodiscard]] four_rows rows(const kv_int8* at) const { return {at, width, three_widths, ahead}; }
+};
+
+inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
+    return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+}
+
+/// See vector_products, which also takes the keys that fill no sixteen.
+template <class Element>
+class byte_products {
+    static_assert(std::is_same_v<Element, kv_int8>);
+
+public:
+    /// Whether the heads of a token do.
+    static bool fits(const attention_args& args) {
+        return args.d_head % line_numbers == 0 && args.k_per_group * args.d_head <= most_lines * line_numbers &&
+               args.k_per_group * args.queries_per_key == batch_rows;
+    }
+
+    /// For the rows of a token.
+    byte_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), k_per_group_(args.k_per_group), lines_(args.d_head / line_numbers) {
+        for (std::size_t r = 0; r < batch_rows; ++r) put_query(rows[r].q, lines_, queries_[r]);
+    }
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const walk_in_sixteens walk(run);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) {
+                const std::size_t key = run.key + i * keys_in_row + s * walk.apart;
+                for (std::size_t j = 0; j < keys_in_row; ++j) *to++ = by_key(key + j);
+            }
+        }
+        rest_.in_slots(walk.rest(run), by_key, out);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        four_places k(tile.k + run.key * tile.width, walk.apart, tile.width);
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i, k.advance(), slot += keys_at_once) {
+            k.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers
+                                                   : bytes_between(tile.k, tile.v) - (walk.steps - steps_ahead) * step_numbers;
+            for (std::size_t base = 0; base < batch_rows; base += 2 * k_per_group_) {
+                for (std::size_t r = base; r < base + k_per_group_; ++r)
+                    put_sixteen(k, rows[r].key_head * tile.d_head, queries_[r], queries_[r + k_per_group_], scores[r] + slot,
+                                scores[r + k_per_group_] + slot);
+            }
+        }
+        if (walk.rest(run).count != 0) rest_.scores(tile, rows, n_rows, walk.rest(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        if (walk.steps != 0) {
+            float units[max_k_per_group][batch_rows];
+            for (std::size_t s = 0; s < k_per_group_; ++s) put_weights(weights, scales[s], walk.steps, weights_[s], units[s]);
+            const Element* v = tile.v + run.key * tile.width;
+            for (std::size_t i = 0; i < walk.steps; i += steps_ahead, v += steps_ahead * step_numbers) {
+                const std::size_t steps = walk.steps - i < steps_ahead ? walk.steps - i : steps_ahead;
+                for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                    four_places at(v + line * line_numbers, walk.apart, tile.width);
+                    at.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers : bytes_between(v, tile.k + tile_keys * tile.width);
+                    const step_digits* w = weights_[line / lines_] + i;
+                    add_half<false>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][0]);
+                    add_half<true>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][1]);
+                }
+            }
+            for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                for (std::size_t r = 0; r < batch_rows; ++r)
+                    add_sums(sums_[line], r, units[line / lines_][r], keep == nullptr ? 1.0f : keep[r], rows[r].out + line * line_numbers);
+            }
+            keep = nullptr;
+        }
+        if (walk.rest(run).count != 0) rest_.values(tile, rows, n_rows, walk.rest(run), keep, weights, scales);
+    }
+
+private:
+    static constexpr std::size_t line_numbers = 64;  ///< numbers in a vector
+    static constexpr std::size_t most_lines = 2;     ///< in a row of keys
+
+    /// A query: its digits, high and low, each four of them repeated for four keys in the order of fours_across; what a product of the digits
+    /// is times; and what a sum of products with lifted codes must begin with.
+    struct query {
+        alignas(64) std::int8_t digits[most_lines][4][2][line_numbers];
+        float unit;
+        std::int32_t start;
+    };
+    /// Weights of a sixteen's slots, as store_digits puts them.
+    using step_digits = std::uint8_t[batch_rows * 2 * keys_at_once];
+    /// Sums over half of a line: two vectors of products with high digits, two with low.
+    using half_sums = std::int32_t[4][batch_rows][line_numbers / 4];
+
+    static void put_query(const float* q, std::size_t lines, query& to) {
+        f32_vector largest = zero();
+        for (std::size_t i = 0; i < lines * line_numbers; i += lanes()) largest = max_of(largest, abs_of(load(q + i)));
+        const float most = reduce_max(largest);
+        constexpr float most_digits = 127.0f * 256.0f;
+        const f32_vector inverse = set(most > 0.0f ? most_digits / most : 0.0f);
+        tokens_i32 sum = repeat_integer(0);
+        for (std::size_t line = 0; line < lines; ++line) {
+            alignas(64) std::int8_t high[line_numbers];
+            alignas(64) std::int8_t low[line_numbers];
+            for (std::size_t i = 0; i < line_numbers; i += lanes())
+                sum = add_integers(sum, store_signed_digits(mul(load(q + line * line_numbers + i), inverse), high + i, low + i));
+            repeat_digits(high, low, to.digits[line]);
+        }
+        to.unit = most / most_digits;
+        to.start = -lifted_by * sum_of_integers(sum);
+    }
+    static void repeat_digits(const std::int8_t* high, const std::int8_t* low, std::int8_t (*to)[2][line_numbers]) {
+        const signed_bytes h = load_bytes(high);
+        const signed_bytes l = load_bytes(low);
+        store_bytes(repeat_fours<0>(h), to[0][0]), store_bytes(repeat_fours<0>(l), to[0][1]);
+        store_bytes(repeat_fours<1>(h), to[1][0]), store_bytes(repeat_fours<1>(l), to[1][1]);
+        store_bytes(repeat_fours<2>(h), to[2][0]), store_bytes(repeat_fours<2>(l), to[2][1]);
+        store_bytes(repeat_fours<3>(h), to[3][0]), store_bytes(repeat_fours<3>(l), to[3][1]);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_digits(token_codes k, const std::int8_t (*q)[line_numbers], tokens_i32& high, tokens_i32& low) {
+        high = dot_next(high, k, load_bytes(q[0]));
+        low = dot_next(low, k, load_bytes(q[1]));
+    }
+    /// Products of four keys and two queries: a quarter of the sum of each in every quarter.
+    PHI4FLASH_VECTOR_INLINE void four_sums(four_rows k, const query& q0, const query& q1, tokens_i32& s0, tokens_i32& s1) const {
+        tokens_i32 high0 = repeat_integer(0), low0 = high0, high1 = high0, low1 = high0;
+        for (std::size_t line = 0; line < lines_; ++line, k.at += line_numbers) {
+            k.prefetch_first_two(), k.prefetch_last_two();
+            signed_bytes first, second, third, fourth;
+            k.load(first, second, third, fourth);
+            token_codes a = lifted(first), b = lifted(second), c = lifted(third), d = lifted(fourth);
+            fours_across(a, b, c, d);
+            add_digits(a, q0.digits[line][0], high0, low0), add_digits(a, q1.digits[line][0], high1, low1);
+            add_digits(b, q0.digits[line][1], high0, low0), add_digits(b, q1.digits[line][1], high1, low1);
+            add_digits(c, q0.digits[line][2], high0, low0), add_digits(c, q1.digits[line][2], high1, low1);
+            add_digits(d, q0.digits[line][3], high0, low0), add_digits(d, q1.digits[line][3], high1, low1);
+        }
+        s0 = join_digits(high0, low0);
+        s1 = join_digits(high1, low1);
+    }
+    PHI4FLASH_VECTOR_INLINE void put_sixteen(const four_places& k, std::size_t column, const query& q0, const query& q1, float* to0,
+                                             float* to1) const {
+        tokens_i32 a0, b0, c0, d0, a1, b1, c1, d1;
+        four_sums(k.rows(k.at0 + column), q0, q1, a0, a1);
+        four_sums(k.rows(k.at1 + column), q0, q1, b0, b1);
+        four_sums(k.rows(k.at2 + column), q0, q1, c0, c1);
+        four_sums(k.rows(k.at3 + column), q0, q1, d0, d1);
+        put_scores(a0, b0, c0, d0, q0, to0);
+        put_scores(a1, b1, c1, d1, q1, to1);
+    }
+    PHI4FLASH_VECTOR_INLINE static void put_scores(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, const query& q, float* to) {
+        quarters_across(a, b, c, d);
+        const tokens_i32 sum = add_integers(add_integers(add_integers(a, b), add_integers(c, d)), repeat_integer(q.start));
+        store_tokens(scaled(sum, repeat_tokens(q.unit)), to);
+    }
+
+    /// weights * scales as digits; units[r] is what a product of row r's is times.
+    static void put_weights(const slot_row* weights, const bf16* scales, std::size_t steps, step_digits* to, float* units) {
+        constexpr float most_digits = 65535.0f;
+        f32_vector largest[batch_rows] = {zero(), zero(), zero(), zero()};
+        f32_vector largest_scale = zero();
+        for (std::size_t i = 0; i < steps; ++i) {
+            largest_scale = max_of(largest_scale, load(scales + i * keys_at_once));
+            for (std::size_t r = 0; r < batch_rows; ++r) largest[r] = max_of(largest[r], load(weights[r] + i * keys_at_once));
+        }
+        f32_vector inverse[batch_rows];
+        for (std::size_t r = 0; r < batch_rows; ++r) {
+            const float most = reduce_max(largest[r]) * reduce_max(largest_scale);
+            inverse[r] = set(most > 0.0f ? most_digits / most : 0.0f);
+            units[r] = most / most_digits;
+        }
+        for (std::size_t i = 0; i < steps; ++i) {
+            const f32_vector scale = load(scales + i * keys_at_once);
+            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
+            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+        }
+    }
+
+    /// sums += weights * values over half of a line: the columns of bytes_across<Upper>. `first`: =.
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(std::index_sequence<R...>, const four_places& v, std::size_t steps, const step_digits* w, bool first,
+                                                 half_sums& sums) {
+        if (first) {
+            add_half<Upper, R...>(v, steps, w, sums, i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...,
+                                  i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...);
+        } else {
+            add_half<Upper, R...>(v, steps, w, sums, load_integers(sums[0][R])..., load_integers(sums[1][R])..., load_integers(sums[2][R])...,
+                                  load_integers(sums[3][R])...);
+        }
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
+                                                 i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
+        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
+            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+            signed_bytes a, b, c, d, x0, x1;
+            rows.load(a, b, c, d);
+            bytes_across<Upper>(a, b, c, d, x0, x1);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
+        };
+        for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
+            add_four(v.rows(v.at0), *w);
+            add_four(v.rows(v.at1), *w + 16);
+            add_four(v.rows(v.at2), *w + 32);
+            add_four(v.rows(v.at3), *w + 48);
+        }
+        ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
+         ...);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
+        s0 = dot_next(s0, w, x0);
+        s1 = dot_next(s1, w, x1);
+    }
+
+    /// The sums of a line join an output.
+    PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
+        const auto joined = [&](std::size_t half, std::size_t vector) {
+            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
+            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
+        };
+        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        quarters_across(a, b, c, d);
+        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
+        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+    }
+
+    vector_products<Element> rest_;
+    std::size_t k_per_group_;
+    std::size_t lines_;  ///< vectors in a head
+    query queries_[batch_rows];
+    alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
+    alignas(64) half_sums sums_[most_lines][2];
+};
+
+/// As attention; one token by products of bytes, if its heads fit. Error there: <= 3e-5 of the largest value.
+template <class Element>
+inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
+        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 // Activations as the packed products read them: rounded to 8 bits, several tokens side by side.
@@ -4909,6 +5336,7 @@ PHI4FLASH_TARGET_END
 //   tile_dot_bf16<C, A, B>()        C[m][n] += sum_k A[m][k] B[k / 2][n][k % 2] over 32 bf16 each; C: f32
 //   tile_load_integers(p)           16 of such a sum as floats
 //   tile_store_integers(v, p)       16 integral floats within [-128, 127] as bytes
+//   tile_stream(v, p)               16 floats to a line of memory, past the caches; tile_streamed(): before another thread is told of them
 //   tile_scales(a, b)               the scales of 16 rows: eight each
 //   wide_codes load_wide(a, b)      32 bytes each;  low_wide high_wide: their nibbles
 //   load_wide_levels(p)             16 signed bytes, to be looked up
@@ -4973,6 +5401,8 @@ PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE void tile_stream(f32_vector v, float* p) { hn::Stream(v, f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void tile_streamed() { asm volatile("sfence" : : : "memory"); }
 PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
     const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
     const hn::Half<decltype(sixteen)> eight;
@@ -5258,6 +5688,13 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
     }
 }
 
+/// Outputs of a whole strip, past the caches: rows of y are far apart, and reading a line in order to write all of it takes longer than its
+/// products. 1.07 times the speed of a prompt on Emerald Rapids.
+PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
+    tile_stream(load(sums), y);
+    tile_stream(load(sums + tile_rows), y + tile_rows);
+}
+
 /// Panels of tokens, then of columns, outside; then rows, whose weights are streamed, and unpacked strip by strip.
 template <dtype Format>
 inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
@@ -5267,6 +5704,7 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     const tile_layout at(cols, tokens);
     tile_strip strip;
     alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
         const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
         for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
@@ -5287,12 +5725,18 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
                         strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
+                // Once only: what is there and joins further sums had better be near.
+                if (cols <= tile_panel_cols && from.rows == tile_strip_rows && bias == nullptr && whole_lines) {
+                    for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * tile_strip_rows, y + t * y_stride + r);
+                    continue;
+                }
                 for (std::size_t t = begin; t < end; ++t)
                     put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
                              y + t * y_stride + r);
             }
         }
     }
+    tile_streamed();
 }
 
 PHI4FLASH_TARGET_END
@@ -5369,11 +5813,11 @@ public:
         }
     }
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const std::size_t apart = places_apart(run);
-        for (std::size_t i = 0; i < apart * tile_rows; ++i)
-            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
-        rest_.slot_keys(behind_tiles(run), keys);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i) out[run.slot + i] = by_key(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.in_slots(behind_tiles(run), by_key, out);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -5399,7 +5843,7 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) {
+                const slot_row* weights, const slot_scales* scales) {
         const std::size_t apart = places_apart(run);
         if (apart != 0) {
             const std::size_t stride = apart * tile.width * sizeof(Element);
@@ -5410,13 +5854,13 @@ public:
             tile_zero<3>();
             for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
                 auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
-                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[r] + run.slot + i * tile_rows, r, to);
                 multiply_values(v, stride, to);
             }
             add_products(rows, n_rows, keep);
             keep = nullptr;
         }
-        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights, scales);
     }
 
 private:
@@ -5558,6 +6002,12 @@ inline constexpr linear_kernels packed_kernels{
     .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
+
 inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -5573,7 +6023,7 @@ inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
+    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -6140,6 +6590,84 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -7018,7 +7546,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -7026,6 +7554,7 @@ PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, cons
     f32_vector most = set(row.maximum);
     for (std::size_t i = 0; i <= last; i += lane_count) {
         f32_vector s = mul(set(scale), load(scores + i));
+        if (key_scale != nullptr) s = mul(s, load(key_scale + i));
         if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
         store(s, scores + i);
         most = max_of(most, s);
@@ -7258,11 +7787,14 @@ class vector_products {
 public:
     vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const walk_in_fours walk(run.count);
-        std::uint16_t* to = keys + run.slot;
-        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
-        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.fours; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) *to++ = by_key(run.key + i * walk.next + s * walk.apart);
+        }
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = by_key(run.key + i);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -7283,7 +7815,24 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) const {
+                const slot_row* weights, const slot_scales* scales) const {
+        if constexpr (kv_format_of<Element> == kv_format::int8) {
+            alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+            const slot_row* of_head[max_k_per_group] = {};
+            for (std::size_t s = 0; s < k_per_group_; ++s) {
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                of_head[s] = scaled[s];
+            }
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        } else {
+            const slot_row* const of_head[max_k_per_group] = {weights, weights};
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        }
+    }
+
+private:
+    void add_weighted(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                       const slot_row* const* weights) const {
         const walk_in_fours walk(run.count);
         const Element* v = tile.v + run.key * tile.width;
         const Element* last = v + 4 * walk.fours * tile.width;
@@ -7299,7 +7848,6 @@ public:
         } while (four < walk.fours);
     }
 
-private:
     static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
                          std::size_t s, const float* keep, const slot_row* weights) {
         const std::size_t begin = s * tile.d_head;
@@ -7566,10 +8114,13 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, slot_scales* out) {
+template <class Products>
+inline void gather_scales(const Products& products, const bf16* scales, std::size_t stride, std::size_t heads, key_run run, slot_scales* out) {
     for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
-        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
-        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+        const auto next = reinterpret_cast<std::uintptr_t>(scales + run.key) + tile_keys * sizeof(bf16);
+        for (std::size_t b = 0; b < run.count * sizeof(bf16); b += 64) prefetch(reinterpret_cast<const void*>(next + b));
+        products.in_slots(run, [scales](std::size_t key) { return scales[key]; }, *out);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) (*out)[i] = {};
     }
 }
 
@@ -7580,34 +8131,23 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
     alignas(64) slot_row scores[batch_rows];
     products.scores(tile, rows, n_rows, run, scores);
 
-    std::uint16_t keys[tile_keys];
-    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
     alignas(64) slot_scales scales[max_k_per_group];
-    if (tile.k_scale != nullptr) {
-        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
-    }
+    if (tile.k_scale != nullptr) gather_scales(products, tile.k_scale, tile.scale_stride, args.k_per_group, run, scales);
     alignas(64) slot_row distance;
-    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
-        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
-        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    if (args.slopes != nullptr) {
+        const auto from_here = static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position);
+        products.in_slots(run, [from_here](std::size_t key) { return static_cast<float>(from_here - static_cast<std::int64_t>(key)); }, distance);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) distance[i] = distance[0];
     }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        keep[r] = tile_softmax(rows[r], args.scale, tile.k_scale == nullptr ? nullptr : scales[rows[r].key_head],
+                               args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
         rescale = rescale || keep[r] != 1.0f;
     }
-    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
-    const slot_row* weights[max_k_per_group] = {scores, scores};
-    if (tile.v_scale != nullptr) {
-        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
-            weights[s] = scaled[s];
-        }
-    }
-    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+    if (tile.v_scale != nullptr) gather_scales(products, tile.v_scale, tile.scale_stride, args.k_per_group, run, scales);
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, scores, tile.v_scale == nullptr ? nullptr : scales);
 }
 
 template <class Element, class Products>
@@ -7714,6 +8254,301 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t keys_in_row = 4;
+inline constexpr std::size_t keys_at_once = 4 * keys_in_row;
+inline constexpr std::size_t steps_ahead = 2;
+
+struct walk_in_sixteens {
+    std::size_t steps;
+    std::size_t apart;
+
+    explicit walk_in_sixteens(key_run run) : steps(run.count / keys_at_once), apart(steps * keys_in_row) {}
+    [[nodiscard]] key_run rest(key_run run) const {
+        const std::size_t done = steps * keys_at_once;
+        return {run.key + done, run.count - done, run.slot + done};
+    }
+};
+
+struct four_rows {
+    const kv_int8* at;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    PHI4FLASH_VECTOR_INLINE void load(signed_bytes& a, signed_bytes& b, signed_bytes& c, signed_bytes& d) const {
+        a = load_bytes(at), b = load_bytes(at + width), c = load_bytes(at + 2 * width), d = load_bytes(at + three_widths);
+    }
+    PHI4FLASH_VECTOR_INLINE void prefetch_first_two() const { prefetch_at(at), prefetch_at(at + width); }
+    PHI4FLASH_VECTOR_INLINE void prefetch_last_two() const { prefetch_at(at + 2 * width), prefetch_at(at + three_widths); }
+
+private:
+    PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
+        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+    }
+};
+
+struct four_places {
+    const kv_int8* at0;
+    const kv_int8* at1;
+    const kv_int8* at2;
+    const kv_int8* at3;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    four_places(const kv_int8* p, std::size_t apart, std::size_t row_width)
+        : at0(p), at1(p + apart * row_width), at2(p + 2 * apart * row_width), at3(p + 3 * apart * row_width), width(row_width),
+          three_widths(3 * row_width), ahead(0) {}
+    void advance() {
+        const std::size_t numbers = keys_in_row * width;
+        at0 += numbers, at1 += numbers, at2 += numbers, at3 += numbers;
+    }
+    [[nodiscard]] four_rows rows(const kv_int8* at) const { return {at, width, three_widths, ahead}; }
+};
+
+inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
+    return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+}
+
+template <class Element>
+class byte_products {
+    static_assert(std::is_same_v<Element, kv_int8>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % line_numbers == 0 && args.k_per_group * args.d_head <= most_lines * line_numbers &&
+               args.k_per_group * args.queries_per_key == batch_rows;
+    }
+
+    byte_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), k_per_group_(args.k_per_group), lines_(args.d_head / line_numbers) {
+        for (std::size_t r = 0; r < batch_rows; ++r) put_query(rows[r].q, lines_, queries_[r]);
+    }
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const walk_in_sixteens walk(run);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) {
+                const std::size_t key = run.key + i * keys_in_row + s * walk.apart;
+                for (std::size_t j = 0; j < keys_in_row; ++j) *to++ = by_key(key + j);
+            }
+        }
+        rest_.in_slots(walk.rest(run), by_key, out);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        four_places k(tile.k + run.key * tile.width, walk.apart, tile.width);
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i, k.advance(), slot += keys_at_once) {
+            k.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers
+                                                   : bytes_between(tile.k, tile.v) - (walk.steps - steps_ahead) * step_numbers;
+            for (std::size_t base = 0; base < batch_rows; base += 2 * k_per_group_) {
+                for (std::size_t r = base; r < base + k_per_group_; ++r)
+                    put_sixteen(k, rows[r].key_head * tile.d_head, queries_[r], queries_[r + k_per_group_], scores[r] + slot,
+                                scores[r + k_per_group_] + slot);
+            }
+        }
+        if (walk.rest(run).count != 0) rest_.scores(tile, rows, n_rows, walk.rest(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        if (walk.steps != 0) {
+            float units[max_k_per_group][batch_rows];
+            for (std::size_t s = 0; s < k_per_group_; ++s) put_weights(weights, scales[s], walk.steps, weights_[s], units[s]);
+            const Element* v = tile.v + run.key * tile.width;
+            for (std::size_t i = 0; i < walk.steps; i += steps_ahead, v += steps_ahead * step_numbers) {
+                const std::size_t steps = walk.steps - i < steps_ahead ? walk.steps - i : steps_ahead;
+                for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                    four_places at(v + line * line_numbers, walk.apart, tile.width);
+                    at.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers : bytes_between(v, tile.k + tile_keys * tile.width);
+                    const step_digits* w = weights_[line / lines_] + i;
+                    add_half<false>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][0]);
+                    add_half<true>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][1]);
+                }
+            }
+            for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                for (std::size_t r = 0; r < batch_rows; ++r)
+                    add_sums(sums_[line], r, units[line / lines_][r], keep == nullptr ? 1.0f : keep[r], rows[r].out + line * line_numbers);
+            }
+            keep = nullptr;
+        }
+        if (walk.rest(run).count != 0) rest_.values(tile, rows, n_rows, walk.rest(run), keep, weights, scales);
+    }
+
+private:
+    static constexpr std::size_t line_numbers = 64;  ///< numbers in a vector
+    static constexpr std::size_t most_lines = 2;     ///< in a row of keys
+
+    struct query {
+        alignas(64) std::int8_t digits[most_lines][4][2][line_numbers];
+        float unit;
+        std::int32_t start;
+    };
+    using step_digits = std::uint8_t[batch_rows * 2 * keys_at_once];
+    using half_sums = std::int32_t[4][batch_rows][line_numbers / 4];
+
+    static void put_query(const float* q, std::size_t lines, query& to) {
+        f32_vector largest = zero();
+        for (std::size_t i = 0; i < lines * line_numbers; i += lanes()) largest = max_of(largest, abs_of(load(q + i)));
+        const float most = reduce_max(largest);
+        constexpr float most_digits = 127.0f * 256.0f;
+        const f32_vector inverse = set(most > 0.0f ? most_digits / most : 0.0f);
+        tokens_i32 sum = repeat_integer(0);
+        for (std::size_t line = 0; line < lines; ++line) {
+            alignas(64) std::int8_t high[line_numbers];
+            alignas(64) std::int8_t low[line_numbers];
+            for (std::size_t i = 0; i < line_numbers; i += lanes())
+                sum = add_integers(sum, store_signed_digits(mul(load(q + line * line_numbers + i), inverse), high + i, low + i));
+            repeat_digits(high, low, to.digits[line]);
+        }
+        to.unit = most / most_digits;
+        to.start = -lifted_by * sum_of_integers(sum);
+    }
+    static void repeat_digits(const std::int8_t* high, const std::int8_t* low, std::int8_t (*to)[2][line_numbers]) {
+        const signed_bytes h = load_bytes(high);
+        const signed_bytes l = load_bytes(low);
+        store_bytes(repeat_fours<0>(h), to[0][0]), store_bytes(repeat_fours<0>(l), to[0][1]);
+        store_bytes(repeat_fours<1>(h), to[1][0]), store_bytes(repeat_fours<1>(l), to[1][1]);
+        store_bytes(repeat_fours<2>(h), to[2][0]), store_bytes(repeat_fours<2>(l), to[2][1]);
+        store_bytes(repeat_fours<3>(h), to[3][0]), store_bytes(repeat_fours<3>(l), to[3][1]);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_digits(token_codes k, const std::int8_t (*q)[line_numbers], tokens_i32& high, tokens_i32& low) {
+        high = dot_next(high, k, load_bytes(q[0]));
+        low = dot_next(low, k, load_bytes(q[1]));
+    }
+    PHI4FLASH_VECTOR_INLINE void four_sums(four_rows k, const query& q0, const query& q1, tokens_i32& s0, tokens_i32& s1) const {
+        tokens_i32 high0 = repeat_integer(0), low0 = high0, high1 = high0, low1 = high0;
+        for (std::size_t line = 0; line < lines_; ++line, k.at += line_numbers) {
+            k.prefetch_first_two(), k.prefetch_last_two();
+            signed_bytes first, second, third, fourth;
+            k.load(first, second, third, fourth);
+            token_codes a = lifted(first), b = lifted(second), c = lifted(third), d = lifted(fourth);
+            fours_across(a, b, c, d);
+            add_digits(a, q0.digits[line][0], high0, low0), add_digits(a, q1.digits[line][0], high1, low1);
+            add_digits(b, q0.digits[line][1], high0, low0), add_digits(b, q1.digits[line][1], high1, low1);
+            add_digits(c, q0.digits[line][2], high0, low0), add_digits(c, q1.digits[line][2], high1, low1);
+            add_digits(d, q0.digits[line][3], high0, low0), add_digits(d, q1.digits[line][3], high1, low1);
+        }
+        s0 = join_digits(high0, low0);
+        s1 = join_digits(high1, low1);
+    }
+    PHI4FLASH_VECTOR_INLINE void put_sixteen(const four_places& k, std::size_t column, const query& q0, const query& q1, float* to0,
+                                             float* to1) const {
+        tokens_i32 a0, b0, c0, d0, a1, b1, c1, d1;
+        four_sums(k.rows(k.at0 + column), q0, q1, a0, a1);
+        four_sums(k.rows(k.at1 + column), q0, q1, b0, b1);
+        four_sums(k.rows(k.at2 + column), q0, q1, c0, c1);
+        four_sums(k.rows(k.at3 + column), q0, q1, d0, d1);
+        put_scores(a0, b0, c0, d0, q0, to0);
+        put_scores(a1, b1, c1, d1, q1, to1);
+    }
+    PHI4FLASH_VECTOR_INLINE static void put_scores(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, const query& q, float* to) {
+        quarters_across(a, b, c, d);
+        const tokens_i32 sum = add_integers(add_integers(add_integers(a, b), add_integers(c, d)), repeat_integer(q.start));
+        store_tokens(scaled(sum, repeat_tokens(q.unit)), to);
+    }
+
+    static void put_weights(const slot_row* weights, const bf16* scales, std::size_t steps, step_digits* to, float* units) {
+        constexpr float most_digits = 65535.0f;
+        f32_vector largest[batch_rows] = {zero(), zero(), zero(), zero()};
+        f32_vector largest_scale = zero();
+        for (std::size_t i = 0; i < steps; ++i) {
+            largest_scale = max_of(largest_scale, load(scales + i * keys_at_once));
+            for (std::size_t r = 0; r < batch_rows; ++r) largest[r] = max_of(largest[r], load(weights[r] + i * keys_at_once));
+        }
+        f32_vector inverse[batch_rows];
+        for (std::size_t r = 0; r < batch_rows; ++r) {
+            const float most = reduce_max(largest[r]) * reduce_max(largest_scale);
+            inverse[r] = set(most > 0.0f ? most_digits / most : 0.0f);
+            units[r] = most / most_digits;
+        }
+        for (std::size_t i = 0; i < steps; ++i) {
+            const f32_vector scale = load(scales + i * keys_at_once);
+            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
+            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+        }
+    }
+
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(std::index_sequence<R...>, const four_places& v, std::size_t steps, const step_digits* w, bool first,
+                                                 half_sums& sums) {
+        if (first) {
+            add_half<Upper, R...>(v, steps, w, sums, i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...,
+                                  i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...);
+        } else {
+            add_half<Upper, R...>(v, steps, w, sums, load_integers(sums[0][R])..., load_integers(sums[1][R])..., load_integers(sums[2][R])...,
+                                  load_integers(sums[3][R])...);
+        }
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
+                                                 i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
+        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
+            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+            signed_bytes a, b, c, d, x0, x1;
+            rows.load(a, b, c, d);
+            bytes_across<Upper>(a, b, c, d, x0, x1);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
+        };
+        for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
+            add_four(v.rows(v.at0), *w);
+            add_four(v.rows(v.at1), *w + 16);
+            add_four(v.rows(v.at2), *w + 32);
+            add_four(v.rows(v.at3), *w + 48);
+        }
+        ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
+         ...);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
+        s0 = dot_next(s0, w, x0);
+        s1 = dot_next(s1, w, x1);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
+        const auto joined = [&](std::size_t half, std::size_t vector) {
+            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
+            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
+        };
+        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        quarters_across(a, b, c, d);
+        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
+        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+    }
+
+    vector_products<Element> rest_;
+    std::size_t k_per_group_;
+    std::size_t lines_;  ///< vectors in a head
+    query queries_[batch_rows];
+    alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
+    alignas(64) half_sums sums_[most_lines][2];
+};
+
+template <class Element>
+inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
+        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -8612,6 +9447,8 @@ PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE void tile_stream(f32_vector v, float* p) { hn::Stream(v, f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void tile_streamed() { asm volatile("sfence" : : : "memory"); }
 PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
     const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
     const hn::Half<decltype(sixteen)> eight;
@@ -8868,6 +9705,11 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
+    tile_stream(load(sums), y);
+    tile_stream(load(sums + tile_rows), y + tile_rows);
+}
+
 template <dtype Format>
 inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                                 float* y, std::size_t y_stride) {
@@ -8876,6 +9718,7 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     const tile_layout at(cols, tokens);
     tile_strip strip;
     alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
         const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
         for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
@@ -8896,12 +9739,17 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
                         strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
+                if (cols <= tile_panel_cols && from.rows == tile_strip_rows && bias == nullptr && whole_lines) {
+                    for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * tile_strip_rows, y + t * y_stride + r);
+                    continue;
+                }
                 for (std::size_t t = begin; t < end; ++t)
                     put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
                              y + t * y_stride + r);
             }
         }
     }
+    tile_streamed();
 }
 
 PHI4FLASH_TARGET_END
@@ -8958,11 +9806,11 @@ public:
         }
     }
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const std::size_t apart = places_apart(run);
-        for (std::size_t i = 0; i < apart * tile_rows; ++i)
-            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
-        rest_.slot_keys(behind_tiles(run), keys);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i) out[run.slot + i] = by_key(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.in_slots(behind_tiles(run), by_key, out);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -8988,7 +9836,7 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) {
+                const slot_row* weights, const slot_scales* scales) {
         const std::size_t apart = places_apart(run);
         if (apart != 0) {
             const std::size_t stride = apart * tile.width * sizeof(Element);
@@ -8999,13 +9847,13 @@ public:
             tile_zero<3>();
             for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
                 auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
-                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[r] + run.slot + i * tile_rows, r, to);
                 multiply_values(v, stride, to);
             }
             add_products(rows, n_rows, keep);
             keep = nullptr;
         }
-        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights, scales);
     }
 
 private:
@@ -9140,6 +9988,12 @@ inline constexpr linear_kernels packed_kernels{
     .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
+
 inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -9155,7 +10009,7 @@ inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
+    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -9722,6 +10576,84 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -10600,7 +11532,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -10608,6 +11540,7 @@ PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, cons
     f32_vector most = set(row.maximum);
     for (std::size_t i = 0; i <= last; i += lane_count) {
         f32_vector s = mul(set(scale), load(scores + i));
+        if (key_scale != nullptr) s = mul(s, load(key_scale + i));
         if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
         store(s, scores + i);
         most = max_of(most, s);
@@ -10840,11 +11773,14 @@ class vector_products {
 public:
     vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const walk_in_fours walk(run.count);
-        std::uint16_t* to = keys + run.slot;
-        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
-        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.fours; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) *to++ = by_key(run.key + i * walk.next + s * walk.apart);
+        }
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = by_key(run.key + i);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -10865,7 +11801,24 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) const {
+                const slot_row* weights, const slot_scales* scales) const {
+        if constexpr (kv_format_of<Element> == kv_format::int8) {
+            alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+            const slot_row* of_head[max_k_per_group] = {};
+            for (std::size_t s = 0; s < k_per_group_; ++s) {
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                of_head[s] = scaled[s];
+            }
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        } else {
+            const slot_row* const of_head[max_k_per_group] = {weights, weights};
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        }
+    }
+
+private:
+    void add_weighted(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                       const slot_row* const* weights) const {
         const walk_in_fours walk(run.count);
         const Element* v = tile.v + run.key * tile.width;
         const Element* last = v + 4 * walk.fours * tile.width;
@@ -10881,7 +11834,6 @@ public:
         } while (four < walk.fours);
     }
 
-private:
     static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
                          std::size_t s, const float* keep, const slot_row* weights) {
         const std::size_t begin = s * tile.d_head;
@@ -11148,10 +12100,13 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, slot_scales* out) {
+template <class Products>
+inline void gather_scales(const Products& products, const bf16* scales, std::size_t stride, std::size_t heads, key_run run, slot_scales* out) {
     for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
-        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
-        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+        const auto next = reinterpret_cast<std::uintptr_t>(scales + run.key) + tile_keys * sizeof(bf16);
+        for (std::size_t b = 0; b < run.count * sizeof(bf16); b += 64) prefetch(reinterpret_cast<const void*>(next + b));
+        products.in_slots(run, [scales](std::size_t key) { return scales[key]; }, *out);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) (*out)[i] = {};
     }
 }
 
@@ -11162,34 +12117,23 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
     alignas(64) slot_row scores[batch_rows];
     products.scores(tile, rows, n_rows, run, scores);
 
-    std::uint16_t keys[tile_keys];
-    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
     alignas(64) slot_scales scales[max_k_per_group];
-    if (tile.k_scale != nullptr) {
-        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
-    }
+    if (tile.k_scale != nullptr) gather_scales(products, tile.k_scale, tile.scale_stride, args.k_per_group, run, scales);
     alignas(64) slot_row distance;
-    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
-        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
-        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    if (args.slopes != nullptr) {
+        const auto from_here = static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position);
+        products.in_slots(run, [from_here](std::size_t key) { return static_cast<float>(from_here - static_cast<std::int64_t>(key)); }, distance);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) distance[i] = distance[0];
     }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        keep[r] = tile_softmax(rows[r], args.scale, tile.k_scale == nullptr ? nullptr : scales[rows[r].key_head],
+                               args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
         rescale = rescale || keep[r] != 1.0f;
     }
-    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
-    const slot_row* weights[max_k_per_group] = {scores, scores};
-    if (tile.v_scale != nullptr) {
-        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
-            weights[s] = scaled[s];
-        }
-    }
-    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+    if (tile.v_scale != nullptr) gather_scales(products, tile.v_scale, tile.scale_stride, args.k_per_group, run, scales);
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, scores, tile.v_scale == nullptr ? nullptr : scales);
 }
 
 template <class Element, class Products>
@@ -11296,6 +12240,301 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t keys_in_row = 4;
+inline constexpr std::size_t keys_at_once = 4 * keys_in_row;
+inline constexpr std::size_t steps_ahead = 2;
+
+struct walk_in_sixteens {
+    std::size_t steps;
+    std::size_t apart;
+
+    explicit walk_in_sixteens(key_run run) : steps(run.count / keys_at_once), apart(steps * keys_in_row) {}
+    [[nodiscard]] key_run rest(key_run run) const {
+        const std::size_t done = steps * keys_at_once;
+        return {run.key + done, run.count - done, run.slot + done};
+    }
+};
+
+struct four_rows {
+    const kv_int8* at;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    PHI4FLASH_VECTOR_INLINE void load(signed_bytes& a, signed_bytes& b, signed_bytes& c, signed_bytes& d) const {
+        a = load_bytes(at), b = load_bytes(at + width), c = load_bytes(at + 2 * width), d = load_bytes(at + three_widths);
+    }
+    PHI4FLASH_VECTOR_INLINE void prefetch_first_two() const { prefetch_at(at), prefetch_at(at + width); }
+    PHI4FLASH_VECTOR_INLINE void prefetch_last_two() const { prefetch_at(at + 2 * width), prefetch_at(at + three_widths); }
+
+private:
+    PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
+        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+    }
+};
+
+struct four_places {
+    const kv_int8* at0;
+    const kv_int8* at1;
+    const kv_int8* at2;
+    const kv_int8* at3;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    four_places(const kv_int8* p, std::size_t apart, std::size_t row_width)
+        : at0(p), at1(p + apart * row_width), at2(p + 2 * apart * row_width), at3(p + 3 * apart * row_width), width(row_width),
+          three_widths(3 * row_width), ahead(0) {}
+    void advance() {
+        const std::size_t numbers = keys_in_row * width;
+        at0 += numbers, at1 += numbers, at2 += numbers, at3 += numbers;
+    }
+    [[nodiscard]] four_rows rows(const kv_int8* at) const { return {at, width, three_widths, ahead}; }
+};
+
+inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
+    return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+}
+
+template <class Element>
+class byte_products {
+    static_assert(std::is_same_v<Element, kv_int8>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % line_numbers == 0 && args.k_per_group * args.d_head <= most_lines * line_numbers &&
+               args.k_per_group * args.queries_per_key == batch_rows;
+    }
+
+    byte_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), k_per_group_(args.k_per_group), lines_(args.d_head / line_numbers) {
+        for (std::size_t r = 0; r < batch_rows; ++r) put_query(rows[r].q, lines_, queries_[r]);
+    }
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const walk_in_sixteens walk(run);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) {
+                const std::size_t key = run.key + i * keys_in_row + s * walk.apart;
+                for (std::size_t j = 0; j < keys_in_row; ++j) *to++ = by_key(key + j);
+            }
+        }
+        rest_.in_slots(walk.rest(run), by_key, out);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        four_places k(tile.k + run.key * tile.width, walk.apart, tile.width);
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i, k.advance(), slot += keys_at_once) {
+            k.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers
+                                                   : bytes_between(tile.k, tile.v) - (walk.steps - steps_ahead) * step_numbers;
+            for (std::size_t base = 0; base < batch_rows; base += 2 * k_per_group_) {
+                for (std::size_t r = base; r < base + k_per_group_; ++r)
+                    put_sixteen(k, rows[r].key_head * tile.d_head, queries_[r], queries_[r + k_per_group_], scores[r] + slot,
+                                scores[r + k_per_group_] + slot);
+            }
+        }
+        if (walk.rest(run).count != 0) rest_.scores(tile, rows, n_rows, walk.rest(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        if (walk.steps != 0) {
+            float units[max_k_per_group][batch_rows];
+            for (std::size_t s = 0; s < k_per_group_; ++s) put_weights(weights, scales[s], walk.steps, weights_[s], units[s]);
+            const Element* v = tile.v + run.key * tile.width;
+            for (std::size_t i = 0; i < walk.steps; i += steps_ahead, v += steps_ahead * step_numbers) {
+                const std::size_t steps = walk.steps - i < steps_ahead ? walk.steps - i : steps_ahead;
+                for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                    four_places at(v + line * line_numbers, walk.apart, tile.width);
+                    at.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers : bytes_between(v, tile.k + tile_keys * tile.width);
+                    const step_digits* w = weights_[line / lines_] + i;
+                    add_half<false>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][0]);
+                    add_half<true>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][1]);
+                }
+            }
+            for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                for (std::size_t r = 0; r < batch_rows; ++r)
+                    add_sums(sums_[line], r, units[line / lines_][r], keep == nullptr ? 1.0f : keep[r], rows[r].out + line * line_numbers);
+            }
+            keep = nullptr;
+        }
+        if (walk.rest(run).count != 0) rest_.values(tile, rows, n_rows, walk.rest(run), keep, weights, scales);
+    }
+
+private:
+    static constexpr std::size_t line_numbers = 64;  ///< numbers in a vector
+    static constexpr std::size_t most_lines = 2;     ///< in a row of keys
+
+    struct query {
+        alignas(64) std::int8_t digits[most_lines][4][2][line_numbers];
+        float unit;
+        std::int32_t start;
+    };
+    using step_digits = std::uint8_t[batch_rows * 2 * keys_at_once];
+    using half_sums = std::int32_t[4][batch_rows][line_numbers / 4];
+
+    static void put_query(const float* q, std::size_t lines, query& to) {
+        f32_vector largest = zero();
+        for (std::size_t i = 0; i < lines * line_numbers; i += lanes()) largest = max_of(largest, abs_of(load(q + i)));
+        const float most = reduce_max(largest);
+        constexpr float most_digits = 127.0f * 256.0f;
+        const f32_vector inverse = set(most > 0.0f ? most_digits / most : 0.0f);
+        tokens_i32 sum = repeat_integer(0);
+        for (std::size_t line = 0; line < lines; ++line) {
+            alignas(64) std::int8_t high[line_numbers];
+            alignas(64) std::int8_t low[line_numbers];
+            for (std::size_t i = 0; i < line_numbers; i += lanes())
+                sum = add_integers(sum, store_signed_digits(mul(load(q + line * line_numbers + i), inverse), high + i, low + i));
+            repeat_digits(high, low, to.digits[line]);
+        }
+        to.unit = most / most_digits;
+        to.start = -lifted_by * sum_of_integers(sum);
+    }
+    static void repeat_digits(const std::int8_t* high, const std::int8_t* low, std::int8_t (*to)[2][line_numbers]) {
+        const signed_bytes h = load_bytes(high);
+        const signed_bytes l = load_bytes(low);
+        store_bytes(repeat_fours<0>(h), to[0][0]), store_bytes(repeat_fours<0>(l), to[0][1]);
+        store_bytes(repeat_fours<1>(h), to[1][0]), store_bytes(repeat_fours<1>(l), to[1][1]);
+        store_bytes(repeat_fours<2>(h), to[2][0]), store_bytes(repeat_fours<2>(l), to[2][1]);
+        store_bytes(repeat_fours<3>(h), to[3][0]), store_bytes(repeat_fours<3>(l), to[3][1]);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_digits(token_codes k, const std::int8_t (*q)[line_numbers], tokens_i32& high, tokens_i32& low) {
+        high = dot_next(high, k, load_bytes(q[0]));
+        low = dot_next(low, k, load_bytes(q[1]));
+    }
+    PHI4FLASH_VECTOR_INLINE void four_sums(four_rows k, const query& q0, const query& q1, tokens_i32& s0, tokens_i32& s1) const {
+        tokens_i32 high0 = repeat_integer(0), low0 = high0, high1 = high0, low1 = high0;
+        for (std::size_t line = 0; line < lines_; ++line, k.at += line_numbers) {
+            k.prefetch_first_two(), k.prefetch_last_two();
+            signed_bytes first, second, third, fourth;
+            k.load(first, second, third, fourth);
+            token_codes a = lifted(first), b = lifted(second), c = lifted(third), d = lifted(fourth);
+            fours_across(a, b, c, d);
+            add_digits(a, q0.digits[line][0], high0, low0), add_digits(a, q1.digits[line][0], high1, low1);
+            add_digits(b, q0.digits[line][1], high0, low0), add_digits(b, q1.digits[line][1], high1, low1);
+            add_digits(c, q0.digits[line][2], high0, low0), add_digits(c, q1.digits[line][2], high1, low1);
+            add_digits(d, q0.digits[line][3], high0, low0), add_digits(d, q1.digits[line][3], high1, low1);
+        }
+        s0 = join_digits(high0, low0);
+        s1 = join_digits(high1, low1);
+    }
+    PHI4FLASH_VECTOR_INLINE void put_sixteen(const four_places& k, std::size_t column, const query& q0, const query& q1, float* to0,
+                                             float* to1) const {
+        tokens_i32 a0, b0, c0, d0, a1, b1, c1, d1;
+        four_sums(k.rows(k.at0 + column), q0, q1, a0, a1);
+        four_sums(k.rows(k.at1 + column), q0, q1, b0, b1);
+        four_sums(k.rows(k.at2 + column), q0, q1, c0, c1);
+        four_sums(k.rows(k.at3 + column), q0, q1, d0, d1);
+        put_scores(a0, b0, c0, d0, q0, to0);
+        put_scores(a1, b1, c1, d1, q1, to1);
+    }
+    PHI4FLASH_VECTOR_INLINE static void put_scores(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, const query& q, float* to) {
+        quarters_across(a, b, c, d);
+        const tokens_i32 sum = add_integers(add_integers(add_integers(a, b), add_integers(c, d)), repeat_integer(q.start));
+        store_tokens(scaled(sum, repeat_tokens(q.unit)), to);
+    }
+
+    static void put_weights(const slot_row* weights, const bf16* scales, std::size_t steps, step_digits* to, float* units) {
+        constexpr float most_digits = 65535.0f;
+        f32_vector largest[batch_rows] = {zero(), zero(), zero(), zero()};
+        f32_vector largest_scale = zero();
+        for (std::size_t i = 0; i < steps; ++i) {
+            largest_scale = max_of(largest_scale, load(scales + i * keys_at_once));
+            for (std::size_t r = 0; r < batch_rows; ++r) largest[r] = max_of(largest[r], load(weights[r] + i * keys_at_once));
+        }
+        f32_vector inverse[batch_rows];
+        for (std::size_t r = 0; r < batch_rows; ++r) {
+            const float most = reduce_max(largest[r]) * reduce_max(largest_scale);
+            inverse[r] = set(most > 0.0f ? most_digits / most : 0.0f);
+            units[r] = most / most_digits;
+        }
+        for (std::size_t i = 0; i < steps; ++i) {
+            const f32_vector scale = load(scales + i * keys_at_once);
+            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
+            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+        }
+    }
+
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(std::index_sequence<R...>, const four_places& v, std::size_t steps, const step_digits* w, bool first,
+                                                 half_sums& sums) {
+        if (first) {
+            add_half<Upper, R...>(v, steps, w, sums, i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...,
+                                  i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...);
+        } else {
+            add_half<Upper, R...>(v, steps, w, sums, load_integers(sums[0][R])..., load_integers(sums[1][R])..., load_integers(sums[2][R])...,
+                                  load_integers(sums[3][R])...);
+        }
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
+                                                 i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
+        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
+            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+            signed_bytes a, b, c, d, x0, x1;
+            rows.load(a, b, c, d);
+            bytes_across<Upper>(a, b, c, d, x0, x1);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
+        };
+        for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
+            add_four(v.rows(v.at0), *w);
+            add_four(v.rows(v.at1), *w + 16);
+            add_four(v.rows(v.at2), *w + 32);
+            add_four(v.rows(v.at3), *w + 48);
+        }
+        ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
+         ...);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
+        s0 = dot_next(s0, w, x0);
+        s1 = dot_next(s1, w, x1);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
+        const auto joined = [&](std::size_t half, std::size_t vector) {
+            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
+            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
+        };
+        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        quarters_across(a, b, c, d);
+        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
+        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+    }
+
+    vector_products<Element> rest_;
+    std::size_t k_per_group_;
+    std::size_t lines_;  ///< vectors in a head
+    query queries_[batch_rows];
+    alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
+    alignas(64) half_sums sums_[most_lines][2];
+};
+
+template <class Element>
+inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
+        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -12194,6 +13433,8 @@ PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE void tile_stream(f32_vector v, float* p) { hn::Stream(v, f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void tile_streamed() { asm volatile("sfence" : : : "memory"); }
 PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
     const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
     const hn::Half<decltype(sixteen)> eight;
@@ -12450,6 +13691,11 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
+    tile_stream(load(sums), y);
+    tile_stream(load(sums + tile_rows), y + tile_rows);
+}
+
 template <dtype Format>
 inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                                 float* y, std::size_t y_stride) {
@@ -12458,6 +13704,7 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     const tile_layout at(cols, tokens);
     tile_strip strip;
     alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
         const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
         for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
@@ -12478,12 +13725,17 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
                         strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
+                if (cols <= tile_panel_cols && from.rows == tile_strip_rows && bias == nullptr && whole_lines) {
+                    for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * tile_strip_rows, y + t * y_stride + r);
+                    continue;
+                }
                 for (std::size_t t = begin; t < end; ++t)
                     put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
                              y + t * y_stride + r);
             }
         }
     }
+    tile_streamed();
 }
 
 PHI4FLASH_TARGET_END
@@ -12540,11 +13792,11 @@ public:
         }
     }
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const std::size_t apart = places_apart(run);
-        for (std::size_t i = 0; i < apart * tile_rows; ++i)
-            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
-        rest_.slot_keys(behind_tiles(run), keys);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i) out[run.slot + i] = by_key(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.in_slots(behind_tiles(run), by_key, out);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -12570,7 +13822,7 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) {
+                const slot_row* weights, const slot_scales* scales) {
         const std::size_t apart = places_apart(run);
         if (apart != 0) {
             const std::size_t stride = apart * tile.width * sizeof(Element);
@@ -12581,13 +13833,13 @@ public:
             tile_zero<3>();
             for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
                 auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
-                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[r] + run.slot + i * tile_rows, r, to);
                 multiply_values(v, stride, to);
             }
             add_products(rows, n_rows, keep);
             keep = nullptr;
         }
-        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights, scales);
     }
 
 private:
@@ -12722,6 +13974,12 @@ inline constexpr linear_kernels packed_kernels{
     .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
+
 inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -12737,7 +13995,7 @@ inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
+    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -13304,6 +14562,84 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -14182,7 +15518,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -14190,6 +15526,7 @@ PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, cons
     f32_vector most = set(row.maximum);
     for (std::size_t i = 0; i <= last; i += lane_count) {
         f32_vector s = mul(set(scale), load(scores + i));
+        if (key_scale != nullptr) s = mul(s, load(key_scale + i));
         if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
         store(s, scores + i);
         most = max_of(most, s);
@@ -14422,11 +15759,14 @@ class vector_products {
 public:
     vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const walk_in_fours walk(run.count);
-        std::uint16_t* to = keys + run.slot;
-        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
-        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.fours; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) *to++ = by_key(run.key + i * walk.next + s * walk.apart);
+        }
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = by_key(run.key + i);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -14447,7 +15787,24 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) const {
+                const slot_row* weights, const slot_scales* scales) const {
+        if constexpr (kv_format_of<Element> == kv_format::int8) {
+            alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+            const slot_row* of_head[max_k_per_group] = {};
+            for (std::size_t s = 0; s < k_per_group_; ++s) {
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                of_head[s] = scaled[s];
+            }
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        } else {
+            const slot_row* const of_head[max_k_per_group] = {weights, weights};
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        }
+    }
+
+private:
+    void add_weighted(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                       const slot_row* const* weights) const {
         const walk_in_fours walk(run.count);
         const Element* v = tile.v + run.key * tile.width;
         const Element* last = v + 4 * walk.fours * tile.width;
@@ -14463,7 +15820,6 @@ public:
         } while (four < walk.fours);
     }
 
-private:
     static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
                          std::size_t s, const float* keep, const slot_row* weights) {
         const std::size_t begin = s * tile.d_head;
@@ -14730,10 +16086,13 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, slot_scales* out) {
+template <class Products>
+inline void gather_scales(const Products& products, const bf16* scales, std::size_t stride, std::size_t heads, key_run run, slot_scales* out) {
     for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
-        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
-        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+        const auto next = reinterpret_cast<std::uintptr_t>(scales + run.key) + tile_keys * sizeof(bf16);
+        for (std::size_t b = 0; b < run.count * sizeof(bf16); b += 64) prefetch(reinterpret_cast<const void*>(next + b));
+        products.in_slots(run, [scales](std::size_t key) { return scales[key]; }, *out);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) (*out)[i] = {};
     }
 }
 
@@ -14744,34 +16103,23 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
     alignas(64) slot_row scores[batch_rows];
     products.scores(tile, rows, n_rows, run, scores);
 
-    std::uint16_t keys[tile_keys];
-    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
     alignas(64) slot_scales scales[max_k_per_group];
-    if (tile.k_scale != nullptr) {
-        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
-    }
+    if (tile.k_scale != nullptr) gather_scales(products, tile.k_scale, tile.scale_stride, args.k_per_group, run, scales);
     alignas(64) slot_row distance;
-    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
-        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
-        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    if (args.slopes != nullptr) {
+        const auto from_here = static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position);
+        products.in_slots(run, [from_here](std::size_t key) { return static_cast<float>(from_here - static_cast<std::int64_t>(key)); }, distance);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) distance[i] = distance[0];
     }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        keep[r] = tile_softmax(rows[r], args.scale, tile.k_scale == nullptr ? nullptr : scales[rows[r].key_head],
+                               args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
         rescale = rescale || keep[r] != 1.0f;
     }
-    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
-    const slot_row* weights[max_k_per_group] = {scores, scores};
-    if (tile.v_scale != nullptr) {
-        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
-            weights[s] = scaled[s];
-        }
-    }
-    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+    if (tile.v_scale != nullptr) gather_scales(products, tile.v_scale, tile.scale_stride, args.k_per_group, run, scales);
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, scores, tile.v_scale == nullptr ? nullptr : scales);
 }
 
 template <class Element, class Products>
@@ -14878,6 +16226,301 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t keys_in_row = 4;
+inline constexpr std::size_t keys_at_once = 4 * keys_in_row;
+inline constexpr std::size_t steps_ahead = 2;
+
+struct walk_in_sixteens {
+    std::size_t steps;
+    std::size_t apart;
+
+    explicit walk_in_sixteens(key_run run) : steps(run.count / keys_at_once), apart(steps * keys_in_row) {}
+    [[nodiscard]] key_run rest(key_run run) const {
+        const std::size_t done = steps * keys_at_once;
+        return {run.key + done, run.count - done, run.slot + done};
+    }
+};
+
+struct four_rows {
+    const kv_int8* at;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    PHI4FLASH_VECTOR_INLINE void load(signed_bytes& a, signed_bytes& b, signed_bytes& c, signed_bytes& d) const {
+        a = load_bytes(at), b = load_bytes(at + width), c = load_bytes(at + 2 * width), d = load_bytes(at + three_widths);
+    }
+    PHI4FLASH_VECTOR_INLINE void prefetch_first_two() const { prefetch_at(at), prefetch_at(at + width); }
+    PHI4FLASH_VECTOR_INLINE void prefetch_last_two() const { prefetch_at(at + 2 * width), prefetch_at(at + three_widths); }
+
+private:
+    PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
+        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+    }
+};
+
+struct four_places {
+    const kv_int8* at0;
+    const kv_int8* at1;
+    const kv_int8* at2;
+    const kv_int8* at3;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    four_places(const kv_int8* p, std::size_t apart, std::size_t row_width)
+        : at0(p), at1(p + apart * row_width), at2(p + 2 * apart * row_width), at3(p + 3 * apart * row_width), width(row_width),
+          three_widths(3 * row_width), ahead(0) {}
+    void advance() {
+        const std::size_t numbers = keys_in_row * width;
+        at0 += numbers, at1 += numbers, at2 += numbers, at3 += numbers;
+    }
+    [[nodiscard]] four_rows rows(const kv_int8* at) const { return {at, width, three_widths, ahead}; }
+};
+
+inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
+    return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+}
+
+template <class Element>
+class byte_products {
+    static_assert(std::is_same_v<Element, kv_int8>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % line_numbers == 0 && args.k_per_group * args.d_head <= most_lines * line_numbers &&
+               args.k_per_group * args.queries_per_key == batch_rows;
+    }
+
+    byte_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), k_per_group_(args.k_per_group), lines_(args.d_head / line_numbers) {
+        for (std::size_t r = 0; r < batch_rows; ++r) put_query(rows[r].q, lines_, queries_[r]);
+    }
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const walk_in_sixteens walk(run);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) {
+                const std::size_t key = run.key + i * keys_in_row + s * walk.apart;
+                for (std::size_t j = 0; j < keys_in_row; ++j) *to++ = by_key(key + j);
+            }
+        }
+        rest_.in_slots(walk.rest(run), by_key, out);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        four_places k(tile.k + run.key * tile.width, walk.apart, tile.width);
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i, k.advance(), slot += keys_at_once) {
+            k.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers
+                                                   : bytes_between(tile.k, tile.v) - (walk.steps - steps_ahead) * step_numbers;
+            for (std::size_t base = 0; base < batch_rows; base += 2 * k_per_group_) {
+                for (std::size_t r = base; r < base + k_per_group_; ++r)
+                    put_sixteen(k, rows[r].key_head * tile.d_head, queries_[r], queries_[r + k_per_group_], scores[r] + slot,
+                                scores[r + k_per_group_] + slot);
+            }
+        }
+        if (walk.rest(run).count != 0) rest_.scores(tile, rows, n_rows, walk.rest(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        if (walk.steps != 0) {
+            float units[max_k_per_group][batch_rows];
+            for (std::size_t s = 0; s < k_per_group_; ++s) put_weights(weights, scales[s], walk.steps, weights_[s], units[s]);
+            const Element* v = tile.v + run.key * tile.width;
+            for (std::size_t i = 0; i < walk.steps; i += steps_ahead, v += steps_ahead * step_numbers) {
+                const std::size_t steps = walk.steps - i < steps_ahead ? walk.steps - i : steps_ahead;
+                for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                    four_places at(v + line * line_numbers, walk.apart, tile.width);
+                    at.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers : bytes_between(v, tile.k + tile_keys * tile.width);
+                    const step_digits* w = weights_[line / lines_] + i;
+                    add_half<false>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][0]);
+                    add_half<true>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][1]);
+                }
+            }
+            for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                for (std::size_t r = 0; r < batch_rows; ++r)
+                    add_sums(sums_[line], r, units[line / lines_][r], keep == nullptr ? 1.0f : keep[r], rows[r].out + line * line_numbers);
+            }
+            keep = nullptr;
+        }
+        if (walk.rest(run).count != 0) rest_.values(tile, rows, n_rows, walk.rest(run), keep, weights, scales);
+    }
+
+private:
+    static constexpr std::size_t line_numbers = 64;  ///< numbers in a vector
+    static constexpr std::size_t most_lines = 2;     ///< in a row of keys
+
+    struct query {
+        alignas(64) std::int8_t digits[most_lines][4][2][line_numbers];
+        float unit;
+        std::int32_t start;
+    };
+    using step_digits = std::uint8_t[batch_rows * 2 * keys_at_once];
+    using half_sums = std::int32_t[4][batch_rows][line_numbers / 4];
+
+    static void put_query(const float* q, std::size_t lines, query& to) {
+        f32_vector largest = zero();
+        for (std::size_t i = 0; i < lines * line_numbers; i += lanes()) largest = max_of(largest, abs_of(load(q + i)));
+        const float most = reduce_max(largest);
+        constexpr float most_digits = 127.0f * 256.0f;
+        const f32_vector inverse = set(most > 0.0f ? most_digits / most : 0.0f);
+        tokens_i32 sum = repeat_integer(0);
+        for (std::size_t line = 0; line < lines; ++line) {
+            alignas(64) std::int8_t high[line_numbers];
+            alignas(64) std::int8_t low[line_numbers];
+            for (std::size_t i = 0; i < line_numbers; i += lanes())
+                sum = add_integers(sum, store_signed_digits(mul(load(q + line * line_numbers + i), inverse), high + i, low + i));
+            repeat_digits(high, low, to.digits[line]);
+        }
+        to.unit = most / most_digits;
+        to.start = -lifted_by * sum_of_integers(sum);
+    }
+    static void repeat_digits(const std::int8_t* high, const std::int8_t* low, std::int8_t (*to)[2][line_numbers]) {
+        const signed_bytes h = load_bytes(high);
+        const signed_bytes l = load_bytes(low);
+        store_bytes(repeat_fours<0>(h), to[0][0]), store_bytes(repeat_fours<0>(l), to[0][1]);
+        store_bytes(repeat_fours<1>(h), to[1][0]), store_bytes(repeat_fours<1>(l), to[1][1]);
+        store_bytes(repeat_fours<2>(h), to[2][0]), store_bytes(repeat_fours<2>(l), to[2][1]);
+        store_bytes(repeat_fours<3>(h), to[3][0]), store_bytes(repeat_fours<3>(l), to[3][1]);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_digits(token_codes k, const std::int8_t (*q)[line_numbers], tokens_i32& high, tokens_i32& low) {
+        high = dot_next(high, k, load_bytes(q[0]));
+        low = dot_next(low, k, load_bytes(q[1]));
+    }
+    PHI4FLASH_VECTOR_INLINE void four_sums(four_rows k, const query& q0, const query& q1, tokens_i32& s0, tokens_i32& s1) const {
+        tokens_i32 high0 = repeat_integer(0), low0 = high0, high1 = high0, low1 = high0;
+        for (std::size_t line = 0; line < lines_; ++line, k.at += line_numbers) {
+            k.prefetch_first_two(), k.prefetch_last_two();
+            signed_bytes first, second, third, fourth;
+            k.load(first, second, third, fourth);
+            token_codes a = lifted(first), b = lifted(second), c = lifted(third), d = lifted(fourth);
+            fours_across(a, b, c, d);
+            add_digits(a, q0.digits[line][0], high0, low0), add_digits(a, q1.digits[line][0], high1, low1);
+            add_digits(b, q0.digits[line][1], high0, low0), add_digits(b, q1.digits[line][1], high1, low1);
+            add_digits(c, q0.digits[line][2], high0, low0), add_digits(c, q1.digits[line][2], high1, low1);
+            add_digits(d, q0.digits[line][3], high0, low0), add_digits(d, q1.digits[line][3], high1, low1);
+        }
+        s0 = join_digits(high0, low0);
+        s1 = join_digits(high1, low1);
+    }
+    PHI4FLASH_VECTOR_INLINE void put_sixteen(const four_places& k, std::size_t column, const query& q0, const query& q1, float* to0,
+                                             float* to1) const {
+        tokens_i32 a0, b0, c0, d0, a1, b1, c1, d1;
+        four_sums(k.rows(k.at0 + column), q0, q1, a0, a1);
+        four_sums(k.rows(k.at1 + column), q0, q1, b0, b1);
+        four_sums(k.rows(k.at2 + column), q0, q1, c0, c1);
+        four_sums(k.rows(k.at3 + column), q0, q1, d0, d1);
+        put_scores(a0, b0, c0, d0, q0, to0);
+        put_scores(a1, b1, c1, d1, q1, to1);
+    }
+    PHI4FLASH_VECTOR_INLINE static void put_scores(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, const query& q, float* to) {
+        quarters_across(a, b, c, d);
+        const tokens_i32 sum = add_integers(add_integers(add_integers(a, b), add_integers(c, d)), repeat_integer(q.start));
+        store_tokens(scaled(sum, repeat_tokens(q.unit)), to);
+    }
+
+    static void put_weights(const slot_row* weights, const bf16* scales, std::size_t steps, step_digits* to, float* units) {
+        constexpr float most_digits = 65535.0f;
+        f32_vector largest[batch_rows] = {zero(), zero(), zero(), zero()};
+        f32_vector largest_scale = zero();
+        for (std::size_t i = 0; i < steps; ++i) {
+            largest_scale = max_of(largest_scale, load(scales + i * keys_at_once));
+            for (std::size_t r = 0; r < batch_rows; ++r) largest[r] = max_of(largest[r], load(weights[r] + i * keys_at_once));
+        }
+        f32_vector inverse[batch_rows];
+        for (std::size_t r = 0; r < batch_rows; ++r) {
+            const float most = reduce_max(largest[r]) * reduce_max(largest_scale);
+            inverse[r] = set(most > 0.0f ? most_digits / most : 0.0f);
+            units[r] = most / most_digits;
+        }
+        for (std::size_t i = 0; i < steps; ++i) {
+            const f32_vector scale = load(scales + i * keys_at_once);
+            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
+            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+        }
+    }
+
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(std::index_sequence<R...>, const four_places& v, std::size_t steps, const step_digits* w, bool first,
+                                                 half_sums& sums) {
+        if (first) {
+            add_half<Upper, R...>(v, steps, w, sums, i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...,
+                                  i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...);
+        } else {
+            add_half<Upper, R...>(v, steps, w, sums, load_integers(sums[0][R])..., load_integers(sums[1][R])..., load_integers(sums[2][R])...,
+                                  load_integers(sums[3][R])...);
+        }
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
+                                                 i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
+        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
+            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+            signed_bytes a, b, c, d, x0, x1;
+            rows.load(a, b, c, d);
+            bytes_across<Upper>(a, b, c, d, x0, x1);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
+        };
+        for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
+            add_four(v.rows(v.at0), *w);
+            add_four(v.rows(v.at1), *w + 16);
+            add_four(v.rows(v.at2), *w + 32);
+            add_four(v.rows(v.at3), *w + 48);
+        }
+        ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
+         ...);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
+        s0 = dot_next(s0, w, x0);
+        s1 = dot_next(s1, w, x1);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
+        const auto joined = [&](std::size_t half, std::size_t vector) {
+            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
+            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
+        };
+        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        quarters_across(a, b, c, d);
+        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
+        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+    }
+
+    vector_products<Element> rest_;
+    std::size_t k_per_group_;
+    std::size_t lines_;  ///< vectors in a head
+    query queries_[batch_rows];
+    alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
+    alignas(64) half_sums sums_[most_lines][2];
+};
+
+template <class Element>
+inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
+        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -15776,6 +17419,8 @@ PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE void tile_stream(f32_vector v, float* p) { hn::Stream(v, f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void tile_streamed() { asm volatile("sfence" : : : "memory"); }
 PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
     const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
     const hn::Half<decltype(sixteen)> eight;
@@ -16032,6 +17677,11 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
+    tile_stream(load(sums), y);
+    tile_stream(load(sums + tile_rows), y + tile_rows);
+}
+
 template <dtype Format>
 inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                                 float* y, std::size_t y_stride) {
@@ -16040,6 +17690,7 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     const tile_layout at(cols, tokens);
     tile_strip strip;
     alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
         const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
         for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
@@ -16060,12 +17711,17 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
                         strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
+                if (cols <= tile_panel_cols && from.rows == tile_strip_rows && bias == nullptr && whole_lines) {
+                    for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * tile_strip_rows, y + t * y_stride + r);
+                    continue;
+                }
                 for (std::size_t t = begin; t < end; ++t)
                     put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
                              y + t * y_stride + r);
             }
         }
     }
+    tile_streamed();
 }
 
 PHI4FLASH_TARGET_END
@@ -16122,11 +17778,11 @@ public:
         }
     }
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const std::size_t apart = places_apart(run);
-        for (std::size_t i = 0; i < apart * tile_rows; ++i)
-            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
-        rest_.slot_keys(behind_tiles(run), keys);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i) out[run.slot + i] = by_key(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.in_slots(behind_tiles(run), by_key, out);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -16152,7 +17808,7 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) {
+                const slot_row* weights, const slot_scales* scales) {
         const std::size_t apart = places_apart(run);
         if (apart != 0) {
             const std::size_t stride = apart * tile.width * sizeof(Element);
@@ -16163,13 +17819,13 @@ public:
             tile_zero<3>();
             for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
                 auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
-                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[r] + run.slot + i * tile_rows, r, to);
                 multiply_values(v, stride, to);
             }
             add_products(rows, n_rows, keep);
             keep = nullptr;
         }
-        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights, scales);
     }
 
 private:
@@ -16304,6 +17960,12 @@ inline constexpr linear_kernels packed_kernels{
     .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
+
 inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -16319,7 +17981,7 @@ inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
+    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -16923,6 +18585,84 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -17801,7 +19541,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -17809,6 +19549,7 @@ PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, cons
     f32_vector most = set(row.maximum);
     for (std::size_t i = 0; i <= last; i += lane_count) {
         f32_vector s = mul(set(scale), load(scores + i));
+        if (key_scale != nullptr) s = mul(s, load(key_scale + i));
         if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
         store(s, scores + i);
         most = max_of(most, s);
@@ -18041,11 +19782,14 @@ class vector_products {
 public:
     vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const walk_in_fours walk(run.count);
-        std::uint16_t* to = keys + run.slot;
-        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
-        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.fours; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) *to++ = by_key(run.key + i * walk.next + s * walk.apart);
+        }
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = by_key(run.key + i);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -18066,7 +19810,24 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) const {
+                const slot_row* weights, const slot_scales* scales) const {
+        if constexpr (kv_format_of<Element> == kv_format::int8) {
+            alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+            const slot_row* of_head[max_k_per_group] = {};
+            for (std::size_t s = 0; s < k_per_group_; ++s) {
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                of_head[s] = scaled[s];
+            }
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        } else {
+            const slot_row* const of_head[max_k_per_group] = {weights, weights};
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        }
+    }
+
+private:
+    void add_weighted(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                       const slot_row* const* weights) const {
         const walk_in_fours walk(run.count);
         const Element* v = tile.v + run.key * tile.width;
         const Element* last = v + 4 * walk.fours * tile.width;
@@ -18082,7 +19843,6 @@ public:
         } while (four < walk.fours);
     }
 
-private:
     static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
                          std::size_t s, const float* keep, const slot_row* weights) {
         const std::size_t begin = s * tile.d_head;
@@ -18349,10 +20109,13 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, slot_scales* out) {
+template <class Products>
+inline void gather_scales(const Products& products, const bf16* scales, std::size_t stride, std::size_t heads, key_run run, slot_scales* out) {
     for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
-        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
-        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+        const auto next = reinterpret_cast<std::uintptr_t>(scales + run.key) + tile_keys * sizeof(bf16);
+        for (std::size_t b = 0; b < run.count * sizeof(bf16); b += 64) prefetch(reinterpret_cast<const void*>(next + b));
+        products.in_slots(run, [scales](std::size_t key) { return scales[key]; }, *out);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) (*out)[i] = {};
     }
 }
 
@@ -18363,34 +20126,23 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
     alignas(64) slot_row scores[batch_rows];
     products.scores(tile, rows, n_rows, run, scores);
 
-    std::uint16_t keys[tile_keys];
-    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
     alignas(64) slot_scales scales[max_k_per_group];
-    if (tile.k_scale != nullptr) {
-        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
-    }
+    if (tile.k_scale != nullptr) gather_scales(products, tile.k_scale, tile.scale_stride, args.k_per_group, run, scales);
     alignas(64) slot_row distance;
-    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
-        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
-        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    if (args.slopes != nullptr) {
+        const auto from_here = static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position);
+        products.in_slots(run, [from_here](std::size_t key) { return static_cast<float>(from_here - static_cast<std::int64_t>(key)); }, distance);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) distance[i] = distance[0];
     }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        keep[r] = tile_softmax(rows[r], args.scale, tile.k_scale == nullptr ? nullptr : scales[rows[r].key_head],
+                               args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
         rescale = rescale || keep[r] != 1.0f;
     }
-    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
-    const slot_row* weights[max_k_per_group] = {scores, scores};
-    if (tile.v_scale != nullptr) {
-        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
-            weights[s] = scaled[s];
-        }
-    }
-    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+    if (tile.v_scale != nullptr) gather_scales(products, tile.v_scale, tile.scale_stride, args.k_per_group, run, scales);
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, scores, tile.v_scale == nullptr ? nullptr : scales);
 }
 
 template <class Element, class Products>
@@ -18497,6 +20249,301 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t keys_in_row = 4;
+inline constexpr std::size_t keys_at_once = 4 * keys_in_row;
+inline constexpr std::size_t steps_ahead = 2;
+
+struct walk_in_sixteens {
+    std::size_t steps;
+    std::size_t apart;
+
+    explicit walk_in_sixteens(key_run run) : steps(run.count / keys_at_once), apart(steps * keys_in_row) {}
+    [[nodiscard]] key_run rest(key_run run) const {
+        const std::size_t done = steps * keys_at_once;
+        return {run.key + done, run.count - done, run.slot + done};
+    }
+};
+
+struct four_rows {
+    const kv_int8* at;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    PHI4FLASH_VECTOR_INLINE void load(signed_bytes& a, signed_bytes& b, signed_bytes& c, signed_bytes& d) const {
+        a = load_bytes(at), b = load_bytes(at + width), c = load_bytes(at + 2 * width), d = load_bytes(at + three_widths);
+    }
+    PHI4FLASH_VECTOR_INLINE void prefetch_first_two() const { prefetch_at(at), prefetch_at(at + width); }
+    PHI4FLASH_VECTOR_INLINE void prefetch_last_two() const { prefetch_at(at + 2 * width), prefetch_at(at + three_widths); }
+
+private:
+    PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
+        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+    }
+};
+
+struct four_places {
+    const kv_int8* at0;
+    const kv_int8* at1;
+    const kv_int8* at2;
+    const kv_int8* at3;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    four_places(const kv_int8* p, std::size_t apart, std::size_t row_width)
+        : at0(p), at1(p + apart * row_width), at2(p + 2 * apart * row_width), at3(p + 3 * apart * row_width), width(row_width),
+          three_widths(3 * row_width), ahead(0) {}
+    void advance() {
+        const std::size_t numbers = keys_in_row * width;
+        at0 += numbers, at1 += numbers, at2 += numbers, at3 += numbers;
+    }
+    [[nodiscard]] four_rows rows(const kv_int8* at) const { return {at, width, three_widths, ahead}; }
+};
+
+inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
+    return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+}
+
+template <class Element>
+class byte_products {
+    static_assert(std::is_same_v<Element, kv_int8>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % line_numbers == 0 && args.k_per_group * args.d_head <= most_lines * line_numbers &&
+               args.k_per_group * args.queries_per_key == batch_rows;
+    }
+
+    byte_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), k_per_group_(args.k_per_group), lines_(args.d_head / line_numbers) {
+        for (std::size_t r = 0; r < batch_rows; ++r) put_query(rows[r].q, lines_, queries_[r]);
+    }
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const walk_in_sixteens walk(run);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) {
+                const std::size_t key = run.key + i * keys_in_row + s * walk.apart;
+                for (std::size_t j = 0; j < keys_in_row; ++j) *to++ = by_key(key + j);
+            }
+        }
+        rest_.in_slots(walk.rest(run), by_key, out);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        four_places k(tile.k + run.key * tile.width, walk.apart, tile.width);
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i, k.advance(), slot += keys_at_once) {
+            k.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers
+                                                   : bytes_between(tile.k, tile.v) - (walk.steps - steps_ahead) * step_numbers;
+            for (std::size_t base = 0; base < batch_rows; base += 2 * k_per_group_) {
+                for (std::size_t r = base; r < base + k_per_group_; ++r)
+                    put_sixteen(k, rows[r].key_head * tile.d_head, queries_[r], queries_[r + k_per_group_], scores[r] + slot,
+                                scores[r + k_per_group_] + slot);
+            }
+        }
+        if (walk.rest(run).count != 0) rest_.scores(tile, rows, n_rows, walk.rest(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        if (walk.steps != 0) {
+            float units[max_k_per_group][batch_rows];
+            for (std::size_t s = 0; s < k_per_group_; ++s) put_weights(weights, scales[s], walk.steps, weights_[s], units[s]);
+            const Element* v = tile.v + run.key * tile.width;
+            for (std::size_t i = 0; i < walk.steps; i += steps_ahead, v += steps_ahead * step_numbers) {
+                const std::size_t steps = walk.steps - i < steps_ahead ? walk.steps - i : steps_ahead;
+                for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                    four_places at(v + line * line_numbers, walk.apart, tile.width);
+                    at.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers : bytes_between(v, tile.k + tile_keys * tile.width);
+                    const step_digits* w = weights_[line / lines_] + i;
+                    add_half<false>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][0]);
+                    add_half<true>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][1]);
+                }
+            }
+            for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                for (std::size_t r = 0; r < batch_rows; ++r)
+                    add_sums(sums_[line], r, units[line / lines_][r], keep == nullptr ? 1.0f : keep[r], rows[r].out + line * line_numbers);
+            }
+            keep = nullptr;
+        }
+        if (walk.rest(run).count != 0) rest_.values(tile, rows, n_rows, walk.rest(run), keep, weights, scales);
+    }
+
+private:
+    static constexpr std::size_t line_numbers = 64;  ///< numbers in a vector
+    static constexpr std::size_t most_lines = 2;     ///< in a row of keys
+
+    struct query {
+        alignas(64) std::int8_t digits[most_lines][4][2][line_numbers];
+        float unit;
+        std::int32_t start;
+    };
+    using step_digits = std::uint8_t[batch_rows * 2 * keys_at_once];
+    using half_sums = std::int32_t[4][batch_rows][line_numbers / 4];
+
+    static void put_query(const float* q, std::size_t lines, query& to) {
+        f32_vector largest = zero();
+        for (std::size_t i = 0; i < lines * line_numbers; i += lanes()) largest = max_of(largest, abs_of(load(q + i)));
+        const float most = reduce_max(largest);
+        constexpr float most_digits = 127.0f * 256.0f;
+        const f32_vector inverse = set(most > 0.0f ? most_digits / most : 0.0f);
+        tokens_i32 sum = repeat_integer(0);
+        for (std::size_t line = 0; line < lines; ++line) {
+            alignas(64) std::int8_t high[line_numbers];
+            alignas(64) std::int8_t low[line_numbers];
+            for (std::size_t i = 0; i < line_numbers; i += lanes())
+                sum = add_integers(sum, store_signed_digits(mul(load(q + line * line_numbers + i), inverse), high + i, low + i));
+            repeat_digits(high, low, to.digits[line]);
+        }
+        to.unit = most / most_digits;
+        to.start = -lifted_by * sum_of_integers(sum);
+    }
+    static void repeat_digits(const std::int8_t* high, const std::int8_t* low, std::int8_t (*to)[2][line_numbers]) {
+        const signed_bytes h = load_bytes(high);
+        const signed_bytes l = load_bytes(low);
+        store_bytes(repeat_fours<0>(h), to[0][0]), store_bytes(repeat_fours<0>(l), to[0][1]);
+        store_bytes(repeat_fours<1>(h), to[1][0]), store_bytes(repeat_fours<1>(l), to[1][1]);
+        store_bytes(repeat_fours<2>(h), to[2][0]), store_bytes(repeat_fours<2>(l), to[2][1]);
+        store_bytes(repeat_fours<3>(h), to[3][0]), store_bytes(repeat_fours<3>(l), to[3][1]);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_digits(token_codes k, const std::int8_t (*q)[line_numbers], tokens_i32& high, tokens_i32& low) {
+        high = dot_next(high, k, load_bytes(q[0]));
+        low = dot_next(low, k, load_bytes(q[1]));
+    }
+    PHI4FLASH_VECTOR_INLINE void four_sums(four_rows k, const query& q0, const query& q1, tokens_i32& s0, tokens_i32& s1) const {
+        tokens_i32 high0 = repeat_integer(0), low0 = high0, high1 = high0, low1 = high0;
+        for (std::size_t line = 0; line < lines_; ++line, k.at += line_numbers) {
+            k.prefetch_first_two(), k.prefetch_last_two();
+            signed_bytes first, second, third, fourth;
+            k.load(first, second, third, fourth);
+            token_codes a = lifted(first), b = lifted(second), c = lifted(third), d = lifted(fourth);
+            fours_across(a, b, c, d);
+            add_digits(a, q0.digits[line][0], high0, low0), add_digits(a, q1.digits[line][0], high1, low1);
+            add_digits(b, q0.digits[line][1], high0, low0), add_digits(b, q1.digits[line][1], high1, low1);
+            add_digits(c, q0.digits[line][2], high0, low0), add_digits(c, q1.digits[line][2], high1, low1);
+            add_digits(d, q0.digits[line][3], high0, low0), add_digits(d, q1.digits[line][3], high1, low1);
+        }
+        s0 = join_digits(high0, low0);
+        s1 = join_digits(high1, low1);
+    }
+    PHI4FLASH_VECTOR_INLINE void put_sixteen(const four_places& k, std::size_t column, const query& q0, const query& q1, float* to0,
+                                             float* to1) const {
+        tokens_i32 a0, b0, c0, d0, a1, b1, c1, d1;
+        four_sums(k.rows(k.at0 + column), q0, q1, a0, a1);
+        four_sums(k.rows(k.at1 + column), q0, q1, b0, b1);
+        four_sums(k.rows(k.at2 + column), q0, q1, c0, c1);
+        four_sums(k.rows(k.at3 + column), q0, q1, d0, d1);
+        put_scores(a0, b0, c0, d0, q0, to0);
+        put_scores(a1, b1, c1, d1, q1, to1);
+    }
+    PHI4FLASH_VECTOR_INLINE static void put_scores(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, const query& q, float* to) {
+        quarters_across(a, b, c, d);
+        const tokens_i32 sum = add_integers(add_integers(add_integers(a, b), add_integers(c, d)), repeat_integer(q.start));
+        store_tokens(scaled(sum, repeat_tokens(q.unit)), to);
+    }
+
+    static void put_weights(const slot_row* weights, const bf16* scales, std::size_t steps, step_digits* to, float* units) {
+        constexpr float most_digits = 65535.0f;
+        f32_vector largest[batch_rows] = {zero(), zero(), zero(), zero()};
+        f32_vector largest_scale = zero();
+        for (std::size_t i = 0; i < steps; ++i) {
+            largest_scale = max_of(largest_scale, load(scales + i * keys_at_once));
+            for (std::size_t r = 0; r < batch_rows; ++r) largest[r] = max_of(largest[r], load(weights[r] + i * keys_at_once));
+        }
+        f32_vector inverse[batch_rows];
+        for (std::size_t r = 0; r < batch_rows; ++r) {
+            const float most = reduce_max(largest[r]) * reduce_max(largest_scale);
+            inverse[r] = set(most > 0.0f ? most_digits / most : 0.0f);
+            units[r] = most / most_digits;
+        }
+        for (std::size_t i = 0; i < steps; ++i) {
+            const f32_vector scale = load(scales + i * keys_at_once);
+            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
+            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+        }
+    }
+
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(std::index_sequence<R...>, const four_places& v, std::size_t steps, const step_digits* w, bool first,
+                                                 half_sums& sums) {
+        if (first) {
+            add_half<Upper, R...>(v, steps, w, sums, i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...,
+                                  i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...);
+        } else {
+            add_half<Upper, R...>(v, steps, w, sums, load_integers(sums[0][R])..., load_integers(sums[1][R])..., load_integers(sums[2][R])...,
+                                  load_integers(sums[3][R])...);
+        }
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
+                                                 i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
+        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
+            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+            signed_bytes a, b, c, d, x0, x1;
+            rows.load(a, b, c, d);
+            bytes_across<Upper>(a, b, c, d, x0, x1);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
+        };
+        for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
+            add_four(v.rows(v.at0), *w);
+            add_four(v.rows(v.at1), *w + 16);
+            add_four(v.rows(v.at2), *w + 32);
+            add_four(v.rows(v.at3), *w + 48);
+        }
+        ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
+         ...);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
+        s0 = dot_next(s0, w, x0);
+        s1 = dot_next(s1, w, x1);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
+        const auto joined = [&](std::size_t half, std::size_t vector) {
+            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
+            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
+        };
+        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        quarters_across(a, b, c, d);
+        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
+        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+    }
+
+    vector_products<Element> rest_;
+    std::size_t k_per_group_;
+    std::size_t lines_;  ///< vectors in a head
+    query queries_[batch_rows];
+    alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
+    alignas(64) half_sums sums_[most_lines][2];
+};
+
+template <class Element>
+inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
+        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -19395,6 +21442,8 @@ PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE void tile_stream(f32_vector v, float* p) { hn::Stream(v, f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void tile_streamed() { asm volatile("sfence" : : : "memory"); }
 PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
     const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
     const hn::Half<decltype(sixteen)> eight;
@@ -19651,6 +21700,11 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
+    tile_stream(load(sums), y);
+    tile_stream(load(sums + tile_rows), y + tile_rows);
+}
+
 template <dtype Format>
 inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                                 float* y, std::size_t y_stride) {
@@ -19659,6 +21713,7 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     const tile_layout at(cols, tokens);
     tile_strip strip;
     alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
         const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
         for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
@@ -19679,12 +21734,17 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
                         strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
+                if (cols <= tile_panel_cols && from.rows == tile_strip_rows && bias == nullptr && whole_lines) {
+                    for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * tile_strip_rows, y + t * y_stride + r);
+                    continue;
+                }
                 for (std::size_t t = begin; t < end; ++t)
                     put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
                              y + t * y_stride + r);
             }
         }
     }
+    tile_streamed();
 }
 
 PHI4FLASH_TARGET_END
@@ -19741,11 +21801,11 @@ public:
         }
     }
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const std::size_t apart = places_apart(run);
-        for (std::size_t i = 0; i < apart * tile_rows; ++i)
-            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
-        rest_.slot_keys(behind_tiles(run), keys);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i) out[run.slot + i] = by_key(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.in_slots(behind_tiles(run), by_key, out);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -19771,7 +21831,7 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) {
+                const slot_row* weights, const slot_scales* scales) {
         const std::size_t apart = places_apart(run);
         if (apart != 0) {
             const std::size_t stride = apart * tile.width * sizeof(Element);
@@ -19782,13 +21842,13 @@ public:
             tile_zero<3>();
             for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
                 auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
-                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[r] + run.slot + i * tile_rows, r, to);
                 multiply_values(v, stride, to);
             }
             add_products(rows, n_rows, keep);
             keep = nullptr;
         }
-        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights, scales);
     }
 
 private:
@@ -19923,6 +21983,12 @@ inline constexpr linear_kernels packed_kernels{
     .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
+
 inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -19938,7 +22004,7 @@ inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
+    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,
@@ -20500,6 +22566,84 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -21378,7 +23522,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -21386,6 +23530,7 @@ PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, cons
     f32_vector most = set(row.maximum);
     for (std::size_t i = 0; i <= last; i += lane_count) {
         f32_vector s = mul(set(scale), load(scores + i));
+        if (key_scale != nullptr) s = mul(s, load(key_scale + i));
         if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
         store(s, scores + i);
         most = max_of(most, s);
@@ -21618,11 +23763,14 @@ class vector_products {
 public:
     vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const walk_in_fours walk(run.count);
-        std::uint16_t* to = keys + run.slot;
-        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
-        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.fours; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) *to++ = by_key(run.key + i * walk.next + s * walk.apart);
+        }
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = by_key(run.key + i);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -21643,7 +23791,24 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) const {
+                const slot_row* weights, const slot_scales* scales) const {
+        if constexpr (kv_format_of<Element> == kv_format::int8) {
+            alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+            const slot_row* of_head[max_k_per_group] = {};
+            for (std::size_t s = 0; s < k_per_group_; ++s) {
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                of_head[s] = scaled[s];
+            }
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        } else {
+            const slot_row* const of_head[max_k_per_group] = {weights, weights};
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        }
+    }
+
+private:
+    void add_weighted(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                       const slot_row* const* weights) const {
         const walk_in_fours walk(run.count);
         const Element* v = tile.v + run.key * tile.width;
         const Element* last = v + 4 * walk.fours * tile.width;
@@ -21659,7 +23824,6 @@ public:
         } while (four < walk.fours);
     }
 
-private:
     static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
                          std::size_t s, const float* keep, const slot_row* weights) {
         const std::size_t begin = s * tile.d_head;
@@ -21926,10 +24090,13 @@ PHI4FLASH_TARGET_BEGIN
 inline constexpr std::size_t row_block = 64;
 inline constexpr std::size_t query_floats = 4096;
 
-inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, slot_scales* out) {
+template <class Products>
+inline void gather_scales(const Products& products, const bf16* scales, std::size_t stride, std::size_t heads, key_run run, slot_scales* out) {
     for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
-        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
-        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+        const auto next = reinterpret_cast<std::uintptr_t>(scales + run.key) + tile_keys * sizeof(bf16);
+        for (std::size_t b = 0; b < run.count * sizeof(bf16); b += 64) prefetch(reinterpret_cast<const void*>(next + b));
+        products.in_slots(run, [scales](std::size_t key) { return scales[key]; }, *out);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) (*out)[i] = {};
     }
 }
 
@@ -21940,34 +24107,23 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
     alignas(64) slot_row scores[batch_rows];
     products.scores(tile, rows, n_rows, run, scores);
 
-    std::uint16_t keys[tile_keys];
-    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
     alignas(64) slot_scales scales[max_k_per_group];
-    if (tile.k_scale != nullptr) {
-        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
-    }
+    if (tile.k_scale != nullptr) gather_scales(products, tile.k_scale, tile.scale_stride, args.k_per_group, run, scales);
     alignas(64) slot_row distance;
-    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
-        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
-        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    if (args.slopes != nullptr) {
+        const auto from_here = static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position);
+        products.in_slots(run, [from_here](std::size_t key) { return static_cast<float>(from_here - static_cast<std::int64_t>(key)); }, distance);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) distance[i] = distance[0];
     }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        keep[r] = tile_softmax(rows[r], args.scale, tile.k_scale == nullptr ? nullptr : scales[rows[r].key_head],
+                               args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
         rescale = rescale || keep[r] != 1.0f;
     }
-    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
-    const slot_row* weights[max_k_per_group] = {scores, scores};
-    if (tile.v_scale != nullptr) {
-        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
-            weights[s] = scaled[s];
-        }
-    }
-    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+    if (tile.v_scale != nullptr) gather_scales(products, tile.v_scale, tile.scale_stride, args.k_per_group, run, scales);
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, scores, tile.v_scale == nullptr ? nullptr : scales);
 }
 
 template <class Element, class Products>
@@ -22074,6 +24230,301 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 }
 
 PHI4FLASH_TARGET_END
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t keys_in_row = 4;
+inline constexpr std::size_t keys_at_once = 4 * keys_in_row;
+inline constexpr std::size_t steps_ahead = 2;
+
+struct walk_in_sixteens {
+    std::size_t steps;
+    std::size_t apart;
+
+    explicit walk_in_sixteens(key_run run) : steps(run.count / keys_at_once), apart(steps * keys_in_row) {}
+    [[nodiscard]] key_run rest(key_run run) const {
+        const std::size_t done = steps * keys_at_once;
+        return {run.key + done, run.count - done, run.slot + done};
+    }
+};
+
+struct four_rows {
+    const kv_int8* at;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    PHI4FLASH_VECTOR_INLINE void load(signed_bytes& a, signed_bytes& b, signed_bytes& c, signed_bytes& d) const {
+        a = load_bytes(at), b = load_bytes(at + width), c = load_bytes(at + 2 * width), d = load_bytes(at + three_widths);
+    }
+    PHI4FLASH_VECTOR_INLINE void prefetch_first_two() const { prefetch_at(at), prefetch_at(at + width); }
+    PHI4FLASH_VECTOR_INLINE void prefetch_last_two() const { prefetch_at(at + 2 * width), prefetch_at(at + three_widths); }
+
+private:
+    PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
+        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+    }
+};
+
+struct four_places {
+    const kv_int8* at0;
+    const kv_int8* at1;
+    const kv_int8* at2;
+    const kv_int8* at3;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    four_places(const kv_int8* p, std::size_t apart, std::size_t row_width)
+        : at0(p), at1(p + apart * row_width), at2(p + 2 * apart * row_width), at3(p + 3 * apart * row_width), width(row_width),
+          three_widths(3 * row_width), ahead(0) {}
+    void advance() {
+        const std::size_t numbers = keys_in_row * width;
+        at0 += numbers, at1 += numbers, at2 += numbers, at3 += numbers;
+    }
+    [[nodiscard]] four_rows rows(const kv_int8* at) const { return {at, width, three_widths, ahead}; }
+};
+
+inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
+    return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+}
+
+template <class Element>
+class byte_products {
+    static_assert(std::is_same_v<Element, kv_int8>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % line_numbers == 0 && args.k_per_group * args.d_head <= most_lines * line_numbers &&
+               args.k_per_group * args.queries_per_key == batch_rows;
+    }
+
+    byte_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), k_per_group_(args.k_per_group), lines_(args.d_head / line_numbers) {
+        for (std::size_t r = 0; r < batch_rows; ++r) put_query(rows[r].q, lines_, queries_[r]);
+    }
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const walk_in_sixteens walk(run);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) {
+                const std::size_t key = run.key + i * keys_in_row + s * walk.apart;
+                for (std::size_t j = 0; j < keys_in_row; ++j) *to++ = by_key(key + j);
+            }
+        }
+        rest_.in_slots(walk.rest(run), by_key, out);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        four_places k(tile.k + run.key * tile.width, walk.apart, tile.width);
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i, k.advance(), slot += keys_at_once) {
+            k.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers
+                                                   : bytes_between(tile.k, tile.v) - (walk.steps - steps_ahead) * step_numbers;
+            for (std::size_t base = 0; base < batch_rows; base += 2 * k_per_group_) {
+                for (std::size_t r = base; r < base + k_per_group_; ++r)
+                    put_sixteen(k, rows[r].key_head * tile.d_head, queries_[r], queries_[r + k_per_group_], scores[r] + slot,
+                                scores[r + k_per_group_] + slot);
+            }
+        }
+        if (walk.rest(run).count != 0) rest_.scores(tile, rows, n_rows, walk.rest(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        if (walk.steps != 0) {
+            float units[max_k_per_group][batch_rows];
+            for (std::size_t s = 0; s < k_per_group_; ++s) put_weights(weights, scales[s], walk.steps, weights_[s], units[s]);
+            const Element* v = tile.v + run.key * tile.width;
+            for (std::size_t i = 0; i < walk.steps; i += steps_ahead, v += steps_ahead * step_numbers) {
+                const std::size_t steps = walk.steps - i < steps_ahead ? walk.steps - i : steps_ahead;
+                for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                    four_places at(v + line * line_numbers, walk.apart, tile.width);
+                    at.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers : bytes_between(v, tile.k + tile_keys * tile.width);
+                    const step_digits* w = weights_[line / lines_] + i;
+                    add_half<false>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][0]);
+                    add_half<true>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][1]);
+                }
+            }
+            for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                for (std::size_t r = 0; r < batch_rows; ++r)
+                    add_sums(sums_[line], r, units[line / lines_][r], keep == nullptr ? 1.0f : keep[r], rows[r].out + line * line_numbers);
+            }
+            keep = nullptr;
+        }
+        if (walk.rest(run).count != 0) rest_.values(tile, rows, n_rows, walk.rest(run), keep, weights, scales);
+    }
+
+private:
+    static constexpr std::size_t line_numbers = 64;  ///< numbers in a vector
+    static constexpr std::size_t most_lines = 2;     ///< in a row of keys
+
+    struct query {
+        alignas(64) std::int8_t digits[most_lines][4][2][line_numbers];
+        float unit;
+        std::int32_t start;
+    };
+    using step_digits = std::uint8_t[batch_rows * 2 * keys_at_once];
+    using half_sums = std::int32_t[4][batch_rows][line_numbers / 4];
+
+    static void put_query(const float* q, std::size_t lines, query& to) {
+        f32_vector largest = zero();
+        for (std::size_t i = 0; i < lines * line_numbers; i += lanes()) largest = max_of(largest, abs_of(load(q + i)));
+        const float most = reduce_max(largest);
+        constexpr float most_digits = 127.0f * 256.0f;
+        const f32_vector inverse = set(most > 0.0f ? most_digits / most : 0.0f);
+        tokens_i32 sum = repeat_integer(0);
+        for (std::size_t line = 0; line < lines; ++line) {
+            alignas(64) std::int8_t high[line_numbers];
+            alignas(64) std::int8_t low[line_numbers];
+            for (std::size_t i = 0; i < line_numbers; i += lanes())
+                sum = add_integers(sum, store_signed_digits(mul(load(q + line * line_numbers + i), inverse), high + i, low + i));
+            repeat_digits(high, low, to.digits[line]);
+        }
+        to.unit = most / most_digits;
+        to.start = -lifted_by * sum_of_integers(sum);
+    }
+    static void repeat_digits(const std::int8_t* high, const std::int8_t* low, std::int8_t (*to)[2][line_numbers]) {
+        const signed_bytes h = load_bytes(high);
+        const signed_bytes l = load_bytes(low);
+        store_bytes(repeat_fours<0>(h), to[0][0]), store_bytes(repeat_fours<0>(l), to[0][1]);
+        store_bytes(repeat_fours<1>(h), to[1][0]), store_bytes(repeat_fours<1>(l), to[1][1]);
+        store_bytes(repeat_fours<2>(h), to[2][0]), store_bytes(repeat_fours<2>(l), to[2][1]);
+        store_bytes(repeat_fours<3>(h), to[3][0]), store_bytes(repeat_fours<3>(l), to[3][1]);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_digits(token_codes k, const std::int8_t (*q)[line_numbers], tokens_i32& high, tokens_i32& low) {
+        high = dot_next(high, k, load_bytes(q[0]));
+        low = dot_next(low, k, load_bytes(q[1]));
+    }
+    PHI4FLASH_VECTOR_INLINE void four_sums(four_rows k, const query& q0, const query& q1, tokens_i32& s0, tokens_i32& s1) const {
+        tokens_i32 high0 = repeat_integer(0), low0 = high0, high1 = high0, low1 = high0;
+        for (std::size_t line = 0; line < lines_; ++line, k.at += line_numbers) {
+            k.prefetch_first_two(), k.prefetch_last_two();
+            signed_bytes first, second, third, fourth;
+            k.load(first, second, third, fourth);
+            token_codes a = lifted(first), b = lifted(second), c = lifted(third), d = lifted(fourth);
+            fours_across(a, b, c, d);
+            add_digits(a, q0.digits[line][0], high0, low0), add_digits(a, q1.digits[line][0], high1, low1);
+            add_digits(b, q0.digits[line][1], high0, low0), add_digits(b, q1.digits[line][1], high1, low1);
+            add_digits(c, q0.digits[line][2], high0, low0), add_digits(c, q1.digits[line][2], high1, low1);
+            add_digits(d, q0.digits[line][3], high0, low0), add_digits(d, q1.digits[line][3], high1, low1);
+        }
+        s0 = join_digits(high0, low0);
+        s1 = join_digits(high1, low1);
+    }
+    PHI4FLASH_VECTOR_INLINE void put_sixteen(const four_places& k, std::size_t column, const query& q0, const query& q1, float* to0,
+                                             float* to1) const {
+        tokens_i32 a0, b0, c0, d0, a1, b1, c1, d1;
+        four_sums(k.rows(k.at0 + column), q0, q1, a0, a1);
+        four_sums(k.rows(k.at1 + column), q0, q1, b0, b1);
+        four_sums(k.rows(k.at2 + column), q0, q1, c0, c1);
+        four_sums(k.rows(k.at3 + column), q0, q1, d0, d1);
+        put_scores(a0, b0, c0, d0, q0, to0);
+        put_scores(a1, b1, c1, d1, q1, to1);
+    }
+    PHI4FLASH_VECTOR_INLINE static void put_scores(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, const query& q, float* to) {
+        quarters_across(a, b, c, d);
+        const tokens_i32 sum = add_integers(add_integers(add_integers(a, b), add_integers(c, d)), repeat_integer(q.start));
+        store_tokens(scaled(sum, repeat_tokens(q.unit)), to);
+    }
+
+    static void put_weights(const slot_row* weights, const bf16* scales, std::size_t steps, step_digits* to, float* units) {
+        constexpr float most_digits = 65535.0f;
+        f32_vector largest[batch_rows] = {zero(), zero(), zero(), zero()};
+        f32_vector largest_scale = zero();
+        for (std::size_t i = 0; i < steps; ++i) {
+            largest_scale = max_of(largest_scale, load(scales + i * keys_at_once));
+            for (std::size_t r = 0; r < batch_rows; ++r) largest[r] = max_of(largest[r], load(weights[r] + i * keys_at_once));
+        }
+        f32_vector inverse[batch_rows];
+        for (std::size_t r = 0; r < batch_rows; ++r) {
+            const float most = reduce_max(largest[r]) * reduce_max(largest_scale);
+            inverse[r] = set(most > 0.0f ? most_digits / most : 0.0f);
+            units[r] = most / most_digits;
+        }
+        for (std::size_t i = 0; i < steps; ++i) {
+            const f32_vector scale = load(scales + i * keys_at_once);
+            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
+            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+        }
+    }
+
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(std::index_sequence<R...>, const four_places& v, std::size_t steps, const step_digits* w, bool first,
+                                                 half_sums& sums) {
+        if (first) {
+            add_half<Upper, R...>(v, steps, w, sums, i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...,
+                                  i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...);
+        } else {
+            add_half<Upper, R...>(v, steps, w, sums, load_integers(sums[0][R])..., load_integers(sums[1][R])..., load_integers(sums[2][R])...,
+                                  load_integers(sums[3][R])...);
+        }
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
+                                                 i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
+        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
+            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+            signed_bytes a, b, c, d, x0, x1;
+            rows.load(a, b, c, d);
+            bytes_across<Upper>(a, b, c, d, x0, x1);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
+        };
+        for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
+            add_four(v.rows(v.at0), *w);
+            add_four(v.rows(v.at1), *w + 16);
+            add_four(v.rows(v.at2), *w + 32);
+            add_four(v.rows(v.at3), *w + 48);
+        }
+        ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
+         ...);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
+        s0 = dot_next(s0, w, x0);
+        s1 = dot_next(s1, w, x1);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
+        const auto joined = [&](std::size_t half, std::size_t vector) {
+            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
+            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
+        };
+        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        quarters_across(a, b, c, d);
+        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
+        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+    }
+
+    vector_products<Element> rest_;
+    std::size_t k_per_group_;
+    std::size_t lines_;  ///< vectors in a head
+    query queries_[batch_rows];
+    alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
+    alignas(64) half_sums sums_[most_lines][2];
+};
+
+template <class Element>
+inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                               const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
+        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
+#endif
 
 // ---- phi4flash/kernels/packed_arrange-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -22972,6 +25423,8 @@ PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE void tile_stream(f32_vector v, float* p) { hn::Stream(v, f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void tile_streamed() { asm volatile("sfence" : : : "memory"); }
 PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
     const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
     const hn::Half<decltype(sixteen)> eight;
@@ -23228,6 +25681,11 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
     }
 }
 
+PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
+    tile_stream(load(sums), y);
+    tile_stream(load(sums + tile_rows), y + tile_rows);
+}
+
 template <dtype Format>
 inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                                 float* y, std::size_t y_stride) {
@@ -23236,6 +25694,7 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     const tile_layout at(cols, tokens);
     tile_strip strip;
     alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
         const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
         for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
@@ -23256,12 +25715,17 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
                         strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
+                if (cols <= tile_panel_cols && from.rows == tile_strip_rows && bias == nullptr && whole_lines) {
+                    for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * tile_strip_rows, y + t * y_stride + r);
+                    continue;
+                }
                 for (std::size_t t = begin; t < end; ++t)
                     put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
                              y + t * y_stride + r);
             }
         }
     }
+    tile_streamed();
 }
 
 PHI4FLASH_TARGET_END
@@ -23318,11 +25782,11 @@ public:
         }
     }
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const std::size_t apart = places_apart(run);
-        for (std::size_t i = 0; i < apart * tile_rows; ++i)
-            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
-        rest_.slot_keys(behind_tiles(run), keys);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i) out[run.slot + i] = by_key(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.in_slots(behind_tiles(run), by_key, out);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -23348,7 +25812,7 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) {
+                const slot_row* weights, const slot_scales* scales) {
         const std::size_t apart = places_apart(run);
         if (apart != 0) {
             const std::size_t stride = apart * tile.width * sizeof(Element);
@@ -23359,13 +25823,13 @@ public:
             tile_zero<3>();
             for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
                 auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
-                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[r] + run.slot + i * tile_rows, r, to);
                 multiply_values(v, stride, to);
             }
             add_products(rows, n_rows, keep);
             keep = nullptr;
         }
-        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights, scales);
     }
 
 private:
@@ -23500,6 +25964,12 @@ inline constexpr linear_kernels packed_kernels{
     .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
+
 inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -23515,7 +25985,7 @@ inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
+    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,

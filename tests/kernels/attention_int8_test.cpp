@@ -111,7 +111,8 @@ struct int8_case {
                     here.see(std::fabs(static_cast<double>(out[t * out_stride + h * shape.width() + i]) - want[i]));
             }
         }
-        CHECK(here.value <= 4e-6);  // values are in [-1, 4)
+        // Values are in [-1, 4). One token may be computed with queries and weights of 16 bits (kernels/attention_bytes-inl.hpp).
+        CHECK(here.value <= (tokens == 1 ? 1.2e-4 : 4e-6));
         error.see(here.value);
 
         std::vector<std::size_t> single(tokens + 1);
@@ -219,5 +220,23 @@ TEST_CASE("attention over 8-bit keys and values, every window and cut into segme
             int8_case{{2, 1, 3, 33}, past, 1, 512, 0, true}.check(kernels, random, error);
         }
         report("attention INT8", kernels, error, "of values up to 4");
+    });
+}
+
+TEST_CASE("attention of one token over 8-bit keys and values, where heads fit vectors of bytes and where they do not") {
+    for_each_target([](const kernel_table& kernels) {
+        generator random(43);
+        worst error;
+        const heads shapes[] = {{1, 2, 2, 64}, {2, 1, 4, 64}, {1, 2, 2, 128}, {1, 1, 4, 128}, {1, 1, 4, 192}, {1, 1, 4, 256}, {1, 2, 2, 192}, {1, 1, 4, 320},
+                                {1, 2, 2, 72}, {2, 1, 3, 64}, {1, 2, 1, 64},  {1, 2, 4, 64},  {1, 1, 1, 128}};
+        std::size_t i = 0;
+        for (const heads& shape : shapes) {
+            for (const std::size_t past : {0u, 3u, 14u, 15u, 16u, 47u, 100u, 526u, 527u, 528u, 560u, 1072u}) {
+                ++i;
+                const std::size_t windows[] = {SIZE_MAX, SIZE_MAX, 512, 33};
+                int8_case{shape, past, 1, windows[i % 4], i % 3 == 0 ? past / 2 : 0, i % 5 == 0}.check(kernels, random, error);
+            }
+        }
+        report("attention of one token INT8", kernels, error, "of values up to 4");
     });
 }

@@ -272,6 +272,17 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
                 for (std::size_t t = 0; t < s.tokens; ++t) {
                     for (std::size_t r = s.rows; r < stride; ++r) CHECK(y[t * stride + r] == phi4flash_test::canary);
                 }
+                // Without a bias, into rows that begin on cache lines.
+                const std::size_t lines = (s.rows + 31) / 16 * 16;
+                buffer<float> space(s.tokens * lines + 16, 0, phi4flash_test::canary);
+                float* const plain = space.data() + (64 - reinterpret_cast<std::uintptr_t>(space.data()) % 64) / sizeof(float) % 16;
+                linear.matmul(c.w.data(), s.rows, s.cols, arranged.data(), s.tokens, nullptr, plain, lines);
+                for (std::size_t i = 0; i < s.tokens * lines; ++i) {
+                    if (i % lines >= s.rows) CHECK(plain[i] == phi4flash_test::canary);
+                }
+                std::vector<float> biased(s.tokens * s.rows);
+                for (std::size_t i = 0; i < biased.size(); ++i) biased[i] = plain[i / s.rows * lines + i % s.rows] + c.bias[i % s.rows];
+                CHECK(c.worst(biased, s.rows, rounding > 0x1p-12 ? rounding : 0.0) < tolerance);
                 // Part of the rows: the same bits.
                 const std::size_t first = s.rows >= 24 ? 8 : 0;
                 std::vector<float> part(s.tokens * 8);

@@ -8,11 +8,14 @@ inline constexpr std::size_t row_block = 64;
 /// Floats of a block's arranged queries.
 inline constexpr std::size_t query_floats = 4096;
 
-/// Scales of the slots, for each of `heads` heads.
-inline void gather_scales(const bf16* scales, std::size_t stride, std::size_t heads, const std::uint16_t* keys, std::size_t count, slot_scales* out) {
+/// Scales of the slots, for each of `heads` heads. Asks for those of the next tile: they are too few for the hardware to see where they go.
+template <class Products>
+inline void gather_scales(const Products& products, const bf16* scales, std::size_t stride, std::size_t heads, key_run run, slot_scales* out) {
     for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
-        for (std::size_t i = 0; i < count; ++i) (*out)[i] = scales[keys[i]];
-        for (std::size_t i = count; i < count + max_lanes; ++i) (*out)[i] = {};
+        const auto next = reinterpret_cast<std::uintptr_t>(scales + run.key) + tile_keys * sizeof(bf16);
+        for (std::size_t b = 0; b < run.count * sizeof(bf16); b += 64) prefetch(reinterpret_cast<const void*>(next + b));
+        products.in_slots(run, [scales](std::size_t key) { return scales[key]; }, *out);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) (*out)[i] = {};
     }
 }
 
@@ -24,35 +27,23 @@ inline void attend_tile(const attention_args& args, Products& products, attentio
     alignas(64) slot_row scores[batch_rows];
     products.scores(tile, rows, n_rows, run, scores);
 
-    std::uint16_t keys[tile_keys];
-    if (tile.k_scale != nullptr || args.slopes != nullptr) products.slot_keys(run, keys);
     alignas(64) slot_scales scales[max_k_per_group];
-    if (tile.k_scale != nullptr) {
-        gather_scales(tile.k_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[rows[r].key_head], run.count, scores[r]);
-    }
+    if (tile.k_scale != nullptr) gather_scales(products, tile.k_scale, tile.scale_stride, args.k_per_group, run, scales);
     alignas(64) slot_row distance;
-    for (std::size_t i = 0; i < run.count + max_lanes && args.slopes != nullptr; ++i) {
-        const std::size_t key = tile.position + keys[i < run.count ? i : 0];
-        distance[i] = static_cast<float>(static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(key));
+    if (args.slopes != nullptr) {
+        const auto from_here = static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position);
+        products.in_slots(run, [from_here](std::size_t key) { return static_cast<float>(from_here - static_cast<std::int64_t>(key)); }, distance);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) distance[i] = distance[0];
     }
     float keep[batch_rows];
     bool rescale = false;
     for (std::size_t r = 0; r < n_rows; ++r) {
-        keep[r] = tile_softmax(rows[r], args.scale, args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        keep[r] = tile_softmax(rows[r], args.scale, tile.k_scale == nullptr ? nullptr : scales[rows[r].key_head],
+                               args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
         rescale = rescale || keep[r] != 1.0f;
     }
-    // The scales of values go into the weights.
-    alignas(64) slot_row scaled[max_k_per_group][batch_rows];
-    const slot_row* weights[max_k_per_group] = {scores, scores};
-    if (tile.v_scale != nullptr) {
-        gather_scales(tile.v_scale, tile.scale_stride, args.k_per_group, keys, run.count, scales);
-        for (std::size_t s = 0; s < args.k_per_group; ++s) {
-            for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(scores[r], scales[s], run.count, scaled[s][r]);
-            weights[s] = scaled[s];
-        }
-    }
-    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, weights);
+    if (tile.v_scale != nullptr) gather_scales(products, tile.v_scale, tile.scale_stride, args.k_per_group, run, scales);
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, scores, tile.v_scale == nullptr ? nullptr : scales);
 }
 
 /// All rows of a block over one segment.

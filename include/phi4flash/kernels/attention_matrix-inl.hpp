@@ -69,11 +69,11 @@ public:
         }
     }
 
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const std::size_t apart = places_apart(run);
-        for (std::size_t i = 0; i < apart * tile_rows; ++i)
-            keys[run.slot + i] = static_cast<std::uint16_t>(run.key + i / tile_rows + i % tile_rows * apart);
-        rest_.slot_keys(behind_tiles(run), keys);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i) out[run.slot + i] = by_key(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.in_slots(behind_tiles(run), by_key, out);
     }
 
     void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
@@ -99,7 +99,7 @@ public:
     }
 
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) {
+                const slot_row* weights, const slot_scales* scales) {
         const std::size_t apart = places_apart(run);
         if (apart != 0) {
             const std::size_t stride = apart * tile.width * sizeof(Element);
@@ -110,13 +110,13 @@ public:
             tile_zero<3>();
             for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
                 auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
-                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[0][r] + run.slot + i * tile_rows, r, to);
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[r] + run.slot + i * tile_rows, r, to);
                 multiply_values(v, stride, to);
             }
             add_products(rows, n_rows, keep);
             keep = nullptr;
         }
-        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights);
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights, scales);
     }
 
 private:

@@ -88,9 +88,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-/// Turns the products in slots [0, count) into weights: scores[i] = exp(scale * scores[i] - slope * distance[i] - new maximum); no
-/// `distance`: no slope. The slots up to the end of the last vector become 0. Returns by what everything before must be multiplied.
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const float* distance, std::size_t count,
+/// Turns the products in slots [0, count) into weights: scores[i] = exp(scale * key_scale[i] * scores[i] - slope * distance[i] - new maximum);
+/// no `key_scale`: 1, no `distance`: no slope. The slots up to the end of the last vector become 0. Returns by what everything before must
+/// be multiplied.
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -98,6 +99,7 @@ PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, cons
     f32_vector most = set(row.maximum);
     for (std::size_t i = 0; i <= last; i += lane_count) {
         f32_vector s = mul(set(scale), load(scores + i));
+        if (key_scale != nullptr) s = mul(s, load(key_scale + i));
         if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
         store(s, scores + i);
         most = max_of(most, s);

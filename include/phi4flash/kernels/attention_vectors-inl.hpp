@@ -217,12 +217,15 @@ class vector_products {
 public:
     vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
 
-    /// Whose slots those of a run are.
-    void slot_keys(key_run run, std::uint16_t* keys) const {
+    /// out[slot] = by_key(key) for the keys of a run.
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
         const walk_in_fours walk(run.count);
-        std::uint16_t* to = keys + run.slot;
-        for (std::size_t i = 0; i < 4 * walk.fours; ++i) *to++ = static_cast<std::uint16_t>(run.key + i / 4 * walk.next + i % 4 * walk.apart);
-        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = static_cast<std::uint16_t>(run.key + i);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.fours; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) *to++ = by_key(run.key + i * walk.next + s * walk.apart);
+        }
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = by_key(run.key + i);
     }
 
     /// scores[r][slot] = q_r . k for the keys of a run. Up to three places behind its last slot are written too.
@@ -243,9 +246,27 @@ public:
         }
     }
 
-    /// out_r = keep_r * out_r + the sum of weights[s][r][slot] * v over a run, for each head s of a row of values. No `keep`: all 1.
+    /// out_r = keep_r * out_r + the sum of weights[r][slot] * scales[s][slot] * v over a run, for each head s of a row of values. No `keep`:
+    /// all 1; no `scales`: likewise.
     void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
-                const slot_row* const* weights) const {
+                const slot_row* weights, const slot_scales* scales) const {
+        if constexpr (kv_format_of<Element> == kv_format::int8) {
+            alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+            const slot_row* of_head[max_k_per_group] = {};
+            for (std::size_t s = 0; s < k_per_group_; ++s) {
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                of_head[s] = scaled[s];
+            }
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        } else {
+            const slot_row* const of_head[max_k_per_group] = {weights, weights};
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        }
+    }
+
+private:
+    void add_weighted(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                       const slot_row* const* weights) const {
         const walk_in_fours walk(run.count);
         const Element* v = tile.v + run.key * tile.width;
         const Element* last = v + 4 * walk.fours * tile.width;
@@ -261,7 +282,6 @@ public:
         } while (four < walk.fours);
     }
 
-private:
     static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
                          std::size_t s, const float* keep, const slot_row* weights) {
         const std::size_t begin = s * tile.d_head;

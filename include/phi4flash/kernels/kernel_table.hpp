@@ -150,7 +150,8 @@ struct kernel_table {
     /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
     void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
     /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format. Finite numbers
-    /// only. Error: <= 1e-6 of the largest value, 2e-6 where a single token meets bf16 on matrix tiles. Takes up to 80 KiB of stack.
+    /// only. Error: <= 1e-6 of the largest value; for a single token 2e-6 over bf16 on matrix tiles, 3e-5 over 8 bits where their bytes are
+    /// multiplied (VNNI). Takes up to 80 KiB of stack.
     void (*attention[kv_format_count])(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                                        const kv_segment* segments, std::size_t n_segments);
     /// y = normalize(first - lambda * second) * weight, the difference of differential attention and its RMS norm over n = 2 d_head.

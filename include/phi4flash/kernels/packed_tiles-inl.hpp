@@ -244,6 +244,13 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
     }
 }
 
+/// Outputs of a whole strip, past the caches: rows of y are far apart, and reading a line in order to write all of it takes longer than its
+/// products. 1.07 times the speed of a prompt on Emerald Rapids.
+PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
+    tile_stream(load(sums), y);
+    tile_stream(load(sums + tile_rows), y + tile_rows);
+}
+
 /// Panels of tokens, then of columns, outside; then rows, whose weights are streamed, and unpacked strip by strip.
 template <dtype Format>
 inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
@@ -253,6 +260,7 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
     const tile_layout at(cols, tokens);
     tile_strip strip;
     alignas(64) float sums[tile_panel_tokens * tile_strip_rows];
+    const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += tile_panel_tokens) {
         const std::size_t end = tokens - begin < tile_panel_tokens ? tokens : begin + tile_panel_tokens;
         for (std::size_t panel = 0; panel < cols; panel += tile_panel_cols) {
@@ -273,12 +281,18 @@ inline void packed_matmul_tiles(const std::byte* w, std::size_t rows, std::size_
                         strip_panel<false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
+                // Once only: what is there and joins further sums had better be near.
+                if (cols <= tile_panel_cols && from.rows == tile_strip_rows && bias == nullptr && whole_lines) {
+                    for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * tile_strip_rows, y + t * y_stride + r);
+                    continue;
+                }
                 for (std::size_t t = begin; t < end; ++t)
                     put_sums(sums + (t - begin) * tile_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
                              y + t * y_stride + r);
             }
         }
     }
+    tile_streamed();
 }
 
 PHI4FLASH_TARGET_END

@@ -24,6 +24,12 @@ inline constexpr linear_kernels packed_kernels{
     .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
+
 inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -39,7 +45,7 @@ inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .attention = {&attention<float>, &attention<bf16>, &attention<kv_int8>},
+    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .read = &read_all,

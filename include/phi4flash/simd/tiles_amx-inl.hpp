@@ -9,6 +9,7 @@
 //   tile_dot_bf16<C, A, B>()        C[m][n] += sum_k A[m][k] B[k / 2][n][k % 2] over 32 bf16 each; C: f32
 //   tile_load_integers(p)           16 of such a sum as floats
 //   tile_store_integers(v, p)       16 integral floats within [-128, 127] as bytes
+//   tile_stream(v, p)               16 floats to a line of memory, past the caches; tile_streamed(): before another thread is told of them
 //   tile_scales(a, b)               the scales of 16 rows: eight each
 //   wide_codes load_wide(a, b)      32 bytes each;  low_wide high_wide: their nibbles
 //   load_wide_levels(p)             16 signed bytes, to be looked up
@@ -73,6 +74,8 @@ PHI4FLASH_VECTOR_INLINE void tile_store_integers(f32_vector v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE void tile_stream(f32_vector v, float* p) { hn::Stream(v, f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void tile_streamed() { asm volatile("sfence" : : : "memory"); }
 PHI4FLASH_VECTOR_INLINE f32_vector tile_scales(const f16* a, const f16* b) {
     const hn::Rebind<hwy::float16_t, f32_tag> sixteen;
     const hn::Half<decltype(sixteen)> eight;

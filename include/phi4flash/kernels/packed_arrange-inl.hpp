@@ -142,7 +142,7 @@ template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                        std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, signed_offset, 1, bundled_bytes>(x, x_stride, cols, begin, end, tokens, scratch);
     } else if constexpr (Format == dtype::q4) {
         return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
     } else {

@@ -1,4 +1,4 @@
-// Strips of 4-bit weights, unpacked once for many tokens.
+// Strips of packed weights, unpacked once for many tokens.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -14,22 +14,32 @@ struct unpacked_strip {
     float units[strip_groups / scale_groups * strip_rows];
 };
 
+/// Rows [row, row + rows_lanes()) of a block: [8][8 rows][4 columns].
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row, std::uint8_t* to) {
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+        const code_vector codes = load_codes(block.code[s] + 4 * row);
+        store_codes(q4_levels<Dense>(book, low_codes(codes)), to);
+        store_codes(q4_levels<Dense>(book, high_codes(codes)), to + 16 * packed_rows);
+    }
+}
+template <bool>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row, std::uint8_t* to) {
+    for (std::size_t s = 0; s < 8; ++s, to += 4 * packed_rows) store_codes(lifted_codes(load_codes(block.code[s] + 4 * row)), to);
+}
+
 /// Levels and scales (as floats, [groups][packed_rows]) of eight rows. Asks for the blocks at `next` on the way.
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    constexpr bool dense = Format == dtype::q4_dense;
-    const code_vector book = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
-        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-            std::uint8_t* to = levels + 4 * row;
-            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
-                const code_vector codes = load_codes(block->code[s] + 4 * row);
-                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
-                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
-            }
-            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+            unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
+            store_rows(load_scales(from.scale + row), scales + g * packed_rows + row);
         }
     }
 }
@@ -63,7 +73,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
                                           unpacked_strip& out) {
     float scales[strip_groups * packed_rows];
     for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
-        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        unpack_rows<Format>(w, next, groups, rows, out.levels + r * packed_cols, scales);
         if constexpr (integer_scales) {
             for (std::size_t g = 0; g < groups; g += scale_groups)
                 integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,

@@ -145,6 +145,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 inline constexpr int signed_offset = 0;
 #endif
 
+inline constexpr bool bundled_bytes = !integer_scales;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
+    return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {

@@ -2000,6 +2000,7 @@ PHI4FLASH_TARGET_END
 //   dot_fold(sums)                  a 32-bit integer for each row or token
 //   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127], where total began at
 //                                   -signed_offset times the sum of the activations (a constant: what the target has to add to w)
+//   lifted_codes(w)                 w + signed_offset, as dot_next takes them where bundled_bytes (elsewhere it takes levels only)
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scaled(integers, scale)         integers * scale
 //   multiply_add(a, b, c)           a * b + c
@@ -2184,6 +2185,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 }
 inline constexpr int signed_offset = 0;
 #endif
+
+inline constexpr bool bundled_bytes = !integer_scales;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
+    return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
+}
 
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
@@ -2445,6 +2451,8 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     return v;
 }
 inline constexpr int signed_offset = 0;
+inline constexpr bool bundled_bytes = false;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -4549,7 +4557,7 @@ template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                        std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, signed_offset, 1, bundled_bytes>(x, x_stride, cols, begin, end, tokens, scratch);
     } else if constexpr (Format == dtype::q4) {
         return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
     } else {
@@ -4856,7 +4864,7 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
-// Strips of 4-bit weights, unpacked once for many tokens.
+// Strips of packed weights, unpacked once for many tokens.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -4872,22 +4880,32 @@ struct unpacked_strip {
     float units[strip_groups / scale_groups * strip_rows];
 };
 
+/// Rows [row, row + rows_lanes()) of a block: [8][8 rows][4 columns].
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row, std::uint8_t* to) {
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+        const code_vector codes = load_codes(block.code[s] + 4 * row);
+        store_codes(q4_levels<Dense>(book, low_codes(codes)), to);
+        store_codes(q4_levels<Dense>(book, high_codes(codes)), to + 16 * packed_rows);
+    }
+}
+template <bool>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row, std::uint8_t* to) {
+    for (std::size_t s = 0; s < 8; ++s, to += 4 * packed_rows) store_codes(lifted_codes(load_codes(block.code[s] + 4 * row)), to);
+}
+
 /// Levels and scales (as floats, [groups][packed_rows]) of eight rows. Asks for the blocks at `next` on the way.
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    constexpr bool dense = Format == dtype::q4_dense;
-    const code_vector book = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
-        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-            std::uint8_t* to = levels + 4 * row;
-            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
-                const code_vector codes = load_codes(block->code[s] + 4 * row);
-                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
-                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
-            }
-            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+            unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
+            store_rows(load_scales(from.scale + row), scales + g * packed_rows + row);
         }
     }
 }
@@ -4921,7 +4939,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
                                           unpacked_strip& out) {
     float scales[strip_groups * packed_rows];
     for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
-        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        unpack_rows<Format>(w, next, groups, rows, out.levels + r * packed_cols, scales);
         if constexpr (integer_scales) {
             for (std::size_t g = 0; g < groups; g += scale_groups)
                 integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
@@ -4935,7 +4953,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_bundles-inl.hpp ----------------------------------------------------------------------------
-// Products of 4-bit weights and 8-bit activations of many tokens, which lie side by side in a vector (packed_arrange-inl.hpp).
+// Products of packed weights and 8-bit activations of many tokens, which lie side by side in a vector (packed_arrange-inl.hpp).
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -4945,12 +4963,8 @@ inline constexpr std::size_t bundles_at_once = 16;
 
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
-/// sum += the tokens' scales * block, for a bundle.
-template <class Block>
-PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
-    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
-}
+/// The scales of a bundle's tokens in a group.
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
 
 /// One row of a block of groups: where its levels and scales lie, group by group.
 struct strip_row {
@@ -4962,22 +4976,55 @@ struct strip_row {
 };
 
 // Vectors cannot stand in arrays, so a tile's sums are packs of parameters: one for each bundle B.
-template <std::size_t>
-using block_of = decltype(block_zero());
+//
+// Where activations share a scale in a block of groups, the block is added up by itself, and multiplied by that scale in the end. Where they do not
+// (q8), every group goes to the sum, in the order and with the bits of add_group in packed-inl.hpp.
+template <bool Shared>
+using block_type = std::conditional_t<Shared, decltype(block_zero()), tokens_f32>;
+template <bool Shared, std::size_t>
+using block_of = block_type<Shared>;
 template <std::size_t>
 using sums_of = decltype(bundle_start(nullptr));
 
+/// What a block begins with, for a bundle.
+template <bool Shared>
+PHI4FLASH_VECTOR_INLINE block_type<Shared> block_start([[maybe_unused]] const float* sum) {
+    if constexpr (Shared) {
+        return block_zero();
+    } else {
+        return load_tokens(sum);
+    }
+}
+/// A group's products join a block; `x` is the bundle in that group.
+template <bool Shared, class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE void group_ends(Block& block, Sums sums, Scale scale, [[maybe_unused]] const std::byte* x) {
+    if constexpr (Shared) {
+        block = block_add(block, sums, scale);
+    } else {
+        block = multiply_add(scale, scaled(sums, bundle_scales(x)), block);
+    }
+}
+/// A block joins the sum; `x` is the bundle in any of its groups.
+template <bool Shared, class Block>
+PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit, [[maybe_unused]] const std::byte* x, float* sum) {
+    if constexpr (Shared) {
+        store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
+    } else {
+        store_tokens(block, sum);
+    }
+}
+
 /// One group of a row: its products with every bundle, times its scale, added to the blocks. `sums` are the starts.
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                       block_of<B>&... block, sums_of<B>... sums) {
+                                       block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
         ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
     const auto scales = repeat_scale(scale);
-    ((block = block_add(block, sums, scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
 }
 
 template <class Sums, class Activations>
@@ -4987,9 +5034,10 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 }
 
 /// The same for two rows, which meet each load of activations.
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+                                            block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
+                                            sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
@@ -4998,51 +5046,53 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
     }
     const auto scales = repeat_scale(scale);
     const auto next_scales = repeat_scale(scale + 1);
-    ((block = block_add(block, sums, scales)), ...);
-    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
+    (group_ends<Shared>(next_block, next_sums, next_scales, x + B * bundle_bytes()), ...);
 }
 
-/// A row of a block of groups against a tile, whose groups lie group_bytes apart. Adds to sum [bundles][tokens_lanes()]. `block` are zeros.
-template <std::size_t... B>
+/// A row of a block of groups against a tile, whose groups lie group_bytes apart. Adds to sum [bundles][tokens_lanes()].
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                     block_of<B>... block) {
+                                     block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 /// Two rows, where scales are floats.
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                          block_of<B>... block, block_of<B>... next_block) {
+                                          block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
-                       bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                               bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
-    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    (block_ends<Shared>(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 /// Rows that meet a load of activations.
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
-        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+        const float* next_sum = sum + sizeof...(B) * tokens_lanes();
+        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+                             block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
 /// A strip against a tile; `x` is the tile's first group here. Adds to sums [rows][tokens of the tile].
-template <std::size_t Bundles>
+template <bool Shared, std::size_t Bundles>
 PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
     const std::size_t group_bytes = Bundles * bundle_bytes();
     const float* unit = w.units;
@@ -5052,7 +5102,7 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows<Shared>(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
                 row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
@@ -5060,16 +5110,17 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
 }
 
 /// A strip, columns from group `first_group` of `all_groups`, against bundles [begin, end) of `bundles`. Sums: tile by tile, [rows][tokens].
+template <bool Shared>
 inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
                          const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
     while (begin < end) {
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
-            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
-            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
-            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<Shared, 6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<Shared, 4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<Shared, 2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<Shared, 1>(w, rows, groups, from, sums); break;
         }
         begin += count;
         sums += count * tokens_lanes() * rows;
@@ -5120,7 +5171,7 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
             const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
-            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+            bundle_tiles<Format != dtype::q8>(strip, count, g, some, groups, x, begin, end, bundles, sums);
         }
         put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
     }
@@ -5130,9 +5181,12 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                           float* y, std::size_t y_stride) {
-    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
-    for (std::size_t b = 0; b < bundles;)
-        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    std::size_t bundles = 0;
+    if constexpr (Format != dtype::q8 || bundled_bytes) {
+        bundles = tokens / tokens_lanes();
+        for (std::size_t b = 0; b < bundles;)
+            b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    }
     const std::size_t bundled = bundles * tokens_lanes();
     if (bundled < tokens)
         packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
@@ -5578,26 +5632,37 @@ struct tile_sums {
     alignas(64) std::int32_t integers[tile_strip_cols / scale_cols][4][tile_rows * tile_rows];
 };
 
-/// sums [tokens][tile_strip_rows] = or += integers * the token's scale * the row's unit, for a tile of tokens by one of rows. `scales` are the
-/// first token's of each block.
+/// sum = or += integers * scale, of one block or two.
 template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
+    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+    f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
+    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    store(total, sum);
+}
+
+/// sums [tokens][tile_strip_rows] = or += integers * the token's scale * the row's unit, for a tile of tokens by one or two of rows. `scales` are
+/// the first token's of each block.
+template <bool First, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const float* next_units = units + (Blocks - 1) * tile_strip_rows;
     const f32_vector unit = load(units);
-    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    const f32_vector next_unit = load(next_units);
+    const f32_vector other_unit = load(units + tile_rows);
+    const f32_vector other_next_unit = load(next_units + tile_rows);
     for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
-        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
-        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
-        store(First ? sum : add(sum, load(sums)), sums);
+        const f32_vector scale = set(*scales);
+        const f32_vector next_scale = set(scales[Blocks == 2 ? tile_rows : 0]);
+        add_integers_to<First, Blocks>(from, tile, t * tile_rows, mul(scale, unit), mul(next_scale, next_unit), sums);
+        if constexpr (TwoRows)
+            add_integers_to<First, Blocks>(from, tile + 1, t * tile_rows, mul(scale, other_unit), mul(next_scale, other_next_unit), sums + tile_rows);
     }
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
 PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile<First, Blocks>(from, 0, scales, units, sums);
-    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
-    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+    add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoTokens) add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, next_scales, units, sums + tile_rows * tile_strip_rows);
 }
 
 /// Tiles of columns [begin, end), which share scales, into the tiles 0 to 3.
@@ -6508,6 +6573,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 inline constexpr int signed_offset = 0;
 #endif
 
+inline constexpr bool bundled_bytes = !integer_scales;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
+    return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
@@ -6762,6 +6832,8 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     return v;
 }
 inline constexpr int signed_offset = 0;
+inline constexpr bool bundled_bytes = false;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -8677,7 +8749,7 @@ template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                        std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, signed_offset, 1, bundled_bytes>(x, x_stride, cols, begin, end, tokens, scratch);
     } else if constexpr (Format == dtype::q4) {
         return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
     } else {
@@ -8971,21 +9043,30 @@ struct unpacked_strip {
     float units[strip_groups / scale_groups * strip_rows];
 };
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
-                                         float* scales) {
-    constexpr bool dense = Format == dtype::q4_dense;
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row, std::uint8_t* to) {
     const code_vector book = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
-        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+    for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+        const code_vector codes = load_codes(block.code[s] + 4 * row);
+        store_codes(q4_levels<Dense>(book, low_codes(codes)), to);
+        store_codes(q4_levels<Dense>(book, high_codes(codes)), to + 16 * packed_rows);
+    }
+}
+template <bool>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row, std::uint8_t* to) {
+    for (std::size_t s = 0; s < 8; ++s, to += 4 * packed_rows) store_codes(lifted_codes(load_codes(block.code[s] + 4 * row)), to);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-            std::uint8_t* to = levels + 4 * row;
-            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
-                const code_vector codes = load_codes(block->code[s] + 4 * row);
-                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
-                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
-            }
-            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+            unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
+            store_rows(load_scales(from.scale + row), scales + g * packed_rows + row);
         }
     }
 }
@@ -9016,7 +9097,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
                                           unpacked_strip& out) {
     float scales[strip_groups * packed_rows];
     for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
-        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        unpack_rows<Format>(w, next, groups, rows, out.levels + r * packed_cols, scales);
         if constexpr (integer_scales) {
             for (std::size_t g = 0; g < groups; g += scale_groups)
                 integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
@@ -9036,11 +9117,7 @@ inline constexpr std::size_t bundles_at_once = 16;
 
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
-template <class Block>
-PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
-    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
-}
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -9050,21 +9127,48 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-template <std::size_t>
-using block_of = decltype(block_zero());
+template <bool Shared>
+using block_type = std::conditional_t<Shared, decltype(block_zero()), tokens_f32>;
+template <bool Shared, std::size_t>
+using block_of = block_type<Shared>;
 template <std::size_t>
 using sums_of = decltype(bundle_start(nullptr));
 
-template <std::size_t... B>
+template <bool Shared>
+PHI4FLASH_VECTOR_INLINE block_type<Shared> block_start([[maybe_unused]] const float* sum) {
+    if constexpr (Shared) {
+        return block_zero();
+    } else {
+        return load_tokens(sum);
+    }
+}
+template <bool Shared, class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE void group_ends(Block& block, Sums sums, Scale scale, [[maybe_unused]] const std::byte* x) {
+    if constexpr (Shared) {
+        block = block_add(block, sums, scale);
+    } else {
+        block = multiply_add(scale, scaled(sums, bundle_scales(x)), block);
+    }
+}
+template <bool Shared, class Block>
+PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit, [[maybe_unused]] const std::byte* x, float* sum) {
+    if constexpr (Shared) {
+        store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
+    } else {
+        store_tokens(block, sum);
+    }
+}
+
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                       block_of<B>&... block, sums_of<B>... sums) {
+                                       block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
         ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
     const auto scales = repeat_scale(scale);
-    ((block = block_add(block, sums, scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
 }
 
 template <class Sums, class Activations>
@@ -9073,9 +9177,10 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
     next_sums = dot_next(next_sums, next_w, x);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+                                            block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
+                                            sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
@@ -9084,47 +9189,49 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
     }
     const auto scales = repeat_scale(scale);
     const auto next_scales = repeat_scale(scale + 1);
-    ((block = block_add(block, sums, scales)), ...);
-    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
+    (group_ends<Shared>(next_block, next_sums, next_scales, x + B * bundle_bytes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                     block_of<B>... block) {
+                                     block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                          block_of<B>... block, block_of<B>... next_block) {
+                                          block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
-                       bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                               bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
-    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    (block_ends<Shared>(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
-        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+        const float* next_sum = sum + sizeof...(B) * tokens_lanes();
+        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+                             block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
-template <std::size_t Bundles>
+template <bool Shared, std::size_t Bundles>
 PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
     const std::size_t group_bytes = Bundles * bundle_bytes();
     const float* unit = w.units;
@@ -9134,23 +9241,24 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows<Shared>(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
                 row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
 }
 
+template <bool Shared>
 inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
                          const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
     while (begin < end) {
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
-            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
-            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
-            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<Shared, 6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<Shared, 4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<Shared, 2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<Shared, 1>(w, rows, groups, from, sums); break;
         }
         begin += count;
         sums += count * tokens_lanes() * rows;
@@ -9199,7 +9307,7 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
             const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
-            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+            bundle_tiles<Format != dtype::q8>(strip, count, g, some, groups, x, begin, end, bundles, sums);
         }
         put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
     }
@@ -9209,9 +9317,12 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                           float* y, std::size_t y_stride) {
-    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
-    for (std::size_t b = 0; b < bundles;)
-        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    std::size_t bundles = 0;
+    if constexpr (Format != dtype::q8 || bundled_bytes) {
+        bundles = tokens / tokens_lanes();
+        for (std::size_t b = 0; b < bundles;)
+            b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    }
     const std::size_t bundled = bundles * tokens_lanes();
     if (bundled < tokens)
         packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
@@ -9605,23 +9716,33 @@ struct tile_sums {
 };
 
 template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
+    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+    f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
+    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    store(total, sum);
+}
+
+template <bool First, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const float* next_units = units + (Blocks - 1) * tile_strip_rows;
     const f32_vector unit = load(units);
-    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    const f32_vector next_unit = load(next_units);
+    const f32_vector other_unit = load(units + tile_rows);
+    const f32_vector other_next_unit = load(next_units + tile_rows);
     for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
-        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
-        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
-        store(First ? sum : add(sum, load(sums)), sums);
+        const f32_vector scale = set(*scales);
+        const f32_vector next_scale = set(scales[Blocks == 2 ? tile_rows : 0]);
+        add_integers_to<First, Blocks>(from, tile, t * tile_rows, mul(scale, unit), mul(next_scale, next_unit), sums);
+        if constexpr (TwoRows)
+            add_integers_to<First, Blocks>(from, tile + 1, t * tile_rows, mul(scale, other_unit), mul(next_scale, other_next_unit), sums + tile_rows);
     }
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
 PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile<First, Blocks>(from, 0, scales, units, sums);
-    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
-    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+    add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoTokens) add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, next_scales, units, sums + tile_rows * tile_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
@@ -10494,6 +10615,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 inline constexpr int signed_offset = 0;
 #endif
 
+inline constexpr bool bundled_bytes = !integer_scales;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
+    return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
@@ -10748,6 +10874,8 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     return v;
 }
 inline constexpr int signed_offset = 0;
+inline constexpr bool bundled_bytes = false;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -12663,7 +12791,7 @@ template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                        std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, signed_offset, 1, bundled_bytes>(x, x_stride, cols, begin, end, tokens, scratch);
     } else if constexpr (Format == dtype::q4) {
         return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
     } else {
@@ -12957,21 +13085,30 @@ struct unpacked_strip {
     float units[strip_groups / scale_groups * strip_rows];
 };
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
-                                         float* scales) {
-    constexpr bool dense = Format == dtype::q4_dense;
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row, std::uint8_t* to) {
     const code_vector book = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
-        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+    for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+        const code_vector codes = load_codes(block.code[s] + 4 * row);
+        store_codes(q4_levels<Dense>(book, low_codes(codes)), to);
+        store_codes(q4_levels<Dense>(book, high_codes(codes)), to + 16 * packed_rows);
+    }
+}
+template <bool>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row, std::uint8_t* to) {
+    for (std::size_t s = 0; s < 8; ++s, to += 4 * packed_rows) store_codes(lifted_codes(load_codes(block.code[s] + 4 * row)), to);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-            std::uint8_t* to = levels + 4 * row;
-            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
-                const code_vector codes = load_codes(block->code[s] + 4 * row);
-                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
-                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
-            }
-            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+            unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
+            store_rows(load_scales(from.scale + row), scales + g * packed_rows + row);
         }
     }
 }
@@ -13002,7 +13139,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
                                           unpacked_strip& out) {
     float scales[strip_groups * packed_rows];
     for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
-        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        unpack_rows<Format>(w, next, groups, rows, out.levels + r * packed_cols, scales);
         if constexpr (integer_scales) {
             for (std::size_t g = 0; g < groups; g += scale_groups)
                 integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
@@ -13022,11 +13159,7 @@ inline constexpr std::size_t bundles_at_once = 16;
 
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
-template <class Block>
-PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
-    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
-}
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -13036,21 +13169,48 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-template <std::size_t>
-using block_of = decltype(block_zero());
+template <bool Shared>
+using block_type = std::conditional_t<Shared, decltype(block_zero()), tokens_f32>;
+template <bool Shared, std::size_t>
+using block_of = block_type<Shared>;
 template <std::size_t>
 using sums_of = decltype(bundle_start(nullptr));
 
-template <std::size_t... B>
+template <bool Shared>
+PHI4FLASH_VECTOR_INLINE block_type<Shared> block_start([[maybe_unused]] const float* sum) {
+    if constexpr (Shared) {
+        return block_zero();
+    } else {
+        return load_tokens(sum);
+    }
+}
+template <bool Shared, class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE void group_ends(Block& block, Sums sums, Scale scale, [[maybe_unused]] const std::byte* x) {
+    if constexpr (Shared) {
+        block = block_add(block, sums, scale);
+    } else {
+        block = multiply_add(scale, scaled(sums, bundle_scales(x)), block);
+    }
+}
+template <bool Shared, class Block>
+PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit, [[maybe_unused]] const std::byte* x, float* sum) {
+    if constexpr (Shared) {
+        store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
+    } else {
+        store_tokens(block, sum);
+    }
+}
+
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                       block_of<B>&... block, sums_of<B>... sums) {
+                                       block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
         ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
     const auto scales = repeat_scale(scale);
-    ((block = block_add(block, sums, scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
 }
 
 template <class Sums, class Activations>
@@ -13059,9 +13219,10 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
     next_sums = dot_next(next_sums, next_w, x);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+                                            block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
+                                            sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
@@ -13070,47 +13231,49 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
     }
     const auto scales = repeat_scale(scale);
     const auto next_scales = repeat_scale(scale + 1);
-    ((block = block_add(block, sums, scales)), ...);
-    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
+    (group_ends<Shared>(next_block, next_sums, next_scales, x + B * bundle_bytes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                     block_of<B>... block) {
+                                     block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                          block_of<B>... block, block_of<B>... next_block) {
+                                          block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
-                       bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                               bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
-    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    (block_ends<Shared>(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
-        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+        const float* next_sum = sum + sizeof...(B) * tokens_lanes();
+        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+                             block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
-template <std::size_t Bundles>
+template <bool Shared, std::size_t Bundles>
 PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
     const std::size_t group_bytes = Bundles * bundle_bytes();
     const float* unit = w.units;
@@ -13120,23 +13283,24 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows<Shared>(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
                 row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
 }
 
+template <bool Shared>
 inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
                          const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
     while (begin < end) {
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
-            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
-            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
-            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<Shared, 6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<Shared, 4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<Shared, 2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<Shared, 1>(w, rows, groups, from, sums); break;
         }
         begin += count;
         sums += count * tokens_lanes() * rows;
@@ -13185,7 +13349,7 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
             const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
-            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+            bundle_tiles<Format != dtype::q8>(strip, count, g, some, groups, x, begin, end, bundles, sums);
         }
         put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
     }
@@ -13195,9 +13359,12 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                           float* y, std::size_t y_stride) {
-    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
-    for (std::size_t b = 0; b < bundles;)
-        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    std::size_t bundles = 0;
+    if constexpr (Format != dtype::q8 || bundled_bytes) {
+        bundles = tokens / tokens_lanes();
+        for (std::size_t b = 0; b < bundles;)
+            b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    }
     const std::size_t bundled = bundles * tokens_lanes();
     if (bundled < tokens)
         packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
@@ -13591,23 +13758,33 @@ struct tile_sums {
 };
 
 template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
+    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+    f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
+    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    store(total, sum);
+}
+
+template <bool First, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const float* next_units = units + (Blocks - 1) * tile_strip_rows;
     const f32_vector unit = load(units);
-    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    const f32_vector next_unit = load(next_units);
+    const f32_vector other_unit = load(units + tile_rows);
+    const f32_vector other_next_unit = load(next_units + tile_rows);
     for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
-        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
-        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
-        store(First ? sum : add(sum, load(sums)), sums);
+        const f32_vector scale = set(*scales);
+        const f32_vector next_scale = set(scales[Blocks == 2 ? tile_rows : 0]);
+        add_integers_to<First, Blocks>(from, tile, t * tile_rows, mul(scale, unit), mul(next_scale, next_unit), sums);
+        if constexpr (TwoRows)
+            add_integers_to<First, Blocks>(from, tile + 1, t * tile_rows, mul(scale, other_unit), mul(next_scale, other_next_unit), sums + tile_rows);
     }
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
 PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile<First, Blocks>(from, 0, scales, units, sums);
-    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
-    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+    add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoTokens) add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, next_scales, units, sums + tile_rows * tile_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
@@ -14480,6 +14657,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 inline constexpr int signed_offset = 0;
 #endif
 
+inline constexpr bool bundled_bytes = !integer_scales;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
+    return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
@@ -14734,6 +14916,8 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     return v;
 }
 inline constexpr int signed_offset = 0;
+inline constexpr bool bundled_bytes = false;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -16649,7 +16833,7 @@ template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                        std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, signed_offset, 1, bundled_bytes>(x, x_stride, cols, begin, end, tokens, scratch);
     } else if constexpr (Format == dtype::q4) {
         return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
     } else {
@@ -16943,21 +17127,30 @@ struct unpacked_strip {
     float units[strip_groups / scale_groups * strip_rows];
 };
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
-                                         float* scales) {
-    constexpr bool dense = Format == dtype::q4_dense;
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row, std::uint8_t* to) {
     const code_vector book = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
-        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+    for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+        const code_vector codes = load_codes(block.code[s] + 4 * row);
+        store_codes(q4_levels<Dense>(book, low_codes(codes)), to);
+        store_codes(q4_levels<Dense>(book, high_codes(codes)), to + 16 * packed_rows);
+    }
+}
+template <bool>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row, std::uint8_t* to) {
+    for (std::size_t s = 0; s < 8; ++s, to += 4 * packed_rows) store_codes(lifted_codes(load_codes(block.code[s] + 4 * row)), to);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-            std::uint8_t* to = levels + 4 * row;
-            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
-                const code_vector codes = load_codes(block->code[s] + 4 * row);
-                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
-                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
-            }
-            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+            unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
+            store_rows(load_scales(from.scale + row), scales + g * packed_rows + row);
         }
     }
 }
@@ -16988,7 +17181,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
                                           unpacked_strip& out) {
     float scales[strip_groups * packed_rows];
     for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
-        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        unpack_rows<Format>(w, next, groups, rows, out.levels + r * packed_cols, scales);
         if constexpr (integer_scales) {
             for (std::size_t g = 0; g < groups; g += scale_groups)
                 integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
@@ -17008,11 +17201,7 @@ inline constexpr std::size_t bundles_at_once = 16;
 
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
-template <class Block>
-PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
-    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
-}
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -17022,21 +17211,48 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-template <std::size_t>
-using block_of = decltype(block_zero());
+template <bool Shared>
+using block_type = std::conditional_t<Shared, decltype(block_zero()), tokens_f32>;
+template <bool Shared, std::size_t>
+using block_of = block_type<Shared>;
 template <std::size_t>
 using sums_of = decltype(bundle_start(nullptr));
 
-template <std::size_t... B>
+template <bool Shared>
+PHI4FLASH_VECTOR_INLINE block_type<Shared> block_start([[maybe_unused]] const float* sum) {
+    if constexpr (Shared) {
+        return block_zero();
+    } else {
+        return load_tokens(sum);
+    }
+}
+template <bool Shared, class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE void group_ends(Block& block, Sums sums, Scale scale, [[maybe_unused]] const std::byte* x) {
+    if constexpr (Shared) {
+        block = block_add(block, sums, scale);
+    } else {
+        block = multiply_add(scale, scaled(sums, bundle_scales(x)), block);
+    }
+}
+template <bool Shared, class Block>
+PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit, [[maybe_unused]] const std::byte* x, float* sum) {
+    if constexpr (Shared) {
+        store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
+    } else {
+        store_tokens(block, sum);
+    }
+}
+
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                       block_of<B>&... block, sums_of<B>... sums) {
+                                       block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
         ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
     const auto scales = repeat_scale(scale);
-    ((block = block_add(block, sums, scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
 }
 
 template <class Sums, class Activations>
@@ -17045,9 +17261,10 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
     next_sums = dot_next(next_sums, next_w, x);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+                                            block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
+                                            sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
@@ -17056,47 +17273,49 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
     }
     const auto scales = repeat_scale(scale);
     const auto next_scales = repeat_scale(scale + 1);
-    ((block = block_add(block, sums, scales)), ...);
-    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
+    (group_ends<Shared>(next_block, next_sums, next_scales, x + B * bundle_bytes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                     block_of<B>... block) {
+                                     block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                          block_of<B>... block, block_of<B>... next_block) {
+                                          block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
-                       bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                               bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
-    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    (block_ends<Shared>(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
-        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+        const float* next_sum = sum + sizeof...(B) * tokens_lanes();
+        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+                             block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
-template <std::size_t Bundles>
+template <bool Shared, std::size_t Bundles>
 PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
     const std::size_t group_bytes = Bundles * bundle_bytes();
     const float* unit = w.units;
@@ -17106,23 +17325,24 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows<Shared>(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
                 row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
 }
 
+template <bool Shared>
 inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
                          const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
     while (begin < end) {
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
-            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
-            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
-            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<Shared, 6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<Shared, 4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<Shared, 2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<Shared, 1>(w, rows, groups, from, sums); break;
         }
         begin += count;
         sums += count * tokens_lanes() * rows;
@@ -17171,7 +17391,7 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
             const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
-            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+            bundle_tiles<Format != dtype::q8>(strip, count, g, some, groups, x, begin, end, bundles, sums);
         }
         put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
     }
@@ -17181,9 +17401,12 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                           float* y, std::size_t y_stride) {
-    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
-    for (std::size_t b = 0; b < bundles;)
-        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    std::size_t bundles = 0;
+    if constexpr (Format != dtype::q8 || bundled_bytes) {
+        bundles = tokens / tokens_lanes();
+        for (std::size_t b = 0; b < bundles;)
+            b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    }
     const std::size_t bundled = bundles * tokens_lanes();
     if (bundled < tokens)
         packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
@@ -17577,23 +17800,33 @@ struct tile_sums {
 };
 
 template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
+    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+    f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
+    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    store(total, sum);
+}
+
+template <bool First, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const float* next_units = units + (Blocks - 1) * tile_strip_rows;
     const f32_vector unit = load(units);
-    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    const f32_vector next_unit = load(next_units);
+    const f32_vector other_unit = load(units + tile_rows);
+    const f32_vector other_next_unit = load(next_units + tile_rows);
     for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
-        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
-        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
-        store(First ? sum : add(sum, load(sums)), sums);
+        const f32_vector scale = set(*scales);
+        const f32_vector next_scale = set(scales[Blocks == 2 ? tile_rows : 0]);
+        add_integers_to<First, Blocks>(from, tile, t * tile_rows, mul(scale, unit), mul(next_scale, next_unit), sums);
+        if constexpr (TwoRows)
+            add_integers_to<First, Blocks>(from, tile + 1, t * tile_rows, mul(scale, other_unit), mul(next_scale, other_next_unit), sums + tile_rows);
     }
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
 PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile<First, Blocks>(from, 0, scales, units, sums);
-    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
-    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+    add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoTokens) add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, next_scales, units, sums + tile_rows * tile_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
@@ -18503,6 +18736,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 inline constexpr int signed_offset = 0;
 #endif
 
+inline constexpr bool bundled_bytes = !integer_scales;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
+    return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
@@ -18757,6 +18995,8 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     return v;
 }
 inline constexpr int signed_offset = 0;
+inline constexpr bool bundled_bytes = false;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -20672,7 +20912,7 @@ template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                        std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, signed_offset, 1, bundled_bytes>(x, x_stride, cols, begin, end, tokens, scratch);
     } else if constexpr (Format == dtype::q4) {
         return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
     } else {
@@ -20966,21 +21206,30 @@ struct unpacked_strip {
     float units[strip_groups / scale_groups * strip_rows];
 };
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
-                                         float* scales) {
-    constexpr bool dense = Format == dtype::q4_dense;
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row, std::uint8_t* to) {
     const code_vector book = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
-        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+    for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+        const code_vector codes = load_codes(block.code[s] + 4 * row);
+        store_codes(q4_levels<Dense>(book, low_codes(codes)), to);
+        store_codes(q4_levels<Dense>(book, high_codes(codes)), to + 16 * packed_rows);
+    }
+}
+template <bool>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row, std::uint8_t* to) {
+    for (std::size_t s = 0; s < 8; ++s, to += 4 * packed_rows) store_codes(lifted_codes(load_codes(block.code[s] + 4 * row)), to);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-            std::uint8_t* to = levels + 4 * row;
-            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
-                const code_vector codes = load_codes(block->code[s] + 4 * row);
-                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
-                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
-            }
-            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+            unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
+            store_rows(load_scales(from.scale + row), scales + g * packed_rows + row);
         }
     }
 }
@@ -21011,7 +21260,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
                                           unpacked_strip& out) {
     float scales[strip_groups * packed_rows];
     for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
-        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        unpack_rows<Format>(w, next, groups, rows, out.levels + r * packed_cols, scales);
         if constexpr (integer_scales) {
             for (std::size_t g = 0; g < groups; g += scale_groups)
                 integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
@@ -21031,11 +21280,7 @@ inline constexpr std::size_t bundles_at_once = 16;
 
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
-template <class Block>
-PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
-    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
-}
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -21045,21 +21290,48 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-template <std::size_t>
-using block_of = decltype(block_zero());
+template <bool Shared>
+using block_type = std::conditional_t<Shared, decltype(block_zero()), tokens_f32>;
+template <bool Shared, std::size_t>
+using block_of = block_type<Shared>;
 template <std::size_t>
 using sums_of = decltype(bundle_start(nullptr));
 
-template <std::size_t... B>
+template <bool Shared>
+PHI4FLASH_VECTOR_INLINE block_type<Shared> block_start([[maybe_unused]] const float* sum) {
+    if constexpr (Shared) {
+        return block_zero();
+    } else {
+        return load_tokens(sum);
+    }
+}
+template <bool Shared, class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE void group_ends(Block& block, Sums sums, Scale scale, [[maybe_unused]] const std::byte* x) {
+    if constexpr (Shared) {
+        block = block_add(block, sums, scale);
+    } else {
+        block = multiply_add(scale, scaled(sums, bundle_scales(x)), block);
+    }
+}
+template <bool Shared, class Block>
+PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit, [[maybe_unused]] const std::byte* x, float* sum) {
+    if constexpr (Shared) {
+        store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
+    } else {
+        store_tokens(block, sum);
+    }
+}
+
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                       block_of<B>&... block, sums_of<B>... sums) {
+                                       block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
         ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
     const auto scales = repeat_scale(scale);
-    ((block = block_add(block, sums, scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
 }
 
 template <class Sums, class Activations>
@@ -21068,9 +21340,10 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
     next_sums = dot_next(next_sums, next_w, x);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+                                            block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
+                                            sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
@@ -21079,47 +21352,49 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
     }
     const auto scales = repeat_scale(scale);
     const auto next_scales = repeat_scale(scale + 1);
-    ((block = block_add(block, sums, scales)), ...);
-    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
+    (group_ends<Shared>(next_block, next_sums, next_scales, x + B * bundle_bytes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                     block_of<B>... block) {
+                                     block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                          block_of<B>... block, block_of<B>... next_block) {
+                                          block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
-                       bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                               bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
-    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    (block_ends<Shared>(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
-        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+        const float* next_sum = sum + sizeof...(B) * tokens_lanes();
+        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+                             block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
-template <std::size_t Bundles>
+template <bool Shared, std::size_t Bundles>
 PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
     const std::size_t group_bytes = Bundles * bundle_bytes();
     const float* unit = w.units;
@@ -21129,23 +21404,24 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows<Shared>(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
                 row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
 }
 
+template <bool Shared>
 inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
                          const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
     while (begin < end) {
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
-            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
-            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
-            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<Shared, 6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<Shared, 4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<Shared, 2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<Shared, 1>(w, rows, groups, from, sums); break;
         }
         begin += count;
         sums += count * tokens_lanes() * rows;
@@ -21194,7 +21470,7 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
             const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
-            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+            bundle_tiles<Format != dtype::q8>(strip, count, g, some, groups, x, begin, end, bundles, sums);
         }
         put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
     }
@@ -21204,9 +21480,12 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                           float* y, std::size_t y_stride) {
-    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
-    for (std::size_t b = 0; b < bundles;)
-        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    std::size_t bundles = 0;
+    if constexpr (Format != dtype::q8 || bundled_bytes) {
+        bundles = tokens / tokens_lanes();
+        for (std::size_t b = 0; b < bundles;)
+            b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    }
     const std::size_t bundled = bundles * tokens_lanes();
     if (bundled < tokens)
         packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
@@ -21600,23 +21879,33 @@ struct tile_sums {
 };
 
 template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
+    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+    f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
+    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    store(total, sum);
+}
+
+template <bool First, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const float* next_units = units + (Blocks - 1) * tile_strip_rows;
     const f32_vector unit = load(units);
-    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    const f32_vector next_unit = load(next_units);
+    const f32_vector other_unit = load(units + tile_rows);
+    const f32_vector other_next_unit = load(next_units + tile_rows);
     for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
-        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
-        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
-        store(First ? sum : add(sum, load(sums)), sums);
+        const f32_vector scale = set(*scales);
+        const f32_vector next_scale = set(scales[Blocks == 2 ? tile_rows : 0]);
+        add_integers_to<First, Blocks>(from, tile, t * tile_rows, mul(scale, unit), mul(next_scale, next_unit), sums);
+        if constexpr (TwoRows)
+            add_integers_to<First, Blocks>(from, tile + 1, t * tile_rows, mul(scale, other_unit), mul(next_scale, other_next_unit), sums + tile_rows);
     }
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
 PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile<First, Blocks>(from, 0, scales, units, sums);
-    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
-    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+    add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoTokens) add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, next_scales, units, sums + tile_rows * tile_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
@@ -22484,6 +22773,11 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w
 inline constexpr int signed_offset = 0;
 #endif
 
+inline constexpr bool bundled_bytes = !integer_scales;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
+    return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
+}
+
 PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
@@ -22738,6 +23032,8 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     return v;
 }
 inline constexpr int signed_offset = 0;
+inline constexpr bool bundled_bytes = false;
+PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -24653,7 +24949,7 @@ template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                        std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, false>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, signed_offset, 1, bundled_bytes>(x, x_stride, cols, begin, end, tokens, scratch);
     } else if constexpr (Format == dtype::q4) {
         return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
     } else {
@@ -24947,21 +25243,30 @@ struct unpacked_strip {
     float units[strip_groups / scale_groups * strip_rows];
 };
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void unpack_rows(const q4_block* block, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
-                                         float* scales) {
-    constexpr bool dense = Format == dtype::q4_dense;
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row, std::uint8_t* to) {
     const code_vector book = load_levels(q4_dense.level);
-    for (std::size_t g = 0; g < groups; ++g, ++block, next += sizeof(q4_block), levels += rows * packed_cols) {
-        prefetch(next), prefetch(next + 64), prefetch(next + 128);
+    for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+        const code_vector codes = load_codes(block.code[s] + 4 * row);
+        store_codes(q4_levels<Dense>(book, low_codes(codes)), to);
+        store_codes(q4_levels<Dense>(book, high_codes(codes)), to + 16 * packed_rows);
+    }
+}
+template <bool>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row, std::uint8_t* to) {
+    for (std::size_t s = 0; s < 8; ++s, to += 4 * packed_rows) store_codes(lifted_codes(load_codes(block.code[s] + 4 * row)), to);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-            std::uint8_t* to = levels + 4 * row;
-            for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
-                const code_vector codes = load_codes(block->code[s] + 4 * row);
-                store_codes(q4_levels<dense>(book, low_codes(codes)), to);
-                store_codes(q4_levels<dense>(book, high_codes(codes)), to + 16 * packed_rows);
-            }
-            store_rows(load_scales(block->scale + row), scales + g * packed_rows + row);
+            unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
+            store_rows(load_scales(from.scale + row), scales + g * packed_rows + row);
         }
     }
 }
@@ -24992,7 +25297,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* n
                                           unpacked_strip& out) {
     float scales[strip_groups * packed_rows];
     for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
-        unpack_rows<Format>(reinterpret_cast<const q4_block*>(w), next, groups, rows, out.levels + r * packed_cols, scales);
+        unpack_rows<Format>(w, next, groups, rows, out.levels + r * packed_cols, scales);
         if constexpr (integer_scales) {
             for (std::size_t g = 0; g < groups; g += scale_groups)
                 integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
@@ -25012,11 +25317,7 @@ inline constexpr std::size_t bundles_at_once = 16;
 
 PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
 
-template <class Block>
-PHI4FLASH_VECTOR_INLINE void add_block(Block block, float unit, const std::byte* x, float* sum) {
-    const tokens_f32 scales = load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
-    store_tokens(multiply_add(block_floats(block, unit), scales, load_tokens(sum)), sum);
-}
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -25026,21 +25327,48 @@ struct strip_row {
     std::size_t rows;  ///< of the strip: from group to group
 };
 
-template <std::size_t>
-using block_of = decltype(block_zero());
+template <bool Shared>
+using block_type = std::conditional_t<Shared, decltype(block_zero()), tokens_f32>;
+template <bool Shared, std::size_t>
+using block_of = block_type<Shared>;
 template <std::size_t>
 using sums_of = decltype(bundle_start(nullptr));
 
-template <std::size_t... B>
+template <bool Shared>
+PHI4FLASH_VECTOR_INLINE block_type<Shared> block_start([[maybe_unused]] const float* sum) {
+    if constexpr (Shared) {
+        return block_zero();
+    } else {
+        return load_tokens(sum);
+    }
+}
+template <bool Shared, class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE void group_ends(Block& block, Sums sums, Scale scale, [[maybe_unused]] const std::byte* x) {
+    if constexpr (Shared) {
+        block = block_add(block, sums, scale);
+    } else {
+        block = multiply_add(scale, scaled(sums, bundle_scales(x)), block);
+    }
+}
+template <bool Shared, class Block>
+PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit, [[maybe_unused]] const std::byte* x, float* sum) {
+    if constexpr (Shared) {
+        store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
+    } else {
+        store_tokens(block, sum);
+    }
+}
+
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                       block_of<B>&... block, sums_of<B>... sums) {
+                                       block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
         ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
     const auto scales = repeat_scale(scale);
-    ((block = block_add(block, sums, scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
 }
 
 template <class Sums, class Activations>
@@ -25049,9 +25377,10 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
     next_sums = dot_next(next_sums, next_w, x);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums, sums_of<B>... next_sums) {
+                                            block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
+                                            sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
@@ -25060,47 +25389,49 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
     }
     const auto scales = repeat_scale(scale);
     const auto next_scales = repeat_scale(scale + 1);
-    ((block = block_add(block, sums, scales)), ...);
-    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
+    (group_ends<Shared>(next_block, next_sums, next_scales, x + B * bundle_bytes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                     block_of<B>... block) {
+                                     block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                          block_of<B>... block, block_of<B>... next_block) {
+                                          block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
-                       bundle_start(from + B * bundle_bytes())...);
-    (add_block(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                               bundle_start(from + B * bundle_bytes())...);
+    (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
-    (add_block(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    (block_ends<Shared>(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
-template <std::size_t... B>
+template <bool Shared, std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
-        add_two_rows(tile, row, x, group_bytes, sum, block_of<B>(block_zero())..., block_of<B>(block_zero())...);
+        const float* next_sum = sum + sizeof...(B) * tokens_lanes();
+        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+                             block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row(tile, row, x, group_bytes, sum, block_of<B>(block_zero())...);
+        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
-template <std::size_t Bundles>
+template <bool Shared, std::size_t Bundles>
 PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
     const std::size_t group_bytes = Bundles * bundle_bytes();
     const float* unit = w.units;
@@ -25110,23 +25441,24 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows<Shared>(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
                 row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
     }
 }
 
+template <bool Shared>
 inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
                          const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
     while (begin < end) {
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
-            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
-            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
-            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<Shared, 6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<Shared, 4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<Shared, 2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<Shared, 1>(w, rows, groups, from, sums); break;
         }
         begin += count;
         sums += count * tokens_lanes() * rows;
@@ -25175,7 +25507,7 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
             const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
-            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+            bundle_tiles<Format != dtype::q8>(strip, count, g, some, groups, x, begin, end, bundles, sums);
         }
         put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
     }
@@ -25185,9 +25517,12 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
 template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                           float* y, std::size_t y_stride) {
-    const std::size_t bundles = Format == dtype::q8 ? 0 : tokens / tokens_lanes();
-    for (std::size_t b = 0; b < bundles;)
-        b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    std::size_t bundles = 0;
+    if constexpr (Format != dtype::q8 || bundled_bytes) {
+        bundles = tokens / tokens_lanes();
+        for (std::size_t b = 0; b < bundles;)
+            b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+    }
     const std::size_t bundled = bundles * tokens_lanes();
     if (bundled < tokens)
         packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
@@ -25581,23 +25916,33 @@ struct tile_sums {
 };
 
 template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
+    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+    f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
+    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    store(total, sum);
+}
+
+template <bool First, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const float* next_units = units + (Blocks - 1) * tile_strip_rows;
     const f32_vector unit = load(units);
-    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    const f32_vector next_unit = load(next_units);
+    const f32_vector other_unit = load(units + tile_rows);
+    const f32_vector other_next_unit = load(next_units + tile_rows);
     for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
-        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
-        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
-        store(First ? sum : add(sum, load(sums)), sums);
+        const f32_vector scale = set(*scales);
+        const f32_vector next_scale = set(scales[Blocks == 2 ? tile_rows : 0]);
+        add_integers_to<First, Blocks>(from, tile, t * tile_rows, mul(scale, unit), mul(next_scale, next_unit), sums);
+        if constexpr (TwoRows)
+            add_integers_to<First, Blocks>(from, tile + 1, t * tile_rows, mul(scale, other_unit), mul(next_scale, other_next_unit), sums + tile_rows);
     }
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
 PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile<First, Blocks>(from, 0, scales, units, sums);
-    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
-    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+    add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoTokens) add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, next_scales, units, sums + tile_rows * tile_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
@@ -27561,6 +27906,7 @@ struct workspace_options {
     const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
     executor_ref threads{};                ///< default: the calling thread alone
     activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with
+    page_size pages = page_size::huge;     ///< of memory that it takes itself: the tokens of a chunk lie far apart
 };
 
 /// Activations of up to `chunk` tokens, and the logits of one. Shared by sessions, used by one thread of control at a time.
@@ -27577,7 +27923,7 @@ public:
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
     static result<workspace> create(const model<Shape>& m, const workspace_options& options = {}) {
         if (const status ok = check_chunk(options.chunk); !ok) return ok.error();
-        auto block = memory_block::allocate(bytes(m, options.chunk), "workspace");
+        auto block = memory_block::allocate(bytes(m, options.chunk), "workspace", options.pages);
         if (!block) return block.error();
         workspace w;
         w.own_ = std::move(*block);

@@ -134,26 +134,37 @@ struct tile_sums {
     alignas(64) std::int32_t integers[tile_strip_cols / scale_cols][4][tile_rows * tile_rows];
 };
 
-/// sums [tokens][tile_strip_rows] = or += integers * the token's scale * the row's unit, for a tile of tokens by one of rows. `scales` are the
-/// first token's of each block.
+/// sum = or += integers * scale, of one block or two.
 template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
+    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+    f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
+    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    store(total, sum);
+}
+
+/// sums [tokens][tile_strip_rows] = or += integers * the token's scale * the row's unit, for a tile of tokens by one or two of rows. `scales` are
+/// the first token's of each block.
+template <bool First, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const float* scales, const float* units, float* sums) {
+    const float* next_units = units + (Blocks - 1) * tile_strip_rows;
     const f32_vector unit = load(units);
-    const f32_vector next_unit = load(units + (Blocks - 1) * tile_strip_rows);
+    const f32_vector next_unit = load(next_units);
+    const f32_vector other_unit = load(units + tile_rows);
+    const f32_vector other_next_unit = load(next_units + tile_rows);
     for (std::size_t t = 0; t < tile_rows; ++t, ++scales, sums += tile_strip_rows) {
-        f32_vector sum = mul(tile_load_integers(from.integers[0][tile] + t * tile_rows), mul(set(*scales), unit));
-        if constexpr (Blocks == 2) sum = mul_add(tile_load_integers(from.integers[1][tile] + t * tile_rows), mul(set(scales[tile_rows]), next_unit), sum);
-        store(First ? sum : add(sum, load(sums)), sums);
+        const f32_vector scale = set(*scales);
+        const f32_vector next_scale = set(scales[Blocks == 2 ? tile_rows : 0]);
+        add_integers_to<First, Blocks>(from, tile, t * tile_rows, mul(scale, unit), mul(next_scale, next_unit), sums);
+        if constexpr (TwoRows)
+            add_integers_to<First, Blocks>(from, tile + 1, t * tile_rows, mul(scale, other_unit), mul(next_scale, other_next_unit), sums + tile_rows);
     }
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
 PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const float* scales, const float* next_scales, const float* units, float* sums) {
-    float* next_sums = sums + tile_rows * tile_strip_rows;
-    add_tile<First, Blocks>(from, 0, scales, units, sums);
-    if constexpr (TwoRows) add_tile<First, Blocks>(from, 1, scales, units + tile_rows, sums + tile_rows);
-    if constexpr (TwoTokens) add_tile<First, Blocks>(from, 2, next_scales, units, next_sums);
-    if constexpr (TwoTokens && TwoRows) add_tile<First, Blocks>(from, 3, next_scales, units + tile_rows, next_sums + tile_rows);
+    add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, scales, units, sums);
+    if constexpr (TwoTokens) add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, next_scales, units, sums + tile_rows * tile_strip_rows);
 }
 
 /// Tiles of columns [begin, end), which share scales, into the tiles 0 to 3.

@@ -141,6 +141,7 @@ struct workspace_options {
     const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
     executor_ref threads{};                ///< default: the calling thread alone
     activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with
+    page_size pages = page_size::huge;     ///< of memory that it takes itself: the tokens of a chunk lie far apart
 };
 
 /// Activations of up to `chunk` tokens, and the logits of one. Shared by sessions, used by one thread of control at a time.
@@ -157,7 +158,7 @@ public:
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
     static result<workspace> create(const model<Shape>& m, const workspace_options& options = {}) {
         if (const status ok = check_chunk(options.chunk); !ok) return ok.error();
-        auto block = memory_block::allocate(bytes(m, options.chunk), "workspace");
+        auto block = memory_block::allocate(bytes(m, options.chunk), "workspace", options.pages);
         if (!block) return block.error();
         workspace w;
         w.own_ = std::move(*block);

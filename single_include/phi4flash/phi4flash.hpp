@@ -2022,19 +2022,6 @@ PHI4FLASH_TARGET_END
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums
 //   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
-// and, for attention over 8-bit keys and values:
-//   signed_bytes load_bytes(p) store_bytes(v, p)   64 of them
-//   lifted(v)                       each + lifted_by, without a sign
-//   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
-//   tokens_i32 repeat_integer(x) load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
-//   store_signed_digits(v, high, low)   16 integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
-//                                   again: 256 * high + low. Returns them as integers
-//   store_digits(a, b, c, d, p)     16 integral floats of four rows below 65,536 as two bytes without a sign: those of slots 4 * s to 4 * s + 3
-//                                   of a row at p + 16 * s + high_digits_at(row), high digits and then low
-//   fours_across(a, b, c, d)        within each quarter of four vectors, 32-bit numbers transposed
-//   bytes_across<Upper>(a, b, c, d, first, second)   of each quarter, the bytes in the same place of four vectors together: those of the first
-//                                   and second four, or (Upper) of the third and last
-//   quarters_across(a, b, c, d)     the quarters of four vectors transposed
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 
@@ -2275,84 +2262,6 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
-PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
-
-using signed_bytes = hn::Vec<tokens_i8_tag>;
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-template <int I>
-PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
-}
-
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
-constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
-    const tokens_u8_tag d8;
-    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
-}
-
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
-    const tokens_tag d32;
-    const hn::Repartition<std::int64_t, tokens_tag> d64;
-    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
-}
-template <bool Upper>
-PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
-    const tokens_i8_tag d8;
-    const hn::Repartition<std::int16_t, tokens_tag> d16;
-    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
-    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
-    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
-    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
-}
-template <class Vector>
-PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -4090,6 +3999,105 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
+// Vectors of 64 bytes and their products, over the integer part of the vocabulary: the words of kernels/attention_bytes-inl.hpp. There where
+// PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
+//
+//   signed_bytes load_bytes(p) store_bytes(v, p)   64 of them
+//   lifted(v)                       each + lifted_by, without a sign
+//   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
+//   tokens_i32 repeat_integer(x) load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
+//   store_signed_digits(v, high, low)   16 integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
+//                                   again: 256 * high + low. Returns them as integers
+//   store_digits(a, b, c, d, p)     16 integral floats of four rows below 65,536 as two bytes without a sign: those of slots 4 * s to 4 * s + 3
+//                                   of a row at p + 16 * s + high_digits_at(row), high digits and then low
+//   fours_across(a, b, c, d)        within each quarter of four vectors, 32-bit numbers transposed
+//   bytes_across<Upper>(a, b, c, d, first, second)   of each quarter, the bytes in the same place of four vectors together: those of the first
+//                                   and second four, or (Upper) of the third and last
+//   quarters_across(a, b, c, d)     the quarters of four vectors transposed
+
+PHI4FLASH_TARGET_BEGIN
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
+
+PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
 // Attention of one token over 8-bit keys and values by products of bytes: nothing is widened. A query's numbers, and its weights, become
@@ -6660,84 +6668,6 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
-PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
-
-using signed_bytes = hn::Vec<tokens_i8_tag>;
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-template <int I>
-PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
-}
-
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
-constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
-    const tokens_u8_tag d8;
-    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
-}
-
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
-    const tokens_tag d32;
-    const hn::Repartition<std::int64_t, tokens_tag> d64;
-    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
-}
-template <bool Upper>
-PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
-    const tokens_i8_tag d8;
-    const hn::Repartition<std::int16_t, tokens_tag> d16;
-    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
-    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
-    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
-    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
-}
-template <class Vector>
-PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -8327,6 +8257,89 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
+
+PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -10702,84 +10715,6 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
-PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
-
-using signed_bytes = hn::Vec<tokens_i8_tag>;
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-template <int I>
-PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
-}
-
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
-constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
-    const tokens_u8_tag d8;
-    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
-}
-
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
-    const tokens_tag d32;
-    const hn::Repartition<std::int64_t, tokens_tag> d64;
-    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
-}
-template <bool Upper>
-PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
-    const tokens_i8_tag d8;
-    const hn::Repartition<std::int16_t, tokens_tag> d16;
-    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
-    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
-    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
-    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
-}
-template <class Vector>
-PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -12369,6 +12304,89 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
+
+PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -14744,84 +14762,6 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
-PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
-
-using signed_bytes = hn::Vec<tokens_i8_tag>;
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-template <int I>
-PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
-}
-
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
-constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
-    const tokens_u8_tag d8;
-    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
-}
-
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
-    const tokens_tag d32;
-    const hn::Repartition<std::int64_t, tokens_tag> d64;
-    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
-}
-template <bool Upper>
-PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
-    const tokens_i8_tag d8;
-    const hn::Repartition<std::int16_t, tokens_tag> d16;
-    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
-    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
-    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
-    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
-}
-template <class Vector>
-PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -16411,6 +16351,89 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
+
+PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -18823,84 +18846,6 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
-PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
-
-using signed_bytes = hn::Vec<tokens_i8_tag>;
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-template <int I>
-PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
-}
-
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
-constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
-    const tokens_u8_tag d8;
-    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
-}
-
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
-    const tokens_tag d32;
-    const hn::Repartition<std::int64_t, tokens_tag> d64;
-    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
-}
-template <bool Upper>
-PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
-    const tokens_i8_tag d8;
-    const hn::Repartition<std::int16_t, tokens_tag> d16;
-    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
-    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
-    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
-    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
-}
-template <class Vector>
-PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -20490,6 +20435,89 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
+
+PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -22860,84 +22888,6 @@ PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
     return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
-PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
-
-using signed_bytes = hn::Vec<tokens_i8_tag>;
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-template <int I>
-PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
-}
-
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
-constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
-    const tokens_u8_tag d8;
-    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
-}
-
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
-    const tokens_tag d32;
-    const hn::Repartition<std::int64_t, tokens_tag> d64;
-    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
-    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
-}
-template <bool Upper>
-PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
-    const tokens_i8_tag d8;
-    const hn::Repartition<std::int16_t, tokens_tag> d16;
-    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
-    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
-    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
-    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
-}
-template <class Vector>
-PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
 #endif
 
 PHI4FLASH_TARGET_END
@@ -24527,6 +24477,89 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
 
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+template <int I>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+}
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const tokens_u8_tag d8;
+    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
+
+PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/attention_bytes-inl.hpp ---------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN

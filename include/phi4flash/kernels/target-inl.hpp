@@ -12,6 +12,7 @@
 #include <phi4flash/kernels/attention_prompt-inl.hpp>
 #include <phi4flash/kernels/attention-inl.hpp>
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#include <phi4flash/simd/wide_bytes-inl.hpp>
 #include <phi4flash/kernels/attention_bytes-inl.hpp>
 #endif
 #include <phi4flash/kernels/packed_arrange-inl.hpp>

@@ -38,19 +38,6 @@
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums
 //   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
-// and, for attention over 8-bit keys and values:
-//   signed_bytes load_bytes(p) store_bytes(v, p)   64 of them
-//   lifted(v)                       each + lifted_by, without a sign
-//   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
-//   tokens_i32 repeat_integer(x) load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
-//   store_signed_digits(v, high, low)   16 integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
-//                                   again: 256 * high + low. Returns them as integers
-//   store_digits(a, b, c, d, p)     16 integral floats of four rows below 65,536 as two bytes without a sign: those of slots 4 * s to 4 * s + 3
-//                                   of a row at p + 16 * s + high_digits_at(row), high digits and then low
-//   fours_across(a, b, c, d)        within each quarter of four vectors, 32-bit numbers transposed
-//   bytes_across<Upper>(a, b, c, d, first, second)   of each quarter, the bytes in the same place of four vectors together: those of the first
-//                                   and second four, or (Upper) of the third and last
-//   quarters_across(a, b, c, d)     the quarters of four vectors transposed
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <phi4flash/simd/integer_highway-inl.hpp>

@@ -3527,7 +3527,7 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -3997,6 +3997,17 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
+/// As attention; one token by these products, if its heads fit them.
+template <class Element, template <class> class Products>
+inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                             const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && Products<Element>::fits(args)) {
+        attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 
@@ -4106,16 +4117,16 @@ PHI4FLASH_TARGET_END
 //   scores   four bytes of each of four keys lie together, and meet the same four bytes of a query
 //   values   four keys' bytes of a dimension lie together, and meet these keys' weights
 //
-// Keys come in sixteens, four in a row from each of four places of the tile (see row_streams). Memory is never left waiting: while a line
-// is used, one is asked for that is used a few steps later, be it of this tile's values or of the next one's keys.
+// Keys come in sixteens, four in a row from each of four places of the tile (see row_streams). While a line is
+// used, one is asked for that is used a few steps later, be it of this tile's values or of the next one's keys; only softmax leaves memory waiting.
 
 PHI4FLASH_TARGET_BEGIN
 
 /// Keys that are next to each other, and how many are taken at a time.
 inline constexpr std::size_t keys_in_row = 4;
 inline constexpr std::size_t keys_at_once = 4 * keys_in_row;
-/// Sixteens of keys from asking for a line to its use, and whose values are added up before the sums go back to the cache. 1 to 8 were
-/// tried on Emerald Rapids: 4 is as good, 8 is 5 % slower.
+/// Sixteens of keys from asking for a line to its use, and whose values are added up before the sums go back to the cache. 2, 4 and 8
+/// were tried on Emerald Rapids: 4 is as good, 8 is slower by 5 %.
 inline constexpr std::size_t steps_ahead = 2;
 
 /// How a run of keys is walked: slot 16 * i + 4 * s + j is that of key 4 * i + s * apart + j, i < steps; the rest follow in order.
@@ -4173,7 +4184,7 @@ inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
 
-/// See vector_products, which also takes the keys that fill no sixteen.
+/// See vector_products, which also takes the keys that fill no sixteen. Error: <= 3e-5 of the largest value.
 template <class Element>
 class byte_products {
     static_assert(std::is_same_v<Element, kv_int8>);
@@ -4405,17 +4416,6 @@ private:
     alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
     alignas(64) half_sums sums_[most_lines][2];
 };
-
-/// As attention; one token by products of bytes, if its heads fit. Error there: <= 3e-5 of the largest value.
-template <class Element>
-inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
-        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -5866,7 +5866,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
 }
 PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
 
-/// See vector_products, which also takes what fills no tile.
+/// See vector_products, which also takes what fills no tile. Error: <= 2e-6 of the largest value.
 template <class Element>
 class matrix_products {
     static_assert(std::is_same_v<Element, bf16>);
@@ -6034,17 +6034,6 @@ private:
     alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
 };
 
-/// As attention; one token on matrix tiles, if its heads fit. Error there: <= 2e-6 of the largest value.
-template <class Element>
-inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
-        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
-
 PHI4FLASH_TARGET_END
 #endif
 
@@ -6076,7 +6065,7 @@ inline constexpr linear_kernels packed_kernels{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
 #else
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
@@ -6111,7 +6100,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -7822,7 +7811,7 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -8255,6 +8244,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
+template <class Element, template <class> class Products>
+inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                             const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && Products<Element>::fits(args)) {
+        attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 
@@ -8621,16 +8620,6 @@ private:
     alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
     alignas(64) half_sums sums_[most_lines][2];
 };
-
-template <class Element>
-inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
-        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -10084,16 +10073,6 @@ private:
     alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
 };
 
-template <class Element>
-inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
-        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
-
 PHI4FLASH_TARGET_END
 #endif
 
@@ -10123,7 +10102,7 @@ inline constexpr linear_kernels packed_kernels{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
 #else
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
@@ -10158,7 +10137,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -11869,7 +11848,7 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -12302,6 +12281,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
+template <class Element, template <class> class Products>
+inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                             const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && Products<Element>::fits(args)) {
+        attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 
@@ -12668,16 +12657,6 @@ private:
     alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
     alignas(64) half_sums sums_[most_lines][2];
 };
-
-template <class Element>
-inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
-        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -14131,16 +14110,6 @@ private:
     alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
 };
 
-template <class Element>
-inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
-        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
-
 PHI4FLASH_TARGET_END
 #endif
 
@@ -14170,7 +14139,7 @@ inline constexpr linear_kernels packed_kernels{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
 #else
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
@@ -14205,7 +14174,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -15916,7 +15885,7 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -16349,6 +16318,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
+template <class Element, template <class> class Products>
+inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                             const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && Products<Element>::fits(args)) {
+        attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 
@@ -16715,16 +16694,6 @@ private:
     alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
     alignas(64) half_sums sums_[most_lines][2];
 };
-
-template <class Element>
-inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
-        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -18178,16 +18147,6 @@ private:
     alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
 };
 
-template <class Element>
-inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
-        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
-
 PHI4FLASH_TARGET_END
 #endif
 
@@ -18217,7 +18176,7 @@ inline constexpr linear_kernels packed_kernels{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
 #else
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
@@ -18252,7 +18211,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -20000,7 +19959,7 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -20433,6 +20392,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
+template <class Element, template <class> class Products>
+inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                             const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && Products<Element>::fits(args)) {
+        attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 
@@ -20799,16 +20768,6 @@ private:
     alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
     alignas(64) half_sums sums_[most_lines][2];
 };
-
-template <class Element>
-inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
-        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -22262,16 +22221,6 @@ private:
     alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
 };
 
-template <class Element>
-inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
-        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
-
 PHI4FLASH_TARGET_END
 #endif
 
@@ -22301,7 +22250,7 @@ inline constexpr linear_kernels packed_kernels{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
 #else
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
@@ -22336,7 +22285,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;
@@ -24042,7 +23991,7 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r], scales[s], run.slot + run.count, scaled[s][r]);
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -24475,6 +24424,16 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
+template <class Element, template <class> class Products>
+inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                             const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && Products<Element>::fits(args)) {
+        attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
 PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 
@@ -24841,16 +24800,6 @@ private:
     alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
     alignas(64) half_sums sums_[most_lines][2];
 };
-
-template <class Element>
-inline void attention_by_bytes(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && byte_products<Element>::fits(args)) {
-        attend_few<Element, byte_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -26304,16 +26253,6 @@ private:
     alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
 };
 
-template <class Element>
-inline void attention_on_tiles(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
-                               const kv_segment* segments, std::size_t n_segments) {
-    if (args.tokens == 1 && matrix_products<Element>::fits(args)) {
-        attend_few<Element, matrix_products>(args, group, token_begin, token_end, segments, n_segments);
-    } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
-    }
-}
-
 PHI4FLASH_TARGET_END
 #endif
 
@@ -26343,7 +26282,7 @@ inline constexpr linear_kernels packed_kernels{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
 #else
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
@@ -26378,7 +26317,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;

@@ -111,8 +111,9 @@ struct int8_case {
                     here.see(std::fabs(static_cast<double>(out[t * out_stride + h * shape.width() + i]) - want[i]));
             }
         }
-        // Values are in [-1, 4). One token may be computed with queries and weights of 16 bits (kernels/attention_bytes-inl.hpp).
-        CHECK(here.value <= (tokens == 1 ? 1.2e-4 : 4e-6));
+        // Values are in [-1, 4). One token of such heads may be computed with queries and weights of 16 bits (kernels/attention_bytes-inl.hpp).
+        const bool bytes = tokens == 1 && shape.d_head % 64 == 0 && shape.width() <= 128 && shape.per_group() == 4;
+        CHECK(here.value <= (bytes ? 1.2e-4 : 4e-6));
         error.see(here.value);
 
         std::vector<std::size_t> single(tokens + 1);

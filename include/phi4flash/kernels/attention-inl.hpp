@@ -156,4 +156,15 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
+/// As attention; one token by these products, if its heads fit them.
+template <class Element, template <class> class Products>
+inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                             const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && Products<Element>::fits(args)) {
+        attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
 PHI4FLASH_TARGET_END

@@ -25,7 +25,7 @@ inline constexpr linear_kernels packed_kernels{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_by_bytes<kv_int8>;
+inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
 #else
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
@@ -60,7 +60,7 @@ constexpr void put_tiles(linear_kernels& linear) {
 }
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_on_tiles<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     put_tiles<dtype::q4>(t.linear[static_cast<std::size_t>(dtype::q4)]);
     put_tiles<dtype::q4_dense>(t.linear[static_cast<std::size_t>(dtype::q4_dense)]);
     return t;

@@ -4,7 +4,9 @@
 #include <phi4flash/core/packing.hpp>
 #include <phi4flash/kernels/targets.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <string_view>
 
 namespace p4 = phi4flash;
 
@@ -324,4 +326,21 @@ TEST_CASE("scales of one row may differ as much as they like, and others' need n
             }
         }
     });
+}
+
+TEST_CASE("weights that are rounded once more give the same bits by vectors and on matrix tiles") {
+    phi4flash_test::generator random{11};
+    const p4::kernel_target_list targets = p4::kernel_targets();
+    const p4::kernel_target* tiles = std::find_if(targets.begin(), targets.end(), [](const p4::kernel_target& t) { return std::string_view(t.kernels->name) == "amx"; });
+    if (tiles == targets.end() || !tiles->runs_here) return;
+    const p4::kernel_table& vectors = *tiles[1].kernels;  // what it is made of comes next in the list
+    for (const p4::dtype type : {p4::dtype::q4, p4::dtype::q4_dense}) {
+        for (const std::size_t tokens : {8u, 17u, 40u, 280u}) {
+            const p4::linear_kernels& linear = vectors.linear[static_cast<std::size_t>(type)];
+            packed_case c(linear, random, type, 88, 2912, tokens, 0.0f);
+            const std::vector<float> by_vectors = c.product(linear);
+            const std::vector<float> on_tiles = c.product(tiles->kernels->linear[static_cast<std::size_t>(type)]);
+            CHECK(phi4flash_test::same_bits(by_vectors.data(), on_tiles.data(), by_vectors.size()));
+        }
+    }
 }

@@ -137,16 +137,20 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
+/// Whether many tokens lie side by side: not where 4-bit weights become bytes first (packed_rounded-inl.hpp).
+template <dtype Format>
+inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
+
 /// As the products with weights of this format read them.
 template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
                                        std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, bundled_bytes>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, signed_offset, 1, is_bundled<Format>>(x, x_stride, cols, begin, end, tokens, scratch);
     } else if constexpr (Format == dtype::q4) {
-        return arrange_int8<0, q4_uniform.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<0, q4_uniform.zero, scale_groups, is_bundled<Format>>(x, x_stride, cols, begin, end, tokens, scratch);
     } else {
-        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, true>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, is_bundled<Format>>(x, x_stride, cols, begin, end, tokens, scratch);
     }
 }
 

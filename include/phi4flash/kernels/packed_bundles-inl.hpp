@@ -227,7 +227,7 @@ template <dtype Format>
 inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                           float* y, std::size_t y_stride) {
     std::size_t bundles = 0;
-    if constexpr (Format != dtype::q8 || bundled_bytes) {
+    if constexpr (is_bundled<Format>) {
         bundles = tokens / tokens_lanes();
         for (std::size_t b = 0; b < bundles;)
             b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);

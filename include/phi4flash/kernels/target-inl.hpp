@@ -21,6 +21,10 @@
 #include <phi4flash/kernels/packed_strip-inl.hpp>
 #include <phi4flash/kernels/packed_bundles-inl.hpp>
 #include <phi4flash/kernels/packed_exact-inl.hpp>
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#include <phi4flash/kernels/packed_rounded-inl.hpp>
+#include <phi4flash/kernels/packed_vectors-inl.hpp>
+#endif
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 #include <phi4flash/simd/tiles_amx-inl.hpp>
 #include <phi4flash/kernels/packed_tiles-inl.hpp>

@@ -17,6 +17,7 @@
 //   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127], where total began at
 //                                   -signed_offset times the sum of the activations (a constant: what the target has to add to w)
 //   lifted_codes(w)                 w + signed_offset, as dot_next takes them where bundled_bytes (elsewhere it takes levels only)
+//   in_this_order(sums)             sums, which the compiler may neither reorder nor copy before
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scaled(integers, scale)         integers * scale
 //   multiply_add(a, b, c)           a * b + c

@@ -45,18 +45,20 @@ PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
     return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
 }
 
-// x86 before VNNI multiplies bytes into saturating 16-bit pairs, whose sums may wrap on the way; everything else sums four products into
-// 32 bits.
-#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-using dot_lane = std::int16_t;
-/// g++ turns a chain of integer sums into a tree, which needs more registers than there are: a fifth of the speed of a matmul.
+/// The value as it is now, in a register: g++ turns a chain of integer sums into a tree, or carries copies of them through a loop, which needs
+/// more registers than there are: a fifth of the speed of a matmul.
 template <class Sums>
 PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
-#if defined(__GNUC__) && !defined(__clang__)
+#if HWY_ARCH_X86 && defined(__GNUC__) && !defined(__clang__)
     asm("" : "+v"(sums.raw));
 #endif
     return sums;
 }
+
+// x86 before VNNI multiplies bytes into saturating 16-bit pairs, whose sums may wrap on the way; everything else sums four products into
+// 32 bits.
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
+using dot_lane = std::int16_t;
 template <class Sums, class Codes, class Activations>
 PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
     return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));

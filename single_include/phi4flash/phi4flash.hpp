@@ -2547,6 +2547,9 @@ inline constexpr bool many_registers = false;
 /// Rows of a tile that is two vectors wide: what 16 registers hold with the two vectors and a number, or half of 32.
 inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
+/// How many steps ahead columns are asked for: they come from the second-level cache, too late without (5 % of a product on Emerald Rapids).
+inline constexpr std::size_t outer_ahead = 8;
+
 /// One factor, by rows: a(r, k) lies at data[r * row + k * step].
 struct outer_factor {
     const float* data;
@@ -2578,6 +2581,7 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        for (std::size_t i = 0; i < 2 * half; i += 64 / sizeof(float)) prefetch(x + outer_ahead * x_step + i);
         const f32_vector one = load(x);
         const f32_vector two = load(x + half);
         (add_outer(set(from[R * a.row]), one, two, s, t), ...);
@@ -2837,6 +2841,18 @@ inline constexpr std::size_t panel_cols = 128;
 /// Tokens that use a panel before the next one is widened: whole bundles.
 inline constexpr std::size_t panel_tokens = 128;
 
+/// The `n` elements at `from` as f32. Asks for those that lie `ahead` further on the way.
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
+}
+
 /// Sums [rows][bundle_tokens()] of a bundle grow by those of a block of panel_cols, which loses fewer bits than one long sum.
 struct add_to_sums {
     float* sums;
@@ -2879,12 +2895,9 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
             for (std::size_t c = 0; c < cols; c += panel_cols) {
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
                 // The next columns, or those of the next rows, are on their way while these are multiplied.
-                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
-                for (std::size_t i = 0; i < some; ++i) {
-                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
-                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
-                    widen<Element>(row, n, panel + i * panel_cols);
-                }
+                const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
+                for (std::size_t i = 0; i < some; ++i)
+                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -7021,6 +7034,8 @@ inline constexpr bool many_registers = false;
 
 inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
+inline constexpr std::size_t outer_ahead = 8;
+
 struct outer_factor {
     const float* data;
     std::size_t row;
@@ -7049,6 +7064,7 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        for (std::size_t i = 0; i < 2 * half; i += 64 / sizeof(float)) prefetch(x + outer_ahead * x_step + i);
         const f32_vector one = load(x);
         const f32_vector two = load(x + half);
         (add_outer(set(from[R * a.row]), one, two, s, t), ...);
@@ -7286,6 +7302,17 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
+}
+
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -7323,12 +7350,9 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
             std::memset(sums, 0, sizeof sums);
             for (std::size_t c = 0; c < cols; c += panel_cols) {
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
-                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
-                for (std::size_t i = 0; i < some; ++i) {
-                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
-                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
-                    widen<Element>(row, n, panel + i * panel_cols);
-                }
+                const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
+                for (std::size_t i = 0; i < some; ++i)
+                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -11150,6 +11174,8 @@ inline constexpr bool many_registers = false;
 
 inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
+inline constexpr std::size_t outer_ahead = 8;
+
 struct outer_factor {
     const float* data;
     std::size_t row;
@@ -11178,6 +11204,7 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        for (std::size_t i = 0; i < 2 * half; i += 64 / sizeof(float)) prefetch(x + outer_ahead * x_step + i);
         const f32_vector one = load(x);
         const f32_vector two = load(x + half);
         (add_outer(set(from[R * a.row]), one, two, s, t), ...);
@@ -11415,6 +11442,17 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
+}
+
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -11452,12 +11490,9 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
             std::memset(sums, 0, sizeof sums);
             for (std::size_t c = 0; c < cols; c += panel_cols) {
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
-                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
-                for (std::size_t i = 0; i < some; ++i) {
-                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
-                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
-                    widen<Element>(row, n, panel + i * panel_cols);
-                }
+                const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
+                for (std::size_t i = 0; i < some; ++i)
+                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -15279,6 +15314,8 @@ inline constexpr bool many_registers = false;
 
 inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
+inline constexpr std::size_t outer_ahead = 8;
+
 struct outer_factor {
     const float* data;
     std::size_t row;
@@ -15307,6 +15344,7 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        for (std::size_t i = 0; i < 2 * half; i += 64 / sizeof(float)) prefetch(x + outer_ahead * x_step + i);
         const f32_vector one = load(x);
         const f32_vector two = load(x + half);
         (add_outer(set(from[R * a.row]), one, two, s, t), ...);
@@ -15544,6 +15582,17 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
+}
+
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -15581,12 +15630,9 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
             std::memset(sums, 0, sizeof sums);
             for (std::size_t c = 0; c < cols; c += panel_cols) {
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
-                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
-                for (std::size_t i = 0; i < some; ++i) {
-                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
-                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
-                    widen<Element>(row, n, panel + i * panel_cols);
-                }
+                const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
+                for (std::size_t i = 0; i < some; ++i)
+                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -19445,6 +19491,8 @@ inline constexpr bool many_registers = false;
 
 inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
+inline constexpr std::size_t outer_ahead = 8;
+
 struct outer_factor {
     const float* data;
     std::size_t row;
@@ -19473,6 +19521,7 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        for (std::size_t i = 0; i < 2 * half; i += 64 / sizeof(float)) prefetch(x + outer_ahead * x_step + i);
         const f32_vector one = load(x);
         const f32_vector two = load(x + half);
         (add_outer(set(from[R * a.row]), one, two, s, t), ...);
@@ -19710,6 +19759,17 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
+}
+
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -19747,12 +19807,9 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
             std::memset(sums, 0, sizeof sums);
             for (std::size_t c = 0; c < cols; c += panel_cols) {
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
-                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
-                for (std::size_t i = 0; i < some; ++i) {
-                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
-                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
-                    widen<Element>(row, n, panel + i * panel_cols);
-                }
+                const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
+                for (std::size_t i = 0; i < some; ++i)
+                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -23569,6 +23626,8 @@ inline constexpr bool many_registers = false;
 
 inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
+inline constexpr std::size_t outer_ahead = 8;
+
 struct outer_factor {
     const float* data;
     std::size_t row;
@@ -23597,6 +23656,7 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        for (std::size_t i = 0; i < 2 * half; i += 64 / sizeof(float)) prefetch(x + outer_ahead * x_step + i);
         const f32_vector one = load(x);
         const f32_vector two = load(x + half);
         (add_outer(set(from[R * a.row]), one, two, s, t), ...);
@@ -23834,6 +23894,17 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
+}
+
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -23871,12 +23942,9 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
             std::memset(sums, 0, sizeof sums);
             for (std::size_t c = 0; c < cols; c += panel_cols) {
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
-                const std::size_t ahead = (c + n < cols ? n : panel_rows * cols - c) * sizeof(Element);
-                for (std::size_t i = 0; i < some; ++i) {
-                    const std::byte* row = w + ((r + i) * cols + c) * sizeof(Element);
-                    for (std::size_t line = 0; line < n * sizeof(Element); line += 64) prefetch(row + ahead + line);
-                    widen<Element>(row, n, panel + i * panel_cols);
-                }
+                const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
+                for (std::size_t i = 0; i < some; ++i)
+                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);

@@ -16,6 +16,9 @@ inline constexpr bool many_registers = false;
 /// Rows of a tile that is two vectors wide: what 16 registers hold with the two vectors and a number, or half of 32.
 inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
 
+/// How many steps ahead columns are asked for: they come from the second-level cache, too late without (5 % of a product on Emerald Rapids).
+inline constexpr std::size_t outer_ahead = 8;
+
 /// One factor, by rows: a(r, k) lies at data[r * row + k * step].
 struct outer_factor {
     const float* data;
@@ -47,6 +50,7 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        for (std::size_t i = 0; i < 2 * half; i += 64 / sizeof(float)) prefetch(x + outer_ahead * x_step + i);
         const f32_vector one = load(x);
         const f32_vector two = load(x + half);
         (add_outer(set(from[R * a.row]), one, two, s, t), ...);

@@ -1268,7 +1268,7 @@ struct linear_kernels {
                          const float* bias, float* y, std::size_t y_stride);
 
     /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight where tokens are many: 0, 2^-12 (scales
-    /// as integers, see scale_unit) or 1 / 127 (weights as bytes that share one scale there).
+    /// as integers, see scale_unit) or 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits).
     float weight_rounding;
 };
 
@@ -1542,6 +1542,13 @@ struct cpuid_registers {
     return tiles && detail::may_use_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
+/// Products of bytes that are summed into 32 bits (VNNI), in vectors of 64 bytes: of a CPU of at least avx3.
+[[nodiscard]] inline bool has_avx512_vnni() { return detail::cpuid(0, 0).eax >= 7 && detail::has_bits(detail::cpuid(7, 0).ecx, detail::bit(11)); }
+/// In vectors of 32 bytes: of a CPU of at least avx2.
+[[nodiscard]] inline bool has_avx_vnni() {
+    return detail::cpuid(0, 0).eax >= 7 && detail::cpuid(7, 0).eax >= 1 && detail::has_bits(detail::cpuid(7, 1).eax, detail::bit(4));
+}
+
 #endif
 
 PHI4FLASH_END
@@ -1618,6 +1625,9 @@ PHI4FLASH_END
 
 // Targets that have a table with matrix tiles beside their own. (Better targets have smaller numbers.)
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
+
+// Targets that have a table with VNNI beside their own: CPUs of these sets have it or not, and Highway's names do not tell.
+#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2 || (target) == HWY_AVX3)
 
 #if PHI4FLASH_ARCH_X86
 
@@ -2000,6 +2010,7 @@ PHI4FLASH_TARGET_END
 //   dot_fold(sums)                  a 32-bit integer for each row or token
 //   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127], where total began at
 //                                   -signed_offset times the sum of the activations (a constant: what the target has to add to w)
+//   bundled_bytes bundled_levels    whether kernels with 8-bit and with 4-bit weights lay many tokens side by side
 //   lifted_codes(w)                 w + signed_offset, as dot_next takes them where bundled_bytes (elsewhere it takes levels only)
 //   in_this_order(sums)             sums, which the compiler may neither reorder nor copy before
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
@@ -2017,13 +2028,14 @@ PHI4FLASH_TARGET_END
 // Where PHI4FLASH_BLOCKS_SIDE_BY_SIDE (vectors of 64 bytes, any byte of which one instruction finds), a token meets two blocks in a vector:
 //   load_codes(p, q)                32 bytes of one block, then of the other
 //   load_scales(p, q)               their scales; store_two(v, p, q): the numbers of their rows
-//   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
-//   repeat_activations(p)           four activations, repeated; repeat_start_of_two(start): the start
+//   repeat_start_of_two(start)      the start
 //   block_zero()                    sums over the groups of columns whose activations share a scale
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums
 //   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
+/// Whether 4-bit weights can become bytes for many tokens (kernels/packed_rounded-inl.hpp): the words for it are in simd/rounded_bytes-inl.hpp.
+#define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -2177,6 +2189,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 inline constexpr bool bundled_bytes = !integer_scales;
+inline constexpr bool bundled_levels = !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
     return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
 }
@@ -2250,19 +2263,6 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
-}
-PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
-/// The instruction takes six bits of each byte, of which the upper two choose among four copies of the levels: nothing need be masked.
-PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
-    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
-}
-PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
-    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
-}
-PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
@@ -2364,6 +2364,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
 }
 inline constexpr int signed_offset = 0;
 inline constexpr bool bundled_bytes = false;
+inline constexpr bool bundled_levels = true;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -2438,6 +2439,127 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_ROUNDED_BYTES
+
+// ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
+// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp.
+// There where PHI4FLASH_ROUNDED_BYTES is.
+//
+//   signed_bytes store_bytes(v, p)  four bytes for each token or row of a vector
+//   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): such bytes
+//   tokens_i32 repeat_integer(x) to_floats(v)   a 32-bit integer for each; multiply(a, b): of floats
+//   dot_bytes(sums, w, x)           sums + four products each, w lifted
+//   repeat_activations(p)           four activations, repeated
+//   store_as_bytes(v, p)            integral floats within [-128, 127], one after the other
+//   stream(v, p)                    floats to memory, past the caches; streamed(): before another thread is told of them
+//   codes_of_rows(p, q)             the codes of a vector's rows: 8 from p, and 8 from q where there is room; scales_of_rows(p, q)
+//   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
+//   multipliers(m, first, second)   of a vector's rows: integral floats, magnitudes below 2^15
+//   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row
+
+PHI4FLASH_TARGET_BEGIN
+
+/// 16 rows of 64 bytes: weights or activations that are multiplied together.
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) { return in_this_order(dot_next(sums, w, x)); }
+#elif defined(_MSC_VER) && !defined(__clang__)
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    return tokens_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#else
+    return tokens_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#endif
+}
+#else
+/// Highway's target does not imply the instruction, and compilers want a flag for its intrinsic that a header cannot set.
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+#endif
+    return sums;
+}
+#endif
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
+
+#if HWY_TARGET <= HWY_AVX3
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+#else
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    // The instruction takes six bits of each byte, of which the upper two choose among four copies of the levels: nothing need be masked.
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(tokens_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+
+using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
+PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
+    const tokens_u8_tag d8;
+    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
+    // Within every 16 bytes: rows 0 and 1, then rows 2 and 3, each four times, as the bytes lie once they are widened.
+    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
+    const hn::DFromV<word_vector> d16;
+    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
+    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    const tokens_u8_tag d8;
+    const hn::DFromV<word_vector> d16;
+    const auto none = hn::Zero(d8);
+    // code * 256 * multiplier / 2^15, rounded
+    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -4028,13 +4150,11 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
-// Vectors of 64 bytes and their products, over the integer part of the vocabulary: the words of kernels/attention_bytes-inl.hpp and
-// packed_rounded-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
+// Vectors of 64 bytes, over simd/rounded_bytes-inl.hpp: the words of kernels/attention_bytes-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
 //
-//   signed_bytes load_bytes(p) store_bytes(v, p)   64 of them
-//   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): 64 such
+//   load_bytes(p)                   64 of them
 //   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
-//   tokens_i32 repeat_integer(x) load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
+//   load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
 //   store_signed_digits(v, high, low)   16 integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
 //                                   again: 256 * high + low. Returns them as integers
 //   store_digits(a, b, c, d, p)     16 integral floats of four rows below 65,536 as two bytes without a sign: those of slots 4 * s to 4 * s + 3
@@ -4043,38 +4163,16 @@ PHI4FLASH_TARGET_END
 //   bytes_across<Upper>(a, b, c, d, first, second)   of each quarter, the bytes in the same place of four vectors together: those of the first
 //                                   and second four, or (Upper) of the third and last
 //   quarters_across(a, b, c, d)     the quarters of four vectors transposed
-//   store_as_bytes(v, p)            16 integral floats within [-128, 127]
-//   to_floats(integers) multiply(a, b)
-//   multipliers(m, first, second)   of 16 rows: integral floats, magnitudes below 2^15
-//   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row
-//   stream(v, p)                    16 floats to a line of memory, past the caches; streamed(): before another thread is told of them
 
 PHI4FLASH_TARGET_BEGIN
 
-/// A tile: 16 vectors.
-inline constexpr std::size_t tile_rows = 16;
-inline constexpr std::size_t tile_cols = 64;
-inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
 
-using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::uint8_t* p) { return hn::LoadU(tokens_u8_tag(), p); }
 template <int I>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
@@ -4134,36 +4232,6 @@ PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Ve
         hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
     const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
     a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
-
-PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
-PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
-
-using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
-PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
-    const tokens_u8_tag d8;
-    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
-    // Within every 16 bytes: rows 0 and 1, then rows 2 and 3, each four times, as the bytes lie once they are widened.
-    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
-    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
-    const hn::DFromV<word_vector> d16;
-    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
-    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
-}
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
-    const tokens_u8_tag d8;
-    const hn::DFromV<word_vector> d16;
-    const auto none = hn::Zero(d8);
-    // code * 256 * multiplier / 2^15, rounded
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
-    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
 
 PHI4FLASH_TARGET_END
@@ -4618,9 +4686,9 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
-/// Whether many tokens lie side by side: not where 4-bit weights become bytes first (packed_rounded-inl.hpp).
+/// Whether many tokens lie side by side.
 template <dtype Format>
-inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
+inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : bundled_levels;
 
 /// As the products with weights of this format read them.
 template <dtype Format>
@@ -5446,7 +5514,7 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 // Products of 4-bit weights and 8-bit activations of many tokens, where weights become bytes first.
@@ -5532,7 +5600,7 @@ inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::
     return scratch;
 }
 
-/// Sixteen rows, whose blocks begin at `a` and `b`, of up to scale_groups groups: bytes [groups * 8][rows][4], and their units.
+/// The rows of a vector, whose blocks begin at `a` and `b`, of up to scale_groups groups: bytes [groups * 8][rows][4] in tiles, and their units.
 template <dtype Format, class Products>
 PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
@@ -5541,20 +5609,19 @@ PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_blo
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
-    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(load_scales(a[g].scale, b[g].scale)));
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
     store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
     const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
     for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
         word_vector first;
         word_vector second;
-        multipliers(mul(load_scales(a->scale, b->scale), inverse), first, second);
+        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
         for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = load_codes(a->code[s], b->code[s]);
+            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
             store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
             store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
         }
     }
-    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
 }
 
 /// Where the weights of a strip come from.
@@ -5565,15 +5632,23 @@ struct strip_source {
     std::size_t groups;
 };
 
+/// Rows to a multiple of tile_rows, the last again where there are fewer; columns to a multiple of tile_cols, zeros.
 template <dtype Format, class Products>
 inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
-    const std::byte* w = from.at;
-    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
-        const auto* a = reinterpret_cast<const q4_block*>(w);
-        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+    const std::size_t last = from.rows / packed_rows - 1;
+    const auto block = [&](std::size_t row) {
+        const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
+        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+    };
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+    }
+    if (from.groups % 2 == 0) return;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows) {
+        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
+        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -5631,8 +5706,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 /// Outputs of a whole strip, past the caches: rows of y are far apart, and to read lines only to write all of them takes a fifth of a product's
 /// time. 1.07 times the speed of a prompt on Emerald Rapids.
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    stream(load(sums), y);
-    stream(load(sums + tile_rows), y + tile_rows);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
 }
 
 /// Panels of tokens, then of columns, outside; then rows, whose weights are streamed, and unpacked strip by strip.
@@ -5682,17 +5756,14 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_vectors-inl.hpp ----------------------------------------------------------------------------
-// The products of packed_rounded-inl.hpp by vectors: four bytes of 16 rows in each, times four of one token.
+// The products of packed_rounded-inl.hpp by vectors: four bytes of 8 or 16 rows in each, times four of one token.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Tokens whose sums, with one or two vectors of rows each, stay in registers.
-inline constexpr std::size_t vector_tokens = 8;
-
-template <bool TwoRows>
+template <bool Two>
 PHI4FLASH_VECTOR_INLINE void dot_rows(token_codes w, token_codes other_w, signed_bytes x, tokens_i32& sums, tokens_i32& other_sums) {
-    sums = in_this_order(dot_next(sums, w, x));
-    if constexpr (TwoRows) other_sums = in_this_order(dot_next(other_sums, other_w, x));
+    sums = dot_bytes(sums, w, x);
+    if constexpr (Two) other_sums = dot_bytes(other_sums, other_w, x);
 }
 
 /// sum = or += integers * scale.
@@ -5701,32 +5772,53 @@ PHI4FLASH_VECTOR_INLINE void add_scaled(tokens_i32 integers, tokens_f32 scale, f
     store_tokens(First ? scaled(integers, scale) : multiply_add(to_floats(integers), scale, load_tokens(sum)), sum);
 }
 
-/// Tiles of columns [begin, end), which share scales, against tokens T of a tile. `sums` are their starts.
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x,
-                                              const float* scales, const float* units, float* to, i32_of<T>... sums, i32_of<T>... other_sums) {
-    for (std::size_t i = begin; i < end; ++i) {
-        const auto* w = reinterpret_cast<const std::uint8_t*>(strip.weights[0][i]);
-        const auto* other_w = reinterpret_cast<const std::uint8_t*>(strip.weights[1][i]);
+/// Columns that share scales, for one vector of rows or two.
+struct vector_block {
+    const std::int8_t* w;        ///< of the first tile; further tiles follow
+    const std::int8_t* other_w;
+    const float* units;
+    std::size_t tiles;
+};
+
+/// A block against tokens T of a tile, from x and scales on. `sums` are their starts.
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+                                              i32_of<T>... sums, i32_of<T>... other_sums) {
+    const std::int8_t* w = block.w;
+    const std::int8_t* other_w = block.other_w;
+    for (std::size_t i = 0; i < block.tiles; ++i) {
         const auto* q = reinterpret_cast<const std::int8_t*>(x + i * tile_bytes);
-        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += 64, other_w += 64, q += 4)
-            (dot_rows<TwoRows>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
+        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += tile_cols, other_w += tile_cols, q += 4)
+            (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
-    const tokens_f32 unit = load_tokens(units);
+    const tokens_f32 unit = load_tokens(block.units);
     (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
-    if constexpr (TwoRows) {
-        const tokens_f32 other_unit = load_tokens(units + tile_rows);
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tile_rows), ...);
+    if constexpr (Two) {
+        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
+        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
     }
 }
 
-/// vector_tokens tokens of a tile, of which `numbers` are the block's.
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const rounded_strip& strip, std::size_t begin, std::size_t end,
-                                            const std::byte* x, const token_numbers& numbers, std::size_t first, const float* units, float* sums) {
+/// A block against tokens [first, first + sizeof...(T)) of a tile.
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+                                            std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, TwoRows>(tokens, strip, begin, end, x + first * tile_cols, numbers.scale + first, units, sums + first * rounded_strip_rows,
-                                     repeat_integer(start[T])..., repeat_integer(start[T])...);
+    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+                                 repeat_integer(start[T])..., repeat_integer(start[T])...);
+}
+
+/// A block against `count` tokens of a tile, as many at a time as have their sums in registers with the vectors they meet.
+template <bool First, bool Two>
+inline void multiply_tokens(const vector_block& block, const std::byte* x, const token_numbers& numbers, std::size_t count, float* sums) {
+    if constexpr (many_registers) {
+        multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 0, sums);
+        if (count > 8) multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 8, sums);
+    } else {
+        multiply_block<First, Two>(std::make_index_sequence<6>(), block, x, numbers, 0, sums);
+        if (count > 6) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 6, sums);
+        if (count > 11) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 11, sums);
+    }
 }
 
 struct packed_vector_products {
@@ -5734,18 +5826,28 @@ struct packed_vector_products {
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
-    template <bool First, bool TwoRows>
+    template <bool First, bool TwoTiles>
     static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
-        constexpr auto tokens = std::make_index_sequence<vector_tokens>();
-        for (std::size_t t = 0; t < batch.count; t += vector_tokens) {
-            const std::size_t tile = t / tile_rows;
-            const std::byte* x = batch.codes + tile * batch.next_codes;
-            const token_numbers* numbers = batch.numbers + tile * batch.next_numbers;
-            float* to = sums + tile * tile_rows * rounded_strip_rows;
-            multiply_block<First, TwoRows>(tokens, strip, 0, tiles < together ? tiles : together, x, numbers[0], t % tile_rows, strip.units[0], to);
-            if (tiles > together) multiply_block<false, TwoRows>(tokens, strip, together, tiles, x, numbers[1], t % tile_rows, strip.units[1], to);
+        constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
+        for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
+            const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
+            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+                if (tiles <= together) continue;
+                block.w += together * tile_bytes, block.other_w += together * tile_bytes;
+                block.units += rounded_strip_rows, block.tiles = tiles - together;
+                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+            }
         }
+    }
+
+private:
+    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
+    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
+        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
     }
 };
 
@@ -6171,28 +6273,33 @@ inline constexpr linear_kernels packed_kernels{
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
 
+#if PHI4FLASH_ROUNDED_BYTES
 /// Many tokens meet 4-bit weights as bytes.
 template <dtype Format, class Products>
-constexpr linear_kernels rounded(linear_kernels linear) {
+constexpr void round_weights(kernel_table& t) {
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
     linear.weight_rounding = 1.0f / 127.0f;
-    return linear;
 }
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = rounded<Format, packed_vector_products>(packed_kernels<Format>);
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = packed_kernels<Format>;
+template <class Products>
+constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
+    t.name = name;
+    round_weights<dtype::q4, Products>(t);
+    round_weights<dtype::q4_dense, Products>(t);
+    return t;
+}
 #endif
 
-inline constexpr kernel_table table{
+inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, q4_kernels<dtype::q4>,
-               q4_kernels<dtype::q4_dense>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
+               packed_kernels<dtype::q4_dense>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -6209,20 +6316,22 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+#else
+inline constexpr kernel_table table = own_table;
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+#endif
+
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format>
-constexpr void put_tiles(kernel_table& t) {
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
-    linear = rounded<Format, packed_tile_products>(linear);
-}
 constexpr kernel_table with_tiles(kernel_table t) {
-    t.name = "amx";
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
-    put_tiles<dtype::q4>(t);
-    put_tiles<dtype::q4_dense>(t);
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(table);
+inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -6548,6 +6657,7 @@ PHI4FLASH_TARGET_END
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
+#define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -6689,6 +6799,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 inline constexpr bool bundled_bytes = !integer_scales;
+inline constexpr bool bundled_levels = !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
     return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
 }
@@ -6761,18 +6872,6 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
-}
-PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
-PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
-    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
-}
-PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
-    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
-}
-PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
@@ -6870,6 +6969,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
 }
 inline constexpr int signed_offset = 0;
 inline constexpr bool bundled_bytes = false;
+inline constexpr bool bundled_levels = true;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -6943,6 +7043,107 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_ROUNDED_BYTES
+
+// ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) { return in_this_order(dot_next(sums, w, x)); }
+#elif defined(_MSC_VER) && !defined(__clang__)
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    return tokens_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#else
+    return tokens_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#endif
+}
+#else
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+#endif
+    return sums;
+}
+#endif
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
+
+#if HWY_TARGET <= HWY_AVX3
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+#else
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(tokens_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+
+using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
+PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
+    const tokens_u8_tag d8;
+    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
+    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
+    const hn::DFromV<word_vector> d16;
+    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
+    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    const tokens_u8_tag d8;
+    const hn::DFromV<word_vector> d16;
+    const auto none = hn::Zero(d8);
+    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -8389,29 +8590,13 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_rows = 16;
-inline constexpr std::size_t tile_cols = 64;
-inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
 
-using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::uint8_t* p) { return hn::LoadU(tokens_u8_tag(), p); }
 template <int I>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
@@ -8471,34 +8656,6 @@ PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Ve
         hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
     const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
     a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
-
-PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
-PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
-
-using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
-PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
-    const tokens_u8_tag d8;
-    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
-    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
-    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
-    const hn::DFromV<word_vector> d16;
-    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
-    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
-}
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
-    const tokens_u8_tag d8;
-    const hn::DFromV<word_vector> d16;
-    const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
-    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
 
 PHI4FLASH_TARGET_END
@@ -8911,7 +9068,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
 }
 
 template <dtype Format>
-inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
+inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : bundled_levels;
 
 template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
@@ -9666,7 +9823,7 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -9744,20 +9901,19 @@ PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_blo
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
-    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(load_scales(a[g].scale, b[g].scale)));
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
     store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
     const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
     for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
         word_vector first;
         word_vector second;
-        multipliers(mul(load_scales(a->scale, b->scale), inverse), first, second);
+        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
         for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = load_codes(a->code[s], b->code[s]);
+            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
             store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
             store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
         }
     }
-    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
 }
 
 struct strip_source {
@@ -9769,13 +9925,20 @@ struct strip_source {
 
 template <dtype Format, class Products>
 inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
-    const std::byte* w = from.at;
-    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
-        const auto* a = reinterpret_cast<const q4_block*>(w);
-        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+    const std::size_t last = from.rows / packed_rows - 1;
+    const auto block = [&](std::size_t row) {
+        const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
+        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+    };
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+    }
+    if (from.groups % 2 == 0) return;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows) {
+        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
+        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -9826,8 +9989,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    stream(load(sums), y);
-    stream(load(sums + tile_rows), y + tile_rows);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -9877,12 +10039,10 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_vectors-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t vector_tokens = 8;
-
-template <bool TwoRows>
+template <bool Two>
 PHI4FLASH_VECTOR_INLINE void dot_rows(token_codes w, token_codes other_w, signed_bytes x, tokens_i32& sums, tokens_i32& other_sums) {
-    sums = in_this_order(dot_next(sums, w, x));
-    if constexpr (TwoRows) other_sums = in_this_order(dot_next(other_sums, other_w, x));
+    sums = dot_bytes(sums, w, x);
+    if constexpr (Two) other_sums = dot_bytes(other_sums, other_w, x);
 }
 
 template <bool First>
@@ -9890,30 +10050,49 @@ PHI4FLASH_VECTOR_INLINE void add_scaled(tokens_i32 integers, tokens_f32 scale, f
     store_tokens(First ? scaled(integers, scale) : multiply_add(to_floats(integers), scale, load_tokens(sum)), sum);
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x,
-                                              const float* scales, const float* units, float* to, i32_of<T>... sums, i32_of<T>... other_sums) {
-    for (std::size_t i = begin; i < end; ++i) {
-        const auto* w = reinterpret_cast<const std::uint8_t*>(strip.weights[0][i]);
-        const auto* other_w = reinterpret_cast<const std::uint8_t*>(strip.weights[1][i]);
+struct vector_block {
+    const std::int8_t* w;        ///< of the first tile; further tiles follow
+    const std::int8_t* other_w;
+    const float* units;
+    std::size_t tiles;
+};
+
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+                                              i32_of<T>... sums, i32_of<T>... other_sums) {
+    const std::int8_t* w = block.w;
+    const std::int8_t* other_w = block.other_w;
+    for (std::size_t i = 0; i < block.tiles; ++i) {
         const auto* q = reinterpret_cast<const std::int8_t*>(x + i * tile_bytes);
-        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += 64, other_w += 64, q += 4)
-            (dot_rows<TwoRows>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
+        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += tile_cols, other_w += tile_cols, q += 4)
+            (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
-    const tokens_f32 unit = load_tokens(units);
+    const tokens_f32 unit = load_tokens(block.units);
     (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
-    if constexpr (TwoRows) {
-        const tokens_f32 other_unit = load_tokens(units + tile_rows);
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tile_rows), ...);
+    if constexpr (Two) {
+        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
+        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
     }
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const rounded_strip& strip, std::size_t begin, std::size_t end,
-                                            const std::byte* x, const token_numbers& numbers, std::size_t first, const float* units, float* sums) {
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+                                            std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, TwoRows>(tokens, strip, begin, end, x + first * tile_cols, numbers.scale + first, units, sums + first * rounded_strip_rows,
-                                     repeat_integer(start[T])..., repeat_integer(start[T])...);
+    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+                                 repeat_integer(start[T])..., repeat_integer(start[T])...);
+}
+
+template <bool First, bool Two>
+inline void multiply_tokens(const vector_block& block, const std::byte* x, const token_numbers& numbers, std::size_t count, float* sums) {
+    if constexpr (many_registers) {
+        multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 0, sums);
+        if (count > 8) multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 8, sums);
+    } else {
+        multiply_block<First, Two>(std::make_index_sequence<6>(), block, x, numbers, 0, sums);
+        if (count > 6) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 6, sums);
+        if (count > 11) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 11, sums);
+    }
 }
 
 struct packed_vector_products {
@@ -9921,18 +10100,28 @@ struct packed_vector_products {
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
-    template <bool First, bool TwoRows>
+    template <bool First, bool TwoTiles>
     static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
-        constexpr auto tokens = std::make_index_sequence<vector_tokens>();
-        for (std::size_t t = 0; t < batch.count; t += vector_tokens) {
-            const std::size_t tile = t / tile_rows;
-            const std::byte* x = batch.codes + tile * batch.next_codes;
-            const token_numbers* numbers = batch.numbers + tile * batch.next_numbers;
-            float* to = sums + tile * tile_rows * rounded_strip_rows;
-            multiply_block<First, TwoRows>(tokens, strip, 0, tiles < together ? tiles : together, x, numbers[0], t % tile_rows, strip.units[0], to);
-            if (tiles > together) multiply_block<false, TwoRows>(tokens, strip, together, tiles, x, numbers[1], t % tile_rows, strip.units[1], to);
+        constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
+        for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
+            const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
+            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+                if (tiles <= together) continue;
+                block.w += together * tile_bytes, block.other_w += together * tile_bytes;
+                block.units += rounded_strip_rows, block.tiles = tiles - together;
+                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+            }
         }
+    }
+
+private:
+    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
+    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
+        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
     }
 };
 
@@ -10312,27 +10501,32 @@ inline constexpr linear_kernels packed_kernels{
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
 
+#if PHI4FLASH_ROUNDED_BYTES
 template <dtype Format, class Products>
-constexpr linear_kernels rounded(linear_kernels linear) {
+constexpr void round_weights(kernel_table& t) {
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
     linear.weight_rounding = 1.0f / 127.0f;
-    return linear;
 }
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = rounded<Format, packed_vector_products>(packed_kernels<Format>);
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = packed_kernels<Format>;
+template <class Products>
+constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
+    t.name = name;
+    round_weights<dtype::q4, Products>(t);
+    round_weights<dtype::q4_dense, Products>(t);
+    return t;
+}
 #endif
 
-inline constexpr kernel_table table{
+inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, q4_kernels<dtype::q4>,
-               q4_kernels<dtype::q4_dense>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
+               packed_kernels<dtype::q4_dense>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -10349,20 +10543,22 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+#else
+inline constexpr kernel_table table = own_table;
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+#endif
+
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format>
-constexpr void put_tiles(kernel_table& t) {
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
-    linear = rounded<Format, packed_tile_products>(linear);
-}
 constexpr kernel_table with_tiles(kernel_table t) {
-    t.name = "amx";
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
-    put_tiles<dtype::q4>(t);
-    put_tiles<dtype::q4_dense>(t);
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(table);
+inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -10688,6 +10884,7 @@ PHI4FLASH_TARGET_END
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
+#define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -10829,6 +11026,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 inline constexpr bool bundled_bytes = !integer_scales;
+inline constexpr bool bundled_levels = !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
     return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
 }
@@ -10901,18 +11099,6 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
-}
-PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
-PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
-    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
-}
-PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
-    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
-}
-PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
@@ -11010,6 +11196,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
 }
 inline constexpr int signed_offset = 0;
 inline constexpr bool bundled_bytes = false;
+inline constexpr bool bundled_levels = true;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -11083,6 +11270,107 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_ROUNDED_BYTES
+
+// ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) { return in_this_order(dot_next(sums, w, x)); }
+#elif defined(_MSC_VER) && !defined(__clang__)
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    return tokens_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#else
+    return tokens_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#endif
+}
+#else
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+#endif
+    return sums;
+}
+#endif
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
+
+#if HWY_TARGET <= HWY_AVX3
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+#else
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(tokens_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+
+using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
+PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
+    const tokens_u8_tag d8;
+    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
+    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
+    const hn::DFromV<word_vector> d16;
+    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
+    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    const tokens_u8_tag d8;
+    const hn::DFromV<word_vector> d16;
+    const auto none = hn::Zero(d8);
+    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -12529,29 +12817,13 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_rows = 16;
-inline constexpr std::size_t tile_cols = 64;
-inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
 
-using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::uint8_t* p) { return hn::LoadU(tokens_u8_tag(), p); }
 template <int I>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
@@ -12611,34 +12883,6 @@ PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Ve
         hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
     const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
     a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
-
-PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
-PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
-
-using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
-PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
-    const tokens_u8_tag d8;
-    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
-    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
-    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
-    const hn::DFromV<word_vector> d16;
-    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
-    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
-}
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
-    const tokens_u8_tag d8;
-    const hn::DFromV<word_vector> d16;
-    const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
-    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
 
 PHI4FLASH_TARGET_END
@@ -13051,7 +13295,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
 }
 
 template <dtype Format>
-inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
+inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : bundled_levels;
 
 template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
@@ -13806,7 +14050,7 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -13884,20 +14128,19 @@ PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_blo
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
-    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(load_scales(a[g].scale, b[g].scale)));
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
     store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
     const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
     for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
         word_vector first;
         word_vector second;
-        multipliers(mul(load_scales(a->scale, b->scale), inverse), first, second);
+        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
         for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = load_codes(a->code[s], b->code[s]);
+            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
             store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
             store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
         }
     }
-    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
 }
 
 struct strip_source {
@@ -13909,13 +14152,20 @@ struct strip_source {
 
 template <dtype Format, class Products>
 inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
-    const std::byte* w = from.at;
-    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
-        const auto* a = reinterpret_cast<const q4_block*>(w);
-        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+    const std::size_t last = from.rows / packed_rows - 1;
+    const auto block = [&](std::size_t row) {
+        const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
+        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+    };
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+    }
+    if (from.groups % 2 == 0) return;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows) {
+        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
+        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -13966,8 +14216,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    stream(load(sums), y);
-    stream(load(sums + tile_rows), y + tile_rows);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -14017,12 +14266,10 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_vectors-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t vector_tokens = 8;
-
-template <bool TwoRows>
+template <bool Two>
 PHI4FLASH_VECTOR_INLINE void dot_rows(token_codes w, token_codes other_w, signed_bytes x, tokens_i32& sums, tokens_i32& other_sums) {
-    sums = in_this_order(dot_next(sums, w, x));
-    if constexpr (TwoRows) other_sums = in_this_order(dot_next(other_sums, other_w, x));
+    sums = dot_bytes(sums, w, x);
+    if constexpr (Two) other_sums = dot_bytes(other_sums, other_w, x);
 }
 
 template <bool First>
@@ -14030,30 +14277,49 @@ PHI4FLASH_VECTOR_INLINE void add_scaled(tokens_i32 integers, tokens_f32 scale, f
     store_tokens(First ? scaled(integers, scale) : multiply_add(to_floats(integers), scale, load_tokens(sum)), sum);
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x,
-                                              const float* scales, const float* units, float* to, i32_of<T>... sums, i32_of<T>... other_sums) {
-    for (std::size_t i = begin; i < end; ++i) {
-        const auto* w = reinterpret_cast<const std::uint8_t*>(strip.weights[0][i]);
-        const auto* other_w = reinterpret_cast<const std::uint8_t*>(strip.weights[1][i]);
+struct vector_block {
+    const std::int8_t* w;        ///< of the first tile; further tiles follow
+    const std::int8_t* other_w;
+    const float* units;
+    std::size_t tiles;
+};
+
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+                                              i32_of<T>... sums, i32_of<T>... other_sums) {
+    const std::int8_t* w = block.w;
+    const std::int8_t* other_w = block.other_w;
+    for (std::size_t i = 0; i < block.tiles; ++i) {
         const auto* q = reinterpret_cast<const std::int8_t*>(x + i * tile_bytes);
-        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += 64, other_w += 64, q += 4)
-            (dot_rows<TwoRows>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
+        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += tile_cols, other_w += tile_cols, q += 4)
+            (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
-    const tokens_f32 unit = load_tokens(units);
+    const tokens_f32 unit = load_tokens(block.units);
     (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
-    if constexpr (TwoRows) {
-        const tokens_f32 other_unit = load_tokens(units + tile_rows);
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tile_rows), ...);
+    if constexpr (Two) {
+        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
+        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
     }
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const rounded_strip& strip, std::size_t begin, std::size_t end,
-                                            const std::byte* x, const token_numbers& numbers, std::size_t first, const float* units, float* sums) {
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+                                            std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, TwoRows>(tokens, strip, begin, end, x + first * tile_cols, numbers.scale + first, units, sums + first * rounded_strip_rows,
-                                     repeat_integer(start[T])..., repeat_integer(start[T])...);
+    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+                                 repeat_integer(start[T])..., repeat_integer(start[T])...);
+}
+
+template <bool First, bool Two>
+inline void multiply_tokens(const vector_block& block, const std::byte* x, const token_numbers& numbers, std::size_t count, float* sums) {
+    if constexpr (many_registers) {
+        multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 0, sums);
+        if (count > 8) multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 8, sums);
+    } else {
+        multiply_block<First, Two>(std::make_index_sequence<6>(), block, x, numbers, 0, sums);
+        if (count > 6) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 6, sums);
+        if (count > 11) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 11, sums);
+    }
 }
 
 struct packed_vector_products {
@@ -14061,18 +14327,28 @@ struct packed_vector_products {
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
-    template <bool First, bool TwoRows>
+    template <bool First, bool TwoTiles>
     static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
-        constexpr auto tokens = std::make_index_sequence<vector_tokens>();
-        for (std::size_t t = 0; t < batch.count; t += vector_tokens) {
-            const std::size_t tile = t / tile_rows;
-            const std::byte* x = batch.codes + tile * batch.next_codes;
-            const token_numbers* numbers = batch.numbers + tile * batch.next_numbers;
-            float* to = sums + tile * tile_rows * rounded_strip_rows;
-            multiply_block<First, TwoRows>(tokens, strip, 0, tiles < together ? tiles : together, x, numbers[0], t % tile_rows, strip.units[0], to);
-            if (tiles > together) multiply_block<false, TwoRows>(tokens, strip, together, tiles, x, numbers[1], t % tile_rows, strip.units[1], to);
+        constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
+        for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
+            const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
+            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+                if (tiles <= together) continue;
+                block.w += together * tile_bytes, block.other_w += together * tile_bytes;
+                block.units += rounded_strip_rows, block.tiles = tiles - together;
+                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+            }
         }
+    }
+
+private:
+    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
+    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
+        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
     }
 };
 
@@ -14452,27 +14728,32 @@ inline constexpr linear_kernels packed_kernels{
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
 
+#if PHI4FLASH_ROUNDED_BYTES
 template <dtype Format, class Products>
-constexpr linear_kernels rounded(linear_kernels linear) {
+constexpr void round_weights(kernel_table& t) {
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
     linear.weight_rounding = 1.0f / 127.0f;
-    return linear;
 }
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = rounded<Format, packed_vector_products>(packed_kernels<Format>);
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = packed_kernels<Format>;
+template <class Products>
+constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
+    t.name = name;
+    round_weights<dtype::q4, Products>(t);
+    round_weights<dtype::q4_dense, Products>(t);
+    return t;
+}
 #endif
 
-inline constexpr kernel_table table{
+inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, q4_kernels<dtype::q4>,
-               q4_kernels<dtype::q4_dense>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
+               packed_kernels<dtype::q4_dense>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -14489,20 +14770,22 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+#else
+inline constexpr kernel_table table = own_table;
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+#endif
+
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format>
-constexpr void put_tiles(kernel_table& t) {
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
-    linear = rounded<Format, packed_tile_products>(linear);
-}
 constexpr kernel_table with_tiles(kernel_table t) {
-    t.name = "amx";
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
-    put_tiles<dtype::q4>(t);
-    put_tiles<dtype::q4_dense>(t);
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(table);
+inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -14828,6 +15111,7 @@ PHI4FLASH_TARGET_END
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
+#define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -14969,6 +15253,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 inline constexpr bool bundled_bytes = !integer_scales;
+inline constexpr bool bundled_levels = !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
     return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
 }
@@ -15041,18 +15326,6 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
-}
-PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
-PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
-    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
-}
-PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
-    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
-}
-PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
@@ -15150,6 +15423,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
 }
 inline constexpr int signed_offset = 0;
 inline constexpr bool bundled_bytes = false;
+inline constexpr bool bundled_levels = true;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -15223,6 +15497,107 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_ROUNDED_BYTES
+
+// ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) { return in_this_order(dot_next(sums, w, x)); }
+#elif defined(_MSC_VER) && !defined(__clang__)
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    return tokens_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#else
+    return tokens_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#endif
+}
+#else
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+#endif
+    return sums;
+}
+#endif
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
+
+#if HWY_TARGET <= HWY_AVX3
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+#else
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(tokens_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+
+using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
+PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
+    const tokens_u8_tag d8;
+    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
+    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
+    const hn::DFromV<word_vector> d16;
+    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
+    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    const tokens_u8_tag d8;
+    const hn::DFromV<word_vector> d16;
+    const auto none = hn::Zero(d8);
+    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -16669,29 +17044,13 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_rows = 16;
-inline constexpr std::size_t tile_cols = 64;
-inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
 
-using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::uint8_t* p) { return hn::LoadU(tokens_u8_tag(), p); }
 template <int I>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
@@ -16751,34 +17110,6 @@ PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Ve
         hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
     const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
     a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
-
-PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
-PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
-
-using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
-PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
-    const tokens_u8_tag d8;
-    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
-    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
-    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
-    const hn::DFromV<word_vector> d16;
-    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
-    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
-}
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
-    const tokens_u8_tag d8;
-    const hn::DFromV<word_vector> d16;
-    const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
-    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
 
 PHI4FLASH_TARGET_END
@@ -17191,7 +17522,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
 }
 
 template <dtype Format>
-inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
+inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : bundled_levels;
 
 template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
@@ -17946,7 +18277,7 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -18024,20 +18355,19 @@ PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_blo
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
-    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(load_scales(a[g].scale, b[g].scale)));
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
     store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
     const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
     for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
         word_vector first;
         word_vector second;
-        multipliers(mul(load_scales(a->scale, b->scale), inverse), first, second);
+        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
         for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = load_codes(a->code[s], b->code[s]);
+            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
             store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
             store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
         }
     }
-    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
 }
 
 struct strip_source {
@@ -18049,13 +18379,20 @@ struct strip_source {
 
 template <dtype Format, class Products>
 inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
-    const std::byte* w = from.at;
-    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
-        const auto* a = reinterpret_cast<const q4_block*>(w);
-        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+    const std::size_t last = from.rows / packed_rows - 1;
+    const auto block = [&](std::size_t row) {
+        const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
+        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+    };
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+    }
+    if (from.groups % 2 == 0) return;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows) {
+        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
+        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -18106,8 +18443,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    stream(load(sums), y);
-    stream(load(sums + tile_rows), y + tile_rows);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -18157,12 +18493,10 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_vectors-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t vector_tokens = 8;
-
-template <bool TwoRows>
+template <bool Two>
 PHI4FLASH_VECTOR_INLINE void dot_rows(token_codes w, token_codes other_w, signed_bytes x, tokens_i32& sums, tokens_i32& other_sums) {
-    sums = in_this_order(dot_next(sums, w, x));
-    if constexpr (TwoRows) other_sums = in_this_order(dot_next(other_sums, other_w, x));
+    sums = dot_bytes(sums, w, x);
+    if constexpr (Two) other_sums = dot_bytes(other_sums, other_w, x);
 }
 
 template <bool First>
@@ -18170,30 +18504,49 @@ PHI4FLASH_VECTOR_INLINE void add_scaled(tokens_i32 integers, tokens_f32 scale, f
     store_tokens(First ? scaled(integers, scale) : multiply_add(to_floats(integers), scale, load_tokens(sum)), sum);
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x,
-                                              const float* scales, const float* units, float* to, i32_of<T>... sums, i32_of<T>... other_sums) {
-    for (std::size_t i = begin; i < end; ++i) {
-        const auto* w = reinterpret_cast<const std::uint8_t*>(strip.weights[0][i]);
-        const auto* other_w = reinterpret_cast<const std::uint8_t*>(strip.weights[1][i]);
+struct vector_block {
+    const std::int8_t* w;        ///< of the first tile; further tiles follow
+    const std::int8_t* other_w;
+    const float* units;
+    std::size_t tiles;
+};
+
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+                                              i32_of<T>... sums, i32_of<T>... other_sums) {
+    const std::int8_t* w = block.w;
+    const std::int8_t* other_w = block.other_w;
+    for (std::size_t i = 0; i < block.tiles; ++i) {
         const auto* q = reinterpret_cast<const std::int8_t*>(x + i * tile_bytes);
-        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += 64, other_w += 64, q += 4)
-            (dot_rows<TwoRows>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
+        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += tile_cols, other_w += tile_cols, q += 4)
+            (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
-    const tokens_f32 unit = load_tokens(units);
+    const tokens_f32 unit = load_tokens(block.units);
     (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
-    if constexpr (TwoRows) {
-        const tokens_f32 other_unit = load_tokens(units + tile_rows);
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tile_rows), ...);
+    if constexpr (Two) {
+        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
+        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
     }
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const rounded_strip& strip, std::size_t begin, std::size_t end,
-                                            const std::byte* x, const token_numbers& numbers, std::size_t first, const float* units, float* sums) {
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+                                            std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, TwoRows>(tokens, strip, begin, end, x + first * tile_cols, numbers.scale + first, units, sums + first * rounded_strip_rows,
-                                     repeat_integer(start[T])..., repeat_integer(start[T])...);
+    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+                                 repeat_integer(start[T])..., repeat_integer(start[T])...);
+}
+
+template <bool First, bool Two>
+inline void multiply_tokens(const vector_block& block, const std::byte* x, const token_numbers& numbers, std::size_t count, float* sums) {
+    if constexpr (many_registers) {
+        multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 0, sums);
+        if (count > 8) multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 8, sums);
+    } else {
+        multiply_block<First, Two>(std::make_index_sequence<6>(), block, x, numbers, 0, sums);
+        if (count > 6) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 6, sums);
+        if (count > 11) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 11, sums);
+    }
 }
 
 struct packed_vector_products {
@@ -18201,18 +18554,28 @@ struct packed_vector_products {
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
-    template <bool First, bool TwoRows>
+    template <bool First, bool TwoTiles>
     static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
-        constexpr auto tokens = std::make_index_sequence<vector_tokens>();
-        for (std::size_t t = 0; t < batch.count; t += vector_tokens) {
-            const std::size_t tile = t / tile_rows;
-            const std::byte* x = batch.codes + tile * batch.next_codes;
-            const token_numbers* numbers = batch.numbers + tile * batch.next_numbers;
-            float* to = sums + tile * tile_rows * rounded_strip_rows;
-            multiply_block<First, TwoRows>(tokens, strip, 0, tiles < together ? tiles : together, x, numbers[0], t % tile_rows, strip.units[0], to);
-            if (tiles > together) multiply_block<false, TwoRows>(tokens, strip, together, tiles, x, numbers[1], t % tile_rows, strip.units[1], to);
+        constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
+        for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
+            const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
+            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+                if (tiles <= together) continue;
+                block.w += together * tile_bytes, block.other_w += together * tile_bytes;
+                block.units += rounded_strip_rows, block.tiles = tiles - together;
+                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+            }
         }
+    }
+
+private:
+    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
+    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
+        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
     }
 };
 
@@ -18592,27 +18955,32 @@ inline constexpr linear_kernels packed_kernels{
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
 
+#if PHI4FLASH_ROUNDED_BYTES
 template <dtype Format, class Products>
-constexpr linear_kernels rounded(linear_kernels linear) {
+constexpr void round_weights(kernel_table& t) {
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
     linear.weight_rounding = 1.0f / 127.0f;
-    return linear;
 }
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = rounded<Format, packed_vector_products>(packed_kernels<Format>);
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = packed_kernels<Format>;
+template <class Products>
+constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
+    t.name = name;
+    round_weights<dtype::q4, Products>(t);
+    round_weights<dtype::q4_dense, Products>(t);
+    return t;
+}
 #endif
 
-inline constexpr kernel_table table{
+inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, q4_kernels<dtype::q4>,
-               q4_kernels<dtype::q4_dense>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
+               packed_kernels<dtype::q4_dense>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -18629,20 +18997,22 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+#else
+inline constexpr kernel_table table = own_table;
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+#endif
+
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format>
-constexpr void put_tiles(kernel_table& t) {
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
-    linear = rounded<Format, packed_tile_products>(linear);
-}
 constexpr kernel_table with_tiles(kernel_table t) {
-    t.name = "amx";
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
-    put_tiles<dtype::q4>(t);
-    put_tiles<dtype::q4_dense>(t);
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(table);
+inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -19005,6 +19375,7 @@ PHI4FLASH_TARGET_END
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
+#define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -19146,6 +19517,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 inline constexpr bool bundled_bytes = !integer_scales;
+inline constexpr bool bundled_levels = !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
     return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
 }
@@ -19218,18 +19590,6 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
-}
-PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
-PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
-    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
-}
-PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
-    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
-}
-PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
@@ -19327,6 +19687,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
 }
 inline constexpr int signed_offset = 0;
 inline constexpr bool bundled_bytes = false;
+inline constexpr bool bundled_levels = true;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -19400,6 +19761,107 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_ROUNDED_BYTES
+
+// ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) { return in_this_order(dot_next(sums, w, x)); }
+#elif defined(_MSC_VER) && !defined(__clang__)
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    return tokens_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#else
+    return tokens_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#endif
+}
+#else
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+#endif
+    return sums;
+}
+#endif
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
+
+#if HWY_TARGET <= HWY_AVX3
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+#else
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(tokens_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+
+using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
+PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
+    const tokens_u8_tag d8;
+    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
+    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
+    const hn::DFromV<word_vector> d16;
+    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
+    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    const tokens_u8_tag d8;
+    const hn::DFromV<word_vector> d16;
+    const auto none = hn::Zero(d8);
+    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -20846,29 +21308,13 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_rows = 16;
-inline constexpr std::size_t tile_cols = 64;
-inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
 
-using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::uint8_t* p) { return hn::LoadU(tokens_u8_tag(), p); }
 template <int I>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
@@ -20928,34 +21374,6 @@ PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Ve
         hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
     const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
     a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
-
-PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
-PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
-
-using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
-PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
-    const tokens_u8_tag d8;
-    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
-    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
-    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
-    const hn::DFromV<word_vector> d16;
-    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
-    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
-}
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
-    const tokens_u8_tag d8;
-    const hn::DFromV<word_vector> d16;
-    const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
-    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
 
 PHI4FLASH_TARGET_END
@@ -21368,7 +21786,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
 }
 
 template <dtype Format>
-inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
+inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : bundled_levels;
 
 template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
@@ -22123,7 +22541,7 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -22201,20 +22619,19 @@ PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_blo
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
-    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(load_scales(a[g].scale, b[g].scale)));
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
     store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
     const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
     for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
         word_vector first;
         word_vector second;
-        multipliers(mul(load_scales(a->scale, b->scale), inverse), first, second);
+        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
         for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = load_codes(a->code[s], b->code[s]);
+            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
             store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
             store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
         }
     }
-    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
 }
 
 struct strip_source {
@@ -22226,13 +22643,20 @@ struct strip_source {
 
 template <dtype Format, class Products>
 inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
-    const std::byte* w = from.at;
-    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
-        const auto* a = reinterpret_cast<const q4_block*>(w);
-        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+    const std::size_t last = from.rows / packed_rows - 1;
+    const auto block = [&](std::size_t row) {
+        const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
+        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+    };
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+    }
+    if (from.groups % 2 == 0) return;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows) {
+        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
+        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -22283,8 +22707,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    stream(load(sums), y);
-    stream(load(sums + tile_rows), y + tile_rows);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -22334,12 +22757,10 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_vectors-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t vector_tokens = 8;
-
-template <bool TwoRows>
+template <bool Two>
 PHI4FLASH_VECTOR_INLINE void dot_rows(token_codes w, token_codes other_w, signed_bytes x, tokens_i32& sums, tokens_i32& other_sums) {
-    sums = in_this_order(dot_next(sums, w, x));
-    if constexpr (TwoRows) other_sums = in_this_order(dot_next(other_sums, other_w, x));
+    sums = dot_bytes(sums, w, x);
+    if constexpr (Two) other_sums = dot_bytes(other_sums, other_w, x);
 }
 
 template <bool First>
@@ -22347,30 +22768,49 @@ PHI4FLASH_VECTOR_INLINE void add_scaled(tokens_i32 integers, tokens_f32 scale, f
     store_tokens(First ? scaled(integers, scale) : multiply_add(to_floats(integers), scale, load_tokens(sum)), sum);
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x,
-                                              const float* scales, const float* units, float* to, i32_of<T>... sums, i32_of<T>... other_sums) {
-    for (std::size_t i = begin; i < end; ++i) {
-        const auto* w = reinterpret_cast<const std::uint8_t*>(strip.weights[0][i]);
-        const auto* other_w = reinterpret_cast<const std::uint8_t*>(strip.weights[1][i]);
+struct vector_block {
+    const std::int8_t* w;        ///< of the first tile; further tiles follow
+    const std::int8_t* other_w;
+    const float* units;
+    std::size_t tiles;
+};
+
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+                                              i32_of<T>... sums, i32_of<T>... other_sums) {
+    const std::int8_t* w = block.w;
+    const std::int8_t* other_w = block.other_w;
+    for (std::size_t i = 0; i < block.tiles; ++i) {
         const auto* q = reinterpret_cast<const std::int8_t*>(x + i * tile_bytes);
-        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += 64, other_w += 64, q += 4)
-            (dot_rows<TwoRows>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
+        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += tile_cols, other_w += tile_cols, q += 4)
+            (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
-    const tokens_f32 unit = load_tokens(units);
+    const tokens_f32 unit = load_tokens(block.units);
     (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
-    if constexpr (TwoRows) {
-        const tokens_f32 other_unit = load_tokens(units + tile_rows);
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tile_rows), ...);
+    if constexpr (Two) {
+        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
+        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
     }
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const rounded_strip& strip, std::size_t begin, std::size_t end,
-                                            const std::byte* x, const token_numbers& numbers, std::size_t first, const float* units, float* sums) {
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+                                            std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, TwoRows>(tokens, strip, begin, end, x + first * tile_cols, numbers.scale + first, units, sums + first * rounded_strip_rows,
-                                     repeat_integer(start[T])..., repeat_integer(start[T])...);
+    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+                                 repeat_integer(start[T])..., repeat_integer(start[T])...);
+}
+
+template <bool First, bool Two>
+inline void multiply_tokens(const vector_block& block, const std::byte* x, const token_numbers& numbers, std::size_t count, float* sums) {
+    if constexpr (many_registers) {
+        multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 0, sums);
+        if (count > 8) multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 8, sums);
+    } else {
+        multiply_block<First, Two>(std::make_index_sequence<6>(), block, x, numbers, 0, sums);
+        if (count > 6) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 6, sums);
+        if (count > 11) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 11, sums);
+    }
 }
 
 struct packed_vector_products {
@@ -22378,18 +22818,28 @@ struct packed_vector_products {
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
-    template <bool First, bool TwoRows>
+    template <bool First, bool TwoTiles>
     static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
-        constexpr auto tokens = std::make_index_sequence<vector_tokens>();
-        for (std::size_t t = 0; t < batch.count; t += vector_tokens) {
-            const std::size_t tile = t / tile_rows;
-            const std::byte* x = batch.codes + tile * batch.next_codes;
-            const token_numbers* numbers = batch.numbers + tile * batch.next_numbers;
-            float* to = sums + tile * tile_rows * rounded_strip_rows;
-            multiply_block<First, TwoRows>(tokens, strip, 0, tiles < together ? tiles : together, x, numbers[0], t % tile_rows, strip.units[0], to);
-            if (tiles > together) multiply_block<false, TwoRows>(tokens, strip, together, tiles, x, numbers[1], t % tile_rows, strip.units[1], to);
+        constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
+        for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
+            const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
+            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+                if (tiles <= together) continue;
+                block.w += together * tile_bytes, block.other_w += together * tile_bytes;
+                block.units += rounded_strip_rows, block.tiles = tiles - together;
+                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+            }
         }
+    }
+
+private:
+    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
+    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
+        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
     }
 };
 
@@ -22769,27 +23219,32 @@ inline constexpr linear_kernels packed_kernels{
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
 
+#if PHI4FLASH_ROUNDED_BYTES
 template <dtype Format, class Products>
-constexpr linear_kernels rounded(linear_kernels linear) {
+constexpr void round_weights(kernel_table& t) {
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
     linear.weight_rounding = 1.0f / 127.0f;
-    return linear;
 }
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = rounded<Format, packed_vector_products>(packed_kernels<Format>);
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = packed_kernels<Format>;
+template <class Products>
+constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
+    t.name = name;
+    round_weights<dtype::q4, Products>(t);
+    round_weights<dtype::q4_dense, Products>(t);
+    return t;
+}
 #endif
 
-inline constexpr kernel_table table{
+inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, q4_kernels<dtype::q4>,
-               q4_kernels<dtype::q4_dense>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
+               packed_kernels<dtype::q4_dense>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -22806,20 +23261,22 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+#else
+inline constexpr kernel_table table = own_table;
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+#endif
+
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format>
-constexpr void put_tiles(kernel_table& t) {
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
-    linear = rounded<Format, packed_tile_products>(linear);
-}
 constexpr kernel_table with_tiles(kernel_table t) {
-    t.name = "amx";
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
-    put_tiles<dtype::q4>(t);
-    put_tiles<dtype::q4_dense>(t);
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(table);
+inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -22827,6 +23284,7 @@ PHI4FLASH_TARGET_END
 #else  // xsimd, scalar
 
 #define PHI4FLASH_AMX_TARGET(target) 0
+#define PHI4FLASH_VNNI_TARGET(target) 0
 
 #if PHI4FLASH_SIMD_XSIMD
 #define PHI4FLASH_TARGET_LABEL "xsimd"
@@ -23140,6 +23598,7 @@ PHI4FLASH_TARGET_END
 
 // ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
+#define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
@@ -23281,6 +23740,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 inline constexpr bool bundled_bytes = !integer_scales;
+inline constexpr bool bundled_levels = !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
     return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
 }
@@ -23353,18 +23813,6 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
-}
-PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
-PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
-    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
-}
-PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
-    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
-}
-PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
@@ -23462,6 +23910,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
 }
 inline constexpr int signed_offset = 0;
 inline constexpr bool bundled_bytes = false;
+inline constexpr bool bundled_levels = true;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
@@ -23535,6 +23984,107 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_ROUNDED_BYTES
+
+// ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) { return in_this_order(dot_next(sums, w, x)); }
+#elif defined(_MSC_VER) && !defined(__clang__)
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    return tokens_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#else
+    return tokens_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#endif
+}
+#else
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+#endif
+    return sums;
+}
+#endif
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
+
+#if HWY_TARGET <= HWY_AVX3
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+#else
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(tokens_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+
+using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
+PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
+    const tokens_u8_tag d8;
+    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
+    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
+    const hn::DFromV<word_vector> d16;
+    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
+    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    const tokens_u8_tag d8;
+    const hn::DFromV<word_vector> d16;
+    const auto none = hn::Zero(d8);
+    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
 
 PHI4FLASH_TARGET_END
 #endif
@@ -24981,29 +25531,13 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t tile_rows = 16;
-inline constexpr std::size_t tile_cols = 64;
-inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
 
-using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::uint8_t* p) { return hn::LoadU(tokens_u8_tag(), p); }
 template <int I>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
@@ -25063,34 +25597,6 @@ PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Ve
         hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
     const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
     a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
-
-PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
-PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
-
-using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
-PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
-    const tokens_u8_tag d8;
-    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
-    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
-    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
-    const hn::DFromV<word_vector> d16;
-    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
-    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
-}
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
-    const tokens_u8_tag d8;
-    const hn::DFromV<word_vector> d16;
-    const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
-    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
 
 PHI4FLASH_TARGET_END
@@ -25503,7 +26009,7 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
 }
 
 template <dtype Format>
-inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
+inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : bundled_levels;
 
 template <dtype Format>
 inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
@@ -26258,7 +26764,7 @@ inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_
 }
 
 PHI4FLASH_TARGET_END
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
@@ -26336,20 +26842,19 @@ PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_blo
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
-    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(load_scales(a[g].scale, b[g].scale)));
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
     store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
     const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
     for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
         word_vector first;
         word_vector second;
-        multipliers(mul(load_scales(a->scale, b->scale), inverse), first, second);
+        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
         for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = load_codes(a->code[s], b->code[s]);
+            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
             store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
             store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
         }
     }
-    if (groups % 2 != 0) std::memset(to, 0, packed_cols * tile_rows);
 }
 
 struct strip_source {
@@ -26361,13 +26866,20 @@ struct strip_source {
 
 template <dtype Format, class Products>
 inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
-    const std::byte* w = from.at;
-    for (std::size_t r = 0; r < from.rows; r += tile_rows, w += 2 * from.row_bytes) {
-        const auto* a = reinterpret_cast<const q4_block*>(w);
-        const auto* b = from.rows - r > packed_rows ? reinterpret_cast<const q4_block*>(w + from.row_bytes) : a;
+    const std::size_t last = from.rows / packed_rows - 1;
+    const auto block = [&](std::size_t row) {
+        const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
+        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+    };
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(a + g, b + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols], out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+    }
+    if (from.groups % 2 == 0) return;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows) {
+        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
+        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -26418,8 +26930,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    stream(load(sums), y);
-    stream(load(sums + tile_rows), y + tile_rows);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -26469,12 +26980,10 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_vectors-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t vector_tokens = 8;
-
-template <bool TwoRows>
+template <bool Two>
 PHI4FLASH_VECTOR_INLINE void dot_rows(token_codes w, token_codes other_w, signed_bytes x, tokens_i32& sums, tokens_i32& other_sums) {
-    sums = in_this_order(dot_next(sums, w, x));
-    if constexpr (TwoRows) other_sums = in_this_order(dot_next(other_sums, other_w, x));
+    sums = dot_bytes(sums, w, x);
+    if constexpr (Two) other_sums = dot_bytes(other_sums, other_w, x);
 }
 
 template <bool First>
@@ -26482,30 +26991,49 @@ PHI4FLASH_VECTOR_INLINE void add_scaled(tokens_i32 integers, tokens_f32 scale, f
     store_tokens(First ? scaled(integers, scale) : multiply_add(to_floats(integers), scale, load_tokens(sum)), sum);
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x,
-                                              const float* scales, const float* units, float* to, i32_of<T>... sums, i32_of<T>... other_sums) {
-    for (std::size_t i = begin; i < end; ++i) {
-        const auto* w = reinterpret_cast<const std::uint8_t*>(strip.weights[0][i]);
-        const auto* other_w = reinterpret_cast<const std::uint8_t*>(strip.weights[1][i]);
+struct vector_block {
+    const std::int8_t* w;        ///< of the first tile; further tiles follow
+    const std::int8_t* other_w;
+    const float* units;
+    std::size_t tiles;
+};
+
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+                                              i32_of<T>... sums, i32_of<T>... other_sums) {
+    const std::int8_t* w = block.w;
+    const std::int8_t* other_w = block.other_w;
+    for (std::size_t i = 0; i < block.tiles; ++i) {
         const auto* q = reinterpret_cast<const std::int8_t*>(x + i * tile_bytes);
-        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += 64, other_w += 64, q += 4)
-            (dot_rows<TwoRows>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
+        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += tile_cols, other_w += tile_cols, q += 4)
+            (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
-    const tokens_f32 unit = load_tokens(units);
+    const tokens_f32 unit = load_tokens(block.units);
     (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
-    if constexpr (TwoRows) {
-        const tokens_f32 other_unit = load_tokens(units + tile_rows);
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tile_rows), ...);
+    if constexpr (Two) {
+        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
+        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
     }
 }
 
-template <bool First, bool TwoRows, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const rounded_strip& strip, std::size_t begin, std::size_t end,
-                                            const std::byte* x, const token_numbers& numbers, std::size_t first, const float* units, float* sums) {
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+                                            std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, TwoRows>(tokens, strip, begin, end, x + first * tile_cols, numbers.scale + first, units, sums + first * rounded_strip_rows,
-                                     repeat_integer(start[T])..., repeat_integer(start[T])...);
+    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+                                 repeat_integer(start[T])..., repeat_integer(start[T])...);
+}
+
+template <bool First, bool Two>
+inline void multiply_tokens(const vector_block& block, const std::byte* x, const token_numbers& numbers, std::size_t count, float* sums) {
+    if constexpr (many_registers) {
+        multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 0, sums);
+        if (count > 8) multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 8, sums);
+    } else {
+        multiply_block<First, Two>(std::make_index_sequence<6>(), block, x, numbers, 0, sums);
+        if (count > 6) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 6, sums);
+        if (count > 11) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 11, sums);
+    }
 }
 
 struct packed_vector_products {
@@ -26513,18 +27041,28 @@ struct packed_vector_products {
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
-    template <bool First, bool TwoRows>
+    template <bool First, bool TwoTiles>
     static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
-        constexpr auto tokens = std::make_index_sequence<vector_tokens>();
-        for (std::size_t t = 0; t < batch.count; t += vector_tokens) {
-            const std::size_t tile = t / tile_rows;
-            const std::byte* x = batch.codes + tile * batch.next_codes;
-            const token_numbers* numbers = batch.numbers + tile * batch.next_numbers;
-            float* to = sums + tile * tile_rows * rounded_strip_rows;
-            multiply_block<First, TwoRows>(tokens, strip, 0, tiles < together ? tiles : together, x, numbers[0], t % tile_rows, strip.units[0], to);
-            if (tiles > together) multiply_block<false, TwoRows>(tokens, strip, together, tiles, x, numbers[1], t % tile_rows, strip.units[1], to);
+        constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
+        for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
+            const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
+            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+                if (tiles <= together) continue;
+                block.w += together * tile_bytes, block.other_w += together * tile_bytes;
+                block.units += rounded_strip_rows, block.tiles = tiles - together;
+                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+            }
         }
+    }
+
+private:
+    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
+    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
+        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
     }
 };
 
@@ -26904,27 +27442,32 @@ inline constexpr linear_kernels packed_kernels{
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
 
+#if PHI4FLASH_ROUNDED_BYTES
 template <dtype Format, class Products>
-constexpr linear_kernels rounded(linear_kernels linear) {
+constexpr void round_weights(kernel_table& t) {
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
     linear.weight_rounding = 1.0f / 127.0f;
-    return linear;
 }
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = rounded<Format, packed_vector_products>(packed_kernels<Format>);
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = packed_kernels<Format>;
+template <class Products>
+constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
+    t.name = name;
+    round_weights<dtype::q4, Products>(t);
+    round_weights<dtype::q4_dense, Products>(t);
+    return t;
+}
 #endif
 
-inline constexpr kernel_table table{
+inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, q4_kernels<dtype::q4>,
-               q4_kernels<dtype::q4_dense>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
+               packed_kernels<dtype::q4_dense>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -26941,20 +27484,22 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+#else
+inline constexpr kernel_table table = own_table;
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+#endif
+
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format>
-constexpr void put_tiles(kernel_table& t) {
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
-    linear = rounded<Format, packed_tile_products>(linear);
-}
 constexpr kernel_table with_tiles(kernel_table t) {
-    t.name = "amx";
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
-    put_tiles<dtype::q4>(t);
-    put_tiles<dtype::q4_dense>(t);
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(table);
+inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -26983,10 +27528,15 @@ inline
     list.target[list.count++] = {&N_AVX3_DL::table, here >= x86_level::avx3_dl};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
+    list.target[list.count++] = {&N_AVX3::vnni_table, here >= x86_level::avx3 && has_avx512_vnni()};
     list.target[list.count++] = {&N_AVX3::table, here >= x86_level::avx3};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
+    list.target[list.count++] = {&N_AVX2::vnni_table, here >= x86_level::avx2 && has_avx_vnni()};
     list.target[list.count++] = {&N_AVX2::table, here >= x86_level::avx2};
+#endif
+#if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
 #endif
 #endif
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};

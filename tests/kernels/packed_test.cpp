@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string_view>
 
 namespace p4 = phi4flash;
 
@@ -131,6 +130,23 @@ exact_sum sum_of(const std::vector<float>& weights, const std::vector<p4::activa
     return exact;
 }
 
+/// The same for tokens whose weights become bytes: a scale for every scale_groups groups, whatever sums of 16 bits would ask for.
+std::vector<p4::activation_group> arrange_as_bytes(const float* x, std::size_t cols) {
+    std::vector<p4::activation_group> groups(cols / 32);
+    constexpr std::size_t together = 32 * p4::scale_groups;
+    for (std::size_t c = 0; c < cols; c += together) {
+        const std::size_t end = std::min(cols, c + together);
+        float largest = 0.0f;
+        for (std::size_t i = c; i < end; ++i) largest = std::max(largest, std::fabs(x[i]));
+        for (std::size_t i = c; i < end; ++i) {
+            p4::activation_group& group = groups[i / 32];
+            group.scale = largest / 127.0f;
+            group.q[i % 32] = largest == 0.0f ? std::int8_t{0} : static_cast<std::int8_t>(std::nearbyint(static_cast<double>(x[i]) / static_cast<double>(group.scale)));
+        }
+    }
+    return groups;
+}
+
 /// A matrix, activations of several tokens, and what multiplying them should give.
 struct packed_case {
     p4::dtype type;
@@ -165,11 +181,14 @@ struct packed_case {
         expect(linear);
     }
 
-    void expect(const p4::linear_kernels& linear) {
+    /// Of all tokens together, or of each alone.
+    void expect(const p4::linear_kernels& linear, bool alone = false) {
         std::vector<float> row(cols);
         expected.resize(tokens * rows);
+        const bool as_bytes = !alone && linear.weight_rounding > 0x1p-12f && tokens >= 8;
         for (std::size_t t = 0; t < tokens; ++t) {
-            const std::vector<p4::activation_group> groups = arrange_one(linear, x.data() + t * cols, cols);
+            const float* const token = x.data() + t * cols;
+            const std::vector<p4::activation_group> groups = as_bytes ? arrange_as_bytes(token, cols) : arrange_one(linear, token, cols);
             for (std::size_t r = 0; r < rows; ++r) {
                 linear.widen(w.data(), r, cols, row.data());
                 expected[t * rows + r] = sum_of(row, groups, bias[r]);
@@ -248,7 +267,7 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
             for (const shape& s : shapes) {
                 CAPTURE(s.cols);
                 CAPTURE(s.tokens);
-                const packed_case c(linear, random, type, s.rows, s.cols, s.tokens, 0.5f);
+                packed_case c(linear, random, type, s.rows, s.cols, s.tokens, 0.5f);
                 // A float sum of groups, of which each may cost half a unit in the last place.
                 const double tolerance = std::max(1e-6, static_cast<double>(s.cols / p4::packed_cols) * 0x1p-25);
                 const std::size_t stride = s.rows + 6;
@@ -298,6 +317,7 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
                     linear.matvec(c.w.data(), s.rows, s.cols, reinterpret_cast<const std::byte*>(alone.data()), nullptr, one.data() + t * s.rows);
                     for (std::size_t r = 0; r < s.rows; ++r) one[t * s.rows + r] += c.bias[r];
                 }
+                c.expect(linear, true);
                 CHECK(c.worst(one, s.rows) < tolerance);
                 // Tokens that are too few to lie side by side, and all with 8-bit weights, give the same bits together and alone.
                 for (std::size_t t = 0; t < s.tokens && (type == p4::dtype::q8 || s.tokens < 4); ++t)
@@ -328,19 +348,19 @@ TEST_CASE("scales of one row may differ as much as they like, and others' need n
     });
 }
 
-TEST_CASE("weights that are rounded once more give the same bits by vectors and on matrix tiles") {
+TEST_CASE("weights that become bytes give the same bits on every target that has such") {
     phi4flash_test::generator random{11};
-    const p4::kernel_target_list targets = p4::kernel_targets();
-    const p4::kernel_target* tiles = std::find_if(targets.begin(), targets.end(), [](const p4::kernel_target& t) { return std::string_view(t.kernels->name) == "amx"; });
-    if (tiles == targets.end() || !tiles->runs_here) return;
-    const p4::kernel_table& vectors = *tiles[1].kernels;  // what it is made of comes next in the list
     for (const p4::dtype type : {p4::dtype::q4, p4::dtype::q4_dense}) {
         for (const std::size_t tokens : {8u, 17u, 40u, 280u}) {
-            const p4::linear_kernels& linear = vectors.linear[static_cast<std::size_t>(type)];
-            packed_case c(linear, random, type, 88, 2912, tokens, 0.0f);
-            const std::vector<float> by_vectors = c.product(linear);
-            const std::vector<float> on_tiles = c.product(tiles->kernels->linear[static_cast<std::size_t>(type)]);
-            CHECK(phi4flash_test::same_bits(by_vectors.data(), on_tiles.data(), by_vectors.size()));
+            packed_case c(p4::best_kernels().linear[static_cast<std::size_t>(type)], random, type, 88, 2912, tokens, 0.0f);
+            std::vector<float> first;
+            for_each_target([&](const p4::kernel_table& kernels) {
+                const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
+                if (linear.weight_rounding <= 0x1p-12f) return;
+                const std::vector<float> y = c.product(linear);
+                if (first.empty()) first = y;
+                CHECK(phi4flash_test::same_bits(first.data(), y.data(), y.size()));
+            });
         }
     }
 }

@@ -34,6 +34,9 @@
 // Targets that have a table with matrix tiles beside their own. (Better targets have smaller numbers.)
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
 
+// Targets that have a table with VNNI beside their own: CPUs of these sets have it or not, and Highway's names do not tell.
+#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2 || (target) == HWY_AVX3)
+
 #if PHI4FLASH_ARCH_X86
 
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
@@ -120,6 +123,7 @@
 #else  // xsimd, scalar
 
 #define PHI4FLASH_AMX_TARGET(target) 0
+#define PHI4FLASH_VNNI_TARGET(target) 0
 
 #if PHI4FLASH_SIMD_XSIMD
 #define PHI4FLASH_TARGET_LABEL "xsimd"
@@ -152,10 +156,15 @@ inline
     list.target[list.count++] = {&N_AVX3_DL::table, here >= x86_level::avx3_dl};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
+    list.target[list.count++] = {&N_AVX3::vnni_table, here >= x86_level::avx3 && has_avx512_vnni()};
     list.target[list.count++] = {&N_AVX3::table, here >= x86_level::avx3};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
+    list.target[list.count++] = {&N_AVX2::vnni_table, here >= x86_level::avx2 && has_avx_vnni()};
     list.target[list.count++] = {&N_AVX2::table, here >= x86_level::avx2};
+#endif
+#if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
 #endif
 #endif
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};

@@ -43,7 +43,7 @@ struct linear_kernels {
                          const float* bias, float* y, std::size_t y_stride);
 
     /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight where tokens are many: 0, 2^-12 (scales
-    /// as integers, see scale_unit) or 1 / 127 (weights as bytes that share one scale there).
+    /// as integers, see scale_unit) or 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits).
     float weight_rounding;
 };
 

@@ -137,9 +137,9 @@ inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::siz
     return scratch;
 }
 
-/// Whether many tokens lie side by side: not where 4-bit weights become bytes first (packed_rounded-inl.hpp).
+/// Whether many tokens lie side by side.
 template <dtype Format>
-inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
+inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : bundled_levels;
 
 /// As the products with weights of this format read them.
 template <dtype Format>

@@ -26,28 +26,33 @@ inline constexpr linear_kernels packed_kernels{
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
 
+#if PHI4FLASH_ROUNDED_BYTES
 /// Many tokens meet 4-bit weights as bytes.
 template <dtype Format, class Products>
-constexpr linear_kernels rounded(linear_kernels linear) {
+constexpr void round_weights(kernel_table& t) {
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
     linear.weight_rounding = 1.0f / 127.0f;
-    return linear;
 }
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = rounded<Format, packed_vector_products>(packed_kernels<Format>);
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
-template <dtype Format>
-inline constexpr linear_kernels q4_kernels = packed_kernels<Format>;
+template <class Products>
+constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
+    t.name = name;
+    round_weights<dtype::q4, Products>(t);
+    round_weights<dtype::q4_dense, Products>(t);
+    return t;
+}
 #endif
 
-inline constexpr kernel_table table{
+inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, q4_kernels<dtype::q4>,
-               q4_kernels<dtype::q4_dense>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
+               packed_kernels<dtype::q4_dense>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -64,20 +69,22 @@ inline constexpr kernel_table table{
     .read = &read_all,
 };
 
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+#else
+inline constexpr kernel_table table = own_table;
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+#endif
+
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format>
-constexpr void put_tiles(kernel_table& t) {
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
-    linear = rounded<Format, packed_tile_products>(linear);
-}
 constexpr kernel_table with_tiles(kernel_table t) {
-    t.name = "amx";
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
-    put_tiles<dtype::q4>(t);
-    put_tiles<dtype::q4_dense>(t);
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(table);
+inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END

@@ -1,6 +1,9 @@
 // Everything that is compiled once per target, in order. Included by kernels/dispatch.hpp only.
 #include <phi4flash/simd/vocabulary-inl.hpp>
 #include <phi4flash/simd/integer-inl.hpp>
+#if PHI4FLASH_ROUNDED_BYTES
+#include <phi4flash/simd/rounded_bytes-inl.hpp>
+#endif
 #include <phi4flash/kernels/math-inl.hpp>
 #include <phi4flash/kernels/outer_product-inl.hpp>
 #include <phi4flash/kernels/linear-inl.hpp>
@@ -21,7 +24,7 @@
 #include <phi4flash/kernels/packed_strip-inl.hpp>
 #include <phi4flash/kernels/packed_bundles-inl.hpp>
 #include <phi4flash/kernels/packed_exact-inl.hpp>
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#if PHI4FLASH_ROUNDED_BYTES
 #include <phi4flash/kernels/packed_rounded-inl.hpp>
 #include <phi4flash/kernels/packed_vectors-inl.hpp>
 #endif

@@ -101,6 +101,13 @@ struct cpuid_registers {
     return tiles && detail::may_use_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
+/// Products of bytes that are summed into 32 bits (VNNI), in vectors of 64 bytes: of a CPU of at least avx3.
+[[nodiscard]] inline bool has_avx512_vnni() { return detail::cpuid(0, 0).eax >= 7 && detail::has_bits(detail::cpuid(7, 0).ecx, detail::bit(11)); }
+/// In vectors of 32 bytes: of a CPU of at least avx2.
+[[nodiscard]] inline bool has_avx_vnni() {
+    return detail::cpuid(0, 0).eax >= 7 && detail::cpuid(7, 0).eax >= 1 && detail::has_bits(detail::cpuid(7, 1).eax, detail::bit(4));
+}
+
 #endif
 
 PHI4FLASH_END

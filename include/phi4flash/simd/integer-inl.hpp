@@ -16,6 +16,7 @@
 //   dot_fold(sums)                  a 32-bit integer for each row or token
 //   dot_signed(total, w, x)         total + four products, w in [-128, 127] and x in [-127, 127], where total began at
 //                                   -signed_offset times the sum of the activations (a constant: what the target has to add to w)
+//   bundled_bytes bundled_levels    whether kernels with 8-bit and with 4-bit weights lay many tokens side by side
 //   lifted_codes(w)                 w + signed_offset, as dot_next takes them where bundled_bytes (elsewhere it takes levels only)
 //   in_this_order(sums)             sums, which the compiler may neither reorder nor copy before
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
@@ -33,13 +34,14 @@
 // Where PHI4FLASH_BLOCKS_SIDE_BY_SIDE (vectors of 64 bytes, any byte of which one instruction finds), a token meets two blocks in a vector:
 //   load_codes(p, q)                32 bytes of one block, then of the other
 //   load_scales(p, q)               their scales; store_two(v, p, q): the numbers of their rows
-//   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
-//   repeat_activations(p)           four activations, repeated; repeat_start_of_two(start): the start
+//   repeat_start_of_two(start)      the start
 //   block_zero()                    sums over the groups of columns whose activations share a scale
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums
 //   block_floats(block, unit)       as floats, times the unit of the scales where integer_scales
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
+/// Whether 4-bit weights can become bytes for many tokens (kernels/packed_rounded-inl.hpp): the words for it are in simd/rounded_bytes-inl.hpp.
+#define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <phi4flash/simd/integer_highway-inl.hpp>
 #else

@@ -148,6 +148,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 inline constexpr bool bundled_bytes = !integer_scales;
+inline constexpr bool bundled_levels = !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
     return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
 }
@@ -221,19 +222,6 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
-}
-PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
-/// The instruction takes six bits of each byte, of which the upper two choose among four copies of the levels: nothing need be masked.
-PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
-    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
-}
-PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
-    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
-}
-PHI4FLASH_VECTOR_INLINE auto repeat_activations(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif

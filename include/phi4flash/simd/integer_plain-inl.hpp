@@ -91,6 +91,7 @@ PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
 }
 inline constexpr int signed_offset = 0;
 inline constexpr bool bundled_bytes = false;
+inline constexpr bool bundled_levels = true;
 PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);

@@ -1,10 +1,8 @@
-// Vectors of 64 bytes and their products, over the integer part of the vocabulary: the words of kernels/attention_bytes-inl.hpp and
-// packed_rounded-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
+// Vectors of 64 bytes, over simd/rounded_bytes-inl.hpp: the words of kernels/attention_bytes-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
 //
-//   signed_bytes load_bytes(p) store_bytes(v, p)   64 of them
-//   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): 64 such
+//   load_bytes(p)                   64 of them
 //   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
-//   tokens_i32 repeat_integer(x) load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
+//   load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
 //   store_signed_digits(v, high, low)   16 integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
 //                                   again: 256 * high + low. Returns them as integers
 //   store_digits(a, b, c, d, p)     16 integral floats of four rows below 65,536 as two bytes without a sign: those of slots 4 * s to 4 * s + 3
@@ -13,38 +11,16 @@
 //   bytes_across<Upper>(a, b, c, d, first, second)   of each quarter, the bytes in the same place of four vectors together: those of the first
 //                                   and second four, or (Upper) of the third and last
 //   quarters_across(a, b, c, d)     the quarters of four vectors transposed
-//   store_as_bytes(v, p)            16 integral floats within [-128, 127]
-//   to_floats(integers) multiply(a, b)
-//   multipliers(m, first, second)   of 16 rows: integral floats, magnitudes below 2^15
-//   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row
-//   stream(v, p)                    16 floats to a line of memory, past the caches; streamed(): before another thread is told of them
 
 PHI4FLASH_TARGET_BEGIN
 
-/// A tile: 16 vectors.
-inline constexpr std::size_t tile_rows = 16;
-inline constexpr std::size_t tile_cols = 64;
-inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
-
-using tokens_i32 = hn::Vec<tokens_tag>;
-template <std::size_t>
-using i32_of = tokens_i32;
-PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
 
-using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
-inline constexpr std::int32_t lifted_by = 128;
-PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
-    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
-}
-PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::uint8_t* p) { return hn::LoadU(tokens_u8_tag(), p); }
 template <int I>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
@@ -104,36 +80,6 @@ PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Ve
         hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
     const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
     a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
-}
-
-PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
-PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
-PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
-
-using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
-PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
-    const tokens_u8_tag d8;
-    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
-    // Within every 16 bytes: rows 0 and 1, then rows 2 and 3, each four times, as the bytes lie once they are widened.
-    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
-    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
-    const hn::DFromV<word_vector> d16;
-    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
-    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
-}
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
-    const tokens_u8_tag d8;
-    const hn::DFromV<word_vector> d16;
-    const auto none = hn::Zero(d8);
-    // code * 256 * multiplier / 2^15, rounded
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
-    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
 
 PHI4FLASH_TARGET_END

@@ -1,0 +1,117 @@
+// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp.
+// There where PHI4FLASH_ROUNDED_BYTES is.
+//
+//   signed_bytes store_bytes(v, p)  four bytes for each token or row of a vector
+//   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): such bytes
+//   tokens_i32 repeat_integer(x) to_floats(v)   a 32-bit integer for each; multiply(a, b): of floats
+//   dot_bytes(sums, w, x)           sums + four products each, w lifted
+//   repeat_activations(p)           four activations, repeated
+//   store_as_bytes(v, p)            integral floats within [-128, 127], one after the other
+//   stream(v, p)                    floats to memory, past the caches; streamed(): before another thread is told of them
+//   codes_of_rows(p, q)             the codes of a vector's rows: 8 from p, and 8 from q where there is room; scales_of_rows(p, q)
+//   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
+//   multipliers(m, first, second)   of a vector's rows: integral floats, magnitudes below 2^15
+//   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row
+
+PHI4FLASH_TARGET_BEGIN
+
+/// 16 rows of 64 bytes: weights or activations that are multiplied together.
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) { return in_this_order(dot_next(sums, w, x)); }
+#elif defined(_MSC_VER) && !defined(__clang__)
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    return tokens_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#else
+    return tokens_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#endif
+}
+#else
+/// Highway's target does not imply the instruction, and compilers want a flag for its intrinsic that a header cannot set.
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+#endif
+    return sums;
+}
+#endif
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
+
+#if HWY_TARGET <= HWY_AVX3
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+#else
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+
+PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    // The instruction takes six bits of each byte, of which the upper two choose among four copies of the levels: nothing need be masked.
+    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(tokens_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
+    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
+}
+
+using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
+PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
+    const tokens_u8_tag d8;
+    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
+    // Within every 16 bytes: rows 0 and 1, then rows 2 and 3, each four times, as the bytes lie once they are widened.
+    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
+    const hn::DFromV<word_vector> d16;
+    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
+    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    const tokens_u8_tag d8;
+    const hn::DFromV<word_vector> d16;
+    const auto none = hn::Zero(d8);
+    // code * 256 * multiplier / 2^15, rounded
+    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+
+PHI4FLASH_TARGET_END

@@ -2012,7 +2012,7 @@ PHI4FLASH_TARGET_END
 //                                   -signed_offset times the sum of the activations (a constant: what the target has to add to w)
 //   bundled_bytes bundled_levels    whether kernels with 8-bit and with 4-bit weights lay many tokens side by side
 //   lifted_codes(w)                 w + signed_offset, as dot_next takes them where bundled_bytes (elsewhere it takes levels only)
-//   in_this_order(sums)             sums, which the compiler may neither reorder nor copy before
+//   in_this_order(sums)             sums, which the compiler may neither reorder nor copy before (Highway)
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scaled(integers, scale)         integers * scale
 //   multiply_add(a, b, c)           a * b + c
@@ -2026,9 +2026,7 @@ PHI4FLASH_TARGET_END
 //   store_tokens(v, p) repeat_tokens(x) add_tokens(a, b) repeat_codes(p)
 //   store_across(a, b, c, d, p, stride)   token t's four numbers to p + t * stride
 // Where PHI4FLASH_BLOCKS_SIDE_BY_SIDE (vectors of 64 bytes, any byte of which one instruction finds), a token meets two blocks in a vector:
-//   load_codes(p, q)                32 bytes of one block, then of the other
-//   load_scales(p, q)               their scales; store_two(v, p, q): the numbers of their rows
-//   repeat_start_of_two(start)      the start
+//   store_two(v, p, q)              the numbers of their rows
 //   block_zero()                    sums over the groups of columns whose activations share a scale
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums
@@ -2251,20 +2249,10 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
 }
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
-    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
-    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
-    const hn::Half<decltype(both)> half;
-    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
-                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
-}
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
 }
-PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
 
 PHI4FLASH_TARGET_END
@@ -2445,12 +2433,13 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
-// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp.
+// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp,
+// some of packed_matvec-inl.hpp.
 // There where PHI4FLASH_ROUNDED_BYTES is.
 //
 //   signed_bytes store_bytes(v, p)  four bytes for each token or row of a vector
 //   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): such bytes
-//   tokens_i32 repeat_integer(x) to_floats(v)   a 32-bit integer for each; multiply(a, b): of floats
+//   tokens_i32 repeat_integer(x) to_floats(v)   a 32-bit integer for each
 //   dot_bytes(sums, w, x)           sums + four products each, w lifted
 //   repeat_activations(p)           four activations, repeated
 //   store_as_bytes(v, p)            integral floats within [-128, 127], one after the other
@@ -2467,12 +2456,14 @@ inline constexpr std::size_t tile_rows = 16;
 inline constexpr std::size_t tile_cols = 64;
 inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
 
+/// Rows of a vector that has four bytes of each.
+inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
+
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
 
 using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
@@ -2521,7 +2512,12 @@ PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
     return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
 }
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
 #else
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
@@ -2838,18 +2834,21 @@ inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const
     for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
+/// The `n` elements at `from` as f32. Asks for those that lie `ahead` further on the way.
 template <class Element>
-inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
-    const auto* in = reinterpret_cast<const Element*>(w);
+PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::size_t n, std::size_t ahead, float* PHI4FLASH_RESTRICT out) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
-    for (; i < cols; ++i) out[i] = to_f32(in[i]);
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
 }
 
 template <class Element>
 inline void widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
-    widen<Element>(w + r * cols * sizeof(Element), cols, out);
+    widen(reinterpret_cast<const Element*>(w) + r * cols, cols, 0, out);
 }
 
 template <class Element>
@@ -2963,18 +2962,6 @@ inline constexpr std::size_t panel_cols = 128;
 /// Tokens that use a panel before the next one is widened: whole bundles.
 inline constexpr std::size_t panel_tokens = 128;
 
-/// The `n` elements at `from` as f32. Asks for those that lie `ahead` further on the way.
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
-        store(load(from + i), out + i);
-    }
-    for (; i < n; ++i) out[i] = to_f32(from[i]);
-}
-
 /// Sums [rows][bundle_tokens()] of a bundle grow by those of a block of panel_cols, which loses fewer bits than one long sum.
 struct add_to_sums {
     float* sums;
@@ -3019,7 +3006,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 // The next columns, or those of the next rows, are on their way while these are multiplied.
                 const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
                 for (std::size_t i = 0; i < some; ++i)
-                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
+                    widen(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, n, ahead, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -4942,11 +4929,11 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     prefetch_ahead(v, sizeof(q4_block));
     const q4_block& one = *reinterpret_cast<const q4_block*>(w);
     const q4_block& two = *reinterpret_cast<const q4_block*>(v);
-    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
-    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
-    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
-    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
-    auto dots = repeat_start_of_two(x.start);
+    const token_codes codes0 = codes_of_rows(one.code[0], two.code[0]);
+    const token_codes codes1 = codes_of_rows(one.code[1], two.code[1]);
+    const token_codes codes2 = codes_of_rows(one.code[2], two.code[2]);
+    const token_codes codes3 = codes_of_rows(one.code[3], two.code[3]);
+    auto dots = repeat_integer(x.start);
     dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
     dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
     dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
@@ -4955,7 +4942,7 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
     dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
     dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
-    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+    return multiply_add(scales_of_rows(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
 }
 
 template <std::size_t>
@@ -5640,7 +5627,7 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
         return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
     };
-    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
                                                   out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
@@ -5704,9 +5691,9 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 /// Outputs of a whole strip, past the caches: rows of y are far apart, and to read lines only to write all of them takes a fifth of a product's
-/// time. 1.07 times the speed of a prompt on Emerald Rapids.
+/// time. 1.07 times the speed of a prompt on matrix tiles (Emerald Rapids).
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += vector_rows) stream(load_tokens(sums + r), y + r);
 }
 
 /// Panels of tokens, then of columns, outside; then rows, whose weights are streamed, and unpacked strip by strip.
@@ -5792,10 +5779,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
             (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
     const tokens_f32 unit = load_tokens(block.units);
-    (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
+    (add_scaled<First>(sums, mul(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
     if constexpr (Two) {
-        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
+        const tokens_f32 other_unit = load_tokens(block.units + vector_rows);
+        (add_scaled<First>(other_sums, mul(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + vector_rows), ...);
     }
 }
 
@@ -5833,21 +5820,20 @@ struct packed_vector_products {
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
             const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
             const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
-            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
-                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
-                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+            for (std::size_t r = 0; r < rows; r += 2 * vector_rows) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + vector_rows), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * vector_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
                 if (tiles <= together) continue;
                 block.w += together * tile_bytes, block.other_w += together * tile_bytes;
                 block.units += rounded_strip_rows, block.tiles = tiles - together;
-                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+                multiply_tokens<false, 2 * vector_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
             }
         }
     }
 
 private:
-    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
     static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
+        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
     }
 };
 
@@ -6860,20 +6846,10 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
 }
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
-    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
-    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
-    const hn::Half<decltype(both)> half;
-    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
-                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
-}
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
 }
-PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
 
 PHI4FLASH_TARGET_END
@@ -7055,12 +7031,13 @@ inline constexpr std::size_t tile_rows = 16;
 inline constexpr std::size_t tile_cols = 64;
 inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
 
+inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
+
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
 
 using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
@@ -7108,7 +7085,12 @@ PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
     return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
 }
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
 #else
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
@@ -7389,17 +7371,19 @@ inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const
 }
 
 template <class Element>
-inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
-    const auto* in = reinterpret_cast<const Element*>(w);
+PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::size_t n, std::size_t ahead, float* PHI4FLASH_RESTRICT out) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
-    for (; i < cols; ++i) out[i] = to_f32(in[i]);
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
 }
 
 template <class Element>
 inline void widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
-    widen<Element>(w + r * cols * sizeof(Element), cols, out);
+    widen(reinterpret_cast<const Element*>(w) + r * cols, cols, 0, out);
 }
 
 template <class Element>
@@ -7503,17 +7487,6 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
-        store(load(from + i), out + i);
-    }
-    for (; i < n; ++i) out[i] = to_f32(from[i]);
-}
-
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -7553,7 +7526,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
                 const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
                 for (std::size_t i = 0; i < some; ++i)
-                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
+                    widen(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, n, ahead, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -9299,11 +9272,11 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     prefetch_ahead(v, sizeof(q4_block));
     const q4_block& one = *reinterpret_cast<const q4_block*>(w);
     const q4_block& two = *reinterpret_cast<const q4_block*>(v);
-    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
-    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
-    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
-    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
-    auto dots = repeat_start_of_two(x.start);
+    const token_codes codes0 = codes_of_rows(one.code[0], two.code[0]);
+    const token_codes codes1 = codes_of_rows(one.code[1], two.code[1]);
+    const token_codes codes2 = codes_of_rows(one.code[2], two.code[2]);
+    const token_codes codes3 = codes_of_rows(one.code[3], two.code[3]);
+    auto dots = repeat_integer(x.start);
     dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
     dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
     dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
@@ -9312,7 +9285,7 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
     dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
     dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
-    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+    return multiply_add(scales_of_rows(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
 }
 
 template <std::size_t>
@@ -9930,7 +9903,7 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
         return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
     };
-    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
                                                   out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
@@ -9989,7 +9962,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += vector_rows) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -10068,10 +10041,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
             (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
     const tokens_f32 unit = load_tokens(block.units);
-    (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
+    (add_scaled<First>(sums, mul(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
     if constexpr (Two) {
-        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
+        const tokens_f32 other_unit = load_tokens(block.units + vector_rows);
+        (add_scaled<First>(other_sums, mul(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + vector_rows), ...);
     }
 }
 
@@ -10107,21 +10080,20 @@ struct packed_vector_products {
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
             const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
             const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
-            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
-                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
-                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+            for (std::size_t r = 0; r < rows; r += 2 * vector_rows) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + vector_rows), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * vector_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
                 if (tiles <= together) continue;
                 block.w += together * tile_bytes, block.other_w += together * tile_bytes;
                 block.units += rounded_strip_rows, block.tiles = tiles - together;
-                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+                multiply_tokens<false, 2 * vector_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
             }
         }
     }
 
 private:
-    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
     static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
+        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
     }
 };
 
@@ -11087,20 +11059,10 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
 }
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
-    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
-    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
-    const hn::Half<decltype(both)> half;
-    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
-                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
-}
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
 }
-PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
 
 PHI4FLASH_TARGET_END
@@ -11282,12 +11244,13 @@ inline constexpr std::size_t tile_rows = 16;
 inline constexpr std::size_t tile_cols = 64;
 inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
 
+inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
+
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
 
 using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
@@ -11335,7 +11298,12 @@ PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
     return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
 }
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
 #else
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
@@ -11616,17 +11584,19 @@ inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const
 }
 
 template <class Element>
-inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
-    const auto* in = reinterpret_cast<const Element*>(w);
+PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::size_t n, std::size_t ahead, float* PHI4FLASH_RESTRICT out) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
-    for (; i < cols; ++i) out[i] = to_f32(in[i]);
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
 }
 
 template <class Element>
 inline void widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
-    widen<Element>(w + r * cols * sizeof(Element), cols, out);
+    widen(reinterpret_cast<const Element*>(w) + r * cols, cols, 0, out);
 }
 
 template <class Element>
@@ -11730,17 +11700,6 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
-        store(load(from + i), out + i);
-    }
-    for (; i < n; ++i) out[i] = to_f32(from[i]);
-}
-
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -11780,7 +11739,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
                 const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
                 for (std::size_t i = 0; i < some; ++i)
-                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
+                    widen(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, n, ahead, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -13526,11 +13485,11 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     prefetch_ahead(v, sizeof(q4_block));
     const q4_block& one = *reinterpret_cast<const q4_block*>(w);
     const q4_block& two = *reinterpret_cast<const q4_block*>(v);
-    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
-    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
-    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
-    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
-    auto dots = repeat_start_of_two(x.start);
+    const token_codes codes0 = codes_of_rows(one.code[0], two.code[0]);
+    const token_codes codes1 = codes_of_rows(one.code[1], two.code[1]);
+    const token_codes codes2 = codes_of_rows(one.code[2], two.code[2]);
+    const token_codes codes3 = codes_of_rows(one.code[3], two.code[3]);
+    auto dots = repeat_integer(x.start);
     dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
     dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
     dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
@@ -13539,7 +13498,7 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
     dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
     dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
-    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+    return multiply_add(scales_of_rows(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
 }
 
 template <std::size_t>
@@ -14157,7 +14116,7 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
         return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
     };
-    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
                                                   out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
@@ -14216,7 +14175,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += vector_rows) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -14295,10 +14254,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
             (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
     const tokens_f32 unit = load_tokens(block.units);
-    (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
+    (add_scaled<First>(sums, mul(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
     if constexpr (Two) {
-        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
+        const tokens_f32 other_unit = load_tokens(block.units + vector_rows);
+        (add_scaled<First>(other_sums, mul(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + vector_rows), ...);
     }
 }
 
@@ -14334,21 +14293,20 @@ struct packed_vector_products {
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
             const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
             const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
-            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
-                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
-                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+            for (std::size_t r = 0; r < rows; r += 2 * vector_rows) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + vector_rows), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * vector_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
                 if (tiles <= together) continue;
                 block.w += together * tile_bytes, block.other_w += together * tile_bytes;
                 block.units += rounded_strip_rows, block.tiles = tiles - together;
-                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+                multiply_tokens<false, 2 * vector_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
             }
         }
     }
 
 private:
-    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
     static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
+        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
     }
 };
 
@@ -15314,20 +15272,10 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
 }
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
-    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
-    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
-    const hn::Half<decltype(both)> half;
-    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
-                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
-}
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
 }
-PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
 
 PHI4FLASH_TARGET_END
@@ -15509,12 +15457,13 @@ inline constexpr std::size_t tile_rows = 16;
 inline constexpr std::size_t tile_cols = 64;
 inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
 
+inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
+
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
 
 using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
@@ -15562,7 +15511,12 @@ PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
     return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
 }
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
 #else
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
@@ -15843,17 +15797,19 @@ inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const
 }
 
 template <class Element>
-inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
-    const auto* in = reinterpret_cast<const Element*>(w);
+PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::size_t n, std::size_t ahead, float* PHI4FLASH_RESTRICT out) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
-    for (; i < cols; ++i) out[i] = to_f32(in[i]);
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
 }
 
 template <class Element>
 inline void widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
-    widen<Element>(w + r * cols * sizeof(Element), cols, out);
+    widen(reinterpret_cast<const Element*>(w) + r * cols, cols, 0, out);
 }
 
 template <class Element>
@@ -15957,17 +15913,6 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
-        store(load(from + i), out + i);
-    }
-    for (; i < n; ++i) out[i] = to_f32(from[i]);
-}
-
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -16007,7 +15952,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
                 const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
                 for (std::size_t i = 0; i < some; ++i)
-                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
+                    widen(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, n, ahead, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -17753,11 +17698,11 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     prefetch_ahead(v, sizeof(q4_block));
     const q4_block& one = *reinterpret_cast<const q4_block*>(w);
     const q4_block& two = *reinterpret_cast<const q4_block*>(v);
-    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
-    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
-    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
-    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
-    auto dots = repeat_start_of_two(x.start);
+    const token_codes codes0 = codes_of_rows(one.code[0], two.code[0]);
+    const token_codes codes1 = codes_of_rows(one.code[1], two.code[1]);
+    const token_codes codes2 = codes_of_rows(one.code[2], two.code[2]);
+    const token_codes codes3 = codes_of_rows(one.code[3], two.code[3]);
+    auto dots = repeat_integer(x.start);
     dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
     dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
     dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
@@ -17766,7 +17711,7 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
     dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
     dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
-    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+    return multiply_add(scales_of_rows(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
 }
 
 template <std::size_t>
@@ -18384,7 +18329,7 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
         return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
     };
-    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
                                                   out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
@@ -18443,7 +18388,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += vector_rows) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -18522,10 +18467,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
             (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
     const tokens_f32 unit = load_tokens(block.units);
-    (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
+    (add_scaled<First>(sums, mul(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
     if constexpr (Two) {
-        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
+        const tokens_f32 other_unit = load_tokens(block.units + vector_rows);
+        (add_scaled<First>(other_sums, mul(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + vector_rows), ...);
     }
 }
 
@@ -18561,21 +18506,20 @@ struct packed_vector_products {
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
             const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
             const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
-            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
-                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
-                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+            for (std::size_t r = 0; r < rows; r += 2 * vector_rows) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + vector_rows), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * vector_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
                 if (tiles <= together) continue;
                 block.w += together * tile_bytes, block.other_w += together * tile_bytes;
                 block.units += rounded_strip_rows, block.tiles = tiles - together;
-                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+                multiply_tokens<false, 2 * vector_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
             }
         }
     }
 
 private:
-    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
     static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
+        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
     }
 };
 
@@ -19578,20 +19522,10 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
 }
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
-    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
-    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
-    const hn::Half<decltype(both)> half;
-    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
-                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
-}
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
 }
-PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
 
 PHI4FLASH_TARGET_END
@@ -19773,12 +19707,13 @@ inline constexpr std::size_t tile_rows = 16;
 inline constexpr std::size_t tile_cols = 64;
 inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
 
+inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
+
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
 
 using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
@@ -19826,7 +19761,12 @@ PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
     return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
 }
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
 #else
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
@@ -20107,17 +20047,19 @@ inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const
 }
 
 template <class Element>
-inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
-    const auto* in = reinterpret_cast<const Element*>(w);
+PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::size_t n, std::size_t ahead, float* PHI4FLASH_RESTRICT out) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
-    for (; i < cols; ++i) out[i] = to_f32(in[i]);
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
 }
 
 template <class Element>
 inline void widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
-    widen<Element>(w + r * cols * sizeof(Element), cols, out);
+    widen(reinterpret_cast<const Element*>(w) + r * cols, cols, 0, out);
 }
 
 template <class Element>
@@ -20221,17 +20163,6 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
-        store(load(from + i), out + i);
-    }
-    for (; i < n; ++i) out[i] = to_f32(from[i]);
-}
-
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -20271,7 +20202,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
                 const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
                 for (std::size_t i = 0; i < some; ++i)
-                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
+                    widen(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, n, ahead, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -22017,11 +21948,11 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     prefetch_ahead(v, sizeof(q4_block));
     const q4_block& one = *reinterpret_cast<const q4_block*>(w);
     const q4_block& two = *reinterpret_cast<const q4_block*>(v);
-    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
-    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
-    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
-    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
-    auto dots = repeat_start_of_two(x.start);
+    const token_codes codes0 = codes_of_rows(one.code[0], two.code[0]);
+    const token_codes codes1 = codes_of_rows(one.code[1], two.code[1]);
+    const token_codes codes2 = codes_of_rows(one.code[2], two.code[2]);
+    const token_codes codes3 = codes_of_rows(one.code[3], two.code[3]);
+    auto dots = repeat_integer(x.start);
     dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
     dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
     dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
@@ -22030,7 +21961,7 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
     dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
     dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
-    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+    return multiply_add(scales_of_rows(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
 }
 
 template <std::size_t>
@@ -22648,7 +22579,7 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
         return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
     };
-    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
                                                   out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
@@ -22707,7 +22638,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += vector_rows) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -22786,10 +22717,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
             (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
     const tokens_f32 unit = load_tokens(block.units);
-    (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
+    (add_scaled<First>(sums, mul(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
     if constexpr (Two) {
-        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
+        const tokens_f32 other_unit = load_tokens(block.units + vector_rows);
+        (add_scaled<First>(other_sums, mul(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + vector_rows), ...);
     }
 }
 
@@ -22825,21 +22756,20 @@ struct packed_vector_products {
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
             const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
             const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
-            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
-                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
-                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+            for (std::size_t r = 0; r < rows; r += 2 * vector_rows) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + vector_rows), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * vector_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
                 if (tiles <= together) continue;
                 block.w += together * tile_bytes, block.other_w += together * tile_bytes;
                 block.units += rounded_strip_rows, block.tiles = tiles - together;
-                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+                multiply_tokens<false, 2 * vector_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
             }
         }
     }
 
 private:
-    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
     static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
+        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
     }
 };
 
@@ -23801,20 +23731,10 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
 }
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
-    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
-    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
-    const hn::Half<decltype(both)> half;
-    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
-                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
-}
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
 }
-PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
 
 PHI4FLASH_TARGET_END
@@ -23996,12 +23916,13 @@ inline constexpr std::size_t tile_rows = 16;
 inline constexpr std::size_t tile_cols = 64;
 inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
 
+inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
+
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
 
 using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
@@ -24049,7 +23970,12 @@ PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
     return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
 }
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
 #else
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
@@ -24330,17 +24256,19 @@ inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const
 }
 
 template <class Element>
-inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
-    const auto* in = reinterpret_cast<const Element*>(w);
+PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::size_t n, std::size_t ahead, float* PHI4FLASH_RESTRICT out) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
-    for (; i < cols; ++i) out[i] = to_f32(in[i]);
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
 }
 
 template <class Element>
 inline void widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
-    widen<Element>(w + r * cols * sizeof(Element), cols, out);
+    widen(reinterpret_cast<const Element*>(w) + r * cols, cols, 0, out);
 }
 
 template <class Element>
@@ -24444,17 +24372,6 @@ inline constexpr std::size_t panel_rows = 24;
 inline constexpr std::size_t panel_cols = 128;
 inline constexpr std::size_t panel_tokens = 128;
 
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
-        store(load(from + i), out + i);
-    }
-    for (; i < n; ++i) out[i] = to_f32(from[i]);
-}
-
 struct add_to_sums {
     float* sums;
     PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
@@ -24494,7 +24411,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
                 const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
                 for (std::size_t i = 0; i < some; ++i)
-                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
+                    widen(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, n, ahead, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
@@ -26240,11 +26157,11 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     prefetch_ahead(v, sizeof(q4_block));
     const q4_block& one = *reinterpret_cast<const q4_block*>(w);
     const q4_block& two = *reinterpret_cast<const q4_block*>(v);
-    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
-    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
-    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
-    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
-    auto dots = repeat_start_of_two(x.start);
+    const token_codes codes0 = codes_of_rows(one.code[0], two.code[0]);
+    const token_codes codes1 = codes_of_rows(one.code[1], two.code[1]);
+    const token_codes codes2 = codes_of_rows(one.code[2], two.code[2]);
+    const token_codes codes3 = codes_of_rows(one.code[3], two.code[3]);
+    auto dots = repeat_integer(x.start);
     dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
     dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
     dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
@@ -26253,7 +26170,7 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
     dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
     dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
-    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+    return multiply_add(scales_of_rows(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
 }
 
 template <std::size_t>
@@ -26871,7 +26788,7 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
         return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
     };
-    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
                                                   out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
@@ -26930,7 +26847,7 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += vector_rows) stream(load_tokens(sums + r), y + r);
 }
 
 template <dtype Format, class Products>
@@ -27009,10 +26926,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
             (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
     const tokens_f32 unit = load_tokens(block.units);
-    (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
+    (add_scaled<First>(sums, mul(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
     if constexpr (Two) {
-        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
+        const tokens_f32 other_unit = load_tokens(block.units + vector_rows);
+        (add_scaled<First>(other_sums, mul(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + vector_rows), ...);
     }
 }
 
@@ -27048,21 +26965,20 @@ struct packed_vector_products {
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
             const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
             const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
-            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
-                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
-                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+            for (std::size_t r = 0; r < rows; r += 2 * vector_rows) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + vector_rows), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * vector_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
                 if (tiles <= together) continue;
                 block.w += together * tile_bytes, block.other_w += together * tile_bytes;
                 block.units += rounded_strip_rows, block.tiles = tiles - together;
-                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+                multiply_tokens<false, 2 * vector_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
             }
         }
     }
 
 private:
-    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
     static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
+        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
     }
 };
 

@@ -101,18 +101,21 @@ inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const
     for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
+/// The `n` elements at `from` as f32. Asks for those that lie `ahead` further on the way.
 template <class Element>
-inline void widen(const std::byte* w, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
-    const auto* in = reinterpret_cast<const Element*>(w);
+PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::size_t n, std::size_t ahead, float* PHI4FLASH_RESTRICT out) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
-    for (; i + lane_count <= cols; i += lane_count) store(load(in + i), out + i);
-    for (; i < cols; ++i) out[i] = to_f32(in[i]);
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
 }
 
 template <class Element>
 inline void widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
-    widen<Element>(w + r * cols * sizeof(Element), cols, out);
+    widen(reinterpret_cast<const Element*>(w) + r * cols, cols, 0, out);
 }
 
 template <class Element>

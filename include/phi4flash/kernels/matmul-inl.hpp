@@ -52,18 +52,6 @@ inline constexpr std::size_t panel_cols = 128;
 /// Tokens that use a panel before the next one is widened: whole bundles.
 inline constexpr std::size_t panel_tokens = 128;
 
-/// The `n` elements at `from` as f32. Asks for those that lie `ahead` further on the way.
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void widen_ahead(const Element* PHI4FLASH_RESTRICT from, std::size_t ahead, std::size_t n, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
-        store(load(from + i), out + i);
-    }
-    for (; i < n; ++i) out[i] = to_f32(from[i]);
-}
-
 /// Sums [rows][bundle_tokens()] of a bundle grow by those of a block of panel_cols, which loses fewer bits than one long sum.
 struct add_to_sums {
     float* sums;
@@ -108,7 +96,7 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 // The next columns, or those of the next rows, are on their way while these are multiplied.
                 const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
                 for (std::size_t i = 0; i < some; ++i)
-                    widen_ahead(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, ahead, n, panel + i * panel_cols);
+                    widen(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, n, ahead, panel + i * panel_cols);
                 for (std::size_t b = 0; b < count; b += step) {
                     const std::size_t width = count - b < step ? count - b : step;
                     panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);

@@ -31,11 +31,11 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     prefetch_ahead(v, sizeof(q4_block));
     const q4_block& one = *reinterpret_cast<const q4_block*>(w);
     const q4_block& two = *reinterpret_cast<const q4_block*>(v);
-    const token_codes codes0 = load_codes(one.code[0], two.code[0]);
-    const token_codes codes1 = load_codes(one.code[1], two.code[1]);
-    const token_codes codes2 = load_codes(one.code[2], two.code[2]);
-    const token_codes codes3 = load_codes(one.code[3], two.code[3]);
-    auto dots = repeat_start_of_two(x.start);
+    const token_codes codes0 = codes_of_rows(one.code[0], two.code[0]);
+    const token_codes codes1 = codes_of_rows(one.code[1], two.code[1]);
+    const token_codes codes2 = codes_of_rows(one.code[2], two.code[2]);
+    const token_codes codes3 = codes_of_rows(one.code[3], two.code[3]);
+    auto dots = repeat_integer(x.start);
     dots = dot_next(dots, low_levels(levels, codes0), repeat_activations(x.q));
     dots = dot_next(dots, low_levels(levels, codes1), repeat_activations(x.q + 4));
     dots = dot_next(dots, low_levels(levels, codes2), repeat_activations(x.q + 8));
@@ -44,7 +44,7 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 add_pair(const std::byte* w, const std::byte*
     dots = dot_next(dots, high_levels(levels, codes1), repeat_activations(x.q + 20));
     dots = dot_next(dots, high_levels(levels, codes2), repeat_activations(x.q + 24));
     dots = dot_next(dots, high_levels(levels, codes3), repeat_activations(x.q + 28));
-    return multiply_add(load_scales(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
+    return multiply_add(scales_of_rows(one.scale, two.scale), scaled(dots, repeat_tokens(x.scale)), sums);
 }
 
 template <std::size_t>

@@ -121,7 +121,7 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
         return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
     };
-    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += tokens_lanes()) {
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
                                                   out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
@@ -185,9 +185,9 @@ PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool 
 }
 
 /// Outputs of a whole strip, past the caches: rows of y are far apart, and to read lines only to write all of them takes a fifth of a product's
-/// time. 1.07 times the speed of a prompt on Emerald Rapids.
+/// time. 1.07 times the speed of a prompt on matrix tiles (Emerald Rapids).
 PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
-    for (std::size_t r = 0; r < rounded_strip_rows; r += tokens_lanes()) stream(load_tokens(sums + r), y + r);
+    for (std::size_t r = 0; r < rounded_strip_rows; r += vector_rows) stream(load_tokens(sums + r), y + r);
 }
 
 /// Panels of tokens, then of columns, outside; then rows, whose weights are streamed, and unpacked strip by strip.

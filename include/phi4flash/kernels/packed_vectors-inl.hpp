@@ -34,10 +34,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
             (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
     }
     const tokens_f32 unit = load_tokens(block.units);
-    (add_scaled<First>(sums, multiply(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
+    (add_scaled<First>(sums, mul(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
     if constexpr (Two) {
-        const tokens_f32 other_unit = load_tokens(block.units + tokens_lanes());
-        (add_scaled<First>(other_sums, multiply(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + tokens_lanes()), ...);
+        const tokens_f32 other_unit = load_tokens(block.units + vector_rows);
+        (add_scaled<First>(other_sums, mul(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + vector_rows), ...);
     }
 }
 
@@ -75,21 +75,20 @@ struct packed_vector_products {
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
             const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
             const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
-            for (std::size_t r = 0; r < rows; r += 2 * tokens_lanes()) {
-                vector_block block{weights_of(strip, r), weights_of(strip, r + tokens_lanes()), strip.units[0] + r, tiles < together ? tiles : together};
-                multiply_tokens<First, 2 * lanes_of_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+            for (std::size_t r = 0; r < rows; r += 2 * vector_rows) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + vector_rows), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * vector_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
                 if (tiles <= together) continue;
                 block.w += together * tile_bytes, block.other_w += together * tile_bytes;
                 block.units += rounded_strip_rows, block.tiles = tiles - together;
-                multiply_tokens<false, 2 * lanes_of_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+                multiply_tokens<false, 2 * vector_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
             }
         }
     }
 
 private:
-    static constexpr std::size_t lanes_of_rows = many_registers ? 16 : 8;
     static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows % 2][0] + row % tile_rows * 4;
+        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
     }
 };
 

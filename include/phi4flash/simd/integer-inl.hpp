@@ -18,7 +18,7 @@
 //                                   -signed_offset times the sum of the activations (a constant: what the target has to add to w)
 //   bundled_bytes bundled_levels    whether kernels with 8-bit and with 4-bit weights lay many tokens side by side
 //   lifted_codes(w)                 w + signed_offset, as dot_next takes them where bundled_bytes (elsewhere it takes levels only)
-//   in_this_order(sums)             sums, which the compiler may neither reorder nor copy before
+//   in_this_order(sums)             sums, which the compiler may neither reorder nor copy before (Highway)
 //   set_rows zero_rows load_rows load_scales(f16*) store_rows(v, p)
 //   scaled(integers, scale)         integers * scale
 //   multiply_add(a, b, c)           a * b + c
@@ -32,9 +32,7 @@
 //   store_tokens(v, p) repeat_tokens(x) add_tokens(a, b) repeat_codes(p)
 //   store_across(a, b, c, d, p, stride)   token t's four numbers to p + t * stride
 // Where PHI4FLASH_BLOCKS_SIDE_BY_SIDE (vectors of 64 bytes, any byte of which one instruction finds), a token meets two blocks in a vector:
-//   load_codes(p, q)                32 bytes of one block, then of the other
-//   load_scales(p, q)               their scales; store_two(v, p, q): the numbers of their rows
-//   repeat_start_of_two(start)      the start
+//   store_two(v, p, q)              the numbers of their rows
 //   block_zero()                    sums over the groups of columns whose activations share a scale
 //   repeat_scale(p)                 a row's scale, repeated: where integer_scales, twice an integer of 16 bits below 2^12; else a float
 //   block_add(block, sums, scale)   block + scale * sums

@@ -210,20 +210,10 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
 }
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE token_codes load_codes(const std::uint8_t* p, const std::uint8_t* q) {
-    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 load_scales(const f16* p, const f16* q) {
-    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
-    const hn::Half<decltype(both)> half;
-    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
-                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
-}
 PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
     store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
     store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
 }
-PHI4FLASH_VECTOR_INLINE auto repeat_start_of_two(std::int32_t start) { return hn::Set(tokens_tag(), start); }
 #endif
 
 PHI4FLASH_TARGET_END

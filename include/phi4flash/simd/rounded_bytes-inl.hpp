@@ -1,9 +1,10 @@
-// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp.
+// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp,
+// some of packed_matvec-inl.hpp.
 // There where PHI4FLASH_ROUNDED_BYTES is.
 //
 //   signed_bytes store_bytes(v, p)  four bytes for each token or row of a vector
 //   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): such bytes
-//   tokens_i32 repeat_integer(x) to_floats(v)   a 32-bit integer for each; multiply(a, b): of floats
+//   tokens_i32 repeat_integer(x) to_floats(v)   a 32-bit integer for each
 //   dot_bytes(sums, w, x)           sums + four products each, w lifted
 //   repeat_activations(p)           four activations, repeated
 //   store_as_bytes(v, p)            integral floats within [-128, 127], one after the other
@@ -20,12 +21,14 @@ inline constexpr std::size_t tile_rows = 16;
 inline constexpr std::size_t tile_cols = 64;
 inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
 
+/// Rows of a vector that has four bytes of each.
+inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
+
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 multiply(tokens_f32 a, tokens_f32 b) { return hn::Mul(a, b); }
 
 using signed_bytes = hn::Vec<tokens_i8_tag>;
 PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
@@ -74,7 +77,12 @@ PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
     return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
 }
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) { return hn::Combine(tokens_f32_tag(), load_scales(q), load_scales(p)); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
 #else
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }

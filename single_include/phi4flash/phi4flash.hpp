@@ -587,6 +587,9 @@ struct q4_block {
 };
 static_assert(sizeof(q4_block) == 144);
 
+template <dtype Format>
+using packed_block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+
 /// What the 16 codes of a 4-bit format stand for. No level is further than 32 from the zero, so that sixteen products of a weight and an
 /// 8-bit activation, rarely rounded a little more, fit 16 bits, which is what lets a CPU without VNNI keep up with its memory.
 struct q4_codebook {
@@ -1254,7 +1257,7 @@ struct linear_kernels {
                                 std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
-    /// into fewer rows or tokens, but two at least, do not change a bit, except that 4-bit weights may be rounded where tokens are
+    /// into fewer rows or tokens, but two at least, do not change a bit, except that packed weights may be rounded where tokens are
     /// many, see weight_rounding. Takes up to 80 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
                    std::size_t y_stride);
@@ -1268,13 +1271,14 @@ struct linear_kernels {
                          const float* bias, float* y, std::size_t y_stride);
 
     /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight where tokens are many: 0, 2^-12 (scales
-    /// as integers, see scale_unit) or 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits).
+    /// as integers, see scale_unit), 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits) or 2^-14
+    /// (q8 as two bytes; activations are then rounded no more than that either).
     float weight_rounding;
 };
 
-/// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: a vector that begins at the last number ends
-/// behind it. A multiple of 64.
-[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return ((cols + 63) / 64 * 64 + 16) * sizeof(float); }
+/// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: up to six for each, as three bf16, and a vector that
+/// begins at the last number ends behind it. A multiple of 64.
+[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return (cols + 63) / 64 * 64 * 6 + 64; }
 
 /// Channels of the Mamba state lie in blocks of this many: A and h are [ceil(d_inner / 16)][d_state][16], zero-filled.
 inline constexpr std::size_t channel_block = 16;
@@ -2443,11 +2447,14 @@ PHI4FLASH_TARGET_END
 //   dot_bytes(sums, w, x)           sums + four products each, w lifted
 //   repeat_activations(p)           four activations, repeated
 //   store_as_bytes(v, p)            integral floats within [-128, 127], one after the other
+//   store_signed_digits(v, high, low)   integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
+//                                   again: 256 * high + low. Returns them as integers. load_integers(p)
 //   stream(v, p)                    floats to memory, past the caches; streamed(): before another thread is told of them
 //   codes_of_rows(p, q)             the codes of a vector's rows: 8 from p, and 8 from q where there is room; scales_of_rows(p, q)
 //   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
 //   multipliers(m, first, second)   of a vector's rows: integral floats, magnitudes below 2^15
-//   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row
+//   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row;
+//   store_multiplied_digits(codes, first, second, upper, lower)   the same as two signed bytes each, 256 * upper + lower, up to 127 * 256
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -2505,6 +2512,17 @@ PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, tokens_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 
@@ -2522,6 +2540,10 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
 #endif
+
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
 
 PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
 PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
@@ -2547,14 +2569,30 @@ PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_
     first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
     second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
 }
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+/// round(code * multiplier / 128) for the bytes of a vector, as they lie in its halves once they are widened.
+PHI4FLASH_VECTOR_INLINE void multiply_codes(token_codes codes, word_vector first, word_vector second, word_vector& low, word_vector& high) {
     const tokens_u8_tag d8;
     const hn::DFromV<word_vector> d16;
     const auto none = hn::Zero(d8);
     // code * 256 * multiplier / 2^15, rounded
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+    const hn::DFromV<word_vector> d16;
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    const word_vector upper_low = hn::ShiftRight<8>(hn::Add(low, hn::Set(d16, std::int16_t{128})));
+    const word_vector upper_high = hn::ShiftRight<8>(hn::Add(high, hn::Set(d16, std::int16_t{128})));
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), upper_low, upper_high), upper);
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), hn::Sub(low, hn::ShiftLeft<8>(upper_low)), hn::Sub(high, hn::ShiftLeft<8>(upper_high))), lower);
 }
 
 PHI4FLASH_TARGET_END
@@ -2745,6 +2783,27 @@ inline constexpr std::size_t read_ahead = 2048;
 /// Asks for the `n` bytes that lie read_ahead further.
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
+/// Pieces of memory, `row_bytes` apart.
+struct byte_rows {
+    const std::byte* at;
+    std::size_t row_bytes;
+    std::size_t count;
+    std::size_t bytes;  ///< of each
+};
+
+/// Asks for part `part` of `parts` of them: all at once would stop the core until most lines are there.
+inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = rows.bytes / 64 + 1;
+    const std::size_t lines = rows.count * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += rows.row_bytes;
+    }
 }
 
 /// Products of 4 * lanes() elements, in four independent sums, which hides the latency of the additions.
@@ -4141,9 +4200,7 @@ PHI4FLASH_TARGET_END
 //
 //   load_bytes(p)                   64 of them
 //   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
-//   load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
-//   store_signed_digits(v, high, low)   16 integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
-//                                   again: 256 * high + low. Returns them as integers
+//   store_integers(v, p) add_integers(a, b) sum_of_integers(v)
 //   store_digits(a, b, c, d, p)     16 integral floats of four rows below 65,536 as two bytes without a sign: those of slots 4 * s to 4 * s + 3
 //                                   of a row at p + 16 * s + high_digits_at(row), high digits and then low
 //   fours_across(a, b, c, d)        within each quarter of four vectors, 32-bit numbers transposed
@@ -4153,7 +4210,6 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
@@ -4165,16 +4221,6 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
 }
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
 PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
     const tokens_u8_tag d8;
@@ -4187,18 +4233,19 @@ PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32
     put(c, d, p + 64);
 }
 
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void fours_across(Vector& a, Vector& b, Vector& c, Vector& d) {
     const tokens_tag d32;
     const hn::Repartition<std::int64_t, tokens_tag> d64;
     const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
     const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+    const hn::DFromV<Vector> out;
+    a = hn::BitCast(out, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(out, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(out, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(out, hn::InterleaveUpper(d64, high_ab, high_cd));
 }
 template <bool Upper>
 PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
@@ -5024,7 +5071,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
         for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
@@ -5504,32 +5551,38 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
-// Products of 4-bit weights and 8-bit activations of many tokens, where weights become bytes first.
+// Products of packed weights and activations of many tokens, where both become bytes first, one or two of each.
 //
-// A strip of weights is unpacked once for many tokens. Its bytes share a scale over scale_groups groups, as activations do, so that sums stay
-// integers for long: weights are rounded to 1/127 of the largest of their row there, a tenth of what 4 bits have cost already. `Products`
-// multiply them: packed_vectors-inl.hpp by vectors, packed_tiles-inl.hpp on matrix tiles.
+// A strip of weights is unpacked once for many tokens. Its numbers share a scale over scale_groups groups, as activations do, so that sums stay
+// integers for long. 4-bit weights are rounded to 1/127 of the largest of their row there, a tenth of what 4 bits have cost already; 8-bit
+// weights, and the activations they meet, become two digits, 256 times as fine. `Products` multiply them: packed_vectors-inl.hpp by vectors,
+// packed_tiles-inl.hpp on matrix tiles; digits() says how many they take.
 
 PHI4FLASH_TARGET_BEGIN
 
 /// Fewer tokens than this are cheaper without; and their activations would not fit arranged_bytes once padded to whole tiles.
-inline constexpr std::size_t rounded_tokens = 8;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_tokens = 8 * Digits;
 
 /// Columns whose weights, and whose activations, share a scale.
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
-/// Unpacked at once: 16 KiB, which stay in the first-level cache while activations go by.
+/// Unpacked at once: 16 KiB a digit, which stay in the first-level cache while activations go by.
 inline constexpr std::size_t rounded_strip_rows = 2 * tile_rows;
 inline constexpr std::size_t rounded_strip_cols = 2 * scale_cols;
-/// Tokens that use a strip before the next one is unpacked, and columns that all rows meet before further ones: 640 KiB of activations, which
-/// stay in the second-level cache. The tokens' sums take 32 KiB of stack. Half as many tokens cost 7 to 10 % more on matrix tiles.
+/// Tokens that use a strip before the next one is unpacked, and columns that all rows meet before further ones: 640 KiB of activations (768 of
+/// two digits), which stay in the second-level cache. The tokens' sums take 32 KiB of stack. Half as many tokens cost 7 to 10 % more on
+/// matrix tiles.
 inline constexpr std::size_t rounded_panel_tokens = 256;
-inline constexpr std::size_t rounded_panel_cols = 5 * rounded_strip_cols;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_panel_cols = (Digits == 1 ? 5 : 3) * rounded_strip_cols;
 /// Tokens that are multiplied at once, and ask for a part of the next strip.
 inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
+/// 64 columns are a tile for each digit, the upper one first.
+template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -5539,77 +5592,118 @@ struct token_numbers {
     std::int32_t start[tile_rows];
 };
 
-/// Where the activations of `tokens` tokens lie: tiles of 16 tokens by 64 columns, a tile of tokens after the other; then their numbers,
-/// [tokens / 16][cols / scale_cols]. Padded with zeros to whole tiles.
+/// Where the activations of `tokens` tokens lie: tiles of 16 tokens by 64 columns, one for each digit, a tile of tokens after the other; then
+/// their numbers, [tokens / 16][cols / scale_cols]. Padded with zeros to whole tiles.
+template <std::size_t Digits>
 struct rounded_layout {
+    static constexpr std::size_t col_bytes = Digits * tile_bytes;  ///< of 64 columns
     std::size_t col_tiles;
     std::size_t scale_blocks;
     std::size_t numbers_at;
 
     rounded_layout(std::size_t cols, std::size_t tokens)
         : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
-          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
-    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * col_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * col_bytes + token % tile_rows * tile_cols; }
     [[nodiscard]] std::size_t numbers_of(std::size_t token) const { return numbers_at + token / tile_rows * scale_blocks * sizeof(token_numbers); }
 };
 
 /// Columns [0, cols) of one token, which is number `token` of its tile.
 template <class Products>
 inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* codes, token_numbers* numbers, std::size_t token) {
+    constexpr std::size_t digits = Products::digits;
     for (std::size_t c = 0; c < cols; c += scale_cols, ++numbers) {
         const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
-        const float scale = scale_of<0>(x + c, some / packed_cols);
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        float scale = scale_of<0>(x + c, some / packed_cols);
+        if (digits == 2 && scale < 1e-36f) scale = 0.0f;  // 256 times the inverse would overflow
+        const f32_vector inverse = set(scale > 0.0f ? (digits == 1 ? 1.0f : 256.0f) / scale : 0.0f);
         f32_vector sum = zero();
         for (std::size_t at = c; at < c + some; at += lanes()) {
             const f32_vector code = round_nearest(mul(load(x + at), inverse));
-            store_as_bytes(code, reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+            auto* const to = reinterpret_cast<std::int8_t*>(codes + at / tile_cols * digits * tile_bytes + at % tile_cols);
+            if constexpr (digits == 1) {
+                store_as_bytes(code, to);
+            } else {
+                store_signed_digits(code, to, to + tile_bytes);
+            }
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
         if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
     }
-    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+    if (cols % tile_cols == 0) return;
+    for (std::size_t digit = 0; digit < digits; ++digit)
+        std::memset(codes + (cols / tile_cols * digits + digit) * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
 template <dtype Format, class Products>
 inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < rounded_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
-    const rounded_layout at(cols, tokens);
+    if (tokens < rounded_tokens<Products::digits>) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
+    const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
     for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
-        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
         for (std::size_t b = 0; b < at.scale_blocks; ++b) numbers(t)[b].scale[t % tile_rows] = 0.0f, numbers(t)[b].start[t % tile_rows] = 0;
     }
     return scratch;
 }
 
-/// The rows of a vector, whose blocks begin at `a` and `b`, of up to scale_groups groups: bytes [groups * 8][rows][4] in tiles, and their units.
+/// The furthest that a code's level can be from zero, and what codes are multiplied by where a scale is the largest: then that level becomes
+/// 127, or 127 * 256.
+template <dtype Format>
+inline constexpr int furthest_level = Format == dtype::q8 ? 127 : Format == dtype::q4_dense ? q4_dense.zero : q4_uniform.zero;
+template <dtype Format, std::size_t Digits>
+inline constexpr float most_multiplied = Digits == 1 ? 128.0f * 127.0f / static_cast<float>(furthest_level<Format>) : 32767.0f;
+
+/// Four columns of a vector's rows.
+template <class Products>
+PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, word_vector second, std::int8_t* to) {
+    if constexpr (Products::digits == 1) {
+        store_bytes(Products::weights(multiplied(codes, first, second)), to);
+    } else {
+        store_multiplied_digits(codes, first, second, to, to + tile_bytes);
+    }
+}
+
+/// The rows of a vector in a group, whose blocks are `a` and `b`: 32 columns, [8][rows][4].
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
+                                               word_vector second, std::int8_t* to) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const token_codes codes = codes_of_rows(a.code[s], b.code[s]);
+            put_rounded<Products>(low_levels(levels, codes), first, second, to + s * tile_cols);
+            put_rounded<Products>(high_levels(levels, codes), first, second, to + (s + 4) * tile_cols);
+        }
+    }
+}
+
+/// The same of up to scale_groups groups, in tiles, and the units of the rows.
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
-    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
     for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
-    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
-    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
-    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+    store(mul(largest, set(128.0f / most)), units);
+    const f32_vector inverse = div(set(most), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g) {
         word_vector first;
         word_vector second;
-        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
-        for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
-            store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
-            store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
-        }
+        multipliers(mul(scales_of_rows(a[g].scale, b[g].scale), inverse), first, second);
+        put_rounded_group<Format, Products>(a[g], b[g], levels, first, second,
+                                            to + g / 2 * Products::digits * tile_bytes + g % 2 * packed_cols * tile_rows);
     }
 }
+static_assert(tile_cols == 2 * packed_cols);
 
 /// Where the weights of a strip come from.
 struct strip_source {
@@ -5621,34 +5715,21 @@ struct strip_source {
 
 /// Rows to a multiple of tile_rows, the last again where there are fewer; columns to a multiple of tile_cols, zeros.
 template <dtype Format, class Products>
-inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
+inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Products::digits>& out) {
     const std::size_t last = from.rows / packed_rows - 1;
     const auto block = [&](std::size_t row) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
-        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+        return reinterpret_cast<const packed_block<Format>*>(from.at + at * from.row_bytes);
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
-        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
-        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
-    }
-}
-
-/// Asks for part `part` of `parts` of a strip: all at once would stop the core until most lines are there.
-inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
-    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
-    const std::size_t lines = from.rows / packed_rows * row_lines;
-    const std::size_t end = (part + 1) * lines / parts;
-    std::size_t line = part * lines / parts;
-    const std::byte* row = from.at + line / row_lines * from.row_bytes;
-    for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
-        if (++i == row_lines) i = 0, row += from.row_bytes;
+        for (std::int8_t(&tile)[tile_bytes] : out.weights[r / tile_rows][from.groups * packed_cols / tile_cols])
+            std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -5663,13 +5744,13 @@ struct token_batch {
 
 /// The columns of a strip, `tiles` tiles from first_tile, against tokens [begin, end); the sums are those of token `begin` first. Asks for
 /// the weights `next` on the way.
-template <class Products, bool First>
-inline void rounded_panel(const rounded_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+template <dtype Format, class Products, bool First>
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
+                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_strip(next, part, parts);
-        const token_batch batch{x + at.codes_of(begin) + first_tile * tile_bytes, at.col_tiles * tile_bytes,
+        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
                                 end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
@@ -5700,16 +5781,17 @@ PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
 template <dtype Format, class Products>
 inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    if (tokens < rounded_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    if (tokens < rounded_tokens<Products::digits>) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     [[maybe_unused]] const typename Products::session session;
-    const rounded_layout at(cols, tokens);
-    rounded_strip strip;
+    constexpr std::size_t panel_cols_at_once = rounded_panel_cols<Products::digits>;
+    const rounded_layout<Products::digits> at(cols, tokens);
+    rounded_strip<Products::digits> strip;
     alignas(64) float sums[rounded_panel_tokens * rounded_strip_rows];
     const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += rounded_panel_tokens) {
         const std::size_t end = tokens - begin < rounded_panel_tokens ? tokens : begin + rounded_panel_tokens;
-        for (std::size_t panel = 0; panel < cols; panel += rounded_panel_cols) {
-            const std::size_t panel_end = cols - panel < rounded_panel_cols ? cols : panel + rounded_panel_cols;
+        for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
+            const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
                 strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
                                   rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
@@ -5721,13 +5803,13 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
                     from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
                                                    : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
                     if (c == panel) {
-                        rounded_panel<Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     } else {
-                        rounded_panel<Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
                 // Once only: what is there and joins further sums had better be near.
-                if (cols <= rounded_panel_cols && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
+                if (cols <= panel_cols_at_once && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
                     for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * rounded_strip_rows, y + t * y_stride + r);
                     continue;
                 }
@@ -5810,11 +5892,12 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 
 struct packed_vector_products {
     struct session {};
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
     template <bool First, bool TwoTiles>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
         constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
@@ -5832,8 +5915,8 @@ struct packed_vector_products {
     }
 
 private:
-    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
+    static const std::int8_t* weights_of(const rounded_strip<1>& strip, std::size_t row) {
+        return strip.weights[row / tile_rows][0][0] + row % tile_rows * 4;
     }
 };
 
@@ -5842,35 +5925,49 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 
 // ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
-// Matrix tiles of AMX: words of kernels/packed_tiles-inl.hpp and attention_matrix-inl.hpp.
+// Matrix tiles of AMX: words of kernels/packed_tiles-inl.hpp, matmul_tiles-inl.hpp and attention_matrix-inl.hpp.
 // Instructions are written out, because compilers want flags for their intrinsics that a header cannot set.
 //
-//   tile_configuration              while it lives, this thread's tiles are 16 rows of 64 bytes
+//   tile_configuration              while it lives, this thread's tiles are 16 rows of 64 bytes; use(rows): tiles 0 to 5 are fewer, and all
+//                                   tiles forget what they held
 //   tile_zero<T>()
 //   tile_load<T>(p, row_bytes)      rows at p that lie row_bytes apart; without it, one after the other
-//   tile_store<T>(p)                one after the other
+//   tile_store<T>(p, row_bytes)     the same
 //   tile_dot<C, A, B>()             C[m][n] += sum_k A[m][k] B[k / 4][n][k % 4] over 64 signed bytes each; C: 32-bit
 //   tile_dot_bf16<C, A, B>()        C[m][n] += sum_k A[m][k] B[k / 2][n][k % 2] over 32 bf16 each; C: f32
-//   tile_load_integers(p)           16 of such a sum as floats
+//   take_bf16(x)                    the bf16 nearest to x, as a float, of which x keeps what is left; finite numbers only
+//   store_bf16(a, b, p)             32 of them, in order
+//   store_transposed(p, row_bytes, out)   16 rows of 16 32-bit numbers, which lie row_bytes apart: their columns, one after the other
 
 PHI4FLASH_TARGET_BEGIN
 
 class tile_configuration {
 public:
-    tile_configuration() {
+    tile_configuration() { configure(tile_rows); }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    void use(std::size_t rows) {
+        if (rows != rows_) configure(rows);
+    }
+
+private:
+    void configure(std::size_t rows) {
         struct alignas(64) {
             std::uint8_t palette = 1;
             std::uint8_t start_row = 0;
             std::uint8_t reserved[14] = {};
             std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
             std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-        } const shape;
+        } shape;
         static_assert(sizeof shape == 64);
+        for (std::size_t i = 0; i < 6; ++i) shape.rows[i] = static_cast<std::uint8_t>(rows);
         asm volatile("ldtilecfg %0" : : "m"(shape));
+        rows_ = rows;
     }
-    ~tile_configuration() { asm volatile("tilerelease"); }
-    tile_configuration(const tile_configuration&) = delete;
-    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    std::size_t rows_;
 };
 
 template <int Tile>
@@ -5882,8 +5979,8 @@ PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = ti
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
@@ -5895,33 +5992,80 @@ PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE void store_bf16(f32_vector a, f32_vector b, bf16* p) {
+    const hn::Repartition<std::uint16_t, f32_tag> d16;
+    hn::StoreU(hn::ConcatOdd(d16, hn::BitCast(d16, b), hn::BitCast(d16, a)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+/// Four rows, `step` bytes apart, by the quarters in which their columns lie.
+PHI4FLASH_VECTOR_INLINE void load_four_rows(const std::byte* p, std::size_t step, tokens_i32& a, tokens_i32& b, tokens_i32& c, tokens_i32& d) {
+    a = load_integers(reinterpret_cast<const std::int32_t*>(p));
+    b = load_integers(reinterpret_cast<const std::int32_t*>(p + step));
+    c = load_integers(reinterpret_cast<const std::int32_t*>(p + 2 * step));
+    d = load_integers(reinterpret_cast<const std::int32_t*>(p + 3 * step));
+    quarters_across(a, b, c, d);
+}
+PHI4FLASH_VECTOR_INLINE void store_four_columns(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, std::byte* out) {
+    fours_across(a, b, c, d);
+    store_integers(a, reinterpret_cast<std::int32_t*>(out));
+    store_integers(b, reinterpret_cast<std::int32_t*>(out + tile_cols));
+    store_integers(c, reinterpret_cast<std::int32_t*>(out + 2 * tile_cols));
+    store_integers(d, reinterpret_cast<std::int32_t*>(out + 3 * tile_cols));
+}
+PHI4FLASH_VECTOR_INLINE void store_transposed(const std::byte* p, std::size_t row_bytes, std::byte* out) {
+    tokens_i32 a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3;
+    load_four_rows(p, 4 * row_bytes, a0, b0, c0, d0);
+    load_four_rows(p + row_bytes, 4 * row_bytes, a1, b1, c1, d1);
+    load_four_rows(p + 2 * row_bytes, 4 * row_bytes, a2, b2, c2, d2);
+    load_four_rows(p + 3 * row_bytes, 4 * row_bytes, a3, b3, c3, d3);
+    store_four_columns(a0, a1, a2, a3, out);
+    store_four_columns(b0, b1, b2, b3, out + 4 * tile_cols);
+    store_four_columns(c0, c1, c2, c3, out + 8 * tile_cols);
+    store_four_columns(d0, d1, d2, d3, out + 12 * tile_cols);
+}
 
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
-// The products of packed_rounded-inl.hpp on matrix tiles (AMX).
+// The products of packed_rounded-inl.hpp on matrix tiles (AMX), of one digit or two.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Sums of one or two tiles of tokens by one or two of rows over the columns of a strip, as they leave the tiles: one for each block of columns
-/// that share scales.
+/// Sums over the columns of a strip as they leave the tiles, one for each block of columns that share scales. Of one digit: those of one or two
+/// tiles of tokens by one or two of rows. Of two: those of one tile of tokens by one or two of rows, first of the upper digits' products,
+/// then of each upper digit with a lower one.
+template <std::size_t Digits>
 struct tile_sums {
     alignas(64) std::int32_t integers[rounded_strip_cols / scale_cols][4][tile_rows * tile_rows];
+
+    /// 16 of a tile's, as floats.
+    PHI4FLASH_VECTOR_INLINE f32_vector of(std::size_t block, std::size_t tile, std::size_t at) const {
+        const tokens_i32 sums = load_integers(integers[block][tile] + at);
+        if constexpr (Digits == 2) return to_floats(join_digits(sums, load_integers(integers[block][tile + 2] + at)));
+        return to_floats(sums);
+    }
 };
 
 /// sum = or += integers * scale, of one block or two.
-template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
-    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+template <bool First, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale,
+                                             float* sum) {
+    const f32_vector first = from.of(0, tile, at);
     f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
-    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    if constexpr (Blocks == 2) total = mul_add(from.of(1, tile, at), next_scale, total);
     store(total, sum);
 }
 
 /// sums [tokens][rounded_strip_rows] = or += integers * the token's scale * the row's unit, for a tile of tokens by one or two of rows.
-template <bool First, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -5937,7 +6081,7 @@ PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const token_batch& tokens, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_batch& tokens, const float* units, float* sums) {
     add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, tokens.numbers, units, sums);
     if constexpr (TwoTokens)
         add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, tokens.numbers + tokens.next_numbers, units, sums + tile_rows * rounded_strip_rows);
@@ -5945,17 +6089,17 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const token_batch&
 
 /// Tiles of columns [begin, end), which share scales, into the tiles 0 to 3.
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(strip.weights[0][i][0]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(strip.weights[1][i][0]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -5967,7 +6111,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::siz
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums<1>& to, std::size_t block) {
     tile_store<0>(to.integers[block][0]);
     if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
     if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
@@ -5976,10 +6120,10 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 
 /// One or two tiles of tokens by one or two of rows, over `tiles` tiles of columns.
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     const std::byte* next = tokens.codes + tokens.next_codes;
-    tile_sums made;
+    tile_sums<1> made;
     multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, tokens.codes, next);
     store_tiles<TwoTokens, TwoRows>(made, 0);
     if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, tokens, strip.units[0], sums);
@@ -5987,16 +6131,16 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::siz
     store_tiles<TwoTokens, TwoRows>(made, 1);
     add_tiles<First, TwoTokens, TwoRows, 2>(made, tokens, strip.units[0], sums);
 }
-static_assert(rounded_strip_cols == 2 * scale_cols);
 
 /// 16 tokens by 16 rows by 64 columns at once.
 struct packed_tile_products {
     using session = tile_configuration;
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
     template <bool First, bool TwoRows>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
         if (tokens.count > tile_rows) {
             multiply_batch<First, true, TwoRows>(strip, tiles, tokens, sums);
         } else {
@@ -6004,6 +6148,270 @@ struct packed_tile_products {
         }
     }
 };
+
+/// Products of two digits by two, but for those of the lower ones, which are 2^-16 of the upper ones: columns [begin, end) of a tile of tokens.
+/// Tiles 0 and 1: upper digits; 2 and 3: an upper and a lower one.
+template <bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
+                                             std::size_t block) {
+    tile_zero<0>();
+    tile_zero<2>();
+    if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + 2 * i * tile_bytes);
+        tile_load<5>(x + (2 * i + 1) * tile_bytes);
+        tile_load<6>(strip.weights[0][i][0]);
+        tile_dot<0, 4, 6>();
+        tile_dot<2, 5, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][0]);
+            tile_dot<1, 4, 7>();
+            tile_dot<3, 5, 7>();
+        }
+        tile_load<6>(strip.weights[0][i][1]);
+        tile_dot<2, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][1]);
+            tile_dot<3, 4, 7>();
+        }
+    }
+    tile_store<0>(made.integers[block][0]);
+    tile_store<2>(made.integers[block][2]);
+    if constexpr (TwoRows) tile_store<1>(made.integers[block][1]), tile_store<3>(made.integers[block][3]);
+}
+
+struct packed_digit_products {
+    using session = tile_configuration;
+    static constexpr std::size_t digits = 2;
+    static constexpr std::int32_t lift = 0;
+
+    template <bool First, bool TwoRows>
+    static void multiply(const rounded_strip<2>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+        constexpr std::size_t together = scale_cols / tile_cols;
+        const std::byte* x = tokens.codes;
+        const token_numbers* numbers = tokens.numbers;
+        tile_sums<2> made;
+        for (std::size_t t = 0; t < tokens.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            multiply_digits<TwoRows>(strip, 0, tiles < together ? tiles : together, x, made, 0);
+            if (tiles <= together) {
+                add_tokens_of_tile<First, TwoRows, 1>(made, 0, numbers, strip.units[0], sums);
+            } else {
+                multiply_digits<TwoRows>(strip, together, tiles, x, made, 1);
+                add_tokens_of_tile<First, TwoRows, 2>(made, 0, numbers, strip.units[0], sums);
+            }
+            x += tokens.next_codes;
+            numbers += tokens.next_numbers;
+        }
+    }
+};
+static_assert(rounded_strip_cols == 2 * scale_cols);
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul_tiles-inl.hpp ------------------------------------------------------------------------------
+// Products of bf16 weights with the activations of several tokens, on matrix tiles (AMX).
+//
+// An activation becomes three bf16 that add up to it. A product of two bf16 is exact in f32, and sums are f32, so nothing is lost that products
+// of f32 would keep, except below 1e-33: tiles take subnormal numbers for zero.   Source: arXiv:1904.06376.
+
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t activation_parts = 3;
+
+/// Columns of a tile of bf16.
+inline constexpr std::size_t bf16_cols = tile_cols / sizeof(bf16);
+
+/// Weights that are put into tiles at once: 32 KiB, which stay in the first-level cache, or near it, while activations go by.
+inline constexpr std::size_t bf16_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t bf16_strip_cols = 512;
+/// Tokens that use a strip before the next one is made: their activations, 768 KiB, stay in the second-level cache while all rows go by.
+inline constexpr std::size_t bf16_panel_tokens = 256;
+
+struct bf16_strip {
+    alignas(64) std::byte weights[bf16_strip_rows / tile_rows][bf16_strip_cols / bf16_cols][tile_bytes];  ///< a tile: [cols / 2][rows][2]
+};
+
+/// Where activations lie: tokens 16 by 16, the last of them as many as are left; of these their columns 32 by 32; of these the parts,
+/// [parts][tokens][32].
+struct parts_layout {
+    std::size_t col_tiles;
+    std::size_t tokens;
+
+    parts_layout(std::size_t cols, std::size_t count) : col_tiles((cols + bf16_cols - 1) / bf16_cols), tokens(count) {}
+
+    /// Tokens from `first` on, which begins a tile, that share it.
+    [[nodiscard]] std::size_t count_from(std::size_t first) const { return tokens - first < tile_rows ? tokens - first : tile_rows; }
+    [[nodiscard]] std::size_t part_bytes(std::size_t first) const { return count_from(first) * tile_cols; }
+    [[nodiscard]] std::size_t at(std::size_t first, std::size_t col_tile) const {
+        return (first * col_tiles + count_from(first) * col_tile) * activation_parts * tile_cols;
+    }
+};
+
+/// One token as matvec reads it, several as parts.
+inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens == 1) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
+    const parts_layout layout(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        const std::size_t first = t - t % tile_rows;
+        const std::size_t part_bytes = layout.part_bytes(first);
+        std::byte* to = scratch + layout.at(first, 0) + t % tile_rows * tile_cols;
+        for (std::size_t c = 0; c < cols; c += bf16_cols, from += bf16_cols) {
+            const bool whole = c + bf16_cols <= cols;
+            const std::size_t left = cols - c;
+            f32_vector a = whole || left >= lanes() ? load(from) : load_first(from, left);
+            f32_vector b = whole ? load(from + lanes()) : left > lanes() ? load_first(from + lanes(), left - lanes()) : zero();
+            for (std::size_t part = 0; part < activation_parts; ++part, to += part_bytes) {
+                const f32_vector even = take_bf16(a);
+                store_bf16(even, take_bf16(b), reinterpret_cast<bf16*>(to));
+            }
+        }
+    }
+    return scratch;
+}
+
+/// `rows` rows of `cols` columns into the tiles of a strip; zeros to whole tiles.
+inline void put_strip(const byte_rows& from, bf16_strip& out) {
+    alignas(64) std::byte padded[tile_rows][tile_cols];
+    for (std::size_t r = 0; r < from.count; r += tile_rows) {
+        for (std::size_t at = 0; at < from.bytes; at += tile_cols) {
+            const std::byte* w = from.at + r * from.row_bytes + at;
+            std::byte* const to = out.weights[r / tile_rows][at / tile_cols];
+            if (r + tile_rows <= from.count && at + tile_cols <= from.bytes) {
+                store_transposed(w, from.row_bytes, to);
+                continue;
+            }
+            std::memset(padded, 0, sizeof padded);
+            for (std::size_t i = 0; i < tile_rows && r + i < from.count; ++i)
+                std::memcpy(padded[i], w + i * from.row_bytes, from.bytes - at < tile_cols ? from.bytes - at : tile_cols);
+            store_transposed(padded[0], tile_cols, to);
+        }
+    }
+}
+
+/// Activations of tokens that share a tile, from a strip's first column on.
+struct parts_of_tokens {
+    const std::byte* at;
+    std::size_t part_bytes;
+};
+
+/// One part of one or two tiles of tokens, times 32 columns of the weights in tiles 6 and 7.
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* next_x) {
+    tile_load<4>(x);
+    tile_dot_bf16<0, 4, 6>();
+    if constexpr (TwoRows) tile_dot_bf16<1, 4, 7>();
+    if constexpr (TwoTokens) {
+        tile_load<5>(next_x);
+        tile_dot_bf16<2, 5, 6>();
+    }
+    if constexpr (TwoTokens && TwoRows) tile_dot_bf16<3, 5, 7>();
+}
+
+/// y = or += the products of a strip with one or two tiles of tokens.
+template <bool TwoTokens, bool TwoRows>
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+    const std::size_t row_bytes = y_stride * sizeof(float);
+    float* const next_y = y + tile_rows * y_stride;
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    if (!first) {
+        tile_load<0>(y, row_bytes);
+        if constexpr (TwoRows) tile_load<1>(y + tile_rows, row_bytes);
+        if constexpr (TwoTokens) tile_load<2>(next_y, row_bytes);
+        if constexpr (TwoTokens && TwoRows) tile_load<3>(next_y + tile_rows, row_bytes);
+    }
+    for (std::size_t i = 0; i < tiles; ++i, x.at += activation_parts * x.part_bytes, next_x.at += activation_parts * next_x.part_bytes) {
+        tile_load<6>(strip.weights[0][i]);
+        if constexpr (TwoRows) tile_load<7>(strip.weights[1][i]);
+        multiply_part<TwoTokens, TwoRows>(x.at, next_x.at);
+        multiply_part<TwoTokens, TwoRows>(x.at + x.part_bytes, next_x.at + next_x.part_bytes);
+        multiply_part<TwoTokens, TwoRows>(x.at + 2 * x.part_bytes, next_x.at + 2 * next_x.part_bytes);
+    }
+    tile_store<0>(y, row_bytes);
+    if constexpr (TwoRows) tile_store<1>(y + tile_rows, row_bytes);
+    if constexpr (TwoTokens) tile_store<2>(next_y, row_bytes);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(next_y + tile_rows, row_bytes);
+}
+static_assert(activation_parts == 3);
+
+/// A strip's place among the weights.
+struct strip_place {
+    std::size_t rows;
+    std::size_t first_tile;  ///< of columns
+    std::size_t tiles;
+};
+
+/// One or two tiles of tokens from `t` on. Where rows fill no tile, sums are made elsewhere, so that nothing behind them is touched.
+template <bool TwoTokens>
+inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+                            float* y, std::size_t y_stride) {
+    const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
+    const parts_of_tokens x = parts(t);
+    const parts_of_tokens next_x = TwoTokens ? parts(t + tile_rows) : x;
+    const bool first = place.first_tile == 0;
+    if (place.rows == bf16_strip_rows) return multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, y, y_stride);
+    const std::size_t count = TwoTokens ? 2 * tile_rows : layout.count_from(t);
+    alignas(64) float sums[2 * tile_rows * bf16_strip_rows];
+    for (std::size_t i = 0; i < count && !first; ++i) std::memcpy(sums + i * bf16_strip_rows, y + i * y_stride, place.rows * sizeof(float));
+    if (place.rows > tile_rows) {
+        multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    } else {
+        multiply_parts<TwoTokens, false>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    }
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(y + i * y_stride, sums + i * bf16_strip_rows, place.rows * sizeof(float));
+}
+
+/// Tokens [begin, end); y is that of token 0. Asks for the weights `next` on the way, and for the outputs of the tokens after these.
+inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, const strip_place& place, const std::byte* arranged,
+                           const parts_layout& layout, std::size_t begin, std::size_t end, const byte_rows& next, float* y, std::size_t y_stride) {
+    constexpr std::size_t most = 2 * tile_rows;
+    const std::size_t batches = (end - begin + most - 1) / most;
+    for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
+        prefetch_rows(next, batch, batches);
+        std::size_t left = end - t;
+        if (left > most)
+            prefetch_rows({reinterpret_cast<const std::byte*>(y + (t + most) * y_stride), y_stride * sizeof(float),
+                           left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        tiles.use(left < tile_rows ? left : tile_rows);
+        if (left >= most) {
+            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            continue;
+        }
+        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        if (left <= tile_rows) continue;
+        left -= tile_rows;
+        tiles.use(left);
+        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+    }
+}
+
+/// Panels of tokens, then of columns, outside; then rows, whose weights are streamed, and put into tiles strip by strip.
+inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                            float* y, std::size_t y_stride) {
+    tile_configuration tiles;
+    bf16_strip strip;
+    const parts_layout layout(cols, tokens);
+    for (std::size_t begin = 0; begin < tokens; begin += bf16_panel_tokens) {
+        const std::size_t end = tokens - begin < bf16_panel_tokens ? tokens : begin + bf16_panel_tokens;
+        for (std::size_t c = 0; c == 0 || c < cols; c += bf16_strip_cols) {
+            const std::size_t some = cols - c < bf16_strip_cols ? cols - c : bf16_strip_cols;
+            const bool last = c + some == cols;
+            byte_rows from{w + c * sizeof(bf16), cols * sizeof(bf16), 0, some * sizeof(bf16)};
+            for (std::size_t r = 0; r < rows; r += bf16_strip_rows) {
+                from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
+                put_strip(from, strip);
+                from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
+                               y_stride);
+                for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
+            }
+        }
+    }
+}
 
 PHI4FLASH_TARGET_END
 
@@ -6045,14 +6453,6 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-/// The bf16 nearest to x, of which x keeps what is left.
-PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
-    const u32_tag du;
-    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
-    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
-    x = sub(x, part);
-    return part;
-}
 PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
     const u32_tag du;
     return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
@@ -6270,7 +6670,7 @@ constexpr void round_weights(kernel_table& t) {
     linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
-    linear.weight_rounding = 1.0f / 127.0f;
+    linear.weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
 }
 template <class Products>
 constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
@@ -6314,6 +6714,10 @@ inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_pr
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 constexpr kernel_table with_tiles(kernel_table t) {
+    round_weights<dtype::q8, packed_digit_products>(t);
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+    linear.arrange = &arrange_parts;
+    linear.matmul = &matmul_on_tiles;
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
@@ -7078,6 +7482,17 @@ PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, tokens_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 
@@ -7095,6 +7510,10 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
 #endif
+
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
 
 PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
 PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
@@ -7118,13 +7537,28 @@ PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_
     first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
     second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
 }
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+PHI4FLASH_VECTOR_INLINE void multiply_codes(token_codes codes, word_vector first, word_vector second, word_vector& low, word_vector& high) {
     const tokens_u8_tag d8;
     const hn::DFromV<word_vector> d16;
     const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+    const hn::DFromV<word_vector> d16;
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    const word_vector upper_low = hn::ShiftRight<8>(hn::Add(low, hn::Set(d16, std::int16_t{128})));
+    const word_vector upper_high = hn::ShiftRight<8>(hn::Add(high, hn::Set(d16, std::int16_t{128})));
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), upper_low, upper_high), upper);
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), hn::Sub(low, hn::ShiftLeft<8>(upper_low)), hn::Sub(high, hn::ShiftLeft<8>(upper_high))), lower);
 }
 
 PHI4FLASH_TARGET_END
@@ -7286,6 +7720,25 @@ inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
+struct byte_rows {
+    const std::byte* at;
+    std::size_t row_bytes;
+    std::size_t count;
+    std::size_t bytes;  ///< of each
+};
+
+inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = rows.bytes / 64 + 1;
+    const std::size_t lines = rows.count * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += rows.row_bytes;
+    }
 }
 
 template <class Element>
@@ -8563,7 +9016,6 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
@@ -8575,16 +9027,6 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
 }
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
 PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
     const tokens_u8_tag d8;
@@ -8597,18 +9039,19 @@ PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32
     put(c, d, p + 64);
 }
 
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void fours_across(Vector& a, Vector& b, Vector& c, Vector& d) {
     const tokens_tag d32;
     const hn::Repartition<std::int64_t, tokens_tag> d64;
     const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
     const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+    const hn::DFromV<Vector> out;
+    a = hn::BitCast(out, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(out, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(out, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(out, hn::InterleaveUpper(d64, high_ab, high_cd));
 }
 template <bool Upper>
 PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
@@ -9358,7 +9801,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
         for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
@@ -9801,18 +10244,21 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t rounded_tokens = 8;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_tokens = 8 * Digits;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t rounded_strip_rows = 2 * tile_rows;
 inline constexpr std::size_t rounded_strip_cols = 2 * scale_cols;
 inline constexpr std::size_t rounded_panel_tokens = 256;
-inline constexpr std::size_t rounded_panel_cols = 5 * rounded_strip_cols;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_panel_cols = (Digits == 1 ? 5 : 3) * rounded_strip_cols;
 inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
+template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -9821,73 +10267,110 @@ struct token_numbers {
     std::int32_t start[tile_rows];
 };
 
+template <std::size_t Digits>
 struct rounded_layout {
+    static constexpr std::size_t col_bytes = Digits * tile_bytes;  ///< of 64 columns
     std::size_t col_tiles;
     std::size_t scale_blocks;
     std::size_t numbers_at;
 
     rounded_layout(std::size_t cols, std::size_t tokens)
         : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
-          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
-    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * col_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * col_bytes + token % tile_rows * tile_cols; }
     [[nodiscard]] std::size_t numbers_of(std::size_t token) const { return numbers_at + token / tile_rows * scale_blocks * sizeof(token_numbers); }
 };
 
 template <class Products>
 inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* codes, token_numbers* numbers, std::size_t token) {
+    constexpr std::size_t digits = Products::digits;
     for (std::size_t c = 0; c < cols; c += scale_cols, ++numbers) {
         const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
-        const float scale = scale_of<0>(x + c, some / packed_cols);
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        float scale = scale_of<0>(x + c, some / packed_cols);
+        if (digits == 2 && scale < 1e-36f) scale = 0.0f;  // 256 times the inverse would overflow
+        const f32_vector inverse = set(scale > 0.0f ? (digits == 1 ? 1.0f : 256.0f) / scale : 0.0f);
         f32_vector sum = zero();
         for (std::size_t at = c; at < c + some; at += lanes()) {
             const f32_vector code = round_nearest(mul(load(x + at), inverse));
-            store_as_bytes(code, reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+            auto* const to = reinterpret_cast<std::int8_t*>(codes + at / tile_cols * digits * tile_bytes + at % tile_cols);
+            if constexpr (digits == 1) {
+                store_as_bytes(code, to);
+            } else {
+                store_signed_digits(code, to, to + tile_bytes);
+            }
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
         if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
     }
-    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+    if (cols % tile_cols == 0) return;
+    for (std::size_t digit = 0; digit < digits; ++digit)
+        std::memset(codes + (cols / tile_cols * digits + digit) * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
 template <dtype Format, class Products>
 inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < rounded_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
-    const rounded_layout at(cols, tokens);
+    if (tokens < rounded_tokens<Products::digits>) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
+    const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
     for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
-        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
         for (std::size_t b = 0; b < at.scale_blocks; ++b) numbers(t)[b].scale[t % tile_rows] = 0.0f, numbers(t)[b].start[t % tile_rows] = 0;
     }
     return scratch;
 }
 
+template <dtype Format>
+inline constexpr int furthest_level = Format == dtype::q8 ? 127 : Format == dtype::q4_dense ? q4_dense.zero : q4_uniform.zero;
+template <dtype Format, std::size_t Digits>
+inline constexpr float most_multiplied = Digits == 1 ? 128.0f * 127.0f / static_cast<float>(furthest_level<Format>) : 32767.0f;
+
+template <class Products>
+PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, word_vector second, std::int8_t* to) {
+    if constexpr (Products::digits == 1) {
+        store_bytes(Products::weights(multiplied(codes, first, second)), to);
+    } else {
+        store_multiplied_digits(codes, first, second, to, to + tile_bytes);
+    }
+}
+
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
+                                               word_vector second, std::int8_t* to) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const token_codes codes = codes_of_rows(a.code[s], b.code[s]);
+            put_rounded<Products>(low_levels(levels, codes), first, second, to + s * tile_cols);
+            put_rounded<Products>(high_levels(levels, codes), first, second, to + (s + 4) * tile_cols);
+        }
+    }
+}
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
-    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
     for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
-    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
-    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
-    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+    store(mul(largest, set(128.0f / most)), units);
+    const f32_vector inverse = div(set(most), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g) {
         word_vector first;
         word_vector second;
-        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
-        for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
-            store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
-            store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
-        }
+        multipliers(mul(scales_of_rows(a[g].scale, b[g].scale), inverse), first, second);
+        put_rounded_group<Format, Products>(a[g], b[g], levels, first, second,
+                                            to + g / 2 * Products::digits * tile_bytes + g % 2 * packed_cols * tile_rows);
     }
 }
+static_assert(tile_cols == 2 * packed_cols);
 
 struct strip_source {
     const std::byte* at;
@@ -9897,33 +10380,21 @@ struct strip_source {
 };
 
 template <dtype Format, class Products>
-inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
+inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Products::digits>& out) {
     const std::size_t last = from.rows / packed_rows - 1;
     const auto block = [&](std::size_t row) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
-        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+        return reinterpret_cast<const packed_block<Format>*>(from.at + at * from.row_bytes);
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
-        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
-        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
-    }
-}
-
-inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
-    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
-    const std::size_t lines = from.rows / packed_rows * row_lines;
-    const std::size_t end = (part + 1) * lines / parts;
-    std::size_t line = part * lines / parts;
-    const std::byte* row = from.at + line / row_lines * from.row_bytes;
-    for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
-        if (++i == row_lines) i = 0, row += from.row_bytes;
+        for (std::int8_t(&tile)[tile_bytes] : out.weights[r / tile_rows][from.groups * packed_cols / tile_cols])
+            std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -9935,13 +10406,13 @@ struct token_batch {
     std::size_t count;         ///< up to batch_tokens
 };
 
-template <class Products, bool First>
-inline void rounded_panel(const rounded_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+template <dtype Format, class Products, bool First>
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
+                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_strip(next, part, parts);
-        const token_batch batch{x + at.codes_of(begin) + first_tile * tile_bytes, at.col_tiles * tile_bytes,
+        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
                                 end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
@@ -9968,16 +10439,17 @@ PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
 template <dtype Format, class Products>
 inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    if (tokens < rounded_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    if (tokens < rounded_tokens<Products::digits>) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     [[maybe_unused]] const typename Products::session session;
-    const rounded_layout at(cols, tokens);
-    rounded_strip strip;
+    constexpr std::size_t panel_cols_at_once = rounded_panel_cols<Products::digits>;
+    const rounded_layout<Products::digits> at(cols, tokens);
+    rounded_strip<Products::digits> strip;
     alignas(64) float sums[rounded_panel_tokens * rounded_strip_rows];
     const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += rounded_panel_tokens) {
         const std::size_t end = tokens - begin < rounded_panel_tokens ? tokens : begin + rounded_panel_tokens;
-        for (std::size_t panel = 0; panel < cols; panel += rounded_panel_cols) {
-            const std::size_t panel_end = cols - panel < rounded_panel_cols ? cols : panel + rounded_panel_cols;
+        for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
+            const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
                 strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
                                   rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
@@ -9989,12 +10461,12 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
                     from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
                                                    : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
                     if (c == panel) {
-                        rounded_panel<Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     } else {
-                        rounded_panel<Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
-                if (cols <= rounded_panel_cols && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
+                if (cols <= panel_cols_at_once && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
                     for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * rounded_strip_rows, y + t * y_stride + r);
                     continue;
                 }
@@ -10070,11 +10542,12 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 
 struct packed_vector_products {
     struct session {};
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
     template <bool First, bool TwoTiles>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
         constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
@@ -10092,8 +10565,8 @@ struct packed_vector_products {
     }
 
 private:
-    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
+    static const std::int8_t* weights_of(const rounded_strip<1>& strip, std::size_t row) {
+        return strip.weights[row / tile_rows][0][0] + row % tile_rows * 4;
     }
 };
 
@@ -10106,20 +10579,31 @@ PHI4FLASH_TARGET_BEGIN
 
 class tile_configuration {
 public:
-    tile_configuration() {
+    tile_configuration() { configure(tile_rows); }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    void use(std::size_t rows) {
+        if (rows != rows_) configure(rows);
+    }
+
+private:
+    void configure(std::size_t rows) {
         struct alignas(64) {
             std::uint8_t palette = 1;
             std::uint8_t start_row = 0;
             std::uint8_t reserved[14] = {};
             std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
             std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-        } const shape;
+        } shape;
         static_assert(sizeof shape == 64);
+        for (std::size_t i = 0; i < 6; ++i) shape.rows[i] = static_cast<std::uint8_t>(rows);
         asm volatile("ldtilecfg %0" : : "m"(shape));
+        rows_ = rows;
     }
-    ~tile_configuration() { asm volatile("tilerelease"); }
-    tile_configuration(const tile_configuration&) = delete;
-    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    std::size_t rows_;
 };
 
 template <int Tile>
@@ -10131,8 +10615,8 @@ PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = ti
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
@@ -10144,27 +10628,71 @@ PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE void store_bf16(f32_vector a, f32_vector b, bf16* p) {
+    const hn::Repartition<std::uint16_t, f32_tag> d16;
+    hn::StoreU(hn::ConcatOdd(d16, hn::BitCast(d16, b), hn::BitCast(d16, a)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_four_rows(const std::byte* p, std::size_t step, tokens_i32& a, tokens_i32& b, tokens_i32& c, tokens_i32& d) {
+    a = load_integers(reinterpret_cast<const std::int32_t*>(p));
+    b = load_integers(reinterpret_cast<const std::int32_t*>(p + step));
+    c = load_integers(reinterpret_cast<const std::int32_t*>(p + 2 * step));
+    d = load_integers(reinterpret_cast<const std::int32_t*>(p + 3 * step));
+    quarters_across(a, b, c, d);
+}
+PHI4FLASH_VECTOR_INLINE void store_four_columns(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, std::byte* out) {
+    fours_across(a, b, c, d);
+    store_integers(a, reinterpret_cast<std::int32_t*>(out));
+    store_integers(b, reinterpret_cast<std::int32_t*>(out + tile_cols));
+    store_integers(c, reinterpret_cast<std::int32_t*>(out + 2 * tile_cols));
+    store_integers(d, reinterpret_cast<std::int32_t*>(out + 3 * tile_cols));
+}
+PHI4FLASH_VECTOR_INLINE void store_transposed(const std::byte* p, std::size_t row_bytes, std::byte* out) {
+    tokens_i32 a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3;
+    load_four_rows(p, 4 * row_bytes, a0, b0, c0, d0);
+    load_four_rows(p + row_bytes, 4 * row_bytes, a1, b1, c1, d1);
+    load_four_rows(p + 2 * row_bytes, 4 * row_bytes, a2, b2, c2, d2);
+    load_four_rows(p + 3 * row_bytes, 4 * row_bytes, a3, b3, c3, d3);
+    store_four_columns(a0, a1, a2, a3, out);
+    store_four_columns(b0, b1, b2, b3, out + 4 * tile_cols);
+    store_four_columns(c0, c1, c2, c3, out + 8 * tile_cols);
+    store_four_columns(d0, d1, d2, d3, out + 12 * tile_cols);
+}
 
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+template <std::size_t Digits>
 struct tile_sums {
     alignas(64) std::int32_t integers[rounded_strip_cols / scale_cols][4][tile_rows * tile_rows];
+
+    PHI4FLASH_VECTOR_INLINE f32_vector of(std::size_t block, std::size_t tile, std::size_t at) const {
+        const tokens_i32 sums = load_integers(integers[block][tile] + at);
+        if constexpr (Digits == 2) return to_floats(join_digits(sums, load_integers(integers[block][tile + 2] + at)));
+        return to_floats(sums);
+    }
 };
 
-template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
-    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+template <bool First, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale,
+                                             float* sum) {
+    const f32_vector first = from.of(0, tile, at);
     f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
-    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    if constexpr (Blocks == 2) total = mul_add(from.of(1, tile, at), next_scale, total);
     store(total, sum);
 }
 
-template <bool First, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -10180,24 +10708,24 @@ PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const token_batch& tokens, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_batch& tokens, const float* units, float* sums) {
     add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, tokens.numbers, units, sums);
     if constexpr (TwoTokens)
         add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, tokens.numbers + tokens.next_numbers, units, sums + tile_rows * rounded_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(strip.weights[0][i][0]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(strip.weights[1][i][0]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -10209,7 +10737,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::siz
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums<1>& to, std::size_t block) {
     tile_store<0>(to.integers[block][0]);
     if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
     if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
@@ -10217,10 +10745,10 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     const std::byte* next = tokens.codes + tokens.next_codes;
-    tile_sums made;
+    tile_sums<1> made;
     multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, tokens.codes, next);
     store_tiles<TwoTokens, TwoRows>(made, 0);
     if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, tokens, strip.units[0], sums);
@@ -10228,15 +10756,15 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::siz
     store_tiles<TwoTokens, TwoRows>(made, 1);
     add_tiles<First, TwoTokens, TwoRows, 2>(made, tokens, strip.units[0], sums);
 }
-static_assert(rounded_strip_cols == 2 * scale_cols);
 
 struct packed_tile_products {
     using session = tile_configuration;
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
     template <bool First, bool TwoRows>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
         if (tokens.count > tile_rows) {
             multiply_batch<First, true, TwoRows>(strip, tiles, tokens, sums);
         } else {
@@ -10244,6 +10772,248 @@ struct packed_tile_products {
         }
     }
 };
+
+template <bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
+                                             std::size_t block) {
+    tile_zero<0>();
+    tile_zero<2>();
+    if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + 2 * i * tile_bytes);
+        tile_load<5>(x + (2 * i + 1) * tile_bytes);
+        tile_load<6>(strip.weights[0][i][0]);
+        tile_dot<0, 4, 6>();
+        tile_dot<2, 5, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][0]);
+            tile_dot<1, 4, 7>();
+            tile_dot<3, 5, 7>();
+        }
+        tile_load<6>(strip.weights[0][i][1]);
+        tile_dot<2, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][1]);
+            tile_dot<3, 4, 7>();
+        }
+    }
+    tile_store<0>(made.integers[block][0]);
+    tile_store<2>(made.integers[block][2]);
+    if constexpr (TwoRows) tile_store<1>(made.integers[block][1]), tile_store<3>(made.integers[block][3]);
+}
+
+struct packed_digit_products {
+    using session = tile_configuration;
+    static constexpr std::size_t digits = 2;
+    static constexpr std::int32_t lift = 0;
+
+    template <bool First, bool TwoRows>
+    static void multiply(const rounded_strip<2>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+        constexpr std::size_t together = scale_cols / tile_cols;
+        const std::byte* x = tokens.codes;
+        const token_numbers* numbers = tokens.numbers;
+        tile_sums<2> made;
+        for (std::size_t t = 0; t < tokens.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            multiply_digits<TwoRows>(strip, 0, tiles < together ? tiles : together, x, made, 0);
+            if (tiles <= together) {
+                add_tokens_of_tile<First, TwoRows, 1>(made, 0, numbers, strip.units[0], sums);
+            } else {
+                multiply_digits<TwoRows>(strip, together, tiles, x, made, 1);
+                add_tokens_of_tile<First, TwoRows, 2>(made, 0, numbers, strip.units[0], sums);
+            }
+            x += tokens.next_codes;
+            numbers += tokens.next_numbers;
+        }
+    }
+};
+static_assert(rounded_strip_cols == 2 * scale_cols);
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t activation_parts = 3;
+
+inline constexpr std::size_t bf16_cols = tile_cols / sizeof(bf16);
+
+inline constexpr std::size_t bf16_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t bf16_strip_cols = 512;
+inline constexpr std::size_t bf16_panel_tokens = 256;
+
+struct bf16_strip {
+    alignas(64) std::byte weights[bf16_strip_rows / tile_rows][bf16_strip_cols / bf16_cols][tile_bytes];  ///< a tile: [cols / 2][rows][2]
+};
+
+struct parts_layout {
+    std::size_t col_tiles;
+    std::size_t tokens;
+
+    parts_layout(std::size_t cols, std::size_t count) : col_tiles((cols + bf16_cols - 1) / bf16_cols), tokens(count) {}
+
+    [[nodiscard]] std::size_t count_from(std::size_t first) const { return tokens - first < tile_rows ? tokens - first : tile_rows; }
+    [[nodiscard]] std::size_t part_bytes(std::size_t first) const { return count_from(first) * tile_cols; }
+    [[nodiscard]] std::size_t at(std::size_t first, std::size_t col_tile) const {
+        return (first * col_tiles + count_from(first) * col_tile) * activation_parts * tile_cols;
+    }
+};
+
+inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens == 1) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
+    const parts_layout layout(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        const std::size_t first = t - t % tile_rows;
+        const std::size_t part_bytes = layout.part_bytes(first);
+        std::byte* to = scratch + layout.at(first, 0) + t % tile_rows * tile_cols;
+        for (std::size_t c = 0; c < cols; c += bf16_cols, from += bf16_cols) {
+            const bool whole = c + bf16_cols <= cols;
+            const std::size_t left = cols - c;
+            f32_vector a = whole || left >= lanes() ? load(from) : load_first(from, left);
+            f32_vector b = whole ? load(from + lanes()) : left > lanes() ? load_first(from + lanes(), left - lanes()) : zero();
+            for (std::size_t part = 0; part < activation_parts; ++part, to += part_bytes) {
+                const f32_vector even = take_bf16(a);
+                store_bf16(even, take_bf16(b), reinterpret_cast<bf16*>(to));
+            }
+        }
+    }
+    return scratch;
+}
+
+inline void put_strip(const byte_rows& from, bf16_strip& out) {
+    alignas(64) std::byte padded[tile_rows][tile_cols];
+    for (std::size_t r = 0; r < from.count; r += tile_rows) {
+        for (std::size_t at = 0; at < from.bytes; at += tile_cols) {
+            const std::byte* w = from.at + r * from.row_bytes + at;
+            std::byte* const to = out.weights[r / tile_rows][at / tile_cols];
+            if (r + tile_rows <= from.count && at + tile_cols <= from.bytes) {
+                store_transposed(w, from.row_bytes, to);
+                continue;
+            }
+            std::memset(padded, 0, sizeof padded);
+            for (std::size_t i = 0; i < tile_rows && r + i < from.count; ++i)
+                std::memcpy(padded[i], w + i * from.row_bytes, from.bytes - at < tile_cols ? from.bytes - at : tile_cols);
+            store_transposed(padded[0], tile_cols, to);
+        }
+    }
+}
+
+struct parts_of_tokens {
+    const std::byte* at;
+    std::size_t part_bytes;
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* next_x) {
+    tile_load<4>(x);
+    tile_dot_bf16<0, 4, 6>();
+    if constexpr (TwoRows) tile_dot_bf16<1, 4, 7>();
+    if constexpr (TwoTokens) {
+        tile_load<5>(next_x);
+        tile_dot_bf16<2, 5, 6>();
+    }
+    if constexpr (TwoTokens && TwoRows) tile_dot_bf16<3, 5, 7>();
+}
+
+template <bool TwoTokens, bool TwoRows>
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+    const std::size_t row_bytes = y_stride * sizeof(float);
+    float* const next_y = y + tile_rows * y_stride;
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    if (!first) {
+        tile_load<0>(y, row_bytes);
+        if constexpr (TwoRows) tile_load<1>(y + tile_rows, row_bytes);
+        if constexpr (TwoTokens) tile_load<2>(next_y, row_bytes);
+        if constexpr (TwoTokens && TwoRows) tile_load<3>(next_y + tile_rows, row_bytes);
+    }
+    for (std::size_t i = 0; i < tiles; ++i, x.at += activation_parts * x.part_bytes, next_x.at += activation_parts * next_x.part_bytes) {
+        tile_load<6>(strip.weights[0][i]);
+        if constexpr (TwoRows) tile_load<7>(strip.weights[1][i]);
+        multiply_part<TwoTokens, TwoRows>(x.at, next_x.at);
+        multiply_part<TwoTokens, TwoRows>(x.at + x.part_bytes, next_x.at + next_x.part_bytes);
+        multiply_part<TwoTokens, TwoRows>(x.at + 2 * x.part_bytes, next_x.at + 2 * next_x.part_bytes);
+    }
+    tile_store<0>(y, row_bytes);
+    if constexpr (TwoRows) tile_store<1>(y + tile_rows, row_bytes);
+    if constexpr (TwoTokens) tile_store<2>(next_y, row_bytes);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(next_y + tile_rows, row_bytes);
+}
+static_assert(activation_parts == 3);
+
+struct strip_place {
+    std::size_t rows;
+    std::size_t first_tile;  ///< of columns
+    std::size_t tiles;
+};
+
+template <bool TwoTokens>
+inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+                            float* y, std::size_t y_stride) {
+    const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
+    const parts_of_tokens x = parts(t);
+    const parts_of_tokens next_x = TwoTokens ? parts(t + tile_rows) : x;
+    const bool first = place.first_tile == 0;
+    if (place.rows == bf16_strip_rows) return multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, y, y_stride);
+    const std::size_t count = TwoTokens ? 2 * tile_rows : layout.count_from(t);
+    alignas(64) float sums[2 * tile_rows * bf16_strip_rows];
+    for (std::size_t i = 0; i < count && !first; ++i) std::memcpy(sums + i * bf16_strip_rows, y + i * y_stride, place.rows * sizeof(float));
+    if (place.rows > tile_rows) {
+        multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    } else {
+        multiply_parts<TwoTokens, false>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    }
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(y + i * y_stride, sums + i * bf16_strip_rows, place.rows * sizeof(float));
+}
+
+inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, const strip_place& place, const std::byte* arranged,
+                           const parts_layout& layout, std::size_t begin, std::size_t end, const byte_rows& next, float* y, std::size_t y_stride) {
+    constexpr std::size_t most = 2 * tile_rows;
+    const std::size_t batches = (end - begin + most - 1) / most;
+    for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
+        prefetch_rows(next, batch, batches);
+        std::size_t left = end - t;
+        if (left > most)
+            prefetch_rows({reinterpret_cast<const std::byte*>(y + (t + most) * y_stride), y_stride * sizeof(float),
+                           left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        tiles.use(left < tile_rows ? left : tile_rows);
+        if (left >= most) {
+            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            continue;
+        }
+        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        if (left <= tile_rows) continue;
+        left -= tile_rows;
+        tiles.use(left);
+        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+    }
+}
+
+inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                            float* y, std::size_t y_stride) {
+    tile_configuration tiles;
+    bf16_strip strip;
+    const parts_layout layout(cols, tokens);
+    for (std::size_t begin = 0; begin < tokens; begin += bf16_panel_tokens) {
+        const std::size_t end = tokens - begin < bf16_panel_tokens ? tokens : begin + bf16_panel_tokens;
+        for (std::size_t c = 0; c == 0 || c < cols; c += bf16_strip_cols) {
+            const std::size_t some = cols - c < bf16_strip_cols ? cols - c : bf16_strip_cols;
+            const bool last = c + some == cols;
+            byte_rows from{w + c * sizeof(bf16), cols * sizeof(bf16), 0, some * sizeof(bf16)};
+            for (std::size_t r = 0; r < rows; r += bf16_strip_rows) {
+                from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
+                put_strip(from, strip);
+                from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
+                               y_stride);
+                for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
+            }
+        }
+    }
+}
 
 PHI4FLASH_TARGET_END
 
@@ -10268,13 +11038,6 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
-    const u32_tag du;
-    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
-    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
-    x = sub(x, part);
-    return part;
-}
 PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
     const u32_tag du;
     return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
@@ -10483,7 +11246,7 @@ constexpr void round_weights(kernel_table& t) {
     linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
-    linear.weight_rounding = 1.0f / 127.0f;
+    linear.weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
 }
 template <class Products>
 constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
@@ -10527,6 +11290,10 @@ inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_pr
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 constexpr kernel_table with_tiles(kernel_table t) {
+    round_weights<dtype::q8, packed_digit_products>(t);
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+    linear.arrange = &arrange_parts;
+    linear.matmul = &matmul_on_tiles;
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
@@ -11291,6 +12058,17 @@ PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, tokens_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 
@@ -11308,6 +12086,10 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
 #endif
+
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
 
 PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
 PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
@@ -11331,13 +12113,28 @@ PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_
     first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
     second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
 }
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+PHI4FLASH_VECTOR_INLINE void multiply_codes(token_codes codes, word_vector first, word_vector second, word_vector& low, word_vector& high) {
     const tokens_u8_tag d8;
     const hn::DFromV<word_vector> d16;
     const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+    const hn::DFromV<word_vector> d16;
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    const word_vector upper_low = hn::ShiftRight<8>(hn::Add(low, hn::Set(d16, std::int16_t{128})));
+    const word_vector upper_high = hn::ShiftRight<8>(hn::Add(high, hn::Set(d16, std::int16_t{128})));
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), upper_low, upper_high), upper);
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), hn::Sub(low, hn::ShiftLeft<8>(upper_low)), hn::Sub(high, hn::ShiftLeft<8>(upper_high))), lower);
 }
 
 PHI4FLASH_TARGET_END
@@ -11499,6 +12296,25 @@ inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
+struct byte_rows {
+    const std::byte* at;
+    std::size_t row_bytes;
+    std::size_t count;
+    std::size_t bytes;  ///< of each
+};
+
+inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = rows.bytes / 64 + 1;
+    const std::size_t lines = rows.count * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += rows.row_bytes;
+    }
 }
 
 template <class Element>
@@ -12776,7 +13592,6 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
@@ -12788,16 +13603,6 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
 }
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
 PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
     const tokens_u8_tag d8;
@@ -12810,18 +13615,19 @@ PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32
     put(c, d, p + 64);
 }
 
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void fours_across(Vector& a, Vector& b, Vector& c, Vector& d) {
     const tokens_tag d32;
     const hn::Repartition<std::int64_t, tokens_tag> d64;
     const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
     const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+    const hn::DFromV<Vector> out;
+    a = hn::BitCast(out, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(out, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(out, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(out, hn::InterleaveUpper(d64, high_ab, high_cd));
 }
 template <bool Upper>
 PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
@@ -13571,7 +14377,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
         for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
@@ -14014,18 +14820,21 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t rounded_tokens = 8;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_tokens = 8 * Digits;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t rounded_strip_rows = 2 * tile_rows;
 inline constexpr std::size_t rounded_strip_cols = 2 * scale_cols;
 inline constexpr std::size_t rounded_panel_tokens = 256;
-inline constexpr std::size_t rounded_panel_cols = 5 * rounded_strip_cols;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_panel_cols = (Digits == 1 ? 5 : 3) * rounded_strip_cols;
 inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
+template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -14034,73 +14843,110 @@ struct token_numbers {
     std::int32_t start[tile_rows];
 };
 
+template <std::size_t Digits>
 struct rounded_layout {
+    static constexpr std::size_t col_bytes = Digits * tile_bytes;  ///< of 64 columns
     std::size_t col_tiles;
     std::size_t scale_blocks;
     std::size_t numbers_at;
 
     rounded_layout(std::size_t cols, std::size_t tokens)
         : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
-          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
-    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * col_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * col_bytes + token % tile_rows * tile_cols; }
     [[nodiscard]] std::size_t numbers_of(std::size_t token) const { return numbers_at + token / tile_rows * scale_blocks * sizeof(token_numbers); }
 };
 
 template <class Products>
 inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* codes, token_numbers* numbers, std::size_t token) {
+    constexpr std::size_t digits = Products::digits;
     for (std::size_t c = 0; c < cols; c += scale_cols, ++numbers) {
         const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
-        const float scale = scale_of<0>(x + c, some / packed_cols);
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        float scale = scale_of<0>(x + c, some / packed_cols);
+        if (digits == 2 && scale < 1e-36f) scale = 0.0f;  // 256 times the inverse would overflow
+        const f32_vector inverse = set(scale > 0.0f ? (digits == 1 ? 1.0f : 256.0f) / scale : 0.0f);
         f32_vector sum = zero();
         for (std::size_t at = c; at < c + some; at += lanes()) {
             const f32_vector code = round_nearest(mul(load(x + at), inverse));
-            store_as_bytes(code, reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+            auto* const to = reinterpret_cast<std::int8_t*>(codes + at / tile_cols * digits * tile_bytes + at % tile_cols);
+            if constexpr (digits == 1) {
+                store_as_bytes(code, to);
+            } else {
+                store_signed_digits(code, to, to + tile_bytes);
+            }
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
         if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
     }
-    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+    if (cols % tile_cols == 0) return;
+    for (std::size_t digit = 0; digit < digits; ++digit)
+        std::memset(codes + (cols / tile_cols * digits + digit) * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
 template <dtype Format, class Products>
 inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < rounded_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
-    const rounded_layout at(cols, tokens);
+    if (tokens < rounded_tokens<Products::digits>) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
+    const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
     for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
-        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
         for (std::size_t b = 0; b < at.scale_blocks; ++b) numbers(t)[b].scale[t % tile_rows] = 0.0f, numbers(t)[b].start[t % tile_rows] = 0;
     }
     return scratch;
 }
 
+template <dtype Format>
+inline constexpr int furthest_level = Format == dtype::q8 ? 127 : Format == dtype::q4_dense ? q4_dense.zero : q4_uniform.zero;
+template <dtype Format, std::size_t Digits>
+inline constexpr float most_multiplied = Digits == 1 ? 128.0f * 127.0f / static_cast<float>(furthest_level<Format>) : 32767.0f;
+
+template <class Products>
+PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, word_vector second, std::int8_t* to) {
+    if constexpr (Products::digits == 1) {
+        store_bytes(Products::weights(multiplied(codes, first, second)), to);
+    } else {
+        store_multiplied_digits(codes, first, second, to, to + tile_bytes);
+    }
+}
+
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
+                                               word_vector second, std::int8_t* to) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const token_codes codes = codes_of_rows(a.code[s], b.code[s]);
+            put_rounded<Products>(low_levels(levels, codes), first, second, to + s * tile_cols);
+            put_rounded<Products>(high_levels(levels, codes), first, second, to + (s + 4) * tile_cols);
+        }
+    }
+}
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
-    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
     for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
-    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
-    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
-    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+    store(mul(largest, set(128.0f / most)), units);
+    const f32_vector inverse = div(set(most), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g) {
         word_vector first;
         word_vector second;
-        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
-        for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
-            store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
-            store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
-        }
+        multipliers(mul(scales_of_rows(a[g].scale, b[g].scale), inverse), first, second);
+        put_rounded_group<Format, Products>(a[g], b[g], levels, first, second,
+                                            to + g / 2 * Products::digits * tile_bytes + g % 2 * packed_cols * tile_rows);
     }
 }
+static_assert(tile_cols == 2 * packed_cols);
 
 struct strip_source {
     const std::byte* at;
@@ -14110,33 +14956,21 @@ struct strip_source {
 };
 
 template <dtype Format, class Products>
-inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
+inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Products::digits>& out) {
     const std::size_t last = from.rows / packed_rows - 1;
     const auto block = [&](std::size_t row) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
-        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+        return reinterpret_cast<const packed_block<Format>*>(from.at + at * from.row_bytes);
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
-        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
-        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
-    }
-}
-
-inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
-    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
-    const std::size_t lines = from.rows / packed_rows * row_lines;
-    const std::size_t end = (part + 1) * lines / parts;
-    std::size_t line = part * lines / parts;
-    const std::byte* row = from.at + line / row_lines * from.row_bytes;
-    for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
-        if (++i == row_lines) i = 0, row += from.row_bytes;
+        for (std::int8_t(&tile)[tile_bytes] : out.weights[r / tile_rows][from.groups * packed_cols / tile_cols])
+            std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -14148,13 +14982,13 @@ struct token_batch {
     std::size_t count;         ///< up to batch_tokens
 };
 
-template <class Products, bool First>
-inline void rounded_panel(const rounded_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+template <dtype Format, class Products, bool First>
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
+                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_strip(next, part, parts);
-        const token_batch batch{x + at.codes_of(begin) + first_tile * tile_bytes, at.col_tiles * tile_bytes,
+        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
                                 end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
@@ -14181,16 +15015,17 @@ PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
 template <dtype Format, class Products>
 inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    if (tokens < rounded_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    if (tokens < rounded_tokens<Products::digits>) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     [[maybe_unused]] const typename Products::session session;
-    const rounded_layout at(cols, tokens);
-    rounded_strip strip;
+    constexpr std::size_t panel_cols_at_once = rounded_panel_cols<Products::digits>;
+    const rounded_layout<Products::digits> at(cols, tokens);
+    rounded_strip<Products::digits> strip;
     alignas(64) float sums[rounded_panel_tokens * rounded_strip_rows];
     const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += rounded_panel_tokens) {
         const std::size_t end = tokens - begin < rounded_panel_tokens ? tokens : begin + rounded_panel_tokens;
-        for (std::size_t panel = 0; panel < cols; panel += rounded_panel_cols) {
-            const std::size_t panel_end = cols - panel < rounded_panel_cols ? cols : panel + rounded_panel_cols;
+        for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
+            const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
                 strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
                                   rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
@@ -14202,12 +15037,12 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
                     from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
                                                    : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
                     if (c == panel) {
-                        rounded_panel<Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     } else {
-                        rounded_panel<Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
-                if (cols <= rounded_panel_cols && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
+                if (cols <= panel_cols_at_once && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
                     for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * rounded_strip_rows, y + t * y_stride + r);
                     continue;
                 }
@@ -14283,11 +15118,12 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 
 struct packed_vector_products {
     struct session {};
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
     template <bool First, bool TwoTiles>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
         constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
@@ -14305,8 +15141,8 @@ struct packed_vector_products {
     }
 
 private:
-    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
+    static const std::int8_t* weights_of(const rounded_strip<1>& strip, std::size_t row) {
+        return strip.weights[row / tile_rows][0][0] + row % tile_rows * 4;
     }
 };
 
@@ -14319,20 +15155,31 @@ PHI4FLASH_TARGET_BEGIN
 
 class tile_configuration {
 public:
-    tile_configuration() {
+    tile_configuration() { configure(tile_rows); }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    void use(std::size_t rows) {
+        if (rows != rows_) configure(rows);
+    }
+
+private:
+    void configure(std::size_t rows) {
         struct alignas(64) {
             std::uint8_t palette = 1;
             std::uint8_t start_row = 0;
             std::uint8_t reserved[14] = {};
             std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
             std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-        } const shape;
+        } shape;
         static_assert(sizeof shape == 64);
+        for (std::size_t i = 0; i < 6; ++i) shape.rows[i] = static_cast<std::uint8_t>(rows);
         asm volatile("ldtilecfg %0" : : "m"(shape));
+        rows_ = rows;
     }
-    ~tile_configuration() { asm volatile("tilerelease"); }
-    tile_configuration(const tile_configuration&) = delete;
-    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    std::size_t rows_;
 };
 
 template <int Tile>
@@ -14344,8 +15191,8 @@ PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = ti
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
@@ -14357,27 +15204,71 @@ PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE void store_bf16(f32_vector a, f32_vector b, bf16* p) {
+    const hn::Repartition<std::uint16_t, f32_tag> d16;
+    hn::StoreU(hn::ConcatOdd(d16, hn::BitCast(d16, b), hn::BitCast(d16, a)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_four_rows(const std::byte* p, std::size_t step, tokens_i32& a, tokens_i32& b, tokens_i32& c, tokens_i32& d) {
+    a = load_integers(reinterpret_cast<const std::int32_t*>(p));
+    b = load_integers(reinterpret_cast<const std::int32_t*>(p + step));
+    c = load_integers(reinterpret_cast<const std::int32_t*>(p + 2 * step));
+    d = load_integers(reinterpret_cast<const std::int32_t*>(p + 3 * step));
+    quarters_across(a, b, c, d);
+}
+PHI4FLASH_VECTOR_INLINE void store_four_columns(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, std::byte* out) {
+    fours_across(a, b, c, d);
+    store_integers(a, reinterpret_cast<std::int32_t*>(out));
+    store_integers(b, reinterpret_cast<std::int32_t*>(out + tile_cols));
+    store_integers(c, reinterpret_cast<std::int32_t*>(out + 2 * tile_cols));
+    store_integers(d, reinterpret_cast<std::int32_t*>(out + 3 * tile_cols));
+}
+PHI4FLASH_VECTOR_INLINE void store_transposed(const std::byte* p, std::size_t row_bytes, std::byte* out) {
+    tokens_i32 a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3;
+    load_four_rows(p, 4 * row_bytes, a0, b0, c0, d0);
+    load_four_rows(p + row_bytes, 4 * row_bytes, a1, b1, c1, d1);
+    load_four_rows(p + 2 * row_bytes, 4 * row_bytes, a2, b2, c2, d2);
+    load_four_rows(p + 3 * row_bytes, 4 * row_bytes, a3, b3, c3, d3);
+    store_four_columns(a0, a1, a2, a3, out);
+    store_four_columns(b0, b1, b2, b3, out + 4 * tile_cols);
+    store_four_columns(c0, c1, c2, c3, out + 8 * tile_cols);
+    store_four_columns(d0, d1, d2, d3, out + 12 * tile_cols);
+}
 
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+template <std::size_t Digits>
 struct tile_sums {
     alignas(64) std::int32_t integers[rounded_strip_cols / scale_cols][4][tile_rows * tile_rows];
+
+    PHI4FLASH_VECTOR_INLINE f32_vector of(std::size_t block, std::size_t tile, std::size_t at) const {
+        const tokens_i32 sums = load_integers(integers[block][tile] + at);
+        if constexpr (Digits == 2) return to_floats(join_digits(sums, load_integers(integers[block][tile + 2] + at)));
+        return to_floats(sums);
+    }
 };
 
-template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
-    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+template <bool First, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale,
+                                             float* sum) {
+    const f32_vector first = from.of(0, tile, at);
     f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
-    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    if constexpr (Blocks == 2) total = mul_add(from.of(1, tile, at), next_scale, total);
     store(total, sum);
 }
 
-template <bool First, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -14393,24 +15284,24 @@ PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const token_batch& tokens, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_batch& tokens, const float* units, float* sums) {
     add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, tokens.numbers, units, sums);
     if constexpr (TwoTokens)
         add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, tokens.numbers + tokens.next_numbers, units, sums + tile_rows * rounded_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(strip.weights[0][i][0]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(strip.weights[1][i][0]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -14422,7 +15313,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::siz
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums<1>& to, std::size_t block) {
     tile_store<0>(to.integers[block][0]);
     if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
     if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
@@ -14430,10 +15321,10 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     const std::byte* next = tokens.codes + tokens.next_codes;
-    tile_sums made;
+    tile_sums<1> made;
     multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, tokens.codes, next);
     store_tiles<TwoTokens, TwoRows>(made, 0);
     if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, tokens, strip.units[0], sums);
@@ -14441,15 +15332,15 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::siz
     store_tiles<TwoTokens, TwoRows>(made, 1);
     add_tiles<First, TwoTokens, TwoRows, 2>(made, tokens, strip.units[0], sums);
 }
-static_assert(rounded_strip_cols == 2 * scale_cols);
 
 struct packed_tile_products {
     using session = tile_configuration;
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
     template <bool First, bool TwoRows>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
         if (tokens.count > tile_rows) {
             multiply_batch<First, true, TwoRows>(strip, tiles, tokens, sums);
         } else {
@@ -14457,6 +15348,248 @@ struct packed_tile_products {
         }
     }
 };
+
+template <bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
+                                             std::size_t block) {
+    tile_zero<0>();
+    tile_zero<2>();
+    if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + 2 * i * tile_bytes);
+        tile_load<5>(x + (2 * i + 1) * tile_bytes);
+        tile_load<6>(strip.weights[0][i][0]);
+        tile_dot<0, 4, 6>();
+        tile_dot<2, 5, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][0]);
+            tile_dot<1, 4, 7>();
+            tile_dot<3, 5, 7>();
+        }
+        tile_load<6>(strip.weights[0][i][1]);
+        tile_dot<2, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][1]);
+            tile_dot<3, 4, 7>();
+        }
+    }
+    tile_store<0>(made.integers[block][0]);
+    tile_store<2>(made.integers[block][2]);
+    if constexpr (TwoRows) tile_store<1>(made.integers[block][1]), tile_store<3>(made.integers[block][3]);
+}
+
+struct packed_digit_products {
+    using session = tile_configuration;
+    static constexpr std::size_t digits = 2;
+    static constexpr std::int32_t lift = 0;
+
+    template <bool First, bool TwoRows>
+    static void multiply(const rounded_strip<2>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+        constexpr std::size_t together = scale_cols / tile_cols;
+        const std::byte* x = tokens.codes;
+        const token_numbers* numbers = tokens.numbers;
+        tile_sums<2> made;
+        for (std::size_t t = 0; t < tokens.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            multiply_digits<TwoRows>(strip, 0, tiles < together ? tiles : together, x, made, 0);
+            if (tiles <= together) {
+                add_tokens_of_tile<First, TwoRows, 1>(made, 0, numbers, strip.units[0], sums);
+            } else {
+                multiply_digits<TwoRows>(strip, together, tiles, x, made, 1);
+                add_tokens_of_tile<First, TwoRows, 2>(made, 0, numbers, strip.units[0], sums);
+            }
+            x += tokens.next_codes;
+            numbers += tokens.next_numbers;
+        }
+    }
+};
+static_assert(rounded_strip_cols == 2 * scale_cols);
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t activation_parts = 3;
+
+inline constexpr std::size_t bf16_cols = tile_cols / sizeof(bf16);
+
+inline constexpr std::size_t bf16_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t bf16_strip_cols = 512;
+inline constexpr std::size_t bf16_panel_tokens = 256;
+
+struct bf16_strip {
+    alignas(64) std::byte weights[bf16_strip_rows / tile_rows][bf16_strip_cols / bf16_cols][tile_bytes];  ///< a tile: [cols / 2][rows][2]
+};
+
+struct parts_layout {
+    std::size_t col_tiles;
+    std::size_t tokens;
+
+    parts_layout(std::size_t cols, std::size_t count) : col_tiles((cols + bf16_cols - 1) / bf16_cols), tokens(count) {}
+
+    [[nodiscard]] std::size_t count_from(std::size_t first) const { return tokens - first < tile_rows ? tokens - first : tile_rows; }
+    [[nodiscard]] std::size_t part_bytes(std::size_t first) const { return count_from(first) * tile_cols; }
+    [[nodiscard]] std::size_t at(std::size_t first, std::size_t col_tile) const {
+        return (first * col_tiles + count_from(first) * col_tile) * activation_parts * tile_cols;
+    }
+};
+
+inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens == 1) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
+    const parts_layout layout(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        const std::size_t first = t - t % tile_rows;
+        const std::size_t part_bytes = layout.part_bytes(first);
+        std::byte* to = scratch + layout.at(first, 0) + t % tile_rows * tile_cols;
+        for (std::size_t c = 0; c < cols; c += bf16_cols, from += bf16_cols) {
+            const bool whole = c + bf16_cols <= cols;
+            const std::size_t left = cols - c;
+            f32_vector a = whole || left >= lanes() ? load(from) : load_first(from, left);
+            f32_vector b = whole ? load(from + lanes()) : left > lanes() ? load_first(from + lanes(), left - lanes()) : zero();
+            for (std::size_t part = 0; part < activation_parts; ++part, to += part_bytes) {
+                const f32_vector even = take_bf16(a);
+                store_bf16(even, take_bf16(b), reinterpret_cast<bf16*>(to));
+            }
+        }
+    }
+    return scratch;
+}
+
+inline void put_strip(const byte_rows& from, bf16_strip& out) {
+    alignas(64) std::byte padded[tile_rows][tile_cols];
+    for (std::size_t r = 0; r < from.count; r += tile_rows) {
+        for (std::size_t at = 0; at < from.bytes; at += tile_cols) {
+            const std::byte* w = from.at + r * from.row_bytes + at;
+            std::byte* const to = out.weights[r / tile_rows][at / tile_cols];
+            if (r + tile_rows <= from.count && at + tile_cols <= from.bytes) {
+                store_transposed(w, from.row_bytes, to);
+                continue;
+            }
+            std::memset(padded, 0, sizeof padded);
+            for (std::size_t i = 0; i < tile_rows && r + i < from.count; ++i)
+                std::memcpy(padded[i], w + i * from.row_bytes, from.bytes - at < tile_cols ? from.bytes - at : tile_cols);
+            store_transposed(padded[0], tile_cols, to);
+        }
+    }
+}
+
+struct parts_of_tokens {
+    const std::byte* at;
+    std::size_t part_bytes;
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* next_x) {
+    tile_load<4>(x);
+    tile_dot_bf16<0, 4, 6>();
+    if constexpr (TwoRows) tile_dot_bf16<1, 4, 7>();
+    if constexpr (TwoTokens) {
+        tile_load<5>(next_x);
+        tile_dot_bf16<2, 5, 6>();
+    }
+    if constexpr (TwoTokens && TwoRows) tile_dot_bf16<3, 5, 7>();
+}
+
+template <bool TwoTokens, bool TwoRows>
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+    const std::size_t row_bytes = y_stride * sizeof(float);
+    float* const next_y = y + tile_rows * y_stride;
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    if (!first) {
+        tile_load<0>(y, row_bytes);
+        if constexpr (TwoRows) tile_load<1>(y + tile_rows, row_bytes);
+        if constexpr (TwoTokens) tile_load<2>(next_y, row_bytes);
+        if constexpr (TwoTokens && TwoRows) tile_load<3>(next_y + tile_rows, row_bytes);
+    }
+    for (std::size_t i = 0; i < tiles; ++i, x.at += activation_parts * x.part_bytes, next_x.at += activation_parts * next_x.part_bytes) {
+        tile_load<6>(strip.weights[0][i]);
+        if constexpr (TwoRows) tile_load<7>(strip.weights[1][i]);
+        multiply_part<TwoTokens, TwoRows>(x.at, next_x.at);
+        multiply_part<TwoTokens, TwoRows>(x.at + x.part_bytes, next_x.at + next_x.part_bytes);
+        multiply_part<TwoTokens, TwoRows>(x.at + 2 * x.part_bytes, next_x.at + 2 * next_x.part_bytes);
+    }
+    tile_store<0>(y, row_bytes);
+    if constexpr (TwoRows) tile_store<1>(y + tile_rows, row_bytes);
+    if constexpr (TwoTokens) tile_store<2>(next_y, row_bytes);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(next_y + tile_rows, row_bytes);
+}
+static_assert(activation_parts == 3);
+
+struct strip_place {
+    std::size_t rows;
+    std::size_t first_tile;  ///< of columns
+    std::size_t tiles;
+};
+
+template <bool TwoTokens>
+inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+                            float* y, std::size_t y_stride) {
+    const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
+    const parts_of_tokens x = parts(t);
+    const parts_of_tokens next_x = TwoTokens ? parts(t + tile_rows) : x;
+    const bool first = place.first_tile == 0;
+    if (place.rows == bf16_strip_rows) return multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, y, y_stride);
+    const std::size_t count = TwoTokens ? 2 * tile_rows : layout.count_from(t);
+    alignas(64) float sums[2 * tile_rows * bf16_strip_rows];
+    for (std::size_t i = 0; i < count && !first; ++i) std::memcpy(sums + i * bf16_strip_rows, y + i * y_stride, place.rows * sizeof(float));
+    if (place.rows > tile_rows) {
+        multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    } else {
+        multiply_parts<TwoTokens, false>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    }
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(y + i * y_stride, sums + i * bf16_strip_rows, place.rows * sizeof(float));
+}
+
+inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, const strip_place& place, const std::byte* arranged,
+                           const parts_layout& layout, std::size_t begin, std::size_t end, const byte_rows& next, float* y, std::size_t y_stride) {
+    constexpr std::size_t most = 2 * tile_rows;
+    const std::size_t batches = (end - begin + most - 1) / most;
+    for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
+        prefetch_rows(next, batch, batches);
+        std::size_t left = end - t;
+        if (left > most)
+            prefetch_rows({reinterpret_cast<const std::byte*>(y + (t + most) * y_stride), y_stride * sizeof(float),
+                           left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        tiles.use(left < tile_rows ? left : tile_rows);
+        if (left >= most) {
+            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            continue;
+        }
+        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        if (left <= tile_rows) continue;
+        left -= tile_rows;
+        tiles.use(left);
+        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+    }
+}
+
+inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                            float* y, std::size_t y_stride) {
+    tile_configuration tiles;
+    bf16_strip strip;
+    const parts_layout layout(cols, tokens);
+    for (std::size_t begin = 0; begin < tokens; begin += bf16_panel_tokens) {
+        const std::size_t end = tokens - begin < bf16_panel_tokens ? tokens : begin + bf16_panel_tokens;
+        for (std::size_t c = 0; c == 0 || c < cols; c += bf16_strip_cols) {
+            const std::size_t some = cols - c < bf16_strip_cols ? cols - c : bf16_strip_cols;
+            const bool last = c + some == cols;
+            byte_rows from{w + c * sizeof(bf16), cols * sizeof(bf16), 0, some * sizeof(bf16)};
+            for (std::size_t r = 0; r < rows; r += bf16_strip_rows) {
+                from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
+                put_strip(from, strip);
+                from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
+                               y_stride);
+                for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
+            }
+        }
+    }
+}
 
 PHI4FLASH_TARGET_END
 
@@ -14481,13 +15614,6 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
-    const u32_tag du;
-    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
-    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
-    x = sub(x, part);
-    return part;
-}
 PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
     const u32_tag du;
     return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
@@ -14696,7 +15822,7 @@ constexpr void round_weights(kernel_table& t) {
     linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
-    linear.weight_rounding = 1.0f / 127.0f;
+    linear.weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
 }
 template <class Products>
 constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
@@ -14740,6 +15866,10 @@ inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_pr
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 constexpr kernel_table with_tiles(kernel_table t) {
+    round_weights<dtype::q8, packed_digit_products>(t);
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+    linear.arrange = &arrange_parts;
+    linear.matmul = &matmul_on_tiles;
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
@@ -15504,6 +16634,17 @@ PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, tokens_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 
@@ -15521,6 +16662,10 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
 #endif
+
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
 
 PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
 PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
@@ -15544,13 +16689,28 @@ PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_
     first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
     second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
 }
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+PHI4FLASH_VECTOR_INLINE void multiply_codes(token_codes codes, word_vector first, word_vector second, word_vector& low, word_vector& high) {
     const tokens_u8_tag d8;
     const hn::DFromV<word_vector> d16;
     const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+    const hn::DFromV<word_vector> d16;
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    const word_vector upper_low = hn::ShiftRight<8>(hn::Add(low, hn::Set(d16, std::int16_t{128})));
+    const word_vector upper_high = hn::ShiftRight<8>(hn::Add(high, hn::Set(d16, std::int16_t{128})));
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), upper_low, upper_high), upper);
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), hn::Sub(low, hn::ShiftLeft<8>(upper_low)), hn::Sub(high, hn::ShiftLeft<8>(upper_high))), lower);
 }
 
 PHI4FLASH_TARGET_END
@@ -15712,6 +16872,25 @@ inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
+struct byte_rows {
+    const std::byte* at;
+    std::size_t row_bytes;
+    std::size_t count;
+    std::size_t bytes;  ///< of each
+};
+
+inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = rows.bytes / 64 + 1;
+    const std::size_t lines = rows.count * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += rows.row_bytes;
+    }
 }
 
 template <class Element>
@@ -16989,7 +18168,6 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
@@ -17001,16 +18179,6 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
 }
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
 PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
     const tokens_u8_tag d8;
@@ -17023,18 +18191,19 @@ PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32
     put(c, d, p + 64);
 }
 
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void fours_across(Vector& a, Vector& b, Vector& c, Vector& d) {
     const tokens_tag d32;
     const hn::Repartition<std::int64_t, tokens_tag> d64;
     const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
     const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+    const hn::DFromV<Vector> out;
+    a = hn::BitCast(out, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(out, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(out, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(out, hn::InterleaveUpper(d64, high_ab, high_cd));
 }
 template <bool Upper>
 PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
@@ -17784,7 +18953,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
         for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
@@ -18227,18 +19396,21 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t rounded_tokens = 8;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_tokens = 8 * Digits;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t rounded_strip_rows = 2 * tile_rows;
 inline constexpr std::size_t rounded_strip_cols = 2 * scale_cols;
 inline constexpr std::size_t rounded_panel_tokens = 256;
-inline constexpr std::size_t rounded_panel_cols = 5 * rounded_strip_cols;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_panel_cols = (Digits == 1 ? 5 : 3) * rounded_strip_cols;
 inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
+template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -18247,73 +19419,110 @@ struct token_numbers {
     std::int32_t start[tile_rows];
 };
 
+template <std::size_t Digits>
 struct rounded_layout {
+    static constexpr std::size_t col_bytes = Digits * tile_bytes;  ///< of 64 columns
     std::size_t col_tiles;
     std::size_t scale_blocks;
     std::size_t numbers_at;
 
     rounded_layout(std::size_t cols, std::size_t tokens)
         : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
-          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
-    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * col_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * col_bytes + token % tile_rows * tile_cols; }
     [[nodiscard]] std::size_t numbers_of(std::size_t token) const { return numbers_at + token / tile_rows * scale_blocks * sizeof(token_numbers); }
 };
 
 template <class Products>
 inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* codes, token_numbers* numbers, std::size_t token) {
+    constexpr std::size_t digits = Products::digits;
     for (std::size_t c = 0; c < cols; c += scale_cols, ++numbers) {
         const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
-        const float scale = scale_of<0>(x + c, some / packed_cols);
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        float scale = scale_of<0>(x + c, some / packed_cols);
+        if (digits == 2 && scale < 1e-36f) scale = 0.0f;  // 256 times the inverse would overflow
+        const f32_vector inverse = set(scale > 0.0f ? (digits == 1 ? 1.0f : 256.0f) / scale : 0.0f);
         f32_vector sum = zero();
         for (std::size_t at = c; at < c + some; at += lanes()) {
             const f32_vector code = round_nearest(mul(load(x + at), inverse));
-            store_as_bytes(code, reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+            auto* const to = reinterpret_cast<std::int8_t*>(codes + at / tile_cols * digits * tile_bytes + at % tile_cols);
+            if constexpr (digits == 1) {
+                store_as_bytes(code, to);
+            } else {
+                store_signed_digits(code, to, to + tile_bytes);
+            }
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
         if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
     }
-    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+    if (cols % tile_cols == 0) return;
+    for (std::size_t digit = 0; digit < digits; ++digit)
+        std::memset(codes + (cols / tile_cols * digits + digit) * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
 template <dtype Format, class Products>
 inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < rounded_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
-    const rounded_layout at(cols, tokens);
+    if (tokens < rounded_tokens<Products::digits>) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
+    const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
     for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
-        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
         for (std::size_t b = 0; b < at.scale_blocks; ++b) numbers(t)[b].scale[t % tile_rows] = 0.0f, numbers(t)[b].start[t % tile_rows] = 0;
     }
     return scratch;
 }
 
+template <dtype Format>
+inline constexpr int furthest_level = Format == dtype::q8 ? 127 : Format == dtype::q4_dense ? q4_dense.zero : q4_uniform.zero;
+template <dtype Format, std::size_t Digits>
+inline constexpr float most_multiplied = Digits == 1 ? 128.0f * 127.0f / static_cast<float>(furthest_level<Format>) : 32767.0f;
+
+template <class Products>
+PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, word_vector second, std::int8_t* to) {
+    if constexpr (Products::digits == 1) {
+        store_bytes(Products::weights(multiplied(codes, first, second)), to);
+    } else {
+        store_multiplied_digits(codes, first, second, to, to + tile_bytes);
+    }
+}
+
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
+                                               word_vector second, std::int8_t* to) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const token_codes codes = codes_of_rows(a.code[s], b.code[s]);
+            put_rounded<Products>(low_levels(levels, codes), first, second, to + s * tile_cols);
+            put_rounded<Products>(high_levels(levels, codes), first, second, to + (s + 4) * tile_cols);
+        }
+    }
+}
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
-    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
     for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
-    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
-    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
-    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+    store(mul(largest, set(128.0f / most)), units);
+    const f32_vector inverse = div(set(most), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g) {
         word_vector first;
         word_vector second;
-        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
-        for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
-            store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
-            store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
-        }
+        multipliers(mul(scales_of_rows(a[g].scale, b[g].scale), inverse), first, second);
+        put_rounded_group<Format, Products>(a[g], b[g], levels, first, second,
+                                            to + g / 2 * Products::digits * tile_bytes + g % 2 * packed_cols * tile_rows);
     }
 }
+static_assert(tile_cols == 2 * packed_cols);
 
 struct strip_source {
     const std::byte* at;
@@ -18323,33 +19532,21 @@ struct strip_source {
 };
 
 template <dtype Format, class Products>
-inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
+inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Products::digits>& out) {
     const std::size_t last = from.rows / packed_rows - 1;
     const auto block = [&](std::size_t row) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
-        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+        return reinterpret_cast<const packed_block<Format>*>(from.at + at * from.row_bytes);
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
-        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
-        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
-    }
-}
-
-inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
-    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
-    const std::size_t lines = from.rows / packed_rows * row_lines;
-    const std::size_t end = (part + 1) * lines / parts;
-    std::size_t line = part * lines / parts;
-    const std::byte* row = from.at + line / row_lines * from.row_bytes;
-    for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
-        if (++i == row_lines) i = 0, row += from.row_bytes;
+        for (std::int8_t(&tile)[tile_bytes] : out.weights[r / tile_rows][from.groups * packed_cols / tile_cols])
+            std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -18361,13 +19558,13 @@ struct token_batch {
     std::size_t count;         ///< up to batch_tokens
 };
 
-template <class Products, bool First>
-inline void rounded_panel(const rounded_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+template <dtype Format, class Products, bool First>
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
+                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_strip(next, part, parts);
-        const token_batch batch{x + at.codes_of(begin) + first_tile * tile_bytes, at.col_tiles * tile_bytes,
+        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
                                 end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
@@ -18394,16 +19591,17 @@ PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
 template <dtype Format, class Products>
 inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    if (tokens < rounded_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    if (tokens < rounded_tokens<Products::digits>) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     [[maybe_unused]] const typename Products::session session;
-    const rounded_layout at(cols, tokens);
-    rounded_strip strip;
+    constexpr std::size_t panel_cols_at_once = rounded_panel_cols<Products::digits>;
+    const rounded_layout<Products::digits> at(cols, tokens);
+    rounded_strip<Products::digits> strip;
     alignas(64) float sums[rounded_panel_tokens * rounded_strip_rows];
     const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += rounded_panel_tokens) {
         const std::size_t end = tokens - begin < rounded_panel_tokens ? tokens : begin + rounded_panel_tokens;
-        for (std::size_t panel = 0; panel < cols; panel += rounded_panel_cols) {
-            const std::size_t panel_end = cols - panel < rounded_panel_cols ? cols : panel + rounded_panel_cols;
+        for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
+            const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
                 strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
                                   rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
@@ -18415,12 +19613,12 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
                     from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
                                                    : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
                     if (c == panel) {
-                        rounded_panel<Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     } else {
-                        rounded_panel<Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
-                if (cols <= rounded_panel_cols && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
+                if (cols <= panel_cols_at_once && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
                     for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * rounded_strip_rows, y + t * y_stride + r);
                     continue;
                 }
@@ -18496,11 +19694,12 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 
 struct packed_vector_products {
     struct session {};
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
     template <bool First, bool TwoTiles>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
         constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
@@ -18518,8 +19717,8 @@ struct packed_vector_products {
     }
 
 private:
-    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
+    static const std::int8_t* weights_of(const rounded_strip<1>& strip, std::size_t row) {
+        return strip.weights[row / tile_rows][0][0] + row % tile_rows * 4;
     }
 };
 
@@ -18532,20 +19731,31 @@ PHI4FLASH_TARGET_BEGIN
 
 class tile_configuration {
 public:
-    tile_configuration() {
+    tile_configuration() { configure(tile_rows); }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    void use(std::size_t rows) {
+        if (rows != rows_) configure(rows);
+    }
+
+private:
+    void configure(std::size_t rows) {
         struct alignas(64) {
             std::uint8_t palette = 1;
             std::uint8_t start_row = 0;
             std::uint8_t reserved[14] = {};
             std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
             std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-        } const shape;
+        } shape;
         static_assert(sizeof shape == 64);
+        for (std::size_t i = 0; i < 6; ++i) shape.rows[i] = static_cast<std::uint8_t>(rows);
         asm volatile("ldtilecfg %0" : : "m"(shape));
+        rows_ = rows;
     }
-    ~tile_configuration() { asm volatile("tilerelease"); }
-    tile_configuration(const tile_configuration&) = delete;
-    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    std::size_t rows_;
 };
 
 template <int Tile>
@@ -18557,8 +19767,8 @@ PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = ti
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
@@ -18570,27 +19780,71 @@ PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE void store_bf16(f32_vector a, f32_vector b, bf16* p) {
+    const hn::Repartition<std::uint16_t, f32_tag> d16;
+    hn::StoreU(hn::ConcatOdd(d16, hn::BitCast(d16, b), hn::BitCast(d16, a)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_four_rows(const std::byte* p, std::size_t step, tokens_i32& a, tokens_i32& b, tokens_i32& c, tokens_i32& d) {
+    a = load_integers(reinterpret_cast<const std::int32_t*>(p));
+    b = load_integers(reinterpret_cast<const std::int32_t*>(p + step));
+    c = load_integers(reinterpret_cast<const std::int32_t*>(p + 2 * step));
+    d = load_integers(reinterpret_cast<const std::int32_t*>(p + 3 * step));
+    quarters_across(a, b, c, d);
+}
+PHI4FLASH_VECTOR_INLINE void store_four_columns(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, std::byte* out) {
+    fours_across(a, b, c, d);
+    store_integers(a, reinterpret_cast<std::int32_t*>(out));
+    store_integers(b, reinterpret_cast<std::int32_t*>(out + tile_cols));
+    store_integers(c, reinterpret_cast<std::int32_t*>(out + 2 * tile_cols));
+    store_integers(d, reinterpret_cast<std::int32_t*>(out + 3 * tile_cols));
+}
+PHI4FLASH_VECTOR_INLINE void store_transposed(const std::byte* p, std::size_t row_bytes, std::byte* out) {
+    tokens_i32 a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3;
+    load_four_rows(p, 4 * row_bytes, a0, b0, c0, d0);
+    load_four_rows(p + row_bytes, 4 * row_bytes, a1, b1, c1, d1);
+    load_four_rows(p + 2 * row_bytes, 4 * row_bytes, a2, b2, c2, d2);
+    load_four_rows(p + 3 * row_bytes, 4 * row_bytes, a3, b3, c3, d3);
+    store_four_columns(a0, a1, a2, a3, out);
+    store_four_columns(b0, b1, b2, b3, out + 4 * tile_cols);
+    store_four_columns(c0, c1, c2, c3, out + 8 * tile_cols);
+    store_four_columns(d0, d1, d2, d3, out + 12 * tile_cols);
+}
 
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+template <std::size_t Digits>
 struct tile_sums {
     alignas(64) std::int32_t integers[rounded_strip_cols / scale_cols][4][tile_rows * tile_rows];
+
+    PHI4FLASH_VECTOR_INLINE f32_vector of(std::size_t block, std::size_t tile, std::size_t at) const {
+        const tokens_i32 sums = load_integers(integers[block][tile] + at);
+        if constexpr (Digits == 2) return to_floats(join_digits(sums, load_integers(integers[block][tile + 2] + at)));
+        return to_floats(sums);
+    }
 };
 
-template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
-    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+template <bool First, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale,
+                                             float* sum) {
+    const f32_vector first = from.of(0, tile, at);
     f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
-    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    if constexpr (Blocks == 2) total = mul_add(from.of(1, tile, at), next_scale, total);
     store(total, sum);
 }
 
-template <bool First, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -18606,24 +19860,24 @@ PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const token_batch& tokens, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_batch& tokens, const float* units, float* sums) {
     add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, tokens.numbers, units, sums);
     if constexpr (TwoTokens)
         add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, tokens.numbers + tokens.next_numbers, units, sums + tile_rows * rounded_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(strip.weights[0][i][0]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(strip.weights[1][i][0]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -18635,7 +19889,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::siz
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums<1>& to, std::size_t block) {
     tile_store<0>(to.integers[block][0]);
     if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
     if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
@@ -18643,10 +19897,10 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     const std::byte* next = tokens.codes + tokens.next_codes;
-    tile_sums made;
+    tile_sums<1> made;
     multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, tokens.codes, next);
     store_tiles<TwoTokens, TwoRows>(made, 0);
     if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, tokens, strip.units[0], sums);
@@ -18654,15 +19908,15 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::siz
     store_tiles<TwoTokens, TwoRows>(made, 1);
     add_tiles<First, TwoTokens, TwoRows, 2>(made, tokens, strip.units[0], sums);
 }
-static_assert(rounded_strip_cols == 2 * scale_cols);
 
 struct packed_tile_products {
     using session = tile_configuration;
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
     template <bool First, bool TwoRows>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
         if (tokens.count > tile_rows) {
             multiply_batch<First, true, TwoRows>(strip, tiles, tokens, sums);
         } else {
@@ -18670,6 +19924,248 @@ struct packed_tile_products {
         }
     }
 };
+
+template <bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
+                                             std::size_t block) {
+    tile_zero<0>();
+    tile_zero<2>();
+    if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + 2 * i * tile_bytes);
+        tile_load<5>(x + (2 * i + 1) * tile_bytes);
+        tile_load<6>(strip.weights[0][i][0]);
+        tile_dot<0, 4, 6>();
+        tile_dot<2, 5, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][0]);
+            tile_dot<1, 4, 7>();
+            tile_dot<3, 5, 7>();
+        }
+        tile_load<6>(strip.weights[0][i][1]);
+        tile_dot<2, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][1]);
+            tile_dot<3, 4, 7>();
+        }
+    }
+    tile_store<0>(made.integers[block][0]);
+    tile_store<2>(made.integers[block][2]);
+    if constexpr (TwoRows) tile_store<1>(made.integers[block][1]), tile_store<3>(made.integers[block][3]);
+}
+
+struct packed_digit_products {
+    using session = tile_configuration;
+    static constexpr std::size_t digits = 2;
+    static constexpr std::int32_t lift = 0;
+
+    template <bool First, bool TwoRows>
+    static void multiply(const rounded_strip<2>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+        constexpr std::size_t together = scale_cols / tile_cols;
+        const std::byte* x = tokens.codes;
+        const token_numbers* numbers = tokens.numbers;
+        tile_sums<2> made;
+        for (std::size_t t = 0; t < tokens.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            multiply_digits<TwoRows>(strip, 0, tiles < together ? tiles : together, x, made, 0);
+            if (tiles <= together) {
+                add_tokens_of_tile<First, TwoRows, 1>(made, 0, numbers, strip.units[0], sums);
+            } else {
+                multiply_digits<TwoRows>(strip, together, tiles, x, made, 1);
+                add_tokens_of_tile<First, TwoRows, 2>(made, 0, numbers, strip.units[0], sums);
+            }
+            x += tokens.next_codes;
+            numbers += tokens.next_numbers;
+        }
+    }
+};
+static_assert(rounded_strip_cols == 2 * scale_cols);
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t activation_parts = 3;
+
+inline constexpr std::size_t bf16_cols = tile_cols / sizeof(bf16);
+
+inline constexpr std::size_t bf16_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t bf16_strip_cols = 512;
+inline constexpr std::size_t bf16_panel_tokens = 256;
+
+struct bf16_strip {
+    alignas(64) std::byte weights[bf16_strip_rows / tile_rows][bf16_strip_cols / bf16_cols][tile_bytes];  ///< a tile: [cols / 2][rows][2]
+};
+
+struct parts_layout {
+    std::size_t col_tiles;
+    std::size_t tokens;
+
+    parts_layout(std::size_t cols, std::size_t count) : col_tiles((cols + bf16_cols - 1) / bf16_cols), tokens(count) {}
+
+    [[nodiscard]] std::size_t count_from(std::size_t first) const { return tokens - first < tile_rows ? tokens - first : tile_rows; }
+    [[nodiscard]] std::size_t part_bytes(std::size_t first) const { return count_from(first) * tile_cols; }
+    [[nodiscard]] std::size_t at(std::size_t first, std::size_t col_tile) const {
+        return (first * col_tiles + count_from(first) * col_tile) * activation_parts * tile_cols;
+    }
+};
+
+inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens == 1) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
+    const parts_layout layout(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        const std::size_t first = t - t % tile_rows;
+        const std::size_t part_bytes = layout.part_bytes(first);
+        std::byte* to = scratch + layout.at(first, 0) + t % tile_rows * tile_cols;
+        for (std::size_t c = 0; c < cols; c += bf16_cols, from += bf16_cols) {
+            const bool whole = c + bf16_cols <= cols;
+            const std::size_t left = cols - c;
+            f32_vector a = whole || left >= lanes() ? load(from) : load_first(from, left);
+            f32_vector b = whole ? load(from + lanes()) : left > lanes() ? load_first(from + lanes(), left - lanes()) : zero();
+            for (std::size_t part = 0; part < activation_parts; ++part, to += part_bytes) {
+                const f32_vector even = take_bf16(a);
+                store_bf16(even, take_bf16(b), reinterpret_cast<bf16*>(to));
+            }
+        }
+    }
+    return scratch;
+}
+
+inline void put_strip(const byte_rows& from, bf16_strip& out) {
+    alignas(64) std::byte padded[tile_rows][tile_cols];
+    for (std::size_t r = 0; r < from.count; r += tile_rows) {
+        for (std::size_t at = 0; at < from.bytes; at += tile_cols) {
+            const std::byte* w = from.at + r * from.row_bytes + at;
+            std::byte* const to = out.weights[r / tile_rows][at / tile_cols];
+            if (r + tile_rows <= from.count && at + tile_cols <= from.bytes) {
+                store_transposed(w, from.row_bytes, to);
+                continue;
+            }
+            std::memset(padded, 0, sizeof padded);
+            for (std::size_t i = 0; i < tile_rows && r + i < from.count; ++i)
+                std::memcpy(padded[i], w + i * from.row_bytes, from.bytes - at < tile_cols ? from.bytes - at : tile_cols);
+            store_transposed(padded[0], tile_cols, to);
+        }
+    }
+}
+
+struct parts_of_tokens {
+    const std::byte* at;
+    std::size_t part_bytes;
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* next_x) {
+    tile_load<4>(x);
+    tile_dot_bf16<0, 4, 6>();
+    if constexpr (TwoRows) tile_dot_bf16<1, 4, 7>();
+    if constexpr (TwoTokens) {
+        tile_load<5>(next_x);
+        tile_dot_bf16<2, 5, 6>();
+    }
+    if constexpr (TwoTokens && TwoRows) tile_dot_bf16<3, 5, 7>();
+}
+
+template <bool TwoTokens, bool TwoRows>
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+    const std::size_t row_bytes = y_stride * sizeof(float);
+    float* const next_y = y + tile_rows * y_stride;
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    if (!first) {
+        tile_load<0>(y, row_bytes);
+        if constexpr (TwoRows) tile_load<1>(y + tile_rows, row_bytes);
+        if constexpr (TwoTokens) tile_load<2>(next_y, row_bytes);
+        if constexpr (TwoTokens && TwoRows) tile_load<3>(next_y + tile_rows, row_bytes);
+    }
+    for (std::size_t i = 0; i < tiles; ++i, x.at += activation_parts * x.part_bytes, next_x.at += activation_parts * next_x.part_bytes) {
+        tile_load<6>(strip.weights[0][i]);
+        if constexpr (TwoRows) tile_load<7>(strip.weights[1][i]);
+        multiply_part<TwoTokens, TwoRows>(x.at, next_x.at);
+        multiply_part<TwoTokens, TwoRows>(x.at + x.part_bytes, next_x.at + next_x.part_bytes);
+        multiply_part<TwoTokens, TwoRows>(x.at + 2 * x.part_bytes, next_x.at + 2 * next_x.part_bytes);
+    }
+    tile_store<0>(y, row_bytes);
+    if constexpr (TwoRows) tile_store<1>(y + tile_rows, row_bytes);
+    if constexpr (TwoTokens) tile_store<2>(next_y, row_bytes);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(next_y + tile_rows, row_bytes);
+}
+static_assert(activation_parts == 3);
+
+struct strip_place {
+    std::size_t rows;
+    std::size_t first_tile;  ///< of columns
+    std::size_t tiles;
+};
+
+template <bool TwoTokens>
+inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+                            float* y, std::size_t y_stride) {
+    const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
+    const parts_of_tokens x = parts(t);
+    const parts_of_tokens next_x = TwoTokens ? parts(t + tile_rows) : x;
+    const bool first = place.first_tile == 0;
+    if (place.rows == bf16_strip_rows) return multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, y, y_stride);
+    const std::size_t count = TwoTokens ? 2 * tile_rows : layout.count_from(t);
+    alignas(64) float sums[2 * tile_rows * bf16_strip_rows];
+    for (std::size_t i = 0; i < count && !first; ++i) std::memcpy(sums + i * bf16_strip_rows, y + i * y_stride, place.rows * sizeof(float));
+    if (place.rows > tile_rows) {
+        multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    } else {
+        multiply_parts<TwoTokens, false>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    }
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(y + i * y_stride, sums + i * bf16_strip_rows, place.rows * sizeof(float));
+}
+
+inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, const strip_place& place, const std::byte* arranged,
+                           const parts_layout& layout, std::size_t begin, std::size_t end, const byte_rows& next, float* y, std::size_t y_stride) {
+    constexpr std::size_t most = 2 * tile_rows;
+    const std::size_t batches = (end - begin + most - 1) / most;
+    for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
+        prefetch_rows(next, batch, batches);
+        std::size_t left = end - t;
+        if (left > most)
+            prefetch_rows({reinterpret_cast<const std::byte*>(y + (t + most) * y_stride), y_stride * sizeof(float),
+                           left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        tiles.use(left < tile_rows ? left : tile_rows);
+        if (left >= most) {
+            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            continue;
+        }
+        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        if (left <= tile_rows) continue;
+        left -= tile_rows;
+        tiles.use(left);
+        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+    }
+}
+
+inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                            float* y, std::size_t y_stride) {
+    tile_configuration tiles;
+    bf16_strip strip;
+    const parts_layout layout(cols, tokens);
+    for (std::size_t begin = 0; begin < tokens; begin += bf16_panel_tokens) {
+        const std::size_t end = tokens - begin < bf16_panel_tokens ? tokens : begin + bf16_panel_tokens;
+        for (std::size_t c = 0; c == 0 || c < cols; c += bf16_strip_cols) {
+            const std::size_t some = cols - c < bf16_strip_cols ? cols - c : bf16_strip_cols;
+            const bool last = c + some == cols;
+            byte_rows from{w + c * sizeof(bf16), cols * sizeof(bf16), 0, some * sizeof(bf16)};
+            for (std::size_t r = 0; r < rows; r += bf16_strip_rows) {
+                from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
+                put_strip(from, strip);
+                from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
+                               y_stride);
+                for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
+            }
+        }
+    }
+}
 
 PHI4FLASH_TARGET_END
 
@@ -18694,13 +20190,6 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
-    const u32_tag du;
-    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
-    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
-    x = sub(x, part);
-    return part;
-}
 PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
     const u32_tag du;
     return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
@@ -18909,7 +20398,7 @@ constexpr void round_weights(kernel_table& t) {
     linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
-    linear.weight_rounding = 1.0f / 127.0f;
+    linear.weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
 }
 template <class Products>
 constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
@@ -18953,6 +20442,10 @@ inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_pr
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 constexpr kernel_table with_tiles(kernel_table t) {
+    round_weights<dtype::q8, packed_digit_products>(t);
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+    linear.arrange = &arrange_parts;
+    linear.matmul = &matmul_on_tiles;
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
@@ -19754,6 +21247,17 @@ PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, tokens_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 
@@ -19771,6 +21275,10 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
 #endif
+
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
 
 PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
 PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
@@ -19794,13 +21302,28 @@ PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_
     first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
     second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
 }
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+PHI4FLASH_VECTOR_INLINE void multiply_codes(token_codes codes, word_vector first, word_vector second, word_vector& low, word_vector& high) {
     const tokens_u8_tag d8;
     const hn::DFromV<word_vector> d16;
     const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+    const hn::DFromV<word_vector> d16;
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    const word_vector upper_low = hn::ShiftRight<8>(hn::Add(low, hn::Set(d16, std::int16_t{128})));
+    const word_vector upper_high = hn::ShiftRight<8>(hn::Add(high, hn::Set(d16, std::int16_t{128})));
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), upper_low, upper_high), upper);
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), hn::Sub(low, hn::ShiftLeft<8>(upper_low)), hn::Sub(high, hn::ShiftLeft<8>(upper_high))), lower);
 }
 
 PHI4FLASH_TARGET_END
@@ -19962,6 +21485,25 @@ inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
+struct byte_rows {
+    const std::byte* at;
+    std::size_t row_bytes;
+    std::size_t count;
+    std::size_t bytes;  ///< of each
+};
+
+inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = rows.bytes / 64 + 1;
+    const std::size_t lines = rows.count * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += rows.row_bytes;
+    }
 }
 
 template <class Element>
@@ -21239,7 +22781,6 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
@@ -21251,16 +22792,6 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
 }
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
 PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
     const tokens_u8_tag d8;
@@ -21273,18 +22804,19 @@ PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32
     put(c, d, p + 64);
 }
 
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void fours_across(Vector& a, Vector& b, Vector& c, Vector& d) {
     const tokens_tag d32;
     const hn::Repartition<std::int64_t, tokens_tag> d64;
     const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
     const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+    const hn::DFromV<Vector> out;
+    a = hn::BitCast(out, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(out, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(out, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(out, hn::InterleaveUpper(d64, high_ab, high_cd));
 }
 template <bool Upper>
 PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
@@ -22034,7 +23566,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
         for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
@@ -22477,18 +24009,21 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t rounded_tokens = 8;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_tokens = 8 * Digits;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t rounded_strip_rows = 2 * tile_rows;
 inline constexpr std::size_t rounded_strip_cols = 2 * scale_cols;
 inline constexpr std::size_t rounded_panel_tokens = 256;
-inline constexpr std::size_t rounded_panel_cols = 5 * rounded_strip_cols;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_panel_cols = (Digits == 1 ? 5 : 3) * rounded_strip_cols;
 inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
+template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -22497,73 +24032,110 @@ struct token_numbers {
     std::int32_t start[tile_rows];
 };
 
+template <std::size_t Digits>
 struct rounded_layout {
+    static constexpr std::size_t col_bytes = Digits * tile_bytes;  ///< of 64 columns
     std::size_t col_tiles;
     std::size_t scale_blocks;
     std::size_t numbers_at;
 
     rounded_layout(std::size_t cols, std::size_t tokens)
         : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
-          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
-    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * col_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * col_bytes + token % tile_rows * tile_cols; }
     [[nodiscard]] std::size_t numbers_of(std::size_t token) const { return numbers_at + token / tile_rows * scale_blocks * sizeof(token_numbers); }
 };
 
 template <class Products>
 inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* codes, token_numbers* numbers, std::size_t token) {
+    constexpr std::size_t digits = Products::digits;
     for (std::size_t c = 0; c < cols; c += scale_cols, ++numbers) {
         const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
-        const float scale = scale_of<0>(x + c, some / packed_cols);
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        float scale = scale_of<0>(x + c, some / packed_cols);
+        if (digits == 2 && scale < 1e-36f) scale = 0.0f;  // 256 times the inverse would overflow
+        const f32_vector inverse = set(scale > 0.0f ? (digits == 1 ? 1.0f : 256.0f) / scale : 0.0f);
         f32_vector sum = zero();
         for (std::size_t at = c; at < c + some; at += lanes()) {
             const f32_vector code = round_nearest(mul(load(x + at), inverse));
-            store_as_bytes(code, reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+            auto* const to = reinterpret_cast<std::int8_t*>(codes + at / tile_cols * digits * tile_bytes + at % tile_cols);
+            if constexpr (digits == 1) {
+                store_as_bytes(code, to);
+            } else {
+                store_signed_digits(code, to, to + tile_bytes);
+            }
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
         if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
     }
-    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+    if (cols % tile_cols == 0) return;
+    for (std::size_t digit = 0; digit < digits; ++digit)
+        std::memset(codes + (cols / tile_cols * digits + digit) * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
 template <dtype Format, class Products>
 inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < rounded_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
-    const rounded_layout at(cols, tokens);
+    if (tokens < rounded_tokens<Products::digits>) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
+    const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
     for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
-        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
         for (std::size_t b = 0; b < at.scale_blocks; ++b) numbers(t)[b].scale[t % tile_rows] = 0.0f, numbers(t)[b].start[t % tile_rows] = 0;
     }
     return scratch;
 }
 
+template <dtype Format>
+inline constexpr int furthest_level = Format == dtype::q8 ? 127 : Format == dtype::q4_dense ? q4_dense.zero : q4_uniform.zero;
+template <dtype Format, std::size_t Digits>
+inline constexpr float most_multiplied = Digits == 1 ? 128.0f * 127.0f / static_cast<float>(furthest_level<Format>) : 32767.0f;
+
+template <class Products>
+PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, word_vector second, std::int8_t* to) {
+    if constexpr (Products::digits == 1) {
+        store_bytes(Products::weights(multiplied(codes, first, second)), to);
+    } else {
+        store_multiplied_digits(codes, first, second, to, to + tile_bytes);
+    }
+}
+
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
+                                               word_vector second, std::int8_t* to) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const token_codes codes = codes_of_rows(a.code[s], b.code[s]);
+            put_rounded<Products>(low_levels(levels, codes), first, second, to + s * tile_cols);
+            put_rounded<Products>(high_levels(levels, codes), first, second, to + (s + 4) * tile_cols);
+        }
+    }
+}
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
-    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
     for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
-    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
-    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
-    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+    store(mul(largest, set(128.0f / most)), units);
+    const f32_vector inverse = div(set(most), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g) {
         word_vector first;
         word_vector second;
-        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
-        for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
-            store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
-            store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
-        }
+        multipliers(mul(scales_of_rows(a[g].scale, b[g].scale), inverse), first, second);
+        put_rounded_group<Format, Products>(a[g], b[g], levels, first, second,
+                                            to + g / 2 * Products::digits * tile_bytes + g % 2 * packed_cols * tile_rows);
     }
 }
+static_assert(tile_cols == 2 * packed_cols);
 
 struct strip_source {
     const std::byte* at;
@@ -22573,33 +24145,21 @@ struct strip_source {
 };
 
 template <dtype Format, class Products>
-inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
+inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Products::digits>& out) {
     const std::size_t last = from.rows / packed_rows - 1;
     const auto block = [&](std::size_t row) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
-        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+        return reinterpret_cast<const packed_block<Format>*>(from.at + at * from.row_bytes);
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
-        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
-        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
-    }
-}
-
-inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
-    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
-    const std::size_t lines = from.rows / packed_rows * row_lines;
-    const std::size_t end = (part + 1) * lines / parts;
-    std::size_t line = part * lines / parts;
-    const std::byte* row = from.at + line / row_lines * from.row_bytes;
-    for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
-        if (++i == row_lines) i = 0, row += from.row_bytes;
+        for (std::int8_t(&tile)[tile_bytes] : out.weights[r / tile_rows][from.groups * packed_cols / tile_cols])
+            std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -22611,13 +24171,13 @@ struct token_batch {
     std::size_t count;         ///< up to batch_tokens
 };
 
-template <class Products, bool First>
-inline void rounded_panel(const rounded_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+template <dtype Format, class Products, bool First>
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
+                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_strip(next, part, parts);
-        const token_batch batch{x + at.codes_of(begin) + first_tile * tile_bytes, at.col_tiles * tile_bytes,
+        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
                                 end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
@@ -22644,16 +24204,17 @@ PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
 template <dtype Format, class Products>
 inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    if (tokens < rounded_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    if (tokens < rounded_tokens<Products::digits>) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     [[maybe_unused]] const typename Products::session session;
-    const rounded_layout at(cols, tokens);
-    rounded_strip strip;
+    constexpr std::size_t panel_cols_at_once = rounded_panel_cols<Products::digits>;
+    const rounded_layout<Products::digits> at(cols, tokens);
+    rounded_strip<Products::digits> strip;
     alignas(64) float sums[rounded_panel_tokens * rounded_strip_rows];
     const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += rounded_panel_tokens) {
         const std::size_t end = tokens - begin < rounded_panel_tokens ? tokens : begin + rounded_panel_tokens;
-        for (std::size_t panel = 0; panel < cols; panel += rounded_panel_cols) {
-            const std::size_t panel_end = cols - panel < rounded_panel_cols ? cols : panel + rounded_panel_cols;
+        for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
+            const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
                 strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
                                   rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
@@ -22665,12 +24226,12 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
                     from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
                                                    : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
                     if (c == panel) {
-                        rounded_panel<Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     } else {
-                        rounded_panel<Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
-                if (cols <= rounded_panel_cols && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
+                if (cols <= panel_cols_at_once && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
                     for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * rounded_strip_rows, y + t * y_stride + r);
                     continue;
                 }
@@ -22746,11 +24307,12 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 
 struct packed_vector_products {
     struct session {};
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
     template <bool First, bool TwoTiles>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
         constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
@@ -22768,8 +24330,8 @@ struct packed_vector_products {
     }
 
 private:
-    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
+    static const std::int8_t* weights_of(const rounded_strip<1>& strip, std::size_t row) {
+        return strip.weights[row / tile_rows][0][0] + row % tile_rows * 4;
     }
 };
 
@@ -22782,20 +24344,31 @@ PHI4FLASH_TARGET_BEGIN
 
 class tile_configuration {
 public:
-    tile_configuration() {
+    tile_configuration() { configure(tile_rows); }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    void use(std::size_t rows) {
+        if (rows != rows_) configure(rows);
+    }
+
+private:
+    void configure(std::size_t rows) {
         struct alignas(64) {
             std::uint8_t palette = 1;
             std::uint8_t start_row = 0;
             std::uint8_t reserved[14] = {};
             std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
             std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-        } const shape;
+        } shape;
         static_assert(sizeof shape == 64);
+        for (std::size_t i = 0; i < 6; ++i) shape.rows[i] = static_cast<std::uint8_t>(rows);
         asm volatile("ldtilecfg %0" : : "m"(shape));
+        rows_ = rows;
     }
-    ~tile_configuration() { asm volatile("tilerelease"); }
-    tile_configuration(const tile_configuration&) = delete;
-    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    std::size_t rows_;
 };
 
 template <int Tile>
@@ -22807,8 +24380,8 @@ PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = ti
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
@@ -22820,27 +24393,71 @@ PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE void store_bf16(f32_vector a, f32_vector b, bf16* p) {
+    const hn::Repartition<std::uint16_t, f32_tag> d16;
+    hn::StoreU(hn::ConcatOdd(d16, hn::BitCast(d16, b), hn::BitCast(d16, a)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_four_rows(const std::byte* p, std::size_t step, tokens_i32& a, tokens_i32& b, tokens_i32& c, tokens_i32& d) {
+    a = load_integers(reinterpret_cast<const std::int32_t*>(p));
+    b = load_integers(reinterpret_cast<const std::int32_t*>(p + step));
+    c = load_integers(reinterpret_cast<const std::int32_t*>(p + 2 * step));
+    d = load_integers(reinterpret_cast<const std::int32_t*>(p + 3 * step));
+    quarters_across(a, b, c, d);
+}
+PHI4FLASH_VECTOR_INLINE void store_four_columns(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, std::byte* out) {
+    fours_across(a, b, c, d);
+    store_integers(a, reinterpret_cast<std::int32_t*>(out));
+    store_integers(b, reinterpret_cast<std::int32_t*>(out + tile_cols));
+    store_integers(c, reinterpret_cast<std::int32_t*>(out + 2 * tile_cols));
+    store_integers(d, reinterpret_cast<std::int32_t*>(out + 3 * tile_cols));
+}
+PHI4FLASH_VECTOR_INLINE void store_transposed(const std::byte* p, std::size_t row_bytes, std::byte* out) {
+    tokens_i32 a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3;
+    load_four_rows(p, 4 * row_bytes, a0, b0, c0, d0);
+    load_four_rows(p + row_bytes, 4 * row_bytes, a1, b1, c1, d1);
+    load_four_rows(p + 2 * row_bytes, 4 * row_bytes, a2, b2, c2, d2);
+    load_four_rows(p + 3 * row_bytes, 4 * row_bytes, a3, b3, c3, d3);
+    store_four_columns(a0, a1, a2, a3, out);
+    store_four_columns(b0, b1, b2, b3, out + 4 * tile_cols);
+    store_four_columns(c0, c1, c2, c3, out + 8 * tile_cols);
+    store_four_columns(d0, d1, d2, d3, out + 12 * tile_cols);
+}
 
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+template <std::size_t Digits>
 struct tile_sums {
     alignas(64) std::int32_t integers[rounded_strip_cols / scale_cols][4][tile_rows * tile_rows];
+
+    PHI4FLASH_VECTOR_INLINE f32_vector of(std::size_t block, std::size_t tile, std::size_t at) const {
+        const tokens_i32 sums = load_integers(integers[block][tile] + at);
+        if constexpr (Digits == 2) return to_floats(join_digits(sums, load_integers(integers[block][tile + 2] + at)));
+        return to_floats(sums);
+    }
 };
 
-template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
-    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+template <bool First, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale,
+                                             float* sum) {
+    const f32_vector first = from.of(0, tile, at);
     f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
-    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    if constexpr (Blocks == 2) total = mul_add(from.of(1, tile, at), next_scale, total);
     store(total, sum);
 }
 
-template <bool First, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -22856,24 +24473,24 @@ PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const token_batch& tokens, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_batch& tokens, const float* units, float* sums) {
     add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, tokens.numbers, units, sums);
     if constexpr (TwoTokens)
         add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, tokens.numbers + tokens.next_numbers, units, sums + tile_rows * rounded_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(strip.weights[0][i][0]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(strip.weights[1][i][0]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -22885,7 +24502,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::siz
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums<1>& to, std::size_t block) {
     tile_store<0>(to.integers[block][0]);
     if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
     if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
@@ -22893,10 +24510,10 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     const std::byte* next = tokens.codes + tokens.next_codes;
-    tile_sums made;
+    tile_sums<1> made;
     multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, tokens.codes, next);
     store_tiles<TwoTokens, TwoRows>(made, 0);
     if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, tokens, strip.units[0], sums);
@@ -22904,15 +24521,15 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::siz
     store_tiles<TwoTokens, TwoRows>(made, 1);
     add_tiles<First, TwoTokens, TwoRows, 2>(made, tokens, strip.units[0], sums);
 }
-static_assert(rounded_strip_cols == 2 * scale_cols);
 
 struct packed_tile_products {
     using session = tile_configuration;
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
     template <bool First, bool TwoRows>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
         if (tokens.count > tile_rows) {
             multiply_batch<First, true, TwoRows>(strip, tiles, tokens, sums);
         } else {
@@ -22920,6 +24537,248 @@ struct packed_tile_products {
         }
     }
 };
+
+template <bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
+                                             std::size_t block) {
+    tile_zero<0>();
+    tile_zero<2>();
+    if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + 2 * i * tile_bytes);
+        tile_load<5>(x + (2 * i + 1) * tile_bytes);
+        tile_load<6>(strip.weights[0][i][0]);
+        tile_dot<0, 4, 6>();
+        tile_dot<2, 5, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][0]);
+            tile_dot<1, 4, 7>();
+            tile_dot<3, 5, 7>();
+        }
+        tile_load<6>(strip.weights[0][i][1]);
+        tile_dot<2, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][1]);
+            tile_dot<3, 4, 7>();
+        }
+    }
+    tile_store<0>(made.integers[block][0]);
+    tile_store<2>(made.integers[block][2]);
+    if constexpr (TwoRows) tile_store<1>(made.integers[block][1]), tile_store<3>(made.integers[block][3]);
+}
+
+struct packed_digit_products {
+    using session = tile_configuration;
+    static constexpr std::size_t digits = 2;
+    static constexpr std::int32_t lift = 0;
+
+    template <bool First, bool TwoRows>
+    static void multiply(const rounded_strip<2>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+        constexpr std::size_t together = scale_cols / tile_cols;
+        const std::byte* x = tokens.codes;
+        const token_numbers* numbers = tokens.numbers;
+        tile_sums<2> made;
+        for (std::size_t t = 0; t < tokens.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            multiply_digits<TwoRows>(strip, 0, tiles < together ? tiles : together, x, made, 0);
+            if (tiles <= together) {
+                add_tokens_of_tile<First, TwoRows, 1>(made, 0, numbers, strip.units[0], sums);
+            } else {
+                multiply_digits<TwoRows>(strip, together, tiles, x, made, 1);
+                add_tokens_of_tile<First, TwoRows, 2>(made, 0, numbers, strip.units[0], sums);
+            }
+            x += tokens.next_codes;
+            numbers += tokens.next_numbers;
+        }
+    }
+};
+static_assert(rounded_strip_cols == 2 * scale_cols);
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t activation_parts = 3;
+
+inline constexpr std::size_t bf16_cols = tile_cols / sizeof(bf16);
+
+inline constexpr std::size_t bf16_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t bf16_strip_cols = 512;
+inline constexpr std::size_t bf16_panel_tokens = 256;
+
+struct bf16_strip {
+    alignas(64) std::byte weights[bf16_strip_rows / tile_rows][bf16_strip_cols / bf16_cols][tile_bytes];  ///< a tile: [cols / 2][rows][2]
+};
+
+struct parts_layout {
+    std::size_t col_tiles;
+    std::size_t tokens;
+
+    parts_layout(std::size_t cols, std::size_t count) : col_tiles((cols + bf16_cols - 1) / bf16_cols), tokens(count) {}
+
+    [[nodiscard]] std::size_t count_from(std::size_t first) const { return tokens - first < tile_rows ? tokens - first : tile_rows; }
+    [[nodiscard]] std::size_t part_bytes(std::size_t first) const { return count_from(first) * tile_cols; }
+    [[nodiscard]] std::size_t at(std::size_t first, std::size_t col_tile) const {
+        return (first * col_tiles + count_from(first) * col_tile) * activation_parts * tile_cols;
+    }
+};
+
+inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens == 1) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
+    const parts_layout layout(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        const std::size_t first = t - t % tile_rows;
+        const std::size_t part_bytes = layout.part_bytes(first);
+        std::byte* to = scratch + layout.at(first, 0) + t % tile_rows * tile_cols;
+        for (std::size_t c = 0; c < cols; c += bf16_cols, from += bf16_cols) {
+            const bool whole = c + bf16_cols <= cols;
+            const std::size_t left = cols - c;
+            f32_vector a = whole || left >= lanes() ? load(from) : load_first(from, left);
+            f32_vector b = whole ? load(from + lanes()) : left > lanes() ? load_first(from + lanes(), left - lanes()) : zero();
+            for (std::size_t part = 0; part < activation_parts; ++part, to += part_bytes) {
+                const f32_vector even = take_bf16(a);
+                store_bf16(even, take_bf16(b), reinterpret_cast<bf16*>(to));
+            }
+        }
+    }
+    return scratch;
+}
+
+inline void put_strip(const byte_rows& from, bf16_strip& out) {
+    alignas(64) std::byte padded[tile_rows][tile_cols];
+    for (std::size_t r = 0; r < from.count; r += tile_rows) {
+        for (std::size_t at = 0; at < from.bytes; at += tile_cols) {
+            const std::byte* w = from.at + r * from.row_bytes + at;
+            std::byte* const to = out.weights[r / tile_rows][at / tile_cols];
+            if (r + tile_rows <= from.count && at + tile_cols <= from.bytes) {
+                store_transposed(w, from.row_bytes, to);
+                continue;
+            }
+            std::memset(padded, 0, sizeof padded);
+            for (std::size_t i = 0; i < tile_rows && r + i < from.count; ++i)
+                std::memcpy(padded[i], w + i * from.row_bytes, from.bytes - at < tile_cols ? from.bytes - at : tile_cols);
+            store_transposed(padded[0], tile_cols, to);
+        }
+    }
+}
+
+struct parts_of_tokens {
+    const std::byte* at;
+    std::size_t part_bytes;
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* next_x) {
+    tile_load<4>(x);
+    tile_dot_bf16<0, 4, 6>();
+    if constexpr (TwoRows) tile_dot_bf16<1, 4, 7>();
+    if constexpr (TwoTokens) {
+        tile_load<5>(next_x);
+        tile_dot_bf16<2, 5, 6>();
+    }
+    if constexpr (TwoTokens && TwoRows) tile_dot_bf16<3, 5, 7>();
+}
+
+template <bool TwoTokens, bool TwoRows>
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+    const std::size_t row_bytes = y_stride * sizeof(float);
+    float* const next_y = y + tile_rows * y_stride;
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    if (!first) {
+        tile_load<0>(y, row_bytes);
+        if constexpr (TwoRows) tile_load<1>(y + tile_rows, row_bytes);
+        if constexpr (TwoTokens) tile_load<2>(next_y, row_bytes);
+        if constexpr (TwoTokens && TwoRows) tile_load<3>(next_y + tile_rows, row_bytes);
+    }
+    for (std::size_t i = 0; i < tiles; ++i, x.at += activation_parts * x.part_bytes, next_x.at += activation_parts * next_x.part_bytes) {
+        tile_load<6>(strip.weights[0][i]);
+        if constexpr (TwoRows) tile_load<7>(strip.weights[1][i]);
+        multiply_part<TwoTokens, TwoRows>(x.at, next_x.at);
+        multiply_part<TwoTokens, TwoRows>(x.at + x.part_bytes, next_x.at + next_x.part_bytes);
+        multiply_part<TwoTokens, TwoRows>(x.at + 2 * x.part_bytes, next_x.at + 2 * next_x.part_bytes);
+    }
+    tile_store<0>(y, row_bytes);
+    if constexpr (TwoRows) tile_store<1>(y + tile_rows, row_bytes);
+    if constexpr (TwoTokens) tile_store<2>(next_y, row_bytes);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(next_y + tile_rows, row_bytes);
+}
+static_assert(activation_parts == 3);
+
+struct strip_place {
+    std::size_t rows;
+    std::size_t first_tile;  ///< of columns
+    std::size_t tiles;
+};
+
+template <bool TwoTokens>
+inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+                            float* y, std::size_t y_stride) {
+    const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
+    const parts_of_tokens x = parts(t);
+    const parts_of_tokens next_x = TwoTokens ? parts(t + tile_rows) : x;
+    const bool first = place.first_tile == 0;
+    if (place.rows == bf16_strip_rows) return multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, y, y_stride);
+    const std::size_t count = TwoTokens ? 2 * tile_rows : layout.count_from(t);
+    alignas(64) float sums[2 * tile_rows * bf16_strip_rows];
+    for (std::size_t i = 0; i < count && !first; ++i) std::memcpy(sums + i * bf16_strip_rows, y + i * y_stride, place.rows * sizeof(float));
+    if (place.rows > tile_rows) {
+        multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    } else {
+        multiply_parts<TwoTokens, false>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    }
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(y + i * y_stride, sums + i * bf16_strip_rows, place.rows * sizeof(float));
+}
+
+inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, const strip_place& place, const std::byte* arranged,
+                           const parts_layout& layout, std::size_t begin, std::size_t end, const byte_rows& next, float* y, std::size_t y_stride) {
+    constexpr std::size_t most = 2 * tile_rows;
+    const std::size_t batches = (end - begin + most - 1) / most;
+    for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
+        prefetch_rows(next, batch, batches);
+        std::size_t left = end - t;
+        if (left > most)
+            prefetch_rows({reinterpret_cast<const std::byte*>(y + (t + most) * y_stride), y_stride * sizeof(float),
+                           left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        tiles.use(left < tile_rows ? left : tile_rows);
+        if (left >= most) {
+            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            continue;
+        }
+        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        if (left <= tile_rows) continue;
+        left -= tile_rows;
+        tiles.use(left);
+        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+    }
+}
+
+inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                            float* y, std::size_t y_stride) {
+    tile_configuration tiles;
+    bf16_strip strip;
+    const parts_layout layout(cols, tokens);
+    for (std::size_t begin = 0; begin < tokens; begin += bf16_panel_tokens) {
+        const std::size_t end = tokens - begin < bf16_panel_tokens ? tokens : begin + bf16_panel_tokens;
+        for (std::size_t c = 0; c == 0 || c < cols; c += bf16_strip_cols) {
+            const std::size_t some = cols - c < bf16_strip_cols ? cols - c : bf16_strip_cols;
+            const bool last = c + some == cols;
+            byte_rows from{w + c * sizeof(bf16), cols * sizeof(bf16), 0, some * sizeof(bf16)};
+            for (std::size_t r = 0; r < rows; r += bf16_strip_rows) {
+                from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
+                put_strip(from, strip);
+                from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
+                               y_stride);
+                for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
+            }
+        }
+    }
+}
 
 PHI4FLASH_TARGET_END
 
@@ -22944,13 +24803,6 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
-    const u32_tag du;
-    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
-    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
-    x = sub(x, part);
-    return part;
-}
 PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
     const u32_tag du;
     return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
@@ -23159,7 +25011,7 @@ constexpr void round_weights(kernel_table& t) {
     linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
-    linear.weight_rounding = 1.0f / 127.0f;
+    linear.weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
 }
 template <class Products>
 constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
@@ -23203,6 +25055,10 @@ inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_pr
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 constexpr kernel_table with_tiles(kernel_table t) {
+    round_weights<dtype::q8, packed_digit_products>(t);
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+    linear.arrange = &arrange_parts;
+    linear.matmul = &matmul_on_tiles;
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
@@ -23963,6 +25819,17 @@ PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, tokens_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 
@@ -23980,6 +25847,10 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
 #endif
+
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
 
 PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
 PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
@@ -24003,13 +25874,28 @@ PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_
     first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
     second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
 }
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+PHI4FLASH_VECTOR_INLINE void multiply_codes(token_codes codes, word_vector first, word_vector second, word_vector& low, word_vector& high) {
     const tokens_u8_tag d8;
     const hn::DFromV<word_vector> d16;
     const auto none = hn::Zero(d8);
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+    const hn::DFromV<word_vector> d16;
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    const word_vector upper_low = hn::ShiftRight<8>(hn::Add(low, hn::Set(d16, std::int16_t{128})));
+    const word_vector upper_high = hn::ShiftRight<8>(hn::Add(high, hn::Set(d16, std::int16_t{128})));
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), upper_low, upper_high), upper);
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), hn::Sub(low, hn::ShiftLeft<8>(upper_low)), hn::Sub(high, hn::ShiftLeft<8>(upper_high))), lower);
 }
 
 PHI4FLASH_TARGET_END
@@ -24171,6 +26057,25 @@ inline constexpr std::size_t read_ahead = 2048;
 
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+}
+
+struct byte_rows {
+    const std::byte* at;
+    std::size_t row_bytes;
+    std::size_t count;
+    std::size_t bytes;  ///< of each
+};
+
+inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = rows.bytes / 64 + 1;
+    const std::size_t lines = rows.count * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += rows.row_bytes;
+    }
 }
 
 template <class Element>
@@ -25448,7 +27353,6 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
@@ -25460,16 +27364,6 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
 }
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
 PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
     const tokens_u8_tag d8;
@@ -25482,18 +27376,19 @@ PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32
     put(c, d, p + 64);
 }
 
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void fours_across(Vector& a, Vector& b, Vector& c, Vector& d) {
     const tokens_tag d32;
     const hn::Repartition<std::int64_t, tokens_tag> d64;
     const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
     const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+    const hn::DFromV<Vector> out;
+    a = hn::BitCast(out, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(out, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(out, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(out, hn::InterleaveUpper(d64, high_ab, high_cd));
 }
 template <bool Upper>
 PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
@@ -26243,7 +28138,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
         for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
@@ -26686,18 +28581,21 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed_rounded-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t rounded_tokens = 8;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_tokens = 8 * Digits;
 
 inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
 
 inline constexpr std::size_t rounded_strip_rows = 2 * tile_rows;
 inline constexpr std::size_t rounded_strip_cols = 2 * scale_cols;
 inline constexpr std::size_t rounded_panel_tokens = 256;
-inline constexpr std::size_t rounded_panel_cols = 5 * rounded_strip_cols;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_panel_cols = (Digits == 1 ? 5 : 3) * rounded_strip_cols;
 inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
+template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -26706,73 +28604,110 @@ struct token_numbers {
     std::int32_t start[tile_rows];
 };
 
+template <std::size_t Digits>
 struct rounded_layout {
+    static constexpr std::size_t col_bytes = Digits * tile_bytes;  ///< of 64 columns
     std::size_t col_tiles;
     std::size_t scale_blocks;
     std::size_t numbers_at;
 
     rounded_layout(std::size_t cols, std::size_t tokens)
         : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
-          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * tile_bytes) {}
-    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * tile_bytes + token % tile_rows * tile_cols; }
+          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * col_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * col_bytes + token % tile_rows * tile_cols; }
     [[nodiscard]] std::size_t numbers_of(std::size_t token) const { return numbers_at + token / tile_rows * scale_blocks * sizeof(token_numbers); }
 };
 
 template <class Products>
 inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* codes, token_numbers* numbers, std::size_t token) {
+    constexpr std::size_t digits = Products::digits;
     for (std::size_t c = 0; c < cols; c += scale_cols, ++numbers) {
         const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
-        const float scale = scale_of<0>(x + c, some / packed_cols);
-        const f32_vector inverse = set(scale > 0.0f ? 1.0f / scale : 0.0f);
+        float scale = scale_of<0>(x + c, some / packed_cols);
+        if (digits == 2 && scale < 1e-36f) scale = 0.0f;  // 256 times the inverse would overflow
+        const f32_vector inverse = set(scale > 0.0f ? (digits == 1 ? 1.0f : 256.0f) / scale : 0.0f);
         f32_vector sum = zero();
         for (std::size_t at = c; at < c + some; at += lanes()) {
             const f32_vector code = round_nearest(mul(load(x + at), inverse));
-            store_as_bytes(code, reinterpret_cast<std::int8_t*>(codes + at / tile_cols * tile_bytes + at % tile_cols));
+            auto* const to = reinterpret_cast<std::int8_t*>(codes + at / tile_cols * digits * tile_bytes + at % tile_cols);
+            if constexpr (digits == 1) {
+                store_as_bytes(code, to);
+            } else {
+                store_signed_digits(code, to, to + tile_bytes);
+            }
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
         if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
     }
-    if (cols % tile_cols != 0) std::memset(codes + cols / tile_cols * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+    if (cols % tile_cols == 0) return;
+    for (std::size_t digit = 0; digit < digits; ++digit)
+        std::memset(codes + (cols / tile_cols * digits + digit) * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
 template <dtype Format, class Products>
 inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < rounded_tokens) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
-    const rounded_layout at(cols, tokens);
+    if (tokens < rounded_tokens<Products::digits>) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
+    const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
     for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
-        for (std::size_t c = 0; c < at.col_tiles; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
         for (std::size_t b = 0; b < at.scale_blocks; ++b) numbers(t)[b].scale[t % tile_rows] = 0.0f, numbers(t)[b].start[t % tile_rows] = 0;
     }
     return scratch;
 }
 
+template <dtype Format>
+inline constexpr int furthest_level = Format == dtype::q8 ? 127 : Format == dtype::q4_dense ? q4_dense.zero : q4_uniform.zero;
+template <dtype Format, std::size_t Digits>
+inline constexpr float most_multiplied = Digits == 1 ? 128.0f * 127.0f / static_cast<float>(furthest_level<Format>) : 32767.0f;
+
+template <class Products>
+PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, word_vector second, std::int8_t* to) {
+    if constexpr (Products::digits == 1) {
+        store_bytes(Products::weights(multiplied(codes, first, second)), to);
+    } else {
+        store_multiplied_digits(codes, first, second, to, to + tile_bytes);
+    }
+}
+
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const q4_block* a, const q4_block* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
+                                               word_vector second, std::int8_t* to) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const token_codes codes = codes_of_rows(a.code[s], b.code[s]);
+            put_rounded<Products>(low_levels(levels, codes), first, second, to + s * tile_cols);
+            put_rounded<Products>(high_levels(levels, codes), first, second, to + (s + 4) * tile_cols);
+        }
+    }
+}
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
-    constexpr int most = book.zero;  // the lowest level is the furthest from the zero
+    constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
     for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
     const token_codes levels = repeat_levels(centred);
     f32_vector largest = zero();
     for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
-    store(mul(largest, set(static_cast<float>(most) / 127.0f)), units);
-    const f32_vector inverse = div(set(128.0f * 127.0f / static_cast<float>(most)), max_of(largest, set(0x1p-30f)));
-    for (std::size_t g = 0; g < groups; ++g, ++a, ++b, to += packed_cols * tile_rows) {
+    store(mul(largest, set(128.0f / most)), units);
+    const f32_vector inverse = div(set(most), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g) {
         word_vector first;
         word_vector second;
-        multipliers(mul(scales_of_rows(a->scale, b->scale), inverse), first, second);
-        for (std::size_t s = 0; s < 4; ++s) {
-            const token_codes codes = codes_of_rows(a->code[s], b->code[s]);
-            store_bytes(Products::weights(multiplied(low_levels(levels, codes), first, second)), to + s * tile_cols);
-            store_bytes(Products::weights(multiplied(high_levels(levels, codes), first, second)), to + (s + 4) * tile_cols);
-        }
+        multipliers(mul(scales_of_rows(a[g].scale, b[g].scale), inverse), first, second);
+        put_rounded_group<Format, Products>(a[g], b[g], levels, first, second,
+                                            to + g / 2 * Products::digits * tile_bytes + g % 2 * packed_cols * tile_rows);
     }
 }
+static_assert(tile_cols == 2 * packed_cols);
 
 struct strip_source {
     const std::byte* at;
@@ -26782,33 +28717,21 @@ struct strip_source {
 };
 
 template <dtype Format, class Products>
-inline void unpack_rounded_strip(const strip_source& from, rounded_strip& out) {
+inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Products::digits>& out) {
     const std::size_t last = from.rows / packed_rows - 1;
     const auto block = [&](std::size_t row) {
         const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
-        return reinterpret_cast<const q4_block*>(from.at + at * from.row_bytes);
+        return reinterpret_cast<const packed_block<Format>*>(from.at + at * from.row_bytes);
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
             unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
-        std::int8_t* const tile = out.weights[r / tile_rows][from.groups * packed_cols / tile_cols];
-        std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
-    }
-}
-
-inline void prefetch_strip(const strip_source& from, std::size_t part, std::size_t parts) {
-    const std::size_t row_lines = from.groups * sizeof(q4_block) / 64 + 1;
-    const std::size_t lines = from.rows / packed_rows * row_lines;
-    const std::size_t end = (part + 1) * lines / parts;
-    std::size_t line = part * lines / parts;
-    const std::byte* row = from.at + line / row_lines * from.row_bytes;
-    for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
-        if (++i == row_lines) i = 0, row += from.row_bytes;
+        for (std::int8_t(&tile)[tile_bytes] : out.weights[r / tile_rows][from.groups * packed_cols / tile_cols])
+            std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
     }
 }
 
@@ -26820,13 +28743,13 @@ struct token_batch {
     std::size_t count;         ///< up to batch_tokens
 };
 
-template <class Products, bool First>
-inline void rounded_panel(const rounded_strip& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+template <dtype Format, class Products, bool First>
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
+                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_strip(next, part, parts);
-        const token_batch batch{x + at.codes_of(begin) + first_tile * tile_bytes, at.col_tiles * tile_bytes,
+        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
                                 end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
@@ -26853,16 +28776,17 @@ PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
 template <dtype Format, class Products>
 inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    if (tokens < rounded_tokens) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
+    if (tokens < rounded_tokens<Products::digits>) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     [[maybe_unused]] const typename Products::session session;
-    const rounded_layout at(cols, tokens);
-    rounded_strip strip;
+    constexpr std::size_t panel_cols_at_once = rounded_panel_cols<Products::digits>;
+    const rounded_layout<Products::digits> at(cols, tokens);
+    rounded_strip<Products::digits> strip;
     alignas(64) float sums[rounded_panel_tokens * rounded_strip_rows];
     const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
     for (std::size_t begin = 0; begin < tokens; begin += rounded_panel_tokens) {
         const std::size_t end = tokens - begin < rounded_panel_tokens ? tokens : begin + rounded_panel_tokens;
-        for (std::size_t panel = 0; panel < cols; panel += rounded_panel_cols) {
-            const std::size_t panel_end = cols - panel < rounded_panel_cols ? cols : panel + rounded_panel_cols;
+        for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
+            const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
                 strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
                                   rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
@@ -26874,12 +28798,12 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
                     from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
                                                    : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
                     if (c == panel) {
-                        rounded_panel<Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     } else {
-                        rounded_panel<Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                        rounded_panel<Format, Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
                     }
                 }
-                if (cols <= rounded_panel_cols && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
+                if (cols <= panel_cols_at_once && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
                     for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * rounded_strip_rows, y + t * y_stride + r);
                     continue;
                 }
@@ -26955,11 +28879,12 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 
 struct packed_vector_products {
     struct session {};
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
     template <bool First, bool TwoTiles>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
         constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
@@ -26977,8 +28902,8 @@ struct packed_vector_products {
     }
 
 private:
-    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
+    static const std::int8_t* weights_of(const rounded_strip<1>& strip, std::size_t row) {
+        return strip.weights[row / tile_rows][0][0] + row % tile_rows * 4;
     }
 };
 
@@ -26991,20 +28916,31 @@ PHI4FLASH_TARGET_BEGIN
 
 class tile_configuration {
 public:
-    tile_configuration() {
+    tile_configuration() { configure(tile_rows); }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    void use(std::size_t rows) {
+        if (rows != rows_) configure(rows);
+    }
+
+private:
+    void configure(std::size_t rows) {
         struct alignas(64) {
             std::uint8_t palette = 1;
             std::uint8_t start_row = 0;
             std::uint8_t reserved[14] = {};
             std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
             std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-        } const shape;
+        } shape;
         static_assert(sizeof shape == 64);
+        for (std::size_t i = 0; i < 6; ++i) shape.rows[i] = static_cast<std::uint8_t>(rows);
         asm volatile("ldtilecfg %0" : : "m"(shape));
+        rows_ = rows;
     }
-    ~tile_configuration() { asm volatile("tilerelease"); }
-    tile_configuration(const tile_configuration&) = delete;
-    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    std::size_t rows_;
 };
 
 template <int Tile>
@@ -27016,8 +28952,8 @@ PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = ti
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int Tile>
-PHI4FLASH_VECTOR_INLINE void tile_store(void* p) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(tile_cols), "i"(Tile) : "memory");
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
 }
 template <int C, int A, int B>
 PHI4FLASH_VECTOR_INLINE void tile_dot() {
@@ -27029,27 +28965,71 @@ PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector tile_load_integers(const std::int32_t* p) { return hn::ConvertTo(f32_tag(), hn::Load(i32_tag(), p)); }
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE void store_bf16(f32_vector a, f32_vector b, bf16* p) {
+    const hn::Repartition<std::uint16_t, f32_tag> d16;
+    hn::StoreU(hn::ConcatOdd(d16, hn::BitCast(d16, b), hn::BitCast(d16, a)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_four_rows(const std::byte* p, std::size_t step, tokens_i32& a, tokens_i32& b, tokens_i32& c, tokens_i32& d) {
+    a = load_integers(reinterpret_cast<const std::int32_t*>(p));
+    b = load_integers(reinterpret_cast<const std::int32_t*>(p + step));
+    c = load_integers(reinterpret_cast<const std::int32_t*>(p + 2 * step));
+    d = load_integers(reinterpret_cast<const std::int32_t*>(p + 3 * step));
+    quarters_across(a, b, c, d);
+}
+PHI4FLASH_VECTOR_INLINE void store_four_columns(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, std::byte* out) {
+    fours_across(a, b, c, d);
+    store_integers(a, reinterpret_cast<std::int32_t*>(out));
+    store_integers(b, reinterpret_cast<std::int32_t*>(out + tile_cols));
+    store_integers(c, reinterpret_cast<std::int32_t*>(out + 2 * tile_cols));
+    store_integers(d, reinterpret_cast<std::int32_t*>(out + 3 * tile_cols));
+}
+PHI4FLASH_VECTOR_INLINE void store_transposed(const std::byte* p, std::size_t row_bytes, std::byte* out) {
+    tokens_i32 a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3;
+    load_four_rows(p, 4 * row_bytes, a0, b0, c0, d0);
+    load_four_rows(p + row_bytes, 4 * row_bytes, a1, b1, c1, d1);
+    load_four_rows(p + 2 * row_bytes, 4 * row_bytes, a2, b2, c2, d2);
+    load_four_rows(p + 3 * row_bytes, 4 * row_bytes, a3, b3, c3, d3);
+    store_four_columns(a0, a1, a2, a3, out);
+    store_four_columns(b0, b1, b2, b3, out + 4 * tile_cols);
+    store_four_columns(c0, c1, c2, c3, out + 8 * tile_cols);
+    store_four_columns(d0, d1, d2, d3, out + 12 * tile_cols);
+}
 
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed_tiles-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+template <std::size_t Digits>
 struct tile_sums {
     alignas(64) std::int32_t integers[rounded_strip_cols / scale_cols][4][tile_rows * tile_rows];
+
+    PHI4FLASH_VECTOR_INLINE f32_vector of(std::size_t block, std::size_t tile, std::size_t at) const {
+        const tokens_i32 sums = load_integers(integers[block][tile] + at);
+        if constexpr (Digits == 2) return to_floats(join_digits(sums, load_integers(integers[block][tile + 2] + at)));
+        return to_floats(sums);
+    }
 };
 
-template <bool First, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale, float* sum) {
-    const f32_vector first = tile_load_integers(from.integers[0][tile] + at);
+template <bool First, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale,
+                                             float* sum) {
+    const f32_vector first = from.of(0, tile, at);
     f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
-    if constexpr (Blocks == 2) total = mul_add(tile_load_integers(from.integers[1][tile] + at), next_scale, total);
+    if constexpr (Blocks == 2) total = mul_add(from.of(1, tile, at), next_scale, total);
     store(total, sum);
 }
 
-template <bool First, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -27065,24 +29045,24 @@ PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums& from, std::size
 }
 
 template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
-PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums& from, const token_batch& tokens, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_batch& tokens, const float* units, float* sums) {
     add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, tokens.numbers, units, sums);
     if constexpr (TwoTokens)
         add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, tokens.numbers + tokens.next_numbers, units, sums + tile_rows * rounded_strip_rows);
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
     if constexpr (TwoTokens && TwoRows) tile_zero<3>();
     for (std::size_t i = begin; i < end; ++i) {
         tile_load<4>(x + i * tile_bytes);
-        tile_load<6>(strip.weights[0][i]);
+        tile_load<6>(strip.weights[0][i][0]);
         tile_dot<0, 4, 6>();
         if constexpr (TwoRows) {
-            tile_load<7>(strip.weights[1][i]);
+            tile_load<7>(strip.weights[1][i][0]);
             tile_dot<1, 4, 7>();
         }
         if constexpr (TwoTokens) {
@@ -27094,7 +29074,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip& strip, std::siz
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums<1>& to, std::size_t block) {
     tile_store<0>(to.integers[block][0]);
     if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
     if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
@@ -27102,10 +29082,10 @@ PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums& to, std::size_t block) {
 }
 
 template <bool First, bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
     constexpr std::size_t together = scale_cols / tile_cols;
     const std::byte* next = tokens.codes + tokens.next_codes;
-    tile_sums made;
+    tile_sums<1> made;
     multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, tokens.codes, next);
     store_tiles<TwoTokens, TwoRows>(made, 0);
     if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, tokens, strip.units[0], sums);
@@ -27113,15 +29093,15 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip& strip, std::siz
     store_tiles<TwoTokens, TwoRows>(made, 1);
     add_tiles<First, TwoTokens, TwoRows, 2>(made, tokens, strip.units[0], sums);
 }
-static_assert(rounded_strip_cols == 2 * scale_cols);
 
 struct packed_tile_products {
     using session = tile_configuration;
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
     template <bool First, bool TwoRows>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
         if (tokens.count > tile_rows) {
             multiply_batch<First, true, TwoRows>(strip, tiles, tokens, sums);
         } else {
@@ -27129,6 +29109,248 @@ struct packed_tile_products {
         }
     }
 };
+
+template <bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
+                                             std::size_t block) {
+    tile_zero<0>();
+    tile_zero<2>();
+    if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + 2 * i * tile_bytes);
+        tile_load<5>(x + (2 * i + 1) * tile_bytes);
+        tile_load<6>(strip.weights[0][i][0]);
+        tile_dot<0, 4, 6>();
+        tile_dot<2, 5, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][0]);
+            tile_dot<1, 4, 7>();
+            tile_dot<3, 5, 7>();
+        }
+        tile_load<6>(strip.weights[0][i][1]);
+        tile_dot<2, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][1]);
+            tile_dot<3, 4, 7>();
+        }
+    }
+    tile_store<0>(made.integers[block][0]);
+    tile_store<2>(made.integers[block][2]);
+    if constexpr (TwoRows) tile_store<1>(made.integers[block][1]), tile_store<3>(made.integers[block][3]);
+}
+
+struct packed_digit_products {
+    using session = tile_configuration;
+    static constexpr std::size_t digits = 2;
+    static constexpr std::int32_t lift = 0;
+
+    template <bool First, bool TwoRows>
+    static void multiply(const rounded_strip<2>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+        constexpr std::size_t together = scale_cols / tile_cols;
+        const std::byte* x = tokens.codes;
+        const token_numbers* numbers = tokens.numbers;
+        tile_sums<2> made;
+        for (std::size_t t = 0; t < tokens.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            multiply_digits<TwoRows>(strip, 0, tiles < together ? tiles : together, x, made, 0);
+            if (tiles <= together) {
+                add_tokens_of_tile<First, TwoRows, 1>(made, 0, numbers, strip.units[0], sums);
+            } else {
+                multiply_digits<TwoRows>(strip, together, tiles, x, made, 1);
+                add_tokens_of_tile<First, TwoRows, 2>(made, 0, numbers, strip.units[0], sums);
+            }
+            x += tokens.next_codes;
+            numbers += tokens.next_numbers;
+        }
+    }
+};
+static_assert(rounded_strip_cols == 2 * scale_cols);
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/matmul_tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t activation_parts = 3;
+
+inline constexpr std::size_t bf16_cols = tile_cols / sizeof(bf16);
+
+inline constexpr std::size_t bf16_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t bf16_strip_cols = 512;
+inline constexpr std::size_t bf16_panel_tokens = 256;
+
+struct bf16_strip {
+    alignas(64) std::byte weights[bf16_strip_rows / tile_rows][bf16_strip_cols / bf16_cols][tile_bytes];  ///< a tile: [cols / 2][rows][2]
+};
+
+struct parts_layout {
+    std::size_t col_tiles;
+    std::size_t tokens;
+
+    parts_layout(std::size_t cols, std::size_t count) : col_tiles((cols + bf16_cols - 1) / bf16_cols), tokens(count) {}
+
+    [[nodiscard]] std::size_t count_from(std::size_t first) const { return tokens - first < tile_rows ? tokens - first : tile_rows; }
+    [[nodiscard]] std::size_t part_bytes(std::size_t first) const { return count_from(first) * tile_cols; }
+    [[nodiscard]] std::size_t at(std::size_t first, std::size_t col_tile) const {
+        return (first * col_tiles + count_from(first) * col_tile) * activation_parts * tile_cols;
+    }
+};
+
+inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens == 1) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
+    const parts_layout layout(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        const std::size_t first = t - t % tile_rows;
+        const std::size_t part_bytes = layout.part_bytes(first);
+        std::byte* to = scratch + layout.at(first, 0) + t % tile_rows * tile_cols;
+        for (std::size_t c = 0; c < cols; c += bf16_cols, from += bf16_cols) {
+            const bool whole = c + bf16_cols <= cols;
+            const std::size_t left = cols - c;
+            f32_vector a = whole || left >= lanes() ? load(from) : load_first(from, left);
+            f32_vector b = whole ? load(from + lanes()) : left > lanes() ? load_first(from + lanes(), left - lanes()) : zero();
+            for (std::size_t part = 0; part < activation_parts; ++part, to += part_bytes) {
+                const f32_vector even = take_bf16(a);
+                store_bf16(even, take_bf16(b), reinterpret_cast<bf16*>(to));
+            }
+        }
+    }
+    return scratch;
+}
+
+inline void put_strip(const byte_rows& from, bf16_strip& out) {
+    alignas(64) std::byte padded[tile_rows][tile_cols];
+    for (std::size_t r = 0; r < from.count; r += tile_rows) {
+        for (std::size_t at = 0; at < from.bytes; at += tile_cols) {
+            const std::byte* w = from.at + r * from.row_bytes + at;
+            std::byte* const to = out.weights[r / tile_rows][at / tile_cols];
+            if (r + tile_rows <= from.count && at + tile_cols <= from.bytes) {
+                store_transposed(w, from.row_bytes, to);
+                continue;
+            }
+            std::memset(padded, 0, sizeof padded);
+            for (std::size_t i = 0; i < tile_rows && r + i < from.count; ++i)
+                std::memcpy(padded[i], w + i * from.row_bytes, from.bytes - at < tile_cols ? from.bytes - at : tile_cols);
+            store_transposed(padded[0], tile_cols, to);
+        }
+    }
+}
+
+struct parts_of_tokens {
+    const std::byte* at;
+    std::size_t part_bytes;
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* next_x) {
+    tile_load<4>(x);
+    tile_dot_bf16<0, 4, 6>();
+    if constexpr (TwoRows) tile_dot_bf16<1, 4, 7>();
+    if constexpr (TwoTokens) {
+        tile_load<5>(next_x);
+        tile_dot_bf16<2, 5, 6>();
+    }
+    if constexpr (TwoTokens && TwoRows) tile_dot_bf16<3, 5, 7>();
+}
+
+template <bool TwoTokens, bool TwoRows>
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+    const std::size_t row_bytes = y_stride * sizeof(float);
+    float* const next_y = y + tile_rows * y_stride;
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    if (!first) {
+        tile_load<0>(y, row_bytes);
+        if constexpr (TwoRows) tile_load<1>(y + tile_rows, row_bytes);
+        if constexpr (TwoTokens) tile_load<2>(next_y, row_bytes);
+        if constexpr (TwoTokens && TwoRows) tile_load<3>(next_y + tile_rows, row_bytes);
+    }
+    for (std::size_t i = 0; i < tiles; ++i, x.at += activation_parts * x.part_bytes, next_x.at += activation_parts * next_x.part_bytes) {
+        tile_load<6>(strip.weights[0][i]);
+        if constexpr (TwoRows) tile_load<7>(strip.weights[1][i]);
+        multiply_part<TwoTokens, TwoRows>(x.at, next_x.at);
+        multiply_part<TwoTokens, TwoRows>(x.at + x.part_bytes, next_x.at + next_x.part_bytes);
+        multiply_part<TwoTokens, TwoRows>(x.at + 2 * x.part_bytes, next_x.at + 2 * next_x.part_bytes);
+    }
+    tile_store<0>(y, row_bytes);
+    if constexpr (TwoRows) tile_store<1>(y + tile_rows, row_bytes);
+    if constexpr (TwoTokens) tile_store<2>(next_y, row_bytes);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(next_y + tile_rows, row_bytes);
+}
+static_assert(activation_parts == 3);
+
+struct strip_place {
+    std::size_t rows;
+    std::size_t first_tile;  ///< of columns
+    std::size_t tiles;
+};
+
+template <bool TwoTokens>
+inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+                            float* y, std::size_t y_stride) {
+    const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
+    const parts_of_tokens x = parts(t);
+    const parts_of_tokens next_x = TwoTokens ? parts(t + tile_rows) : x;
+    const bool first = place.first_tile == 0;
+    if (place.rows == bf16_strip_rows) return multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, y, y_stride);
+    const std::size_t count = TwoTokens ? 2 * tile_rows : layout.count_from(t);
+    alignas(64) float sums[2 * tile_rows * bf16_strip_rows];
+    for (std::size_t i = 0; i < count && !first; ++i) std::memcpy(sums + i * bf16_strip_rows, y + i * y_stride, place.rows * sizeof(float));
+    if (place.rows > tile_rows) {
+        multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    } else {
+        multiply_parts<TwoTokens, false>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    }
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(y + i * y_stride, sums + i * bf16_strip_rows, place.rows * sizeof(float));
+}
+
+inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, const strip_place& place, const std::byte* arranged,
+                           const parts_layout& layout, std::size_t begin, std::size_t end, const byte_rows& next, float* y, std::size_t y_stride) {
+    constexpr std::size_t most = 2 * tile_rows;
+    const std::size_t batches = (end - begin + most - 1) / most;
+    for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
+        prefetch_rows(next, batch, batches);
+        std::size_t left = end - t;
+        if (left > most)
+            prefetch_rows({reinterpret_cast<const std::byte*>(y + (t + most) * y_stride), y_stride * sizeof(float),
+                           left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        tiles.use(left < tile_rows ? left : tile_rows);
+        if (left >= most) {
+            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            continue;
+        }
+        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        if (left <= tile_rows) continue;
+        left -= tile_rows;
+        tiles.use(left);
+        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+    }
+}
+
+inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                            float* y, std::size_t y_stride) {
+    tile_configuration tiles;
+    bf16_strip strip;
+    const parts_layout layout(cols, tokens);
+    for (std::size_t begin = 0; begin < tokens; begin += bf16_panel_tokens) {
+        const std::size_t end = tokens - begin < bf16_panel_tokens ? tokens : begin + bf16_panel_tokens;
+        for (std::size_t c = 0; c == 0 || c < cols; c += bf16_strip_cols) {
+            const std::size_t some = cols - c < bf16_strip_cols ? cols - c : bf16_strip_cols;
+            const bool last = c + some == cols;
+            byte_rows from{w + c * sizeof(bf16), cols * sizeof(bf16), 0, some * sizeof(bf16)};
+            for (std::size_t r = 0; r < rows; r += bf16_strip_rows) {
+                from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
+                put_strip(from, strip);
+                from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
+                               y_stride);
+                for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
+            }
+        }
+    }
+}
 
 PHI4FLASH_TARGET_END
 
@@ -27153,13 +29375,6 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
-    const u32_tag du;
-    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
-    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
-    x = sub(x, part);
-    return part;
-}
 PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
     const u32_tag du;
     return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
@@ -27368,7 +29583,7 @@ constexpr void round_weights(kernel_table& t) {
     linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
-    linear.weight_rounding = 1.0f / 127.0f;
+    linear.weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
 }
 template <class Products>
 constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
@@ -27412,6 +29627,10 @@ inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_pr
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 constexpr kernel_table with_tiles(kernel_table t) {
+    round_weights<dtype::q8, packed_digit_products>(t);
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+    linear.arrange = &arrange_parts;
+    linear.matmul = &matmul_on_tiles;
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 PHI4FLASH_BEGIN
 
@@ -32,6 +33,9 @@ struct q4_block {
     std::uint8_t code[4][32];
 };
 static_assert(sizeof(q4_block) == 144);
+
+template <dtype Format>
+using packed_block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
 
 /// What the 16 codes of a 4-bit format stand for. No level is further than 32 from the zero, so that sixteen products of a weight and an
 /// 8-bit activation, rarely rounded a little more, fit 16 bits, which is what lets a CPU without VNNI keep up with its memory.

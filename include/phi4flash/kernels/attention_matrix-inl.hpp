@@ -35,14 +35,6 @@ inline key_run behind_tiles(key_run run) {
     return {run.key + done, run.count - done, run.slot + done};
 }
 
-/// The bf16 nearest to x, of which x keeps what is left.
-PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
-    const u32_tag du;
-    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
-    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
-    x = sub(x, part);
-    return part;
-}
 PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
     const u32_tag du;
     return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));

@@ -29,7 +29,7 @@ struct linear_kernels {
                                 std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
-    /// into fewer rows or tokens, but two at least, do not change a bit, except that 4-bit weights may be rounded where tokens are
+    /// into fewer rows or tokens, but two at least, do not change a bit, except that packed weights may be rounded where tokens are
     /// many, see weight_rounding. Takes up to 80 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
                    std::size_t y_stride);
@@ -43,13 +43,14 @@ struct linear_kernels {
                          const float* bias, float* y, std::size_t y_stride);
 
     /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight where tokens are many: 0, 2^-12 (scales
-    /// as integers, see scale_unit) or 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits).
+    /// as integers, see scale_unit), 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits) or 2^-14
+    /// (q8 as two bytes; activations are then rounded no more than that either).
     float weight_rounding;
 };
 
-/// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: a vector that begins at the last number ends
-/// behind it. A multiple of 64.
-[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return ((cols + 63) / 64 * 64 + 16) * sizeof(float); }
+/// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: up to six for each, as three bf16, and a vector that
+/// begins at the last number ends behind it. A multiple of 64.
+[[nodiscard]] constexpr std::size_t arranged_bytes(std::size_t cols) { return (cols + 63) / 64 * 64 * 6 + 64; }
 
 /// Channels of the Mamba state lie in blocks of this many: A and h are [ceil(d_inner / 16)][d_state][16], zero-filled.
 inline constexpr std::size_t channel_block = 16;

@@ -14,6 +14,27 @@ PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
 }
 
+/// Pieces of memory, `row_bytes` apart.
+struct byte_rows {
+    const std::byte* at;
+    std::size_t row_bytes;
+    std::size_t count;
+    std::size_t bytes;  ///< of each
+};
+
+/// Asks for part `part` of `parts` of them: all at once would stop the core until most lines are there.
+inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = rows.bytes / 64 + 1;
+    const std::size_t lines = rows.count * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += rows.row_bytes;
+    }
+}
+
 /// Products of 4 * lanes() elements, in four independent sums, which hides the latency of the additions.
 template <class Element>
 PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,

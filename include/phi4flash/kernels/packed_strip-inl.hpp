@@ -33,7 +33,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
                                          float* scales) {
-    using block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
+    using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
         for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
         const block& from = *reinterpret_cast<const block*>(w);

@@ -65,11 +65,12 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 
 struct packed_vector_products {
     struct session {};
+    static constexpr std::size_t digits = 1;
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
     template <bool First, bool TwoTiles>
-    static void multiply(const rounded_strip& strip, std::size_t tiles, const token_batch& batch, float* sums) {
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& batch, float* sums) {
         constexpr std::size_t together = scale_cols / tile_cols;
         constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
         for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
@@ -87,8 +88,8 @@ struct packed_vector_products {
     }
 
 private:
-    static const std::int8_t* weights_of(const rounded_strip& strip, std::size_t row) {
-        return strip.weights[row / tile_rows][0] + row % tile_rows * 4;
+    static const std::int8_t* weights_of(const rounded_strip<1>& strip, std::size_t row) {
+        return strip.weights[row / tile_rows][0][0] + row % tile_rows * 4;
     }
 };
 

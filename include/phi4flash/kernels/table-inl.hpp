@@ -37,7 +37,7 @@ constexpr void round_weights(kernel_table& t) {
     linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
     linear.arrange = &arrange_rounded<Format, Products>;
     linear.matmul = &rounded_matmul<Format, Products>;
-    linear.weight_rounding = 1.0f / 127.0f;
+    linear.weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
 }
 template <class Products>
 constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
@@ -81,6 +81,10 @@ inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_pr
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 constexpr kernel_table with_tiles(kernel_table t) {
+    round_weights<dtype::q8, packed_digit_products>(t);
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+    linear.arrange = &arrange_parts;
+    linear.matmul = &matmul_on_tiles;
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }

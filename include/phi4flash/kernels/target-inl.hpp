@@ -31,6 +31,7 @@
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 #include <phi4flash/simd/tiles_amx-inl.hpp>
 #include <phi4flash/kernels/packed_tiles-inl.hpp>
+#include <phi4flash/kernels/matmul_tiles-inl.hpp>
 #include <phi4flash/kernels/attention_matrix-inl.hpp>
 #endif
 #include <phi4flash/kernels/table-inl.hpp>

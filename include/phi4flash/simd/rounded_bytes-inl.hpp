@@ -8,11 +8,14 @@
 //   dot_bytes(sums, w, x)           sums + four products each, w lifted
 //   repeat_activations(p)           four activations, repeated
 //   store_as_bytes(v, p)            integral floats within [-128, 127], one after the other
+//   store_signed_digits(v, high, low)   integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
+//                                   again: 256 * high + low. Returns them as integers. load_integers(p)
 //   stream(v, p)                    floats to memory, past the caches; streamed(): before another thread is told of them
 //   codes_of_rows(p, q)             the codes of a vector's rows: 8 from p, and 8 from q where there is room; scales_of_rows(p, q)
 //   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
 //   multipliers(m, first, second)   of a vector's rows: integral floats, magnitudes below 2^15
-//   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row
+//   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row;
+//   store_multiplied_digits(codes, first, second, upper, lower)   the same as two signed bytes each, 256 * upper + lower, up to 127 * 256
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -70,6 +73,17 @@ PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
     const hn::Rebind<std::int8_t, tokens_tag> bytes;
     hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
 }
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
 
@@ -87,6 +101,10 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
 PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
 #endif
+
+PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
 
 PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
 PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
@@ -112,14 +130,30 @@ PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_
     first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
     second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
 }
-PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+/// round(code * multiplier / 128) for the bytes of a vector, as they lie in its halves once they are widened.
+PHI4FLASH_VECTOR_INLINE void multiply_codes(token_codes codes, word_vector first, word_vector second, word_vector& low, word_vector& high) {
     const tokens_u8_tag d8;
     const hn::DFromV<word_vector> d16;
     const auto none = hn::Zero(d8);
     // code * 256 * multiplier / 2^15, rounded
-    const auto low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
-    const auto high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+    low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+    const hn::DFromV<word_vector> d16;
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    const word_vector upper_low = hn::ShiftRight<8>(hn::Add(low, hn::Set(d16, std::int16_t{128})));
+    const word_vector upper_high = hn::ShiftRight<8>(hn::Add(high, hn::Set(d16, std::int16_t{128})));
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), upper_low, upper_high), upper);
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), hn::Sub(low, hn::ShiftLeft<8>(upper_low)), hn::Sub(high, hn::ShiftLeft<8>(upper_high))), lower);
 }
 
 PHI4FLASH_TARGET_END

@@ -2,9 +2,7 @@
 //
 //   load_bytes(p)                   64 of them
 //   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
-//   load_integers(p) store_integers(v, p) add_integers(a, b) sum_of_integers(v)
-//   store_signed_digits(v, high, low)   16 integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
-//                                   again: 256 * high + low. Returns them as integers
+//   store_integers(v, p) add_integers(a, b) sum_of_integers(v)
 //   store_digits(a, b, c, d, p)     16 integral floats of four rows below 65,536 as two bytes without a sign: those of slots 4 * s to 4 * s + 3
 //                                   of a row at p + 16 * s + high_digits_at(row), high digits and then low
 //   fours_across(a, b, c, d)        within each quarter of four vectors, 32-bit numbers transposed
@@ -14,7 +12,6 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
 PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
@@ -26,16 +23,6 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
     return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
 }
 
-PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
-PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
-    const tokens_tag d;
-    const hn::Rebind<std::int8_t, tokens_tag> bytes;
-    const tokens_i32 x = hn::NearestInt(v);
-    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
-    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
-    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
-    return x;
-}
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
 PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
     const tokens_u8_tag d8;
@@ -48,18 +35,19 @@ PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32
     put(c, d, p + 64);
 }
 
-PHI4FLASH_VECTOR_INLINE void fours_across(token_codes& a, token_codes& b, token_codes& c, token_codes& d) {
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void fours_across(Vector& a, Vector& b, Vector& c, Vector& d) {
     const tokens_tag d32;
     const hn::Repartition<std::int64_t, tokens_tag> d64;
     const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
     const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
     const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
-    const tokens_u8_tag d8;
-    a = hn::BitCast(d8, hn::InterleaveLower(d64, low_ab, low_cd));
-    b = hn::BitCast(d8, hn::InterleaveUpper(d64, low_ab, low_cd));
-    c = hn::BitCast(d8, hn::InterleaveLower(d64, high_ab, high_cd));
-    d = hn::BitCast(d8, hn::InterleaveUpper(d64, high_ab, high_cd));
+    const hn::DFromV<Vector> out;
+    a = hn::BitCast(out, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(out, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(out, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(out, hn::InterleaveUpper(d64, high_ab, high_cd));
 }
 template <bool Upper>
 PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {

@@ -4196,7 +4196,8 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 
 // ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
-// Vectors of 64 bytes, over simd/rounded_bytes-inl.hpp: the words of kernels/attention_bytes-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
+// Vectors of 64 bytes, over simd/rounded_bytes-inl.hpp: the words of kernels/attention_bytes-inl.hpp,
+// some of tiles_amx-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
 //
 //   load_bytes(p)                   64 of them
 //   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter
@@ -6347,7 +6348,7 @@ struct strip_place {
 
 /// One or two tiles of tokens from `t` on. Where rows fill no tile, sums are made elsewhere, so that nothing behind them is touched.
 template <bool TwoTokens>
-inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
                             float* y, std::size_t y_stride) {
     const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
     const parts_of_tokens x = parts(t);
@@ -6378,14 +6379,14 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
                            left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
-            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
             continue;
         }
-        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
         if (left <= tile_rows) continue;
         left -= tile_rows;
         tiles.use(left);
-        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
     }
 }
 
@@ -10951,7 +10952,7 @@ struct strip_place {
 };
 
 template <bool TwoTokens>
-inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
                             float* y, std::size_t y_stride) {
     const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
     const parts_of_tokens x = parts(t);
@@ -10981,14 +10982,14 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
                            left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
-            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
             continue;
         }
-        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
         if (left <= tile_rows) continue;
         left -= tile_rows;
         tiles.use(left);
-        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
     }
 }
 
@@ -15527,7 +15528,7 @@ struct strip_place {
 };
 
 template <bool TwoTokens>
-inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
                             float* y, std::size_t y_stride) {
     const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
     const parts_of_tokens x = parts(t);
@@ -15557,14 +15558,14 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
                            left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
-            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
             continue;
         }
-        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
         if (left <= tile_rows) continue;
         left -= tile_rows;
         tiles.use(left);
-        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
     }
 }
 
@@ -20103,7 +20104,7 @@ struct strip_place {
 };
 
 template <bool TwoTokens>
-inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
                             float* y, std::size_t y_stride) {
     const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
     const parts_of_tokens x = parts(t);
@@ -20133,14 +20134,14 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
                            left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
-            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
             continue;
         }
-        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
         if (left <= tile_rows) continue;
         left -= tile_rows;
         tiles.use(left);
-        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
     }
 }
 
@@ -24716,7 +24717,7 @@ struct strip_place {
 };
 
 template <bool TwoTokens>
-inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
                             float* y, std::size_t y_stride) {
     const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
     const parts_of_tokens x = parts(t);
@@ -24746,14 +24747,14 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
                            left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
-            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
             continue;
         }
-        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
         if (left <= tile_rows) continue;
         left -= tile_rows;
         tiles.use(left);
-        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
     }
 }
 
@@ -29288,7 +29289,7 @@ struct strip_place {
 };
 
 template <bool TwoTokens>
-inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
                             float* y, std::size_t y_stride) {
     const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
     const parts_of_tokens x = parts(t);
@@ -29318,14 +29319,14 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
                            left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
-            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
             continue;
         }
-        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
         if (left <= tile_rows) continue;
         left -= tile_rows;
         tiles.use(left);
-        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
     }
 }
 

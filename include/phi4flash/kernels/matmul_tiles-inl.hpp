@@ -136,7 +136,7 @@ struct strip_place {
 
 /// One or two tiles of tokens from `t` on. Where rows fill no tile, sums are made elsewhere, so that nothing behind them is touched.
 template <bool TwoTokens>
-inline void multiply_tokens(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
                             float* y, std::size_t y_stride) {
     const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
     const parts_of_tokens x = parts(t);
@@ -167,14 +167,14 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
                            left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
-            multiply_tokens<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
             continue;
         }
-        multiply_tokens<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
         if (left <= tile_rows) continue;
         left -= tile_rows;
         tiles.use(left);
-        multiply_tokens<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
     }
 }
 

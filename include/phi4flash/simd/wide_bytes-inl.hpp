@@ -1,4 +1,5 @@
-// Vectors of 64 bytes, over simd/rounded_bytes-inl.hpp: the words of kernels/attention_bytes-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
+// Vectors of 64 bytes, over simd/rounded_bytes-inl.hpp: the words of kernels/attention_bytes-inl.hpp,
+// some of tiles_amx-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
 //
 //   load_bytes(p)                   64 of them
 //   repeat_fours<I>(v)              the I-th four bytes of each quarter, in all of that quarter

@@ -1,7 +1,7 @@
 // Products of bf16 weights with the activations of several tokens, on matrix tiles (AMX).
 //
 // An activation becomes three bf16 that add up to it. A product of two bf16 is exact in f32, and sums are f32, so nothing is lost that products
-// of f32 would keep, except below 1e-33: tiles take subnormal numbers for zero.   Source: arXiv:1904.06376.
+// of f32 would keep, except below 1e-33: tiles take subnormal numbers for zero. Finite numbers only.   Source: arXiv:1904.06376.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -52,15 +52,15 @@ inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::si
             f32_vector a = whole || left >= lanes() ? load(from) : load_first(from, left);
             f32_vector b = whole ? load(from + lanes()) : left > lanes() ? load_first(from + lanes(), left - lanes()) : zero();
             for (std::size_t part = 0; part < activation_parts; ++part, to += part_bytes) {
-                const f32_vector even = take_bf16(a);
-                store_bf16(even, take_bf16(b), reinterpret_cast<bf16*>(to));
+                const f32_vector of_a = take_bf16(a);
+                store_bf16(of_a, take_bf16(b), reinterpret_cast<bf16*>(to));
             }
         }
     }
     return scratch;
 }
 
-/// `rows` rows of `cols` columns into the tiles of a strip; zeros to whole tiles.
+/// Rows of weights into the tiles of a strip; zeros to whole tiles.
 inline void put_strip(const byte_rows& from, bf16_strip& out) {
     alignas(64) std::byte padded[tile_rows][tile_cols];
     for (std::size_t r = 0; r < from.count; r += tile_rows) {
@@ -136,8 +136,8 @@ struct strip_place {
 
 /// One or two tiles of tokens from `t` on. Where rows fill no tile, sums are made elsewhere, so that nothing behind them is touched.
 template <bool TwoTokens>
-inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout, std::size_t t,
-                            float* y, std::size_t y_stride) {
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout,
+                                 std::size_t t, float* y, std::size_t y_stride) {
     const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
     const parts_of_tokens x = parts(t);
     const parts_of_tokens next_x = TwoTokens ? parts(t + tile_rows) : x;
@@ -162,9 +162,10 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
     for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
         prefetch_rows(next, batch, batches);
         std::size_t left = end - t;
-        if (left > most)
-            prefetch_rows({reinterpret_cast<const std::byte*>(y + (t + most) * y_stride), y_stride * sizeof(float),
-                           left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        if (left > most) {
+            const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
+            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        }
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
             multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);

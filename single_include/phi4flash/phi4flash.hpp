@@ -5557,7 +5557,7 @@ PHI4FLASH_TARGET_END
 // A strip of weights is unpacked once for many tokens. Its numbers share a scale over scale_groups groups, as activations do, so that sums stay
 // integers for long. 4-bit weights are rounded to 1/127 of the largest of their row there, a tenth of what 4 bits have cost already; 8-bit
 // weights, and the activations they meet, become two digits, 256 times as fine. `Products` multiply them: packed_vectors-inl.hpp by vectors,
-// packed_tiles-inl.hpp on matrix tiles; digits() says how many they take.
+// packed_tiles-inl.hpp on matrix tiles; their `digits` says how many bytes a number has.
 
 PHI4FLASH_TARGET_BEGIN
 

@@ -103,11 +103,12 @@ template <bool TwoTokens, bool TwoRows>
 inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
     const std::size_t row_bytes = y_stride * sizeof(float);
     float* const next_y = y + tile_rows * y_stride;
-    tile_zero<0>();
-    if constexpr (TwoRows) tile_zero<1>();
-    if constexpr (TwoTokens) tile_zero<2>();
-    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
-    if (!first) {
+    if (first) {
+        tile_zero<0>();
+        if constexpr (TwoRows) tile_zero<1>();
+        if constexpr (TwoTokens) tile_zero<2>();
+        if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    } else {
         tile_load<0>(y, row_bytes);
         if constexpr (TwoRows) tile_load<1>(y + tile_rows, row_bytes);
         if constexpr (TwoTokens) tile_load<2>(next_y, row_bytes);

@@ -1,3 +1,7 @@
-/// The kernels, for every target that the compiler knows.
+/// The kernels, for every target that the compiler knows. Includes nothing else of the library, so that a change elsewhere does not
+/// compile them again.
+#ifndef PHI4FLASH_COMPILE_ONCE
+#define PHI4FLASH_COMPILE_ONCE 1
+#endif
 #define PHI4FLASH_IMPLEMENTATION 1
-#include "library.hpp"
+#include <phi4flash/kernels/dispatch.hpp>

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <string_view>
+#include <vector>
 
 using phi4flash::bf16;
 using phi4flash::f16;
@@ -100,6 +101,45 @@ TEST_CASE("overflow becomes infinity, underflow zero, with the sign") {
     CHECK(phi4flash::to_bf16(std::numeric_limits<float>::max()).bits == 0x7f80);
     CHECK(phi4flash::to_bf16(-std::numeric_limits<float>::infinity()).bits == 0xff80);
     CHECK(phi4flash::to_bf16(-0.0f).bits == 0x8000);
+}
+
+TEST_CASE("finite or not: every half and bfloat16 against the float of the same value, and the ends of f32 and f64") {
+    int wrong = 0;
+    for (std::uint32_t bits = 0; bits < 0x10000u; ++bits) {
+        const f16 h{static_cast<std::uint16_t>(bits)};
+        const bf16 b{static_cast<std::uint16_t>(bits)};
+        const float h_value = phi4flash::to_f32(h);
+        const float b_value = phi4flash::to_f32(b);
+        wrong += phi4flash::is_finite(h) != phi4flash::is_finite(h_value) || phi4flash::is_finite(b) != phi4flash::is_finite(b_value);
+        wrong += phi4flash::is_finite(h) != ((bits & 0x7fffu) < 0x7c00u) || phi4flash::is_finite(b) != ((bits & 0x7fffu) < 0x7f80u);
+    }
+    CHECK(wrong == 0);
+    for (const std::uint32_t bits : {0x7f800000u, 0xff800000u, 0x7f800001u, 0xffc00000u, 0x7fffffffu}) {
+        const auto x = std::bit_cast<float>(bits);
+        CHECK_FALSE(phi4flash::is_finite(x));
+        CHECK(phi4flash::is_nan(x) == ((bits & 0x7fffffffu) != 0x7f800000u));
+    }
+    for (const std::uint32_t bits : {0u, 1u, 0x7f7fffffu, 0xff7fffffu, 0x80000000u}) {
+        const auto x = std::bit_cast<float>(bits);
+        CHECK(phi4flash::is_finite(x));
+        CHECK_FALSE(phi4flash::is_nan(x));
+    }
+    CHECK(phi4flash::is_finite(std::bit_cast<double>(std::uint64_t{0x7fefffffffffffffu})));
+    CHECK_FALSE(phi4flash::is_finite(std::bit_cast<double>(std::uint64_t{0x7ff0000000000000u})));
+    CHECK_FALSE(phi4flash::is_finite(std::bit_cast<double>(std::uint64_t{0xfff8000000000000u})));
+}
+
+TEST_CASE("the first number that is not finite is found wherever it is") {
+    for (const std::size_t n : {0u, 1u, 255u, 256u, 257u, 1000u}) {
+        std::vector<float> x(n, 1.0f);
+        CHECK(phi4flash::first_not_finite(std::span<const float>(x)) == n);
+        for (std::size_t at = 0; at < n; at += at % 256 < 4 ? 1 : 61) {
+            x[at] = std::bit_cast<float>(at % 2 == 0 ? 0x7fc00000u : 0xff800000u);
+            if (at + 1 < n) x[n - 1] = x[at];
+            CHECK(phi4flash::first_not_finite(std::span<const float>(x)) == at);
+            x[at] = x[n - 1] = 1.0f;
+        }
+    }
 }
 
 TEST_CASE("conversions work at compile time, and types have names and sizes") {

@@ -3,7 +3,8 @@
 
 #include <doctest/doctest.h>
 
-#include <limits>
+#include <array>
+#include <bit>
 #include <map>
 #include <string>
 
@@ -53,15 +54,54 @@ TEST_CASE("sampler: an id that is not allowed is never chosen") {
 }
 
 TEST_CASE("sampler: logits that are no numbers") {
-    const float nan = std::numeric_limits<float>::quiet_NaN();
-    const float infinity = std::numeric_limits<float>::infinity();
+    const float nan = std::bit_cast<float>(0x7fc00000u);
+    const float negative_nan = std::bit_cast<float>(0xff800001u);
+    const float infinity = std::bit_cast<float>(0x7f800000u);
+    const float minus_infinity = std::bit_cast<float>(0xff800000u);
     for (const float temperature : {0.0f, 0.7f}) {
-        p4::sampler s = make({.temperature = temperature}, {false, true, true});
-        CHECK(s.choose(floats{nan, nan, nan}) == 1);
-        CHECK(s.choose(floats{nan, nan, -3}) == 2);
-        CHECK(s.choose(floats{0, infinity, 5}) == 1);
-        CHECK(s.choose(floats{0, -infinity, 5}) == 2);
-        CHECK(s.choose(floats{0, -infinity, -infinity}) == 1);
+        for (const float top_p : {0.5f, 1.0f}) {
+            p4::sampler s = make({.temperature = temperature, .top_p = top_p}, {false, true, true});
+            CHECK(s.choose(floats{nan, nan, nan}) == 1);
+            CHECK(s.choose(floats{nan, negative_nan, -3}) == 2);
+            CHECK(s.choose(floats{0, infinity, 5}) == 1);
+            CHECK(s.choose(floats{infinity, 3, infinity}) == 2);
+            CHECK(s.choose(floats{0, infinity, nan}) == 1);
+            CHECK(s.choose(floats{0, minus_infinity, 5}) == 2);
+            CHECK(s.choose(floats{0, minus_infinity, minus_infinity}) == 1);
+        }
+    }
+}
+
+TEST_CASE("sampler: any bits and any options give an allowed id") {
+    // Out of bounds before, where comparisons with NaN were compiled away: sorting, and the last of no candidates.
+    p4::random_stream random(3);
+    const std::vector<bool> allowed = [&] {
+        std::vector<bool> ids(500);
+        for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = random.uniform() < 0.8;
+        ids[0] = true;
+        return ids;
+    }();
+    constexpr std::uint32_t special[] = {0x7fc00000u, 0xffc00000u, 0x7f800000u, 0xff800000u, 0x7f7fffffu, 0xff7fffffu, 1u, 0u};
+    for (int round = 0; round < 600; ++round) {
+        floats logits(600);
+        for (float& x : logits) {
+            const bool strange = random.uniform() < (round % 3 == 0 ? 1.0 : 0.2);
+            x = std::bit_cast<float>(strange ? special[random.next() % 8] : static_cast<std::uint32_t>(random.next()));
+        }
+        p4::sampling_options o{.seed = random.next()};
+        o.temperature = std::array{0.0f, 1e-45f, 1e-38f, 0.6f, 100.0f}[random.next() % 5];
+        o.top_p = std::array{2e-38f, 0.5f, 1.0f}[random.next() % 3];
+        o.min_p = std::array{0.0f, 2e-38f, 1.0f}[random.next() % 3];
+        o.repetition_penalty = std::array{2e-38f, 1.0f, 100.0f}[random.next() % 3];
+        o.top_k = std::array<std::size_t, 4>{0, 1, 7, 1000}[random.next() % 4];
+        p4::sampler s = make(o, allowed);
+        for (std::int32_t id = 0; id < 250; ++id) s.accept(id);
+        for (int i = 0; i < 3; ++i) {
+            const std::int32_t id = s.choose(logits);
+            REQUIRE(id >= 0);
+            REQUIRE(static_cast<std::size_t>(id) < allowed.size());
+            REQUIRE(allowed[static_cast<std::size_t>(id)]);
+        }
     }
 }
 
@@ -143,7 +183,7 @@ TEST_CASE("sampler: options out of range are refused by name") {
         CHECK(s.error().code() == p4::errc::invalid_argument);
         return std::string(s.error().message());
     };
-    const float nan = std::numeric_limits<float>::quiet_NaN();
+    const float nan = std::bit_cast<float>(0x7fc00000u);
     CHECK(refused({.temperature = -1.0f}) == "temperature: want 0 to 100, have -1");
     CHECK(refused({.temperature = nan}).starts_with("temperature"));
     CHECK(refused({.top_p = 0.0f}).starts_with("top_p"));

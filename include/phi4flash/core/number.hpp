@@ -1,10 +1,12 @@
 #pragma once
-/// Stored number types: bfloat16 and IEEE half as plain 16-bit storage, and the run-time name of an element type.
+/// Stored number types: bfloat16 and IEEE half as plain 16-bit storage, the run-time name of an element type, and whether numbers are
+/// finite.
 #include <phi4flash/config/abi.hpp>
 
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 PHI4FLASH_BEGIN
 
@@ -19,6 +21,30 @@ struct f16 {
     std::uint16_t bits = 0;
     friend constexpr bool operator==(f16, f16) = default;
 };
+
+/// Whether x is neither infinite nor NaN. Comparisons and std::isnan may be compiled away where the host builds with -ffast-math, so
+/// this looks at the bits, and at those in memory: compilers take it that a float passed or computed by such code is finite.
+[[nodiscard]] constexpr bool is_finite(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u; }
+[[nodiscard]] constexpr bool is_finite(const double& x) {
+    return (std::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
+}
+[[nodiscard]] constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
+[[nodiscard]] constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
+[[nodiscard]] constexpr bool is_nan(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
+
+/// The place of the first number that is not finite; the count where all are. A fraction of what it takes to read them from memory.
+template <class T>
+[[nodiscard]] constexpr std::size_t first_not_finite(std::span<const T> numbers) {
+    constexpr std::size_t block = 256;  // of a length known to the compiler, without an early end: vectors
+    std::size_t i = 0;
+    for (; i + block <= numbers.size(); i += block) {
+        unsigned found = 0;
+        for (std::size_t k = 0; k < block; ++k) found |= is_finite(numbers[i + k]) ? 0u : 1u;
+        if (found != 0) break;
+    }
+    while (i < numbers.size() && is_finite(numbers[i])) ++i;
+    return i;
+}
 
 [[nodiscard]] constexpr float to_f32(float x) { return x; }
 

@@ -1,9 +1,12 @@
 #pragma once
 /// From logits to a token: greedy or random, with the usual filters, in the usual order (repetition penalty, temperature, top-k,
 /// top-p, min-p; as Hugging Face's generate does it).
+#include <phi4flash/core/number.hpp>
 #include <phi4flash/core/result.hpp>
 
 #include <algorithm>
+#include <bit>
+#include <cfloat>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -24,14 +27,15 @@ struct sampling_options {
 
 /// Errors: invalid_argument, naming the option, want and have.
 [[nodiscard]] inline status check_sampling(const sampling_options& o) {
-    const auto outside = [](const char* name, double have, const char* want) {
-        return status(error::format(errc::invalid_argument, "%s: want %s, have %g", name, want, have));
+    const auto outside = [](const char* name, float have, const char* want) {
+        return status(error::format(errc::invalid_argument, "%s: want %s, have %g", name, want, static_cast<double>(have)));
     };
-    if (!(o.temperature >= 0.0f && o.temperature <= 100.0f)) return outside("temperature", static_cast<double>(o.temperature), "0 to 100");
-    if (!(o.top_p > 0.0f && o.top_p <= 1.0f)) return outside("top_p", static_cast<double>(o.top_p), "more than 0, at most 1");
-    if (!(o.min_p >= 0.0f && o.min_p <= 1.0f)) return outside("min_p", static_cast<double>(o.min_p), "0 to 1");
-    if (!(o.repetition_penalty > 0.0f && o.repetition_penalty <= 100.0f))
-        return outside("repetition_penalty", static_cast<double>(o.repetition_penalty), "more than 0, at most 100");
+    if (!is_finite(o.temperature) || o.temperature < 0.0f || o.temperature > 100.0f)
+        return outside("temperature", o.temperature, "0 to 100");
+    if (!is_finite(o.top_p) || o.top_p <= 0.0f || o.top_p > 1.0f) return outside("top_p", o.top_p, "more than 0, at most 1");
+    if (!is_finite(o.min_p) || o.min_p < 0.0f || o.min_p > 1.0f) return outside("min_p", o.min_p, "0 to 1");
+    if (!is_finite(o.repetition_penalty) || o.repetition_penalty <= 0.0f || o.repetition_penalty > 100.0f)
+        return outside("repetition_penalty", o.repetition_penalty, "more than 0, at most 100");
     return {};
 }
 
@@ -66,17 +70,24 @@ public:
         return sampler(options, std::move(allowed));
     }
 
-    /// The next token. Shape: logits [at least as many as `allowed`].
+    /// The next token. Shape: logits [at least as many as `allowed`]. Always an allowed id, whatever the logits are: -infinity and NaN
+    /// are not chosen, +infinity is chosen before anything else, and where no allowed logit is left the lowest allowed id is returned.
+    /// That is how a host masks and forces ids. `step` and `prefill` never hand out logits that are not finite.
     [[nodiscard]] std::int32_t choose(std::span<const float> logits) {
         candidates_.clear();
         const std::size_t n = std::min(logits.size(), allowed_.size());
         for (std::size_t id = 0; id < n; ++id) {
-            if (allowed_[id] && !std::isnan(logits[id])) candidates_.push_back({logits[id], static_cast<std::int32_t>(id)});
+            if (!allowed_[id]) continue;
+            if (is_finite(logits[id])) {
+                candidates_.push_back({logits[id], static_cast<std::int32_t>(id)});
+            } else if (std::bit_cast<std::uint32_t>(logits[id]) == 0x7f800000u) {  // +infinity
+                return static_cast<std::int32_t>(id);
+            }
         }
         if (candidates_.empty()) return first_allowed();
         penalize();
-        if (options_.temperature == 0.0f) return std::ranges::max_element(candidates_, comes_after)->id;
-        return draw();
+        const candidate best = *std::ranges::max_element(candidates_, comes_after);
+        return options_.temperature == 0.0f ? best.id : draw(best);
     }
 
     /// Remembers a token of the text, for the repetition penalty.
@@ -107,21 +118,23 @@ private:
     void penalize() {
         if (seen_.empty()) return;
         for (candidate& c : candidates_) {
-            if (seen_[static_cast<std::size_t>(c.id)])
-                c.score = c.score > 0.0f ? c.score / options_.repetition_penalty : c.score * options_.repetition_penalty;
+            if (!seen_[static_cast<std::size_t>(c.id)]) continue;
+            const float score = c.score > 0.0f ? c.score / options_.repetition_penalty : c.score * options_.repetition_penalty;
+            c.score = std::clamp(score, -1e38f, 1e38f);
         }
     }
 
-    std::int32_t draw() {
-        const float highest = std::ranges::max_element(candidates_, comes_after)->score;
-        if (std::isinf(highest)) return std::ranges::max_element(candidates_, comes_after)->id;
+    /// Every score is finite here. No step may make it NaN, even where -ffast-math divides by multiplying with an inverse: sorting reads
+    /// out of bounds then.
+    std::int32_t draw(const candidate& best) {
+        const float temperature = std::max(options_.temperature, FLT_MIN);  // whose inverse is finite
         if (options_.top_k != 0 && options_.top_k < candidates_.size()) {
             std::ranges::nth_element(candidates_, candidates_.begin() + static_cast<std::ptrdiff_t>(options_.top_k), comes_before);
             candidates_.resize(options_.top_k);
         }
         double total = 0.0;
         for (candidate& c : candidates_) {
-            c.score = std::exp((c.score - highest) / options_.temperature);
+            c.score = std::exp(std::max((c.score - best.score) / temperature, -1000.0f));
             total += static_cast<double>(c.score);
         }
         keep_top_p(total);
@@ -135,7 +148,7 @@ private:
             left -= static_cast<double>(c.score);
             if (left < 0.0) return c.id;
         }
-        return candidates_.back().id;
+        return candidates_.empty() ? best.id : candidates_.back().id;
     }
 
     /// Keeps the likeliest tokens, the one that crosses the threshold included. A heap, because a few tokens usually suffice.

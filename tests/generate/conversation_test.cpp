@@ -52,12 +52,41 @@ TEST_CASE("generate/conversation: a turn reads what the session has not read") {
     turns.answered({.reason = p4::stop_reason::max_tokens, .prompt_tokens = 5, .new_tokens = 3, .unread = 'x'});
     CHECK(ask(turns, "d") == ids_type{'x', end, user, 'd', end, assistant});
 
-    // A prompt that was cut short.
-    turns.answered({.reason = p4::stop_reason::cancelled, .prompt_tokens = 2, .new_tokens = 0, .unread = -1});
-    CHECK(ask(turns, "e") == ids_type{user, 'd', end, assistant, end, user, 'e', end, assistant});
-
     turns.reset();
     CHECK(ask(turns, "a") == first);
+}
+
+TEST_CASE("generate/conversation: no later turn reads a message whose reading was cancelled") {
+    const p4::tokenizer text = byte_tokenizer();
+    const ids_type prompt = {system_marker, 'S', end, user, 'a', 'b', end, assistant};
+    const auto cancelled_after = [&](std::size_t read) {
+        p4::conversation turns(text, "S");
+        REQUIRE(ask(turns, "ab") == prompt);
+        turns.answered({.reason = p4::stop_reason::cancelled, .prompt_tokens = read, .new_tokens = 0, .unread = -1});
+        return ask(turns, "c");
+    };
+    const ids_type next = {user, 'c', end, assistant};
+    const auto after = [&](ids_type first) {
+        first.insert(first.end(), next.begin(), next.end());
+        return first;
+    };
+    CHECK(cancelled_after(0) == after({system_marker, 'S', end}));  // what was not cancelled is still to be read
+    CHECK(cancelled_after(2) == after({end}));
+    CHECK(cancelled_after(3) == next);                              // nothing of the message was read
+    CHECK(cancelled_after(4) == after({end}));                      // a part of it was: it is closed
+    CHECK(cancelled_after(6) == after({end}));
+    CHECK(cancelled_after(7) == next);                              // all of it was, and no answer begun
+    CHECK(cancelled_after(8) == after({end}));                      // the answer was begun, and is empty
+
+    // What an earlier turn left is no part of the message either. Two in a row.
+    p4::conversation turns(text);
+    CHECK(ask(turns, "a") == ids_type{user, 'a', end, assistant});
+    turns.answered({.reason = p4::stop_reason::max_tokens, .prompt_tokens = 4, .new_tokens = 3, .unread = 'x'});
+    CHECK(ask(turns, "b") == ids_type{'x', end, user, 'b', end, assistant});
+    turns.answered({.reason = p4::stop_reason::cancelled, .prompt_tokens = 1, .new_tokens = 0, .unread = -1});
+    CHECK(ask(turns, "d") == ids_type{end, user, 'd', end, assistant});
+    turns.answered({.reason = p4::stop_reason::cancelled, .prompt_tokens = 2, .new_tokens = 0, .unread = -1});
+    CHECK(ask(turns, "c") == after({end}));
 }
 
 TEST_CASE("generate/conversation: without a system message, and markers in the text stay text") {

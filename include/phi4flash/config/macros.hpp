@@ -2,6 +2,10 @@
 /// Every switch of the library. A user sets one before the include (or with -D); each is always defined
 /// afterwards, as 0 or 1, so that a mistyped name is a preprocessor warning (-Wundef) and not a silent "no".
 
+#if defined(_MSVC_LANG) ? _MSVC_LANG <= 201703L : __cplusplus <= 201703L
+#error "phi4flash needs C++20: compile with -std=c++20 (MSVC: /std:c++20)"
+#endif
+
 /// Vector back end: set exactly one of these to 1, or none for the best that the include path offers
 /// (Highway 1.2 or newer, then xsimd 13 or newer, then scalar).
 #ifndef PHI4FLASH_SIMD_HIGHWAY
@@ -39,7 +43,31 @@
 #if !PHI4FLASH_SIMD_HIGHWAY && !PHI4FLASH_SIMD_XSIMD
 #undef PHI4FLASH_SIMD_SCALAR
 #define PHI4FLASH_SIMD_SCALAR 1
+#define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 1
 #endif
+#elif defined(__has_include)
+#if PHI4FLASH_SIMD_HIGHWAY
+#if !__has_include(<hwy/base.h>)
+#error "phi4flash: PHI4FLASH_SIMD_HIGHWAY is 1, but Highway (hwy/highway.h) is not on the include path"
+#else
+#include <hwy/base.h>
+#if !defined(HWY_VERSION_GE)
+#error "phi4flash: PHI4FLASH_SIMD_HIGHWAY is 1, but the first Highway on the include path is older than 1.2: put a newer one before it (-I)"
+#endif
+#endif
+#elif PHI4FLASH_SIMD_XSIMD
+#if !__has_include(<xsimd/config/xsimd_config.hpp>)
+#error "phi4flash: PHI4FLASH_SIMD_XSIMD is 1, but xsimd (xsimd/xsimd.hpp) is not on the include path"
+#else
+#include <xsimd/config/xsimd_config.hpp>
+#if XSIMD_VERSION_MAJOR < 13
+#error "phi4flash: PHI4FLASH_SIMD_XSIMD is 1, but the first xsimd on the include path is older than 13: put a newer one before it (-I)"
+#endif
+#endif
+#endif
+#endif
+#ifndef PHI4FLASH_SIMD_SCALAR_IS_A_GUESS
+#define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 0
 #endif
 
 /// Highway only: 1 compiles the kernels for the static target alone (fast builds, firmware), 0 for every target

@@ -17,6 +17,15 @@
 
 #if !PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION
 
+// Nobody asked for slow kernels. A note and not a warning, which -Werror would turn into a failure.
+#if PHI4FLASH_SIMD_SCALAR_IS_A_GUESS
+#pragma message( \
+    "phi4flash: KERNELS ARE SCALAR, some 40 times slower than need be: neither Highway 1.2 nor xsimd 13 is on the include path." \
+    " This mends it: git clone --depth 1 --branch 1.2.0 https://github.com/google/highway, and -isystem highway for the compiler" \
+    " (in a checkout of phi4flash: tools/setup.sh, and -isystem build/deps/usr/include)." \
+    " If it is meant: -DPHI4FLASH_SIMD_SCALAR=1")
+#endif
+
 #if PHI4FLASH_SIMD_HIGHWAY
 
 // A user may have included highway.h already; the static target's operations then exist and must not be defined again.

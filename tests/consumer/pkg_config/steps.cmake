@@ -1,0 +1,43 @@
+# pkg-config gives -std, -pthread, the switches and the folders, relative to the file. Needs pkg-config.
+make_checkout()
+make_old_headers()
+# flags_of(<prefix>): sets flags.
+macro(flags_of prefix)
+    run("${CMAKE_COMMAND}" -E env "PKG_CONFIG_LIBDIR=${prefix}/share/pkgconfig" "${PKG_CONFIG}" --cflags --libs "phi4flash = ${VERSION}")
+    string(STRIP "${output}" flags)
+    separate_arguments(flags UNIX_COMMAND "${flags}")
+    expect("-std=c++20" "-pthread")
+endmacro()
+
+# Installed on a machine that had nothing: the header looks again, and says what it finds.
+install_library("${work}/guessed")
+expect_warnings(1)
+flags_of("${work}/guessed")
+expect_not("-DPHI4FLASH_SIMD_SCALAR" "-isystem")
+run("${COMPILER}" "-I${work}/old/include" ${flags} -fsyntax-only "${here}/quick.cpp")
+expect("KERNELS ARE SCALAR")
+
+# Scalar because somebody said so.
+install_library("${work}/as_installed" -DPHI4FLASH_SIMD=scalar -DPHI4FLASH_WITH_JSON=OFF)
+expect_warnings(0)
+file(RENAME "${work}/as_installed" "${work}/scalar")
+flags_of("${work}/scalar")
+expect("-DPHI4FLASH_SIMD_SCALAR=1" "-DPHI4FLASH_HAS_JSON=0")
+run("${COMPILER}" "${here}/quick.cpp" ${flags} -o consumer)
+expect_not("KERNELS ARE SCALAR")
+run("${work}/consumer")
+expect("back end scalar, target scalar, json 0")
+
+# With the headers that the checkout had.
+run("${work}/checkout/tools/setup.sh")
+install_library("${work}/as_installed" -DPHI4FLASH_SIMD=auto -DPHI4FLASH_WITH_JSON=AUTO)
+file(RENAME "${work}/as_installed" "${work}/bundled")
+file(REMOVE_RECURSE "${work}/checkout")
+flags_of("${work}/bundled")
+string(TOUPPER "${BEST_SIMD}" upper)
+expect("-DPHI4FLASH_SIMD_${upper}=1" "-DPHI4FLASH_HAS_JSON=1")
+run("${COMPILER}" "${here}/quick.cpp" ${flags} -DPHI4FLASH_STATIC_DISPATCH=1 -o consumer)
+run("${work}/consumer")
+expect("back end ${BEST_SIMD}" "json 1")
+run("${CMAKE_COMMAND}" -E env "PKG_CONFIG_LIBDIR=${work}/bundled/share/pkgconfig" "${PKG_CONFIG}" --define-variable=std=c++23 --cflags phi4flash)
+expect("-std=c++23")

@@ -5,7 +5,8 @@ file(MAKE_DIRECTORY "${work}/project/subprojects")
 file(CREATE_LINK "${work}/checkout" "${work}/project/subprojects/phi4flash" SYMBOLIC)
 set(ENV{CXX} "${COMPILER}")
 set(ENV{PKG_CONFIG_LIBDIR} "${work}/empty")
-set(ENV{PATH} "${MESON_FOLDER}:$ENV{PATH}")
+get_filename_component(folder "${MESON}" DIRECTORY)
+set(ENV{PATH} "${folder}:$ENV{PATH}")  # the line to run says meson
 
 # What is in the compiler's own folders cannot be taken away; then this part is left out.
 if(SYSTEM_HAS_HEADERS)

@@ -5,6 +5,7 @@
 #include <phi4flash/config/abi.hpp>
 #include <phi4flash/core/error.hpp>
 #include <phi4flash/core/executor.hpp>
+#include <phi4flash/core/finite.hpp>
 #include <phi4flash/core/huge_pages.hpp>
 #include <phi4flash/core/kv_format.hpp>
 #include <phi4flash/core/matrix.hpp>
@@ -45,6 +46,7 @@
 #include <phi4flash/generate/generate.hpp>
 
 // Files; the Hugging Face formats where a JSON library is on the include path.
+#include <phi4flash/io/check_weights.hpp>
 #include <phi4flash/io/convert.hpp>
 #include <phi4flash/io/mapped_file.hpp>
 #include <phi4flash/io/model_files.hpp>

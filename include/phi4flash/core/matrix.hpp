@@ -10,8 +10,11 @@
 
 PHI4FLASH_BEGIN
 
-/// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data need
-/// only be aligned to the element, or to 2 bytes.
+/// Data of this type begin at a multiple of so many bytes: of their elements, or of the scales of packed blocks.
+[[nodiscard]] constexpr std::size_t alignment_of(dtype type) { return type == dtype::f32 ? 4 : 2; }
+
+/// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data are
+/// aligned to alignment_of(type), and need not be more.
 struct matrix_view {
     const std::byte* data = nullptr;
     std::size_t rows = 0;
@@ -42,7 +45,19 @@ struct tensor_view {
     [[nodiscard]] std::span<const std::size_t> shape() const { return {extent, rank}; }
     /// Elements of a plain tensor.
     [[nodiscard]] std::size_t count() const { return bytes / size_of(type); }
+    [[nodiscard]] bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(data) % alignment_of(type) == 0; }
 };
+
+/// A tensor without a name, of at most max_rank extents; packed types have two.
+[[nodiscard]] inline tensor_view view_of(const std::byte* data, std::span<const std::size_t> shape, dtype type) {
+    tensor_view view;
+    view.data = data;
+    view.type = type;
+    std::size_t count = 1;
+    for (const std::size_t n : shape) count *= view.extent[view.rank++] = n;
+    view.bytes = is_packed(type) ? matrix_bytes(type, shape[0], shape[1]) : count * size_of(type);
+    return view;
+}
 
 /// The tensor of that name among tensors that are sorted by name, or nullptr.
 [[nodiscard]] inline const tensor_view* find_tensor(std::span<const tensor_view> sorted, std::string_view name) {

@@ -1,12 +1,13 @@
 #pragma once
 /// Converts a model into one packed file: matrices to the chosen types, everything else as it is.
-#include <phi4flash/core/executor.hpp>
+#include <phi4flash/core/finite.hpp>
 #include <phi4flash/core/packing.hpp>
 #include <phi4flash/io/packed_model_writer.hpp>
 #include <phi4flash/model/model.hpp>
 #include <phi4flash/model/tensor_list.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 PHI4FLASH_BEGIN
@@ -34,24 +35,53 @@ struct conversion {
 
 namespace detail {
 
-/// Rows [first, first + count) of a plain matrix as `type`.   Shape: rows is scratch of 8 * cols floats.
+/// Rows [first, first + count) of a plain matrix as `type`.   Shape: rows [count, cols] gets them as f32; room for 8 rows.
 inline void convert_rows(const matrix_view& m, std::size_t first, std::size_t count, dtype type, float* rows, std::byte* out) {
     if (is_packed(type)) return pack_eight_rows(m, first, type, rows, out);
     for (std::size_t r = first; r < first + count; ++r, out += matrix_bytes(type, 1, m.cols)) {
-        read_row(m, r, rows);
+        float* const row = rows + (r - first) * m.cols;
+        read_row(m, r, row);
         for (std::size_t c = 0; c < m.cols; ++c) {
             switch (type) {
-                case dtype::f32: reinterpret_cast<float*>(out)[c] = rows[c]; break;
-                case dtype::f16: reinterpret_cast<f16*>(out)[c] = to_f16(rows[c]); break;
-                default: reinterpret_cast<bf16*>(out)[c] = to_bf16(rows[c]); break;
+                case dtype::f32: reinterpret_cast<float*>(out)[c] = row[c]; break;
+                case dtype::f16: reinterpret_cast<f16*>(out)[c] = to_f16(row[c]); break;
+                default: reinterpret_cast<bf16*>(out)[c] = to_bf16(row[c]); break;
             }
         }
     }
 }
 
-/// Writes one matrix, a few megabytes at a time; the rows of each piece are shared between threads.
+/// The place in rows [count, cols] of a number that is not finite, or not finite any more in `out`, the same as `type`.
+[[nodiscard]] inline std::optional<std::size_t> find_unfit(std::span<const float> rows, std::size_t cols, dtype type, const std::byte* out) {
+    const std::size_t strange = first_not_finite(rows);
+    if (strange < rows.size()) return strange;
+    const std::size_t shape[] = {rows.size() / cols, cols};
+    const tensor_view made = view_of(out, shape, type);
+    if (!is_packed(type)) return find_not_finite(made);
+    // Beyond what the largest scale reaches; fitting a scale to such numbers may overflow and leave zero.
+    constexpr float most = 65504.0f * 127.0f;
+    const auto magnitude = [](float x) { return std::fabs(x); };
+    const auto large = std::ranges::find_if(rows, [](float x) { return x > most; }, magnitude);
+    if (large != rows.end()) return static_cast<std::size_t>(large - rows.begin());
+    const auto group = find_not_finite(made);
+    if (!group) return std::nullopt;
+    const auto begin = rows.begin() + static_cast<std::ptrdiff_t>(*group);
+    return static_cast<std::size_t>(std::ranges::max_element(begin, begin + packed_cols, {}, magnitude) - rows.begin());
+}
+
+[[nodiscard]] inline error unfit_error(const char* name, const matrix_view& m, std::size_t place, dtype type) {
+    const std::size_t shape[] = {m.rows, m.cols};
+    std::vector<float> row(m.cols);
+    read_row(m, place / m.cols, row.data());
+    const float& value = row[place % m.cols];
+    if (!is_finite(value)) return not_finite_error(name, shape, place);
+    return error::format(errc::not_finite, "tensor %s: element [%zu, %zu] is %g, too large for %s: the weights are damaged, or want a wider type",
+                         name, place / m.cols, place % m.cols, static_cast<double>(value), name_of(type));
+}
+
+/// Writes one matrix, a few megabytes at a time; the rows of each piece are shared between threads. Errors: not_finite.
 template <class Tell>
-[[nodiscard]] status convert_matrix(const matrix_view& m, dtype type, executor_ref threads, gguf_sink& out, Tell&& tell) {
+[[nodiscard]] status convert_matrix(const char* name, const matrix_view& m, dtype type, executor_ref threads, gguf_sink& out, Tell&& tell) {
     const std::size_t stride = matrix_bytes(type, packed_rows, m.cols);
     const std::size_t blocks = (m.rows + packed_rows - 1) / packed_rows;
     const std::size_t at_once = std::clamp<std::size_t>((std::size_t{4} << 20) / stride, 1, blocks);
@@ -59,13 +89,18 @@ template <class Tell>
     std::vector<float> scratch(at_once * packed_rows * m.cols);
     for (std::size_t b = 0; b < blocks; b += at_once) {
         const std::size_t n = std::min(at_once, blocks - b);
+        std::atomic<std::size_t> unfit{SIZE_MAX};
         threads.parallel_for(n, 1, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 const std::size_t first = (b + i) * packed_rows;
-                convert_rows(m, first, std::min(packed_rows, m.rows - first), type, scratch.data() + i * packed_rows * m.cols,
-                             bytes.data() + i * stride);
+                const std::size_t count = std::min(packed_rows, m.rows - first);
+                const std::span<float> rows(scratch.data() + i * packed_rows * m.cols, count * m.cols);
+                convert_rows(m, first, count, type, rows.data(), bytes.data() + i * stride);
+                if (const auto found = find_unfit(rows, m.cols, type, bytes.data() + i * stride))
+                    keep_least(unfit, first * m.cols + *found);
             }
         });
+        if (unfit.load() != SIZE_MAX) return unfit_error(name, m, unfit.load(), type);
         const std::size_t rows = std::min(n * packed_rows, m.rows - b * packed_rows);
         const auto piece = std::span<const std::byte>(bytes).first(matrix_bytes(type, rows, m.cols));
         if (const status ok = out.write(piece); !ok) return ok;
@@ -78,7 +113,8 @@ template <class Tell>
 
 /// Writes the model in `from` to `path`, whole or not at all. `info.config` and the rest of `info` say
 /// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every few megabytes. Takes about 20 MB of
-/// memory. Errors: those of model::bind and write_packed_model.
+/// memory. Errors: those of model::bind and write_packed_model; not_finite, naming the tensor and the first element that is infinite,
+/// NaN, or beyond its new type.
 template <tensor_source Source, class Tell>
 [[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how,
                                    const std::filesystem::path& path, executor_ref threads, Tell&& tell) {
@@ -102,8 +138,10 @@ template <tensor_source Source, class Tell>
         const tensor_view& source = *sources[i];
         if (source.type != tensors[i].type) {
             const matrix_view m{source.data, source.extent[0], source.extent[1], source.type};
-            return detail::convert_matrix(m, tensors[i].type, threads, out, advance);
+            return detail::convert_matrix(tensors[i].name.c_str(), m, tensors[i].type, threads, out, advance);
         }
+        if (const auto damaged = find_not_finite(source, threads))
+            return not_finite_error(tensors[i].name.c_str(), source.shape(), *damaged);
         advance(source.bytes);
         return out.write(std::span(source.data, source.bytes));
     });

@@ -1,6 +1,7 @@
 #pragma once
 /// From named tensors to weights: every tensor of a SambaY checkpoint, by the names of the released files, with the shape it
 /// must have. The first pass checks and measures, the second fills; nothing is allocated between them that is not needed.
+#include <phi4flash/core/finite.hpp>
 #include <phi4flash/model/weights.hpp>
 
 #include <algorithm>
@@ -23,7 +24,8 @@ concept tensor_source = requires(const S& source, std::string_view name) {
 
 namespace detail {
 
-/// Looks tensors up, compares shapes, and widens vectors. The first error sticks, and later calls do nothing.
+/// Looks tensors up, compares shapes, and widens vectors, whose numbers must be finite: they are few, and read here anyway. The first
+/// error sticks, and later calls do nothing.
 template <tensor_source Source>
 class tensor_binder {
 public:
@@ -48,7 +50,7 @@ public:
     const float* vector(const char* name, std::size_t n, Change&& change) {
         const tensor_view* t = require(name, {n});
         float* out = memory_.take<float>(n);
-        if (filling_ && t != nullptr) {
+        if (filling_ && is_finite(t, name)) {
             for (std::size_t i = 0; i < n; ++i) out[i] = change(element(*t, i));
         }
         return out;
@@ -62,7 +64,7 @@ public:
     const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t n, Fill&& fill) {
         const tensor_view* t = require(name, shape);
         float* out = memory_.take<float>(n);
-        if (filling_ && t != nullptr) {
+        if (filling_ && is_finite(t, name)) {
             std::memset(out, 0, n * sizeof(float));
             fill(out, [t](std::size_t i) { return element(*t, i); });
         }
@@ -74,7 +76,7 @@ public:
         const tensor_view* x = require(a, {n});
         const tensor_view* y = require(b, {n});
         double sum = 0.0;
-        if (filling_ && x != nullptr && y != nullptr) {
+        if (filling_ && is_finite(x, a) && is_finite(y, b)) {
             for (std::size_t i = 0; i < n; ++i) sum += static_cast<double>(element(*x, i)) * static_cast<double>(element(*y, i));
         }
         return sum;
@@ -100,12 +102,29 @@ private:
         return t.type == dtype::bf16 ? to_f32(bf16{bits}) : to_f32(f16{bits});
     }
 
+    /// Whether the tensor was found and holds finite numbers only.
+    bool is_finite(const tensor_view* t, const char* name) {
+        if (t == nullptr || failed()) return false;
+        const auto damaged = find_not_finite(*t);
+        if (damaged) failure_ = not_finite_error(full_name(name).text, t->shape(), *damaged);
+        return !damaged;
+    }
+
+    struct tensor_name {
+        char text[160];
+    };
+    tensor_name full_name(const char* name) const {
+        tensor_name full;
+        std::snprintf(full.text, sizeof full.text, "%s%s", prefix_, name);
+        return full;
+    }
+
     /// The tensor of that name, with that shape, of a plain type (or a packed one, where that may be), and as many bytes as it needs: a
     /// source may be a host's own table, of which nothing is known yet.
     const tensor_view* require(const char* name, std::initializer_list<std::size_t> shape, bool may_be_packed = false) {
         if (failed()) return nullptr;
-        char full[160];
-        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
+        const tensor_name named = full_name(name);
+        const char* const full = named.text;
         const tensor_view* t = source_.find(full);
         if (t == nullptr) {
             char want[96];
@@ -129,6 +148,11 @@ private:
         if (t->data == nullptr || t->bytes != bytes) {
             failure_ = error::format(errc::size_mismatch, "tensor %s: want %zu bytes of %s, have %zu", full, bytes, name_of(t->type),
                                      t->data == nullptr ? std::size_t{0} : t->bytes);
+            return nullptr;
+        }
+        if (!t->is_aligned()) {
+            failure_ = error::format(errc::offset_misaligned, "tensor %s: its data must begin at a multiple of %zu bytes for %s", full,
+                                     alignment_of(t->type), name_of(t->type));
             return nullptr;
         }
         ++found_;

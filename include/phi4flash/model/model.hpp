@@ -12,7 +12,9 @@ template <sambay_shape Shape = any_sambay>
 class model {
 public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
-    /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, unexpected_tensor, untied_embedding, out_of_memory.
+    /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, offset_misaligned, unexpected_tensor,
+    /// untied_embedding, out_of_memory; not_finite (a vector or a table of the model with an infinity or NaN in it; matrices are not
+    /// read here).
     template <tensor_source Source>
     static result<model> bind(const Source& source, const sambay_config& config) {
         const auto e = extents<Shape>::from(config.shape);
@@ -27,6 +29,7 @@ public:
         m.parameters_ = std::move(*block);
         detail::tensor_binder<Source> fill(source, arena(m.parameters_.bytes().data()), true);
         m.weights_ = detail::bind_all(fill, *e, config.norm_eps);
+        if (fill.failed()) return fill.failure().error();
         return m;
     }
 

@@ -66,12 +66,12 @@ public:
     [[nodiscard]] status finish() {
         if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
         if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
-        for (const auto& [id, text] : not_byte_level_) {
+        for (const auto& token : not_byte_level_) {  // no structured binding: lambdas may not use one before clang 16
             const bool is_added =
-                std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == id && t.content == text; });
+                std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
             if (!is_added)
                 return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                     static_cast<unsigned long long>(id), text.c_str());
+                                     static_cast<unsigned long long>(token.first), token.second.c_str());
         }
         for (added_token& t : added_) {
             if (status s = builder_.add_added_token(std::move(t)); !s) return s;

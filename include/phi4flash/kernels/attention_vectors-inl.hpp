@@ -123,8 +123,8 @@ PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1
 }
 
 /// s_r += sum of p[r][slot] v[slot] for rows R, two vectors wide; to out[r].
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_two(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
     const std::size_t bytes = 2 * lanes() * sizeof(Element);
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -148,8 +148,8 @@ PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_s
 }
 
 /// The same, four vectors wide: where registers are many.
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_four(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                          float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t pair = 2 * lanes();
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -179,7 +179,7 @@ PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_
 
 /// out[r] at the columns of a head's whole pairs, times keep[r] first; no `keep`: 1.
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
                                         const float* keep, const slot_row* p, float* const* out) {
     const std::size_t lane_count = lanes();
     if (keep != nullptr) {
@@ -188,10 +188,10 @@ PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const va
     std::size_t i = begin;
     if constexpr (many_registers) {
         for (; i + 4 * lane_count <= end; i += 4 * lane_count)
-            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+            values_four<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
                         load(out[R] + i + 3 * lane_count)...);
     }
-    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+    for (; i < end; i += 2 * lane_count) values_two<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
 }
 
 /// The end of a head, which fills no pair, for one row.

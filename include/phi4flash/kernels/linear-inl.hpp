@@ -87,10 +87,9 @@ PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, st
 }
 
 /// y[R * y_stride] = sum_i a[R * stride + i] x[i] for every R: rows that lie apart, read side by side.
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
-                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
-                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void dots(const Element* PHI4FLASH_RESTRICT a, std::size_t stride, const float* PHI4FLASH_RESTRICT x, std::size_t n,
+                                  float* PHI4FLASH_RESTRICT y, std::size_t y_stride, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
@@ -106,9 +105,9 @@ PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
                                   std::size_t y_stride) {
-    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
+    dots<R...>(a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 /// The rows in row_streams parts, each of them read from its beginning to its end.

@@ -2,7 +2,8 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-// Vectors cannot stand in arrays, so what several rows need of them are packs of parameters: one for each row R.
+// Vectors cannot stand in arrays, so what several rows need of them are packs of parameters: one for each row R. Whoever calls a function
+// with more than one such pack names R: clang before 19 cannot deduce it ("deduced packs of different lengths").
 template <std::size_t>
 using f32_of = f32_vector;
 
@@ -27,9 +28,9 @@ struct outer_factor {
 };
 
 /// sum_k a(r, k) x[k * x_step ...] for rows R and one vector of x, each sum in the order of k; goes to put(r, 0, sum).
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s) {
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
         const f32_vector column = load(x);
@@ -44,9 +45,9 @@ PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y,
 }
 
 /// The same for two vectors of x: put(r, 0, sum) and put(r, 1, sum).
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s, f32_of<R>... t) {
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
@@ -60,12 +61,12 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
 }
 
 template <bool Two, class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...>, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
                                         std::size_t first, const Put& put) {
     if constexpr (Two) {
-        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+        outer_tile_two<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
     } else {
-        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+        outer_tile_one<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())...);
     }
 }
 

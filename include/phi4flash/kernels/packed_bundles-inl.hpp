@@ -61,7 +61,7 @@ PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit
 
 /// One group of a row: its products with every bundle, times its scale, added to the blocks. `sums` are the starts.
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                        block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
@@ -80,7 +80,7 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 
 /// The same for two rows, which meet each load of activations.
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                             block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
                                             sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
@@ -97,25 +97,25 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
 
 /// A row of a block of groups against a tile, whose groups lie group_bytes apart. Adds to sum [bundles][tokens_lanes()].
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+        add_group<Shared, B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 /// Two rows, where scales are floats.
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                           block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+        add_two_groups<Shared, B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
                                bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
@@ -126,13 +126,13 @@ PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
         const float* next_sum = sum + sizeof...(B) * tokens_lanes();
-        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+        add_two_rows<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
                              block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
+        add_row<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 

@@ -24,7 +24,7 @@ struct vector_block {
 
 /// A block against tokens T of a tile, from x and scales on. `sums` are their starts.
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(const vector_block& block, const std::byte* x, const float* scales, float* to,
                                               i32_of<T>... sums, i32_of<T>... other_sums) {
     const std::int8_t* w = block.w;
     const std::int8_t* other_w = block.other_w;
@@ -43,10 +43,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
 
 /// A block against tokens [first, first + sizeof...(T)) of a tile.
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const token_numbers& numbers,
                                             std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+    multiply_vectors<First, Two, T...>(block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
                                  repeat_integer(start[T])..., repeat_integer(start[T])...);
 }
 

@@ -44,3 +44,5 @@ class Phi4flash(ConanFile):
         self.cpp_info.bindirs = []
         self.cpp_info.libdirs = []
         self.cpp_info.defines = [f"PHI4FLASH_SIMD_{str(self.options.simd).upper()}=1", f"PHI4FLASH_HAS_JSON={int(bool(self.options.with_json))}"]
+        if self.settings.os in ("Linux", "FreeBSD"):
+            self.cpp_info.system_libs = ["pthread"]

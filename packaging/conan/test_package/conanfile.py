@@ -20,4 +20,6 @@ class TestPackage(ConanFile):
 
     def test(self):
         if can_run(self):
-            self.run(f"{self.cpp.build.bindir}/consumer", env="conanrun")
+            options = self.dependencies["phi4flash"].options
+            json = int(str(options.with_json) == "True")
+            self.run(f"{self.cpp.build.bindir}/consumer {options.simd} {json}", env="conanrun")

@@ -21,7 +21,8 @@ vcpkg_cmake_configure(
         ${options}
         -DPHI4FLASH_BUILD_TESTS=OFF
         -DPHI4FLASH_BUILD_BENCHMARKS=OFF
-        -DPHI4FLASH_INSTALL=ON)
+        -DPHI4FLASH_INSTALL=ON
+        -DPHI4FLASH_INSTALL_DEPENDENCIES=OFF)
 vcpkg_cmake_install()
 vcpkg_cmake_config_fixup(CONFIG_PATH share/cmake/phi4flash)
 vcpkg_fixup_pkgconfig()

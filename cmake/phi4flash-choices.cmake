@@ -61,6 +61,24 @@ function(phi4flash_warn_of_guesses simd_wanted simd json_wanted json)
     endif()
 endfunction()
 
+# phi4flash_warn_of_no_optimization(): an empty build type, CMake's default, means no optimization, and nobody asked for that either.
+# Looked at when the whole project has been read, as it may yet set the type.
+function(phi4flash_warn_of_no_optimization)
+    get_property(asked GLOBAL PROPERTY PHI4FLASH_OPTIMIZATION_ASKED)
+    if(NOT asked)
+        set_property(GLOBAL PROPERTY PHI4FLASH_OPTIMIZATION_ASKED TRUE)
+        cmake_language(DEFER DIRECTORY "${CMAKE_SOURCE_DIR}" CALL phi4flash_look_at_optimization)
+    endif()
+endfunction()
+function(phi4flash_look_at_optimization)
+    get_property(multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
+    if(NOT multi_config AND NOT CMAKE_BUILD_TYPE AND NOT "${CMAKE_CXX_FLAGS}" MATCHES "(^| )[-/]O")
+        phi4flash_shell_word("${CMAKE_BINARY_DIR}" build)
+        message(WARNING "phi4flash: KERNELS ARE NOT OPTIMIZED and many times slower than need be: CMAKE_BUILD_TYPE is empty.\n"
+            "This mends it:\n    cmake -DCMAKE_BUILD_TYPE=Release ${build}\nIf this is meant, say so:\n    cmake -DCMAKE_BUILD_TYPE=Debug ${build}\n")
+    endif()
+endfunction()
+
 # phi4flash_what_is_missing(<out> <name...>): "neither Highway 1.2 nor xsimd 13 was found (Highway 1.0.3 in /usr/include is too old)"
 function(phi4flash_what_is_missing out)
     set(title_highway "Highway 1.2")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the house rules that a compiler does not: who may include whom, and what no header may use.
+"""Checks the house rules that a compiler does not: who may include whom, what no header may use, and that the program checks what
+it writes.
 
     tools/check_dependencies.py [--root CHECKOUT]
 
@@ -32,6 +33,9 @@ BANNED_WORDS = [
     (re.compile(r"\bstd::(abort|exit|terminate|cout|cerr)\b|\bassert\s*\("), "aborts or prints"),
     (re.compile(r"\bf?printf\s*\((?!f)"), "prints"),
 ]
+
+# Writing to standard output belongs to examples/cli/output.cpp, which notices where it fails.
+UNCHECKED_OUTPUT = re.compile(r"\bstd::(cout|printf|puts|putchar|print|println)\b|\bstdout\b|\bSTDOUT_FILENO\b")
 
 
 def strip(line):
@@ -89,6 +93,14 @@ def check_include(name, folder, inline, mark, target, complain):
         complain(f"<phi4flash/{target}>: {folder}/ may include {', '.join(sorted(ALLOWED[folder])) or 'nothing else'}, not {to}/")
 
 
+def check_program(folder, complain):
+    for path in sorted(folder.glob("*.[ch]pp")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            found = UNCHECKED_OUTPUT.search(strip(line))
+            if found and path.name != "output.cpp":
+                complain(f"examples/cli/{path.name}:{number}: '{found.group()}': write to cli::standard_output, which remembers failures")
+
+
 def find_cycles(graph):
     done, path = set(), []
 
@@ -116,8 +128,10 @@ def find_cycles(graph):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=pathlib.Path, default=ROOT)
-    folder = parser.parse_args().root / "include" / "phi4flash"
+    root = parser.parse_args().root
+    folder = root / "include" / "phi4flash"
     complaints, graph = [], {}
+    check_program(root / "examples" / "cli", complaints.append)
     headers = sorted(folder.rglob("*.hpp"))
     for path in headers:
         name = path.relative_to(folder).as_posix()

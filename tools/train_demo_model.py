@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains models/tiny-arithmetic, the demo checkpoint of this project, from scratch.
 
-    python3 tools/train_demo_model.py                         train, evaluate, write the model folder
+    python3 tools/train_demo_model.py --force                 train, evaluate, write the model folder anew
     python3 tools/train_demo_model.py --golden FOLDER         check this forward pass against a golden checkpoint
     python3 tools/train_demo_model.py --evaluate              score the folder that is already there
     python3 tools/train_demo_model.py --ask "What is 7 + 8?"  print one greedy answer of that folder
@@ -53,6 +53,7 @@ def keep_freed_memory():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "tiny-arithmetic", help="the model folder")
+    parser.add_argument("--force", action="store_true", help="replace the weights that the folder holds")
     parser.add_argument("--held-out", type=Path, default=ROOT / "tests" / "data" / "arithmetic_held_out.jsonl")
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--rows", type=int, default=24, help="rows of a batch")
@@ -82,6 +83,8 @@ def main():
     if options.evaluate:
         print(f"{evaluate(read_folder(options.out), tokenizer, rows)} of {len(rows)} right")
         return 0
+    if not options.force and any(options.out.glob("*.safetensors")):
+        sys.exit(f"train_demo_model: {options.out} holds weights: want another --out, or --force to replace them")
     check_tokenizer(tokenizer)
     options.held_out.parent.mkdir(parents=True, exist_ok=True)
     options.held_out.write_text("".join(json.dumps(r, ensure_ascii=True) + "\n" for r in rows), encoding="utf-8")

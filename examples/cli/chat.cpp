@@ -1,5 +1,6 @@
 /// chat: a conversation at the terminal, or with lines from a pipe.
 #include "conversation.hpp"
+#include "output.hpp"
 #include "terminal.hpp"
 #include "text_table.hpp"
 
@@ -35,15 +36,15 @@ void greet(const opened& model, const engine& runs, const chat_settings& o, bool
     std::uint64_t numbers = 0;
     for (const auto& tensor : model.files.tensors()) numbers += tensor.count();
     const auto name = std::filesystem::weakly_canonical(o.run.model).filename().string();
-    std::printf("%s%s%s%s, %s parameters, room for %zu tokens, %s%s\n", s.strong, name.c_str(), s.plain, s.dim,
+    standard_output.print("%s%s%s%s, %s parameters, room for %zu tokens, %s%s\n", s.strong, name.c_str(), s.plain, s.dim,
                 human_count(numbers).c_str(), runs.context(), runs.kernels().name, s.plain);
-    std::printf("%sCtrl-C stops an answer, Ctrl-D ends, /help says more.%s\n", s.dim, s.plain);
-    if (bundled) std::printf("%sThis small model adds, subtracts and multiplies. Ask it: What is 347 + 285?%s\n", s.dim, s.plain);
-    std::printf("\n");
+    standard_output.print("%sCtrl-C stops an answer, Ctrl-D ends, /help says more.%s\n", s.dim, s.plain);
+    if (bundled) standard_output.print("%sThis small model adds, subtracts and multiplies. Ask it: What is 347 + 285?%s\n", s.dim, s.plain);
+    standard_output.print("\n");
 }
 
 void print_help(const style& s) {
-    std::printf("%s/reset   forget what was said\n/quit    end (also Ctrl-D)\n/help    this\nCtrl-C   stop the answer%s\n\n", s.dim,
+    standard_output.print("%s/reset   forget what was said\n/quit    end (also Ctrl-D)\n/help    this\nCtrl-C   stop the answer%s\n\n", s.dim,
                 s.plain);
 }
 
@@ -64,21 +65,21 @@ void print_answer_line(const answer& a, const style& s) {
             break;
     }
     if (n > 1 && a.seconds > 0.0) {
-        std::printf("%s[%zu tokens, %.1f tokens/s%s]%s\n\n", s.dim, n, static_cast<double>(n - 1) / a.seconds, note, s.plain);
+        standard_output.print("%s[%zu tokens, %.1f tokens/s%s]%s\n\n", s.dim, n, static_cast<double>(n - 1) / a.seconds, note, s.plain);
     } else {
-        std::printf("%s[%zu token%s%s]%s\n\n", s.dim, n, n == 1 ? "" : "s", note, s.plain);
+        standard_output.print("%s[%zu token%s%s]%s\n\n", s.dim, n, n == 1 ? "" : "s", note, s.plain);
     }
 }
 
 p4::status talk(conversation& with, const style& s, bool person) {
     bool warned = false;  // of Ctrl-C at the prompt
     for (std::string line;;) {
-        if (person) std::printf("%s> %s", s.strong, s.plain);
-        std::fflush(stdout);
+        if (person) standard_output.print("%s> %s", s.strong, s.plain);
+        if (!standard_output.flush()) return standard_output.state();
         const input got = read_line(line);
         if (got == input::end || (got == input::interrupted && (warned || !person))) break;
         if (got == input::interrupted) {
-            std::printf("\n%sCtrl-C again ends, or Ctrl-D.%s\n", s.dim, s.plain);
+            standard_output.print("\n%sCtrl-C again ends, or Ctrl-D.%s\n", s.dim, s.plain);
             warned = true;
             continue;
         }
@@ -92,32 +93,30 @@ p4::status talk(conversation& with, const style& s, bool person) {
         }
         if (line == "/reset") {
             with.reset();
-            std::printf("%s[forgotten]%s\n\n", s.dim, s.plain);
+            standard_output.print("%s[forgotten]%s\n\n", s.dim, s.plain);
             continue;
         }
         interrupted.store(false);
         const auto show = [](const p4::generation_event& event) {
-            std::fwrite(event.text.data(), 1, event.text.size(), stdout);
-            std::fflush(stdout);
-            return true;
+            return standard_output.write(event.text) && standard_output.flush();
         };
         const auto got_answer = with.ask(line, show, [&](std::size_t read, std::size_t total) {
             if (!person || *s.plain == '\0') return;
-            if (read < total) std::printf("\r%sreading %zu of %zu tokens%s", s.dim, read, total, s.plain);
-            if (read == total && total > 128) std::printf("\r\033[K");
-            std::fflush(stdout);
+            if (read < total) standard_output.print("\r%sreading %zu of %zu tokens%s", s.dim, read, total, s.plain);
+            if (read == total && total > 128) standard_output.print("\r\033[K");
+            standard_output.flush();
         });
         interrupted.store(false);
         if (!got_answer && got_answer.error().code() == p4::errc::context_full) {
-            std::printf("%s[this does not fit into the context any more: /reset begins anew, --context makes more room]%s\n\n",
+            standard_output.print("%s[this does not fit into the context any more: /reset begins anew, --context makes more room]%s\n\n",
                         s.dim, s.plain);
             continue;
         }
         if (!got_answer) return got_answer.error();
-        std::printf("\n");
+        standard_output.print("\n");
         print_answer_line(*got_answer, s);
     }
-    if (person) std::printf("\n");
+    if (person) standard_output.print("\n");
     return {};
 }
 

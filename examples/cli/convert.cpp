@@ -1,6 +1,8 @@
 /// convert: a checkpoint folder into one packed file.
-#include "command.hpp"
+#include "existing.hpp"
+#include "output.hpp"
 #include "progress.hpp"
+#include "stop_signals.hpp"
 #include "text_table.hpp"
 
 #include <array>
@@ -15,6 +17,7 @@ struct convert_options {
     std::string type = "q4_dense";
     std::string embedding;  // empty: like the others
     std::size_t threads = 0;
+    bool force = false;
 };
 
 struct type_name {
@@ -31,6 +34,7 @@ p4::dtype type_named(const std::string& name) {
 }
 
 p4::status run(const convert_options& o) {
+    if (const p4::status ok = check_output_file(o.output, o.force); !ok) return ok;
     const auto model = open_model(o.model);
     if (!model) return model.error();
     auto pool = p4::thread_pool::create(o.threads);
@@ -55,14 +59,24 @@ p4::status run(const convert_options& o) {
         before = done;
         // What has been read is not needed again: a machine with less memory than the checkpoint stays usable.
         if (done % (std::uint64_t{64} << 20) < (std::uint64_t{4} << 20)) files.release_pages();
+        return !stop_asked();
     };
+    const stop_guard guard;
     if (const p4::status ok = p4::convert_model(files, info, how, o.output, *pool, tell); !ok) return ok;
     bar.reset();
-    std::error_code ignored;
-    const auto size = static_cast<double>(std::filesystem::file_size(o.output, ignored));
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    std::printf("%s: %s, from %s, in %.1f s\n", p4::printable(std::filesystem::path(o.output)).c_str(), human_bytes(size).c_str(),
+    std::error_code ignored;
+    const bool is_file = std::filesystem::is_regular_file(o.output, ignored);
+    const double size = static_cast<double>(is_file ? std::filesystem::file_size(o.output, ignored) : before);
+    const std::string summary =
+        text_of("%s: %s, from %s, in %.1f s\n", p4::printable(std::filesystem::path(o.output)).c_str(), human_bytes(size).c_str(),
                 human_bytes(static_cast<double>(files.bytes())).c_str(), took.count());
+    // Not into the model itself.
+    if (standard_output.is(o.output)) {
+        std::fputs(summary.c_str(), stderr);
+    } else {
+        standard_output.write(summary);
+    }
     return {};
 }
 
@@ -81,6 +95,7 @@ void add_convert(CLI::App& app, action& chosen) {
     command->add_option("--embedding", o->embedding, "Type of the embedding, which is the output layer too; like --type by default")
         ->check(CLI::IsMember(names));
     command->add_option("--threads,-t", o->threads, "Threads; 0: one for each processor")->capture_default_str();
+    add_force_option(*command, o->force);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }
 

@@ -51,14 +51,11 @@ p4::status run(const generate_options& o) {
         if (event.token >= 0) chosen.push_back(event.token);
         if (o.json) {
             said += event.text;
-        } else if (model->text) {
-            std::fwrite(event.text.data(), 1, event.text.size(), stdout);
-            std::fflush(stdout);
-        } else if (event.token >= 0) {
-            std::printf("%s%d", chosen.size() > 1 ? "," : "", static_cast<int>(event.token));
-            std::fflush(stdout);
+            return standard_output.awaited();
         }
-        return true;
+        if (model->text) return standard_output.write(event.text) && standard_output.flush();
+        if (event.token < 0) return true;
+        return standard_output.print("%s%d", chosen.size() > 1 ? "," : "", static_cast<int>(event.token)) && standard_output.flush();
     };
     constexpr std::size_t long_prompt = 1024;
     std::optional<progress> bar;
@@ -71,13 +68,14 @@ p4::status run(const generate_options& o) {
         if (read == total) bar.reset();
     });
     if (!summary) return summary.error();
+    if (!standard_output.good()) return standard_output.state();
     if (o.json) {
         print({{"tokens", chosen},
                {"text", said},
                {"stop_reason", p4::name_of(summary->reason)},
                {"prompt_tokens", summary->prompt_tokens}});
     } else {
-        std::printf("\n");
+        standard_output.print("\n");
     }
     return {};
 }

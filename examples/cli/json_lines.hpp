@@ -1,10 +1,9 @@
 #pragma once
 /// JSON on the way in and out.
-#include "library.hpp"
+#include "output.hpp"
 
 #include <nlohmann/json.hpp>
 
-#include <cstdio>
 #include <iostream>
 #include <string>
 
@@ -15,10 +14,7 @@ using json = nlohmann::json;
 /// One line of pure ASCII. Bytes that are no UTF-8, which only a caller's own strings can bring, become U+FFFD.
 inline std::string to_line(const json& value) { return value.dump(-1, ' ', true, json::error_handler_t::replace) + '\n'; }
 
-inline void print(const json& value) {
-    const std::string line = to_line(value);
-    std::fwrite(line.data(), 1, line.size(), stdout);
-}
+inline bool print(const json& value) { return standard_output.write(to_line(value)); }
 
 /// Reads standard input line by line; `work` makes one value of each. Errors name the line.
 template <class Work>
@@ -37,10 +33,10 @@ p4::status for_each_line(Work&& work) {
                 .in(place);
         const p4::result<json> made = work(*value);
         if (!made) return made.error().in(place);
-        print(*made);
+        if (!print(*made)) return standard_output.state();
     }
-    if (std::fflush(stdout) != 0) return p4::error::format(p4::errc::file_unwritable, "cannot write to standard output");
-    return {};
+    standard_output.flush();
+    return standard_output.state();
 }
 
 /// A list of ids. Errors: json_missing_key, json_wrong_type, json_bad_number.

@@ -1,6 +1,7 @@
 /// logits: what the model says after every token of a text, as a safetensors file.
-#include "command.hpp"
+#include "existing.hpp"
 #include "progress.hpp"
+#include "stop_signals.hpp"
 
 namespace cli {
 namespace {
@@ -9,9 +10,11 @@ struct logits_options {
     run_options run;
     std::vector<std::int32_t> tokens;
     std::string output;
+    bool force = false;
 };
 
 p4::status run(const logits_options& o) {
+    if (const p4::status ok = check_output_file(o.output, o.force); !ok) return ok;
     const auto model = open_model(o.run.model, o.run.huge_pages);
     if (!model) return model.error();
     engine_options how = o.run.engine;
@@ -22,6 +25,7 @@ p4::status run(const logits_options& o) {
     const std::size_t vocab = model->files.config().shape.vocab;
     const p4::safetensors_spec spec{"logits", p4::name_of(p4::dtype::f32), {o.tokens.size(), vocab}};
     std::vector<float> rows(std::min(how.chunk, o.tokens.size()) * vocab);
+    const stop_guard guard;
     progress bar("logits", "tokens/s", static_cast<double>(o.tokens.size()), 1.0);
     return p4::write_safetensors(o.output, {&spec, 1}, [&](std::size_t, p4::safetensors_sink& out) -> p4::status {
         for (std::size_t begin = 0; begin < o.tokens.size(); begin += how.chunk) {
@@ -30,6 +34,7 @@ p4::status run(const logits_options& o) {
             if (const p4::status ok = (*engine)->logits_all(piece, place); !ok) return ok;
             if (const p4::status ok = out.write(std::span<const float>(rows.data(), piece.size() * vocab)); !ok) return ok;
             bar.advance(static_cast<double>(piece.size()));
+            if (stop_asked()) return p4::error::format(p4::errc::cancelled, "stopped while logits were written");
         }
         return {};
     });
@@ -48,6 +53,7 @@ void add_logits(CLI::App& app, action& chosen) {
     command->add_option("--chunk", o->run.engine.chunk, "Tokens computed at once")
         ->check(CLI::Range(1, 65536))
         ->capture_default_str();
+    add_force_option(*command, o->force);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }
 

@@ -1,8 +1,11 @@
 /// phi4flash: runs SambaY models from the command line. Each subcommand is a file of its own.
 #include "command.hpp"
+#include "output.hpp"
+#include "stop_signals.hpp"
 
 #include <algorithm>
 #include <cstdio>
+#include <sstream>
 
 namespace {
 
@@ -10,6 +13,13 @@ int fail(std::string sentence) {
     std::ranges::replace(sentence, '\n', ' ');
     std::fprintf(stderr, "phi4flash: %s\n", sentence.c_str());
     return 1;
+}
+
+/// What the program says in the end: what went wrong first, else whether all of its output arrived.
+int finish(const cli::p4::status& ok) {
+    const cli::p4::status written = cli::standard_output.finish();
+    if (!ok) return fail(ok.error().message());
+    return written ? 0 : fail(written.error().message());
 }
 
 int run(int argc, char** argv) {
@@ -31,21 +41,30 @@ int run(int argc, char** argv) {
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& asked) {
-        return app.exit(asked);  // --help, --version
+        std::ostringstream text;
+        app.exit(asked, text, text);  // --help, --version
+        cli::standard_output.write(text.str());
+        return finish({});
     } catch (const CLI::ParseError& wrong) {
         return fail(std::string(wrong.what()) + " (try phi4flash --help)");
     }
     cli::remember_program(argv[0]);
     const cli::p4::status ok = chosen();
-    return ok ? 0 : fail(ok.error().message());
+    if (cli::stop_asked()) {
+        (void)cli::standard_output.finish();
+        cli::obey_stop_signal();
+    }
+    return finish(ok);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+    cli::hold_standard_descriptors();
     try {
         return run(argc, argv);
     } catch (const std::exception& unforeseen) {  // of the standard library: out of memory, mostly
+        (void)cli::standard_output.finish();
         return fail(unforeseen.what());
     }
 }

@@ -200,6 +200,7 @@ p4::status judge(engine& reference, std::vector<candidate>& candidates, std::spa
     std::vector<p4::prediction_difference> found(chunk);
     const auto row = [vocab](const std::vector<float>& rows, std::size_t t) { return std::span(rows).subspan(t * vocab, vocab); };
     for (const auto& window : windows) {
+        if (!standard_output.awaited()) return standard_output.state();
         reference.reset();
         for (candidate& c : candidates) c.runs->reset();
         for (std::size_t begin = 0; begin < window.size(); begin += chunk) {
@@ -232,7 +233,7 @@ std::string file_name(const std::string& path) { return std::filesystem::weakly_
 
 void print_table(const findings& found, bool tensors) {
     const p4::prediction_tally& any = found.candidates.front().tally;
-    std::printf("%zu predictions in %zu texts; KL in nats, against %s with f32 activations\n\n", any.count(), found.windows,
+    standard_output.print("%zu predictions in %zu texts; KL in nats, against %s with f32 activations\n\n", any.count(), found.windows,
                 file_name(found.reference.path).c_str());
     grid table(
         {"model", "activations", "bytes", "bits", "weight error", "perplexity", "ratio", "mean KL", "", "99 % KL", "same top"});
@@ -250,7 +251,7 @@ void print_table(const findings& found, bool tensors) {
     table.print();
     if (!tensors) return;
     for (const judged_file& file : found.files) {
-        std::printf("\n%s\n\n", file_name(file.path).c_str());
+        standard_output.print("\n%s\n\n", file_name(file.path).c_str());
         grid errors({"matrix", "type", "shape", "error"});
         for (const auto& [tensor, error] : file.tensors)
             errors.row({std::string(tensor.name), p4::name_of(tensor.type),

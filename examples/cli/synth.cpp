@@ -1,8 +1,9 @@
 /// synth: a random checkpoint in the released layout, of any size up to the real one, streamed to disk.
-#include "command.hpp"
+#include "existing.hpp"
 #include "json_lines.hpp"
 #include "progress.hpp"
 #include "random_weights.hpp"
+#include "stop_signals.hpp"
 
 #include <numeric>
 
@@ -17,18 +18,20 @@ struct synth_options {
     std::uint64_t seed = 0;
     std::uint64_t shard_bytes = 0;
     std::size_t threads = 0;
+    bool force = false;
 };
 
 /// Writes tensors of one checkpoint; what it takes is one buffer.
 class checkpoint_writer {
 public:
-    checkpoint_writer(std::uint64_t seed, std::vector<p4::safetensors_spec> specs, p4::executor_ref threads, double bytes)
-        : seed_(seed), specs_(std::move(specs)), threads_(threads), bar_("writing weights", "MB/s", bytes, 1e6) {}
+    checkpoint_writer(std::uint64_t seed, std::vector<p4::safetensors_spec> specs, p4::executor_ref threads, double bytes, new_files& made)
+        : seed_(seed), specs_(std::move(specs)), threads_(threads), made_(made), bar_("writing weights", "MB/s", bytes, 1e6) {}
 
     [[nodiscard]] std::span<const p4::safetensors_spec> specs() const { return specs_; }
 
     /// Tensors [begin, end) of the list as one file.
     p4::status write(const std::filesystem::path& path, std::size_t begin, std::size_t end) {
+        made_.will_write(path);
         return p4::write_safetensors(path, specs().subspan(begin, end - begin), [&](std::size_t i, p4::safetensors_sink& out) {
             const std::string_view dtype = specs_[begin + i].dtype;
             if (dtype == p4::name_of(p4::dtype::f32)) return write_tensor<float>(begin + i, out);
@@ -54,6 +57,7 @@ private:
             });
             if (const p4::status ok = out.write(std::span<const T>(now)); !ok) return ok;
             bar_.advance(static_cast<double>(now.size_bytes()));
+            if (stop_asked()) return p4::error::format(p4::errc::cancelled, "stopped while weights were written");
         }
         return {};
     }
@@ -61,6 +65,7 @@ private:
     std::uint64_t seed_;
     std::vector<p4::safetensors_spec> specs_;
     p4::executor_ref threads_;
+    new_files& made_;
     progress bar_;
 };
 
@@ -75,25 +80,40 @@ p4::result<std::vector<p4::safetensors_spec>> list_tensors(const p4::sambay_conf
     return specs;
 }
 
-/// config.json as it was given, with the element type that the weights have; and what generation needs to know: the file beside the
-/// given one, or what config.json says of it.
-p4::status write_configs(const std::filesystem::path& folder, const std::filesystem::path& config_path,
-                         std::string_view config_text, p4::dtype type) {
+/// A file that stands beside the weights.
+struct small_file {
+    const char* name;
+    std::string text;
+};
+
+/// config.json as it was given, with the element type that the weights have; what generation needs to know: the file beside the
+/// given one, or what config.json says of it; and the tokenizer.
+p4::result<std::vector<small_file>> read_small_files(const synth_options& o, std::string_view config_text, p4::dtype type) {
     auto config = nlohmann::ordered_json::parse(config_text);
     config["torch_dtype"] = type == p4::dtype::f32 ? "float32" : type == p4::dtype::f16 ? "float16" : "bfloat16";
-    if (const p4::status ok = p4::write_file(folder / "config.json", config.dump(2) + "\n"); !ok) return ok;
-    if (const auto beside = p4::read_file(config_path.parent_path() / "generation_config.json", p4::hf_config_limits.bytes); beside)
-        return p4::write_file(folder / "generation_config.json", *beside);
-    nlohmann::ordered_json generation = nlohmann::ordered_json::object();
-    for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
-        if (config.contains(key)) generation[key] = config[key];
+    std::vector<small_file> files{{"config.json", config.dump(2) + "\n"}};
+    const std::filesystem::path beside = std::filesystem::path(o.config).parent_path() / "generation_config.json";
+    if (auto text = p4::read_file(beside, p4::hf_config_limits.bytes)) {
+        files.push_back({"generation_config.json", *std::move(text)});
+    } else {
+        nlohmann::ordered_json generation = nlohmann::ordered_json::object();
+        for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
+            if (config.contains(key)) generation[key] = config[key];
+        }
+        files.push_back({"generation_config.json", generation.dump(2) + "\n"});
     }
-    return p4::write_file(folder / "generation_config.json", generation.dump(2) + "\n");
+    if (o.tokenizer.empty()) return files;
+    std::error_code ignored;
+    const std::filesystem::path from = o.tokenizer;
+    auto json = p4::read_file(std::filesystem::is_directory(from, ignored) ? from / "tokenizer.json" : from, p4::max_tokenizer_json_bytes);
+    if (!json) return json.error();
+    files.push_back({"tokenizer.json", *std::move(json)});
+    return files;
 }
 
 /// One file, or shards of about `shard_bytes` with an index.
 p4::status write_weights(const std::filesystem::path& folder, checkpoint_writer& out, std::span<const std::uint64_t> bytes,
-                         std::uint64_t shard_bytes) {
+                         std::uint64_t shard_bytes, new_files& made) {
     const std::size_t count = out.specs().size();
     std::vector<std::size_t> begins{0};
     std::uint64_t sum = 0;
@@ -117,15 +137,19 @@ p4::status write_weights(const std::filesystem::path& folder, checkpoint_writer&
         if (const p4::status ok = out.write(folder / name, begins[s], begins[s + 1]); !ok) return ok;
         for (std::size_t i = begins[s]; i < begins[s + 1]; ++i) index["weight_map"][out.specs()[i].name] = name;
     }
+    made.will_write(folder / "model.safetensors.index.json");
     return p4::write_file(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
-p4::status copy_tokenizer(const std::filesystem::path& from, const std::filesystem::path& folder) {
-    if (from.empty()) return {};
-    std::error_code ignored;
-    const auto json =
-        p4::read_file(std::filesystem::is_directory(from, ignored) ? from / "tokenizer.json" : from, p4::max_tokenizer_json_bytes);
-    return json ? p4::write_file(folder / "tokenizer.json", *json) : p4::status(json.error());
+p4::status check_room(const std::filesystem::path& folder, std::uint64_t bytes) {
+    std::error_code why;
+    const auto space = std::filesystem::space(folder, why);
+    if (why)
+        return p4::error::format(p4::errc::file_unwritable, "%s: cannot be written: %s", p4::printable(folder).c_str(),
+                                 why.message().c_str());
+    if (space.available >= bytes) return {};
+    return p4::error::format(p4::errc::file_unwritable, "%s: want room for %llu bytes, the disk has %llu", p4::printable(folder).c_str(),
+                             static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(space.available));
 }
 
 p4::status run(const synth_options& o) {
@@ -139,27 +163,32 @@ p4::status run(const synth_options& o) {
     const auto plan = p4::plan_safetensors(*specs);
     if (!plan) return plan.error();
 
+    const auto small = read_small_files(o, *text, type);
+    if (!small) return small.error();
+
     const std::filesystem::path folder = o.output;
-    std::error_code why;
-    std::filesystem::create_directories(folder, why);
-    const std::uint64_t all = std::accumulate(plan->bytes.begin(), plan->bytes.end(), std::uint64_t{0});
-    const auto space = std::filesystem::space(folder, why);
-    if (why)
-        return p4::error::format(p4::errc::file_unwritable, "%s: cannot be written: %s", p4::printable(folder).c_str(),
-                                 why.message().c_str());
-    if (space.available < all)
-        return p4::error::format(p4::errc::file_unwritable, "%s: want room for %llu bytes, the disk has %llu",
-                                 p4::printable(folder).c_str(), static_cast<unsigned long long>(all),
-                                 static_cast<unsigned long long>(space.available));
-    if (o.shard_bytes != 0 && std::filesystem::exists(folder / "model.safetensors", why))
-        return p4::error::format(p4::errc::file_unwritable, "%s: model.safetensors is there already and would hide the shards",
+    std::vector<const char*> names;
+    for (const small_file& file : *small) names.push_back(file.name);
+    if (const p4::status ok = check_output_folder(folder, names, o.force); !ok) return ok;
+    std::error_code ignored;
+    if (o.shard_bytes != 0 && std::filesystem::exists(folder / "model.safetensors", ignored))
+        return p4::error::format(p4::errc::file_unwritable, "%s: model.safetensors is there already and would hide the shards: remove it first",
                                  p4::printable(folder).c_str());
+    const stop_guard guard;
+    new_files made;
+    if (const p4::status ok = made.make_folder(folder); !ok) return ok;
+    const std::uint64_t all = std::accumulate(plan->bytes.begin(), plan->bytes.end(), std::uint64_t{0});
+    if (const p4::status ok = check_room(folder, all); !ok) return ok;
     auto pool = p4::thread_pool::create(o.threads);
     if (!pool) return pool.error();
-    if (const p4::status ok = write_configs(folder, o.config, *text, type); !ok) return ok;
-    if (const p4::status ok = copy_tokenizer(o.tokenizer, folder); !ok) return ok;
-    checkpoint_writer out(o.seed, std::move(*specs), *pool, static_cast<double>(all));
-    return write_weights(folder, out, plan->bytes, o.shard_bytes);
+    checkpoint_writer out(o.seed, std::move(*specs), *pool, static_cast<double>(all), made);
+    if (const p4::status ok = write_weights(folder, out, plan->bytes, o.shard_bytes, made); !ok) return ok;
+    for (const small_file& file : *small) {
+        made.will_write(folder / file.name);
+        if (const p4::status ok = p4::write_file(folder / file.name, file.text); !ok) return ok;
+    }
+    made.keep();
+    return {};
 }
 
 }  // namespace
@@ -178,6 +207,7 @@ void add_synth(CLI::App& app, action& chosen) {
     command->add_option("--tokenizer", o->tokenizer, "tokenizer.json to copy along, or a folder that holds one")
         ->type_name("FILE_OR_MODEL");
     command->add_option("--threads,-t", o->threads, "Threads; 0: one for each processor")->capture_default_str();
+    add_force_option(*command, o->force);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }
 

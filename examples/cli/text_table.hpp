@@ -1,5 +1,7 @@
 #pragma once
 /// Numbers for people, and rows of them.
+#include "output.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -47,9 +49,9 @@ public:
         for (const line& r : rows_) width = std::max(width, r.heading ? 0 : r.name.size());
         for (const line& r : rows_) {
             if (r.heading) {
-                std::printf("%s%s\n", &r == rows_.data() ? "" : "\n", r.name.c_str());
+                standard_output.print("%s%s\n", &r == rows_.data() ? "" : "\n", r.name.c_str());
             } else {
-                std::printf("  %-*s  %s\n", static_cast<int>(width), r.name.c_str(), r.value.c_str());
+                standard_output.print("  %-*s  %s\n", static_cast<int>(width), r.name.c_str(), r.value.c_str());
             }
         }
     }
@@ -81,7 +83,7 @@ public:
                 const std::string gap(widths[c] - row[c].size(), ' ');
                 line += c == 0 ? row[c] + gap : "  " + gap + row[c];
             }
-            std::printf("%s\n", line.c_str());
+            standard_output.print("%s\n", line.c_str());
         }
     }
 

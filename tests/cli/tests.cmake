@@ -1,5 +1,6 @@
 # The program, from outside. Needs python3 and nothing but its standard library.
 if(TARGET phi4flash_cli AND Python3_FOUND)
     add_test(NAME cli/program COMMAND Python3::Interpreter "${CMAKE_CURRENT_LIST_DIR}/cli_test.py" "$<TARGET_FILE:phi4flash_cli>")
-    set_tests_properties(cli/program PROPERTIES LABELS "cli" TIMEOUT 600)
+    add_test(NAME cli/output COMMAND Python3::Interpreter "${CMAKE_CURRENT_LIST_DIR}/output_test.py" "$<TARGET_FILE:phi4flash_cli>")
+    set_tests_properties(cli/program cli/output PROPERTIES LABELS "cli" TIMEOUT 600)
 endif()

@@ -1,7 +1,6 @@
 /// Maps and small files: contents, moves, and a sentence with the path for everything that is no readable file.
 #include "io_testing.hpp"
 
-#include <phi4flash/io/file_writer.hpp>
 #include <phi4flash/io/mapped_file.hpp>
 
 using namespace phi4flash;
@@ -102,22 +101,4 @@ TEST_CASE("io/printable: short, and nothing that a terminal obeys") {
     CHECK(tail.size() == printable::max_bytes);
     CHECK(tail.starts_with("...nnn"));
     CHECK(tail.ends_with("/model.safetensors"));
-}
-
-TEST_CASE("io/file_writer: the name appears with the whole file, or not at all") {
-    const temporary_folder folder;
-    const auto path = folder.path() / "out.txt";
-    {
-        auto file = file_writer::create(path);
-        require_value(file);
-        require_value(file->write(std::string_view("half")));
-        CHECK_FALSE(std::filesystem::exists(path));
-    }
-    CHECK(std::filesystem::is_empty(folder.path()));
-    require_value(write_file(path, "first"));
-    require_value(write_file(path, "second"));
-    CHECK(*read_file(path, 100) == "second");
-    CHECK_FALSE(std::filesystem::exists(folder.path() / "out.txt.part"));
-    check_error(write_file(folder.path() / "no folder" / "x", "text"), errc::file_unwritable, {"no folder", "written"});
-    check_error(write_file(folder.path(), "text"), errc::file_unwritable, {"written"});
 }

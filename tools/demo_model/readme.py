@@ -23,7 +23,7 @@ Conversations of two or three questions were part of its training, but only firs
 | accuracy | {right} of {asked} held-out problems ({percent:.1f} %), greedy, F32 arithmetic on the rounded weights |
 | held-out problems | `tests/data/arithmetic_held_out.jsonl`; chosen by a hash of the problem, never trained on |
 | training | {steps} steps of about {tokens} tokens, {minutes:.0f} minutes with {threads} torch thread(s) |
-| command | `python3 tools/train_demo_model.py` |
+| command | `python3 tools/train_demo_model.py --force` |
 | vocabulary | {vocab} ids: 256 bytes, {merges} merges, 12 special tokens from {first}; one digit is one token; the rest unused |
 | licence | MIT, as the project |
 """

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 PHI4FLASH_BEGIN
@@ -50,6 +51,8 @@ inline void convert_rows(const matrix_view& m, std::size_t first, std::size_t co
         }
     }
 }
+
+[[nodiscard]] inline error stopped() { return error::format(errc::cancelled, "stopped by the caller while weights were written"); }
 
 /// The place in rows [count, cols] of a number that is not finite, or not finite any more in `out`, the same as `type`.
 [[nodiscard]] inline std::optional<std::size_t> find_unfit(std::span<const float> rows, std::size_t cols, dtype type, const std::byte* out) {
@@ -104,7 +107,7 @@ template <class Tell>
         const std::size_t rows = std::min(n * packed_rows, m.rows - b * packed_rows);
         const auto piece = std::span<const std::byte>(bytes).first(matrix_bytes(type, rows, m.cols));
         if (const status ok = out.write(piece); !ok) return ok;
-        tell(piece.size());
+        if (!tell(piece.size())) return stopped();
     }
     return {};
 }
@@ -112,9 +115,9 @@ template <class Tell>
 }  // namespace detail
 
 /// Writes the model in `from` to `path`, whole or not at all. `info.config` and the rest of `info` say
-/// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every few megabytes. Takes about 20 MB of
-/// memory. Errors: those of model::bind and write_packed_model; not_finite, naming the tensor and the first element that is infinite,
-/// NaN, or beyond its new type.
+/// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every few megabytes, as std::uint64_t on the
+/// calling thread; false stops (a void function never does). Takes about 20 MB of memory. Errors: those of model::bind and
+/// write_packed_model; cancelled; not_finite, naming the tensor and the first element that is infinite, NaN, or beyond its new type.
 template <tensor_source Source, class Tell>
 [[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how,
                                    const std::filesystem::path& path, executor_ref threads, Tell&& tell) {
@@ -133,7 +136,15 @@ template <tensor_source Source, class Tell>
                                                 : count * size_of(tensors.back().type);
     });
     std::uint64_t done = 0;
-    const auto advance = [&](std::size_t bytes) { tell(done += bytes, total); };
+    const auto advance = [&](std::size_t bytes) {
+        done += bytes;
+        if constexpr (std::is_void_v<decltype(tell(done, total))>) {
+            tell(done, total);
+            return true;
+        } else {
+            return static_cast<bool>(tell(done, total));
+        }
+    };
     return write_packed_model(path, info, tensors, [&](std::size_t i, gguf_sink& out) -> status {
         const tensor_view& source = *sources[i];
         if (source.type != tensors[i].type) {
@@ -142,7 +153,7 @@ template <tensor_source Source, class Tell>
         }
         if (const auto damaged = find_not_finite(source, threads))
             return not_finite_error(tensors[i].name.c_str(), source.shape(), *damaged);
-        advance(source.bytes);
+        if (!advance(source.bytes)) return detail::stopped();
         return out.write(std::span(source.data, source.bytes));
     });
 }

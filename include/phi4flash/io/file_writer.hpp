@@ -1,85 +1,134 @@
 #pragma once
 /// A file that appears under its name only when it is complete.
-#include <phi4flash/core/result.hpp>
-#include <phi4flash/io/printable.hpp>
+#include <phi4flash/io/output_file.hpp>
 
-#include <cerrno>
-#include <cstddef>
-#include <cstdio>
-#include <filesystem>
+#include <cstring>
 #include <memory>
-#include <span>
+#include <new>
 #include <string_view>
-#include <system_error>
-#include <utility>
 
 PHI4FLASH_BEGIN
 
-/// Writes to `<path>.part`; `commit` renames it, and without that the destructor removes it. A program that is stopped
-/// leaves no half-written file of the real name. One writer a path; not for several threads.
+/// Writes a new file and gives it the name in the end; without `commit` the destructor removes it. Until then whatever had the name
+/// keeps it, and afterwards one that is whole has it, whoever else writes to the same path meanwhile.
+///
+/// - Links are followed: the link stays, what it points to is replaced, in its own folder. (Other hard links keep the old file.)
+/// - The new file has the mode of the one it replaces, and the owner where the system allows it; else what the umask leaves. One that
+///   may not be written is not replaced.
+/// - Devices, FIFOs and open descriptors (/dev/stdout) are written in place, so what was written stays there without `commit`.
+/// - On Linux the file has no name until `commit`, so that nothing remains of a program that is killed. Where the file system has no
+///   such files, and on other systems, it is called `<name>.<12 hexadecimal digits>.part`, which a signal that ends the program leaves
+///   behind: a host that wants to be tidy turns the signal into an error of its own and lets the destructor run.
+/// - A file that is replaced is replaced by one that has reached the disk (fsync), so that a power cut leaves one of them. A new
+///   name is not waited for.
+///
+/// The library handles no signals; a handler without SA_RESTART ends a write that waits for a reader, with an error. Not for several
+/// threads.
 class file_writer {
 public:
     file_writer(file_writer&& other) noexcept
-        : path_(std::exchange(other.path_, {})), part_(std::exchange(other.part_, {})), file_(std::move(other.file_)) {}
+        : asked_(std::move(other.asked_)), target_(std::move(other.target_)), part_(std::exchange(other.part_, {})),
+          descriptor_(std::exchange(other.descriptor_, -1)), waiting_(std::move(other.waiting_)), used_(std::exchange(other.used_, 0)) {}
     file_writer& operator=(file_writer&&) = delete;
     ~file_writer() {
-        file_.reset();
-        std::error_code ignored;
-        if (!part_.empty()) std::filesystem::remove(part_, ignored);
+        if (descriptor_ >= 0) (void)detail::close_file(descriptor_);
+        remove_part();
     }
 
-    /// Errors: file_unwritable, naming the path and the system's reason.
-    static result<file_writer> create(const std::filesystem::path& path) {
-        std::filesystem::path part = path;
-        part += ".part";
-        std::error_code ignored;
-        if (std::filesystem::is_directory(path, ignored)) return unwritable(path, std::make_error_code(std::errc::is_a_directory));
-#if defined(_WIN32)
-        std::FILE* raw = nullptr;
-        errno = _wfopen_s(&raw, part.c_str(), L"wb");
-#else
-        std::FILE* const raw = std::fopen(part.c_str(), "wb");
-#endif
-        if (raw == nullptr) return unwritable(path, {errno, std::generic_category()});
-        return file_writer(path, std::move(part), raw);
+    /// What is there stays untouched. `nameless` false: the file has its temporary name from the beginning, as where there is no
+    /// other way. Errors: file_unwritable, naming the path and the system's reason; out_of_memory.
+    static result<file_writer> create(const std::filesystem::path& path, bool nameless = true) {
+        auto target = detail::find_output_target(path);
+        if (!target) return target.error();
+        file_writer file(path, std::move(*target));
+        file.waiting_.reset(new (std::nothrow) std::byte[room]);
+        if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
+        if (const status ok = file.open(nameless); !ok) return ok.error();
+        return file;
     }
 
     /// Appends. Errors: file_unwritable.
     status write(std::span<const std::byte> bytes) {
-        if (bytes.empty()) return {};
-        if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) == bytes.size()) return {};
-        return unwritable(path_, {errno, std::generic_category()});
+        if (bytes.size() < room - used_) {
+            if (!bytes.empty()) std::memcpy(waiting_.get() + used_, bytes.data(), bytes.size());
+            used_ += bytes.size();
+            return {};
+        }
+        if (const status ok = flush(); !ok) return ok;
+        return write_all(bytes);
     }
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
 
     /// Gives the file its name, replacing one that has it. Errors: file_unwritable.
     status commit() {
-        if (std::fclose(file_.release()) != 0) return unwritable(path_, {errno, std::generic_category()});
+        if (const status ok = flush(); !ok) return ok;
+        if (!target_.in_place) {
+            if (target_.exists && !detail::write_through(descriptor_)) return detail::unwritable(asked_);
+            if (part_.empty() && !detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
+                    if (!detail::give_name(descriptor_, name)) return false;
+                    part_ = std::move(name);
+                    return true;
+                }))
+                return detail::unwritable(asked_);
+        }
+        if (!detail::close_file(std::exchange(descriptor_, -1))) return detail::unwritable(asked_);
+        if (target_.in_place) return {};
         std::error_code why;
-        std::filesystem::rename(part_, path_, why);
-        if (why) return unwritable(path_, why);
+        std::filesystem::rename(part_, target_.path, why);
+        if (why) return detail::unwritable(asked_, why);
         part_.clear();
         return {};
     }
 
+    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another.
+    [[nodiscard]] bool in_place() const { return target_.in_place; }
+
 private:
-    struct closer {
-        void operator()(std::FILE* f) const { std::fclose(f); }
-    };
+    static constexpr std::size_t room = std::size_t{1} << 16;
 
-    file_writer(const std::filesystem::path& path, std::filesystem::path&& part, std::FILE* raw)
-        : path_(path), part_(std::move(part)), file_(raw) {}
+    file_writer(const std::filesystem::path& asked, detail::output_target&& target) : asked_(asked), target_(std::move(target)) {}
 
-    static error unwritable(const std::filesystem::path& path, const std::error_code& why) {
-        return error::format(errc::file_unwritable, "%s: cannot be written: %s", printable(path).c_str(), why.message().c_str());
+    status open(bool nameless) {
+        if (target_.in_place) {
+            descriptor_ = detail::open_in_place(target_.path);
+        } else {
+            if (nameless) descriptor_ = detail::create_nameless(target_);
+            if (descriptor_ >= 0) return {};
+            (void)detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
+                descriptor_ = detail::create_new(name, target_);
+                if (descriptor_ >= 0) part_ = std::move(name);
+                return descriptor_ >= 0;
+            });
+        }
+        return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
     }
 
-    std::filesystem::path path_;
-    std::filesystem::path part_;  // empty once there is nothing to remove
-    std::unique_ptr<std::FILE, closer> file_;
+    status write_all(std::span<const std::byte> bytes) {
+        while (!bytes.empty()) {
+            const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
+            if (n < 0) return detail::unwritable(asked_);
+            bytes = bytes.subspan(static_cast<std::size_t>(n));
+        }
+        return {};
+    }
+
+    status flush() { return write_all({waiting_.get(), std::exchange(used_, 0)}); }
+
+    void remove_part() {
+        std::error_code ignored;
+        if (!part_.empty()) std::filesystem::remove(part_, ignored);
+        part_.clear();
+    }
+
+    std::filesystem::path asked_;
+    detail::output_target target_;
+    std::filesystem::path part_;  // empty while there is nothing to remove
+    int descriptor_ = -1;
+    std::unique_ptr<std::byte[]> waiting_;
+    std::size_t used_ = 0;  // bytes of waiting_
 };
 
-/// A whole small file. Errors: file_unwritable.
+/// A whole small file. Errors: file_unwritable, out_of_memory.
 [[nodiscard]] inline status write_file(const std::filesystem::path& path, std::string_view text) {
     auto file = file_writer::create(path);
     if (!file) return file.error();

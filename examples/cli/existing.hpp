@@ -1,0 +1,35 @@
+#pragma once
+/// What an output would destroy. Weights are hours of download or work: they are replaced only where --force says so.
+#include "command.hpp"
+
+namespace cli {
+
+/// Errors: file_unwritable where `path` is a file with weights and not `force`. One that only has logits of ours is none.
+p4::status check_output_file(const std::filesystem::path& path, bool force);
+
+/// Errors: file_unwritable where the folder holds weights, or one of `names`, and not `force`.
+p4::status check_output_folder(const std::filesystem::path& folder, std::span<const char* const> names, bool force);
+
+/// --force.
+void add_force_option(CLI::App& command, bool& force);
+
+/// What a command has made so far: removed again unless `keep` is called, so that half a model is not taken for one. Files that
+/// were there before are not touched.
+class new_files {
+public:
+    new_files() = default;
+    new_files(const new_files&) = delete;
+    new_files& operator=(const new_files&) = delete;
+    ~new_files();
+
+    /// Makes the folder and those above it. Errors: file_unwritable.
+    p4::status make_folder(const std::filesystem::path& folder);
+    /// To be called before a file is written.
+    void will_write(const std::filesystem::path& path);
+    void keep() { made_.clear(); }
+
+private:
+    std::vector<std::filesystem::path> made_;
+};
+
+}  // namespace cli

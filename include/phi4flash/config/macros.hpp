@@ -48,20 +48,20 @@
 #elif defined(__has_include)
 #if PHI4FLASH_SIMD_HIGHWAY
 #if !__has_include(<hwy/base.h>)
-#error "phi4flash: PHI4FLASH_SIMD_HIGHWAY is 1, but Highway (hwy/highway.h) is not on the include path"
+#error "phi4flash: PHI4FLASH_SIMD_HIGHWAY=1, but no Highway is on the include path; add it, or set PHI4FLASH_SIMD_SCALAR=1 instead"
 #else
 #include <hwy/base.h>
 #if !defined(HWY_VERSION_GE)
-#error "phi4flash: PHI4FLASH_SIMD_HIGHWAY is 1, but the first Highway on the include path is older than 1.2: put a newer one before it (-I)"
+#error "phi4flash: PHI4FLASH_SIMD_HIGHWAY=1, but the first Highway on the include path is older than 1.2; put a newer one before it"
 #endif
 #endif
 #elif PHI4FLASH_SIMD_XSIMD
 #if !__has_include(<xsimd/config/xsimd_config.hpp>)
-#error "phi4flash: PHI4FLASH_SIMD_XSIMD is 1, but xsimd (xsimd/xsimd.hpp) is not on the include path"
+#error "phi4flash: PHI4FLASH_SIMD_XSIMD=1, but no xsimd is on the include path; add it, or set PHI4FLASH_SIMD_SCALAR=1 instead"
 #else
 #include <xsimd/config/xsimd_config.hpp>
 #if XSIMD_VERSION_MAJOR < 13
-#error "phi4flash: PHI4FLASH_SIMD_XSIMD is 1, but the first xsimd on the include path is older than 13: put a newer one before it (-I)"
+#error "phi4flash: PHI4FLASH_SIMD_XSIMD=1, but the first xsimd on the include path is older than 13; put a newer one before it"
 #endif
 #endif
 #endif

@@ -9,9 +9,6 @@
 
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <hwy/base.h>
-#if !defined(HWY_VERSION_GE)
-#error "phi4flash: the Highway on the include path is older than 1.2.0; use a newer one, or set PHI4FLASH_SIMD_SCALAR to 1"
-#endif
 #define PHI4FLASH_TARGET_NAMESPACE HWY_NAMESPACE
 // The pragmas come last in both: g++ 14 and newer drop what follows a `_Pragma("GCC target ...")` in the same expansion.
 #define PHI4FLASH_TARGET_BEGIN \

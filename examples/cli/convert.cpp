@@ -62,7 +62,11 @@ p4::status run(const convert_options& o) {
         return !stop_asked();
     };
     const stop_guard guard;
-    if (const p4::status ok = p4::convert_model(files, info, how, o.output, *pool, tell); !ok) return ok;
+    if (const p4::status ok = p4::convert_model(files, info, how, o.output, *pool, tell); !ok) {
+        const p4::errc code = ok.error().code();
+        const bool of_model = code != p4::errc::file_unwritable && code != p4::errc::cancelled;
+        return of_model ? ok.error().in(p4::printable(files.path()).c_str()) : ok.error();
+    }
     bar.reset();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     std::error_code ignored;

@@ -18,7 +18,7 @@ public:
         const auto kernels = p4::kernels_named(options.target);
         if (!kernels) return kernels.error();
         auto model = p4::model<Shape>::bind(files);
-        if (!model) return model.error();
+        if (!model) return model.error().in(p4::printable(files.path()).c_str());
         auto pool = p4::thread_pool::create(options.threads);
         if (!pool) return pool.error();
         auto past = p4::session<Shape, Kv>::create(*model, options.context);
@@ -96,7 +96,7 @@ p4::result<std::unique_ptr<engine>> make_engine(const p4::model_files& files, co
 p4::result<memory_plan> plan_memory(const p4::model_files& files, const engine_options& options) {
     return with_types(files.config().shape, options.kv, [&]<p4::sambay_shape Shape, class Kv>() -> p4::result<memory_plan> {
         const auto m = p4::model<Shape>::bind(files);
-        if (!m) return m.error();
+        if (!m) return m.error().in(p4::printable(files.path()).c_str());
         return plan_of<Shape, Kv>(*m, options);
     });
 }

@@ -1,11 +1,17 @@
 /// info: what a checkpoint holds, what it takes to run it, and with which instructions.
 #include "command.hpp"
+#include "progress.hpp"
 #include "text_table.hpp"
 
 #include <thread>
 
 namespace cli {
 namespace {
+
+struct info_options {
+    run_options run;
+    bool check = false;
+};
 
 void describe_shape(text_table& table, const p4::model_files& files) {
     const p4::sambay_config& config = files.config();
@@ -51,14 +57,16 @@ void describe_weights(text_table& table, const p4::model_files& files) {
     table.row("all", line(all));
 }
 
-void describe_memory(text_table& table, const memory_plan& memory, const run_options& run, std::uint64_t mapped) {
+void describe_memory(text_table& table, const memory_plan& memory, const run_options& run, const p4::model_files& files) {
     const engine_options& how = run.engine;
     table.heading(text_of("Memory for a context of %zu tokens, K/V in %s", how.context, how.kv.c_str()));
     const auto line = [](std::uint64_t bytes, const char* note) {
         return text_of("%15llu bytes  %-8s  %s", static_cast<unsigned long long>(bytes),
                        human_bytes(static_cast<double>(bytes)).c_str(), note);
     };
-    table.row("mapped weights", line(mapped, "shared, read-only, in the page cache"));
+    const std::uint64_t owned = files.owned_bytes();
+    table.row("mapped weights", line(files.bytes() - std::min(owned, files.bytes()), "shared, read-only, in the page cache"));
+    if (owned != 0) table.row("copied weights", line(owned, "of this program's own: they cannot be used where they lie in the file"));
     table.row("parameters", line(memory.parameters, "shared: vectors in f32"));
     table.row("session", line(memory.session, "one a conversation; touched as it grows"));
     table.row("workspace", line(memory.workspace, text_of("one a thread of control, chunks of %zu tokens", how.chunk).c_str()));
@@ -77,7 +85,23 @@ void describe_machine(text_table& table, const p4::kernel_table& used) {
     table.row("processors", text_of("%u", std::thread::hardware_concurrency()));
 }
 
-p4::status run(run_options o) {
+/// Reads all weights. Errors: not_finite, naming the model and the tensor.
+p4::status check(const opened& model, std::size_t threads) {
+    auto pool = p4::thread_pool::create(threads);
+    if (!pool) return pool.error();
+    const p4::model_files& files = model.files;
+    progress bar("checking weights", "MB/s", static_cast<double>(files.bytes()), 1e6);
+    std::uint64_t before = 0;
+    const p4::status ok = p4::check_weights(files.tensors(), *pool, [&](std::uint64_t done, std::uint64_t) {
+        bar.advance(static_cast<double>(done - before));
+        before = done;
+        files.release_pages();
+    });
+    return ok ? ok : ok.error().in(p4::printable(files.path()).c_str());
+}
+
+p4::status run(info_options options) {
+    run_options& o = options.run;
     if (o.model.empty()) {
         auto place = default_model();
         if (!place) return place.error();
@@ -90,6 +114,8 @@ p4::status run(run_options o) {
     if (o.engine.context == 0) o.engine.context = usual_context(model->files.config());
     const auto memory = plan_memory(model->files, o.engine);
     if (!memory) return memory.error();
+    if (options.check)
+        if (const p4::status ok = check(*model, o.engine.threads); !ok) return ok;
 
     text_table table;
     table.heading("Model");
@@ -99,7 +125,8 @@ p4::status run(run_options o) {
                                : "none");
     describe_shape(table, model->files);
     describe_weights(table, model->files);
-    describe_memory(table, *memory, o, model->files.bytes());
+    if (options.check) table.row("checked", "all are finite numbers");
+    describe_memory(table, *memory, o, model->files);
     describe_machine(table, **kernels);
     table.print();
     return {};
@@ -108,9 +135,10 @@ p4::status run(run_options o) {
 }  // namespace
 
 void add_info(CLI::App& app, action& chosen) {
-    const auto o = std::make_shared<run_options>();
+    const auto o = std::make_shared<info_options>();
     CLI::App* command = app.add_subcommand("info", "Shapes, types, bytes, memory for a context, SIMD target");
-    add_run_options(*command, *o);
+    add_run_options(*command, o->run);
+    command->add_flag("--check", o->check, "Read all weights: is any of them infinite or NaN?");
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }
 

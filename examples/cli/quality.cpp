@@ -206,9 +206,11 @@ p4::status judge(engine& reference, std::vector<candidate>& candidates, std::spa
         for (std::size_t begin = 0; begin < window.size(); begin += chunk) {
             const auto piece = window.subspan(begin, std::min(chunk, window.size() - begin));
             const std::size_t predictions = std::min(piece.size(), window.size() - 1 - begin);
-            if (const p4::status ok = reference.logits_all(piece, {want.data(), piece.size(), vocab}); !ok) return ok;
+            if (const p4::status ok = reference.logits_all(piece, {want.data(), piece.size(), vocab}); !ok)
+                return ok.error().in("the reference");
             for (candidate& c : candidates) {
-                if (const p4::status ok = c.runs->logits_all(piece, {have.data(), piece.size(), vocab}); !ok) return ok;
+                if (const p4::status ok = c.runs->logits_all(piece, {have.data(), piece.size(), vocab}); !ok)
+                    return ok.error().in(p4::printable(c.file->path).c_str());
                 reference.threads().parallel_for(predictions, 1 + 16384 / vocab, [&](std::size_t first, std::size_t last) {
                     for (std::size_t t = first; t < last; ++t)
                         found[t] =

@@ -2,5 +2,6 @@
 if(TARGET phi4flash_cli AND Python3_FOUND)
     add_test(NAME cli/program COMMAND Python3::Interpreter "${CMAKE_CURRENT_LIST_DIR}/cli_test.py" "$<TARGET_FILE:phi4flash_cli>")
     add_test(NAME cli/output COMMAND Python3::Interpreter "${CMAKE_CURRENT_LIST_DIR}/output_test.py" "$<TARGET_FILE:phi4flash_cli>")
-    set_tests_properties(cli/program cli/output PROPERTIES LABELS "cli" TIMEOUT 600)
+    add_test(NAME cli/files COMMAND Python3::Interpreter "${CMAKE_CURRENT_LIST_DIR}/files_test.py" "$<TARGET_FILE:phi4flash_cli>")
+    set_tests_properties(cli/program cli/output cli/files PROPERTIES LABELS "cli" TIMEOUT 600)
 endif()

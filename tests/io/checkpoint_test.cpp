@@ -1,7 +1,10 @@
 /// A checkpoint from a folder and from memory: single file, shards, and everything that can be wrong between files.
 #include "io_testing.hpp"
 
+#include <model/golden.hpp>
+
 #include <phi4flash/io/checkpoint.hpp>
+#include <phi4flash/model/forward.hpp>
 
 #if PHI4FLASH_HAS_JSON
 using namespace phi4flash;
@@ -30,6 +33,23 @@ std::string index_of(const std::vector<std::pair<std::string, std::string>>& map
     for (const auto& [tensor, shard] : map) text += "\"" + tensor + "\":\"" + shard + "\",";
     text.pop_back();
     return text + "}}";
+}
+
+using prompt_logits = std::vector<float>;
+
+prompt_logits logits_of(const std::filesystem::path& folder) {
+    const auto files = checkpoint::open(folder);
+    require_value(files);
+    const auto m = model<>::bind(*files);
+    require_value(m);
+    auto past = session<>::create(*m, 16);
+    auto work = workspace<>::create(*m);
+    require_value(past);
+    require_value(work);
+    const std::int32_t tokens[] = {3, 1, 4, 1, 5};
+    const auto logits = prefill(*m, *past, *work, tokens);
+    require_value(logits);
+    return {logits->begin(), logits->end()};
 }
 
 struct test_folder : temporary_folder {
@@ -81,7 +101,7 @@ TEST_CASE("io/checkpoint: shards, generation_config.json and tokenizer.json") {
 TEST_CASE("io/checkpoint: folders that are none") {
     const test_folder folder;
     check_error(checkpoint::open(folder.path() / "missing"), errc::file_not_found, {"missing", "no such folder"});
-    check_error(checkpoint::open(folder.path() / "config.json"), errc::file_unreadable, {"config.json", "want a folder"});
+    check_error(checkpoint::open(folder.path() / "config.json"), errc::wrong_file_kind, {"config.json", "give the folder"});
     check_error(checkpoint::open(folder.path()), errc::file_not_found, {"model.safetensors", "neither"});
     folder.write("model.safetensors", "");
     check_error(checkpoint::open(folder.path()), errc::file_empty, {"model.safetensors"});
@@ -95,7 +115,7 @@ TEST_CASE("io/checkpoint: defects of the files name the file") {
     const test_folder folder;
     folder.write_file("model.safetensors", file_of({"a"}, "I16"));
     check_error(checkpoint::open(folder.path()), errc::wrong_dtype, {"model.safetensors: ", "'a'", "I16"});
-    folder.write("model.safetensors", "1234");
+    folder.write("model.safetensors", "\1\2\3\4");
     check_error(checkpoint::open(folder.path()), errc::header_truncated, {"model.safetensors: "});
     folder.write("generation_config.json", "{\"eos_token_id\":\"x\"}");
     check_error(checkpoint::open(folder.path()), errc::json_wrong_type, {"generation_config.json: ", "eos_token_id"});
@@ -119,7 +139,7 @@ TEST_CASE("io/checkpoint: the index and its shards disagree") {
     folder.write_index({{"a", "m-1"}, {"c", "m-2"}});
     check_error(checkpoint::open(folder.path()), errc::index_mismatch, {"'b'", "not in the index"});
     folder.write_index({{"a", "m-1"}, {"b", "m-1"}, {"c", "m-3"}});
-    check_error(checkpoint::open(folder.path()), errc::file_not_found, {"m-3"});
+    check_error(checkpoint::open(folder.path()), errc::file_incomplete, {"m-3", "the index names"});
     folder.write_file("m-2", file_of({"c", "a"}));
     folder.write_index({{"a", "m-1"}, {"b", "m-1"}, {"c", "m-2"}});
     check_error(checkpoint::open(folder.path()), errc::duplicate_name, {"'a'", "more than one"});
@@ -165,6 +185,60 @@ TEST_CASE("io/checkpoint: from bytes that the host owns") {
     const std::vector<std::span<const std::byte>> broken = {one, std::span(two).first(9)};
     check_error(checkpoint::from_memory(config_json, broken), errc::header_truncated, {"file 1: "});
     check_error(checkpoint::from_memory("{", files), errc::json_syntax, {"config.json: "});
+}
+
+TEST_CASE("io/checkpoint: tensors at odd places are copied, and only those") {
+    // A header of every length: 4 bytes of BF16 and 4 of F32.
+    const std::string header = R"({"b":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"f":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})";
+    for (std::size_t spaces = 0; spaces < 8; ++spaces) {
+        CAPTURE(spaces);
+        const bytes file = safetensors_file(header + std::string(spaces, ' '), 8);
+        const std::size_t begin = header.size() + spaces;
+        const bool odd = begin % 2 != 0;
+        const bool uneven = begin % 4 != 0;
+        const test_folder folder;
+        folder.write_file("model.safetensors", file);
+        auto opened = checkpoint::open(folder.path());
+        require_value(opened);
+        const std::span<const std::byte> bytes_of_file = file;
+        const auto in_memory = checkpoint::from_memory(config_json, {&bytes_of_file, 1});
+        require_value(in_memory);
+        const checkpoint moved = *std::move(opened);
+        for (const checkpoint* model : {&moved, &*in_memory}) {
+            for (const char* const name : {"b", "f"}) {
+                const tensor_view* const t = model->find(name);
+                CHECK(t->is_aligned());
+                CHECK(t->data[0] == (name[0] == 'b' ? std::byte{0} : std::byte{4}));
+                CHECK(t->data[3] == (name[0] == 'b' ? std::byte{3} : std::byte{7}));
+                const bool in_place = t->data >= file.data() && t->data < file.data() + file.size();
+                if (model == &*in_memory) CHECK(in_place == !(name[0] == 'b' ? odd : uneven));
+            }
+            CHECK(model->copied_bytes() == (odd ? 2 : uneven ? 1 : 0) * block_alignment);
+        }
+        moved.release_pages();
+        CHECK(moved.find("f")->data[0] == std::byte{4});
+    }
+}
+
+TEST_CASE("io/checkpoint: a model whose header has an odd length generates the same") {
+    const auto golden_folder = golden::folder_of("f32-8l");
+    const auto whole = read_file(golden_folder / "model.safetensors", std::size_t{1} << 30);
+    const auto config = read_file(golden_folder / "config.json", std::size_t{1} << 20);
+    require_value(whole);
+    require_value(config);
+    const prompt_logits want = logits_of(golden_folder);
+    const temporary_folder folder;
+    folder.write("config.json", *config);
+    for (const std::size_t spaces : {1u, 2u, 3u}) {
+        std::uint64_t length = 0;
+        std::memcpy(&length, whole->data(), 8);
+        std::string file = *whole;
+        file.insert(8 + static_cast<std::size_t>(length), spaces, ' ');
+        length += spaces;
+        std::memcpy(file.data(), &length, 8);
+        folder.write("model.safetensors", file);
+        CHECK(logits_of(folder.path()) == want);
+    }
 }
 
 TEST_CASE("io/checkpoint: golden checkpoints") {

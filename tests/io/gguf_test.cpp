@@ -208,14 +208,12 @@ TEST_CASE("io/gguf: sizes") {
 
 TEST_CASE("io/gguf: offsets") {
     check_error(parse_tensor({8}, ggml_type::f32, 8), errc::offset_misaligned, {"'w'", "is 8", "multiple of 32"});
-    check_error(parse_tensor({8}, ggml_type::f32, 64), errc::offset_out_of_range,
-                {"'w'", "32 bytes at offset 64", "64 bytes of data"});
-    check_error(parse_tensor({9}, ggml_type::f32, 32), errc::offset_out_of_range, {"'w'", "36 bytes at offset 32"});
+    check_error(parse_tensor({8}, ggml_type::f32, 64), errc::file_incomplete, {"last 32 of ", "download"});
+    check_error(parse_tensor({9}, ggml_type::f32, 32), errc::file_incomplete, {"last 4 of "});
     check_error(parse_tensor({8}, ggml_type::f32, ~std::uint64_t{31}), errc::offset_out_of_range, {"'w'", "18446744073709551584"});
     require_value(parse_tensor({8}, ggml_type::f32, 32));
     // Without even the padding before the data.
-    check_error(parse(file_text().header(1, 0).tensor("w", {8}, ggml_type::f32, 0)), errc::offset_out_of_range,
-                {"the 0 bytes of data"});
+    check_error(parse(file_text().header(1, 0).tensor("w", {8}, ggml_type::f32, 0)), errc::file_incomplete, {"last 32 of "});
     const auto pair = [](std::uint64_t a, std::uint64_t b) {
         return parse(
             file_text().header(2, 0).tensor("a", {9}, ggml_type::f32, a).tensor("b", {8}, ggml_type::f32, b).pad().data(128));

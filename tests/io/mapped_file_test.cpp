@@ -3,6 +3,8 @@
 
 #include <phi4flash/io/mapped_file.hpp>
 
+#include <iterator>
+
 using namespace phi4flash;
 using namespace io_testing;
 
@@ -70,6 +72,62 @@ TEST_CASE("io/mapped_file: a copy outlives what happens to the file") {
     }
     folder.write("a.bin", "HELL");
     CHECK(file->text() == "hello");
+}
+
+#if !defined(_WIN32)
+TEST_CASE("io/mapped_file: a file system that refuses shared maps, or all of them") {
+    const temporary_folder folder;
+    const std::string content(10000, 'x');
+    const auto path = folder.write("a.bin", content);
+    const int fd = ::open(path.c_str(), O_RDONLY);
+    REQUIRE(fd >= 0);
+    const detail::scoped_descriptor file(fd);
+    std::vector<int> asked;
+    const auto open_where = [&](int reason, bool private_maps) {
+        asked.clear();
+        return detail::map_or_copy(path, fd, content.size(), {}, [&](int sharing) -> void* {
+            asked.push_back(sharing);
+            if (sharing == MAP_PRIVATE && private_maps) return ::mmap(nullptr, content.size(), PROT_READ, sharing, fd, 0);
+            errno = reason;
+            return MAP_FAILED;
+        });
+    };
+    for (const bool private_maps : {true, false}) {
+        const auto got = open_where(ENODEV, private_maps);
+        require_value(got);
+        CHECK(got->copied != private_maps);
+        CHECK(asked == std::vector<int>{MAP_SHARED, MAP_PRIVATE});
+        CHECK(std::string_view(reinterpret_cast<const char*>(got->bytes.data()), got->bytes.size()) == content);
+        if (private_maps) detail::release_file_pages(got->bytes);
+        CHECK(got->bytes[9999] == std::byte{'x'});
+        detail::unmap_file(got->bytes);
+    }
+    check_error(open_where(ENOMEM, false), errc::out_of_memory, {"a.bin", "cannot be mapped"});
+}
+
+TEST_CASE("io/mapped_file: a real file that cannot be mapped is read") {
+    const std::filesystem::path notes = "/sys/kernel/notes";  // Linux: a file with a size and without maps
+    std::error_code failed;
+    std::ifstream in(notes, std::ios::binary);
+    const std::string content{std::istreambuf_iterator<char>(in), {}};
+    if (content.empty() || std::filesystem::file_size(notes, failed) != content.size()) {
+        MESSAGE("skipped: no such file here");
+        return;
+    }
+    const auto file = mapped_file::open(notes);
+    require_value(file);
+    CHECK(file->is_copy());
+    CHECK(file->text() == content);
+}
+#endif
+
+TEST_CASE("io/mapped_file: a link whose target is gone says so") {
+    const temporary_folder folder;
+    std::error_code failed;
+    std::filesystem::create_symlink("../blobs/0123abcd", folder.path() / "model.safetensors", failed);
+    if (failed) return;  // no links on this file system
+    check_error(mapped_file::open(folder.path() / "model.safetensors"), errc::file_not_found,
+                {"model.safetensors", "a link to ../blobs/0123abcd", "not there"});
 }
 
 TEST_CASE("io/mapped_file: what is refused is named") {

@@ -35,7 +35,7 @@ TEST_CASE("io/model_files: neither a folder nor a packed file") {
     const temporary_folder folder;
     check_error(model_files::open(folder.path() / "absent"), errc::file_not_found, {"absent", "no such folder or file"});
     check_error(model_files::open(folder.path()), errc::file_not_found, {"config.json"});
-    const auto file = folder.write("model.gguf", "This is a text, and longer than any header.");
+    const auto file = folder.write("model.gguf", "\1\2\3\4, and longer than any header.");
     check_error(model_files::open(file), errc::bad_magic, {"model.gguf"});
     check_error(open_tokenizer_json(folder.path()), errc::file_not_found, {"tokenizer.json"});
 }

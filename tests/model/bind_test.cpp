@@ -131,6 +131,17 @@ TEST_CASE("a missing tensor is named with the shape it should have") {
     CHECK(says(e, "[16, 2]"));
 }
 
+TEST_CASE("a matrix or a vector that is not aligned for its type is refused") {
+    for (const char* const name : {"model.layers.3.mlp.fc1.weight", "model.layers.3.input_layernorm.bias"}) {
+        table t = complete();
+        t.at(name).data += 2;
+        const p4::error e = failure_of(t);
+        CHECK(e.code() == p4::errc::offset_misaligned);
+        CHECK(says(e, name));
+        CHECK(says(e, "a multiple of 4 bytes for F32"));
+    }
+}
+
 TEST_CASE("a misshaped tensor is named with want and have") {
     table t = complete();
     t.at("model.layers.7.attn.Wqkv.weight").extent[0] = 16;  // as if a cross layer had keys

@@ -25,6 +25,8 @@ enum class errc : std::uint16_t {
     file_unwritable,
     path_outside_folder,
     file_too_large,
+    file_incomplete,
+    wrong_file_kind,
     // JSON
     json_syntax,
     json_too_deep,

@@ -50,7 +50,8 @@ struct generation_summary {
 
 /// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop, and is not called again. `text` may be null: then
 /// events carry tokens only. `on_prompt(read, total)` is told how far the prompt is, for progress bars.
-/// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error.
+/// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error. not_finite after
+/// any token: damaged weights; the session is of no use before it is reset.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
 result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
                                     std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {

@@ -1,9 +1,12 @@
 #pragma once
 /// A checkpoint in the Hugging Face layout: a folder whose weights are mapped, or bytes that the host owns. Names, types
 /// and places are checked here; what a model needs of them, and in which shape, is the model's business.
+#include <phi4flash/io/align_tensors.hpp>
 #include <phi4flash/io/checkpoint_index.hpp>
+#include <phi4flash/io/file_kind.hpp>
 #include <phi4flash/io/hf_config.hpp>
 #include <phi4flash/io/mapped_file.hpp>
+#include <phi4flash/io/model_folder.hpp>
 #include <phi4flash/io/safetensors.hpp>
 
 #if PHI4FLASH_HAS_JSON
@@ -18,13 +21,14 @@ public:
     checkpoint& operator=(checkpoint&&) = default;
 
     /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
-    /// shards that model.safetensors.index.json names. Errors, each naming the file: those of mapped_file::open,
+    /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming the file: those of mapped_file::open,
     /// read_hf_config, read_generation_config, read_checkpoint_index and safetensors::parse; wrong_dtype; duplicate_name
-    /// (across shards); index_mismatch (index and shards disagree).
+    /// (across shards); index_mismatch (index and shards disagree); out_of_memory (for the copies). wrong_file_kind and file_incomplete
+    /// where a file or the folder is not what it should be (io/file_kind.hpp, io/model_folder.hpp).
     static result<checkpoint> open(const std::filesystem::path& folder);
 
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
-    /// safetensors files, each aligned to `safetensors_alignment`. No index is needed.
+    /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
     static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
                                           std::string_view generation_config_json = {});
 
@@ -36,6 +40,12 @@ public:
     [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     /// Bytes of all tensors.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
+    /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped.
+    [[nodiscard]] std::size_t copied_bytes() const {
+        std::size_t sum = aligned_.bytes().size();
+        for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
+        return sum;
+    }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
         for (const mapped_file& file : files_) file.release_pages();
@@ -51,6 +61,7 @@ private:
     status map_shard(const std::string& name);
     status add_file(std::span<const std::byte> bytes);
     status collect();
+    status align();
     status check_index(const checkpoint_index& index) const;
     status open_weights();
 
@@ -61,6 +72,7 @@ private:
     std::vector<mapped_file> files_;
     std::vector<safetensors> tables_;
     std::vector<tensor_view> tensors_;
+    memory_block aligned_;
 };
 
 inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json) {
@@ -80,9 +92,9 @@ inline status checkpoint::read_configs(std::string_view config_json, std::string
 }
 
 inline status checkpoint::read_config_files() {
-    const auto config = read_file(folder_ / "config.json", hf_config_limits.bytes);
-    if (!config) return config.error();
-    const auto generation = read_file(folder_ / "generation_config.json", hf_config_limits.bytes);
+    const auto config = read_json_text(folder_ / "config.json", hf_config_limits.bytes);
+    if (!config) return config.error().code() == errc::file_not_found ? explain_no_config(folder_) : config.error();
+    const auto generation = read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
     if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
     return read_configs(*config, generation ? std::string_view(*generation) : std::string_view());
 }
@@ -100,9 +112,11 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 inline status checkpoint::map_shard(const std::string& name) {
-    auto file = mapped_file::open(folder_ / std::filesystem::path(std::u8string(name.begin(), name.end())));
+    const auto path = folder_ / std::filesystem::path(std::u8string(name.begin(), name.end()));
+    auto file = mapped_file::open(path);
     if (!file) return file.error();
-    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(name).c_str());
+    if (const auto other = explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
+    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
     files_.push_back(*std::move(file));
     return {};
 }
@@ -114,6 +128,14 @@ inline status checkpoint::collect() {
                                           [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
     if (twice == tensors_.end()) return {};
     return error::format(errc::duplicate_name, "tensor '%s' is in more than one safetensors file", printable(twice->name).c_str());
+}
+
+/// After all has been checked.
+inline status checkpoint::align() {
+    auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
+    if (!block) return block.error().in(printable(folder_).c_str());
+    aligned_ = *std::move(block);
+    return {};
 }
 
 /// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
@@ -137,19 +159,21 @@ inline status checkpoint::open_weights() {
     constexpr const char* single = "model.safetensors";
     constexpr const char* index_name = "model.safetensors.index.json";
     std::error_code ignored;
-    if (std::filesystem::exists(folder_ / single, ignored)) {
+    const auto is_there = [&](const std::filesystem::path& path) {
+        return std::filesystem::exists(path, ignored) || std::filesystem::is_symlink(path, ignored);
+    };
+    if (is_there(folder_ / single)) {
         if (const status ok = map_shard(single); !ok) return ok;
         return collect();
     }
-    const auto text = read_file(folder_ / index_name, checkpoint_index_limits.bytes);
-    if (!text && text.error().code() == errc::file_not_found)
-        return error::format(errc::file_not_found, "%s: want %s or %s, have neither", printable(folder_).c_str(), single,
-                             index_name);
+    if (!is_there(folder_ / index_name)) return explain_no_weights(folder_);
+    const auto text = read_json_text(folder_ / index_name, checkpoint_index_limits.bytes);
     if (!text) return text.error();
     const auto index = read_checkpoint_index(*text);
     if (!index) return index.error().in(index_name);
     for (const std::string& shard : index->shards)
-        if (const status ok = map_shard(shard); !ok) return ok;
+        if (const status ok = map_shard(shard); !ok)
+            return ok.error().code() == errc::file_not_found ? explain_no_shard(folder_, shard) : ok.error();
     if (const status ok = collect(); !ok) return ok;
     const status ok = check_index(*index);
     return ok ? ok : ok.error().in(index_name);
@@ -159,15 +183,15 @@ inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder) 
     std::error_code why;
     const auto kind = std::filesystem::status(folder, why).type();
     if (kind == std::filesystem::file_type::not_found)
-        return error::format(errc::file_not_found, "%s: there is no such folder", printable(folder).c_str());
-    if (kind != std::filesystem::file_type::directory)
-        return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s",
-                             printable(folder).c_str(), why ? ": " : "", why ? why.message().c_str() : "");
+        return nothing_there(folder);
+    if (kind != std::filesystem::file_type::directory) return explain_no_folder(folder, why);
     checkpoint loaded;
     loaded.folder_ = folder;
     if (const status ok = loaded.read_config_files(); !ok) return ok.error();
     if (const status ok = loaded.open_weights(); !ok) return ok.error();
-    if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why))
+    if (const status ok = loaded.align(); !ok) return ok.error();
+    // A link whose target is gone, too: whoever opens it learns that.
+    if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why) || std::filesystem::is_symlink(path, why))
         loaded.tokenizer_path_ = std::move(path);
     return loaded;
 }
@@ -184,6 +208,7 @@ inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, 
         }
     }
     if (const status ok = loaded.collect(); !ok) return ok.error();
+    if (const status ok = loaded.align(); !ok) return ok.error();
     return loaded;
 }
 

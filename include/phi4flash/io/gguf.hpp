@@ -261,18 +261,27 @@ inline status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
 inline status gguf_parser::place_tensors() {
     data_begin = std::min(round_up(at_, alignment), file_.size());
     const std::size_t size = file_.size() - data_begin;
+    constexpr unsigned long long most = 1ull << 50;  // no file is so long
+    unsigned long long missing = 0;  // bytes that the header speaks of and a file that was cut short does not have
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         gguf_tensor& t = tensors[i];
         const auto offset = static_cast<unsigned long long>(offsets_[i]);
         if (offset % alignment != 0)
             return error::format(errc::offset_misaligned, "tensor '%s': its offset is %llu, want a multiple of %zu",
                                  printable(t.name).c_str(), offset, alignment);
-        if (offset > size || t.bytes > size - offset)
+        if (offset > most || t.bytes > most)
             return error::format(errc::offset_out_of_range,
                                  "tensor '%s': %zu bytes at offset %llu leave the %zu bytes of data in the file",
                                  printable(t.name).c_str(), t.bytes, offset, size);
-        t.data = file_.data() + data_begin + static_cast<std::size_t>(offset);
+        if (offset + t.bytes > size) {
+            missing = std::max(missing, offset + t.bytes - size);
+        } else {
+            t.data = file_.data() + data_begin + static_cast<std::size_t>(offset);
+        }
     }
+    if (missing != 0)
+        return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
+                             missing, missing + file_.size());
     std::sort(tensors.begin(), tensors.end(),
               [](const gguf_tensor& a, const gguf_tensor& b) { return a.data != b.data ? a.data < b.data : a.bytes < b.bytes; });
     for (std::size_t i = 1; i < tensors.size(); ++i) {
@@ -328,7 +337,7 @@ public:
     /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
     /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
     /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
-    /// offset_misaligned, offset_out_of_range, offset_overlap, duplicate_name.
+    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name.
     static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {}) {
         detail::gguf_parser parser(file, limits);
         if (const status ok = parser.read(); !ok) return ok.error();

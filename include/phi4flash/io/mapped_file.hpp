@@ -1,5 +1,6 @@
 #pragma once
-/// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched.
+/// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched. Where the file
+/// system cannot map (FUSE with direct_io, some network mounts) it is read instead.
 #include <phi4flash/core/huge_pages.hpp>
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/io/printable.hpp>
@@ -7,6 +8,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -65,12 +67,21 @@ struct file_bytes {
     return error::format(code, "%s: %s: %s", printable(path).c_str(), what, reason);
 }
 
+/// The sentence for a link whose target is not there, as in a cache of the hub that was cleaned or moved; nothing for other paths.
+[[nodiscard]] inline std::optional<error> explain_link(const std::filesystem::path& path) {
+    std::error_code failed;
+    if (!std::filesystem::is_symlink(path, failed) || std::filesystem::exists(path, failed)) return std::nullopt;
+    const auto target = std::filesystem::read_symlink(path, failed);
+    return error::format(errc::file_not_found, "%s: a link to %s, which is not there: download the model again",
+                         printable(path).c_str(), printable(target).c_str());
+}
+
 [[nodiscard]] inline error not_a_file(const std::filesystem::path& path) {
     return file_error(errc::file_unreadable, path, "cannot be read", "want a regular file, have a folder or a device");
 }
 
 [[nodiscard]] inline status check_file_size(const std::filesystem::path& path, std::uint64_t bytes) {
-    if (bytes == 0) return file_error(errc::file_empty, path, "cannot be read", "the file is empty");
+    if (bytes == 0) return file_error(errc::file_empty, path, "cannot be read", "the file is empty: download it again");
     if (bytes > static_cast<std::uint64_t>(PTRDIFF_MAX))
         return file_error(errc::size_overflow, path, "cannot be mapped", "the file is larger than the address space");
     return {};
@@ -121,6 +132,8 @@ inline void release_file_pages(std::span<const std::byte>) {}  // the system tri
 [[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
     const int code = errno;
     const bool missing = code == ENOENT || code == ENOTDIR;
+    if (missing)
+        if (const auto link = explain_link(path)) return *link;
     return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
                       std::generic_category().message(code).c_str());
 }
@@ -178,6 +191,31 @@ inline void advise_map([[maybe_unused]] void* data, [[maybe_unused]] std::size_t
 #endif
 }
 
+/// `map(MAP_SHARED)` and so on is mmap of the file. Some file systems refuse shared maps and allow private ones, which are the same for
+/// a reader; some refuse all, but can be read.
+template <class Map>
+[[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::size_t size, const mapping_options& options,
+                                             Map&& map) {
+    if (options.copy) {
+        const auto copied = copy_file(path, fd, size, options.huge_pages);
+        if (!copied || copied->copied) return copied;
+    }
+    void* data = map(MAP_SHARED);
+    if (data == MAP_FAILED) data = map(MAP_PRIVATE);
+    if (data == MAP_FAILED) {
+        const bool no_memory = errno == ENOMEM;
+        const error why = last_system_error(path, "cannot be mapped");
+        if (no_memory) return error::format(errc::out_of_memory, "%s", why.message());
+        const auto copied = copy_file(path, fd, size, options.huge_pages);
+        if (!copied || copied->copied) return copied;
+        return error::format(errc::out_of_memory, "%s, and there is no memory to read its %zu bytes into", why.message(), size);
+    }
+    // Unless somebody asks, no advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops
+    // pages that the next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
+    advise_map(data, size, options);
+    return file_bytes{{static_cast<const std::byte*>(data), size}};
+}
+
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options) {
     // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -189,16 +227,8 @@ inline void advise_map([[maybe_unused]] void* data, [[maybe_unused]] std::size_t
     if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
 
     const auto size = static_cast<std::size_t>(about.st_size);
-    if (options.copy) {
-        const auto copied = copy_file(path, file.value, size, options.huge_pages);
-        if (!copied || copied->copied) return copied;
-    }
-    void* const data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.value, 0);
-    if (data == MAP_FAILED) return last_system_error(path, "cannot be mapped");
-    // Unless somebody asks, no advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops
-    // pages that the next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
-    advise_map(data, size, options);
-    return file_bytes{{static_cast<const std::byte*>(data), size}};
+    return map_or_copy(path, file.value, size, options,
+                       [&](int sharing) { return ::mmap(nullptr, size, PROT_READ, sharing, file.value, 0); });
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
@@ -222,8 +252,8 @@ public:
         if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
     }
 
-    /// Errors, each naming the path and the system's reason: file_not_found, file_unreadable (no permission, a folder, a
-    /// device), file_empty, size_overflow.
+    /// Errors, each naming the path and the system's reason: file_not_found (a link whose target is gone, too), file_unreadable (no
+    /// permission, a folder, a device), file_empty, size_overflow, out_of_memory.
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}) {
         const auto bytes = detail::map_file(path, options);
         if (!bytes) return bytes.error();
@@ -241,7 +271,7 @@ public:
     }
     [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
 
-    /// Whether it is a copy, and not a map.
+    /// Whether it is a copy, and not a map: because the options wanted one, or the file system cannot map.
     [[nodiscard]] bool is_copy() const { return file_.copied; }
     /// How much of it lies in huge pages now; see bytes_in_huge_pages.
     [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }

@@ -1,6 +1,8 @@
 #pragma once
 /// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file.
+#include <phi4flash/io/check_weights.hpp>
 #include <phi4flash/io/checkpoint.hpp>
+#include <phi4flash/io/model_folder.hpp>
 #include <phi4flash/io/packed_model.hpp>
 #include <phi4flash/io/packed_tokenizer.hpp>
 #include <phi4flash/io/repack.hpp>
@@ -20,6 +22,7 @@ PHI4FLASH_BEGIN
     const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
     const auto mapped = mapped_file::open(file);
     if (!mapped) return mapped.error();
+    if (const auto other = explain_file(file, mapped->bytes(), file_kind::json)) return *other;
     auto text = tokenizer_from_json(mapped->text());
     if (!text) return text.error().in(printable(file).c_str());
     return text;
@@ -48,7 +51,7 @@ public:
         std::error_code ignored;
         const auto kind = std::filesystem::status(path, ignored).type();
         if (kind == std::filesystem::file_type::not_found)
-            return error::format(errc::file_not_found, "%s: there is no such folder or file", printable(path).c_str());
+            return nothing_there(path);
         if (kind != std::filesystem::file_type::directory) {
             auto file = packed_model::open(path, options.mapping);
             if (!file) return file.error();
@@ -86,6 +89,18 @@ public:
     }
     /// Bytes of all weights.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors()); }
+    /// Those that lie in memory of this program's own, and not in maps of files: repacked, copied because they were not aligned, or
+    /// because the options wanted it or the file system cannot map.
+    [[nodiscard]] std::uint64_t owned_bytes() const {
+        const auto of = [](const auto& f) -> std::uint64_t {
+            if constexpr (requires { f.copied_bytes(); }) {
+                return f.copied_bytes();
+            } else {
+                return f.mapping().is_copy() ? f.mapping().bytes().size() : 0;
+            }
+        };
+        return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit(of, form_);
+    }
     /// See mapped_file::release_pages.
     void release_pages() const {
         std::visit([](const auto& f) { f.release_pages(); }, form_);

@@ -5,6 +5,7 @@
 /// Packed matrices are stored under ggml's types of the same size: q8 as Q8_0, q4 as Q4_0, q4_dense as IQ4_NL. The key
 /// phi4flash.layout says so, and programs that do not know it must not compute with the file. Files without the key are ordinary
 /// row-major ones.
+#include <phi4flash/io/file_kind.hpp>
 #include <phi4flash/io/ggml_blocks.hpp>
 #include <phi4flash/io/mapped_file.hpp>
 #include <phi4flash/io/packed_keys.hpp>
@@ -52,10 +53,11 @@ public:
     packed_model& operator=(packed_model&&) = default;
 
     /// Maps a file; no weight is touched, unless the options want it. Errors, naming the file: those of mapped_file::open and
-    /// from_memory.
+    /// from_memory; wrong_file_kind and file_incomplete (io/file_kind.hpp).
     static result<packed_model> open(const std::filesystem::path& path, const mapping_options& options = {}) {
         auto file = mapped_file::open(path, options);
         if (!file) return file.error();
+        if (const auto other = explain_file(path, file->bytes(), file_kind::gguf)) return *other;
         auto model = from_memory(file->bytes());
         if (!model) return model.error().in(printable(path).c_str());
         model->mapping_ = *std::move(file);

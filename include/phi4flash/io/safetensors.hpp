@@ -38,10 +38,10 @@ inline constexpr safetensors_dtype safetensors_dtypes[] = {
 /// The format's own limit on its header.
 inline constexpr std::size_t max_safetensors_header = 100'000'000;
 
-/// Blocks of bytes that a host hands over start at a multiple of this, so that elements are aligned in memory as in the file.
+/// Where a file begins at a multiple of this in memory, and has a header that the usual library wrote, every element is aligned.
 inline constexpr std::size_t safetensors_alignment = 8;
 
-/// One tensor of a file, of any element type.
+/// One tensor of a file, of any element type. The format lets the header have any length, so that `data` may lie at an odd place.
 struct safetensors_entry {
     std::string_view name;
     std::string_view dtype;  ///< one of safetensors_dtypes
@@ -53,7 +53,7 @@ struct safetensors_entry {
     [[nodiscard]] std::span<const std::size_t> shape() const { return {extent, rank}; }
 };
 
-/// The entry as weights. Errors: wrong_dtype for element types that the library does not compute with.
+/// The entry as weights, where it lies: see tensor_view::is_aligned. Errors: wrong_dtype for element types that the library does not compute with.
 [[nodiscard]] inline result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
     tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
     for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
@@ -70,13 +70,13 @@ namespace detail {
 /// Reads the header: checks keys, types and numbers of each tensor, and that its bytes fit the shape and the file.
 class safetensors_events : public json_events {
 public:
-    safetensors_events(const json_limits& limits, std::span<const std::byte> data, std::size_t data_begin)
-        : json_events(limits), data_(data), data_begin_(data_begin) {
+    safetensors_events(const json_limits& limits, std::span<const std::byte> data) : json_events(limits), data_(data) {
         names.reserve(limits.bytes);  // never moves: the entries' names point into it
     }
 
     std::vector<char> names;
     std::vector<safetensors_entry> entries;
+    std::uint64_t missing = 0;  ///< bytes of data that the header speaks of and the file does not have
 
     bool null() { return number_or_text("null"); }
     bool boolean(bool) { return number_or_text("a boolean"); }
@@ -118,7 +118,6 @@ private:
     bool place_tensor(std::uint64_t bytes);
 
     std::span<const std::byte> data_;
-    std::size_t data_begin_;
     place place_ = place::outside;
     std::string key_;  // of the tensor or of __metadata__
     unsigned seen_ = none;
@@ -227,16 +226,18 @@ inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
     const auto begin = static_cast<unsigned long long>(offset_[0]);
     const auto end = static_cast<unsigned long long>(offset_[1]);
     const printable name(key_);
-    if (begin > end || end > data_.size())
+    constexpr unsigned long long most = 1ull << 50;  // no file is so long
+    if (begin > end || end > most)
         return fail(error::format(errc::offset_out_of_range,
                                   "tensor '%s': data_offsets [%llu, %llu] leave the %zu bytes of data in the file", name.c_str(),
                                   begin, end, data_.size()));
     if (end - begin != bytes)
         return fail(error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, data_offsets have %llu",
                                   name.c_str(), static_cast<unsigned long long>(bytes), end - begin));
-    if ((data_begin_ + begin) % element_bytes_ != 0)
-        return fail(error::format(errc::offset_misaligned, "tensor '%s': starts at byte %llu of the file, want a multiple of %zu",
-                                  name.c_str(), data_begin_ + begin, element_bytes_));
+    if (end > data_.size()) {  // a file that was cut short; read on to learn how much there should be
+        missing = std::max(missing, static_cast<std::uint64_t>(end - data_.size()));
+        return true;
+    }
     entry_.data = data_.data() + begin;
     entry_.bytes = static_cast<std::size_t>(bytes);
     entry_.name = {names.data() + names.size(), key_.size()};
@@ -254,9 +255,9 @@ public:
     safetensors(safetensors&&) = default;
     safetensors& operator=(safetensors&&) = default;
 
-    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `safetensors_alignment`. Errors, each
-    /// naming the tensor: invalid_argument, file_empty, header_truncated, header_too_large, json_*, unknown_dtype,
-    /// rank_too_high, size_overflow, size_mismatch, offset_*, trailing_bytes, duplicate_name.
+    /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
+    /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
+    /// file_incomplete, trailing_bytes, duplicate_name.
     static result<safetensors> parse(std::span<const std::byte> file);
 
     [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
@@ -278,9 +279,6 @@ private:
 inline result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
-    if (reinterpret_cast<std::uintptr_t>(file.data()) % safetensors_alignment != 0)
-        return error::format(errc::invalid_argument, "the bytes of a safetensors file must start at a multiple of %zu in memory",
-                             safetensors_alignment);
     if (file.size() < length_bytes)
         return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu", length_bytes,
                              file.size());
@@ -290,7 +288,7 @@ inline result<std::string_view> safetensors::header_of(std::span<const std::byte
         return error::format(errc::header_too_large, "want a header of at most %zu bytes, have %llu", max_safetensors_header,
                              static_cast<unsigned long long>(length));
     if (length > file.size() - length_bytes)
-        return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu",
+        return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu: a download that is not finished?",
                              static_cast<unsigned long long>(length), file.size());
     const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length));
     if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 0: want '{'");
@@ -322,11 +320,14 @@ inline status safetensors::check_cover(std::span<const std::byte> data) {
 inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
     const auto header = header_of(file);
     if (!header) return header.error();
-    const std::size_t data_begin = 8 + header->size();
-    const auto data = file.subspan(data_begin);
+    const auto data = file.subspan(8 + header->size());
     const json_limits limits{.bytes = header->size(), .depth = 3};
-    detail::safetensors_events events(limits, data, data_begin);
+    detail::safetensors_events events(limits, data);
     if (const status ok = read_json_events(*header, limits, events); !ok) return ok.error();
+    if (events.missing != 0)
+        return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
+                             static_cast<unsigned long long>(events.missing),
+                             static_cast<unsigned long long>(events.missing + file.size()));
 
     safetensors table;
     table.names_ = std::move(events.names);

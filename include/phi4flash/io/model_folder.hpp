@@ -1,0 +1,156 @@
+#pragma once
+/// What a folder holds that is not a model, or not yet: the sentences that say which file is missing, and what to give or do instead.
+#include <phi4flash/io/file_kind.hpp>
+#include <phi4flash/io/mapped_file.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+PHI4FLASH_BEGIN
+
+/// The sentence for a path at which there is nothing: a link whose target is gone, the name of a model at the hub, or a plain mistake.
+[[nodiscard]] inline error nothing_there(const std::filesystem::path& path) {
+    std::error_code failed;
+    const printable name(path);
+    if (const auto link = detail::explain_link(path)) return *link;
+    const std::string text = to_utf8(path);
+    if (text.starts_with("~/"))
+        return error::format(errc::file_not_found, "%s: there is no such folder or file: '~' means the home folder to shells alone",
+                             name.c_str());
+    const std::size_t slash = text.find('/');
+    const bool plain = slash != std::string::npos && slash != 0 && text.find('/', slash + 1) == std::string::npos && slash + 1 < text.size();
+    if (plain && text.front() != '.' && !std::filesystem::exists(path.parent_path(), failed))
+        return error::format(errc::file_not_found,
+                             "%s: there is no such folder or file. A model of that name at the hub? 'hf download %s --local-dir FOLDER' "
+                             "brings it, and FOLDER is what to give",
+                             name.c_str(), name.c_str());
+    return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
+}
+
+namespace detail {
+
+inline constexpr std::size_t most_entries = 10000;  // looked at in a folder
+
+/// Names in a folder that `wanted` accepts, sorted.
+template <class Wanted>
+[[nodiscard]] std::vector<std::string> names_in(const std::filesystem::path& folder, Wanted&& wanted) {
+    std::vector<std::string> names;
+    std::error_code failed;
+    std::filesystem::directory_iterator entry(folder, failed);
+    for (std::size_t i = 0; !failed && entry != std::filesystem::directory_iterator() && i < most_entries; entry.increment(failed), ++i) {
+        std::string name = to_utf8(entry->path().filename());
+        if (wanted(std::string_view(name))) names.push_back(std::move(name));
+    }
+    std::ranges::sort(names);
+    return names;
+}
+
+[[nodiscard]] inline std::vector<std::string> names_ending(const std::filesystem::path& folder, std::initializer_list<std::string_view> ends) {
+    return names_in(folder, [&](std::string_view name) {
+        return std::ranges::any_of(ends, [&](std::string_view end) { return name.ends_with(end); });
+    });
+}
+
+[[nodiscard]] inline bool has_config(const std::filesystem::path& folder) {
+    std::error_code failed;
+    return std::filesystem::exists(folder / "config.json", failed);
+}
+
+/// A folder with config.json up to two below: in a cache of the hub, models--owner--name/snapshots/<hash>. Empty: there is none.
+[[nodiscard]] inline std::filesystem::path folder_below(const std::filesystem::path& folder) {
+    const auto any = [](std::string_view name) { return !name.starts_with("."); };
+    const auto of = [](const std::filesystem::path& base, const std::string& name) {
+        return base / std::filesystem::path(std::u8string(name.begin(), name.end()));
+    };
+    std::vector<std::filesystem::path> places;
+    for (const auto& below : {folder, folder / "snapshots"})
+        for (const std::string& name : names_in(below, any)) places.push_back(of(below, name));
+    for (const auto& place : places)
+        if (has_config(place)) return place;
+    for (const auto& place : places)
+        for (const std::string& name : names_in(place / "snapshots", any))
+            if (has_config(of(place / "snapshots", name))) return of(place / "snapshots", name);
+    return {};
+}
+
+/// Whether a download into this folder was begun and not finished.
+[[nodiscard]] inline bool is_unfinished(const std::filesystem::path& folder) {
+    const std::initializer_list<std::string_view> ends{".incomplete"};
+    return !names_ending(folder, ends).empty() || !names_ending(folder / ".cache" / "huggingface" / "download", ends).empty() ||
+           !names_ending(folder / ".." / ".." / "blobs", ends).empty();
+}
+
+}  // namespace detail
+
+/// The text of a JSON file. Errors: those of read_file; wrong_file_kind, file_incomplete.
+[[nodiscard]] inline result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
+    auto text = read_file(path, max_bytes);
+    if (!text) return text;
+    if (const auto other = explain_file(path, std::as_bytes(std::span(*text)), file_kind::json)) return *other;
+    return text;
+}
+
+/// The sentence for a folder without config.json.
+[[nodiscard]] inline error explain_no_config(const std::filesystem::path& folder) {
+    const printable name(folder);
+    if (const auto link = detail::explain_link(folder / "config.json")) return *link;
+    if (const auto below = detail::folder_below(folder); !below.empty())
+        return error::format(errc::file_not_found, "%s: no config.json here, but in a folder below, which is the one to give: %s", name.c_str(),
+                             printable(below).c_str());
+    if (const auto packed = detail::names_ending(folder, {".gguf"}); !packed.empty())
+        return error::format(errc::file_not_found, "%s: no config.json here; to use %s, give that file itself", name.c_str(),
+                             printable(packed.front()).c_str());
+    if (detail::is_unfinished(folder))
+        return error::format(errc::file_incomplete, "%s: no config.json here: a download that is not finished: run 'hf download' again",
+                             name.c_str());
+    return error::format(errc::file_not_found, "%s: no config.json here: want the folder of a model, with config.json and model.safetensors",
+                         name.c_str());
+}
+
+/// The sentence for a folder with config.json and no weights under the usual names.
+[[nodiscard]] inline error explain_no_weights(const std::filesystem::path& folder) {
+    const printable name(folder);
+    const auto say = [&](errc code, const char* pattern, const std::string& file) {
+        return error::format(code, pattern, name.c_str(), printable(file).c_str());
+    };
+    if (detail::is_unfinished(folder))
+        return error::format(errc::file_incomplete, "%s: no weights yet: a download that is not finished: run 'hf download' again", name.c_str());
+    const auto tables = detail::names_ending(folder, {".safetensors"});
+    for (const std::string& file : tables) {
+        if (file.starts_with("adapter_"))
+            return say(errc::file_not_found, "%s: %s is an adapter: merge it into its model first (merge_and_unload() of peft) and save that", file);
+        if (file.find("-of-") != std::string::npos)
+            return say(errc::file_not_found, "%s: shards such as %s, but no model.safetensors.index.json, which says what is in which: download it too",
+                       file);
+    }
+    if (!tables.empty()) return say(errc::file_not_found, "%s: want model.safetensors, have %s: rename it if these are the weights", tables.front());
+    if (const auto torch = detail::names_ending(folder, {".bin", ".pt", ".pth", ".ckpt"}); !torch.empty())
+        return say(errc::wrong_file_kind,
+                   "%s: the weights are PyTorch files (%s): save the model as safetensors, with save_pretrained() of transformers", torch.front());
+    if (const auto packed = detail::names_ending(folder, {".gguf"}); !packed.empty())
+        return say(errc::wrong_file_kind, "%s: no safetensors here; to use %s, give that file itself", packed.front());
+    if (const auto other = detail::names_ending(folder, {".h5", ".msgpack", ".onnx", ".npz", ".keras"}); !other.empty())
+        return say(errc::wrong_file_kind, "%s: want model.safetensors, have weights in another format: %s", other.front());
+    return error::format(errc::file_not_found, "%s: want model.safetensors or model.safetensors.index.json, have neither", name.c_str());
+}
+
+/// The sentence for a shard that the index names and the folder does not have.
+[[nodiscard]] inline error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
+    if (const auto link = detail::explain_link(folder / std::filesystem::path(std::u8string(name.begin(), name.end())))) return *link;
+    return error::format(errc::file_incomplete,
+                         "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
+                         printable(folder).c_str(), printable(name).c_str());
+}
+
+/// The sentence for a file that was given as the folder of a model. `why`: what the system says against the path, or nothing.
+[[nodiscard]] inline error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
+    if (const auto file = mapped_file::open(path))
+        if (const auto other = explain_file(path, file->bytes(), file_kind::unknown)) return *other;
+    return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
+                         why ? ": " : "", why ? why.message().c_str() : "");
+}
+
+PHI4FLASH_END

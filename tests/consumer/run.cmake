@@ -94,13 +94,15 @@ mkdir -p '${work}/checkout/build/deps/usr' && cp -R '${work}/headers' '${work}/c
     file(CHMOD "${work}/checkout/tools/setup.sh" PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
 endmacro()
 
-# Headers as Debian 12 has them.
+# Headers as Debian 12 and Ubuntu 22.04 have them.
 macro(make_old_headers)
     file(WRITE "${work}/old/include/hwy/base.h" "\n")
     file(WRITE "${work}/old/include/hwy/highway.h" "#define HWY_MAJOR 1\n#define HWY_MINOR 0\n#define HWY_PATCH 3\n")
     file(WRITE "${work}/old/include/xsimd/xsimd.hpp" "\n")
     file(WRITE "${work}/old/include/xsimd/config/xsimd_config.hpp"
         "#define XSIMD_VERSION_MAJOR 8\n#define XSIMD_VERSION_MINOR 1\n#define XSIMD_VERSION_PATCH 0\n")
+    file(WRITE "${work}/old/include/nlohmann/json.hpp" "#define NLOHMANN_JSON_VERSION_MAJOR 3\n#define NLOHMANN_JSON_VERSION_MINOR 10
+#define NLOHMANN_JSON_VERSION_PATCH 5\n")
 endmacro()
 
 # CMake sees no headers but those it is pointed to. Kernels for one target, not optimized: how fast they are is not the question.

@@ -7,6 +7,16 @@ expect_warnings(1)
 expect("KERNELS ARE SCALAR")
 take_line(mend "PHI4FLASH_FETCH_DEPENDENCIES=ON")
 
+# Targets of the surrounding project come first, unless they are too old.
+make_old_headers()
+run(${configure} "-DOWN_DEPENDENCIES=${work}/headers")
+expect_warnings(0)
+expect("SIMD highway, JSON ON")
+run(${configure} "-DOWN_DEPENDENCIES=${work}/old/include")
+expect_warnings(1)
+expect("Highway 1.0.3 in ${work}/old/include is too old" "nlohmann/json 3.10.5 in ${work}/old/include is too old")
+run(${configure} -DOWN_DEPENDENCIES=)
+
 bring(highway "${work}/downloads/highway")
 bring(json "${work}/downloads/json/include")
 foreach(name highway json)

@@ -38,18 +38,11 @@ p4::memory_block random_weights(p4::dtype type, std::size_t n_rows) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     std::vector<float> eight(p4::packed_rows * cols);
-    std::vector<float> scratch(eight.size());
     for (float& x : eight) x = normal(random);
-    const p4::matrix_view source{reinterpret_cast<const std::byte*>(eight.data()), p4::packed_rows, cols, p4::dtype::f32};
     const std::size_t step = p4::matrix_bytes(type, p4::packed_rows, cols);
     // The numbers do not change the speed: eight rows, again and again.
-    for (std::size_t at = 0; at < w.size(); at += step) {
-        if (p4::is_packed(type)) {
-            p4::pack_eight_rows(source, 0, type, scratch.data(), w.data() + at);
-        } else {
-            p4::detail::convert_rows(source, 0, p4::packed_rows, type, scratch.data(), w.data() + at);
-        }
-    }
+    for (std::size_t at = 0; at < w.size(); at += step)
+        p4::detail::narrow_rows(p4::best_kernels(), eight.data(), p4::packed_rows, cols, type, w.data() + at);
     return block;
 }
 

@@ -53,12 +53,16 @@ p4::status run(const convert_options& o) {
     const auto begin = std::chrono::steady_clock::now();
     std::optional<progress> bar;
     std::uint64_t before = 0;
+    std::uint64_t released = 0;
     const auto tell = [&](std::uint64_t done, std::uint64_t total) {
         if (!bar) bar.emplace("converting", "MB/s", static_cast<double>(total), 1e6);
         bar->advance(static_cast<double>(done - before));
         before = done;
         // What has been read is not needed again: a machine with less memory than the checkpoint stays usable.
-        if (done % (std::uint64_t{64} << 20) < (std::uint64_t{4} << 20)) files.release_pages();
+        if (done - released >= (std::uint64_t{64} << 20)) {
+            files.release_pages();
+            released = done;
+        }
         return !stop_asked();
     };
     const stop_guard guard;

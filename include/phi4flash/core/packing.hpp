@@ -1,5 +1,5 @@
 #pragma once
-/// Quantization: rows of f32 to packed blocks. Plain code that runs once, when a model is converted.
+/// Quantization: rows of f32 to packed blocks, in plain code. It says what the bytes are; kernels/pack-inl.hpp makes the same ones faster.
 #include <phi4flash/core/executor.hpp>
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/packed.hpp>
@@ -30,7 +30,7 @@ struct level_index {
         }
     }
 
-    [[nodiscard]] unsigned nearest(float value) const {
+    [[nodiscard]] constexpr unsigned nearest(float value) const {
         // Clamped before the conversion: NaN and infinity become a code like any other.
         const float inside = value > 0.0f ? (value < static_cast<float>(highest) ? value : static_cast<float>(highest)) : 0.0f;
         return code[static_cast<std::size_t>(2.0f * inside)];
@@ -40,24 +40,55 @@ struct level_index {
 template <const q4_codebook& Book>
 inline constexpr level_index index_of{Book};
 
+/// What a scale is tried at: the number of largest magnitude becomes this times either end of the levels.
+inline constexpr float scale_trials[] = {0.76f, 0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f};
+
+/// Levels as the numbers that they stand for.
+template <const q4_codebook& Book>
+inline constexpr std::array<float, 16> levels_of = [] {
+    std::array<float, 16> level{};
+    for (std::size_t c = 0; c < level.size(); ++c) level[c] = static_cast<float>(Book.level[c]) - static_cast<float>(Book.zero);
+    return level;
+}();
+
+/// The least v whose code is c, for c = 1 to 15; element 0 is unused. That is, nearest(v + zero) counts the elements that are at most v.
+template <const q4_codebook& Book>
+inline constexpr std::array<float, 16> code_begins = [] {
+    // Floats are in the order of their bits, negative ones in reverse: bisection over all of them.
+    const auto value = [](std::int64_t key) {
+        return std::bit_cast<float>(key >= 0 ? static_cast<std::uint32_t>(key) : 0x80000000u | static_cast<std::uint32_t>(-key));
+    };
+    constexpr std::int64_t largest = std::bit_cast<std::int32_t>(128.0f);
+    std::array<float, 16> begins{};
+    for (unsigned c = 1; c < begins.size(); ++c) {
+        std::int64_t below = -largest;
+        std::int64_t at = largest;
+        while (at - below > 1) {
+            const std::int64_t middle = below + (at - below) / 2;
+            const bool reached = index_of<Book>.nearest(value(middle) + static_cast<float>(Book.zero)) >= c;
+            (reached ? at : below) = middle;
+        }
+        begins[c] = value(at);
+    }
+    return begins;
+}();
+
 /// The scale that fits 32 numbers best, by trying some, each refitted by least squares to the codes it gives.
 template <const q4_codebook& Book>
 [[nodiscard]] float fit_scale(const float* x) {
     float most = 0.0f;
     for (std::size_t i = 0; i < packed_cols; ++i) most = std::fabs(x[i]) > std::fabs(most) ? x[i] : most;
     if (!(std::fabs(most) > 0.0f)) return 0.0f;
-    const float ends[2] = {static_cast<float>(Book.level[0]) - static_cast<float>(Book.zero),
-                           static_cast<float>(Book.level[15]) - static_cast<float>(Book.zero)};
     float best_scale = 0.0f;
     float best_gain = -1.0f;
-    for (const float end : ends) {
-        for (const float shrink : {0.76f, 0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f}) {
+    for (const float end : {levels_of<Book>.front(), levels_of<Book>.back()}) {
+        for (const float shrink : scale_trials) {
             const float inverse = end / (most * shrink);
             float xl = 0.0f;
             float ll = 0.0f;
             for (std::size_t i = 0; i < packed_cols; ++i) {
                 const unsigned code = index_of<Book>.nearest(x[i] * inverse + static_cast<float>(Book.zero));
-                const float level = static_cast<float>(Book.level[code]) - static_cast<float>(Book.zero);
+                const float level = levels_of<Book>[code];
                 xl += x[i] * level;
                 ll += level * level;
             }
@@ -69,20 +100,27 @@ template <const q4_codebook& Book>
     return best_scale;
 }
 
+/// Stores the scales of row r of `count` (at most scale_groups) neighbouring blocks, in units that they share.
+/// Shape: scales [count], stride apart.
+inline void set_scales(q4_block* blocks, std::size_t count, std::size_t r, const float* scales, std::size_t stride) {
+    float largest = 0.0f;
+    for (std::size_t g = 0; g < count; ++g) {
+        const float stored = to_f32(to_f16(scales[g * stride]));
+        if (is_finite(stored)) largest = std::max(largest, std::fabs(stored));
+    }
+    const float unit = scale_unit(largest);
+    for (std::size_t g = 0; g < count; ++g) blocks[g].scale[r] = to_f16(std::nearbyint(scales[g * stride] / unit) * unit);
+}
+
 }  // namespace detail
 
 /// Row r of `count` (at most scale_groups) neighbouring blocks from x [count * 32].
 template <const q4_codebook& Book>
 void encode_row(q4_block* blocks, std::size_t count, std::size_t r, const float* x) {
     float scales[scale_groups];
-    float largest = 0.0f;
-    for (std::size_t g = 0; g < count; ++g) {
-        scales[g] = detail::fit_scale<Book>(x + g * packed_cols);
-        if (std::isfinite(to_f32(to_f16(scales[g])))) largest = std::max(largest, std::fabs(to_f32(to_f16(scales[g]))));
-    }
-    const float unit = scale_unit(largest);
+    for (std::size_t g = 0; g < count; ++g) scales[g] = detail::fit_scale<Book>(x + g * packed_cols);
+    detail::set_scales(blocks, count, r, scales, 1);
     for (std::size_t g = 0; g < count; ++g, x += packed_cols) {
-        blocks[g].scale[r] = to_f16(std::nearbyint(scales[g] / unit) * unit);
         const float scale = to_f32(blocks[g].scale[r]);
         const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t c = 0; c < packed_cols; ++c)

@@ -4,6 +4,7 @@
 ///
 /// Highway's own foreach_target.h is not used: it finds the file to include again by name, which fails for a dropped-in header,
 /// and its dispatch tables need libhwy and a global, mutable choice.
+#include <phi4flash/core/packing.hpp>
 #include <phi4flash/kernels/targets.hpp>
 #include <phi4flash/simd/cpu.hpp>
 #include <phi4flash/simd/target_region.hpp>

@@ -150,6 +150,9 @@ struct kernel_table {
     void (*narrow[plain_dtype_count])(const float* x, std::size_t n, std::byte* out);
     /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
     void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
+    /// Eight rows as packed blocks, the very bytes of core/packing.hpp; indexed by dtype, null for plain types.   Finite numbers only.
+    /// Shape: rows [8, cols], cols a multiple of 32; out takes matrix_bytes(type, 8, cols) bytes.
+    void (*pack[dtype_count])(const float* rows, std::size_t cols, std::byte* out);
     /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format. Finite numbers
     /// only. Error: <= 1e-6 of the largest value; for a single token 2e-6 over bf16 on matrix tiles, 3e-5 over 8 bits where their bytes are
     /// multiplied (VNNI). Takes up to 80 KiB of stack.

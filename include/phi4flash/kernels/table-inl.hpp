@@ -63,6 +63,7 @@ inline constexpr kernel_table own_table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
+    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
     .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,

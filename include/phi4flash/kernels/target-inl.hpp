@@ -21,6 +21,7 @@
 #include <phi4flash/kernels/packed_arrange-inl.hpp>
 #include <phi4flash/kernels/packed-inl.hpp>
 #include <phi4flash/kernels/packed_matvec-inl.hpp>
+#include <phi4flash/kernels/pack-inl.hpp>
 #include <phi4flash/kernels/packed_strip-inl.hpp>
 #include <phi4flash/kernels/packed_bundles-inl.hpp>
 #include <phi4flash/kernels/packed_exact-inl.hpp>

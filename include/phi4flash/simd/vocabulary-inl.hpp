@@ -12,6 +12,7 @@
 //   mul_add(a, b, c)                a * b + c, fused where the target has it
 //   neg_mul_add(a, b, c)            c - a * b
 //   min_of max_of abs_of            lane by lane; for numbers, not NaN
+//   where_at_least(v, limit, a, b)  a where v >= limit, else b (for NaN too)
 //   reduce_sum reduce_max           over the lanes, in an order fixed for the target
 //   store_sums(a, b, c, d, p)       p[0] to p[3]: the sums over the lanes of four vectors, all added in the same order
 //   round_nearest(v)                to an integral float, ties to even, |v| < 2^22

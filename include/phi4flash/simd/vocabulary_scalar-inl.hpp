@@ -78,6 +78,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
     return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
 }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return v.lane[i] >= limit.lane[i] ? a.lane[i] : b.lane[i]; });
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {

@@ -57,6 +57,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_v
 PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return xsimd::min(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return xsimd::max(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return xsimd::select(v >= limit, a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }

@@ -1,0 +1,79 @@
+/// Every target packs the very bytes of the plain code, whatever the numbers are and however many groups a row has.
+#include "support/reference.hpp"
+#include "support/test_support.hpp"
+
+#include <phi4flash/core/packing.hpp>
+#include <phi4flash/kernels/targets.hpp>
+
+namespace p4 = phi4flash;
+
+namespace {
+
+using phi4flash_test::buffer;
+using phi4flash_test::for_each_target;
+
+constexpr p4::dtype formats[] = {p4::dtype::q8, p4::dtype::q4, p4::dtype::q4_dense};
+
+// A compiler that fuses sums in the plain code rounds some products of f32 numbers differently.
+#if defined(__FMA__) || defined(__aarch64__) || defined(__riscv)
+constexpr bool plain_code_may_fuse = true;
+#else
+constexpr bool plain_code_may_fuse = false;
+#endif
+
+/// Rows as weights have them, and what is hard on scales: outliers, groups of zeros of both signs, one number alone, tiny and large ones.
+buffer<float> hard_rows(phi4flash_test::generator& random, std::size_t cols, p4::dtype source) {
+    buffer<float> rows(p4::packed_rows * cols, 1);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const std::size_t kind = i / p4::packed_cols % 9;
+        float x = 0.02f * (random.uniform(-1, 1) + random.uniform(-1, 1) + random.uniform(-1, 1));
+        if (random.next() % 40 == 0) x *= 30.0f;
+        if (kind == 3) x = i % 2 == 0 ? 0.0f : -0.0f;
+        if (kind == 4) x = i % p4::packed_cols == 5 ? x : 0.0f;
+        if (kind == 5) x *= 1e-7f;
+        if (kind == 6) x *= source == p4::dtype::f16 ? 1e4f : 1e7f;
+        if (kind == 7) x = static_cast<float>(static_cast<int>(random.next() % 17) - 8) * 0.25f;  // ties
+        rows[i] = source == p4::dtype::bf16 ? p4::to_f32(p4::to_bf16(x)) : source == p4::dtype::f16 ? p4::to_f32(p4::to_f16(x)) : x;
+    }
+    return rows;
+}
+
+}  // namespace
+
+TEST_CASE("packing: the bytes of the plain code on every target") {
+    phi4flash_test::generator random{77};
+    for (const p4::dtype source : {p4::dtype::bf16, p4::dtype::f16, p4::dtype::f32}) {
+        for (const std::size_t cols : {std::size_t{32}, std::size_t{96}, std::size_t{256}, std::size_t{288}, std::size_t{1056}}) {
+            const buffer<float> rows = hard_rows(random, cols, source);
+            const p4::matrix_view m{reinterpret_cast<const std::byte*>(rows.data()), p4::packed_rows, cols, p4::dtype::f32};
+            for (const p4::dtype type : formats) {
+                CAPTURE(std::string(p4::name_of(source)));
+                CAPTURE(std::string(p4::name_of(type)));
+                CAPTURE(cols);
+                if (plain_code_may_fuse && type != p4::dtype::q8) continue;
+                buffer<std::byte> want(p4::matrix_bytes(type, p4::packed_rows, cols), 2);
+                std::vector<float> scratch(rows.size());
+                p4::pack_eight_rows(m, 0, type, scratch.data(), want.data());
+                for_each_target([&](const p4::kernel_table& kernels) {
+                    buffer<std::byte> have(want.size(), 2);
+                    kernels.pack[static_cast<std::size_t>(type)](rows.data(), cols, have.data());
+                    CHECK(std::memcmp(have.data(), want.data(), want.size()) == 0);
+                });
+            }
+        }
+    }
+}
+
+TEST_CASE("packing: where codes begin") {
+    const auto check = []<const p4::q4_codebook& Book>() {
+        const auto& begins = p4::detail::code_begins<Book>;
+        const auto code_of = [](float v) { return p4::detail::index_of<Book>.nearest(v + static_cast<float>(Book.zero)); };
+        for (unsigned c = 1; c < 16; ++c) {
+            CAPTURE(c);
+            CHECK(code_of(begins[c]) == c);
+            CHECK(code_of(std::nextafter(begins[c], -1000.0f)) == c - 1);
+        }
+    };
+    check.operator()<p4::q4_uniform>();
+    check.operator()<p4::q4_dense>();
+}

@@ -23,8 +23,7 @@ static p4::status run(const char* path, const char* question) {
     if (const auto ok = p4::encode_chat(encoder, {&message, 1}, {}, prompt); !ok) return ok;
     const p4::generation_options options = p4::options_from(files->generation(), &*text);
     const auto summary = p4::generate(*model, *session, *workspace, &*text, prompt, options, [](const p4::generation_event& event) {
-        std::fwrite(event.text.data(), 1, event.text.size(), stdout);
-        return true;
+        return std::fwrite(event.text.data(), 1, event.text.size(), stdout) == event.text.size();  // false stops
     });
     if (!summary) return summary.error();
     std::printf("\n");
@@ -34,5 +33,5 @@ static p4::status run(const char* path, const char* question) {
 int main(int argc, char** argv) {
     const auto ok = run(argc > 1 ? argv[1] : "models/tiny-arithmetic", argc > 2 ? argv[2] : "What is 347 + 285?");
     if (!ok) std::fprintf(stderr, "%s\n", ok.error().message());
-    return ok ? 0 : 1;
+    return ok && std::fflush(stdout) == 0 ? 0 : 1;
 }

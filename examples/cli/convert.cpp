@@ -55,7 +55,7 @@ p4::status run(const convert_options& o) {
     std::uint64_t before = 0;
     std::uint64_t released = 0;
     const auto tell = [&](std::uint64_t done, std::uint64_t total) {
-        if (!bar) bar.emplace("converting", "MB/s", static_cast<double>(total), 1e6);
+        if (!bar) bar.emplace("convert", "MB/s", static_cast<double>(total), 1e6);
         bar->advance(static_cast<double>(done - before));
         before = done;
         // What has been read is not needed again: a machine with less memory than the checkpoint stays usable.

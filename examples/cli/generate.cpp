@@ -59,7 +59,7 @@ p4::status run(const generate_options& o) {
     };
     constexpr std::size_t long_prompt = 1024;
     std::optional<progress> bar;
-    if (prompt->size() >= long_prompt) bar.emplace("reading the prompt", "tokens/s", static_cast<double>(prompt->size()), 1.0);
+    if (prompt->size() >= long_prompt) bar.emplace("prompt", "tok/s", static_cast<double>(prompt->size()), 1.0);
     std::size_t before = 0;
     const auto summary = (*engine)->generate(model->tokenizer(), *prompt, options, take, [&](std::size_t read, std::size_t total) {
         if (!bar) return;

@@ -90,7 +90,7 @@ p4::status check(const opened& model, std::size_t threads) {
     auto pool = p4::thread_pool::create(threads);
     if (!pool) return pool.error();
     const p4::model_files& files = model.files;
-    progress bar("checking weights", "MB/s", static_cast<double>(files.bytes()), 1e6);
+    progress bar("checking", "MB/s", static_cast<double>(files.bytes()), 1e6);
     std::uint64_t before = 0;
     const p4::status ok = p4::check_weights(files.tensors(), *pool, [&](std::uint64_t done, std::uint64_t) {
         bar.advance(static_cast<double>(done - before));

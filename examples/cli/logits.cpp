@@ -26,7 +26,7 @@ p4::status run(const logits_options& o) {
     const p4::safetensors_spec spec{"logits", p4::name_of(p4::dtype::f32), {o.tokens.size(), vocab}};
     std::vector<float> rows(std::min(how.chunk, o.tokens.size()) * vocab);
     const stop_guard guard;
-    progress bar("logits", "tokens/s", static_cast<double>(o.tokens.size()), 1.0);
+    progress bar("logits", "tok/s", static_cast<double>(o.tokens.size()), 1.0);
     return p4::write_safetensors(o.output, {&spec, 1}, [&](std::size_t, p4::safetensors_sink& out) -> p4::status {
         for (std::size_t begin = 0; begin < o.tokens.size(); begin += how.chunk) {
             const auto piece = std::span(o.tokens).subspan(begin, std::min(how.chunk, o.tokens.size() - begin));

@@ -194,7 +194,7 @@ p4::status judge(engine& reference, std::vector<candidate>& candidates, std::spa
                  std::size_t vocab, std::size_t chunk) {
     std::size_t tokens = 0;
     for (const auto& window : windows) tokens += window.size();
-    progress bar("comparing", "tokens/s", static_cast<double>(tokens), 1.0);
+    progress bar("quality", "tok/s", static_cast<double>(tokens), 1.0);
     std::vector<float> want(chunk * vocab);
     std::vector<float> have(chunk * vocab);
     std::vector<p4::prediction_difference> found(chunk);

@@ -25,7 +25,7 @@ struct synth_options {
 class checkpoint_writer {
 public:
     checkpoint_writer(std::uint64_t seed, std::vector<p4::safetensors_spec> specs, p4::executor_ref threads, double bytes, new_files& made)
-        : seed_(seed), specs_(std::move(specs)), threads_(threads), made_(made), bar_("writing weights", "MB/s", bytes, 1e6) {}
+        : seed_(seed), specs_(std::move(specs)), threads_(threads), made_(made), bar_("writing", "MB/s", bytes, 1e6) {}
 
     [[nodiscard]] std::span<const p4::safetensors_spec> specs() const { return specs_; }
 

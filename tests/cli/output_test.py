@@ -371,6 +371,45 @@ class Signals(OutputTest):
         self.assertTrue(path.exists())
 
 
+class Progress(OutputTest):
+    def on_a_terminal(self, columns, *arguments):
+        """What the command says to a terminal so wide, as the lines that are drawn over each other."""
+        master, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        running = subprocess.Popen([cli_test.PROGRAM, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=terminal)
+        os.close(terminal)
+        said = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:  # Linux: nobody holds the other end any more
+                piece = b""
+            if not piece:
+                break
+            said += piece
+        os.close(master)
+        self.assertEqual(running.wait(timeout=60), 0, said)
+        return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", said.decode()) if line]
+
+    def test_lines_fit_the_terminal(self):
+        prompt = ",".join(["1"] * 2000)
+        tokens = self.folder / "tokens"
+        tokens.write_text(prompt)
+        for columns in (80, 40, 20):
+            for arguments in (
+                ("synth", "--config", GOLDEN / "f32-8l" / "config.json", "--output", self.folder / "model", "--force"),
+                self.convert(self.folder / "x.gguf", "--force"),
+                ("logits", "--model", GOLDEN / "f32-8l", "--tokens", prompt, "--output", self.folder / "l"),
+                ("quality", "--reference", GOLDEN / "f32-8l", "--model", GOLDEN / "f32-8l", "--tokens", tokens),
+                ("generate", "--model", GOLDEN / "f32-8l", "--tokens", prompt, "--max-tokens", 1),
+            ):
+                lines = self.on_a_terminal(columns, *arguments)
+                self.assertTrue(lines, arguments)
+                for line in lines:
+                    self.assertLess(len(line.rstrip()), columns, line)
+                    self.assertEqual("|" in line, columns == 80, line)
+
+
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)

@@ -27,3 +27,21 @@ function(phi4flash_program target name)
     phi4flash_program_flags(${target})
     set_target_properties(${target} PROPERTIES OUTPUT_NAME "${name}" RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 endfunction()
+
+option(PHI4FLASH_TEST_NO_EXCEPTIONS "Build the tests, and the kernels, with -fno-exceptions -fno-rtti" OFF)
+
+# phi4flash_compile_kernels(<target> <library> [flag...]): the objects of src/kernels.cpp for that library's back end. Programs in
+# compile-once mode add $<TARGET_OBJECTS:target>. A debug build, sanitized or not, optimizes them, or models would crawl.
+function(phi4flash_compile_kernels target library)
+    add_library(${target} OBJECT "${PROJECT_SOURCE_DIR}/src/kernels.cpp")
+    target_link_libraries(${target} PRIVATE ${library})
+    if(NOT MSVC)
+        target_compile_options(${target} PRIVATE $<$<CONFIG:Debug>:-O1> ${ARGN})
+        if(PHI4FLASH_TEST_NO_EXCEPTIONS)
+            target_compile_options(${target} PRIVATE -fno-exceptions -fno-rtti)
+        endif()
+    endif()
+    phi4flash_program_flags(${target})
+endfunction()
+# The best back end's, shared by the example programs and the tests.
+phi4flash_compile_kernels(phi4flash_kernels phi4flash::phi4flash)

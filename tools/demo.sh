@@ -5,23 +5,22 @@
 #   tools/demo.sh "What is 3 + 4?"   yours
 #   tools/demo.sh --chat             a conversation
 set -euo pipefail
+case ${1:-} in
+    -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --chat | "") ;;
+    -*) echo "demo: unknown option '$1' (known: --chat, --help)" >&2; exit 2 ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+program=build/release/bin/phi4flash
+[ -x $program ] || echo "demo: the first time this installs what the machine lacks and builds the program: two minutes on two cores"
 tools/setup.sh
-. build/deps/environment.sh
-log=build/release.build.log
-echo "demo: building build/release/bin/phi4flash"
-if ! { cmake --preset release &&
-    cmake --build --preset release --target phi4flash_cli; } > "$log" 2>&1; then
-    tail -n 40 "$log"
-    echo "demo: the build failed; the whole log is in $log" >&2
-    exit 1
-fi
+tools/build.sh release phi4flash_cli
 
 model=models/tiny-arithmetic
 if [ "${1:-}" = --chat ]; then
-    exec build/release/bin/phi4flash chat --model "$model"
+    exec $program chat --model "$model"
 fi
 question=${1:-What is 347 + 285?}
 echo "demo: $question"
-printf '%s\n' "$question" | build/release/bin/phi4flash chat --model "$model"
+printf '%s\n' "$question" | $program chat --model "$model"

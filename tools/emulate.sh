@@ -3,6 +3,9 @@
 #
 #   tools/emulate.sh [OPTIONS OF doctest ...]
 set -euo pipefail
+case ${1:-} in
+    -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+esac
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/tools/setup.sh" --aarch64
 
@@ -17,7 +20,7 @@ compile() {
 }
 export -f compile
 export folder
-printf '%s\n' tests/kernels/*_test.cpp tests/layers/*_test.cpp tests/kernels_implementation.cpp tests/main.cpp |
+printf '%s\n' tests/kernels/*_test.cpp tests/layers/*_test.cpp src/kernels.cpp tests/main.cpp |
     xargs -P "$(nproc)" -I{} bash -c 'compile {}'
 aarch64-linux-gnu-g++ -static $folder/*.o -o $folder/tests -pthread
 echo "emulate: running"

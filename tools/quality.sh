@@ -6,6 +6,9 @@
 # MODEL is a folder, the bundled model by default; TEXT is plain, or .jsonl with a "text" in each line, the bundled model's held-out
 # problems by default. PHI4FLASH names the program; without it the preset `release` builds one.
 set -euo pipefail
+case ${1:-} in
+    -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+esac
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 model=${1:-$root/models/tiny-arithmetic}
 text=${2:-$root/tests/data/arithmetic_held_out.jsonl}

@@ -22,7 +22,7 @@ for option in "$@"; do
         --clang) want_clang=1 ;;
         --all) want_meson=1 want_clang=1 ;;
         --aarch64) want_aarch64=1 ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "setup: unknown option '$option' (known: --meson, --clang, --all, --aarch64)" >&2; exit 2 ;;
     esac
 done
@@ -59,7 +59,10 @@ install_packages() {
         return 1
     fi
     apt_update_once
-    say "installing $*"
+    # As apt would ask before it goes on: "0 upgraded, 12 newly installed ...", "After this operation, 45 MB ...".
+    say "installing $*: $(LC_ALL=C apt-get install --assume-no --no-install-recommends "$@" 2> /dev/null |
+        sed -n 's/.* \([0-9]*\) newly installed.*/\1 packages/p; s/^After this operation, \(.* [kMG]\{0,1\}B\) of additional.*/\1/p' |
+        paste -s -d, - | sed 's/,/, /')"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" > /dev/null
 }
 

@@ -1,5 +1,5 @@
 /// The whole model against ground truth, on every target that this CPU can run, with static and run-time extents: step by
-/// step, one-shot, and at every chunk size from 1 to 40.
+/// step, one-shot, and in chunks of 1 to 40, 80, 160 and 320 tokens.
 #include "golden.hpp"
 
 #include <phi4flash/model/forward.hpp>
@@ -11,7 +11,7 @@ namespace p4 = phi4flash;
 
 namespace {
 
-constexpr float logit_tolerance = 5e-4f;
+constexpr float logit_tolerance = 1e-4f;
 
 constexpr p4::sambay_shape f32_8l{64, 8, 128, 4, 2, 256, 8, 128, 4, 4, 4};
 constexpr p4::sambay_shape bf16_12l{160, 12, 224, 10, 2, 300, 5, 320, 16, 4, 10};
@@ -93,7 +93,7 @@ void check_against_golden(const std::string& name) {
             const float steps = run<Shape>(*bound, p, kernels, 1).step_by_step();
             CHECK(steps <= logit_tolerance);
             worst = std::max(worst, steps);
-            for (std::size_t chunk = 1; chunk <= 40; ++chunk) {
+            for (std::size_t chunk = 1; chunk <= 512; chunk += chunk < 40 ? 1 : chunk) {
                 CAPTURE(chunk);
                 const float all = run<Shape>(*bound, p, kernels, chunk).every_position();
                 CHECK(all <= logit_tolerance);

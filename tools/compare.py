@@ -3,6 +3,7 @@
 decode keeps of its speed while other threads are busy.
 
     tools/compare.py --model MODEL.gguf --rival RIVAL.gguf [--llama-bench COMMAND] [--output FOLDER]
+    tools/compare.py --draw docs/speed.json --output docs       draws the plots of an earlier measurement again
 
 llama.cpp does not run SambaY models, so its model should be one of the same size and the same bits: Phi-4-mini in Q4_0. Give the
 machine nothing else to do. Every point is measured several times, the programs taking turns, and the median is kept. Writes
@@ -20,6 +21,9 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+PHASES = ("prefill", "decode", "busy")
 
 
 def say(text):
@@ -54,9 +58,12 @@ class Rival:
 
     def __init__(self, command, model, threads, extra):
         self.command = [*shlex.split(command), "-m", model, "-t", str(threads), "-r", "1", "-o", "json", *extra]
+        self.about = f"{self.name}, {pathlib.Path(model).stem}"  # what it is and what it runs, as far as it has said so
 
     def run(self, *options):
-        return json.loads(output_of([*self.command, *map(str, options)]))[-1]["avg_ts"]
+        found = json.loads(output_of([*self.command, *map(str, options)]))[-1]
+        self.about = f"{self.name} b{found['build_number']} ({found['build_commit']}), {found['model_type']}"
+        return found["avg_ts"]
 
     def prefill(self, tokens):
         return self.run("-p", tokens, "-n", 0), None
@@ -134,8 +141,13 @@ def table(results):
         for n, v in results["busy"].items():
             lines.append(f"| {n} | {v[ours]:.2f} | {100 * v[ours + ' keeps']:.0f} % | {v[rival]:.2f} | {100 * v[rival + ' keeps']:.0f} % | {v['turns']} |")
         lines.append("")
-    lines.append("Tokens a second, medians. " + results["made"])
+    lines.append(f"Tokens a second, medians, against {results['rival']}. {latest_sitting(results)}; `tools/compare.py`.")
     return "\n".join(lines) + "\n"
+
+
+def latest_sitting(results):
+    """The sitting of most points: a machine and a commit on one day."""
+    return statistics.mode(v["sitting"] for phase in PHASES for v in results[phase].values())
 
 
 def plot(results, folder):
@@ -145,21 +157,25 @@ def plot(results, folder):
         say("no plots: matplotlib is not installed (python3-matplotlib)")
         return
     labels = {"prefill": ("tokens in the prompt", "prompt tokens a second"), "decode": ("tokens before", "new tokens a second")}
+    sitting = latest_sitting(results)
     for phase, (x_label, y_label) in labels.items():
         points = results[phase]
         if not points:
             continue
         figure, axes = plot_style.new_plot()
-        x = list(range(len(points)))
-        for name, color in ((Ours.name, plot_style.ACCENT), (Rival.name, plot_style.MUTED)):
-            y = [v[name] for v in points.values()]
-            axes.plot(x, y, marker="o", color=color, linewidth=2)
-            axes.annotate(name, (x[-1], y[-1]), textcoords="offset points", xytext=(6, 4), color=color, annotation_clip=False)
-        axes.set_xticks(x, [f"{n:,}" for n in points])
+        x = list(points)
+        others = [n for n in x if points[n]["sitting"] != sitting]
+        for key, name, color in ((Ours.name, Ours.name, plot_style.ACCENT), (Rival.name, results["rival"], plot_style.MUTED)):
+            axes.plot(x, [points[n][key] for n in x], marker="o", color=color, linewidth=2, label=name)
+            axes.plot(others, [points[n][key] for n in others], linestyle="none", marker="o", markerfacecolor="white", color=color)
+        if others:
+            axes.plot([], [], linestyle="none", marker="o", markerfacecolor="white", color="black", label="measured in another sitting")
+        axes.set_xticks(x, [f"{n:,}" for n in x], rotation=45 if len(x) > 4 else 0)
+        axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.margins(x=0.12)
+        axes.legend(frameon=False)
         plot_style.save(figure, folder / f"{phase}.svg")
 
 
@@ -175,6 +191,11 @@ def describe_machine():
     return name
 
 
+def read_results(path):
+    results = json.loads(path.read_text())
+    return results | {phase: {int(n): v for n, v in results[phase].items()} for phase in PHASES}
+
+
 def numbers(text):
     return [int(n) for n in text.split(",") if n]
 
@@ -182,9 +203,10 @@ def numbers(text):
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--phi4flash", default=ROOT / "build/release/bin/phi4flash", help="our program")
-    options.add_argument("--model", required=True, help="our packed file")
+    options.add_argument("--draw", type=pathlib.Path, metavar="RESULTS.json", help="measure nothing, draw the plots of these results")
+    options.add_argument("--model", help="our packed file")
     options.add_argument("--llama-bench", default="llama-bench", help="llama.cpp's benchmark: a command, with arguments if need be")
-    options.add_argument("--rival", required=True, help="llama.cpp's model, as that command sees it")
+    options.add_argument("--rival", help="llama.cpp's model, as that command sees it")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--prompts", type=numbers, default=[128, 512, 1024, 4096], metavar="N,N,...")
     options.add_argument("--depths", type=numbers, default=[0, 1024, 4096], metavar="N,N,...")
@@ -194,18 +216,20 @@ def main():
     options.add_argument("--options", default="", help="more options of phi4flash bench")
     options.add_argument("--rival-options", default="", help="more options of llama-bench: --no-warmup halves the time of long prompts")
     options.add_argument("--output", type=pathlib.Path, default=ROOT / "build/compare")
-    options.add_argument("--keep", action="store_true", help="keep what the output folder has of other points, from the same sitting")
+    options.add_argument("--keep", action="store_true", help="keep what the output folder has of other points; those of another sitting are marked")
     o = options.parse_args()
+    if o.draw:
+        plot(read_results(o.draw), o.output)
+        return
+    if not o.model or not o.rival:
+        options.error("want --model and --rival, or --draw")
     programs = [Ours(o.phi4flash, o.model, o.threads, shlex.split(o.options)),
                 Rival(o.llama_bench, o.rival, o.threads, shlex.split(o.rival_options))]
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    results = {"prefill": {}, "decode": {}, "busy": {}}
     o.output.mkdir(parents=True, exist_ok=True)
     kept = o.output / "results.json"
-    if o.keep and kept.exists():
-        results |= {phase: {int(n): v for n, v in points.items()} for phase, points in json.loads(kept.read_text()).items() if phase != "made"}
-    results["made"] = (f"{describe_machine()}, {o.threads} threads, {datetime.date.today()}, commit {commit or 'unknown'}; "
-                       "`tools/compare.py`.")
+    results = read_results(kept) if o.keep and kept.exists() else {phase: {} for phase in PHASES}
+    sitting = f"{describe_machine()}, {o.threads} threads, {datetime.date.today()}, commit {commit or 'unknown'}"
     # Points take minutes: each is written as soon as it is there.
     for phase, points in (("prefill", o.prompts), ("decode", o.depths), ("busy", o.busy)):
         for point in points:
@@ -213,7 +237,9 @@ def main():
                 results[phase][point] = measure_busy(programs, point, o.repetitions, o.tokens)
             else:
                 results[phase][point] = measure(programs, point, phase, o.repetitions, o.tokens)
+            results[phase][point]["sitting"] = sitting
             results[phase] = dict(sorted(results[phase].items()))
+            results["rival"] = programs[1].about
             kept.write_text(json.dumps(results, indent=1) + "\n")
             (o.output / "table.md").write_text(table(results))
     plot(results, o.output)

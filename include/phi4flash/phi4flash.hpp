@@ -39,6 +39,7 @@
 // Text: tokenizer, streaming decoder, chat template.
 #include <phi4flash/text/chat.hpp>
 #include <phi4flash/text/decoder.hpp>
+#include <phi4flash/text/normalization.hpp>
 #include <phi4flash/text/tokenizer.hpp>
 
 // Generation.

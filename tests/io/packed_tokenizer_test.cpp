@@ -187,6 +187,43 @@ TEST_CASE("io/packed_tokenizer: it comes back") {
     CHECK_FALSE(model->has_array(std::string(100, 'x')));
 }
 
+TEST_CASE("io/packed_tokenizer: normalization comes back, and programs that do not know of it refuse the file") {
+    for (const normal_form form : {normal_form::none, normal_form::nfc, normal_form::nfd}) {
+        tokenizer_builder builder;
+        for (unsigned b = 0; b < 256; ++b) {
+            const char byte = static_cast<char>(b);
+            require_value(builder.add_token(b, {&byte, 1}));
+        }
+        added_token before{.id = 256, .content = "e\xcc\x81!"};
+        added_token after{.id = 257, .content = "e\xcc\x81?", .normalized = true};
+        require_value(builder.add_added_token(before));
+        require_value(builder.add_added_token(after));
+        builder.normalization = form;
+        const auto built = builder.build();
+        require_value(built);
+        packed_tokenizer described = describe_tokenizer(*built, shape.vocab);
+        const auto loaded = through_file(described);
+        require_value(loaded);
+        CHECK(loaded->normalization() == form);
+        for (const char* s : {"e\xcc\x81!", "e\xcc\x81?", "\xc3\xa9?", "\xc3\xa9", "a\xcc\xa3\xcc\x81"}) check_same(*built, *loaded, s);
+        const auto from_keys = from_strings([&](gguf_metadata& m) {
+            m.add("tokenizer.ggml.model", "gpt2");
+            m.add(detail::packed_pattern_key, described.pattern);
+            m.add_strings("tokenizer.ggml.tokens", described.tokens.size(), [&](std::size_t i) { return std::string_view(described.tokens[i]); });
+            m.add_list("tokenizer.ggml.token_type", std::span<const std::int32_t>(described.types));
+            m.add_strings("tokenizer.ggml.merges", 0, [](std::size_t) { return std::string_view(); });
+        });
+        require_value(from_keys);
+        CHECK(from_keys->normalization() == form);
+        for (const char* s : {"e\xcc\x81!", "\xc3\xa9", "a\xcc\xa3\xcc\x81"}) check_same(*built, *from_keys, s);
+        // What a program looks for that does not know of normalization: the pattern and nothing before it.
+        CHECK((described.pattern == regex_of(built->pattern())) == (form == normal_form::none));
+        if (form == normal_form::none) continue;
+        described.pattern = "NFKC, then " + std::string(regex_of(built->pattern()));
+        check_error(through_file(described), errc::unsupported_tokenizer, {"NFKC, then"});
+    }
+}
+
 TEST_CASE("io/packed_tokenizer: patterns, and merges in an order that needs the slow way") {
     for (const split_pattern pattern : {split_pattern::gpt2, split_pattern::cl100k, split_pattern::qwen2, split_pattern::o200k}) {
         tokenizer_builder builder;

@@ -69,6 +69,31 @@ TEST_CASE("tokenizer.json: patterns of the family") {
     }
 }
 
+TEST_CASE("tokenizer.json: what the file's writer left in and does not change ids") {
+    const std::string text = "the quick <|user|> brown fox  = 12 isn't, and a text of more than nine tokens";
+    const ids_type want = encode(tiny(), text);
+    REQUIRE(want.size() > 9);
+    const auto check = [&](const char* what, auto&& change) {
+        CAPTURE(what);
+        ordered_json j = tiny_json();
+        change(j);
+        const result<tokenizer> t = tokenizer_from_json(j.dump());
+        REQUIRE_MESSAGE(t, t.error().message());
+        CHECK(encode(*t, text) == want);
+        CHECK(decode(*t, want) == decode(tiny(), want));
+    };
+    const ordered_json truncation{{"direction", "Right"}, {"max_length", 9}, {"strategy", "LongestFirst"}, {"stride", 0}};
+    const ordered_json padding{{"strategy", {{"Fixed", 64}}}, {"direction", "Left"}, {"pad_to_multiple_of", nullptr},
+                               {"pad_id", 500},               {"pad_type_id", 0},    {"pad_token", "<|endoftext|>"}};
+    check("truncation", [&](ordered_json& j) { j["truncation"] = truncation; });
+    check("padding", [&](ordered_json& j) { j["padding"] = padding; });
+    check("no type", [](ordered_json& j) { j["model"].erase("type"); });
+    check("no truncation and padding at all", [](ordered_json& j) { j.erase("truncation"), j.erase("padding"); });
+    check("a sequence of one decoder", [](ordered_json& j) {
+        j["decoder"] = {{"type", "Sequence"}, {"decoders", ordered_json::array({j["decoder"]})}};
+    });
+}
+
 TEST_CASE("tokenizer.json: what is not supported is refused by name") {
     const errc unsupported = errc::unsupported_tokenizer;
     CHECK(changed([](ordered_json&) {}) == errc{});
@@ -76,8 +101,9 @@ TEST_CASE("tokenizer.json: what is not supported is refused by name") {
     CHECK(changed([](ordered_json& j) { j["model"]["dropout"] = 0.1; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["model"]["continuing_subword_prefix"] = "##"; }) == unsupported);
-    CHECK(changed([](ordered_json& j) { j["normalizer"] = {{"type", "NFC"}}; }) == unsupported);
-    CHECK(changed([](ordered_json& j) { j["truncation"] = {{"max_length", 9}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["normalizer"] = {{"type", "NFKC"}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["decoder"] = {{"type", "Sequence"}, {"decoders", {{{"type", "Fuse"}}}}}; }) == unsupported);
+    CHECK(changed([](ordered_json& j) { j["model"]["type"] = nullptr; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["decoder"] = {{"type", "Metaspace"}}; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["post_processor"] = {{"type", "BertProcessing"}}; }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["post_processor"] = {{"type", "ByteLevel"}}; }) == errc{});
@@ -93,8 +119,8 @@ TEST_CASE("tokenizer.json: what is not supported is refused by name") {
     CHECK(changed([](ordered_json& j) { j["pre_tokenizer"]["pretokenizers"].push_back(byte_level(false)); }) == unsupported);
     CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["single_word"] = true; }) == unsupported);
     ordered_json j = tiny_json();
-    j["normalizer"] = {{"type", "NFC"}};
-    CHECK(std::string(tokenizer_from_json(j.dump()).error().message()).find("NFC") != std::string::npos);
+    j["normalizer"] = {{"type", "NFKC"}};
+    CHECK(std::string(tokenizer_from_json(j.dump()).error().message()).find("NFKC") != std::string::npos);
 }
 
 TEST_CASE("tokenizer.json: broken files") {

@@ -26,7 +26,7 @@ struct packed_array {
 /// What is written of a tokenizer.
 struct packed_tokenizer {
     std::string pre;      ///< tokenizer.ggml.pre: what others call the split pattern
-    std::string pattern;  ///< the split pattern itself
+    std::string pattern;  ///< the split pattern itself, after what is done to the text before
     bool ignore_merges = false;
     std::vector<std::string> tokens;  ///< as byte-level text, for tokenizer.ggml.tokens
     std::vector<std::int32_t> types;  ///< 1 normal, 3 special, 4 added, 5 unused
@@ -68,6 +68,14 @@ inline constexpr pattern_name pattern_names[] = {{"gpt-4o", split_pattern::o200k
                                                  {"dbrx", split_pattern::cl100k},
                                                  {"qwen2", split_pattern::qwen2},
                                                  {"gpt-2", split_pattern::gpt2}};
+
+/// What stands before the split pattern in packed_pattern_key where texts are normalized. In that key, because programs that know
+/// nothing of normalization must not read such a file as if there were none: to them the pattern is an unknown one.
+struct normal_form_prefix {
+    std::string_view text;
+    normal_form form;
+};
+inline constexpr normal_form_prefix normal_form_prefixes[] = {{"NFC, then ", normal_form::nfc}, {"NFD, then ", normal_form::nfd}};
 
 inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     p.added_begins.push_back(0);
@@ -121,11 +129,18 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     if (!regex) (void)in.require(pre_key, "the name of a split pattern");
     const auto pre = in.text(pre_key);
     builder.ignore_merges = in.boolean(packed_ignore_merges_key).value_or(false);
+    std::string_view split = regex ? std::string_view(*regex) : std::string_view();
+    for (const normal_form_prefix& prefix : normal_form_prefixes) {
+        if (!split.starts_with(prefix.text)) continue;
+        builder.normalization = prefix.form;
+        split.remove_prefix(prefix.text.size());
+        break;
+    }
     if (!in.outcome()) return in.outcome();
     if (*kind != "gpt2")
         return error::format(errc::unsupported_tokenizer, "key '%s': want 'gpt2', have '%s'", model_key, printable(*kind).c_str());
     for (const pattern_name& known : pattern_names) {
-        if (regex ? *regex != regex_of(known.pattern) : *pre != known.pre) continue;
+        if (regex ? split != regex_of(known.pattern) : *pre != known.pre) continue;
         builder.pattern = known.pattern;
         return {};
     }
@@ -186,7 +201,9 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     packed_tokenizer p;
     for (const detail::pattern_name& known : detail::pattern_names)
         if (known.pattern == t.pattern()) p.pre = known.pre;
-    p.pattern = regex_of(t.pattern());
+    for (const detail::normal_form_prefix& prefix : detail::normal_form_prefixes)
+        if (prefix.form == t.normalization()) p.pattern = prefix.text;
+    p.pattern += regex_of(t.pattern());
     p.ignore_merges = t.merges().ignore_merges();
     for (std::size_t id = 0; id < std::max(rows, t.vocab_size()); ++id) {
         const added_token* const added = t.added(static_cast<std::int64_t>(id));

@@ -272,7 +272,7 @@ private:
 inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
 
 /// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
-/// markers that they do not spell. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported;
+/// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported;
 /// bad_vocabulary; bad_merge.
 inline result<tokenizer> tokenizer_from_json(std::string_view json) {
     if (json.size() > max_tokenizer_json_bytes)

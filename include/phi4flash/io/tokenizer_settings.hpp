@@ -1,6 +1,7 @@
 #pragma once
 /// The small part of tokenizer.json, all but its three long lists: decides whether the file is one that the library can follow
-/// exactly. Whatever would change ids and is not supported is refused by name.
+/// exactly. Whatever would change ids and is not supported is refused by name. `truncation` and `padding` are what somebody asked
+/// of a call before the file was written: they are not looked at, as transformers sets its own for each call.
 #include <phi4flash/text/tokenizer.hpp>
 
 #include <algorithm>
@@ -44,13 +45,12 @@ public:
             if (status s = check_key(f); !s) return s;
         }
         if (find("model") == nullptr) return error::format(errc::json_missing_key, "there is no 'model'");
-        if (type_of("model") != "BPE") return refuse("model type", type_of("model"), "BPE");
+        // Files of before 2020 have no type. Only BPE has both a vocabulary and merges, which the reader asks for.
+        if (find("model.type") != nullptr && type_of("model") != "BPE") return refuse("model type", type_of("model"), "BPE");
         if (status s = check_model(); !s) return s;
-        for (const char* key : {"truncation", "padding"}) {
-            if (given(key)) return error::format(errc::unsupported_tokenizer, "'%s' is set, want null", key);
-        }
-        if (given("normalizer")) return refuse("normalizer", type_of("normalizer"), "null");
-        if (given("decoder") && type_of("decoder") != "ByteLevel") return refuse("decoder", type_of("decoder"), "ByteLevel");
+        builder.normalization = normal_form::none;
+        if (status s = apply_normalizer("normalizer", builder); !s) return s;
+        if (status s = check_decoder("decoder"); !s) return s;
         if (status s = check_post_processor("post_processor"); !s) return s;
         const json_fact* const ignore = find("model.ignore_merges");
         builder.ignore_merges = ignore != nullptr && ignore->number != 0.0;
@@ -107,6 +107,33 @@ private:
                 return error::format(errc::unsupported_tokenizer, "'%s' is set, want null or an empty string", key);
         }
         return {};
+    }
+
+    /// Of several forms the last one stands: the earlier ones change nothing that it sees. DeepSeek's list is empty.
+    [[nodiscard]] status apply_normalizer(const std::string& path, tokenizer_builder& builder) const {
+        if (!given(path)) return {};
+        const std::string_view type = type_of(path);
+        const std::string list = path + ".normalizers";
+        if (type == "NFC") {
+            builder.normalization = normal_form::nfc;
+        } else if (type == "NFD") {
+            builder.normalization = normal_form::nfd;
+        } else if (type == "Sequence" && given(list)) {
+            for (std::size_t i = 0; given(list + "." + std::to_string(i)); ++i) {
+                if (status s = apply_normalizer(list + "." + std::to_string(i), builder); !s) return s;
+            }
+        } else {
+            return refuse("normalizer", type, "NFC, NFD or a Sequence of these");
+        }
+        return {};
+    }
+
+    /// The decoder joins bytes, alone or as the only step of a sequence.
+    [[nodiscard]] status check_decoder(const std::string& path) const {
+        if (!given(path) || type_of(path) == "ByteLevel") return {};
+        const std::string list = path + ".decoders.";
+        if (type_of(path) == "Sequence" && type_of(list + "0") == "ByteLevel" && !given(list + "1")) return {};
+        return refuse("decoder", type_of(path), "ByteLevel");
     }
 
     /// A post-processor adds markers around whole texts, which this library leaves to the chat template.

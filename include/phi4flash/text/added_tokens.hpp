@@ -1,6 +1,7 @@
 #pragma once
 /// Added tokens: markers that are found in the text before it is split, with the rules of Hugging Face's `AddedToken`.
 #include <phi4flash/text/byte_trie.hpp>
+#include <phi4flash/text/normalization.hpp>
 #include <phi4flash/text/pre_tokenizer.hpp>
 
 #include <algorithm>
@@ -20,7 +21,7 @@ struct added_token {
     bool special = false;     ///< left out when special tokens are skipped on decoding
     bool lstrip = false;      ///< swallows white space before it
     bool rstrip = false;      ///< swallows white space after it
-    bool normalized = false;  ///< found in a second pass, after the tokens that are not
+    bool normalized = false;  ///< found in a second pass, in the normalized text between the tokens that are not
 };
 
 /// Which added tokens a text may spell.
@@ -54,22 +55,34 @@ namespace detail {
 /// A set of markers to look for in one pass: leftmost first, longest of those.
 class marker_set {
 public:
-    void build(const std::vector<added_token>& tokens, bool normalized) {
+    /// Takes those tokens that are `normalized` or not, in that form of their contents. Errors: bad_vocabulary (two are the same in
+    /// that form, or one is too long in it).
+    [[nodiscard]] status build(const std::vector<added_token>& tokens, bool normalized, normal_form form) {
         std::vector<std::uint32_t> sorted;
+        std::string content;
         for (std::uint32_t i = 0; i < tokens.size(); ++i) {
-            // add() cannot fail: the tokenizer's builder has checked the contents.
-            if (tokens[i].normalized == normalized && contents_.add(i, tokens[i].content)) sorted.push_back(i);
+            if (tokens[i].normalized != normalized) continue;
+            content.clear();
+            append_normalized(tokens[i].content, form, content);
+            if (const status ok = contents_.add(i, content); !ok)
+                return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
+                                     tokens[i].content.c_str());
+            sorted.push_back(i);
         }
         std::sort(sorted.begin(), sorted.end(),
-                  [&](std::uint32_t a, std::uint32_t b) { return tokens[a].content < tokens[b].content; });
+                  [&](std::uint32_t a, std::uint32_t b) { return contents_.bytes_of(a) < contents_.bytes_of(b); });
         trie_.build(contents_, sorted);
         for (const std::uint32_t i : sorted) {
-            const auto byte = static_cast<unsigned char>(tokens[i].content.front());
+            const auto byte = static_cast<unsigned char>(contents_.bytes_of(i).front());
             if (!starts_[byte]) ++firsts_;
             starts_[byte] = true;
             first_ = byte;
         }
+        return {};
     }
+
+    /// Bytes of a marker as it stands in the text.
+    [[nodiscard]] std::size_t size_of(std::uint32_t marker) const { return contents_.bytes_of(marker).size(); }
 
     [[nodiscard]] bool empty() const { return firsts_ == 0; }
 

@@ -1,5 +1,6 @@
 #pragma once
-/// The tokenizer: text to ids and back. Byte-level BPE with a split pattern and added tokens.
+/// The tokenizer: text to ids and back. Byte-level BPE with a split pattern, added tokens, and normalization before all that where the
+/// vocabulary wants it.
 #include <phi4flash/text/added_tokens.hpp>
 #include <phi4flash/text/bpe.hpp>
 #include <phi4flash/text/word_cache.hpp>
@@ -34,6 +35,8 @@ public:
     /// One past the highest id with a string. A model may have more rows than that.
     [[nodiscard]] std::size_t vocab_size() const { return vocab_size_; }
     [[nodiscard]] split_pattern pattern() const { return pattern_; }
+    /// What texts are normalized to before they are split.
+    [[nodiscard]] normal_form normalization() const { return normalization_; }
     [[nodiscard]] const bpe& merges() const { return bpe_; }
     /// Sorted by id.
     [[nodiscard]] std::span<const added_token> added_tokens() const { return added_; }
@@ -99,15 +102,17 @@ private:
     bpe bpe_;
     std::vector<added_token> added_;
     detail::marker_set markers_;             // normalized: false
-    detail::marker_set normalized_markers_;  // normalized: true
+    detail::marker_set normalized_markers_;  // normalized: true, in normalized form
     std::size_t vocab_size_ = 0;
     split_pattern pattern_ = split_pattern::o200k;
+    normal_form normalization_ = normal_form::none;
 };
 
 /// Puts a tokenizer together from its parts, checking each: first all tokens, then merges in order of rank, and added tokens.
 class tokenizer_builder {
 public:
     split_pattern pattern = split_pattern::o200k;
+    normal_form normalization = normal_form::none;
     bool ignore_merges = false;  ///< a piece that is a token is that token, whatever the merges say
 
     void reserve(std::size_t tokens, std::size_t bytes, std::size_t merges) {
@@ -179,11 +184,12 @@ private:
         tokenizer t;
         t.bpe_ = *std::move(b);
         t.added_ = std::move(added_);
-        t.markers_.build(t.added_, false);
-        t.normalized_markers_.build(t.added_, true);
+        if (status s = t.markers_.build(t.added_, false, normal_form::none); !s) return s.error();
+        if (status s = t.normalized_markers_.build(t.added_, true, normalization); !s) return s.error();
         t.vocab_size_ = t.bpe_.strings().size();
         if (!t.added_.empty() && t.vocab_size_ <= t.added_.back().id) t.vocab_size_ = t.added_.back().id + std::size_t{1};
         t.pattern_ = pattern;
+        t.normalization_ = normalization;
         *this = tokenizer_builder{};
         return t;
     }
@@ -232,11 +238,11 @@ public:
             text = clean_;
         }
         if (options.markers == marker_policy::plain_text) {
-            encode_plain(text, ids);
+            encode_plain(normalized(text), ids);
             return {};
         }
         encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
-            encode_marked(between, tokenizer_->normalized_markers_, options.markers, ids,
+            encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
                           [&](std::string_view plain) { encode_plain(plain, ids); });
         });
         return {};
@@ -245,6 +251,17 @@ public:
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
 
 private:
+    /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
+    std::string_view normalized(std::string_view text) {
+        const normal_form form = tokenizer_->normalization_;
+        if (form == normal_form::none) return text;
+        const std::size_t good = normalized_prefix(text, form);
+        if (good == text.size()) return text;
+        normalized_.assign(text.substr(0, good));
+        append_normalized(text.substr(good), form, normalized_);
+        return normalized_;
+    }
+
     /// Markers become ids; `sink` gets the text between them.
     template <class Sink>
     void encode_marked(std::string_view text, const detail::marker_set& markers, marker_policy policy,
@@ -257,16 +274,15 @@ private:
             if (found == no_token) break;
             const added_token& marker = tokenizer_->added_[found];
             const char* start = p;
-            p += marker.content.size();
+            p += markers.size_of(found);  // the search goes on here, in white space that is swallowed too
             if (policy == marker_policy::parse_not_special && marker.special) continue;
             const auto view = [](const char* from, const char* to) {
                 return std::string_view(from, static_cast<std::size_t>(to - from));
             };
-            if (marker.lstrip) start -= detail::trailing_space(view(done, start));
-            if (marker.rstrip) p += detail::leading_space(view(p, end));
+            if (marker.lstrip && done < start) start -= detail::trailing_space(view(done, start));
             if (done < start) sink(view(done, start));
             ids.push_back(static_cast<std::int32_t>(marker.id));
-            done = p;
+            done = marker.rstrip ? p + detail::leading_space(view(p, end)) : p;
         }
         if (done < end) sink(std::string_view(done, static_cast<std::size_t>(end - done)));
     }
@@ -321,6 +337,7 @@ private:
     detail::word_cache<5, 5> long_words_;
     bpe_scratch scratch_;
     std::string clean_;
+    std::string normalized_;
 };
 
 inline status tokenizer::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const {

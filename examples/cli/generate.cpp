@@ -1,6 +1,7 @@
 /// generate: one prompt in, one text out, as it comes or as JSON.
 #include "command.hpp"
 #include "json_lines.hpp"
+#include "numbers.hpp"
 #include "progress.hpp"
 
 namespace cli {
@@ -89,7 +90,7 @@ void add_generate(CLI::App& app, action& chosen) {
     command->get_option("--model")->required();
     auto* input = command->add_option_group("prompt");
     input->add_option("--prompt,-p", o->prompt, "A user's message, put into the chat template");
-    input->add_option("--tokens", o->tokens, "Ids instead of text, such as 1,2,3")->delimiter(',');
+    add_tokens_option(*input, o->tokens, "Ids instead of text, such as 1,2,3");
     input->require_option(1);
     command->add_flag("--raw", o->raw, "The prompt as it is, without the chat template");
     add_sampling_options(*command, o->sampling);

@@ -1,6 +1,7 @@
 #pragma once
 /// JSON on the way in and out.
 #include "output.hpp"
+#include "terminal.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -16,11 +17,13 @@ inline std::string to_line(const json& value) { return value.dump(-1, ' ', true,
 
 inline bool print(const json& value) { return standard_output.write(to_line(value)); }
 
-/// Reads standard input line by line; `work` makes one value of each. Errors name the line.
+/// Reads standard input line by line; `work` makes one value of each, which is written at once unless the input is a file. Errors name
+/// the line.
 template <class Work>
 p4::status for_each_line(Work&& work) {
     constexpr p4::json_limits limits{.bytes = std::size_t{1} << 30, .depth = 64};
     std::ios::sync_with_stdio(false);
+    const bool live = input_is_live();
     std::string line;
     for (std::size_t number = 1; std::getline(std::cin, line); ++number) {
         const std::string place = "line " + std::to_string(number);
@@ -33,7 +36,7 @@ p4::status for_each_line(Work&& work) {
                 .in(place);
         const p4::result<json> made = work(*value);
         if (!made) return made.error().in(place);
-        if (!print(*made)) return standard_output.state();
+        if (!print(*made) || (live && !standard_output.flush())) return standard_output.state();
     }
     standard_output.flush();
     return standard_output.state();

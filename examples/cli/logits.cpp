@@ -1,5 +1,6 @@
 /// logits: what the model says after every token of a text, as a safetensors file.
 #include "existing.hpp"
+#include "numbers.hpp"
 #include "progress.hpp"
 #include "stop_signals.hpp"
 
@@ -48,7 +49,7 @@ void add_logits(CLI::App& app, action& chosen) {
     CLI::App* command = app.add_subcommand("logits", "Write the logits after every token: \"logits\", F32 [tokens, vocabulary]");
     add_run_options(*command, o->run);
     command->get_option("--model")->required();
-    command->add_option("--tokens", o->tokens, "Ids, such as 1,2,3")->delimiter(',')->required();
+    add_tokens_option(*command, o->tokens, "Ids, such as 1,2,3")->required();
     command->add_option("--output,-o", o->output, "File to write")->required()->type_name("FILE.safetensors");
     command->add_option("--chunk", o->run.engine.chunk, "Tokens computed at once")
         ->check(CLI::Range(1, 65536))

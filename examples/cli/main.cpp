@@ -1,5 +1,6 @@
 /// phi4flash: runs SambaY models from the command line. Each subcommand is a file of its own.
 #include "command.hpp"
+#include "numbers.hpp"
 #include "output.hpp"
 #include "stop_signals.hpp"
 
@@ -38,6 +39,7 @@ int run(int argc, char** argv) {
     cli::add_quality(app, chosen);
     if (argc > 1 && argv[1][0] != '-' && app.get_subcommands([&](CLI::App* known) { return known->get_name() == argv[1]; }).empty())
         return fail("no subcommand '" + std::string(argv[1]) + "' (try phi4flash --help)");
+    cli::read_numbers_in_decimal(app);
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& asked) {

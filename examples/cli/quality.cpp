@@ -1,10 +1,10 @@
 /// quality: what quantized models lose against a reference, in their weights and in what they predict.
 #include "command.hpp"
 #include "json_lines.hpp"
+#include "numbers.hpp"
 #include "progress.hpp"
 #include "text_table.hpp"
 
-#include <charconv>
 #include <sstream>
 
 namespace cli {
@@ -27,26 +27,6 @@ constexpr std::size_t largest_text = std::size_t{1} << 30;
 
 /// Texts as tokens: one list a text.
 using token_lists = std::vector<std::vector<std::int32_t>>;
-
-p4::result<std::vector<std::int32_t>> ids_of_line(std::string_view line) {
-    std::vector<std::int32_t> ids;
-    const char* at = line.data();
-    const char* const end = at + line.size();
-    while (at != end) {
-        if (*at == ' ' || *at == ',' || *at == '\t' || *at == '\r') {
-            ++at;
-            continue;
-        }
-        std::int32_t id = 0;
-        const auto [rest, failed] = std::from_chars(at, end, id);
-        if (failed != std::errc() || (rest != end && std::string_view(" ,\t\r").find(*rest) == std::string_view::npos))
-            return p4::error::format(p4::errc::invalid_argument, "want ids such as 1,2,3, have %s",
-                                     p4::printable(line.substr(static_cast<std::size_t>(at - line.data()), 40)).c_str());
-        ids.push_back(id);
-        at = rest;
-    }
-    return ids;
-}
 
 /// Calls `work(line)` for each line that is not empty. Errors name the line.
 template <class Work>
@@ -84,7 +64,7 @@ p4::result<token_lists> read_texts(const quality_options& o, const opened& refer
     p4::status ok;
     if (o.text.empty()) {
         ok = for_lines_of(*content, [&](const std::string& line) -> p4::status {
-            auto ids = ids_of_line(line);
+            auto ids = ids_in(line);
             if (!ids) return ids.error();
             lists.push_back(std::move(*ids));
             return {};

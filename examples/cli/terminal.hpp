@@ -7,6 +7,7 @@
 #if defined(_WIN32)
 #include <io.h>
 #else
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -18,6 +19,16 @@ namespace cli {
     return _isatty(descriptor) != 0;
 #else
     return isatty(descriptor) != 0;
+#endif
+}
+
+/// Whether somebody may wait at the other end of standard input for the answer to a line before sending the next: not if it is a file.
+[[nodiscard]] inline bool input_is_live() {
+#if defined(_WIN32)
+    return true;
+#else
+    struct stat about = {};
+    return fstat(0, &about) != 0 || !S_ISREG(about.st_mode);
 #endif
 }
 

@@ -40,6 +40,18 @@ p4::status detokenize(const text_options& o) {
     });
 }
 
+/// What the templates take of a message: Hugging Face's, which these follow, join strings and fail on anything else.
+p4::result<std::string> text_of_message(const json& message, const char* key) {
+    const auto place = message.find(key);
+    if (place != message.end() && place->is_string()) return place->get<std::string>();
+    if (place == message.end()) return p4::error::format(p4::errc::json_missing_key, "no key '%s': want a string", key);
+    const char* const advice = std::string_view(key) == "tools" ? ": give the text that the model shall read, such as JSON made by json.dumps"
+                               : place->is_array() ? ": this model's template has no parts, join their texts"
+                               : place->is_null() ? ": give \"\" for a message without text"
+                                                  : "";
+    return p4::error::format(p4::errc::json_wrong_type, "'%s': want a string, have %s%s", key, p4::detail::describe(*place).c_str(), advice);
+}
+
 /// Messages of a line; the views of the result look into `strings`, which must be empty and outlive it.
 p4::result<std::vector<p4::chat_message>> messages_of(const json& line, std::vector<std::string>& strings) {
     const auto list = line.find("messages");
@@ -49,17 +61,47 @@ p4::result<std::vector<p4::chat_message>> messages_of(const json& line, std::vec
     std::vector<p4::chat_message> messages;
     const auto keep = [&](std::string&& s) { return std::string_view(strings.emplace_back(std::move(s))); };
     for (const json& one : *list) {
+        const std::string place = "message " + std::to_string(messages.size());
         if (!one.is_object()) return p4::detail::wrong_type("messages", "a list of objects", one);
-        auto role = string_of(one, "role");
-        if (!role) return role.error();
-        auto content = string_of(one, "content");
-        if (!content) return content.error();
+        auto role = text_of_message(one, "role");
+        if (!role) return role.error().in(place);
+        auto content = text_of_message(one, "content");
+        if (!content) return content.error().in(place);
         p4::chat_message& message = messages.emplace_back(p4::chat_message{keep(std::move(*role)), keep(std::move(*content))});
         const auto tools = one.find("tools");
-        if (tools != one.end() && !tools->is_null())
-            message.tools = keep(tools->is_string() ? tools->get<std::string>() : tools->dump());
+        if (message.role != "system" || tools == one.end() || tools->is_null()) continue;
+        auto said = text_of_message(one, "tools");
+        if (!said) return said.error().in(place);
+        message.tools = keep(std::move(*said));
     }
     return messages;
+}
+
+/// true or false under `key`; `otherwise` where it is absent or null.
+p4::result<bool> flag_of(const json& line, const char* key, bool otherwise) {
+    const auto place = line.find(key);
+    if (place == line.end() || place->is_null()) return otherwise;
+    if (!place->is_boolean()) return p4::detail::wrong_type(key, "true or false", *place);
+    return place->get<bool>();
+}
+
+p4::result<p4::chat_template> template_of(const json& line, const std::string& otherwise) {
+    const auto place = line.find("template");
+    const bool absent = place == line.end() || place->is_null();
+    if (!absent && !place->is_string()) return p4::detail::wrong_type("template", "flash or mini_reasoning", *place);
+    const std::string& name = absent ? otherwise : place->get_ref<const std::string&>();
+    if (name == "flash") return p4::chat_template::flash;
+    if (name == "mini_reasoning") return p4::chat_template::mini_reasoning;
+    return p4::error::format(p4::errc::invalid_argument, "'template': want flash or mini_reasoning, have %s",
+                             p4::printable(std::string_view(name).substr(0, 60)).c_str());
+}
+
+/// The templates read tools in the system message alone. Whoever gives them beside the messages would not see that they are lost.
+p4::status check_tools(const json& line) {
+    const auto tools = line.find("tools");
+    if (tools == line.end() || tools->is_null() || (tools->is_array() && tools->empty())) return {};
+    return p4::error::format(p4::errc::invalid_argument,
+                             "'tools' beside 'messages': this model's template reads them as a string under 'tools' of a system message");
 }
 
 p4::status render(const text_options& o) {
@@ -70,17 +112,14 @@ p4::status render(const text_options& o) {
         std::vector<std::string> strings;
         const auto messages = messages_of(line, strings);
         if (!messages) return messages.error();
-        const auto asked = line.find("add_generation_prompt");
-        if (asked != line.end() && !asked->is_boolean())
-            return p4::detail::wrong_type("add_generation_prompt", "true or false", *asked);
-        const std::string form =
-            line.contains("template") && line["template"].is_string() ? line["template"].get<std::string>() : o.form;
-        if (form != "flash" && form != "mini_reasoning")
-            return p4::error::format(p4::errc::invalid_argument, "template: want flash or mini_reasoning, have %s",
-                                     p4::printable(form).c_str());
+        if (const p4::status ok = check_tools(line); !ok) return ok.error();
+        const auto ask = flag_of(line, "add_generation_prompt", true);
+        if (!ask) return ask.error();
+        const auto form = template_of(line, o.form);
+        if (!form) return form.error();
         p4::chat_options how;
-        how.form = form == "flash" ? p4::chat_template::flash : p4::chat_template::mini_reasoning;
-        how.add_generation_prompt = asked == line.end() || asked->get<bool>();
+        how.form = *form;
+        how.add_generation_prompt = *ask;
         how.content_markers = o.plain_content ? p4::marker_policy::plain_text : p4::marker_policy::parse;
         std::string prompt;
         std::vector<std::int32_t> ids;

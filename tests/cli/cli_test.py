@@ -119,6 +119,35 @@ class CommandLine(ProgramTest):
         self.refused("cannot be written", "logits", *model, "--tokens", "1", "--output", "/nowhere/at/all")
 
 
+    def test_numbers_are_decimal_and_ids_are_a_list(self):
+        model = ("--model", GOLDEN / "f32-8l", "--temperature", 0, "--ignore-eos")
+
+        def said(*more):
+            return self.generate(*model[1:], *more)
+
+        ten = said("--tokens", "10", "--max-tokens", "10")
+        self.assertEqual(len(ten["tokens"]), 10)
+        for tokens, count in (("010", "010"), (" 10 ", " 10"), ("10", "0010")):
+            self.assertEqual(said("--tokens", tokens, "-n", count), ten)
+        for tokens in ("1,2", "1, 2", "1 2", " 1 ,2 ", "1\n2"):
+            self.assertEqual(said("--tokens", tokens, "-n", "2"), said("--tokens", "1,2", "-n", "2"), tokens)
+        for tokens in ("", " ", ",", "1,,2", "1,", ",1", "1,2,", "0x1", "+1", "1.5", "1;2", "99999999999", "-99999999999", "1_0", "[1]"):
+            self.refused("want ids such as 1,2,3", "generate", *model, "--tokens", tokens)
+            self.refused("want ids such as 1,2,3", "logits", "--model", GOLDEN / "f32-8l", "--tokens", tokens, "--output", "never")
+        for count in ("", " ", "0x10", "0b1", "0o7", "1_000", "1'000", "+2", "-1", "1e3", "2.5", "ten", "1 2"):
+            self.refused("want a whole number", "generate", *model, "--tokens", "1", "--max-tokens", count)
+        self.refused("too large", "generate", *model, "--tokens", "1", "--max-tokens", "9" * 30)
+        for option in ("--context", "--threads", "--top-k", "--seed"):
+            self.refused(option, "generate", *model, "--tokens", "1", option, "0x1")
+        for value in ("", "nan", "inf", "0x1p-1", "0,5", "+1", "1e", "."):
+            self.refused("want a decimal number", "generate", *model, "--tokens", "1", "--top-p", value)
+        for value in ("1", ".5", "5e-1", "0.50"):
+            said("--tokens", "1", "--max-tokens", "1", "--top-p", value)
+        for command, option in (("bench", "--depth"), ("bench", "--repetitions"), ("chat", "--max-tokens"), ("info", "--context"), ("convert", "--threads"),
+                                ("quality", "--context"), ("synth", "--seed"), ("synth", "--shard-size"), ("logits", "--chunk")):
+            self.refused(option, command, option, "0x10")
+
+
 class Generate(ProgramTest):
     def test_golden_continuations_on_every_target(self):
         here = targets()
@@ -188,6 +217,49 @@ class Text(ProgramTest):
         self.assertEqual(tell["prompt"], "<|system|>s<|tool|>[]<|/tool|><|end|><|user|>What?<|end|><|endoftext|>")
         encoded = self.lines([{"text": ask["prompt"]}], "tokenize", "--tokenizer", TINY_TOKENIZER)
         self.assertEqual(encoded, [{"ids": ask["ids"]}])
+
+    def test_render_as_the_template_does_or_says_why_not(self):
+        user = {"role": "user", "content": "What?"}
+        ask = ("render", "--tokenizer", TINY_TOKENIZER)
+        plain, same = self.lines([{"messages": [user]}, {"messages": [user], "template": None, "add_generation_prompt": None, "tools": []}], *ask)
+        self.assertEqual((plain["prompt"], same), ("<|user|>What?<|end|><|assistant|>", plain))
+        # What the template does not look at.
+        ignored = {"role": "user", "content": "What?", "name": "x", "tools": [1], "tool_calls": []}
+        self.assertEqual(self.lines([{"messages": [ignored], "documents": []}], *ask), [plain])
+        (none,) = self.lines([{"messages": [{"role": "system", "content": "s", "tools": None}]}], *ask)
+        self.assertEqual(none["prompt"], "<|system|>s<|end|><|assistant|>")
+
+        def refused(want, line):
+            self.refused("line 1: ", *ask, text=json.dumps(line) + "\n")
+            self.refused(want, *ask, text=json.dumps(line) + "\n")
+
+        parts = [{"type": "text", "text": "What?"}]
+        refused('message 1: \'content\': want a string, have null: give ""', {"messages": [user, {"role": "assistant", "content": None}]})
+        refused("join their texts", {"messages": [{"role": "user", "content": parts}]})
+        refused("message 0: no key 'content'", {"messages": [{"role": "user"}]})
+        refused("message 0: no key 'role'", {"messages": [{"content": "x"}]})
+        refused("message 0: 'role': want a string", {"messages": [{"role": 5, "content": "x"}]})
+        refused("message 0: 'tools': want a string", {"messages": [{"role": "system", "content": "s", "tools": [{"name": "f"}]}]})
+        refused("under 'tools' of a system message", {"messages": [user], "tools": [{"type": "function"}]})
+        for form in (1, ["flash"], {"default": "flash"}, "tulip", "{% for message in messages %}"):
+            refused("want flash or mini_reasoning", {"messages": [user], "template": form})
+        refused("want true or false", {"messages": [user], "add_generation_prompt": "yes"})
+
+    def test_lines_are_answered_at_once(self):
+        for command, line, answer in (("tokenize", {"text": "a"}, "ids"), ("detokenize", {"ids": [1]}, "text"), ("render", {"messages": []}, "prompt")):
+            with subprocess.Popen([PROGRAM, command, "--tokenizer", str(TINY_TOKENIZER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+                for _ in range(3):
+                    program.stdin.write(json.dumps(line).encode() + b"\n")
+                    program.stdin.flush()
+                    self.assertTrue(select.select([program.stdout], [], [], 60)[0], command)
+                    self.assertIn(answer, json.loads(os.read(program.stdout.fileno(), 65536)))
+                program.stdin.close()
+                self.assertEqual(program.wait(60), 0)
+        with tempfile.TemporaryFile() as file:  # in one piece where nobody waits
+            file.write(b'{"text": "a"}\n' * 1000)
+            file.seek(0)
+            done = subprocess.run([PROGRAM, "tokenize", "--tokenizer", str(TINY_TOKENIZER)], stdin=file, capture_output=True, timeout=60)
+            self.assertEqual((done.returncode, done.stdout.count(b"\n")), (0, 1000))
 
     def test_bad_lines_are_named(self):
         for line in ("", "{", "[]", "7", "{}", '{"text": 7}', '{"text": "a"} x'):

@@ -59,21 +59,20 @@ public:
     /// that form, or one is too long in it).
     [[nodiscard]] status build(const std::vector<added_token>& tokens, bool normalized, normal_form form) {
         std::vector<std::uint32_t> sorted;
-        std::string content;
+        std::vector<std::string> contents(tokens.size());
         for (std::uint32_t i = 0; i < tokens.size(); ++i) {
             if (tokens[i].normalized != normalized) continue;
-            content.clear();
-            append_normalized(tokens[i].content, form, content);
-            if (const status ok = contents_.add(i, content); !ok)
+            append_normalized(tokens[i].content, form, contents[i]);
+            if (const status ok = contents_.add(i, contents[i]); !ok)
                 return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
                                      tokens[i].content.c_str());
             sorted.push_back(i);
         }
         std::sort(sorted.begin(), sorted.end(),
-                  [&](std::uint32_t a, std::uint32_t b) { return contents_.bytes_of(a) < contents_.bytes_of(b); });
+                  [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
         trie_.build(contents_, sorted);
         for (const std::uint32_t i : sorted) {
-            const auto byte = static_cast<unsigned char>(contents_.bytes_of(i).front());
+            const auto byte = static_cast<unsigned char>(contents[i].front());
             if (!starts_[byte]) ++firsts_;
             starts_[byte] = true;
             first_ = byte;
@@ -81,13 +80,12 @@ public:
         return {};
     }
 
-    /// Bytes of a marker as it stands in the text.
-    [[nodiscard]] std::size_t size_of(std::uint32_t marker) const { return contents_.bytes_of(marker).size(); }
 
     [[nodiscard]] bool empty() const { return firsts_ == 0; }
 
-    /// Position in the list given to `build` of the first marker in [p, end), or no_token; `p` moves to its start, or to `end`.
-    [[nodiscard]] std::uint32_t find(const char*& p, const char* end) const {
+    /// The first marker in [p, end): its position in the list given to `build`, or no_token, and its bytes in the text. `p` moves to
+    /// its start, or to `end`.
+    [[nodiscard]] byte_trie::match find(const char*& p, const char* end) const {
         for (; p < end; ++p) {
             if (firsts_ == 1) {
                 p = static_cast<const char*>(std::memchr(p, first_, static_cast<std::size_t>(end - p)));
@@ -95,11 +93,11 @@ public:
             } else if (!starts_[static_cast<unsigned char>(*p)]) {
                 continue;
             }
-            const std::uint32_t found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p)).token;
-            if (found != no_token) return found;
+            const byte_trie::match found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p));
+            if (found.token != no_token) return found;
         }
         p = end;
-        return no_token;
+        return {};
     }
 
 private:

@@ -270,11 +270,11 @@ private:
         const char* const end = begin + text.size();
         const char* done = begin;  // start of the text that is not encoded yet
         for (const char* p = begin; !markers.empty();) {
-            const std::uint32_t found = markers.find(p, end);
-            if (found == no_token) break;
-            const added_token& marker = tokenizer_->added_[found];
+            const byte_trie::match found = markers.find(p, end);
+            if (found.token == no_token) break;
+            const added_token& marker = tokenizer_->added_[found.token];
             const char* start = p;
-            p += markers.size_of(found);  // the search goes on here, in white space that is swallowed too
+            p += found.size;  // the search goes on here, in white space that is swallowed too
             if (policy == marker_policy::parse_not_special && marker.special) continue;
             const auto view = [](const char* from, const char* to) {
                 return std::string_view(from, static_cast<std::size_t>(to - from));

@@ -73,6 +73,12 @@ public:
                 last = 0;
                 continue;
             }
+            if (const std::uint32_t size = plain_size(p, end); size != 0) {
+                previous = p;
+                last = 0;
+                p += size;
+                continue;
+            }
             const utf8_step c = decode_utf8(p, end);
             const normal_kind kind = normal_kind_of(c.code_point);
             const bool out_of_order = kind.combining != 0 && last > kind.combining;
@@ -100,6 +106,16 @@ private:
         char32_t code_point;
         std::uint8_t combining;
     };
+
+    /// 2 or 3 for a starter of so many bytes that stays whatever surrounds it, as far as its first bytes tell; else 0. The first of the
+    /// rows is ASCII's, of code points to which nothing ever happens: scripts without marks and CJK have it too.
+    [[nodiscard]] static std::uint32_t plain_size(const char* p, const char* end) {
+        const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+        const std::uint32_t lead = byte(0);
+        if (lead < 0xE0) return Compose && lead < 0xCC && end - p >= 2 ? 2 : 0;  // up to U+02FF
+        return lead < 0xF0 && end - p >= 3 && normal_blocks[(lead & 0x0F) << 6 | (byte(1) & 0x3F)] == 0 ? 3 : 0;
+    }
+    static_assert(normal_blocks[0] == 0);
 
     /// Whether nothing before a code point changes with it, and nothing after it changes what is before.
     [[nodiscard]] static bool is_boundary(const normal_kind& kind) {

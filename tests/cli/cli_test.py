@@ -106,7 +106,7 @@ class CommandLine(ProgramTest):
         self.refused("--tokens", "generate", *model)
         self.refused("--tokens", "generate", *model, "--tokens", "1", "--prompt", "x")
         self.refused("tokenizer.json", "generate", *model, "--prompt", "x")
-        self.refused("1,x", "generate", *model, "--tokens", "1,x")
+        self.refused("have x", "generate", *model, "--tokens", "1,x")
         self.refused("token 256", "generate", *model, "--tokens", "256")
         self.refused("token -1", "generate", *model, "--tokens", "1,-1")
         self.refused("temperature", "generate", *model, "--tokens", "1", "--temperature", "-1")

@@ -33,11 +33,9 @@ input read_line(std::string& line) {
 }
 
 void greet(const opened& model, const engine& runs, const chat_settings& o, bool bundled, const style& s) {
-    std::uint64_t numbers = 0;
-    for (const auto& tensor : model.files.tensors()) numbers += tensor.count();
     const auto name = std::filesystem::weakly_canonical(o.run.model).filename().string();
     standard_output.print("%s%s%s%s, %s parameters, room for %zu tokens, %s%s\n", s.strong, name.c_str(), s.plain, s.dim,
-                human_count(numbers).c_str(), runs.context(), runs.kernels().name, s.plain);
+                human_count(p4::parameter_count(model.files.config().shape)).c_str(), runs.context(), runs.kernels().name, s.plain);
     standard_output.print("%sCtrl-C stops an answer, Ctrl-D ends, /help says more.%s\n", s.dim, s.plain);
     if (bundled) standard_output.print("%sThis small model adds, subtracts and multiplies. Ask it: What is 347 + 285?%s\n", s.dim, s.plain);
     standard_output.print("\n");
@@ -127,7 +125,7 @@ p4::status run(chat_settings o) {
         if (!place) return place.error();
         o.run.model = std::move(*place);
     }
-    const auto model = open_model(o.run.model, o.run.huge_pages);
+    const auto model = open_model(o.run.model, o.run.open);
     if (!model) return model.error();
     if (!model->text)
         return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer.json, and chat needs one",

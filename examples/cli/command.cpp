@@ -6,10 +6,15 @@ namespace {
 std::filesystem::path program_path;  // set once, by main
 }
 
+void add_ignore_unknown_keys(CLI::App& command, open_flags& flags) {
+    command.add_flag("--ignore-unknown-keys", flags.ignore_unknown_keys, "Go on where the configuration has keys that nobody knows");
+}
+
 void add_run_options(CLI::App& command, run_options& options) {
     engine_options& engine = options.engine;
     command.add_option("--model,-m", options.model, "Folder with config.json and model.safetensors, or a packed file")->type_name("PATH");
-    command.add_flag("--huge-pages", options.huge_pages, "Copy the weights of a packed file into huge pages");
+    command.add_flag("--huge-pages", options.open.huge_pages, "Copy the weights of a packed file into huge pages");
+    add_ignore_unknown_keys(command, options.open);
     command.add_option("--threads,-t", engine.threads, "Threads; 0: one for each processor")->capture_default_str();
     command.add_option("--target", engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
     command.add_option("--kv", engine.kv, "Element type of keys and values")
@@ -21,11 +26,12 @@ void add_run_options(CLI::App& command, run_options& options) {
     command.add_option("--context", engine.context, "Tokens to make room for; 0: what is needed")->capture_default_str();
 }
 
-p4::result<opened> open_model(const std::string& path, bool huge_pages) {
+p4::result<opened> open_model(const std::string& path, const open_flags& flags) {
     if (path.empty()) return p4::error::format(p4::errc::invalid_argument, "which model? Say --model PATH");
     p4::opening_options how;
-    how.mapping.huge_pages = how.mapping.copy = huge_pages;
-    how.repack.pages = huge_pages ? p4::page_size::huge : p4::page_size::normal;
+    how.config.ignore_unknown_keys = flags.ignore_unknown_keys;
+    how.mapping.huge_pages = how.mapping.copy = flags.huge_pages;
+    how.repack.pages = flags.huge_pages ? p4::page_size::huge : p4::page_size::normal;
     auto files = p4::model_files::open(path, how);
     if (!files) return files.error();
     opened model{std::move(*files), std::nullopt};
@@ -38,7 +44,7 @@ p4::result<opened> open_model(const std::string& path, bool huge_pages) {
 
 p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path) {
     if (path.extension() != ".gguf") return p4::open_tokenizer_json(path);
-    const auto files = p4::model_files::open(path);
+    const auto files = p4::model_files::open(path, {.config = {.ignore_unknown_keys = true}});  // the tokenizer is all that is used
     if (!files) return files.error();
     return files->open_tokenizer();
 }
@@ -84,7 +90,17 @@ void add_sampling_options(CLI::App& command, sampling_flags& flags) {
         ->allow_extra_args(false);
 }
 
+namespace {
+void tell_unsupported(const p4::generation_config& said) {
+    if (said.unsupported.empty()) return;
+    std::string keys;
+    for (const std::string& key : said.unsupported) keys += (keys.empty() ? "" : ", ") + std::string(p4::printable(key).c_str());
+    std::fprintf(stderr, "phi4flash: note: the model's generation settings %s are not supported and change nothing here\n", keys.c_str());
+}
+}  // namespace
+
 p4::generation_options generation_options_of(const opened& model, const sampling_flags& flags) {
+    tell_unsupported(model.files.generation());
     p4::generation_options options = p4::options_from(model.files.generation(), model.tokenizer());
     const auto prefer = [](const auto& flag, auto& option) {
         if (flag) option = *flag;
@@ -97,7 +113,7 @@ p4::generation_options generation_options_of(const opened& model, const sampling
     prefer(flags.repetition_penalty, s.repetition_penalty);
     prefer(flags.seed, s.seed);
     prefer(flags.max_tokens, options.max_tokens);
-    options.stop_strings = flags.stop;
+    options.stop_strings.insert(options.stop_strings.end(), flags.stop.begin(), flags.stop.end());
     return options;
 }
 

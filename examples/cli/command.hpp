@@ -24,10 +24,17 @@ void add_bench(CLI::App& app, action& chosen);
 void add_convert(CLI::App& app, action& chosen);
 void add_quality(CLI::App& app, action& chosen);
 
+/// How the files of a model are opened.
+struct open_flags {
+    bool huge_pages = false;
+    bool ignore_unknown_keys = false;
+};
+void add_ignore_unknown_keys(CLI::App& command, open_flags& flags);
+
 /// --model and whatever says how it runs.
 struct run_options {
     std::string model;
-    bool huge_pages = false;
+    open_flags open;
     engine_options engine;  ///< a context of 0: as many tokens as the subcommand needs
 };
 void add_run_options(CLI::App& command, run_options& options);
@@ -39,7 +46,7 @@ struct opened {
 
     [[nodiscard]] const p4::tokenizer* tokenizer() const { return text ? &*text : nullptr; }
 };
-p4::result<opened> open_model(const std::string& path, bool huge_pages = false);
+p4::result<opened> open_model(const std::string& path, const open_flags& flags = {});
 
 /// `path` is a tokenizer.json, a folder that holds one, or a packed model.
 p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path);
@@ -64,6 +71,7 @@ struct sampling_flags {
     std::vector<std::string> stop;
 };
 void add_sampling_options(CLI::App& command, sampling_flags& flags);
+/// Tells, on standard error, what the model's files ask for that is not done.
 p4::generation_options generation_options_of(const opened& model, const sampling_flags& flags);
 
 }  // namespace cli

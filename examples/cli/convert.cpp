@@ -15,6 +15,7 @@ struct convert_options {
     std::string model;
     std::string output;
     std::string type = "q4_dense";
+    open_flags open;
     std::string embedding;  // empty: like the others
     std::size_t threads = 0;
     bool force = false;
@@ -35,7 +36,7 @@ p4::dtype type_named(const std::string& name) {
 
 p4::status run(const convert_options& o) {
     if (const p4::status ok = check_output_file(o.output, o.force); !ok) return ok;
-    const auto model = open_model(o.model);
+    const auto model = open_model(o.model, o.open);
     if (!model) return model.error();
     auto pool = p4::thread_pool::create(o.threads);
     if (!pool) return pool.error();
@@ -102,6 +103,7 @@ void add_convert(CLI::App& app, action& chosen) {
         ->capture_default_str();
     command->add_option("--embedding", o->embedding, "Type of the embedding, which is the output layer too; like --type by default")
         ->check(CLI::IsMember(names));
+    add_ignore_unknown_keys(*command, o->open);
     command->add_option("--threads,-t", o->threads, "Threads; 0: one for each processor")->capture_default_str();
     add_force_option(*command, o->force);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });

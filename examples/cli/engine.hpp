@@ -51,7 +51,7 @@ public:
     [[nodiscard]] virtual p4::executor_ref threads() = 0;
 };
 
-/// Errors: those of model::bind, session, workspace, kernels_named and thread_pool.
+/// Errors: those of model::bind, naming the path; of session, workspace, kernels_named and thread_pool.
 p4::result<std::unique_ptr<engine>> make_engine(const p4::model_files& files, const engine_options& options);
 
 /// What make_engine would take. Errors: those of model::bind.

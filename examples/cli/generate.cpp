@@ -31,12 +31,15 @@ p4::result<std::vector<std::int32_t>> prompt_of(const generate_options& o, const
 }
 
 p4::status run(const generate_options& o) {
-    auto model = open_model(o.run.model, o.run.huge_pages);
+    auto model = open_model(o.run.model, o.run.open);
     if (!model) return model.error();
     const auto prompt = prompt_of(o, *model);
     if (!prompt) return prompt.error();
     p4::generation_options options = generation_options_of(*model, o.sampling);
-    if (o.ignore_eos) options.stop_ids.clear();
+    if (o.ignore_eos) {  // whatever the model's files call an end; --stop stays
+        options.stop_ids.clear();
+        options.stop_strings = o.sampling.stop;
+    }
 
     engine_options how = o.run.engine;
     if (how.context == 0) {

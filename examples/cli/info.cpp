@@ -33,7 +33,6 @@ void describe_shape(text_table& table, const p4::model_files& files) {
 void describe_weights(text_table& table, const p4::model_files& files) {
     struct sum {
         std::size_t tensors = 0;
-        std::uint64_t numbers = 0;
         std::uint64_t bytes = 0;
     };
     sum all;
@@ -41,12 +40,12 @@ void describe_weights(text_table& table, const p4::model_files& files) {
     for (const p4::tensor_view& tensor : files.tensors()) {
         for (sum* s : {&all, &of[static_cast<std::size_t>(tensor.type)]}) {
             ++s->tensors;
-            s->numbers += tensor.count();
             s->bytes += tensor.bytes;
         }
     }
     table.heading("Weights");
-    table.row("parameters", text_of("%s (%llu)", human_count(all.numbers).c_str(), static_cast<unsigned long long>(all.numbers)));
+    const std::uint64_t parameters = p4::parameter_count(files.config().shape);
+    table.row("parameters", text_of("%s (%llu)", human_count(parameters).c_str(), static_cast<unsigned long long>(parameters)));
     const auto line = [](const sum& s) {
         return text_of("%5zu tensors %15llu bytes  %s", s.tensors, static_cast<unsigned long long>(s.bytes),
                        human_bytes(static_cast<double>(s.bytes)).c_str());
@@ -107,7 +106,7 @@ p4::status run(info_options options) {
         if (!place) return place.error();
         o.model = std::move(*place);
     }
-    const auto model = open_model(o.model, o.huge_pages);
+    const auto model = open_model(o.model, o.open);
     if (!model) return model.error();
     const auto kernels = p4::kernels_named(o.engine.target);
     if (!kernels) return kernels.error();

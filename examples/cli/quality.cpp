@@ -19,6 +19,7 @@ struct quality_options {
     std::size_t window = 512;
     std::string activations = "int8";
     engine_options engine;
+    open_flags open;
     bool json = false;
     bool tensors = false;
 };
@@ -98,7 +99,7 @@ std::vector<std::span<const std::int32_t>> cut(const token_lists& lists, std::si
 struct judged_file {
     std::string path;
     opened model;
-    std::uint64_t numbers = 0;  // weights
+    std::uint64_t numbers;  // weights
     p4::weight_difference error{};
     std::vector<std::pair<p4::tensor_view, p4::weight_difference>> tensors{};
 
@@ -116,16 +117,11 @@ struct candidate {
     p4::prediction_tally tally{};
 };
 
-p4::result<judged_file> open_file(const std::string& path) {
-    auto model = open_model(path);
+p4::result<judged_file> open_file(const std::string& path, const open_flags& flags) {
+    auto model = open_model(path, flags);
     if (!model) return model.error();
-    judged_file file{path, std::move(*model)};
-    for (const p4::tensor_view& tensor : file.model.files.tensors()) {
-        std::uint64_t n = 1;
-        for (const std::size_t extent : tensor.shape()) n *= extent;
-        file.numbers += tensor.name == "lm_head.weight" ? 0 : n;
-    }
-    return file;
+    const std::uint64_t numbers = p4::parameter_count(model->files.config().shape);
+    return judged_file{path, std::move(*model), numbers};
 }
 
 /// Both have been bound: every matrix is there, in the same shape.
@@ -162,7 +158,7 @@ p4::result<std::vector<candidate>> make_candidates(const quality_options& o, con
             engine_options how = o.engine;
             how.activations = activations;
             auto runs = make_engine(file.model.files, how);
-            if (!runs) return runs.error().in(p4::printable(file.path).c_str());
+            if (!runs) return runs.error();
             made.push_back({&file, activations, std::move(*runs)});
         }
     }
@@ -277,12 +273,12 @@ void print_json(const findings& found, bool tensors) {
 }
 
 p4::status run(const quality_options& o) {
-    const auto reference = open_file(o.reference);
+    const auto reference = open_file(o.reference, o.open);
     if (!reference) return reference.error();
     const p4::sambay_shape& shape = reference->model.files.config().shape;
     std::vector<judged_file> files;
     for (const std::string& path : o.models) {
-        auto file = open_file(path);
+        auto file = open_file(path, o.open);
         if (!file) return file.error();
         if (!(file->model.files.config().shape == shape))
             return p4::error::format(p4::errc::invalid_argument, "%s: want a model of the reference's shape",
@@ -344,6 +340,7 @@ void add_quality(CLI::App& app, action& chosen) {
     command->add_option("--chunk", o->engine.chunk, "Tokens computed at once")->check(CLI::Range(1, 65536))->capture_default_str();
     command->add_option("--threads,-t", o->engine.threads, "Threads; 0: one for each processor")->capture_default_str();
     command->add_option("--target", o->engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
+    add_ignore_unknown_keys(*command, o->open);
     command->add_flag("--tensors", o->tensors, "List the error of every matrix");
     command->add_flag("--json", o->json, "Print one object");
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });

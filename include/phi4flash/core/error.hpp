@@ -62,6 +62,7 @@ enum class errc : std::uint16_t {
     partial_block,
     duplicate_key,
     missing_key,
+    unknown_key,
     wrong_value_type,
     unsupported_layout,
     // checkpoints

@@ -43,8 +43,13 @@ struct tensor_view {
     dtype type = dtype::f32;
 
     [[nodiscard]] std::span<const std::size_t> shape() const { return {extent, rank}; }
-    /// Elements of a plain tensor.
-    [[nodiscard]] std::size_t count() const { return bytes / size_of(type); }
+    /// Elements, whatever they are stored as.
+    [[nodiscard]] std::size_t count() const {
+        if (!is_packed(type)) return bytes / size_of(type);
+        std::size_t n = 1;
+        for (const std::size_t e : shape()) n *= e;
+        return n;
+    }
     [[nodiscard]] bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(data) % alignment_of(type) == 0; }
 };
 

@@ -11,12 +11,13 @@
 PHI4FLASH_BEGIN
 
 /// Turns of one conversation as ids, in the released chat format. Each turn is `ask`, a generation with those ids, and `answered`
-/// with its summary. The tokenizer must outlive it and stay in place. For one thread at a time.
+/// with its summary. The generation must stop at the end of a message: options_from says so, and stop_at_end_of_message adds it to
+/// any other options. The tokenizer must outlive it and stay in place. For one thread at a time.
 class conversation {
 public:
     /// `system` begins the conversation; empty for none.
     explicit conversation(const tokenizer& text, std::string system = {})
-        : encoder_(text), system_(std::move(system)), end_(text.added(std::string_view("<|end|>"))),
+        : encoder_(text), system_(std::move(system)), end_(end_of_message(text)),
           user_(text.added(std::string_view("<|user|>"))) {}
 
     /// Forgets what was said. The session must be reset too.
@@ -40,14 +41,15 @@ public:
         return std::span<const std::int32_t>(prompt_);
     }
 
-    /// Remembers what the session has not read of the last turn: a last token, and the marker that ends an answer, which the model
-    /// may not have got to. A message whose reading was cancelled is dropped: no later turn reads the rest of it. The part that was
+    /// Remembers what the session has not read of the last turn: a last token unless it ended the answer as a marker, and the
+    /// marker that ends an answer, which the model may not have got to. A message whose reading was cancelled is dropped: no later turn reads the rest of it. The part that was
     /// read is closed by the same marker; a host that can take the session back to where it was does that and leaves this call out.
     void answered(const generation_summary& summary) {
         started_ = true;
         if (summary.prompt_tokens < prompt_.size()) return dropped(summary.prompt_tokens);
         pending_.clear();
-        const bool ended = summary.reason == stop_reason::stop_token;
+        const bool ended = summary.reason == stop_reason::stop_token ||
+                           (summary.reason == stop_reason::stop_string && encoder_.of().is_special(summary.unread));
         if (summary.unread >= 0 && (!ended || end_ == nullptr)) pending_.push_back(summary.unread);
         end_message();
     }

@@ -99,7 +99,11 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
         summary.unread = token;
         if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return finish(stop_reason::stop_token);
         ++summary.new_tokens;
-        const std::string_view piece = decoder ? stops.push(decoder->push(token)) : std::string_view{};
+        std::string_view piece;
+        if (decoder) {
+            const bool hidden = options.skip_special && text->is_special(token);
+            piece = hidden ? stops.push_hidden(text->bytes_of(token)) : stops.push(decoder->push(token));
+        }
         if (!sink(generation_event{token, piece})) return finish(stop_reason::sink);
         if (stops.matched()) return finish(stop_reason::stop_string);
         if (summary.new_tokens == options.max_tokens) return finish(stop_reason::max_tokens);

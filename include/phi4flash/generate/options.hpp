@@ -2,8 +2,9 @@
 /// How to generate: what the caller says, and what a model's files say where the caller is silent.
 #include <phi4flash/generate/sampler.hpp>
 #include <phi4flash/model/generation_config.hpp>
-#include <phi4flash/text/tokenizer.hpp>
+#include <phi4flash/text/chat.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -16,13 +17,23 @@ struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
     std::vector<std::int32_t> stop_ids{};          ///< end the text; not passed to the sink
-    std::vector<std::string> stop_strings{};       ///< end the text; neither they nor what follows is passed on
+    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text.
+    std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     const std::atomic<bool>* cancel = nullptr;     ///< looked at before every chunk and token; may be set from anywhere
 };
 
-/// What a model's files say, and the model card where they are silent. Without stop ids in the files, those of `<|end|>` and
-/// `<|endoftext|>` in `text`, which may be null.
+/// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
+/// the end of a text.
+inline void stop_at_end_of_message(generation_options& options, const tokenizer& text) {
+    const added_token* const end = end_of_message(text);
+    if (end == nullptr) return;
+    const auto id = static_cast<std::int32_t>(end->id);
+    if (std::ranges::find(options.stop_ids, id) == options.stop_ids.end()) options.stop_ids.push_back(id);
+}
+
+/// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
+/// always among the stop ids, and without any in the files `<|endoftext|>` too.
 [[nodiscard]] inline generation_options options_from(const generation_config& said, const tokenizer* text = nullptr) {
     generation_options options;
     sampling_options& s = options.sampling;
@@ -34,9 +45,12 @@ struct generation_options {
     if (said.top_k) s.top_k = *said.top_k;
     if (said.max_new_tokens) options.max_tokens = *said.max_new_tokens;
     options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
-    if (!options.stop_ids.empty() || text == nullptr) return options;
-    for (const std::string_view marker : {"<|end|>", "<|endoftext|>"})
-        if (const added_token* const token = text->added(marker)) options.stop_ids.push_back(static_cast<std::int32_t>(token->id));
+    options.stop_strings = said.stop_strings;
+    if (text == nullptr) return options;
+    stop_at_end_of_message(options, *text);
+    if (!said.stop_ids.empty()) return options;
+    if (const added_token* const end = text->added(std::string_view("<|endoftext|>")))
+        options.stop_ids.push_back(static_cast<std::int32_t>(end->id));
     return options;
 }
 

@@ -5,6 +5,7 @@
 #include <phi4flash/io/checkpoint_index.hpp>
 #include <phi4flash/io/file_kind.hpp>
 #include <phi4flash/io/hf_config.hpp>
+#include <phi4flash/io/hf_generation_config.hpp>
 #include <phi4flash/io/mapped_file.hpp>
 #include <phi4flash/io/model_folder.hpp>
 #include <phi4flash/io/safetensors.hpp>
@@ -21,16 +22,17 @@ public:
     checkpoint& operator=(checkpoint&&) = default;
 
     /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
-    /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming the file: those of mapped_file::open,
-    /// read_hf_config, read_generation_config, read_checkpoint_index and safetensors::parse; wrong_dtype; duplicate_name
-    /// (across shards); index_mismatch (index and shards disagree); out_of_memory (for the copies). wrong_file_kind and file_incomplete
-    /// where a file or the folder is not what it should be (io/file_kind.hpp, io/model_folder.hpp).
-    static result<checkpoint> open(const std::filesystem::path& folder);
+    /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming
+    /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
+    /// and safetensors::parse; wrong_dtype; duplicate_name (across shards); index_mismatch (index and shards disagree); out_of_memory
+    /// (for the copies). wrong_file_kind and file_incomplete where a file or the folder is not what it should be (io/file_kind.hpp,
+    /// io/model_folder.hpp).
+    static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {});
 
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
     /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
     static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                          std::string_view generation_config_json = {});
+                                          std::string_view generation_config_json = {}, const config_options& options = {});
 
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Of generation_config.json, or else what config.json says of it.
@@ -56,8 +58,8 @@ public:
     [[nodiscard]] const std::filesystem::path& tokenizer_path() const { return tokenizer_path_; }
 
 private:
-    status read_configs(std::string_view config_json, std::string_view generation_json);
-    status read_config_files();
+    status read_configs(std::string_view config_json, std::string_view generation_json, const config_options& options);
+    status read_config_files(const config_options& options);
     status map_shard(const std::string& name);
     status add_file(std::span<const std::byte> bytes);
     status collect();
@@ -75,28 +77,31 @@ private:
     memory_block aligned_;
 };
 
-inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json) {
-    const auto config = read_hf_config(config_json);
-    if (!config) return config.error().in("config.json");
+inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
+                                       const config_options& options) {
+    const printable config_path(folder_ / "config.json");
+    const auto config = read_hf_config(config_json, options);
+    if (!config) return config.error().in(config_path.c_str());
     config_ = *config;
     const bool own = !generation_json.empty();
-    auto generation = read_generation_config(own ? generation_json : config_json);
-    if (!generation) return generation.error().in(own ? "generation_config.json" : "config.json");
+    const printable generation_path(folder_ / (own ? "generation_config.json" : "config.json"));
+    auto generation = own ? read_generation_config(generation_json) : read_generation_of_hf_config(config_json);
+    if (!generation) return generation.error().in(generation_path.c_str());
     generation_ = *std::move(generation);
     for (const std::uint32_t id : generation_.stop_ids)
         if (id >= config_.shape.vocab)
             return error::format(errc::unknown_token, "'eos_token_id': want an id below vocab_size %zu, have %lu",
                                  config_.shape.vocab, static_cast<unsigned long>(id))
-                .in(own ? "generation_config.json" : "config.json");
+                .in(generation_path.c_str());
     return {};
 }
 
-inline status checkpoint::read_config_files() {
+inline status checkpoint::read_config_files(const config_options& options) {
     const auto config = read_json_text(folder_ / "config.json", hf_config_limits.bytes);
     if (!config) return config.error().code() == errc::file_not_found ? explain_no_config(folder_) : config.error();
     const auto generation = read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
     if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
-    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view());
+    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
 }
 
 inline status checkpoint::add_file(std::span<const std::byte> bytes) {
@@ -164,22 +169,23 @@ inline status checkpoint::open_weights() {
     };
     if (is_there(folder_ / single)) {
         if (const status ok = map_shard(single); !ok) return ok;
-        return collect();
+        return collect();  // one file has each name once
     }
     if (!is_there(folder_ / index_name)) return explain_no_weights(folder_);
     const auto text = read_json_text(folder_ / index_name, checkpoint_index_limits.bytes);
     if (!text) return text.error();
     const auto index = read_checkpoint_index(*text);
-    if (!index) return index.error().in(index_name);
+    const printable index_path(folder_ / index_name);
+    if (!index) return index.error().in(index_path.c_str());
     for (const std::string& shard : index->shards)
         if (const status ok = map_shard(shard); !ok)
             return ok.error().code() == errc::file_not_found ? explain_no_shard(folder_, shard) : ok.error();
-    if (const status ok = collect(); !ok) return ok;
+    if (const status ok = collect(); !ok) return ok.error().in(printable(folder_).c_str());
     const status ok = check_index(*index);
-    return ok ? ok : ok.error().in(index_name);
+    return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder) {
+inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options) {
     std::error_code why;
     const auto kind = std::filesystem::status(folder, why).type();
     if (kind == std::filesystem::file_type::not_found)
@@ -187,7 +193,7 @@ inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder) 
     if (kind != std::filesystem::file_type::directory) return explain_no_folder(folder, why);
     checkpoint loaded;
     loaded.folder_ = folder;
-    if (const status ok = loaded.read_config_files(); !ok) return ok.error();
+    if (const status ok = loaded.read_config_files(options); !ok) return ok.error();
     if (const status ok = loaded.open_weights(); !ok) return ok.error();
     if (const status ok = loaded.align(); !ok) return ok.error();
     // A link whose target is gone, too: whoever opens it learns that.
@@ -197,9 +203,9 @@ inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder) 
 }
 
 inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                  std::string_view generation_config_json) {
+                                                  std::string_view generation_config_json, const config_options& options) {
     checkpoint loaded;
-    if (const status ok = loaded.read_configs(config_json, generation_config_json); !ok) return ok.error();
+    if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
     for (std::size_t i = 0; i < files.size(); ++i) {
         if (const status ok = loaded.add_file(files[i]); !ok) {
             char place[32] = {};

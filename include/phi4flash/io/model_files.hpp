@@ -29,10 +29,11 @@ PHI4FLASH_BEGIN
 }
 #endif
 
-/// How to open packed files; checkpoints are mapped as they are.
+/// How to open a model. The files of a folder are mapped as they are.
 struct opening_options {
-    mapping_options mapping{};  ///< of the file
+    mapping_options mapping{};  ///< of a packed file
     repack_options repack{};    ///< of row-major files, whose quantized tensors are packed in memory of their own
+    config_options config{};    ///< how strictly keys are read
 };
 
 /// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
@@ -53,7 +54,7 @@ public:
         if (kind == std::filesystem::file_type::not_found)
             return nothing_there(path);
         if (kind != std::filesystem::file_type::directory) {
-            auto file = packed_model::open(path, options.mapping);
+            auto file = packed_model::open(path, options.mapping, options.config);
             if (!file) return file.error();
             if (file->needs_repacking()) {
                 auto repacked = repacked_model::create(*file, options.repack);
@@ -64,7 +65,7 @@ public:
             return made;
         }
 #if PHI4FLASH_HAS_JSON
-        auto folder = checkpoint::open(path);
+        auto folder = checkpoint::open(path, options.config);
         if (!folder) return folder.error();
         made.form_ = *std::move(folder);
         return made;

@@ -9,7 +9,10 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 PHI4FLASH_BEGIN
 
@@ -44,6 +47,9 @@ inline constexpr const char* packed_positions_key = "phi4flash.context_length";
 inline constexpr const char* packed_layout_key = "phi4flash.layout";
 inline constexpr const char* packed_codebook_key = "phi4flash.codebook";
 inline constexpr const char* packed_stop_ids_key = "phi4flash.generation.stop_ids";
+// Lists of strings, left out where empty. Programs of before 0.2 do not know them and go on without.
+inline constexpr const char* packed_stop_strings_key = "phi4flash.generation.stop_strings";
+inline constexpr const char* packed_unsupported_key = "phi4flash.generation.unsupported";
 
 /// The codebook of q4_dense as the file has it: 16 levels, then the level that stands for zero.
 [[nodiscard]] inline std::array<std::int32_t, 17> packed_codebook() {
@@ -65,6 +71,8 @@ inline void add_generation(gguf_metadata& out, const generation_config& g) {
     };
     out.add_list(packed_stop_ids_key, std::span<const std::uint32_t>(g.stop_ids));
     if (!g.stop_ids.empty()) out.add("tokenizer.ggml.eos_token_id", g.stop_ids.front());
+    for (const auto& [key, list] : {std::pair{packed_stop_strings_key, &g.stop_strings}, {packed_unsupported_key, &g.unsupported}})
+        if (!list->empty()) out.add_strings(key, list->size(), [&](std::size_t i) { return std::string_view((*list)[i]); });
     add("tokenizer.ggml.bos_token_id", g.bos_id);
     add("tokenizer.ggml.padding_token_id", g.pad_id);
     add("phi4flash.generation.do_sample", g.do_sample);
@@ -115,6 +123,19 @@ public:
         if (n && *n <= UINT32_MAX) return static_cast<std::uint32_t>(*n);
         wrong_type(key, "a whole number below 2^32", *value);
         return std::nullopt;
+    }
+    /// An id that nothing depends on: nothing where it is none, such as -1.
+    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const {
+        const gguf_value* const value = find(key);
+        const auto n = value == nullptr || value->is_array ? std::nullopt : value->whole();
+        return n && *n <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*n)) : std::nullopt;
+    }
+    void strings(const char* key, std::vector<std::string>& out) {
+        const gguf_value* const value = find(key);
+        if (value == nullptr) return;
+        if (!value->is_array || value->type != gguf_type::string) return wrong_type(key, "a list of strings", *value);
+        gguf_strings list(*value);
+        for (std::string_view s; list.next(s);) out.emplace_back(s);
     }
     std::optional<float> number(const char* key) {
         const gguf_value* const value = find(key);
@@ -177,15 +198,18 @@ private:
         } else {
             for (std::size_t i = 0; i < ids->count; ++i) g.stop_ids.push_back(ids->at<std::uint32_t>(i));
         }
-    } else if (const auto eos = in.count("tokenizer.ggml.eos_token_id")) {
-        g.stop_ids.push_back(*eos);
+    } else {  // a file of another program: the end of a text, and of a message
+        for (const char* const key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
+            if (const auto id = in.idle_id(key)) g.stop_ids.push_back(*id);
     }
+    in.strings(packed_stop_strings_key, g.stop_strings);
+    in.strings(packed_unsupported_key, g.unsupported);
     for (const std::uint32_t id : g.stop_ids)
         if (id >= vocab)
             in.fail(error::format(errc::unknown_token, "key '%s': want ids below the vocabulary's %zu, have %lu",
                                   packed_stop_ids_key, vocab, static_cast<unsigned long>(id)));
-    g.bos_id = in.count("tokenizer.ggml.bos_token_id");
-    g.pad_id = in.count("tokenizer.ggml.padding_token_id");
+    g.bos_id = in.idle_id("tokenizer.ggml.bos_token_id");
+    g.pad_id = in.idle_id("tokenizer.ggml.padding_token_id");
     g.do_sample = in.boolean("phi4flash.generation.do_sample");
     g.temperature = in.number("phi4flash.generation.temperature");
     g.top_p = in.number("phi4flash.generation.top_p");

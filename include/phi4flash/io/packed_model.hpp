@@ -8,6 +8,7 @@
 #include <phi4flash/io/file_kind.hpp>
 #include <phi4flash/io/ggml_blocks.hpp>
 #include <phi4flash/io/mapped_file.hpp>
+#include <phi4flash/io/packed_key_rules.hpp>
 #include <phi4flash/io/packed_keys.hpp>
 
 PHI4FLASH_BEGIN
@@ -54,20 +55,21 @@ public:
 
     /// Maps a file; no weight is touched, unless the options want it. Errors, naming the file: those of mapped_file::open and
     /// from_memory; wrong_file_kind and file_incomplete (io/file_kind.hpp).
-    static result<packed_model> open(const std::filesystem::path& path, const mapping_options& options = {}) {
-        auto file = mapped_file::open(path, options);
+    static result<packed_model> open(const std::filesystem::path& path, const mapping_options& mapping = {},
+                                     const config_options& options = {}) {
+        auto file = mapped_file::open(path, mapping);
         if (!file) return file.error();
         if (const auto other = explain_file(path, file->bytes(), file_kind::gguf)) return *other;
-        auto model = from_memory(file->bytes());
+        auto model = from_memory(file->bytes(), options);
         if (!model) return model.error().in(printable(path).c_str());
         model->mapping_ = *std::move(file);
         return model;
     }
 
     /// The same from bytes that start at a multiple of `gguf_host_alignment`. Errors: those of gguf::parse; missing_key,
-    /// wrong_value_type, bad_extent, not_finite, bad_value, unsupported_model, unknown_token; unsupported_layout; wrong_dtype and
+    /// wrong_value_type, bad_extent, not_finite, bad_value, unsupported_model, unknown_key, unknown_token; unsupported_layout; wrong_dtype and
     /// wrong_shape of tensors.
-    static result<packed_model> from_memory(std::span<const std::byte> bytes);
+    static result<packed_model> from_memory(std::span<const std::byte> bytes, const config_options& options = {});
 
     [[nodiscard]] const sambay_config& config() const { return config_; }
     [[nodiscard]] const generation_config& generation() const { return generation_; }
@@ -140,7 +142,7 @@ inline status packed_model::collect() {
     return {};
 }
 
-inline result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes) {
+inline result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
     auto file = gguf::parse(bytes);
     if (!file) return file.error();
     packed_model model;
@@ -151,6 +153,7 @@ inline result<packed_model> packed_model::from_memory(std::span<const std::byte>
     auto generation = detail::read_generation(model.file_, config->shape.vocab);
     if (!generation) return generation.error();
     model.generation_ = *std::move(generation);
+    if (const status ok = detail::check_packed_keys(model.file_, config->shape, options); !ok) return ok.error();
     const auto layout = detail::read_layout(model.file_);
     if (!layout) return layout.error();
     model.packed_ = *layout;

@@ -59,6 +59,20 @@ void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
     (void)detail::bind_all(lister, e, 1e-5f);
 }
 
+/// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
+/// store them as. 0 for a shape that check_shape refuses.
+[[nodiscard]] inline std::uint64_t parameter_count(const sambay_shape& shape) {
+    const auto e = extents<any_sambay>::from(shape);
+    if (!e) return 0;
+    std::uint64_t sum = 0;
+    for_each_tensor(*e, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
+        std::uint64_t n = 1;
+        for (const std::size_t size : extent) n *= size;
+        sum += n;
+    });
+    return sum;
+}
+
 namespace detail {
 
 /// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.

@@ -31,6 +31,9 @@ struct chat_options {
     marker_policy content_markers = marker_policy::plain_text;
 };
 
+/// What both templates put after every message: where an answer ends. nullptr if the tokenizer has no such token.
+[[nodiscard]] inline const added_token* end_of_message(const tokenizer& text) { return text.added(std::string_view("<|end|>")); }
+
 namespace detail {
 
 /// Roles become markers, so they are words and nothing else.

@@ -89,6 +89,30 @@ TEST_CASE("generate/conversation: no later turn reads a message whose reading wa
     CHECK(ask(turns, "c") == after({end}));
 }
 
+TEST_CASE("generate/conversation: a stop string that is a marker is no part of the answer, one that is text is") {
+    const p4::tokenizer text = byte_tokenizer();
+    p4::conversation turns(text);
+    const std::size_t read = ask(turns, "a").size();
+    turns.answered({.reason = p4::stop_reason::stop_string, .prompt_tokens = read, .new_tokens = 3, .unread = user});
+    const std::size_t again = ask(turns, "b").size();
+    CHECK(ask(turns, "b") == ids_type{end, user, 'b', end, assistant});
+    turns.answered({.reason = p4::stop_reason::stop_string, .prompt_tokens = again, .new_tokens = 3, .unread = 'x'});
+    CHECK(ask(turns, "c") == ids_type{'x', end, user, 'c', end, assistant});
+}
+
+TEST_CASE("generate/options: a chat stops at the template's own end, though the files name <|endoftext|> alone") {
+    const p4::tokenizer text = byte_tokenizer();
+    p4::generation_config said;
+    said.stop_ids = {end_of_text};
+    CHECK(p4::options_from(said, &text).stop_ids == ids_type{end_of_text, end});
+    said.stop_ids = {end, end_of_text};
+    CHECK(p4::options_from(said, &text).stop_ids == ids_type{end, end_of_text});
+    p4::generation_options own;
+    p4::stop_at_end_of_message(own, text);
+    p4::stop_at_end_of_message(own, text);
+    CHECK(own.stop_ids == ids_type{end});
+}
+
 TEST_CASE("generate/conversation: without a system message, and markers in the text stay text") {
     const p4::tokenizer text = byte_tokenizer();
     p4::conversation turns(text);
@@ -113,8 +137,11 @@ TEST_CASE("generate/options: the files, else the model card; stop ids, else the 
     said.top_k = 40;
     said.repetition_penalty = 1.5f;
     said.max_new_tokens = 12;
+    said.stop_strings = {"STOP"};
     p4::generation_options options = p4::options_from(said, &text);
-    CHECK(options.stop_ids == ids_type{7, 9});
+    CHECK(options.stop_ids == ids_type{7, 9, end});  // an answer is one message, whatever the files call an end
+    CHECK(p4::options_from(said).stop_ids == ids_type{7, 9});
+    CHECK(options.stop_strings == std::vector<std::string>{"STOP"});
     CHECK(options.sampling.temperature == 0.3f);
     CHECK(options.sampling.top_p == 0.5f);
     CHECK(options.sampling.min_p == 0.1f);

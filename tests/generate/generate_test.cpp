@@ -305,6 +305,65 @@ TEST_CASE("generate: the same seed, the same tokens, on any number of threads") 
     CHECK(other.tokens != one.tokens);
 }
 
+namespace {
+/// Every id below 300 has a string: bytes, then words, and one special token among them.
+p4::tokenizer tokenizer_with_special(std::int32_t at) {
+    p4::tokenizer_builder builder;
+    std::size_t byte = 0;
+    for (std::int32_t id = 0; id < 300; ++id) {
+        const char c = static_cast<char>(byte);
+        if (id == at) {
+            REQUIRE(builder.add_added_token({.id = static_cast<std::uint32_t>(id), .content = "<|end|>", .special = true}));
+        } else if (byte < 256) {
+            REQUIRE(builder.add_token(static_cast<std::size_t>(id), std::string_view(&c, 1)));
+            ++byte;
+        } else {
+            REQUIRE(builder.add_added_token({.id = static_cast<std::uint32_t>(id), .content = "<" + std::to_string(id) + ">"}));
+        }
+    }
+    auto t = builder.build();
+    REQUIRE_MESSAGE(t, t.error().message());
+    return *std::move(t);
+}
+}  // namespace
+
+TEST_CASE("generate: a stop string that is a special token ends the text, whether special tokens are shown or not") {
+    const ids_type prompt = golden::read_prompts(golden::folder_of("bf16-12l-sharded")).front().tokens;
+    fixture free = wide_fixture();
+    REQUIRE(free.generate(prompt, {.sampling = greedy, .max_tokens = 16}));
+    const ids_type ids = free.tokens;
+    std::size_t place = 2;
+    while (place < ids.size() && std::find(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(place), ids[place]) !=
+                                     ids.begin() + static_cast<std::ptrdiff_t>(place))
+        ++place;
+    REQUIRE(place + 1 < ids.size());
+    const p4::tokenizer t = tokenizer_with_special(ids[place]);
+    const auto text_of = [&](std::size_t n, bool skip_special) {
+        std::string text;
+        t.decode(std::span(ids).first(n), {.skip_special = skip_special}, text);
+        return text;
+    };
+    const std::string after(t.bytes_of(ids[place + 1]));
+    for (const bool skip_special : {true, false}) {
+        CAPTURE(skip_special);
+        const auto run = [&](std::string stop) {
+            fixture f = wide_fixture();
+            const auto summary = f.generate(
+                prompt, {.sampling = greedy, .max_tokens = 16, .stop_strings = {std::move(stop)}, .skip_special = skip_special}, &t);
+            REQUIRE(summary);
+            return std::pair(f.text, *summary);
+        };
+        CHECK(run("<|end|>").second.reason == stop_reason::stop_string);
+        CHECK(run("<|end|>").second.new_tokens == place + 1);
+        CHECK(run("<|end|>").second.unread == ids[place]);
+        CHECK(run("<|end|>").first == text_of(place, skip_special));
+        CHECK(run("<|end|>" + after).second.new_tokens == place + 2);  // and what follows it
+        CHECK(run("<|end|>" + after).first == text_of(place, skip_special));
+        CHECK(run("<|end|>never").second.reason == stop_reason::max_tokens);
+        CHECK(run("<|end|>never").first == text_of(16, skip_special));
+    }
+}
+
 TEST_CASE("generate: ids that may be chosen") {
     const p4::tokenizer t = small_tokenizer();
     const ids_type stops{210, 255, -1, 100000};

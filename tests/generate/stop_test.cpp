@@ -70,3 +70,33 @@ TEST_CASE("stop: only what may still become a stop string is held back") {
     CHECK(m.push("more") == "");
     CHECK(m.flush() == "");
 }
+
+TEST_CASE("stop: hidden text is watched and never released") {
+    p4::stop_matcher m({"<|end|>", "x<|user|>y"});
+    CHECK(m.push("abc") == "abc");
+    CHECK(m.push_hidden("<|assistant|>") == "");
+    CHECK(m.push("d<") == "d");          // may become a stop string
+    CHECK(m.push_hidden("<|") == "<");   // what is shown of it comes out, in order
+    CHECK(m.push_hidden("tag|>") == "");
+    CHECK(m.push("ex") == "e");
+    CHECK(m.push_hidden("<|user|>") == "");
+    CHECK(m.push("z") == "xz");  // held back, with hidden text in between
+    CHECK(m.push("x") == "");
+    CHECK(m.push_hidden("<|user|>") == "");
+    CHECK(m.push("y") == "");
+    CHECK(m.matched());
+
+    p4::stop_matcher whole({"<|end|>"});
+    CHECK(whole.push("abc") == "abc");
+    CHECK(whole.push_hidden("<|end|>") == "");
+    CHECK(whole.matched());
+
+    p4::stop_matcher rest({"a<|end|>b"});
+    CHECK(rest.push("a") == "");
+    CHECK(rest.push_hidden("<|end|>") == "");
+    CHECK(rest.flush() == "a");
+
+    p4::stop_matcher none;
+    CHECK(none.push_hidden("<|end|>") == "");
+    CHECK(none.push("a") == "a");
+}

@@ -26,6 +26,8 @@ packed_model_info info_of(const packed_tokenizer* t) {
     info.generation.temperature = 0.625f;
     info.generation.top_p = 0.95f;
     info.generation.max_new_tokens = 32768;
+    info.generation.stop_strings = {"END", "<|end|>"};
+    info.generation.unsupported = {"num_beams"};
     return info;
 }
 
@@ -143,6 +145,8 @@ TEST_CASE("io/gguf_model: everything comes back") {
     CHECK(model.generation().top_p == 0.95f);
     CHECK_FALSE(model.generation().min_p.has_value());
     CHECK(model.generation().max_new_tokens == 32768u);
+    CHECK(model.generation().stop_strings == std::vector<std::string>{"END", "<|end|>"});
+    CHECK(model.generation().unsupported == std::vector<std::string>{"num_beams"});
     CHECK(model.is_packed_layout());
     CHECK_FALSE(model.needs_repacking());
     CHECK(model.check_scales().has_value());
@@ -161,6 +165,9 @@ TEST_CASE("io/gguf_model: everything comes back") {
         seen[static_cast<std::size_t>(t->type)] = true;
     }
     for (const bool one : seen) CHECK(one);
+    std::uint64_t numbers = 0;
+    for (const tensor_view& t : model.tensors()) numbers += t.count();  // of packed ones too
+    CHECK(numbers == parameter_count(shape));
 
     // The model finds what it wants, and nothing else is there.
     const auto e = extents<any_sambay>::from(model.config().shape);
@@ -201,6 +208,51 @@ TEST_CASE("io/gguf_model: keys that are missing or wrong") {
     const auto lone_eos = with("tokenizer.ggml.eos_token_id", 7);
     require_value(lone_eos);
     CHECK(lone_eos->generation().stop_ids == std::vector<std::uint32_t>{7});
+    CHECK(lone_eos->generation().stop_strings.empty());
+    check_error(with("phi4flash.generation.stop_strings", 7), errc::wrong_value_type, {"stop_strings", "list of strings"});
+    const auto two_ends = open_with([](gguf_metadata& m) {
+        m.add("tokenizer.ggml.eos_token_id", 7);
+        m.add("tokenizer.ggml.eot_token_id", std::uint32_t{8});
+        m.add("tokenizer.ggml.padding_token_id", -1);  // nothing depends on it
+    });
+    require_value(two_ends);
+    CHECK(two_ends->generation().stop_ids == std::vector<std::uint32_t>{7, 8});
+    CHECK_FALSE(two_ends->generation().pad_id.has_value());
+}
+
+TEST_CASE("io/gguf_model: keys that cannot change the model are ignored, those that could are compared, unknown ones refused") {
+    const auto with = [](const char* key, auto value) {
+        return open_with([=](gguf_metadata& m) { m.add(key, value); });
+    };
+    for (const char* key : {"general.something", "tokenizer.ggml.something", "phi4flash.rope.freq_base", "phi4flash.generation.of_tomorrow",
+                            "phi4flash.tokenizer.of_tomorrow", "quantize.imatrix.file"}) {
+        CAPTURE(key);
+        require_value(with(key, 3));
+        require_value(with(key, "text"));
+    }
+    const auto d_head = static_cast<std::uint32_t>(shape.d_model / shape.n_heads);
+    require_value(with("phi4flash.attention.key_length", d_head));
+    check_error(with("phi4flash.attention.key_length", d_head + 1), errc::unsupported_model, {"attention.key_length", "want "});
+    check_error(with("phi4flash.attention.value_length", "text"), errc::unsupported_model, {"attention.value_length"});
+    require_value(with("phi4flash.attention.causal", true));
+    check_error(with("phi4flash.attention.causal", false), errc::unsupported_model, {"attention.causal", "want true"});
+    require_value(with("phi4flash.expert_count", std::uint32_t{0}));
+    check_error(with("phi4flash.expert_count", std::uint32_t{8}), errc::unsupported_model, {"expert_count", "want 0"});
+    check_error(with("phi4flash.logit_scale", 2.0f), errc::unknown_key, {"phi4flash.logit_scale", "--ignore-unknown-keys"});
+    const temporary_folder folder;
+    const auto path = folder.path() / "x.gguf";
+    gguf_metadata metadata = detail::describe_model(info_of(nullptr), {});
+    metadata.add("phi4flash.logit_scale", 2.0f);
+    const std::vector<gguf_spec> none;
+    memory_file out;
+    const auto plan = plan_gguf(metadata, none);
+    require_value(plan);
+    require_value(write_gguf(out, *plan, none, [](std::size_t, gguf_sink&) -> status { return {}; }));
+    check_error(packed_model::from_memory(out.content), errc::unknown_key);
+    require_value(packed_model::from_memory(out.content, {.ignore_unknown_keys = true}));
+    folder.write("x.gguf", text_of(out.content));
+    check_error(packed_model::open(path), errc::unknown_key, {"x.gguf"});
+    require_value(packed_model::open(path, {}, {.ignore_unknown_keys = true}));
 }
 
 TEST_CASE("io/gguf_model: layouts and types") {

@@ -234,6 +234,9 @@ TEST_CASE("io/repack: a whole model, with the same bits for any number of thread
     const auto bound = model<>::bind(one);
     require_value(bound);
     CHECK(bound->weights().embedding.type == packed_as(specs[0].type));
+    std::uint64_t numbers = 0;
+    for (const tensor_view& t : one.tensors()) numbers += t.count();
+    CHECK(numbers == parameter_count(shape));
 
     for (const std::size_t threads : {2u, 3u}) {
         auto pool = thread_pool::create(threads);

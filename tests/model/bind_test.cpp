@@ -274,3 +274,12 @@ TEST_CASE("a reset session answers like a new one") {
     const auto again = p4::step(*m, *s, *w, 2);
     CHECK(std::equal(again->begin(), again->end(), before.begin()));
 }
+
+TEST_CASE("parameters are counted by the shape: the released model's, a small one's, none of a shape that is not whole") {
+    CHECK(p4::parameter_count(p4::phi4_mini_flash) == 3852562944u);
+    const table t = complete();
+    std::uint64_t numbers = 0;
+    for (const p4::tensor_view& tensor : t.views) numbers += tensor.count();
+    CHECK(p4::parameter_count(tiny) == numbers);
+    CHECK(p4::parameter_count(p4::any_sambay) == 0);
+}

@@ -17,8 +17,7 @@ class conversation {
 public:
     /// `system` begins the conversation; empty for none.
     explicit conversation(const tokenizer& text, std::string system = {})
-        : encoder_(text), system_(std::move(system)), end_(end_of_message(text)),
-          user_(text.added(std::string_view("<|user|>"))) {}
+        : encoder_(text), system_(std::move(system)), end_(end_of_message(text)), user_(text.added(std::string_view("<|user|>"))) {}
 
     /// Forgets what was said. The session must be reset too.
     void reset() {
@@ -42,8 +41,9 @@ public:
     }
 
     /// Remembers what the session has not read of the last turn: a last token unless it ended the answer as a marker, and the
-    /// marker that ends an answer, which the model may not have got to. A message whose reading was cancelled is dropped: no later turn reads the rest of it. The part that was
-    /// read is closed by the same marker; a host that can take the session back to where it was does that and leaves this call out.
+    /// marker that ends an answer, which the model may not have got to. A message whose reading was cancelled is dropped: no later
+    /// turn reads the rest of it. The part that was read is closed by the same marker; a host that can take the session back to
+    /// where it was does that and leaves this call out.
     void answered(const generation_summary& summary) {
         started_ = true;
         if (summary.prompt_tokens < prompt_.size()) return dropped(summary.prompt_tokens);

@@ -12,6 +12,7 @@ namespace {
 
 struct synth_options {
     std::string config;
+    open_flags open;
     std::string output;
     std::string tokenizer;
     std::string dtype = "bf16";
@@ -90,14 +91,14 @@ struct small_file {
 /// given one, or what config.json says of it; and the tokenizer.
 p4::result<std::vector<small_file>> read_small_files(const synth_options& o, std::string_view config_text, p4::dtype type) {
     auto config = nlohmann::ordered_json::parse(config_text);
-    config["torch_dtype"] = type == p4::dtype::f32 ? "float32" : type == p4::dtype::f16 ? "float16" : "bfloat16";
+    config[config.contains("dtype") ? "dtype" : "torch_dtype"] = type == p4::dtype::f32 ? "float32" : type == p4::dtype::f16 ? "float16" : "bfloat16";
     std::vector<small_file> files{{"config.json", config.dump(2) + "\n"}};
     const std::filesystem::path beside = std::filesystem::path(o.config).parent_path() / "generation_config.json";
     if (auto text = p4::read_file(beside, p4::hf_config_limits.bytes)) {
         files.push_back({"generation_config.json", *std::move(text)});
     } else {
         nlohmann::ordered_json generation = nlohmann::ordered_json::object();
-        for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
+        for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id", "stop_strings"}) {
             if (config.contains(key)) generation[key] = config[key];
         }
         files.push_back({"generation_config.json", generation.dump(2) + "\n"});
@@ -155,7 +156,7 @@ p4::status check_room(const std::filesystem::path& folder, std::uint64_t bytes) 
 p4::status run(const synth_options& o) {
     const auto text = p4::read_file(o.config, p4::hf_config_limits.bytes);
     if (!text) return text.error();
-    const auto config = p4::read_hf_config(*text);
+    const auto config = p4::read_hf_config(*text, {.ignore_unknown_keys = o.open.ignore_unknown_keys});
     if (!config) return config.error().in(p4::printable(o.config).c_str());
     const p4::dtype type = o.dtype == "f32" ? p4::dtype::f32 : o.dtype == "f16" ? p4::dtype::f16 : p4::dtype::bf16;
     auto specs = list_tensors(*config, type);
@@ -197,6 +198,7 @@ void add_synth(CLI::App& app, action& chosen) {
     const auto o = std::make_shared<synth_options>();
     CLI::App* command = app.add_subcommand("synth", "Write a random checkpoint, to try sizes and speeds");
     command->add_option("--config", o->config, "config.json that gives the shape")->required()->type_name("FILE");
+    add_ignore_unknown_keys(*command, o->open);
     command->add_option("--output,-o", o->output, "Folder to write")->required()->type_name("FOLDER");
     command->add_option("--seed", o->seed, "The same seed gives the same weights")->capture_default_str();
     command->add_option("--dtype", o->dtype, "Element type (A_log and lambda are always f32)")

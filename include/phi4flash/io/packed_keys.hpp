@@ -11,7 +11,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 PHI4FLASH_BEGIN
@@ -71,8 +70,11 @@ inline void add_generation(gguf_metadata& out, const generation_config& g) {
     };
     out.add_list(packed_stop_ids_key, std::span<const std::uint32_t>(g.stop_ids));
     if (!g.stop_ids.empty()) out.add("tokenizer.ggml.eos_token_id", g.stop_ids.front());
-    for (const auto& [key, list] : {std::pair{packed_stop_strings_key, &g.stop_strings}, {packed_unsupported_key, &g.unsupported}})
-        if (!list->empty()) out.add_strings(key, list->size(), [&](std::size_t i) { return std::string_view((*list)[i]); });
+    const auto add_strings = [&](const char* key, const std::vector<std::string>& list) {
+        if (!list.empty()) out.add_strings(key, list.size(), [&](std::size_t i) { return std::string_view(list[i]); });
+    };
+    add_strings(packed_stop_strings_key, g.stop_strings);
+    add_strings(packed_unsupported_key, g.unsupported);
     add("tokenizer.ggml.bos_token_id", g.bos_id);
     add("tokenizer.ggml.padding_token_id", g.pad_id);
     add("phi4flash.generation.do_sample", g.do_sample);

@@ -114,7 +114,7 @@ TEST_CASE("io/folder_errors: weights") {
         folder.write(second, folder.text(first));  // each tensor twice
         folder.check("");
         fs::remove(folder.path() / second);
-        folder.check(second);
+        folder.check("");
     }
     const damaged_folder folder("bf16-12l-sharded");
     const std::string good = folder.text(index);

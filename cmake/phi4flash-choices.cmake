@@ -112,13 +112,14 @@ function(phi4flash_what_is_missing out)
     set(${out} "${text}" PARENT_SCOPE)
 endfunction()
 
-# phi4flash_what_to_do(<out>): the lines to run. PHI4FLASH_SETUP_SCRIPT is tools/setup.sh, where there is a checkout.
+# phi4flash_what_to_do(<out>): the lines to run. PHI4FLASH_SETUP_SCRIPT is tools/setup.sh, where there is a checkout, _OPTION what it is
+# to do.
 function(phi4flash_what_to_do out)
     phi4flash_shell_word("${CMAKE_BINARY_DIR}" build)
     set(fetch "    cmake -DPHI4FLASH_FETCH_DEPENDENCIES=ON ${build}\n")
     if(PHI4FLASH_SETUP_SCRIPT AND EXISTS "${PHI4FLASH_SETUP_SCRIPT}" AND EXISTS "/etc/debian_version")
         phi4flash_shell_word("${PHI4FLASH_SETUP_SCRIPT}" script)
-        set(text "This mends it:\n    ${script} && cmake ${build}\nor, with downloads by CMake:\n${fetch}")
+        set(text "This mends it:\n    ${script}${PHI4FLASH_SETUP_OPTION} && cmake ${build}\nor, with downloads by CMake:\n${fetch}")
     else()
         set(text "This mends it, with downloads by CMake:\n${fetch}")
     endif()

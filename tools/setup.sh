@@ -3,6 +3,7 @@
 # Idempotent, and quick when nothing is missing.
 #
 #   tools/setup.sh [--meson] [--clang] [--all] [--aarch64]
+#   tools/setup.sh --headers    the headers of Highway, xsimd and JSON alone, for projects that use the library: installs nothing, needs no root
 #
 # Tools come from the machine's own package archive. Headers that the archive has too old (Debian 12: Highway, xsimd,
 # doctest) are taken from a newer suite of the same mirror and unpacked into build/deps, where CMakeLists.txt and
@@ -15,6 +16,7 @@ headers=$deps/usr/include
 want_meson=0
 want_clang=0
 want_aarch64=0
+want_tools=1
 
 for option in "$@"; do
     case $option in
@@ -22,8 +24,9 @@ for option in "$@"; do
         --clang) want_clang=1 ;;
         --all) want_meson=1 want_clang=1 ;;
         --aarch64) want_aarch64=1 ;;
+        --headers) want_tools=0 ;;
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) echo "setup: unknown option '$option' (known: --meson, --clang, --all, --aarch64)" >&2; exit 2 ;;
+        *) echo "setup: unknown option '$option' (known: --meson, --clang, --all, --aarch64, --headers)" >&2; exit 2 ;;
     esac
 done
 
@@ -85,16 +88,18 @@ have python3 || missing+=(python3)
 have g++ || missing+=(g++)
 have dpkg-deb || missing+=(dpkg)
 if [ "$want_meson" = 1 ] && ! have meson; then missing+=(meson); fi
+if [ "$want_meson" = 1 ] && ! have pkg-config && ! have pkgconf; then missing+=(pkg-config); fi # a consumer test
 if [ "$want_aarch64" = 1 ]; then
     have aarch64-linux-gnu-g++ || missing+=(g++-aarch64-linux-gnu)
     have qemu-aarch64-static || missing+=(qemu-user-static)
 fi
+[ "$want_tools" = 1 ] || missing=()
 install_packages "${missing[@]}"
 
 mkdir -p "$deps"
 environment=$deps/environment.sh
 : > "$environment.new"
-if ! at_least "$(compiler_version g++)" 12; then
+if [ "$want_tools" = 1 ] && ! at_least "$(compiler_version g++)" 12; then
     gxx=$(newest_installed g++ 12)
     if [ -z "$gxx" ]; then
         apt_update_once
@@ -154,9 +159,9 @@ barkeep_ok() { header_ok barkeep/barkeep.h 0.1.0 BARKEEP_VERSION; }
 needed() { # the Debian packages whose headers are missing or too old
     highway_ok || echo libhwy-dev
     xsimd_ok || echo libxsimd-dev
-    doctest_ok || echo doctest-dev
     json_ok || echo nlohmann-json3-dev
-    cli11_ok || echo libcli11-dev
+    [ "$want_tools" = 0 ] || doctest_ok || echo doctest-dev
+    [ "$want_tools" = 0 ] || cli11_ok || echo libcli11-dev
 }
 
 # The mirror that serves this machine's own release, from deb822 files first, then one-line lists.
@@ -234,6 +239,7 @@ fetch_headers() {
 }
 
 if ! fetch_headers; then
+    [ "$want_tools" = 1 ] || exit 1
     warn "going on without them: the scalar back end needs none, and cmake can fetch the rest with -DPHI4FLASH_FETCH_DEPENDENCIES=ON"
 fi
 
@@ -270,7 +276,7 @@ PYTHON
     rm -rf "$work"
 }
 
-if ! barkeep_ok; then
+if [ "$want_tools" = 1 ] && ! barkeep_ok; then
     say "unpacking barkeep into build/deps"
     fetch_barkeep || warn "barkeep could not be had: the example program prints plain percentages instead of a bar"
 fi

@@ -79,7 +79,7 @@ function(bring name folder)
     endif()
 endfunction()
 
-# A checkout without build/deps. Its setup.sh brings the headers that this machine has, as the real one does, without a network.
+# A checkout without build/deps. Its setup.sh --headers brings the headers that this machine has, as the real one does, without a network.
 macro(make_checkout)
     foreach(name CMakeLists.txt LICENSE cmake include meson.build meson_options.txt packaging single_include)
         file(COPY "${SOURCE_DIR}/${name}" DESTINATION "${work}/checkout")
@@ -89,6 +89,7 @@ macro(make_checkout)
         bring(${name} "${work}/headers")
     endforeach()
     file(WRITE "${work}/checkout/tools/setup.sh" "#!/bin/sh
+[ \"$*\" = --headers ] || exit 1
 mkdir -p '${work}/checkout/build/deps/usr' && cp -R '${work}/headers' '${work}/checkout/build/deps/usr/include'
 ")
     file(CHMOD "${work}/checkout/tools/setup.sh" PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)

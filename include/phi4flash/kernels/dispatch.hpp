@@ -23,7 +23,7 @@
 #pragma message( \
     "phi4flash: KERNELS ARE SCALAR, some 40 times slower than need be: neither Highway 1.2 nor xsimd 13 is on the include path." \
     " This mends it: git clone --depth 1 --branch 1.2.0 https://github.com/google/highway, and -isystem highway for the compiler" \
-    " (in a checkout of phi4flash: tools/setup.sh, and -isystem build/deps/usr/include)." \
+    " (in a checkout of phi4flash: tools/setup.sh --headers, and -isystem build/deps/usr/include)." \
     " If it is meant: -DPHI4FLASH_SIMD_SCALAR=1")
 #endif
 

@@ -8,7 +8,7 @@ run(${configure} "-DCMAKE_PREFIX_PATH=${work}/old")
 expect_warnings(1)
 expect("KERNELS ARE SCALAR" "neither Highway 1.2 nor xsimd 13 or newer was found" "Highway 1.0.3 in ${work}/old/include is too old"
     "MODELS FROM HUGGING FACE CANNOT BE READ" "-DPHI4FLASH_SIMD=scalar -DPHI4FLASH_WITH_JSON=OFF" "SIMD scalar, JSON OFF")
-take_line(mend "setup\\.sh")
+take_line(mend "setup\\.sh'? --headers")
 
 # What somebody asked for is silent, or an error if it is missing.
 run(${configure} -DPHI4FLASH_SIMD=scalar -DPHI4FLASH_WITH_JSON=OFF)

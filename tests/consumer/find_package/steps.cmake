@@ -1,6 +1,6 @@
 # An installed package remembers its choices, brings the headers that only the checkout had, and can be moved.
 make_checkout()
-run("${work}/checkout/tools/setup.sh")
+run("${work}/checkout/tools/setup.sh" --headers)
 install_library("${work}/as_installed")
 file(RENAME "${work}/as_installed" "${work}/prefix")
 file(REMOVE_RECURSE "${work}/checkout" "${work}/library")

@@ -29,7 +29,7 @@ run("${work}/consumer")
 expect("back end scalar, target scalar, json 0")
 
 # With the headers that the checkout had.
-run("${work}/checkout/tools/setup.sh")
+run("${work}/checkout/tools/setup.sh" --headers)
 install_library("${work}/as_installed" -DPHI4FLASH_SIMD=auto -DPHI4FLASH_WITH_JSON=AUTO)
 file(MAKE_DIRECTORY "${work}/a folder")
 file(RENAME "${work}/as_installed" "${work}/a folder/bundled")

@@ -92,11 +92,11 @@ std::vector<std::string> matrices_of(const changeable& from) {
 }
 
 /// A few tokens; how many came before the end.
-result<generation_summary> generate_some(const changeable& from, activation_type activations, std::size_t& came) {
+result<generation_summary> generate_some(const changeable& from, std::size_t& came) {
     const auto m = model<>::bind(from);
     if (!m) return m.error();
     auto past = session<>::create(*m, 64);
-    auto work = workspace<>::create(*m, {.chunk = 4, .activations = activations});
+    auto work = workspace<>::create(*m, {.chunk = 4});
     require_value(past);
     require_value(work);
     generation_options options;
@@ -180,17 +180,18 @@ TEST_CASE("io/not_finite: binding reads the vectors and names them") {
     require_value(phi4flash::model<>::bind(model));
 }
 
-TEST_CASE("io/not_finite: no token is made of a damaged matrix") {
+TEST_CASE("io/not_finite: no token is made of logits that are none") {
     changeable model = golden_model();
     std::size_t came = 0;
-    require_value(generate_some(model, activation_type::f32, came));
+    require_value(generate_some(model, came));
     CHECK(came == 8);
     for (const std::string& name : matrices_of(model)) {
         CAPTURE(name);
         const float before = model.exchange(name, 0, nan_f32);
-        // Mamba's step is an exponential within bounds, which is a number whatever it is made of.
-        if (!name.ends_with("x_proj.weight") && !name.ends_with("dt_proj.weight")) {
-            check_error(generate_some(model, activation_type::f32, came), errc::not_finite, {"logits after 6 tokens", "damaged"});
+        // What is added to the stream of a token stays there. Inside a layer an exponential within bounds, or the larger of two, may be a
+        // number though it was made of none.
+        if (name.ends_with("out_proj.weight") || name.ends_with("fc2.weight") || name.ends_with("embed_tokens.weight")) {
+            check_error(generate_some(model, came), errc::not_finite, {"logits after 6 tokens", "damaged"});
             CHECK(came == 0);
         }
         check_error(check_weights(model.tensors()), errc::not_finite, {name.c_str(), "[0, 0]"});
@@ -199,7 +200,7 @@ TEST_CASE("io/not_finite: no token is made of a damaged matrix") {
     require_value(check_weights(model.tensors()));
 }
 
-TEST_CASE("io/not_finite: the same for scales of packed matrices and 8-bit activations") {
+TEST_CASE("io/not_finite: the scales of packed matrices are looked at too") {
     const temporary_folder folder;
     const auto path = folder.path() / "packed.gguf";
     for (const dtype type : {dtype::q8, dtype::q4, dtype::q4_dense}) {
@@ -208,17 +209,11 @@ TEST_CASE("io/not_finite: the same for scales of packed matrices and 8-bit activ
         const auto file = packed_model::open(path);
         require_value(file);
         changeable model(*file);
-        std::size_t came = 0;
+        require_value(check_weights(model.tensors()));
         for (const std::string& name : matrices_of(model)) {
             CAPTURE(name);
             if (!is_packed(model.find(name)->type)) continue;
             const f16 before = model.exchange_scale(name, 1, f16{0x7e00});
-            // 8 bits hide what another matrix is multiplied with, but not what is added to the stream.
-            const bool added = name.ends_with("out_proj.weight") || name.ends_with("fc2.weight") || name.ends_with("tokens.weight");
-            for (const activation_type activations : {activation_type::f32, activation_type::int8}) {
-                if (activations == activation_type::int8 && !added) continue;
-                check_error(generate_some(model, activations, came), errc::not_finite, {"logits after", "damaged"});
-            }
             check_error(check_weights(model.tensors()), errc::not_finite, {name.c_str(), "[1, 0]"});
             model.exchange_scale(name, 1, before);
         }

@@ -100,7 +100,7 @@ TEST_CASE("io/wrong_files: instead of the JSON files") {
         folder.write(name, "");
         check_folder(folder.path(), errc::file_empty, {name});
         folder.write(name, "Access to model is restricted");
-        check_folder(folder.path(), errc::wrong_file_kind, {name, "a text that begins 'Access to model is restricted': not JSON"});
+        check_folder(folder.path(), errc::wrong_file_kind, {name, "a text that begins 'Access to model is restricted': not a JSON object"});
     }
     std::filesystem::copy_file(golden::folder_of("f32-8l") / "config.json", folder.path() / "config.json",
                                std::filesystem::copy_options::overwrite_existing);

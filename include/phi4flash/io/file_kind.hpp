@@ -90,7 +90,7 @@ namespace detail {
     return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
                          wanted == file_kind::gguf          ? "a GGUF file"
                          : wanted == file_kind::safetensors ? "weights"
-                                                            : "JSON");
+                                                            : "a JSON object");
 }
 
 PHI4FLASH_END

@@ -70,8 +70,8 @@ void project_logits(const model<Shape>& m, workspace<Shape, Kv>& w, rows_view<co
 }
 
 /// The same, and whether the numbers are finite: a damaged weight otherwise becomes text like any other. Not only the logits are
-/// looked at: 8-bit activations are finite whatever they were made of (which is also how damage can stay inside a layer: check_weights
-/// finds all). `read`: tokens that the session has read when it has read all of x. Some 30 us for 200,000 logits.
+/// looked at: 8-bit activations are finite whatever they were made of (which is also how damage can stay hidden inside a layer;
+/// check_weights finds all). `read`: tokens that the session has read when it has read all of x. Some 30 us for 200,000 logits.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status finite_logits(const model<Shape>& m, workspace<Shape, Kv>& w, rows_view<const float> x, rows_view<float> logits,
                                    std::size_t read) {

@@ -280,4 +280,10 @@ if [ "$want_tools" = 1 ] && ! barkeep_ok; then
     say "unpacking barkeep into build/deps"
     fetch_barkeep || warn "barkeep could not be had: the example program prints plain percentages instead of a bar"
 fi
+# ---- line editor of chat --------------------------------------------------------------------------------------------
+
+# libedit is linked, so it is the machine's own, as the compiler is.
+if [ ! -f /usr/include/histedit.h ] && [ ! -f /usr/local/include/histedit.h ]; then
+    install_packages libedit-dev || warn "libedit could not be had: chat reads plain lines, without editing and history"
+fi
 say "ready"

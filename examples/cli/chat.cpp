@@ -1,10 +1,13 @@
 /// chat: a conversation at the terminal, or with lines from a pipe.
 #include "conversation.hpp"
+#include "cut_note.hpp"
+#include "history_file.hpp"
+#include "input_text.hpp"
+#include "line_reader.hpp"
 #include "output.hpp"
 #include "terminal.hpp"
-#include "text_table.hpp"
 
-#include <cerrno>
+#include <algorithm>
 #include <cstdio>
 #include <random>
 
@@ -15,106 +18,151 @@ struct chat_settings {
     run_options run;
     sampling_flags sampling;
     std::string system;
+    std::string system_file;
+    bool no_history = false;
 };
 
-enum class input : std::uint8_t { line, interrupted, end };
+/// Answers go to standard output; what the program itself has to say goes there only where a person looks at it.
+struct voice {
+    bool person = is_terminal(0) && is_terminal(1);
+    style s = style::of(person ? 1 : 2);
 
-/// One line from standard input. Not std::getline, which would not notice Ctrl-C.
-input read_line(std::string& line) {
-    line.clear();
-    for (int c = 0; (c = std::getc(stdin)) != EOF;) {
-        if (c == '\n') return input::line;
-        line.push_back(static_cast<char>(c));
+    bool answer(std::string_view text) const { return standard_output.write(text) && standard_output.flush(); }
+    void note(const std::string& text) const {
+        const std::string line = s.dim + text + s.plain + '\n';
+        if (person) {
+            answer(line);
+        } else {
+            std::fputs(line.c_str(), stderr);
+        }
     }
-    const bool stopped = interrupted.exchange(false);
-    std::clearerr(stdin);
-    if (stopped) return input::interrupted;
-    return line.empty() ? input::end : input::line;
-}
+};
 
-void greet(const opened& model, const engine& runs, const chat_settings& o, bool bundled, const style& s) {
+void greet(const opened& model, const engine& runs, const chat_settings& o, bool bundled, const line_reader& reader, const voice& v) {
     const auto name = std::filesystem::weakly_canonical(o.run.model).filename().string();
-    standard_output.print("%s%s%s%s, %s parameters, room for %zu tokens, %s%s\n", s.strong, name.c_str(), s.plain, s.dim,
-                human_count(p4::parameter_count(model.files.config().shape)).c_str(), runs.context(), runs.kernels().name, s.plain);
-    standard_output.print("%sCtrl-C stops an answer, Ctrl-D ends, /help says more.%s\n", s.dim, s.plain);
-    if (bundled) standard_output.print("%sThis small model adds, subtracts and multiplies. Ask it: What is 347 + 285?%s\n", s.dim, s.plain);
-    standard_output.print("\n");
+    v.answer(v.s.strong + name + v.s.plain);
+    v.note(text_of(": %s parameters, room for %zu tokens, %s", human_count(p4::parameter_count(model.files.config().shape)).c_str(),
+                   runs.context(), runs.kernels().name));
+    if (bundled) v.note("A small model that adds, subtracts and multiplies. Try: What is 347 + 285?");
+    v.note(reader.edits() ? "Enter sends, Alt-Enter begins a new line, Ctrl-C stops an answer, Ctrl-D ends,\n/help says more.\n"
+                          : "Ctrl-C stops an answer, Ctrl-D ends, /help says more.\n");
 }
 
-void print_help(const style& s) {
-    standard_output.print("%s/reset   forget what was said\n/quit    end (also Ctrl-D)\n/help    this\nCtrl-C   stop the answer%s\n\n", s.dim,
-                s.plain);
+enum class command : std::uint8_t { none, help, reset, quit, unknown };
+
+/// A line such as "/word": letters after the slash, so that paths and fractions are questions.
+command command_of(std::string_view line) {
+    if (!line.starts_with('/')) return command::none;
+    const std::string_view word = line.substr(1, line.find(' ') == line.npos ? line.npos : line.find(' ') - 1);
+    const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_'; };
+    if (!std::ranges::all_of(word, letter) || line.find('\n') != line.npos) return command::none;
+    if (line == "/help" || line == "/") return command::help;
+    if (line == "/reset" || line == "/clear" || line == "/new") return command::reset;
+    if (line == "/quit" || line == "/exit" || line == "/bye") return command::quit;
+    return command::unknown;
 }
 
-void print_answer_line(const answer& a, const style& s) {
+/// To standard output wherever that leads: it was asked for.
+void print_help(const line_reader& reader, const std::string& history, const voice& v) {
+    std::string text =
+        "/reset       forget what was said, begin anew\n"
+        "/quit        end; so does Ctrl-D\n"
+        "/help        this\n"
+        "Ctrl-C       stop the answer, or empty the line\n";
+    if (reader.edits()) {
+        text += "Alt-Enter    a new line of the same message; pasted lines stay together\n"
+                "Up, Ctrl-R   earlier messages, " + (history.empty() ? std::string("of this chat") : "kept in " + history) + '\n';
+    }
+    text += "A message that begins with a word after a slash needs a space in front.\n\n";
+    v.answer((v.person ? v.s.dim : "") + text + (v.person ? v.s.plain : ""));
+}
+
+/// What an answer took, and why it ended early.
+void print_answer_line(const answer& a, std::size_t context, const voice& v) {
+    std::string note = cut_note(a.summary, context);
+    if (a.summary.reason == p4::stop_reason::context_full) note += ", /reset begins anew";
     const std::size_t n = a.summary.new_tokens;
-    const char* note = "";
-    switch (a.summary.reason) {
-        case p4::stop_reason::cancelled:
-            note = ", stopped";
-            break;
-        case p4::stop_reason::max_tokens:
-            note = ", cut at --max-tokens";
-            break;
-        case p4::stop_reason::context_full:
-            note = ", cut because the context is full: /reset begins anew, --context makes more room";
-            break;
-        default:
-            break;
+    if (!v.person) {
+        if (!note.empty()) v.note("phi4flash: note: an answer was " + note);
+        return;
     }
-    if (n > 1 && a.seconds > 0.0) {
-        standard_output.print("%s[%zu tokens, %.1f tokens/s%s]%s\n\n", s.dim, n, static_cast<double>(n - 1) / a.seconds, note, s.plain);
-    } else {
-        standard_output.print("%s[%zu token%s%s]%s\n\n", s.dim, n, n == 1 ? "" : "s", note, s.plain);
-    }
+    std::string line = text_of("[%zu token%s", n, n == 1 ? "" : "s");
+    if (n > 1 && a.seconds > 0.0) line += text_of(", %.1f tokens/s", static_cast<double>(n - 1) / a.seconds);
+    v.note(line + (note.empty() ? "" : ", " + note) + "]\n");
 }
 
-p4::status talk(conversation& with, const style& s, bool person) {
-    bool warned = false;  // of Ctrl-C at the prompt
-    for (std::string line;;) {
-        if (person) standard_output.print("%s> %s", s.strong, s.plain);
-        if (!standard_output.flush()) return standard_output.state();
-        const input got = read_line(line);
-        if (got == input::end || (got == input::interrupted && (warned || !person))) break;
-        if (got == input::interrupted) {
-            standard_output.print("\n%sCtrl-C again ends, or Ctrl-D.%s\n", s.dim, s.plain);
-            warned = true;
-            continue;
-        }
-        warned = false;
-        while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-        if (line.empty()) continue;
-        if (line == "/quit" || line == "/exit") return {};
-        if (line == "/help") {
-            print_help(s);
-            continue;
-        }
-        if (line == "/reset") {
-            with.reset();
-            standard_output.print("%s[forgotten]%s\n\n", s.dim, s.plain);
-            continue;
-        }
-        interrupted.store(false);
-        const auto show = [](const p4::generation_event& event) {
-            return standard_output.write(event.text) && standard_output.flush();
-        };
-        const auto got_answer = with.ask(line, show, [&](std::size_t read, std::size_t total) {
-            if (!person || *s.plain == '\0') return;
-            if (read < total) standard_output.print("\r%sreading %zu of %zu tokens%s", s.dim, read, total, s.plain);
-            if (read == total && total > 128) standard_output.print("\r\033[K");
-            standard_output.flush();
-        });
-        interrupted.store(false);
-        if (!got_answer && got_answer.error().code() == p4::errc::context_full) {
-            standard_output.print("%s[this does not fit into the context any more: /reset begins anew, --context makes more room]%s\n\n",
-                        s.dim, s.plain);
-            continue;
-        }
-        if (!got_answer) return got_answer.error();
-        standard_output.print("\n");
-        print_answer_line(*got_answer, s);
+/// Asks the model. Errors: those that no other question would mend.
+p4::status ask(conversation& with, const engine& runs, line_reader& reader, const std::string& message, const voice& v) {
+    interrupt_noted.store(false);
+    const bool progress = v.person && *v.s.plain != '\0';
+    bool shown = false;
+    const auto erase_progress = [&] {
+        if (std::exchange(shown, false)) v.answer("\r\033[K");
+    };
+    const auto show = [&](const p4::generation_event& event) {
+        erase_progress();
+        reader.keys().collect();
+        return v.answer(event.text);
+    };
+    const auto got = with.ask(message, show, [&](std::size_t read, std::size_t total) {
+        reader.keys().collect();
+        if (!progress || read >= total) return;
+        v.answer(text_of("\r%sreading %zu of %zu tokens, Ctrl-C stops%s", v.s.dim, read, total, v.s.plain));
+        shown = true;
+    });
+    erase_progress();
+    interrupt_noted.store(false);
+    if (!got && got.error().code() == p4::errc::context_full) {
+        v.note(text_of("Not sent: it does not fit into the context of %zu tokens any more.\n/reset begins anew, --context makes more room.\n",
+                       runs.context()));
+        return {};
     }
-    if (person) standard_output.print("\n");
+    if (!got) return got.error();
+    if (got->summary.reason == p4::stop_reason::cancelled && got->summary.new_tokens == 0) {
+        v.note("[stopped before the answer: this message is dropped]\n");
+        return {};
+    }
+    if (!v.answer(v.person ? "\n" : "\n\n")) return standard_output.state();
+    print_answer_line(*got, runs.context(), v);
+    return {};
+}
+
+p4::status talk(conversation& with, const engine& runs, line_reader& reader, const std::string& history, const voice& v) {
+    bool warned = false;  // of Ctrl-C at the prompt
+    std::size_t number = 0;
+    for (std::string message;;) {
+        if (const std::string trouble = reader.warning(); !trouble.empty()) v.note("phi4flash: note: " + trouble);
+        const input got = reader.read(message);
+        if (got == input::end || (got == input::interrupted && (warned || !is_terminal(0)))) break;
+        warned = got == input::interrupted;
+        if (warned) v.note("Ctrl-C again ends, or Ctrl-D.");
+        if (got == input::cut)
+            v.note("Not sent: a terminal hands over lines of 4095 bytes at most.\nphi4flash generate --prompt-file FILE reads any length.\n");
+        ++number;
+        while (!message.empty() && std::string_view(" \t\r\n").find(message.back()) != std::string_view::npos) message.pop_back();
+        if (got != input::message || message.empty()) continue;
+        if (const p4::status ok = check_utf8(message, text_of("message %zu", number)); !ok) return ok;
+        switch (command_of(message)) {
+            case command::help:
+                print_help(reader, history, v);
+                break;
+            case command::reset:
+                with.reset();
+                v.note("[forgotten]\n");
+                break;
+            case command::quit:
+                return {};
+            case command::unknown:
+                v.note("Not sent: there is no command " + std::string(p4::printable(message).c_str()) +
+                       ". There are /help, /reset and /quit;\na message that begins so needs a space in front.\n");
+                break;
+            case command::none:
+                reader.remember(message);
+                if (const p4::status ok = ask(with, runs, reader, message, v); !ok) return ok;
+        }
+        if (!standard_output.good()) return standard_output.state();
+    }
+    if (is_terminal(0)) v.note("");
     return {};
 }
 
@@ -125,6 +173,15 @@ p4::status run(chat_settings o) {
         if (!place) return place.error();
         o.run.model = std::move(*place);
     }
+    if (const p4::status ok = check_utf8(o.system, "--system"); !ok) return ok;
+    if (!o.system_file.empty()) {
+        auto text = read_text(o.system_file);
+        if (!text) return text.error();
+        o.system = std::move(*text);
+    }
+    const voice v;
+    const std::string history = o.no_history ? "" : usual_history_file();
+    const auto reader = make_line_reader({.colour = v.s.strong, .plain = v.s.plain, .history_file = history});
     const auto model = open_model(o.run.model, o.run.open);
     if (!model) return model.error();
     if (!model->text)
@@ -136,13 +193,11 @@ p4::status run(chat_settings o) {
 
     if (!o.sampling.seed) o.sampling.seed = std::random_device{}();
     p4::generation_options options = generation_options_of(*model, o.sampling);
-    options.cancel = &interrupted;
+    options.cancel = &interrupt_noted;
     conversation with(**engine, *model->text, options, o.system);
-    const ctrl_c_guard guard;
-    const bool person = is_terminal(0) && is_terminal(1);
-    const style s = style::of(1);
-    if (person) greet(*model, **engine, o, bundled, s);
-    return talk(with, s, person);
+    reader->keys().note_interrupts();
+    if (v.person) greet(*model, **engine, o, bundled, *reader, v);
+    return talk(with, **engine, *reader, history, v);
 }
 
 }  // namespace
@@ -151,7 +206,9 @@ void add_chat(CLI::App& app, action& chosen) {
     const auto o = std::make_shared<chat_settings>();
     CLI::App* command = app.add_subcommand("chat", "Talk to a model; without --model to the small one that comes along");
     add_run_options(*command, o->run);
-    command->add_option("--system", o->system, "A system message")->type_name("TEXT");
+    auto* system = command->add_option("--system", o->system, "A system message")->type_name("TEXT");
+    command->add_option("--system-file", o->system_file, "The same from a file")->type_name("FILE")->excludes(system);
+    command->add_flag("--no-history", o->no_history, "Keep no messages for the next chat");
     add_sampling_options(*command, o->sampling);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }

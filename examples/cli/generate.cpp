@@ -1,5 +1,7 @@
 /// generate: one prompt in, one text out, as it comes or as JSON.
 #include "command.hpp"
+#include "cut_note.hpp"
+#include "input_text.hpp"
 #include "json_lines.hpp"
 #include "numbers.hpp"
 #include "progress.hpp"
@@ -11,29 +13,47 @@ struct generate_options {
     run_options run;
     sampling_flags sampling;
     std::optional<std::string> prompt;
+    std::optional<std::string> prompt_file;
     std::vector<std::int32_t> tokens;
     bool raw = false;
     bool ignore_eos = false;
     bool json = false;
 };
 
-p4::result<std::vector<std::int32_t>> prompt_of(const generate_options& o, const opened& model) {
-    if (!o.prompt) return o.tokens;
+/// The prompt as text, wherever it is; nothing where there are ids.
+p4::result<std::optional<std::string>> prompt_text(const generate_options& o) {
+    if (!o.tokens.empty()) return std::optional<std::string>();
+    if (o.prompt) {
+        if (const p4::status ok = check_utf8(*o.prompt, "--prompt"); !ok) return ok.error();
+        return o.prompt;
+    }
+    if (!o.prompt_file && !input_is_given())
+        return p4::error::format(p4::errc::invalid_argument,
+                                 "which prompt? Say --prompt TEXT, --prompt-file FILE or --tokens 1,2,3, or send a text through a pipe");
+    auto text = read_text(o.prompt_file.value_or("-"));
+    if (!text) return text.error();
+    return std::optional<std::string>(std::move(*text));
+}
+
+p4::result<std::vector<std::int32_t>> prompt_of(const std::optional<std::string>& said, const generate_options& o, const opened& model) {
+    if (!said) return o.tokens;
     if (!model.text)
-        return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer.json: give --tokens instead of --prompt",
+        return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer.json: give --tokens instead of a text",
                                  p4::printable(o.run.model).c_str());
     std::vector<std::int32_t> ids;
     p4::encoder encoder(*model.text);
-    const p4::chat_message message{"user", *o.prompt};
-    const p4::status ok = o.raw ? encoder.encode(*o.prompt, {}, ids) : p4::encode_chat(encoder, {&message, 1}, {}, ids);
+    const p4::chat_message message{"user", *said};
+    const p4::status ok = o.raw ? encoder.encode(*said, {}, ids) : p4::encode_chat(encoder, {&message, 1}, {}, ids);
     if (!ok) return ok.error();
     return ids;
 }
 
 p4::status run(const generate_options& o) {
+    const auto text = prompt_text(o);
+    if (!text) return text.error();
     auto model = open_model(o.run.model, o.run.open);
     if (!model) return model.error();
-    const auto prompt = prompt_of(o, *model);
+    const auto prompt = prompt_of(*text, o, *model);
     if (!prompt) return prompt.error();
     p4::generation_options options = generation_options_of(*model, o.sampling);
     if (o.ignore_eos) {  // whatever the model's files call an end; --stop stays
@@ -80,6 +100,8 @@ p4::status run(const generate_options& o) {
                {"prompt_tokens", summary->prompt_tokens}});
     } else {
         standard_output.print("\n");
+        const std::string note = cut_note(*summary, (*engine)->context());
+        if (standard_output.flush() && !note.empty()) std::fprintf(stderr, "phi4flash: note: %s\n", note.c_str());
     }
     return {};
 }
@@ -89,12 +111,13 @@ p4::status run(const generate_options& o) {
 void add_generate(CLI::App& app, action& chosen) {
     const auto o = std::make_shared<generate_options>();
     CLI::App* command = app.add_subcommand("generate", "Continue a prompt");
+    auto* prompt = command->add_option("--prompt,-p", o->prompt, "A user's message, put into the chat template")->type_name("TEXT");
+    auto* file = command->add_option("--prompt-file,-f", o->prompt_file, "The same from a file; - or none of the three: standard input");
+    auto* tokens = add_tokens_option(*command, o->tokens, "Ids instead of text, such as 1,2,3");
+    prompt->excludes(file)->excludes(tokens);
+    file->type_name("FILE")->excludes(tokens);
     add_run_options(*command, o->run);
     command->get_option("--model")->required();
-    auto* input = command->add_option_group("prompt");
-    input->add_option("--prompt,-p", o->prompt, "A user's message, put into the chat template");
-    add_tokens_option(*input, o->tokens, "Ids instead of text, such as 1,2,3");
-    input->require_option(1);
     command->add_flag("--raw", o->raw, "The prompt as it is, without the chat template");
     add_sampling_options(*command, o->sampling);
     command->add_flag("--ignore-eos", o->ignore_eos, "Go on after the end of the text");

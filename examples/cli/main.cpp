@@ -1,5 +1,6 @@
 /// phi4flash: runs SambaY models from the command line. Each subcommand is a file of its own.
 #include "command.hpp"
+#include "help_format.hpp"
 #include "numbers.hpp"
 #include "output.hpp"
 #include "stop_signals.hpp"
@@ -26,6 +27,7 @@ int finish(const cli::p4::status& ok) {
 int run(int argc, char** argv) {
     CLI::App app("Runs Phi-4-mini-flash-reasoning and other SambaY models on the CPU.", "phi4flash");
     app.set_version_flag("--version", "phi4flash " PHI4FLASH_VERSION_STRING);
+    app.formatter(std::make_shared<cli::help_format>());
     app.require_subcommand(1);
     cli::action chosen;
     cli::add_chat(app, chosen);

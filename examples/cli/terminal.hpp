@@ -1,9 +1,7 @@
 #pragma once
-/// What the program knows about the person in front of it: is there a terminal, and was Ctrl-C pressed.
-#include <atomic>
-#include <csignal>
+/// What the program knows about the person in front of it: is there a terminal, and may it be coloured.
 #include <cstdlib>
-#include <string>
+#include <string_view>
 #if defined(_WIN32)
 #include <io.h>
 #else
@@ -32,7 +30,7 @@ namespace cli {
 #endif
 }
 
-/// Escape sequences, or nothing where the output is no terminal or NO_COLOR is set.
+/// Escape sequences, or nothing where the output is no terminal, TERM is dumb or NO_COLOR is set.
 struct style {
     const char* dim = "";
     const char* strong = "";
@@ -40,47 +38,11 @@ struct style {
 
     static style of(int descriptor) {
         const char* const no_colour = std::getenv("NO_COLOR");
-        const bool colour = is_terminal(descriptor) && (no_colour == nullptr || *no_colour == '\0');
+        const char* const kind = std::getenv("TERM");
+        const bool obeys = kind == nullptr || std::string_view(kind) != "dumb";
+        const bool colour = is_terminal(descriptor) && obeys && (no_colour == nullptr || *no_colour == '\0');
         return colour ? style{"\033[2m", "\033[1;36m", "\033[0m"} : style{};
     }
-};
-
-/// Set by Ctrl-C while a ctrl_c_guard lives.
-inline std::atomic<bool> interrupted{false};
-static_assert(std::atomic<bool>::is_always_lock_free);
-
-/// Turns Ctrl-C into a flag, and interrupts a read from the keyboard.
-class ctrl_c_guard {
-public:
-#if defined(_WIN32)
-    ctrl_c_guard() : before_(std::signal(SIGINT, note)) {}
-    ~ctrl_c_guard() { std::signal(SIGINT, before_); }
-#else
-    ctrl_c_guard() {
-        struct sigaction noting = {};
-        noting.sa_handler = note;  // without SA_RESTART, so that reading ends
-        sigemptyset(&noting.sa_mask);
-        sigaction(SIGINT, &noting, &before_);
-    }
-    ~ctrl_c_guard() { sigaction(SIGINT, &before_, nullptr); }
-#endif
-    ctrl_c_guard(const ctrl_c_guard&) = delete;
-    ctrl_c_guard& operator=(const ctrl_c_guard&) = delete;
-
-private:
-    static void note(int signal) {
-        interrupted.store(true, std::memory_order_relaxed);
-#if defined(_WIN32)
-        std::signal(signal, note);
-#else
-        (void)signal;
-#endif
-    }
-#if defined(_WIN32)
-    void (*before_)(int);
-#else
-    struct sigaction before_ = {};
-#endif
 };
 
 }  // namespace cli

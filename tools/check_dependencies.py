@@ -21,7 +21,7 @@ ALLOWED["text"] = {"config", "core"}
 ALLOWED["io"] = set(KERNEL_SIDE) | {"text"}
 ALLOWED["generate"] = set(KERNEL_SIDE) | {"text"}
 
-SIMD_FILES = re.compile(r"^(simd/.*|config/macros\.hpp|kernels/dispatch\.hpp)$")
+SIMD_FILES = re.compile(r"^(simd/.*|config/(macros|abi)\.hpp|kernels/dispatch\.hpp)$")
 JSON_FILES = re.compile(r"^io/.*$")
 BANNED = {"iostream", "istream", "ostream", "fstream", "sstream", "iomanip", "regex", "thread", "mutex", "future", "locale", "typeinfo",
           "stdexcept", "exception"}
@@ -74,7 +74,7 @@ def check_include(name, folder, inline, mark, target, complain):
     if target in BANNED and not (name in MAY_USE_THREADS and target in ("thread", "mutex")):
         complain(f"<{target}>: the library uses no iostreams, regular expressions, threads, exceptions or RTTI")
     if target.startswith(("hwy/", "xsimd/")) and not SIMD_FILES.match(name):
-        complain(f"<{target}>: hwy/ and xsimd/ belong in simd/, config/macros.hpp and kernels/dispatch.hpp")
+        complain(f"<{target}>: hwy/ and xsimd/ belong in simd/, config/ and kernels/dispatch.hpp")
     if target.startswith("nlohmann/") and not JSON_FILES.match(name):
         complain(f"<{target}>: JSON belongs in io/ and text/")
     if not target.startswith("phi4flash/"):

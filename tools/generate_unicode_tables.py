@@ -257,12 +257,12 @@ namespace detail {{
 inline constexpr char32_t class_limit = 0x{limit:X};
 
 /// Block of {BLOCK} code points -> its row in class_rows.
-inline constexpr std::uint8_t class_blocks[{len(index)}] = {{
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t class_blocks[{len(index)}] = {{
 {rows(index, 24, str)}
 }};
 
 /// Rows of {BLOCK // 16} words; 16 classes of 4 bits in each word, lowest first.
-inline constexpr std::uint64_t class_rows[{len(words)}] = {{
+PHI4FLASH_OWN_DATA inline constexpr std::uint64_t class_rows[{len(words)}] = {{
 {rows(words, 6, lambda w: f"0x{w:x}")}
 }};
 

@@ -70,6 +70,13 @@
 #define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 0
 #endif
 
+// Their versions are part of the ABI namespace.
+#if PHI4FLASH_SIMD_HIGHWAY
+#include <hwy/base.h>
+#elif PHI4FLASH_SIMD_XSIMD
+#include <xsimd/config/xsimd_config.hpp>
+#endif
+
 /// Highway only: 1 compiles the kernels for the static target alone (fast builds, firmware), 0 for every target
 /// that the compiler can attain, chosen at run time.
 #ifndef PHI4FLASH_STATIC_DISPATCH
@@ -94,16 +101,18 @@
 #endif
 #endif
 
-/// 1 where nlohmann/json is on the include path: the optional Hugging Face headers are then part of phi4flash.hpp.
-#ifndef PHI4FLASH_HAS_JSON
-#if defined(__has_include)
-#if __has_include(<nlohmann/json.hpp>)
-#define PHI4FLASH_HAS_JSON 1
-#endif
-#endif
-#endif
+/// 1: the Hugging Face headers, which need nlohmann/json 3.11 or newer on the include path, are part of phi4flash.hpp. Never guessed:
+/// JSON's macros and seconds of compile time come in only where somebody asked for them.
 #ifndef PHI4FLASH_HAS_JSON
 #define PHI4FLASH_HAS_JSON 0
+#endif
+
+/// Of a variable that many files define: each program or shared library has one of its own. Without it GCC makes such a variable one for the
+/// whole process (STB_GNU_UNIQUE), and a plugin that has one can never be unloaded.
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
+#define PHI4FLASH_OWN_DATA __attribute__((visibility("hidden")))
+#else
+#define PHI4FLASH_OWN_DATA
 #endif
 
 /// printf-style checking of error sentences where the compiler knows how.

@@ -1,5 +1,5 @@
 #pragma once
-/// Version of the library, semantic versioning. The ABI namespace carries major and minor.
+/// Version of the library, semantic versioning. All three numbers are part of the ABI namespace: inline functions change with any of them.
 
 #define PHI4FLASH_VERSION_MAJOR 0
 #define PHI4FLASH_VERSION_MINOR 1

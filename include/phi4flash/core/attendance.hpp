@@ -21,7 +21,7 @@ public:
     static constexpr nanoseconds limit = 20'000'000;
     /// How long it stays away at first, and at most: twice as long each time that it is no better when it comes back.
     static constexpr nanoseconds first_absence = 250'000'000;
-    static constexpr nanoseconds longest_absence = 2'000'000'000;
+    PHI4FLASH_OWN_DATA static constexpr nanoseconds longest_absence = 2'000'000'000;
     /// So long a stay makes the next absence a first one again.
     static constexpr nanoseconds good_stay = 2'000'000'000;
 

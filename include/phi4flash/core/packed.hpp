@@ -45,10 +45,10 @@ struct q4_codebook {
 };
 
 /// Evenly spaced: the values of ggml's Q4_0.
-inline constexpr q4_codebook q4_uniform{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 8};
+PHI4FLASH_OWN_DATA inline constexpr q4_codebook q4_uniform{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 8};
 /// Denser around zero, where weights are: 9 to 18 % less error than the uniform one on Gaussian and heavier-tailed numbers, at the
 /// same size. Found by coordinate descent on the summed error of both.
-inline constexpr q4_codebook q4_dense{{0, 7, 12, 16, 20, 24, 27, 30, 32, 35, 38, 41, 44, 48, 53, 61}, 32};
+PHI4FLASH_OWN_DATA inline constexpr q4_codebook q4_dense{{0, 7, 12, 16, 20, 24, 27, 30, 32, 35, 38, 41, 44, 48, 53, 61}, 32};
 
 /// Groups of a row whose activations share a scale where weights have 4 bits; with 8 bits, each group has its own.
 inline constexpr std::size_t scale_groups = 8;

@@ -11,7 +11,7 @@
 PHI4FLASH_BEGIN
 
 /// Limits of the index; the released one has 35 KiB.
-inline constexpr json_limits checkpoint_index_limits{.bytes = std::size_t{64} << 20, .depth = 16};
+PHI4FLASH_OWN_DATA inline constexpr json_limits checkpoint_index_limits{.bytes = std::size_t{64} << 20, .depth = 16};
 
 /// The index, checked: every shard is the name of a file in the folder itself.
 struct checkpoint_index {

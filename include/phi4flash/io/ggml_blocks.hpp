@@ -36,7 +36,7 @@ inline void decode_q8_0(const std::byte* p, float* out) {
     for (std::size_t i = 0; i < 32; ++i) out[i] = d * static_cast<float>(signed_at(p, 2 + i));
 }
 
-inline constexpr std::int8_t iq4_nl_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+PHI4FLASH_OWN_DATA inline constexpr std::int8_t iq4_nl_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 /// w = d level[q]: as Q4_0, with uneven levels.
 inline void decode_iq4_nl(const std::byte* p, float* out) {

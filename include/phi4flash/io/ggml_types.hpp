@@ -44,7 +44,7 @@ namespace detail {
 
 /// Every type of the format, so that one that is of no use can be refused by its name. Numbers that are not here belonged to types
 /// that were given up.
-inline constexpr ggml_format ggml_formats[] = {
+PHI4FLASH_OWN_DATA inline constexpr ggml_format ggml_formats[] = {
     {ggml_type::f32, "F32", 1, 4, true},
     {ggml_type::f16, "F16", 1, 2, true},
     {ggml_type::q4_0, "Q4_0", 32, 18, true, 1, 0},

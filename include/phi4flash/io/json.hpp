@@ -2,9 +2,15 @@
 /// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
 /// every error a value that says at which byte. Nothing here throws, or aborts where exceptions are off.
 #include <phi4flash/core/result.hpp>
+#include <phi4flash/io/json_value.hpp>
 #include <phi4flash/io/printable.hpp>
 
 #if PHI4FLASH_HAS_JSON
+#if defined(__has_include)
+#if !__has_include(<nlohmann/json.hpp>)
+#error "phi4flash: PHI4FLASH_HAS_JSON is 1, but <nlohmann/json.hpp> is not on the include path; add nlohmann/json 3.11 or newer, or set it to 0"
+#endif
+#endif
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
@@ -23,8 +29,6 @@ struct json_limits {
     std::size_t depth = 16;  ///< objects and arrays inside one another
 };
 
-using json_value = nlohmann::json;
-
 /// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
 /// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
 class json_events {
@@ -37,7 +41,7 @@ public:
     bool number_unsigned(std::uint64_t) { return true; }
     bool number_float(double, const std::string&) { return true; }  ///< also whole numbers that do not fit 64 bits
     bool string(std::string&) { return true; }
-    bool binary(json_value::binary_t&) { return true; }  ///< never in JSON; the parser's interface wants it
+    bool binary(nlohmann::json::binary_t&) { return true; }  ///< never in JSON; the parser's interface wants it
     bool start_object(std::size_t) {
         keys_.emplace_back();
         return enter();
@@ -57,7 +61,7 @@ public:
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    bool parse_error(std::size_t at, const std::string&, const json_value::exception& why) {
+    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
         std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
         if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
         if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
@@ -131,16 +135,61 @@ template <class Events>
     std::size_t* const count = events.position_counter();
     const detail::counting_iterator first{text.data(), count};
     const detail::counting_iterator last{text.data() + text.size(), count};
-    const bool complete = json_value::sax_parse(first, last, &events);
+    const bool complete = nlohmann::json::sax_parse(first, last, &events);
     if (complete || !events.outcome()) return events.outcome();
     return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
 }
 
+namespace detail {
+/// Builds the document.
+class json_builder : public json_events {
+public:
+    using json_events::json_events;
+
+    json_value root;
+
+    bool null() { return add(json_value()); }
+    bool boolean(bool b) { return add(json_value(b)); }
+    bool number_integer(std::int64_t n) { return add(json_value(n)); }
+    bool number_unsigned(std::uint64_t n) { return add(json_value(n)); }
+    bool number_float(double x, const std::string&) { return add(json_value(x)); }
+    bool string(std::string& text) { return add(json_value(std::move(text))); }
+    bool start_object(std::size_t n) { return json_events::start_object(n) && open(json_value::object()); }
+    bool end_object() { return close() && json_events::end_object(); }
+    bool start_array(std::size_t n) { return json_events::start_array(n) && open(json_value::array()); }
+    bool end_array() { return close() && json_events::end_array(); }
+    bool key(std::string& name) {
+        key_ = name;
+        return json_events::key(name);
+    }
+
+private:
+    json_value* place(json_value value) {
+        if (!open_.empty()) return &open_.back()->append(std::exchange(key_, {}), std::move(value));
+        root = std::move(value);
+        return &root;
+    }
+    bool add(json_value value) { return place(std::move(value)) != nullptr; }
+    bool open(json_value value) {
+        open_.push_back(place(std::move(value)));
+        return true;
+    }
+    bool close() {
+        open_.back()->close();
+        open_.pop_back();
+        return true;
+    }
+
+    std::vector<json_value*> open_;  // each is the last entry of the one before it
+    std::string key_;
+};
+}  // namespace detail
+
 /// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key.
 [[nodiscard]] inline result<json_value> read_json(std::string_view text, const json_limits& limits = {}) {
-    json_events checked(limits);
-    if (const status ok = read_json_events(text, limits, checked); !ok) return ok.error();
-    return json_value::parse(text.begin(), text.end(), nullptr, false);
+    detail::json_builder events(limits);
+    if (const status ok = read_json_events(text, limits, events); !ok) return ok.error();
+    return std::move(events.root);
 }
 
 namespace detail {

@@ -45,7 +45,7 @@ public:
     model_files& operator=(model_files&&) = default;
 
     /// A folder is opened as a checkpoint, anything else as a packed file. Errors: those of checkpoint::open, packed_model::open
-    /// and repacked_model::create; file_not_found; file_unreadable for a folder where the library was built without a JSON library.
+    /// and repacked_model::create; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
     static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}) {
         model_files made;
         made.path_ = path;
@@ -70,7 +70,9 @@ public:
         made.form_ = *std::move(folder);
         return made;
 #else
-        return error::format(errc::file_unreadable, "%s: want a packed file: folders need a JSON library in the build",
+        return error::format(errc::file_unreadable,
+                             "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
+                             "3.11 on the include path",
                              printable(path).c_str());
 #endif
     }
@@ -129,6 +131,8 @@ public:
         }
 #if PHI4FLASH_HAS_JSON
         return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
+#else
+        return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
 #endif
     }
 

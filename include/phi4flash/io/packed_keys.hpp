@@ -15,11 +15,11 @@
 
 PHI4FLASH_BEGIN
 
-inline constexpr std::string_view packed_architecture = "phi4flash";
+PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_architecture = "phi4flash";
 /// Quantized tensors are blocks of eight rows (core/packed.hpp), not ggml's row-major ones of the same size.
-inline constexpr std::string_view packed_layout = "rows8";
+PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_layout = "rows8";
 /// Tensors with this prefix are tables of the tokenizer, not weights.
-inline constexpr std::string_view packed_array_prefix = "phi4flash.tokenizer.";
+PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_array_prefix = "phi4flash.tokenizer.";
 
 namespace detail {
 
@@ -28,7 +28,7 @@ struct packed_extent {
     const char* key;
     std::size_t sambay_shape::* extent;
 };
-inline constexpr packed_extent packed_extents[extent_count] = {
+PHI4FLASH_OWN_DATA inline constexpr packed_extent packed_extents[extent_count] = {
     {"phi4flash.embedding_length", &sambay_shape::d_model},
     {"phi4flash.block_count", &sambay_shape::n_layers},
     {"phi4flash.feed_forward_length", &sambay_shape::d_ff},

@@ -54,7 +54,7 @@ inline constexpr std::uint8_t added_special = 1, added_lstrip = 2, added_rstrip 
 
 /// The tables hold hashes and places that belong to one version of text/; files with another are read by their strings. To be
 /// raised whenever a table changes.
-inline constexpr std::uint32_t packed_tables_version = 1;
+PHI4FLASH_OWN_DATA inline constexpr std::uint32_t packed_tables_version = 1;
 inline constexpr const char* packed_tables_key = "phi4flash.tokenizer.version";
 inline constexpr const char* packed_pattern_key = "phi4flash.tokenizer.pattern";
 inline constexpr const char* packed_ignore_merges_key = "phi4flash.tokenizer.ignore_merges";
@@ -64,7 +64,7 @@ struct pattern_name {
     const char* pre;
     split_pattern pattern;
 };
-inline constexpr pattern_name pattern_names[] = {{"gpt-4o", split_pattern::o200k},
+PHI4FLASH_OWN_DATA inline constexpr pattern_name pattern_names[] = {{"gpt-4o", split_pattern::o200k},
                                                  {"dbrx", split_pattern::cl100k},
                                                  {"qwen2", split_pattern::qwen2},
                                                  {"gpt-2", split_pattern::gpt2}};

@@ -24,7 +24,7 @@ struct safetensors_dtype {
     std::string_view name;
     std::size_t bytes;
 };
-inline constexpr safetensors_dtype safetensors_dtypes[] = {
+PHI4FLASH_OWN_DATA inline constexpr safetensors_dtype safetensors_dtypes[] = {
     {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8}, {"I32", 4},     {"I16", 2},     {"I8", 1},
     {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
 };

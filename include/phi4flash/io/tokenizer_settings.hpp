@@ -83,9 +83,9 @@ private:
 
     /// Only keys whose meaning is known may be there.
     [[nodiscard]] static status check_key(const json_fact& f) {
-        static constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
+        constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
                                         "pre_tokenizer", "post_processor", "decoder", "model"};
-        static constexpr std::array model{
+        constexpr std::array model{
             "type",     "dropout",       "unk_token",    "continuing_subword_prefix", "end_of_word_suffix",
             "fuse_unk", "byte_fallback", "ignore_merges"};
         std::string_view path = f.path;

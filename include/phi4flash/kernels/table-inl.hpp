@@ -48,7 +48,7 @@ constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
 }
 #endif
 
-inline constexpr kernel_table own_table{
+PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
     .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
@@ -71,13 +71,13 @@ inline constexpr kernel_table own_table{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
 #else
-inline constexpr kernel_table table = own_table;
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = own_table;
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
-inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -89,7 +89,7 @@ constexpr kernel_table with_tiles(kernel_table t) {
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END

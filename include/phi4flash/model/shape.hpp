@@ -31,7 +31,7 @@ struct sambay_shape {
 };
 
 /// Microsoft's Phi-4-mini-flash-reasoning, 3.85 billion parameters.
-inline constexpr sambay_shape phi4_mini_flash{
+PHI4FLASH_OWN_DATA inline constexpr sambay_shape phi4_mini_flash{
     .d_model = 2560,
     .n_layers = 32,
     .d_ff = 10240,
@@ -46,7 +46,7 @@ inline constexpr sambay_shape phi4_mini_flash{
 };
 
 /// Every extent from config.json.
-inline constexpr sambay_shape any_sambay{};
+PHI4FLASH_OWN_DATA inline constexpr sambay_shape any_sambay{};
 
 /// The first rule that a shape breaks. `dynamic` extents break no rule until they are filled.
 enum class shape_fault : std::uint8_t {
@@ -148,7 +148,7 @@ class extents {
     static_assert(find_fault(Shape) != shape_fault::width_not_multiple_of_heads, "phi4flash: d_model must be a multiple of n_heads");
 
 public:
-    static constexpr sambay_shape static_shape = Shape;
+    PHI4FLASH_OWN_DATA static constexpr sambay_shape static_shape = Shape;
 
     constexpr extents() = default;
 

@@ -147,8 +147,8 @@ private:
         std::uint32_t right = no_token;
         std::uint32_t shorter = no_token;  // the longest reachable token that is a proper prefix
     };
-    static constexpr std::int32_t is_byte = -1;
-    static constexpr std::int32_t unreachable = -2;
+    PHI4FLASH_OWN_DATA static constexpr std::int32_t is_byte = -1;
+    PHI4FLASH_OWN_DATA static constexpr std::int32_t unreachable = -2;
 
     [[nodiscard]] static bool later(const bpe_scratch::candidate& a, const bpe_scratch::candidate& b) {
         return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;

@@ -43,7 +43,7 @@ struct byte_level_map {
         }
     }
 };
-inline constexpr byte_level_map byte_level{};
+PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
 
 /// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
 [[nodiscard]] inline bool from_byte_level(std::string_view text, std::string& bytes) {

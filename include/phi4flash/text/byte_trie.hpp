@@ -90,7 +90,7 @@ public:
     [[nodiscard]] std::size_t memory_bytes() const { return units_.size() * sizeof(unit); }
 
 private:
-    static constexpr std::uint32_t nowhere = 0xFFFFFFFF;
+    PHI4FLASH_OWN_DATA static constexpr std::uint32_t nowhere = 0xFFFFFFFF;
     struct unit {
         std::uint32_t base = 0;          // children of unit s are at base + byte; or `leaf`, `leaf + 1`
         std::uint32_t parent = nowhere;  // nowhere: unused
@@ -99,7 +99,7 @@ private:
     struct branch {
         std::uint32_t node, lo, hi, depth;  // tokens sorted[lo, hi) share `depth` bytes
     };
-    static constexpr std::uint32_t leaf = 0xFFFFFFF0;  // + 1: bytes of the token are left to compare
+    PHI4FLASH_OWN_DATA static constexpr std::uint32_t leaf = 0xFFFFFFF0;  // + 1: bytes of the token are left to compare
 
     void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open) {
         unsigned char labels[256];

@@ -22,7 +22,7 @@ namespace detail {
 /// Rank of a pair: a hash table of ranks that also holds 8 bits of each pair's hash, so that misses seldom read further.
 class pair_table {
 public:
-    static constexpr std::uint32_t none = 0xFFFFFFFF;
+    PHI4FLASH_OWN_DATA static constexpr std::uint32_t none = 0xFFFFFFFF;
     static constexpr std::size_t max_merges = (std::size_t{1} << 24) - 1;
 
     void reserve(std::size_t merges) {

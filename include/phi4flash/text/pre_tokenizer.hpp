@@ -66,7 +66,7 @@ struct byte_sets {
         for (unsigned b = 0; b < 0x80; ++b) of[b] = static_cast<std::uint8_t>(set_of(class_of(b)));
     }
 };
-inline constexpr byte_sets byte_set{};
+PHI4FLASH_OWN_DATA inline constexpr byte_sets byte_set{};
 
 /// Class bit of each code point of two bytes; and of each 64 code points that share their first two of three bytes, 0 where those
 /// differ. Of CJK and Hangul nearly all are alike.
@@ -83,7 +83,7 @@ struct sequence_sets {
         }
     }
 };
-inline constexpr sequence_sets sequence_set{};
+PHI4FLASH_OWN_DATA inline constexpr sequence_sets sequence_set{};
 
 /// A character of the text: the bit of its class and its size.
 struct char_step {

@@ -26,7 +26,7 @@ namespace detail {
 inline constexpr char32_t class_limit = 0x32400;
 
 /// Block of 128 code points -> its row in class_rows.
-inline constexpr std::uint8_t class_blocks[1608] = {
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t class_blocks[1608] = {
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
     24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 34, 35, 36, 37, 38, 39, 34, 34, 34, 40, 41, 42, 43,
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 64, 64, 64,
@@ -97,7 +97,7 @@ inline constexpr std::uint8_t class_blocks[1608] = {
 };
 
 /// Rows of 8 words; 16 classes of 4 bits in each word, lowest first.
-inline constexpr std::uint64_t class_rows[1824] = {
+PHI4FLASH_OWN_DATA inline constexpr std::uint64_t class_rows[1824] = {
     0x76676000000000, 0x0, 0x6, 0x5555555555, 0x1111111111111110, 0x11111111111,
     0x2222222222222220, 0x22222222222, 0x600000, 0x0, 0x30000000006, 0x555035000205500,
     0x1111111111111111, 0x2111111101111111, 0x2222222222222222, 0x2222222202222222, 0x2121212121212121, 0x2121212121212121,

@@ -13,7 +13,7 @@
 PHI4FLASH_BEGIN
 
 /// Ids are small non-negative numbers; this one names nothing.
-inline constexpr std::uint32_t no_token = 0xFFFFFFFF;
+PHI4FLASH_OWN_DATA inline constexpr std::uint32_t no_token = 0xFFFFFFFF;
 
 /// Limits that keep a hostile file from asking for much memory.
 inline constexpr std::size_t max_vocabulary_ids = std::size_t{1} << 22;

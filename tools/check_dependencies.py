@@ -26,7 +26,7 @@ JSON_FILES = re.compile(r"^io/.*$")
 BANNED = {"iostream", "istream", "ostream", "fstream", "sstream", "iomanip", "regex", "thread", "mutex", "future", "locale", "typeinfo",
           "stdexcept", "exception"}
 # A pool of threads that a host may choose to use is a header of its own.
-MAY_USE_THREADS = {"core/thread_pool.hpp"}
+MAY_USE_THREADS = {"core/thread_pool.hpp", "core/processors.hpp"}
 BANNED_WORDS = [
     (re.compile(r"\bthrow\b"), "throws"),
     (re.compile(r"\bdynamic_cast\b|\btypeid\b"), "needs RTTI"),

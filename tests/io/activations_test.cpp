@@ -82,7 +82,7 @@ TEST_CASE("io/activations: logits with f32 activations are those of the decoded 
         require_value(m);
         require_value(twin);
         for (const kernel_target& target : kernel_targets()) {
-            if (!target.runs_here) continue;
+            if (!target.request()) continue;
             const std::string name = target.kernels->name;
             CAPTURE(name);
             const auto want = logits_of(*twin, tokens, 64, activation_type::int8, *target.kernels);

@@ -182,7 +182,7 @@ void check(const p4::kernel_table& kernels, const p4::head_layout& heads, const 
 template <class Heads>
 void check_positions(const p4::head_layout& heads, const Heads& combine) {
     for (const p4::kernel_target& target : p4::kernel_targets()) {
-        if (!target.runs_here) continue;
+        if (!target.request()) continue;
         CAPTURE(std::string(target.kernels->name));
         check(*target.kernels, heads, combine, p4::no_position{}, encoding::none);
         float frequency[1];

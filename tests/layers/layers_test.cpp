@@ -41,7 +41,7 @@ template <class Body>
 void for_each_compute(Body&& body) {
     std::vector<std::byte> arranged(64 * p4::arranged_bytes(512));  // for up to 64 tokens
     for (const p4::kernel_target& target : p4::kernel_targets()) {
-        if (!target.runs_here) continue;
+        if (!target.request()) continue;
         CAPTURE(std::string(target.kernels->name));
         body(p4::compute{target.kernels, {}, arranged.data()});
     }

@@ -83,7 +83,7 @@ void check_against_golden(const std::string& name) {
     REQUIRE_MESSAGE(bound, bound.error().message());
     const std::vector<golden::prompt> prompts = golden::read_prompts(folder);
     for (const p4::kernel_target& target : p4::kernel_targets()) {
-        if (!target.runs_here) continue;
+        if (!target.request()) continue;
         const p4::kernel_table& kernels = *target.kernels;
         float worst = 0.0f;
         for (std::size_t j = 0; j < prompts.size(); ++j) {

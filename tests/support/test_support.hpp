@@ -123,7 +123,7 @@ template <class Test>
 void for_each_target(Test&& test) {
     std::size_t ran = 0;
     for (const phi4flash::kernel_target& target : phi4flash::kernel_targets()) {
-        if (!target.runs_here) continue;
+        if (!target.request()) continue;
         const std::string name = target.kernels->name;
         CAPTURE(name);
         test(*target.kernels);

@@ -18,6 +18,8 @@ enum class errc : std::uint16_t {
     context_full,
     cancelled,
     unknown_target,
+    in_use,
+    interrupted,
     // files
     file_not_found,
     file_unreadable,

@@ -6,6 +6,7 @@
 /// processor in the middle costs at most one piece, and one that keeps losing it is left out for a while.
 #include <phi4flash/core/attendance.hpp>
 #include <phi4flash/core/executor.hpp>
+#include <phi4flash/core/processors.hpp>
 #include <phi4flash/core/result.hpp>
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 #include <memory>
 #include <new>
 #include <thread>
-#include <vector>
+#include <utility>
 #if defined(__cpp_exceptions)
 #include <system_error>
 #endif
@@ -26,41 +27,38 @@ PHI4FLASH_BEGIN
 /// time. Movable while nothing runs; the destructor joins the workers.
 class thread_pool {
 public:
-    /// 0 means one thread for each processor. Errors: invalid_argument above 1024; out_of_memory, also when the system
-    /// refuses a thread (which, built without exceptions, ends the program inside the standard library).
+    /// 0 means default_concurrency(). Errors: invalid_argument above 1024; out_of_memory, also where the system refuses a thread (built
+    /// without exceptions, the standard library ends the program in that case).
     static result<thread_pool> create(std::size_t threads) {
-        if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
+        if (threads == 0) threads = std::min(default_concurrency(), max_threads);
         if (threads > max_threads) return error::format(errc::invalid_argument, "threads: want 0 to %zu, have %zu", max_threads, threads);
         thread_pool pool;
         pool.shared_.reset(new (std::nothrow) shared);
         pool.places_.reset(new (std::nothrow) place[threads]);
-        if (!pool.shared_ || !pool.places_) return error::format(errc::out_of_memory, "cannot take memory for a pool of %zu threads", threads);
-        for (std::size_t i = 1; i < threads; ++i) {
-#if defined(__cpp_exceptions)
-            try {
-                pool.workers_.emplace_back(&work, pool.shared_.get(), &pool.places_[i - 1]);
-            } catch (const std::system_error&) {
-                return error::format(errc::out_of_memory, "the system refused thread %zu of %zu", i + 1, threads);
-            }
-#else
-            pool.workers_.emplace_back(&work, pool.shared_.get(), &pool.places_[i - 1]);
-#endif
+        pool.workers_.reset(new (std::nothrow) std::thread[threads]);
+        if (!pool.shared_ || !pool.places_ || !pool.workers_)
+            return error::format(errc::out_of_memory, "cannot take memory for a pool of %zu threads", threads);
+        for (; pool.n_workers_ + 1 < threads; ++pool.n_workers_) {
+            if (!pool.start_worker())
+                return error::format(errc::out_of_memory, "the system refused thread %zu of %zu", pool.n_workers_ + 2, threads);
         }
         return pool;
     }
 
-    thread_pool(thread_pool&&) = default;
+    thread_pool(thread_pool&& other) noexcept
+        : shared_(std::move(other.shared_)), places_(std::move(other.places_)), workers_(std::move(other.workers_)),
+          n_workers_(std::exchange(other.n_workers_, 0)), absent_(std::exchange(other.absent_, 0)) {}
     thread_pool& operator=(thread_pool&&) = delete;
     ~thread_pool() {
         if (!shared_) return;
         shared_->stopping.store(true, std::memory_order_relaxed);
         shared_->epoch.fetch_add(1, std::memory_order_release);
         shared_->epoch.notify_all();
-        for (std::size_t i = 0; i < workers_.size(); ++i) call_back(places_[i]);
-        for (std::thread& worker : workers_) worker.join();
+        for (std::size_t i = 0; i < n_workers_; ++i) call_back(places_[i]);
+        for (std::size_t i = 0; i < n_workers_; ++i) workers_[i].join();
     }
 
-    [[nodiscard]] std::size_t concurrency() const { return workers_.size() + 1; }
+    [[nodiscard]] std::size_t concurrency() const { return n_workers_ + 1; }
 
     /// See the executor concept.
     void run(std::size_t count, std::size_t grain, void (*body)(void*, std::size_t, std::size_t), void* context) {
@@ -121,6 +119,22 @@ private:
 
     thread_pool() = default;
 
+    /// False where there is no memory or no thread for it.
+    bool start_worker() {
+#if defined(__cpp_exceptions)
+        try {
+            workers_[n_workers_] = std::thread(&work, shared_.get(), &places_[n_workers_]);
+        } catch (const std::system_error&) {
+            return false;
+        } catch (const std::bad_alloc&) {
+            return false;
+        }
+#else
+        workers_[n_workers_] = std::thread(&work, shared_.get(), &places_[n_workers_]);
+#endif
+        return true;
+    }
+
     static attendance::nanoseconds now() {
         return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
     }
@@ -129,13 +143,13 @@ private:
     /// processor may take.
     void sleep_until_done(std::uint32_t generation, attendance::nanoseconds piece_time) {
         shared& s = *shared_;
-        for (std::size_t i = 0; i < workers_.size(); ++i) places_[i].awaited = places_[i].job.load(std::memory_order_relaxed) == generation;
+        for (std::size_t i = 0; i < n_workers_; ++i) places_[i].awaited = places_[i].job.load(std::memory_order_relaxed) == generation;
         const attendance::nanoseconds begin = now();
         for (std::uint32_t done = s.done.load(std::memory_order_acquire); done != s.pieces; done = s.done.load(std::memory_order_acquire))
             s.done.wait(done, std::memory_order_acquire);
         const attendance::nanoseconds end = now();
         const attendance::nanoseconds lost = end - begin - 2 * piece_time;
-        for (std::size_t i = 0; i < workers_.size() && lost > 0; ++i) {
+        for (std::size_t i = 0; i < n_workers_ && lost > 0; ++i) {
             place& p = places_[i];
             if (!p.awaited || !p.record.waited(end, lost)) continue;
             p.absent.store(true, std::memory_order_relaxed);
@@ -151,7 +165,7 @@ private:
     /// Workers that are absent, after those have come back whose time it is.
     std::size_t still_absent() {
         const attendance::nanoseconds time = now();
-        for (std::size_t i = 0; i < workers_.size(); ++i) {
+        for (std::size_t i = 0; i < n_workers_; ++i) {
             place& p = places_[i];
             if (!p.absent.load(std::memory_order_relaxed) || !p.record.is_back(time)) continue;
             call_back(p);
@@ -200,7 +214,8 @@ private:
 
     std::unique_ptr<shared> shared_;
     std::unique_ptr<place[]> places_;
-    std::vector<std::thread> workers_;
+    std::unique_ptr<std::thread[]> workers_;
+    std::size_t n_workers_ = 0;
     std::size_t absent_ = 0;  ///< workers that are
 };
 

@@ -51,7 +51,9 @@ struct generation_summary {
 /// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop, and is not called again. `text` may be null: then
 /// events carry tokens only. `on_prompt(read, total)` is told how far the prompt is, for progress bars.
 /// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error. not_finite after
-/// any token: damaged weights; the session is of no use before it is reset.
+/// any token: damaged weights; the session is of no use before it is reset. in_use also where the sink moves this session; with another
+/// session it may use the workspace, `on_prompt` may not. What a callback throws passes through: the session is then whole, and has read all
+/// tokens before the one that the sink was told of.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
 result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
                                     std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {
@@ -104,7 +106,11 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
             const bool hidden = options.skip_special && text->is_special(token);
             piece = hidden ? stops.push_hidden(text->bytes_of(token)) : stops.push(decoder->push(token));
         }
+        const std::size_t here = past.position();
         if (!sink(generation_event{token, piece})) return finish(stop_reason::sink);
+        if (past.position() != here)
+            return error::format(errc::in_use, "the sink has moved the session of its own text from token %zu to %zu: give it a session of its own",
+                                 here, past.position());
         if (stops.matched()) return finish(stop_reason::stop_string);
         if (summary.new_tokens == options.max_tokens) return finish(stop_reason::max_tokens);
         if (past.position() == past.context()) return finish(stop_reason::context_full);

@@ -155,9 +155,9 @@ inline
 #if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_X86
     [[maybe_unused]] const x86_level here = detect_x86_level();
 #if PHI4FLASH_AMX_TARGET(HWY_STATIC_TARGET)
-    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::tile_table, here >= x86_level::amx};
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::tile_table, here >= x86_level::amx, &request_tiles};
 #elif PHI4FLASH_AMX && PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
-    list.target[list.count++] = {&N_AVX3_ZEN4::tile_table, here >= x86_level::amx};
+    list.target[list.count++] = {&N_AVX3_ZEN4::tile_table, here >= x86_level::amx, &request_tiles};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
     list.target[list.count++] = {&N_AVX3_ZEN4::table, here >= x86_level::avx3_zen4};

@@ -8,13 +8,19 @@
 
 PHI4FLASH_BEGIN
 
-/// A compiled target: its kernels, and whether this CPU can run them.
+/// A compiled target: its kernels, and whether this machine can run them.
 struct kernel_target {
     const kernel_table* kernels;
     bool runs_here;
+    /// Asks the system for what the kernels need, on behalf of the process; false: refused. Null for targets that need nothing.
+    bool (*ask)() = nullptr;
+
+    /// True if the kernels may be called now. Asks the system where they need it: for whoever takes kernels out of the list by hand.
+    [[nodiscard]] bool request() const { return runs_here && (ask == nullptr || ask()); }
 };
 
-/// All targets in this program, best first. Not empty, and the last one always runs. Thread-safe: it computes everything anew.
+/// All targets in this program, best first. Not empty, and the last one always runs and needs nothing. Thread-safe: it computes
+/// everything anew, and asks the system for nothing.
 inline constexpr std::size_t max_kernel_targets = 8;
 struct kernel_target_list {
     kernel_target target[max_kernel_targets];
@@ -30,28 +36,48 @@ struct kernel_target_list {
 [[nodiscard]] inline kernel_target_list kernel_targets();
 #endif
 
-/// The best kernels that this machine can run.
-[[nodiscard]] inline const kernel_table& best_kernels() {
-    const kernel_target_list all = kernel_targets();
+/// What the choice of kernels may use.
+struct kernel_choice {
+    /// Matrix tiles (AMX), for whose registers Linux has to be asked on behalf of the whole process: from then on it refuses signal stacks
+    /// that are too small for them (some 11 KiB). False leaves them out and asks for nothing.
+    bool matrix_tiles = true;
+};
+
+namespace detail {
+[[nodiscard]] inline const kernel_table& best_of(const kernel_target_list& all, kernel_choice choice) {
     for (const kernel_target& t : all) {
-        if (t.runs_here) return *t.kernels;
+        if ((choice.matrix_tiles || t.ask == nullptr) && t.request()) return *t.kernels;
     }
     return *all.target[all.count - 1].kernels;
 }
 
-/// The kernels of the target called `name` ("avx2", "neon", "scalar" ...); an empty name means the best.
-/// Errors: unknown_target, naming the targets that this program has and this machine can run.
-[[nodiscard]] inline result<const kernel_table*> kernels_named(std::string_view name) {
-    if (name.empty()) return &best_kernels();
+[[nodiscard]] inline result<const kernel_table*> named_of(const kernel_target_list& all, std::string_view name) {
     char available[160] = {};
     std::size_t used = 0;
-    for (const kernel_target& t : kernel_targets()) {
+    for (const kernel_target& t : all) {
         if (!t.runs_here) continue;
-        if (name == t.kernels->name) return t.kernels;
+        if (name == t.kernels->name) {
+            if (t.request()) return t.kernels;
+            return error::format(errc::unknown_target,
+                                 "the system refuses this process what SIMD target \"%s\" needs: the registers of matrix tiles (a thread may "
+                                 "have a signal stack too small for them)",
+                                 t.kernels->name);
+        }
         const int n = std::snprintf(available + used, sizeof available - used, " %s", t.kernels->name);
         if (n > 0 && used + static_cast<std::size_t>(n) < sizeof available) used += static_cast<std::size_t>(n);
     }
     return error::format(errc::unknown_target, "no SIMD target \"%.*s\" here: want one of%s", static_cast<int>(name.size()), name.data(), available);
+}
+}  // namespace detail
+
+/// The best kernels that this machine can run. Asks the system for matrix tiles where they are the best; where it refuses, the next best.
+[[nodiscard]] inline const kernel_table& best_kernels(kernel_choice choice = {}) { return detail::best_of(kernel_targets(), choice); }
+
+/// The kernels of the target called `name` ("avx2", "neon", "scalar" ...); an empty name means the best. Asks the system for nothing that
+/// another target needs. Errors: unknown_target, naming the targets that this program has and this machine can run, or what the system refused.
+[[nodiscard]] inline result<const kernel_table*> kernels_named(std::string_view name) {
+    if (name.empty()) return &best_kernels();
+    return detail::named_of(kernel_targets(), name);
 }
 
 PHI4FLASH_END

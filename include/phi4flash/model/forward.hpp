@@ -20,6 +20,7 @@ rows_view<float> run_layers(const model<Shape>& m, session<Shape, Kv>& past, wor
     const layer_plan plan = m.plan();
     const std::size_t first = past.position();
     const compute& with = w.with;
+    past.begin_pass();
 
     rows_view<float> x = w.residual.first(tokens.size());
     const auto widen = with.kernels->linear[static_cast<std::size_t>(weights.embedding.type)].widen;
@@ -93,8 +94,38 @@ struct observe_nothing {
     void operator()(std::size_t, rows_view<const float>) const {}
 };
 
+/// Marks a session and a workspace as used while it lives, whatever ends the call.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_tokens(const model<Shape>& m, const session<Shape, Kv>& past, std::span<const std::int32_t> tokens) {
+class use_of {
+public:
+    use_of(session<Shape, Kv>& past, workspace<Shape, Kv>& w) : past_(past), w_(w) {
+        past_.set_busy(true);
+        w_.set_busy(true);
+    }
+    ~use_of() {
+        past_.set_busy(false);
+        w_.set_busy(false);
+    }
+    use_of(const use_of&) = delete;
+    use_of& operator=(const use_of&) = delete;
+
+    /// Whether the session is still where the call left it.
+    [[nodiscard]] status check() const {
+        if (!past_.disturbed()) return {};
+        return error::format(errc::in_use, "the session was reset by a callback of the call that uses it: do that after the call");
+    }
+
+private:
+    session<Shape, Kv>& past_;
+    workspace<Shape, Kv>& w_;
+};
+
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_call(const model<Shape>& m, const session<Shape, Kv>& past, const workspace<Shape, Kv>& w,
+                                std::span<const std::int32_t> tokens) {
+    if (w.busy()) return used_by_its_own_callback("workspace");
+    if (past.busy()) return used_by_its_own_callback("session");
+    if (!past.whole()) return left_in_the_middle(past.position());
     if (tokens.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
     if (tokens.size() > past.context() - past.position())
         return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", past.context(),
@@ -114,35 +145,43 @@ struct always_continue {
 };
 
 /// Reads one token and returns the logits of the next [vocab], finite numbers; they stay valid until the workspace is used again.
-/// Errors: context_full, unknown_token; the session is then as before. not_finite (damaged weights): the session has read the token, and
-/// is of no use before it is reset.
+/// Errors: context_full, unknown_token, in_use (called from a callback of a call with this session or workspace), interrupted (see
+/// session::whole); the session is then as before. not_finite (damaged weights): the session has read the token, and is of no use before it
+/// is reset. What the executor throws passes through, and leaves the session interrupted.
 template <sambay_shape Shape, class Kv>
 result<std::span<const float>> step(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::int32_t token) {
     const std::span<const std::int32_t> tokens(&token, 1);
-    if (const status ok = detail::check_tokens(m, past, tokens); !ok) return ok.error();
+    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok.error();
+    const detail::use_of in_use(past, w);
     const rows_view<float> x = detail::run_layers(m, past, w, tokens, 1, detail::observe_nothing{});
-    past.advance(1);
-    if (const status ok = detail::finite_logits(m, w, x, w.logits, past.position()); !ok) return ok.error();
+    const status finite = detail::finite_logits(m, w, x, w.logits, past.position() + 1);
+    past.end_pass(1);
+    if (const status ok = in_use.check(); !ok) return ok.error();
+    if (!finite) return finite.error();
     return std::span<const float>(w.logits.data, m.shape().vocab());
 }
 
 /// Reads a prompt in chunks of the workspace's size and returns the logits after its last token [vocab]. Equal, but for rounding,
 /// to calling `step` for each token, at any chunk size.
-/// Errors: invalid_argument (no tokens), context_full, unknown_token: the session is then as before; cancelled (`go_on` returned
-/// false): the session has read what its position() says; not_finite, as `step`, after the whole prompt.
+/// Errors: invalid_argument (no tokens), context_full, unknown_token, in_use, interrupted: the session is then as before; cancelled (`go_on`
+/// returned false): the session has read what its position() says, as where `go_on` throws; not_finite, as `step`, after the whole prompt.
+/// `go_on` may read the session and copy it into another one; it must not use the workspace, nor change the session.
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
                                        std::span<const std::int32_t> tokens, Continue&& go_on = {}) {
-    if (const status ok = detail::check_tokens(m, past, tokens); !ok) return ok.error();
+    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok.error();
+    const detail::use_of in_use(past, w);
     for (std::size_t begin = 0; begin < tokens.size();) {
         const std::size_t count = std::min(w.chunk(), tokens.size() - begin);
         const bool last = begin + count == tokens.size();
         const rows_view<float> x = detail::run_layers(m, past, w, tokens.subspan(begin, count), last ? 1 : 0, detail::observe_nothing{});
-        past.advance(count);
+        const status finite = last ? detail::finite_logits(m, w, x, w.logits, past.position() + count) : status{};
+        past.end_pass(count);
         begin += count;
-        if (last)
-            if (const status ok = detail::finite_logits(m, w, x, w.logits, past.position()); !ok) return ok.error();
-        if (!go_on(begin, tokens.size()) && !last)
+        if (!finite) return finite.error();
+        const bool more = go_on(begin, tokens.size());
+        if (const status ok = in_use.check(); !ok) return ok.error();
+        if (!more && !last)
             return error::format(errc::cancelled, "stopped by the caller after %zu of %zu prompt tokens", begin, tokens.size());
     }
     return std::span<const float>(w.logits.data, m.shape().vocab());
@@ -154,17 +193,20 @@ result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>
 template <sambay_shape Shape, class Kv, class Observe>
 status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
                   rows_view<float> out, Observe&& observe) {
-    if (const status ok = detail::check_tokens(m, past, tokens); !ok) return ok;
+    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok;
     if (out.count < tokens.size() || out.stride < m.shape().vocab())
         return error::format(errc::invalid_argument, "room for logits: want %zu rows of %zu, have %zu of %zu", tokens.size(), m.shape().vocab(),
                              out.count, out.stride);
+    const detail::use_of in_use(past, w);
     for (std::size_t begin = 0; begin < tokens.size();) {
         const std::size_t count = std::min(w.chunk(), tokens.size() - begin);
         const rows_view<float> x =
             detail::run_layers(m, past, w, tokens.subspan(begin, count), count,
                                [&](std::size_t layer, rows_view<const float> rows) { observe(begin, layer, rows); });
-        past.advance(count);
-        if (const status ok = detail::finite_logits(m, w, x, rows_view<float>{out[begin], count, out.stride}, past.position()); !ok) return ok;
+        const status finite = detail::finite_logits(m, w, x, rows_view<float>{out[begin], count, out.stride}, past.position() + count);
+        past.end_pass(count);
+        if (const status ok = in_use.check(); !ok) return ok;
+        if (!finite) return finite;
         begin += count;
     }
     return {};

@@ -9,6 +9,19 @@
 
 PHI4FLASH_BEGIN
 
+namespace detail {
+[[nodiscard]] inline error used_by_its_own_callback(const char* what) {
+    return error::format(errc::in_use,
+                         "the %s is in use: a callback or executor of a call that has not returned wants it too; give it a %s of its own", what, what);
+}
+[[nodiscard]] inline error left_in_the_middle(std::size_t position) {
+    return error::format(errc::interrupted,
+                         "the session was left in the middle of the tokens after %zu, by an exception of its executor or observer: reset() it, or "
+                         "copy a whole one into it",
+                         position);
+}
+}  // namespace detail
+
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
 /// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable; used by one thread at
 /// a time.
@@ -49,17 +62,23 @@ public:
         return s;
     }
 
-    /// Forgets everything: the next token is the first of a new text.
+    /// Forgets everything: the next token is the first of a new text. Also makes an interrupted session whole. A call that is under way
+    /// (whose callback this is) ends with in_use.
     void reset() {
         // K/V need no clearing: nothing is read that was not written before.
         std::ranges::fill(memory_.subspan(recurrent_begin_, recurrent_end_ - recurrent_begin_), std::byte{0});
         position_ = 0;
+        whole_ = !busy_;
+        disturbed_ = busy_;
     }
 
     /// Becomes a copy of `other`, a session of the same model: what it has read need not be read again, for another question about
     /// the same text. Contexts may differ. Copies what was written and nothing else. Errors: invalid_argument (another shape);
-    /// context_full (too little room here): nothing has changed then.
+    /// context_full (too little room here); in_use (from a callback of a call that uses this one); interrupted (the other one is): nothing
+    /// has changed then.
     status copy_from(const session& other) {
+        if (busy_) return detail::used_by_its_own_callback("session");
+        if (!other.whole_) return detail::left_in_the_middle(other.position_);
         const std::size_t states = recurrent_end_ - recurrent_begin_;
         const bool alike = heads_ == other.heads_ && windows_.size() == other.windows_.size() && mambas_.size() == other.mambas_.size() &&
                            states == other.recurrent_end_ - other.recurrent_begin_ &&
@@ -74,6 +93,7 @@ public:
         }
         copy_slots(heads_, other.full_, 0, full_, 0, other.position_);
         position_ = other.position_;
+        whole_ = true;
         return {};
     }
 
@@ -81,12 +101,26 @@ public:
     [[nodiscard]] std::size_t position() const { return position_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
+    /// False after a call that an exception of the host's executor or observer has ended: part of the state has read more tokens than
+    /// position() says. Every call then returns `interrupted`, until reset() or copy_from().
+    [[nodiscard]] bool whole() const { return whole_; }
 
     // For forward.hpp.
     [[nodiscard]] std::span<const mamba::state> mambas() const { return mambas_; }
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
     [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
-    void advance(std::size_t tokens) { position_ += tokens; }
+    /// Around what changes the state, so that whatever leaves it in the middle leaves a mark.
+    void begin_pass() { whole_ = false; }
+    void end_pass(std::size_t tokens) {
+        position_ += tokens;
+        whole_ = !disturbed_;
+    }
+    [[nodiscard]] bool disturbed() const { return disturbed_; }
+    [[nodiscard]] bool busy() const { return busy_; }
+    void set_busy(bool busy) {
+        busy_ = busy;
+        disturbed_ = false;
+    }
 
 private:
     static status check_context(std::size_t context) {
@@ -133,12 +167,15 @@ private:
     std::size_t recurrent_end_ = 0;
     std::size_t position_ = 0;
     std::size_t context_ = 0;
+    bool whole_ = true;
+    bool busy_ = false;       // a call uses it
+    bool disturbed_ = false;  // and was reset by a callback of that call
 };
 
 /// How a workspace computes.
 struct workspace_options {
     std::size_t chunk = 256;               ///< prompt tokens read at once; memory grows with it, results change by rounding at most
-    const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
+    const kernel_table* kernels = nullptr; ///< null: best_kernels(), which may ask Linux for AMX; see kernel_choice
     executor_ref threads{};                ///< default: the calling thread alone
     activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with
     page_size pages = page_size::huge;     ///< of memory that it takes itself: the tokens of a chunk lie far apart
@@ -182,6 +219,8 @@ public:
     [[nodiscard]] const kernel_table& kernels() const { return *with.kernels; }
 
     // For forward.hpp.
+    [[nodiscard]] bool busy() const { return busy_; }
+    void set_busy(bool busy) { busy_ = busy; }
     compute with;
     rows_view<float> residual;  ///< [chunk, d_model]
     rows_view<float> normed;    ///< [chunk, d_model]
@@ -221,6 +260,7 @@ private:
 
     memory_block own_;
     std::size_t chunk_ = 0;
+    bool busy_ = false;  // a call uses it
 };
 
 PHI4FLASH_END

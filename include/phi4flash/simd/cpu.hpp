@@ -63,8 +63,24 @@ struct cpuid_registers {
 [[nodiscard]] constexpr bool has_bits(std::uint64_t word, std::uint64_t bits) { return (word & bits) == bits; }
 [[nodiscard]] constexpr std::uint32_t bit(unsigned i) { return std::uint32_t{1} << i; }
 
-/// Whether this process may use the registers of tiles, 8 KiB a thread that the kernel saves only for those who ask. Asking again is free.
-[[nodiscard]] inline bool may_use_tiles() {
+/// Whether this system gives the registers of tiles to those who ask. Asks for nothing.
+[[nodiscard]] inline bool system_has_tiles() {
+#if PHI4FLASH_AMX
+    constexpr long get_supported = 0x1021;  // ARCH_GET_XCOMP_SUPP
+    constexpr std::uint64_t tiles = 0x60000;
+    std::uint64_t supported = 0;
+    return syscall(SYS_arch_prctl, get_supported, &supported) == 0 && has_bits(supported, tiles);
+#else
+    return false;
+#endif
+}
+
+}  // namespace detail
+
+/// Asks Linux for the registers of tiles on behalf of the whole process, 8 KiB a thread that the kernel saves only for those who ask; false
+/// where it refuses, as where a thread has an alternative signal stack too small for them. From then on signal stacks too small for them are
+/// refused (sigaltstack: ENOMEM). Asking again is free. Only for an x86_level of amx.
+[[nodiscard]] inline bool request_tiles() {
 #if PHI4FLASH_AMX
     constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
     constexpr long tile_data = 18;
@@ -74,10 +90,8 @@ struct cpuid_registers {
 #endif
 }
 
-}  // namespace detail
-
-/// The highest level of this machine. Every feature that a level implies is tested, not a representative one. On a CPU with AMX, asks
-/// Linux for its registers on behalf of the process, which fails where a thread has an alternative signal stack too small for them.
+/// The highest level of this machine. Every feature that a level implies is tested, not a representative one. Asks the system for nothing:
+/// tiles are used after request_tiles().
 [[nodiscard]] inline x86_level detect_x86_level() {
     using detail::bit;
     using detail::has_bits;
@@ -98,7 +112,7 @@ struct cpuid_registers {
     if (!has_bits(seven.ecx, bit(1) | bit(6) | bit(8) | bit(9) | bit(10) | bit(11) | bit(12) | bit(14))) return x86_level::avx3;
     if (!has_bits(seven_one.eax, bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
     const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, bit(22) | bit(24) | bit(25));  // AMX: BF16, TILE, INT8
-    return tiles && detail::may_use_tiles() ? x86_level::amx : x86_level::avx3_zen4;
+    return tiles && detail::system_has_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
 /// Products of bytes that are summed into 32 bits (VNNI), in vectors of 64 bytes: of a CPU of at least avx3.

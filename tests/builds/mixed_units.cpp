@@ -1,101 +1,129 @@
-// Calls the same code as compiled in several ways: results agree, and files compiled differently have different symbols.
-#include <cmath>
-#include <cstddef>
+// Calls the same code as compiled in several ways: every answer is right, and files compiled differently have different symbols.
+//
+//     mixed_units FOLDER                       all of them, linked into this program
+//     mixed_units FOLDER NAME=PLUGIN...        each pair, loaded in either order with RTLD_GLOBAL, in a process of its own
+#include "unit.hpp"
+
+#include <dlfcn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstring>
+#include <string>
+#include <vector>
 
-#define DECLARE(name) const char* unit_##name(float* x, std::size_t n);
-DECLARE(scalar)
-DECLARE(scalar_again)
-#if defined(HAVE_UNIT_highway)
-DECLARE(highway)
-DECLARE(highway_again)
-#endif
-#if defined(HAVE_UNIT_scalar_avx2)
-DECLARE(scalar_avx2)
-#endif
-#if defined(HAVE_UNIT_highway_avx2)
-DECLARE(highway_avx2)
-#endif
-#if defined(HAVE_UNIT_xsimd)
-DECLARE(xsimd)
-DECLARE(xsimd_avx2)
-#endif
+// units.inc, made by CMake: UNIT(name, name of the unit whose ABI it shares or nothing, whether it needs AVX2)
+#define UNIT(name, same_abi_as, needs_avx2) extern "C" void unit_##name(unit_report& report, const char* folder);
+#include "units.inc"
+#undef UNIT
 
 namespace {
 
 struct unit {
-    const char* name;
-    const char* (*run)(float*, std::size_t);
+    std::string name;
+    void (*run)(unit_report&, const char*);
+    std::string same_abi_as;
     bool needs_avx2;
-    const char* same_abi_as;  // another unit, or null if this one must differ from all before it
 };
 
-constexpr unit units[] = {
-    {"scalar", unit_scalar, false, nullptr},
-    {"scalar_again", unit_scalar_again, false, "scalar"},
-#if defined(HAVE_UNIT_highway)
-    {"highway", unit_highway, false, nullptr},
-    {"highway_again", unit_highway_again, false, "highway"},
-#endif
-#if defined(HAVE_UNIT_scalar_avx2)
-    {"scalar_avx2", unit_scalar_avx2, true, nullptr},
-#endif
-#if defined(HAVE_UNIT_highway_avx2)
-    {"highway_avx2", unit_highway_avx2, true, nullptr},
-#endif
-#if defined(HAVE_UNIT_xsimd)
-    {"xsimd", unit_xsimd, false, nullptr},
-    {"xsimd_avx2", unit_xsimd_avx2, true, nullptr},
-#endif
+const std::vector<unit> units{
+#define UNIT(name, same_abi_as, needs_avx2) {#name, &unit_##name, #same_abi_as, needs_avx2},
+#include "units.inc"
+#undef UNIT
 };
-constexpr std::size_t n_units = sizeof units / sizeof units[0];
 
-bool cpu_has_avx2() {
+bool runs_here(const unit& u) {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    return !u.needs_avx2 || (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"));
 #else
-    return false;
+    return !u.needs_avx2;
 #endif
 }
 
-constexpr std::size_t n = 37;
-void fill(float (&x)[n]) {
-    for (std::size_t i = 0; i < n; ++i) x[i] = static_cast<float>(i % 11) * 0.5f - static_cast<float>(i) * 0.1f;
+/// Returns how much was wrong.
+int check(const char* name, void (*run)(unit_report&, const char*), const char* folder, const char* beside) {
+    unit_report report{};
+    run(report, folder);
+    if (report.wrong[0] == '\0') return 0;
+    std::printf("%s%s: %s\n", name, beside, report.wrong);
+    return 1;
 }
 
-}  // namespace
-
-int main() {
-    float want[n];
-    fill(want);
-    double sum = 0;
-    for (float& x : want) sum += std::exp(static_cast<double>(x));
-    for (float& x : want) x = static_cast<float>(std::exp(static_cast<double>(x)) / sum);
-
+int check_linked(const char* folder) {
     int failures = 0;
-    const char* abi[n_units] = {};
-    for (std::size_t u = 0; u < n_units; ++u) {
-        if (units[u].needs_avx2 && !cpu_has_avx2()) continue;
-        float x[n];
-        fill(x);
-        abi[u] = units[u].run(x, n);
-        std::printf("%s: %s\n", units[u].name, abi[u]);
-        for (std::size_t i = 0; i < n; ++i) {
-            if (!(std::fabs(x[i] - want[i]) <= 1e-6f)) {
-                std::printf("  softmax[%zu]: want %g, have %g\n", i, static_cast<double>(want[i]), static_cast<double>(x[i]));
-                ++failures;
-            }
-        }
+    std::vector<std::string> abi(units.size());
+    for (std::size_t u = 0; u < units.size(); ++u) {
+        unit_report report{};
+        if (!runs_here(units[u])) continue;
+        units[u].run(report, folder);
+        abi[u] = report.abi;
+        std::printf("%s: %s\n", units[u].name.c_str(), report.abi);
+        failures += check(units[u].name.c_str(), units[u].run, folder, "");
         for (std::size_t v = 0; v < u; ++v) {
-            if (abi[v] == nullptr) continue;
-            const bool same = std::strcmp(abi[u], abi[v]) == 0;
-            const bool want_same = units[u].same_abi_as != nullptr && std::strcmp(units[u].same_abi_as, units[v].name) == 0;
-            if (same != want_same) {
-                std::printf("  ABI namespace %s the one of %s\n", same ? "must differ from" : "must equal", units[v].name);
+            const auto kind = [&](std::size_t i) { return units[i].same_abi_as.empty() ? units[i].name : units[i].same_abi_as; };
+            if (abi[v].empty() || (abi[u] == abi[v]) == (kind(u) == kind(v))) continue;
+            std::printf("  the ABI namespace %s the one of %s\n", abi[u] == abi[v] ? "must differ from" : "must equal", units[v].name.c_str());
+            ++failures;
+        }
+    }
+    return failures;
+}
+
+/// In a process of its own: loads two plugins, and asks both.
+int check_pair(const std::string& first, const std::string& second, const char* folder) {
+    int failures = 0;
+    void (*run[2])(unit_report&, const char*) = {};
+    const std::string* const plugins[2] = {&first, &second};
+    for (int i = 0; i < 2; ++i) {
+        const std::size_t equals = plugins[i]->find('=');
+        const std::string name = "unit_" + plugins[i]->substr(0, equals);
+        void* const handle = dlopen(plugins[i]->c_str() + equals + 1, RTLD_NOW | RTLD_GLOBAL);
+        if (handle != nullptr) *reinterpret_cast<void**>(&run[i]) = dlsym(handle, name.c_str());
+        if (run[i] == nullptr) {
+            std::printf("%s: %s\n", name.c_str(), dlerror());
+            return 1;
+        }
+    }
+    for (int i = 0; i < 2; ++i) failures += check(plugins[i]->c_str(), run[i], folder, (" beside " + *plugins[1 - i]).c_str());
+    return failures;
+}
+
+int check_pairs(const std::vector<std::string>& plugins, const char* folder) {
+    int failures = 0;
+    int pairs = 0;
+    for (const std::string& first : plugins) {
+        for (const std::string& second : plugins) {
+            if (first == second) continue;
+            ++pairs;
+            std::fflush(stdout);
+            const pid_t child = fork();
+            if (child == 0) {
+                const int wrong = check_pair(first, second, folder);
+                std::fflush(stdout);
+                _exit(wrong != 0);
+            }
+            int how = 0;
+            if (child < 0 || waitpid(child, &how, 0) != child || !WIFEXITED(how) || WEXITSTATUS(how) != 0) {
+                std::printf("%s, then %s: failed (%d)\n", first.c_str(), second.c_str(), how);
                 ++failures;
             }
         }
     }
-    return failures != 0;
+    std::printf("%d pairs, %d failed\n", pairs, failures);
+    return failures + (pairs == 0 ? 1 : 0);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc < 2) return std::fprintf(stderr, "want a model's folder\n"), 2;
+    if (argc == 2) return check_linked(argv[1]) != 0;
+    std::vector<std::string> plugins;
+    for (int i = 2; i < argc; ++i) {
+        const std::string name(argv[i], std::strcspn(argv[i], "="));
+        for (const unit& u : units)
+            if (u.name == name && runs_here(u)) plugins.emplace_back(argv[i]);
+    }
+    return check_pairs(plugins, argv[1]) != 0;
 }

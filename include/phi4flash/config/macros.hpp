@@ -70,13 +70,6 @@
 #define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 0
 #endif
 
-// Their versions are part of the ABI namespace.
-#if PHI4FLASH_SIMD_HIGHWAY
-#include <hwy/base.h>
-#elif PHI4FLASH_SIMD_XSIMD
-#include <xsimd/config/xsimd_config.hpp>
-#endif
-
 /// Highway only: 1 compiles the kernels for the static target alone (fast builds, firmware), 0 for every target
 /// that the compiler can attain, chosen at run time.
 #ifndef PHI4FLASH_STATIC_DISPATCH

@@ -92,7 +92,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t max_threads = 1024;
+    PHI4FLASH_OWN_DATA static constexpr std::size_t max_threads = 1024;
     static constexpr std::size_t pieces_a_thread = 8;
     static constexpr std::uint32_t spins_before_sleep = 1000;  // some 10 to 40 microseconds: the gap between two layers
 

@@ -34,10 +34,16 @@ long run_out_everywhere(Work&& work, long most = 100000) {
 
 }  // namespace failing_memory
 
-void* operator new(std::size_t bytes) {
+// Not inlined: GCC would see malloc and free where it knows new and delete, and warn of a mismatch.
+#if defined(__GNUC__)
+#define PHI4FLASH_TEST_NOINLINE __attribute__((noinline))
+#else
+#define PHI4FLASH_TEST_NOINLINE
+#endif
+PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes) {
     if (failing_memory::one_more())
         if (void* const p = std::malloc(bytes == 0 ? 1 : bytes)) return p;
     throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+PHI4FLASH_TEST_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
+PHI4FLASH_TEST_NOINLINE void operator delete(void* p, std::size_t) noexcept { std::free(p); }

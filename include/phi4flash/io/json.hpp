@@ -154,9 +154,9 @@ public:
     bool number_unsigned(std::uint64_t n) { return add(json_value(n)); }
     bool number_float(double x, const std::string&) { return add(json_value(x)); }
     bool string(std::string& text) { return add(json_value(std::move(text))); }
-    bool start_object(std::size_t n) { return json_events::start_object(n) && open(json_value::object()); }
+    bool start_object(std::size_t n) { return json_events::start_object(n) && open(json_value(json_value::kind::object)); }
     bool end_object() { return close() && json_events::end_object(); }
-    bool start_array(std::size_t n) { return json_events::start_array(n) && open(json_value::array()); }
+    bool start_array(std::size_t n) { return json_events::start_array(n) && open(json_value(json_value::kind::array)); }
     bool end_array() { return close() && json_events::end_array(); }
     bool key(std::string& name) {
         key_ = name;

@@ -10,7 +10,6 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 PHI4FLASH_BEGIN
@@ -25,38 +24,48 @@ public:
 
     class iterator;
 
-    json_value() = default;                                                              ///< null
-    explicit json_value(bool b) : content_(b) {}
-    explicit json_value(std::int64_t negative) : content_(negative) {}
-    explicit json_value(std::uint64_t n) : content_(n) {}
-    explicit json_value(double x) : content_(x) {}
-    explicit json_value(std::string text) : content_(std::move(text)) {}
-    [[nodiscard]] static json_value array() { return json_value(container{{}, false}); }
-    [[nodiscard]] static json_value object() { return json_value(container{{}, true}); }
+    enum class kind : std::uint8_t { null, boolean, negative, whole, fraction, string, array, object };
 
-    [[nodiscard]] bool is_null() const { return std::holds_alternative<std::monostate>(content_); }
-    [[nodiscard]] bool is_boolean() const { return std::holds_alternative<bool>(content_); }
-    [[nodiscard]] bool is_number_unsigned() const { return std::holds_alternative<std::uint64_t>(content_); }
-    [[nodiscard]] bool is_number_integer() const { return is_number_unsigned() || std::holds_alternative<std::int64_t>(content_); }
-    [[nodiscard]] bool is_number_float() const { return std::holds_alternative<double>(content_); }
+    json_value() = default;  ///< null
+    explicit json_value(bool b) : kind_(kind::boolean), boolean_(b) {}
+    explicit json_value(std::int64_t negative) : kind_(kind::negative), integer_(static_cast<std::uint64_t>(negative)) {}
+    explicit json_value(std::uint64_t n) : kind_(kind::whole), integer_(n) {}
+    explicit json_value(double x) : kind_(kind::fraction), fraction_(x) {}
+    explicit json_value(std::string text) : kind_(kind::string), text_(std::move(text)) {}
+    /// An empty one of that kind.
+    explicit json_value(kind k) : kind_(k) {}
+
+    [[nodiscard]] bool is_null() const { return kind_ == kind::null; }
+    [[nodiscard]] bool is_boolean() const { return kind_ == kind::boolean; }
+    [[nodiscard]] bool is_number_unsigned() const { return kind_ == kind::whole; }
+    [[nodiscard]] bool is_number_integer() const { return kind_ == kind::whole || kind_ == kind::negative; }
+    [[nodiscard]] bool is_number_float() const { return kind_ == kind::fraction; }
     [[nodiscard]] bool is_number() const { return is_number_integer() || is_number_float(); }
-    [[nodiscard]] bool is_string() const { return std::holds_alternative<std::string>(content_); }
-    [[nodiscard]] bool is_structured() const { return entries() != nullptr; }
-    [[nodiscard]] bool is_array() const { return is_structured() && !std::get_if<container>(&content_)->is_object; }
-    [[nodiscard]] bool is_object() const { return is_structured() && std::get_if<container>(&content_)->is_object; }
+    [[nodiscard]] bool is_string() const { return kind_ == kind::string; }
+    [[nodiscard]] bool is_structured() const { return is_array() || is_object(); }
+    [[nodiscard]] bool is_array() const { return kind_ == kind::array; }
+    [[nodiscard]] bool is_object() const { return kind_ == kind::object; }
 
     /// `get_ptr<const std::string*>()`: the value, or nullptr where it is of another kind. Whole numbers from 0 are both integer and unsigned.
     template <class Pointer>
     [[nodiscard]] Pointer get_ptr() const {
         using wanted = std::remove_const_t<std::remove_pointer_t<Pointer>>;
-        if constexpr (std::is_same_v<wanted, std::int64_t>) {
-            if (const auto* const n = std::get_if<std::uint64_t>(&content_)) return reinterpret_cast<Pointer>(n);
+        if constexpr (std::is_same_v<wanted, bool>) {
+            return is_boolean() ? &boolean_ : nullptr;
+        } else if constexpr (std::is_same_v<wanted, std::uint64_t>) {
+            return is_number_unsigned() ? &integer_ : nullptr;
+        } else if constexpr (std::is_same_v<wanted, std::int64_t>) {
+            return is_number_integer() ? reinterpret_cast<Pointer>(&integer_) : nullptr;
+        } else if constexpr (std::is_same_v<wanted, double>) {
+            return is_number_float() ? &fraction_ : nullptr;
+        } else {
+            static_assert(std::is_same_v<wanted, std::string>);
+            return is_string() ? &text_ : nullptr;
         }
-        return std::get_if<wanted>(&content_);
     }
 
     /// Of an array or object; anything else is empty, and an empty one has no front.
-    [[nodiscard]] std::size_t size() const { return is_structured() ? entries()->size() : 0; }
+    [[nodiscard]] std::size_t size() const;
     [[nodiscard]] bool empty() const { return size() == 0; }
     [[nodiscard]] const json_value& front() const;
     [[nodiscard]] iterator begin() const;
@@ -73,17 +82,13 @@ public:
 
 private:
     struct entry;
-    struct container {
-        std::vector<entry> entries;
-        bool is_object;
-    };
-    explicit json_value(container c) : content_(std::move(c)) {}
-    [[nodiscard]] const std::vector<entry>* entries() const {
-        const auto* const c = std::get_if<container>(&content_);
-        return c == nullptr ? nullptr : &c->entries;
-    }
 
-    std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, container> content_;
+    kind kind_ = kind::null;
+    bool boolean_ = false;
+    std::uint64_t integer_ = 0;  // of a negative number its two's complement
+    double fraction_ = 0.0;
+    std::string text_;
+    std::vector<entry> entries_;
 };
 
 /// A member of an object, or an element of an array, whose key is empty.
@@ -111,14 +116,15 @@ private:
     const entry* at_ = nullptr;
 };
 
-inline const json_value& json_value::front() const { return entries()->front().value; }
-inline json_value::iterator json_value::begin() const { return iterator(is_structured() ? entries()->data() : nullptr); }
-inline json_value::iterator json_value::end() const { return iterator(is_structured() ? entries()->data() + entries()->size() : nullptr); }
+inline std::size_t json_value::size() const { return entries_.size(); }
+inline const json_value& json_value::front() const { return entries_.front().value; }
+inline json_value::iterator json_value::begin() const { return iterator(entries_.data()); }
+inline json_value::iterator json_value::end() const { return iterator(entries_.data() + entries_.size()); }
 inline json_value::iterator json_value::find(std::string_view key) const {
     if (!is_object()) return end();
-    const auto place = std::lower_bound(entries()->begin(), entries()->end(), key,
+    const auto place = std::lower_bound(entries_.begin(), entries_.end(), key,
                                         [](const entry& e, std::string_view wanted) { return e.key < wanted; });
-    return place == entries()->end() || place->key != key ? end() : iterator(&*place);
+    return place == entries_.end() || place->key != key ? end() : iterator(&*place);
 }
 
 namespace detail {
@@ -137,11 +143,10 @@ struct json_items {
 inline auto json_value::items() const { return detail::json_items{{begin()}, {end()}}; }
 
 inline json_value& json_value::append(std::string key, json_value value) {
-    return std::get_if<container>(&content_)->entries.emplace_back(entry{std::move(key), std::move(value)}).value;
+    return entries_.emplace_back(entry{std::move(key), std::move(value)}).value;
 }
 inline void json_value::close() {
-    auto& list = *std::get_if<container>(&content_);
-    if (list.is_object) std::sort(list.entries.begin(), list.entries.end(), [](const entry& a, const entry& b) { return a.key < b.key; });
+    if (is_object()) std::sort(entries_.begin(), entries_.end(), [](const entry& a, const entry& b) { return a.key < b.key; });
 }
 
 PHI4FLASH_END

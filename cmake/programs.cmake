@@ -28,7 +28,7 @@ function(phi4flash_program target name)
     set_target_properties(${target} PROPERTIES OUTPUT_NAME "${name}" RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
 endfunction()
 
-option(PHI4FLASH_TEST_NO_EXCEPTIONS "Build the tests, and the kernels, with -fno-exceptions -fno-rtti" OFF)
+option(PHI4FLASH_TEST_NO_EXCEPTIONS "Build the tests, with kernels of their own, with -fno-exceptions -fno-rtti" OFF)
 
 # phi4flash_compile_kernels(<target> <library> [flag...]): the objects of src/kernels.cpp for that library's back end. Programs in
 # compile-once mode add $<TARGET_OBJECTS:target>. A debug build, sanitized or not, optimizes them, or models would crawl.
@@ -37,9 +37,6 @@ function(phi4flash_compile_kernels target library)
     target_link_libraries(${target} PRIVATE ${library})
     if(NOT MSVC)
         target_compile_options(${target} PRIVATE $<$<CONFIG:Debug>:-O1> ${ARGN})
-        if(PHI4FLASH_TEST_NO_EXCEPTIONS)
-            target_compile_options(${target} PRIVATE -fno-exceptions -fno-rtti)
-        endif()
     endif()
     phi4flash_program_flags(${target})
 endfunction()

@@ -33,7 +33,7 @@ struct config_key {
 
 // clang-format off
 /// Of config.json, beside those of generation.
-inline constexpr config_key config_keys[] = {
+PHI4FLASH_OWN_DATA inline constexpr config_key config_keys[] = {
     // The shape, and what the reader compares by itself.
     {"model_type", key_rule::read}, {"vocab_size", key_rule::read}, {"hidden_size", key_rule::read},
     {"intermediate_size", key_rule::read}, {"num_hidden_layers", key_rule::read}, {"num_attention_heads", key_rule::read},
@@ -97,7 +97,7 @@ inline constexpr config_key config_keys[] = {
 
 /// Of generation_config.json; older programs put them into config.json. Those that want something are not supported: with any
 /// other value the file asks for what `generate` does not do.
-inline constexpr config_key generation_keys[] = {
+PHI4FLASH_OWN_DATA inline constexpr config_key generation_keys[] = {
     {"eos_token_id", key_rule::read}, {"bos_token_id", key_rule::read}, {"pad_token_id", key_rule::read},
     {"stop_strings", key_rule::read}, {"do_sample", key_rule::read}, {"temperature", key_rule::read}, {"top_k", key_rule::read},
     {"top_p", key_rule::read}, {"min_p", key_rule::read}, {"repetition_penalty", key_rule::read},

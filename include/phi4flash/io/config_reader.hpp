@@ -14,7 +14,7 @@
 PHI4FLASH_BEGIN
 
 /// Limits of config.json and generation_config.json; the released ones have 1 KiB.
-inline constexpr json_limits hf_config_limits{.bytes = std::size_t{1} << 20, .depth = 32};
+PHI4FLASH_OWN_DATA inline constexpr json_limits hf_config_limits{.bytes = std::size_t{1} << 20, .depth = 32};
 
 namespace detail {
 /// The members of a configuration object; null counts as absent, as in the classes that write such files. The first defect is

@@ -68,6 +68,8 @@ public:
     [[nodiscard]] std::size_t size() const;
     [[nodiscard]] bool empty() const { return size() == 0; }
     [[nodiscard]] const json_value& front() const;
+    /// The element at a place below size().
+    [[nodiscard]] const json_value& operator[](std::size_t place) const;
     [[nodiscard]] iterator begin() const;
     [[nodiscard]] iterator end() const;
     /// The member of that name, or end().
@@ -118,6 +120,7 @@ private:
 
 inline std::size_t json_value::size() const { return entries_.size(); }
 inline const json_value& json_value::front() const { return entries_.front().value; }
+inline const json_value& json_value::operator[](std::size_t place) const { return entries_[place].value; }
 inline json_value::iterator json_value::begin() const { return iterator(entries_.data()); }
 inline json_value::iterator json_value::end() const { return iterator(entries_.data() + entries_.size()); }
 inline json_value::iterator json_value::find(std::string_view key) const {

@@ -14,8 +14,8 @@ namespace detail {
 
 /// Families that cannot change what the model computes: how texts are made, the tokenizer's tables, and positions, of which the
 /// model has none.
-inline constexpr std::string_view idle_packed_families[] = {"phi4flash.generation.", "phi4flash.tokenizer.", "phi4flash.rope."};
-inline constexpr std::string_view idle_packed_keys[] = {"phi4flash.tensor_data_layout", "phi4flash.ssm.group_count"};
+PHI4FLASH_OWN_DATA inline constexpr std::string_view idle_packed_families[] = {"phi4flash.generation.", "phi4flash.tokenizer.", "phi4flash.rope."};
+PHI4FLASH_OWN_DATA inline constexpr std::string_view idle_packed_keys[] = {"phi4flash.tensor_data_layout", "phi4flash.ssm.group_count"};
 
 /// A whole number or a truth value that must be as here, because that is what the model does.
 struct packed_want {

@@ -59,7 +59,7 @@ public:
 #if PHI4FLASH_CLI_HAS_PROGRESS
         whole_ = static_cast<std::uint64_t>(done_ + 0.5);
 #endif
-        const int percent = static_cast<int>(100.0 * done_ / total_);
+        const int percent = static_cast<int>(100.0 * done_ / total_ + 1e-6);  // sums of fractions may end just below
         if (what_ != nullptr && percent != shown_) std::fprintf(stderr, "\r%s %d %%", what_, shown_ = percent);
     }
 

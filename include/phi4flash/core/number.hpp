@@ -55,9 +55,11 @@ template <class T>
     const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
     const std::uint32_t magnitude = static_cast<std::uint32_t>(x.bits & 0x7fffu) << 13;
     if ((x.bits & 0x7c00u) == 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | magnitude);
-    // The exponent bias differs by 112; multiplying also normalizes subnormals.
-    const float value = std::bit_cast<float>(magnitude) * 0x1p112f;
-    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(value));
+    // The exponent bias differs by 112. A subnormal gets the exponent of the least normal half, which is then taken off again: no
+    // subnormal float may take part, as hosts with -ffast-math, and audio programs, have the processor treat those as zero.
+    const std::uint32_t normal = magnitude + 0x38000000u;
+    const float subnormal = std::bit_cast<float>(magnitude | 0x38800000u) - 0x1p-14f;
+    return std::bit_cast<float>(sign | ((x.bits & 0x7c00u) != 0 ? normal : std::bit_cast<std::uint32_t>(subnormal)));
 }
 
 /// Round to nearest, ties to even. NaN stays NaN.

@@ -147,7 +147,7 @@ public:
             wrong_type(key, "f32", *value);
             return std::nullopt;
         }
-        if (std::isfinite(*x) && std::fabs(*x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(*x);
+        if (is_finite(*x) && std::fabs(*x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(*x);
         fail(error::format(errc::not_finite, "key '%s': want a finite 32-bit float, have %g", key, *x));
         return std::nullopt;
     }

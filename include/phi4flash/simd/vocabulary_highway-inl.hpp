@@ -41,7 +41,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
-    const auto value = hn::BitCast(du, hn::Mul(hn::BitCast(f32_tag(), magnitude), hn::Set(f32_tag(), 0x1p112f)));
+    const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
+    const auto least = hn::Set(du, 0x38800000u);
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif

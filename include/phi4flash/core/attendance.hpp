@@ -32,7 +32,7 @@ public:
         if (score_ <= limit) return false;
         if (now - returned_ > good_stay) absence_ = first_absence;
         return_ = now + absence_;
-        absence_ = std::min(2 * absence_, longest_absence);
+        absence_ = (std::min)(2 * absence_, longest_absence);
         return true;
     }
 

@@ -55,10 +55,10 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
         }
         if (inside == 0) continue;
         for (const char* kind : {"AnonHugePages: %llu", "ShmemPmdMapped: %llu", "FilePmdMapped: %llu"})
-            if (std::sscanf(line, kind, &kib) == 1) found += std::min(inside, static_cast<std::size_t>(kib) * 1024);
+            if (std::sscanf(line, kind, &kib) == 1) found += (std::min)(inside, static_cast<std::size_t>(kib) * 1024);
     }
     std::fclose(file);
-    return std::min(found, memory.size());
+    return (std::min)(found, memory.size());
 #else
     return 0;
 #endif

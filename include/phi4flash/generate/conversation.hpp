@@ -58,7 +58,7 @@ private:
     /// After `read` tokens of the prompt. What stands before the message is read with the next one.
     void dropped(std::size_t read) {
         const auto at = [this](std::size_t i) { return prompt_.begin() + static_cast<std::ptrdiff_t>(i); };
-        pending_.assign(at(std::min(read, message_begin_)), at(message_begin_));
+        pending_.assign(at((std::min)(read, message_begin_)), at(message_begin_));
         const bool open = read > message_begin_ && (end_ == nullptr || prompt_[read - 1] != static_cast<std::int32_t>(end_->id));
         if (open) end_message();
     }

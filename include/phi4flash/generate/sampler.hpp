@@ -75,7 +75,7 @@ public:
     /// That is how a host masks and forces ids. `step` and `prefill` never hand out logits that are not finite.
     [[nodiscard]] std::int32_t choose(std::span<const float> logits) {
         candidates_.clear();
-        const std::size_t n = std::min(logits.size(), allowed_.size());
+        const std::size_t n = (std::min)(logits.size(), allowed_.size());
         for (std::size_t id = 0; id < n; ++id) {
             if (!allowed_[id]) continue;
             if (is_finite(logits[id])) {
@@ -127,14 +127,14 @@ private:
     /// Every score is finite here. No step may make it NaN, even where -ffast-math divides by multiplying with an inverse: sorting reads
     /// out of bounds then.
     std::int32_t draw(const candidate& best) {
-        const float temperature = std::max(options_.temperature, FLT_MIN);  // whose inverse is finite
+        const float temperature = (std::max)(options_.temperature, FLT_MIN);  // whose inverse is finite
         if (options_.top_k != 0 && options_.top_k < candidates_.size()) {
             std::ranges::nth_element(candidates_, candidates_.begin() + static_cast<std::ptrdiff_t>(options_.top_k), comes_before);
             candidates_.resize(options_.top_k);
         }
         double total = 0.0;
         for (candidate& c : candidates_) {
-            c.score = std::exp(std::max((c.score - best.score) / temperature, -1000.0f));
+            c.score = std::exp((std::max)((c.score - best.score) / temperature, -1000.0f));
             total += static_cast<double>(c.score);
         }
         keep_top_p(total);

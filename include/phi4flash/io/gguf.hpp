@@ -88,7 +88,7 @@ inline status gguf_parser::string(std::string_view& text, const char* what, std:
     if (const status ok = number(length, what); !ok) return ok;
     if (length > most || length > left())
         return error::format(errc::string_too_long, "byte %zu: %s has %llu bytes, want at most %zu", at_ - 8, what,
-                             static_cast<unsigned long long>(length), std::min(most, left()));
+                             static_cast<unsigned long long>(length), (std::min)(most, left()));
     text = {reinterpret_cast<const char*>(file_.data()) + at_, static_cast<std::size_t>(length)};
     at_ += text.size();
     return {};
@@ -115,14 +115,14 @@ inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& 
                              version == gguf_version << 24 ? ": a big-endian file" : "");
     if (const status ok = number(n_tensors, "tensor count"); !ok) return ok;
     if (const status ok = number(n_values, "key count"); !ok) return ok;
-    const auto check = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
-        most = std::min(most, left() / least_bytes);
+    const auto fits = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
+        most = (std::min)(most, left() / least_bytes);
         if (have <= most) return {};
         return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu", most, what,
                              file_.size(), static_cast<unsigned long long>(have));
     };
-    if (const status ok = check(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
-    return check(n_values, limits_.keys, value_bytes, "keys");
+    if (const status ok = fits(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
+    return fits(n_values, limits_.keys, value_bytes, "keys");
 }
 
 inline status gguf_parser::read_value(gguf_value& v) {
@@ -259,7 +259,7 @@ inline status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
 
 /// Checks the places of the tensors; leaves `data` set.
 inline status gguf_parser::place_tensors() {
-    data_begin = std::min(round_up(at_, alignment), file_.size());
+    data_begin = (std::min)(round_up(at_, alignment), file_.size());
     const std::size_t size = file_.size() - data_begin;
     constexpr unsigned long long most = 1ull << 50;  // no file is so long
     unsigned long long missing = 0;  // bytes that the header speaks of and a file that was cut short does not have

@@ -99,14 +99,14 @@ public:
     void wrong_type(const char* key, const char* want, const gguf_value& have) {
         fail(error::format(errc::wrong_value_type, "key '%s': want %s, have %s", key, want, gguf_type_text(have).c_str()));
     }
-    const gguf_value* require(const char* key, const char* want) {
+    const gguf_value* wanted(const char* key, const char* want) {
         const gguf_value* const value = find(key);
         if (value == nullptr) fail(error::format(errc::missing_key, "no key '%s': want %s", key, want));
         return value;
     }
 
     std::size_t extent(const char* key) {
-        const gguf_value* const value = require(key, "a number");
+        const gguf_value* const value = wanted(key, "a number");
         if (value == nullptr) return 0;
         const auto n = value->is_array ? std::nullopt : value->whole();
         if (!n) {
@@ -173,13 +173,13 @@ private:
 [[nodiscard]] inline result<sambay_config> read_config(const gguf& file) {
     constexpr const char* architecture = "general.architecture";
     gguf_key_reader in(file);
-    (void)in.require(architecture, "'phi4flash'");
+    (void)in.wanted(architecture, "'phi4flash'");
     if (const auto have = in.text(architecture); have && *have != packed_architecture)
         in.fail(error::format(errc::unsupported_model, "key '%s': want 'phi4flash', have '%s'", architecture,
                               printable(*have).c_str()));
     sambay_config config;
     for (const auto& [key, extent] : packed_extents) config.shape.*extent = in.extent(key);
-    (void)in.require(packed_eps_key, "a number");
+    (void)in.wanted(packed_eps_key, "a number");
     config.norm_eps = in.number(packed_eps_key).value_or(0.0f);
     config.max_positions = in.count(packed_positions_key).value_or(0);
     if (!(config.norm_eps >= FLT_MIN))
@@ -233,7 +233,7 @@ private:
     if (*layout != packed_layout)
         return error::format(errc::unsupported_layout, "key '%s': want 'rows8', have '%s'", packed_layout_key,
                              printable(*layout).c_str());
-    const gguf_value* const book = in.require(packed_codebook_key, "the 16 levels and the zero of 4-bit weights");
+    const gguf_value* const book = in.wanted(packed_codebook_key, "the 16 levels and the zero of 4-bit weights");
     if (book == nullptr) return in.outcome().error();
     const auto want = packed_codebook();
     bool same = book->is_array && book->count == want.size();

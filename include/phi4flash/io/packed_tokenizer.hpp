@@ -123,10 +123,10 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     constexpr const char* model_key = "tokenizer.ggml.model";
     constexpr const char* pre_key = "tokenizer.ggml.pre";
     gguf_key_reader in(model.file());
-    (void)in.require(model_key, "'gpt2'");
+    (void)in.wanted(model_key, "'gpt2'");
     const auto kind = in.text(model_key);
     const auto regex = in.text(packed_pattern_key);
-    if (!regex) (void)in.require(pre_key, "the name of a split pattern");
+    if (!regex) (void)in.wanted(pre_key, "the name of a split pattern");
     const auto pre = in.text(pre_key);
     builder.ignore_merges = in.boolean(packed_ignore_merges_key).value_or(false);
     std::string_view split = regex ? std::string_view(*regex) : std::string_view();
@@ -154,8 +154,8 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     constexpr const char* types_key = "tokenizer.ggml.token_type";
     constexpr const char* merges_key = "tokenizer.ggml.merges";
     gguf_key_reader in(model.file());
-    const gguf_value* const tokens = in.require(tokens_key, "a list of strings");
-    const gguf_value* const merges = in.require(merges_key, "a list of strings");
+    const gguf_value* const tokens = in.wanted(tokens_key, "a list of strings");
+    const gguf_value* const merges = in.wanted(merges_key, "a list of strings");
     const gguf_value* const types = in.find(types_key);
     if (!in.outcome()) return in.outcome();
     for (const auto& [key, list] : {std::pair{tokens_key, tokens}, {merges_key, merges}})
@@ -205,7 +205,7 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
         if (prefix.form == t.normalization()) p.pattern = prefix.text;
     p.pattern += regex_of(t.pattern());
     p.ignore_merges = t.merges().ignore_merges();
-    for (std::size_t id = 0; id < std::max(rows, t.vocab_size()); ++id) {
+    for (std::size_t id = 0; id < (std::max)(rows, t.vocab_size()); ++id) {
         const added_token* const added = t.added(static_cast<std::int64_t>(id));
         const std::string_view bytes = t.merges().strings().bytes_of(id);
         std::string text;

@@ -133,7 +133,7 @@ inline bool safetensors_events::number_unsigned(std::uint64_t n) {
         if (entry_.rank == tensor_view::max_rank)
             return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
                                       tensor_view::max_rank));
-        if (n > std::numeric_limits<std::size_t>::max()) return bad_number("one beyond the address space");
+        if (n > (std::numeric_limits<std::size_t>::max)()) return bad_number("one beyond the address space");
         entry_.extent[entry_.rank++] = static_cast<std::size_t>(n);
         return true;
     }
@@ -214,7 +214,7 @@ inline bool safetensors_events::finish_tensor() {
     }
     std::uint64_t bytes = element_bytes_;
     for (const std::size_t extent : entry_.shape()) {
-        if (extent != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / extent)
+        if (extent != 0 && bytes > (std::numeric_limits<std::uint64_t>::max)() / extent)
             return fail(error::format(errc::size_overflow, "tensor '%s': the product of its shape does not fit 64 bits",
                                       printable(key_).c_str()));
         bytes *= extent;

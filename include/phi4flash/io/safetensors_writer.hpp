@@ -63,7 +63,7 @@ namespace detail {
 [[nodiscard]] inline result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
     std::uint64_t bytes = find_safetensors_dtype(spec.dtype)->bytes;
     for (const std::size_t extent : spec.shape) {
-        if (extent != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / extent)
+        if (extent != 0 && bytes > (std::numeric_limits<std::uint64_t>::max)() / extent)
             return error::format(errc::size_overflow, "tensor '%s': the product of its shape does not fit 64 bits",
                                  printable(spec.name).c_str());
         bytes *= extent;

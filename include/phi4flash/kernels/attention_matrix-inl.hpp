@@ -132,8 +132,8 @@ private:
         const hn::Half<hn::Half<f32_tag>> four;
         alignas(64) float sums[tile_rows * batch_rows];
         for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
-            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
-            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+            const auto low = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(low, hn::Load(four, products)), four, sums + key * batch_rows);
         }
         f32_vector a, b, c, d;
         hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);

@@ -41,14 +41,14 @@ public:
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
-        const tensor_view* t = require(name, {rows, cols}, is_packable(rows, cols));
+        const tensor_view* t = wanted(name, {rows, cols}, is_packable(rows, cols));
         return t == nullptr ? matrix_view{} : matrix_view{t->data, rows, cols, t->type};
     }
 
     /// A vector, widened, each number passed through `change`.
     template <class Change>
     const float* vector(const char* name, std::size_t n, Change&& change) {
-        const tensor_view* t = require(name, {n});
+        const tensor_view* t = wanted(name, {n});
         float* out = memory_.take<float>(n);
         if (filling_ && is_finite(t, name)) {
             for (std::size_t i = 0; i < n; ++i) out[i] = change(element(*t, i));
@@ -62,7 +62,7 @@ public:
     /// A table of n numbers in the kernels' own order: in the second pass, `fill(out, source)` where source(i) reads element i.
     template <class Fill>
     const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t n, Fill&& fill) {
-        const tensor_view* t = require(name, shape);
+        const tensor_view* t = wanted(name, shape);
         float* out = memory_.take<float>(n);
         if (filling_ && is_finite(t, name)) {
             std::memset(out, 0, n * sizeof(float));
@@ -73,8 +73,8 @@ public:
 
     /// sum_i a[i] b[i] in double, of two vectors; 0 while only checking.
     double dot(const char* a, const char* b, std::size_t n) {
-        const tensor_view* x = require(a, {n});
-        const tensor_view* y = require(b, {n});
+        const tensor_view* x = wanted(a, {n});
+        const tensor_view* y = wanted(b, {n});
         double sum = 0.0;
         if (filling_ && is_finite(x, a) && is_finite(y, b)) {
             for (std::size_t i = 0; i < n; ++i) sum += static_cast<double>(element(*x, i)) * static_cast<double>(element(*y, i));
@@ -121,7 +121,7 @@ private:
 
     /// The tensor of that name, with that shape, of a plain type (or a packed one, where that may be), and as many bytes as it needs: a
     /// source may be a host's own table, of which nothing is known yet.
-    const tensor_view* require(const char* name, std::initializer_list<std::size_t> shape, bool may_be_packed = false) {
+    const tensor_view* wanted(const char* name, std::initializer_list<std::size_t> shape, bool may_be_packed = false) {
         if (failed()) return nullptr;
         const tensor_name named = full_name(name);
         const char* const full = named.text;

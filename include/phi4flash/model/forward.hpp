@@ -172,7 +172,7 @@ result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>
     if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok.error();
     const detail::use_of in_use(past, w);
     for (std::size_t begin = 0; begin < tokens.size();) {
-        const std::size_t count = std::min(w.chunk(), tokens.size() - begin);
+        const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const bool last = begin + count == tokens.size();
         const rows_view<float> x = detail::run_layers(m, past, w, tokens.subspan(begin, count), last ? 1 : 0, detail::observe_nothing{});
         const status finite = last ? detail::finite_logits(m, w, x, w.logits, past.position() + count) : status{};
@@ -199,7 +199,7 @@ status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Sha
                              out.count, out.stride);
     const detail::use_of in_use(past, w);
     for (std::size_t begin = 0; begin < tokens.size();) {
-        const std::size_t count = std::min(w.chunk(), tokens.size() - begin);
+        const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const rows_view<float> x =
             detail::run_layers(m, past, w, tokens.subspan(begin, count), count,
                                [&](std::size_t layer, rows_view<const float> rows) { observe(begin, layer, rows); });

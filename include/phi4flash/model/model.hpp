@@ -20,11 +20,11 @@ public:
         const auto e = extents<Shape>::from(config.shape);
         if (!e) return e.error();
         model m(*e, config);
-        detail::tensor_binder<Source> check(source, arena(), false);
-        const sambay_weights checked = detail::bind_all(check, *e, config.norm_eps);
-        if (check.failed()) return check.failure().error();
-        if (const status rest = detail::check_rest(source, *e, checked.embedding, check.found()); !rest) return rest.error();
-        auto block = memory_block::allocate(check.bytes(), "model's parameters");
+        detail::tensor_binder<Source> first(source, arena(), false);
+        const sambay_weights checked = detail::bind_all(first, *e, config.norm_eps);
+        if (first.failed()) return first.failure().error();
+        if (const status rest = detail::check_rest(source, *e, checked.embedding, first.found()); !rest) return rest.error();
+        auto block = memory_block::allocate(first.bytes(), "model's parameters");
         if (!block) return block.error();
         m.parameters_ = std::move(*block);
         detail::tensor_binder<Source> fill(source, arena(m.parameters_.bytes().data()), true);

@@ -88,7 +88,7 @@ public:
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
         std::memcpy(memory_.data() + recurrent_begin_, other.memory_.data() + other.recurrent_begin_, states);
         for (std::size_t i = 0; i < windows_.size(); ++i) {
-            const std::size_t rows = std::min(other.position_, windows_[i].block.rows);
+            const std::size_t rows = (std::min)(other.position_, windows_[i].block.rows);
             copy_slots(heads_, other.windows_[i].block, 0, windows_[i].block, 0, rows);
         }
         copy_slots(heads_, other.full_, 0, full_, 0, other.position_);
@@ -247,7 +247,7 @@ private:
 
     void lay_out(arena& memory, const model<Shape>& m, std::size_t chunk) {
         const extents<Shape>& e = m.shape();
-        const std::size_t widest = std::max({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
+        const std::size_t widest = (std::max)({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
         with.arranged = memory.take<std::byte>(chunk * arranged_bytes(widest));
         residual = take_rows(memory, chunk, e.d_model());
         normed = take_rows(memory, chunk, e.d_model());

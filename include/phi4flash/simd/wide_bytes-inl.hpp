@@ -19,9 +19,9 @@ PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::
 
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-template <int I>
+template <int Group>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<Group>(hn::BitCast(tokens_tag(), v)));
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }

@@ -53,7 +53,7 @@ public:
         b.strings_ = std::move(strings);
         b.rules_ = std::move(rules);
         b.ignore_merges_ = ignore_merges;
-        if (status s = b.check(); !s) return s.error();
+        if (status s = b.check_rules(); !s) return s.error();
         b.find_histories();
         b.build_trie();
         return b;
@@ -209,7 +209,7 @@ private:
         return trie_.check_tables(reachable);
     }
 
-    [[nodiscard]] status check() {
+    [[nodiscard]] status check_rules() {
         if (status s = check_bytes(); !s) return s;
         pairs_.reserve(rules_.size());
         for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) {

@@ -26,10 +26,10 @@ public:
     static constexpr std::size_t max_merges = (std::size_t{1} << 24) - 1;
 
     void reserve(std::size_t merges) {
-        std::size_t slots = 64;
-        while (slots < merges * 2) slots *= 2;
-        slots_.assign(slots, none);
-        shift_ = shift_of(slots);
+        std::size_t places = 64;
+        while (places < merges * 2) places *= 2;
+        slots_.assign(places, none);
+        shift_ = shift_of(places);
     }
 
     /// False if the pair is there already. Needs room reserved.
@@ -77,7 +77,7 @@ public:
     }
 
 private:
-    [[nodiscard]] static int shift_of(std::size_t slots) { return 64 - std::countr_zero(slots); }
+    [[nodiscard]] static int shift_of(std::size_t places) { return 64 - std::countr_zero(places); }
     [[nodiscard]] static std::uint64_t hash(std::uint32_t left, std::uint32_t right) {
         const std::uint64_t x = (std::uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u;
         return (x ^ (x >> 32)) * 0xD6E8FEB86659FD93u;

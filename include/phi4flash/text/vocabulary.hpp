@@ -132,8 +132,8 @@ public:
         }
         std::size_t used = 0, beyond = 0;
         for (const std::uint32_t id : index_) {
-            used += id != no_token ? 1 : 0;
-            beyond += id != no_token && id >= places_.size() ? 1 : 0;
+            used += id != no_token ? 1u : 0u;
+            beyond += id != no_token && id >= places_.size() ? 1u : 0u;
         }
         if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
             return error::format(errc::bad_vocabulary,
@@ -151,13 +151,13 @@ private:
     [[nodiscard]] std::size_t slot_of(std::string_view bytes) const { return detail::hash_bytes(bytes) & (index_.size() - 1); }
 
     void rebuild_index(std::size_t wanted) {
-        std::size_t slots = 512;
-        while (slots < wanted * 2) slots *= 2;
-        index_.assign(slots, no_token);
+        std::size_t size = 512;
+        while (size < wanted * 2) size *= 2;
+        index_.assign(size, no_token);
         for (std::size_t id = 0; id < places_.size(); ++id) {
             if (places_[id].size == 0) continue;
             std::size_t i = slot_of(bytes_of(id));
-            while (index_[i] != no_token) i = (i + 1) & (slots - 1);
+            while (index_[i] != no_token) i = (i + 1) & (size - 1);
             index_[i] = static_cast<std::uint32_t>(id);
         }
     }

@@ -25,7 +25,12 @@ public:
     [[nodiscard]] T&& operator*() && { return std::move(*std::get_if<0>(&content_)); }
     [[nodiscard]] T* operator->() { return std::get_if<0>(&content_); }
     [[nodiscard]] const T* operator->() const { return std::get_if<0>(&content_); }
-    [[nodiscard]] const phi4flash::error& error() const { return *std::get_if<1>(&content_); }
+    [[nodiscard]] const phi4flash::error& error() const {
+#if defined(__GNUC__) || defined(__clang__)
+        if (content_.index() > 1) __builtin_unreachable();  // or -Wnull-dereference tells hosts of a third case
+#endif
+        return *std::get_if<1>(&content_);
+    }
 
 private:
     std::variant<T, phi4flash::error> content_;

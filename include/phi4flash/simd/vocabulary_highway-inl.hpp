@@ -103,7 +103,16 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 #endif
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if HWY_ARCH_ARM_V7 || (HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+    // Without an instruction for it, Highway adds and subtracts a large number, which -ffast-math makes nothing of.
+    const f32_vector magic = hn::Set(f32_tag(), 0x1.8p23f);
+    const auto integers = hn::Sub(hn::BitCast(i32_tag(), hn::Add(v, magic)), hn::BitCast(i32_tag(), magic));
+    return hn::ConvertTo(f32_tag(), integers);
+#else
+    return hn::Round(v);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));

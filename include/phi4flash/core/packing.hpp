@@ -106,7 +106,7 @@ inline void set_scales(q4_block* blocks, std::size_t count, std::size_t r, const
     float largest = 0.0f;
     for (std::size_t g = 0; g < count; ++g) {
         const float stored = to_f32(to_f16(scales[g * stride]));
-        if (is_finite(stored)) largest = std::max(largest, std::fabs(stored));
+        if (is_finite(stored)) largest = (std::max)(largest, std::fabs(stored));
     }
     const float unit = scale_unit(largest);
     for (std::size_t g = 0; g < count; ++g) blocks[g].scale[r] = to_f16(std::nearbyint(scales[g * stride] / unit) * unit);
@@ -131,7 +131,7 @@ void encode_row(q4_block* blocks, std::size_t count, std::size_t r, const float*
 /// Columns [0, 32) of row r of a block from x [32].
 inline void encode_row(q8_block& block, std::size_t r, const float* x) {
     float most = 0.0f;
-    for (std::size_t c = 0; c < packed_cols; ++c) most = std::max(most, std::fabs(x[c]));
+    for (std::size_t c = 0; c < packed_cols; ++c) most = (std::max)(most, std::fabs(x[c]));
     block.scale[r] = to_f16(most / 127.0f);
     const float scale = to_f32(block.scale[r]);
     const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
@@ -159,7 +159,7 @@ inline void pack_eight_rows(const matrix_view& m, std::size_t first, dtype type,
     for (std::size_t r = 0; r < packed_rows; ++r) read_row(m, first + r, rows + r * m.cols);
     const std::size_t groups = m.cols / packed_cols;
     for (std::size_t g = 0; g < groups; g += scale_groups) {
-        const std::size_t count = std::min(scale_groups, groups - g);
+        const std::size_t count = (std::min)(scale_groups, groups - g);
         for (std::size_t r = 0; r < packed_rows; ++r) {
             const float* x = rows + r * m.cols + g * packed_cols;
             switch (type) {

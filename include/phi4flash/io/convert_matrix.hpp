@@ -46,7 +46,7 @@ inline void narrow_rows(const kernel_table& kernels, const float* rows, std::siz
 /// The place of the first number that is infinite or NaN or beyond what the largest scale of a packed type reaches (fitting a scale to such
 /// numbers may overflow and leave zero); the count where there is none. In integers, whose order is that of magnitudes.
 [[nodiscard]] inline std::size_t first_too_large(std::span<const float> rows, dtype type) {
-    const std::uint32_t most = std::bit_cast<std::uint32_t>(is_packed(type) ? 65504.0f * 127.0f : std::numeric_limits<float>::max());
+    const std::uint32_t most = std::bit_cast<std::uint32_t>(is_packed(type) ? 65504.0f * 127.0f : (std::numeric_limits<float>::max)());
     constexpr std::size_t block = 256;  // of a length known to the compiler, without an early end: vectors
     const auto beyond = [most](const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > most; };
     std::size_t i = 0;
@@ -89,18 +89,18 @@ public:
         status written;
         read_ahead(0);
         for (std::size_t b = 0, turn = 0; b < blocks_; b += at_once_, turn ^= 1) {
-            const std::size_t n = std::min(at_once_, blocks_ - b);
+            const std::size_t n = (std::min)(at_once_, blocks_ - b);
             read_ahead(b + n);
             // Writing comes first, so that somebody begins with it while the others convert.
             const std::size_t jobs = waiting.empty() ? 0 : 1;
             threads_.parallel_for(n + jobs, 1, [&](std::size_t begin, std::size_t end) {
                 if (begin < jobs) written = out.write(waiting);
-                convert_blocks(b + std::max(begin, jobs) - jobs, b + std::max(end, jobs) - jobs, made_[turn].data() - b * stride_);
+                convert_blocks(b + (std::max)(begin, jobs) - jobs, b + (std::max)(end, jobs) - jobs, made_[turn].data() - b * stride_);
             });
             if (!written) return written;
             if (const std::size_t place = unfit_.load(); place != SIZE_MAX) return unfit_error(name, place);
             if (!waiting.empty() && !tell(waiting.size())) return stopped();
-            const std::size_t rows = std::min(n * packed_rows, m_.rows - b * packed_rows);
+            const std::size_t rows = (std::min)(n * packed_rows, m_.rows - b * packed_rows);
             waiting = std::span<const std::byte>(made_[turn]).first(matrix_bytes(type_, rows, m_.cols));
         }
         if (const status ok = out.write(waiting); !ok) return ok;
@@ -112,8 +112,8 @@ private:
 
     void read_ahead(std::size_t block) const {
         const std::size_t row_bytes = m_.cols * size_of(m_.type);
-        const std::size_t first = std::min(block * packed_rows, m_.rows);
-        const std::size_t rows = std::min(2 * at_once_ * packed_rows, m_.rows - first);
+        const std::size_t first = (std::min)(block * packed_rows, m_.rows);
+        const std::size_t rows = (std::min)(2 * at_once_ * packed_rows, m_.rows - first);
         ask_for_pages({m_.data + first * row_bytes, rows * row_bytes});
     }
 
@@ -124,7 +124,7 @@ private:
         while (busy_[mine].exchange(true, std::memory_order_acquire)) mine = mine + 1 == scratch_.size() ? 0 : mine + 1;
         for (std::size_t b = begin; b < end; ++b) {
             const std::size_t first = b * packed_rows;
-            const std::size_t count = std::min(packed_rows, m_.rows - first);
+            const std::size_t count = (std::min)(packed_rows, m_.rows - first);
             const std::span<float> rows(scratch_[mine].data(), count * m_.cols);
             widen_rows(kernels_, m_, first, count, rows.data());
             std::size_t unfit = first_too_large(rows, type_);
@@ -166,7 +166,7 @@ template <class Tell>
     constexpr std::size_t piece_bytes = std::size_t{4} << 20;
     if (const auto damaged = find_not_finite(source, threads)) return not_finite_error(name, source.shape(), *damaged);
     for (std::size_t begin = 0; begin < source.bytes; begin += piece_bytes) {
-        const auto piece = std::span(source.data, source.bytes).subspan(begin, std::min(piece_bytes, source.bytes - begin));
+        const auto piece = std::span(source.data, source.bytes).subspan(begin, (std::min)(piece_bytes, source.bytes - begin));
         if (const status ok = out.write(piece); !ok) return ok;
         if (!tell(piece.size())) return stopped();
     }

@@ -30,7 +30,7 @@ enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_poin
         if (has(magic)) return file_kind::archive;
     if (has("ustar", 257)) return file_kind::archive;
 
-    const std::string_view words = text.substr(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
+    const std::string_view words = text.substr((std::min)(text.find_first_not_of(" \t\r\n"), text.size()));
     if (words.empty()) return file_kind::unknown;
     if (words.front() == '{' || words.front() == '[') return file_kind::json;
     constexpr std::string_view pages[] = {"<!doctype", "<html", "<?xml"};

@@ -274,7 +274,7 @@ inline status gguf_parser::place_tensors() {
                                  "tensor '%s': %zu bytes at offset %llu leave the %zu bytes of data in the file",
                                  printable(t.name).c_str(), t.bytes, offset, size);
         if (offset + t.bytes > size) {
-            missing = std::max(missing, offset + t.bytes - size);
+            missing = (std::max)(missing, offset + t.bytes - size);
         } else {
             t.data = file_.data() + data_begin + static_cast<std::size_t>(offset);
         }

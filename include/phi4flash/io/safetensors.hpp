@@ -235,7 +235,7 @@ inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
         return fail(error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, data_offsets have %llu",
                                   name.c_str(), static_cast<unsigned long long>(bytes), end - begin));
     if (end > data_.size()) {  // a file that was cut short; read on to learn how much there should be
-        missing = std::max(missing, static_cast<std::uint64_t>(end - data_.size()));
+        missing = (std::max)(missing, static_cast<std::uint64_t>(end - data_.size()));
         return true;
     }
     entry_.data = data_.data() + begin;

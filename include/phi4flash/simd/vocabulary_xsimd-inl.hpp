@@ -54,9 +54,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * 
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return a / b; }
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fma(a, b, c); }
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fnma(a, b, c); }
-PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return xsimd::min(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return xsimd::max(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return (xsimd::min)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return (xsimd::abs)(a); }
 PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
     return xsimd::select(v >= limit, a, b);
 }

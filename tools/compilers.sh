@@ -44,6 +44,8 @@ fail() { echo "compilers: $*" >&2; exit 1; }
 [ "$(uname -m)" = x86_64 ] || fail "the compilers are those of Debian for x86-64, this machine is $(uname -m)"
 for tool in apt-get apt-cache dpkg-deb; do command -v $tool > /dev/null || fail "needs $tool, so Debian or one of its children"; done
 mkdir -p "$home/bin"
+exec 9> "$home/lock"
+flock -n 9 || { say "another run is under way, waiting for it"; flock 9; }
 
 # ---- packages -------------------------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ open_suite() { # the list of a suite's packages, a day old at most
     [ -n "$mirror" ] || mirror=$(find_mirror)
     [ -n "$mirror" ] || fail "this machine's package sources name no Debian mirror: give one with --mirror URL"
     mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial" "$work/root/usr"
-    : > "$work/status"
+    touch "$work/status"
     echo "deb [signed-by=$keyring] $mirror $suite main" > "$work/sources.list"
     say "reading what $suite offers"
     if apt_of "$suite" apt-get update -o APT::Update::Error-Mode=any > "$work/log" 2>&1; then
@@ -86,7 +86,7 @@ open_suite() { # the list of a suite's packages, a day old at most
 }
 
 unpack() { # unpack SUITE PACKAGE...: with all that they depend on
-    local suite=$1 work=$home/$1 deb name folder
+    local suite=$1 work=$home/$1 deb folder
     shift
     for folder in lib lib64 bin sbin; do # one /usr for all, as on an installed system
         mkdir -p "$work/root/usr/$folder"
@@ -96,15 +96,11 @@ unpack() { # unpack SUITE PACKAGE...: with all that they depend on
         grep -E '^[EW]:' "$work/log" | head -n 3 | sed 's/^/    /' >&2
         fail "$* ($suite) cannot be downloaded: is there a network? (whole log: $work/log)"
     fi
-    mkdir -p "$work/unpacked"
     for deb in "$work"/cache/archives/*.deb; do
         [ -e "$deb" ] || continue
-        name=$(basename "$deb")
-        if [ ! -e "$work/unpacked/$name" ]; then
-            dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work/root" --keep-directory-symlink --no-same-owner
-            touch "$work/unpacked/$name"
-        fi
-        : > "$deb" # its name is what counts from now on
+        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work/root" --keep-directory-symlink --no-same-owner
+        { dpkg-deb -f "$deb" && printf 'Status: install ok installed\n\n'; } >> "$work/status" # so that apt knows
+        rm "$deb"
     done
 }
 

@@ -39,7 +39,7 @@ private:
         held_.append(text);
         hidden_.resize(held_.size(), hidden);
         std::size_t match = std::string::npos;
-        for (const std::string& s : strings_) match = std::min(match, held_.find(s));
+        for (const std::string& s : strings_) match = (std::min)(match, held_.find(s));
         if (match == std::string::npos) return release(held_.size() - longest_open_prefix());
         matched_ = true;
         release(match);
@@ -61,7 +61,7 @@ private:
     [[nodiscard]] std::size_t longest_open_prefix() const {
         std::size_t longest = 0;
         for (const std::string& s : strings_) {
-            for (std::size_t n = std::min(s.size() - 1, held_.size()); n > longest; --n) {
+            for (std::size_t n = (std::min)(s.size() - 1, held_.size()); n > longest; --n) {
                 if (std::string_view(held_).substr(held_.size() - n) == std::string_view(s).substr(0, n)) longest = n;
             }
         }

@@ -152,7 +152,7 @@ template <std::size_t N>
     constexpr std::string_view between = " or ";
     const std::string have = describe(value);
     while (true) {
-        const std::size_t end = std::min(want.find(between), want.size());
+        const std::size_t end = (std::min)(want.find(between), want.size());
         if (want.substr(0, end) == have) return true;
         if (end == want.size()) return false;
         want.remove_prefix(end + between.size());

@@ -78,7 +78,7 @@ private:
     processor_set seen;
     for (std::size_t i = 0; i < processors.size(); ++i) {
         if (!processors.test(i)) continue;
-        cores += seen.test(i) ? 0 : 1;
+        cores += seen.test(i) ? 0u : 1u;
         char path[96];
         std::snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", i);
         system_file siblings(root, path);
@@ -103,7 +103,7 @@ private:
         system_file other(root, path);
         if (const char* const line = other.next()) (void)std::sscanf(line, "%lld", &period);
     }
-    return quota <= 0 || period <= 0 ? SIZE_MAX : static_cast<std::size_t>(std::max(1LL, quota / period));
+    return quota <= 0 || period <= 0 ? SIZE_MAX : static_cast<std::size_t>((std::max)(1LL, quota / period));
 }
 
 /// The least of a control group and the groups that it is part of. `group` is changed: it is cut step by step.
@@ -112,7 +112,7 @@ private:
     while (true) {
         char folder[4700];
         std::snprintf(folder, sizeof folder, "%s%s", mount, group);
-        least = std::min(least, quota_of_group(root, folder, version_2));
+        least = (std::min)(least, quota_of_group(root, folder, version_2));
         char* const last = std::strrchr(group, '/');
         if (last == nullptr) return least;
         *last = '\0';
@@ -145,7 +145,7 @@ private:
         for (const char* const mount : places[version_2 ? 1 : 0]) {
             char group[4608];
             std::snprintf(group, sizeof group, "%s", path + 1);
-            least = std::min(least, quota_of_groups(root, mount, group, version_2));
+            least = (std::min)(least, quota_of_groups(root, mount, group, version_2));
         }
     }
     return least;
@@ -154,7 +154,7 @@ private:
 /// From the files of Linux below `root`; 0 where they do not tell.
 [[nodiscard]] inline std::size_t concurrency_of_linux(const char* root) {
     const std::size_t cores = count_cores(root, allowed_processors(root));
-    return std::min(cores, processor_quota(root));
+    return (std::min)(cores, processor_quota(root));
 }
 
 }  // namespace detail

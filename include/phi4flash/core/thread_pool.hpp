@@ -30,7 +30,7 @@ public:
     /// 0 means default_concurrency(). Errors: invalid_argument above 1024; out_of_memory, also where the system refuses a thread (built
     /// without exceptions, the standard library ends the program in that case).
     static result<thread_pool> create(std::size_t threads) {
-        if (threads == 0) threads = std::min(default_concurrency(), max_threads);
+        if (threads == 0) threads = (std::min)(default_concurrency(), max_threads);
         if (threads > max_threads) return error::format(errc::invalid_argument, "threads: want 0 to %zu, have %zu", max_threads, threads);
         thread_pool pool;
         pool.shared_.reset(new (std::nothrow) shared);
@@ -64,7 +64,7 @@ public:
     void run(std::size_t count, std::size_t grain, void (*body)(void*, std::size_t, std::size_t), void* context) {
         const std::size_t present = concurrency() - (absent_ == 0 ? 0 : still_absent());
         // A few pieces a thread: enough to even out, long enough to stream.
-        const std::size_t wanted = std::min((count + grain - 1) / grain, present * pieces_a_thread);
+        const std::size_t wanted = (std::min)((count + grain - 1) / grain, present * pieces_a_thread);
         if (wanted <= 1 || present == 1) {
             if (count != 0) body(context, 0, count);
             return;
@@ -193,7 +193,7 @@ private:
         const std::size_t index = s.pieces - static_cast<std::size_t>(ticket & 0xffffffffu);
         const std::size_t begin = index * s.piece;
         const std::uint32_t pieces = s.pieces;
-        s.body(s.context, begin, std::min(begin + s.piece, s.count));
+        s.body(s.context, begin, (std::min)(begin + s.piece, s.count));
         if (worker != nullptr) worker->job.store(0, std::memory_order_relaxed);
         if (s.done.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) s.done.notify_one();
         return true;

@@ -110,7 +110,7 @@ public:
     use_of& operator=(const use_of&) = delete;
 
     /// Whether the session is still where the call left it.
-    [[nodiscard]] status check() const {
+    [[nodiscard]] status refusal() const {
         if (!past_.disturbed()) return {};
         return error::format(errc::in_use, "the session was reset by a callback of the call that uses it: do that after the call");
     }
@@ -156,7 +156,7 @@ result<std::span<const float>> step(const model<Shape>& m, session<Shape, Kv>& p
     const rows_view<float> x = detail::run_layers(m, past, w, tokens, 1, detail::observe_nothing{});
     const status finite = detail::finite_logits(m, w, x, w.logits, past.position() + 1);
     past.end_pass(1);
-    if (const status ok = in_use.check(); !ok) return ok.error();
+    if (const status ok = in_use.refusal(); !ok) return ok.error();
     if (!finite) return finite.error();
     return std::span<const float>(w.logits.data, m.shape().vocab());
 }
@@ -180,7 +180,7 @@ result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>
         begin += count;
         if (!finite) return finite.error();
         const bool more = go_on(begin, tokens.size());
-        if (const status ok = in_use.check(); !ok) return ok.error();
+        if (const status ok = in_use.refusal(); !ok) return ok.error();
         if (!more && !last)
             return error::format(errc::cancelled, "stopped by the caller after %zu of %zu prompt tokens", begin, tokens.size());
     }
@@ -205,7 +205,7 @@ status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Sha
                                [&](std::size_t layer, rows_view<const float> rows) { observe(begin, layer, rows); });
         const status finite = detail::finite_logits(m, w, x, rows_view<float>{out[begin], count, out.stride}, past.position() + count);
         past.end_pass(count);
-        if (const status ok = in_use.check(); !ok) return ok;
+        if (const status ok = in_use.refusal(); !ok) return ok;
         if (!finite) return finite;
         begin += count;
     }

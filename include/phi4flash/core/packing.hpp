@@ -38,14 +38,17 @@ struct level_index {
 };
 
 template <const q4_codebook& Book>
-inline constexpr level_index index_of{Book};
+PHI4FLASH_OWN_DATA inline constexpr level_index index_of{Book};
 
 /// What a scale is tried at: the number of largest magnitude becomes this times either end of the levels.
-inline constexpr float scale_trials[] = {0.76f, 0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f};
+PHI4FLASH_OWN_DATA inline constexpr float scale_trials[] = {0.76f, 0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f};
+
+/// Codes as floats.
+PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> code_numbers{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 /// Levels as the numbers that they stand for.
 template <const q4_codebook& Book>
-inline constexpr std::array<float, 16> levels_of = [] {
+PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> levels_of = [] {
     std::array<float, 16> level{};
     for (std::size_t c = 0; c < level.size(); ++c) level[c] = static_cast<float>(Book.level[c]) - static_cast<float>(Book.zero);
     return level;
@@ -53,7 +56,7 @@ inline constexpr std::array<float, 16> levels_of = [] {
 
 /// The least v whose code is c, for c = 1 to 15; element 0 is unused. That is, nearest(v + zero) counts the elements that are at most v.
 template <const q4_codebook& Book>
-inline constexpr std::array<float, 16> code_begins = [] {
+PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> code_begins = [] {
     // Floats are in the order of their bits, negative ones in reverse: bisection over all of them.
     const auto value = [](std::int64_t key) {
         return std::bit_cast<float>(key >= 0 ? static_cast<std::uint32_t>(key) : 0x80000000u | static_cast<std::uint32_t>(-key));

@@ -19,7 +19,7 @@ struct conversion {
     dtype embedding = dtype::q4_dense;
     /// x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential.
     dtype selection = dtype::q8;
-    /// With which instructions; null: the best. The bytes are the same for any.
+    /// With which instructions; null: the best but for matrix tiles, which nothing here needs. The bytes are the same for any.
     const kernel_table* kernels = nullptr;
 };
 
@@ -67,7 +67,7 @@ template <tensor_source Source, class Tell>
             return static_cast<bool>(tell(done, total));
         }
     };
-    const kernel_table& kernels = how.kernels != nullptr ? *how.kernels : best_kernels();
+    const kernel_table& kernels = how.kernels != nullptr ? *how.kernels : best_kernels({.matrix_tiles = false});
     return write_packed_model(path, info, tensors, [&](std::size_t i, gguf_sink& out) -> status {
         const tensor_view& source = *sources[i];
         const char* const name = tensors[i].name.c_str();

@@ -85,7 +85,7 @@ inline void fit_scales(const pack_tile& tile, float* best_scale) {
 
 template <const q4_codebook& Book>
 inline void store_codes(const pack_tile& tile, q4_block* blocks) {
-    static constexpr std::array<float, 16> codes{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    constexpr const auto& codes = phi4flash::detail::code_numbers;
     float inverse[pack_places] = {};
     for (std::size_t p = 0; p < tile.places(); ++p) {
         const float scale = to_f32(blocks[p / packed_rows].scale[p % packed_rows]);

@@ -227,7 +227,7 @@ void print_json(engine& runs, const bench_options& o, const findings& found) {
 }
 
 p4::status run(bench_options o) {
-    const auto model = open_model(o.run.model, o.run.open);
+    const auto model = open_weights(o.run.model, o.run.open);
     if (!model) return model.error();
     engine_options how = o.run.engine;
     const std::size_t needed = o.depth + std::max(o.prompt_tokens, o.generate_tokens);

@@ -26,7 +26,7 @@ void add_run_options(CLI::App& command, run_options& options) {
     command.add_option("--context", engine.context, "Tokens to make room for; 0: what is needed")->capture_default_str();
 }
 
-p4::result<opened> open_model(const std::string& path, const open_flags& flags) {
+p4::result<opened> open_weights(const std::string& path, const open_flags& flags) {
     if (path.empty()) return p4::error::format(p4::errc::invalid_argument, "which model? Say --model PATH");
     p4::opening_options how;
     how.config.ignore_unknown_keys = flags.ignore_unknown_keys;
@@ -34,11 +34,21 @@ p4::result<opened> open_model(const std::string& path, const open_flags& flags) 
     how.repack.pages = flags.huge_pages ? p4::page_size::huge : p4::page_size::normal;
     auto files = p4::model_files::open(path, how);
     if (!files) return files.error();
-    opened model{std::move(*files), std::nullopt};
-    if (!model.files.has_tokenizer()) return model;
+    return opened{std::move(*files), std::nullopt};
+}
+
+p4::status add_tokenizer(opened& model) {
+    if (!model.files.has_tokenizer()) return {};
     auto text = model.files.open_tokenizer();
     if (!text) return text.error();
     model.text.emplace(std::move(*text));
+    return {};
+}
+
+p4::result<opened> open_model(const std::string& path, const open_flags& flags) {
+    auto model = open_weights(path, flags);
+    if (!model) return model.error();
+    if (const p4::status ok = add_tokenizer(*model); !ok) return ok.error();
     return model;
 }
 

@@ -47,6 +47,10 @@ struct opened {
     [[nodiscard]] const p4::tokenizer* tokenizer() const { return text ? &*text : nullptr; }
 };
 p4::result<opened> open_model(const std::string& path, const open_flags& flags = {});
+/// The same without looking at its tokenizer: for what needs ids alone.
+p4::result<opened> open_weights(const std::string& path, const open_flags& flags = {});
+/// Adds the tokenizer, where there is one. Errors: those of model_files::open_tokenizer.
+p4::status add_tokenizer(opened& model);
 
 /// `path` is a tokenizer.json, a folder that holds one, or a packed model.
 p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path);

@@ -51,8 +51,13 @@ p4::result<std::vector<std::int32_t>> prompt_of(const std::optional<std::string>
 p4::status run(const generate_options& o) {
     const auto text = prompt_text(o);
     if (!text) return text.error();
-    auto model = open_model(o.run.model, o.run.open);
+    auto model = open_weights(o.run.model, o.run.open);
     if (!model) return model.error();
+    if (const p4::status ok = add_tokenizer(*model); !ok) {
+        // Ids need no tokenizer: without one they are printed as they are.
+        if (*text || !o.sampling.stop.empty()) return ok;
+        std::fprintf(stderr, "phi4flash: note: ids are printed, as the tokenizer cannot be used: %s\n", ok.error().message());
+    }
     const auto prompt = prompt_of(*text, o, *model);
     if (!prompt) return prompt.error();
     p4::generation_options options = generation_options_of(*model, o.sampling);

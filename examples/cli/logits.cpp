@@ -16,7 +16,7 @@ struct logits_options {
 
 p4::status run(const logits_options& o) {
     if (const p4::status ok = check_output_file(o.output, o.force); !ok) return ok;
-    const auto model = open_model(o.run.model, o.run.open);
+    const auto model = open_weights(o.run.model, o.run.open);
     if (!model) return model.error();
     engine_options how = o.run.engine;
     if (how.context == 0) how.context = o.tokens.size();

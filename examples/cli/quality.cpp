@@ -118,7 +118,7 @@ struct candidate {
 };
 
 p4::result<judged_file> open_file(const std::string& path, const open_flags& flags) {
-    auto model = open_model(path, flags);
+    auto model = open_weights(path, flags);
     if (!model) return model.error();
     const std::uint64_t numbers = p4::parameter_count(model->files.config().shape);
     return judged_file{path, std::move(*model), numbers};
@@ -273,8 +273,10 @@ void print_json(const findings& found, bool tensors) {
 }
 
 p4::status run(const quality_options& o) {
-    const auto reference = open_file(o.reference, o.open);
+    auto reference = open_file(o.reference, o.open);
     if (!reference) return reference.error();
+    if (!o.text.empty())
+        if (const p4::status ok = add_tokenizer(reference->model); !ok) return ok;
     const p4::sambay_shape& shape = reference->model.files.config().shape;
     std::vector<judged_file> files;
     for (const std::string& path : o.models) {

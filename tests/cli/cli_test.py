@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 import re
+import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -174,6 +176,37 @@ class Generate(ProgramTest):
         self.assertEqual(raw, said)
         one = self.generate(BUNDLED, *greedy, "--max-tokens", 1)
         self.assertEqual((one["tokens"], one["stop_reason"]), (said["tokens"][:1], "max_tokens"))
+
+
+    def test_ids_need_no_tokenizer(self):
+        ids_alone = ("--tokens", "263,265", "--temperature", 0, "--max-tokens", 5, "--ignore-eos")
+        want = self.generate(BUNDLED, *ids_alone)
+        self.assertTrue(want["text"])
+        with tempfile.TemporaryDirectory() as folder:
+            model = pathlib.Path(folder) / "model"
+            shutil.copytree(BUNDLED, model)
+            for content in ("", "{", '{"model": {"type": "Unigram", "vocab": []}}', None):
+                path = model / "tokenizer.json"
+                path.unlink()
+                if content is not None:
+                    path.write_text(content)
+                done = run("generate", "--model", model, "--json", *ids_alone)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertEqual(json.loads(done.stdout), {**want, "text": ""})
+                self.assertEqual(self.good("generate", "--model", model, *ids_alone), ids(want["tokens"]) + "\n")
+                self.good("logits", "--model", model, "--tokens", "263,265", "--output", pathlib.Path(folder) / "logits.safetensors", "--force")
+                self.good("bench", "--model", model, "-p", 1, "-n", 1, "-r", 1)
+                self.refused("tokenizer", "generate", "--model", model, "--prompt", "x")
+                if content is not None:
+                    self.assertIn("note: ids are printed", done.stderr)
+                    for command in (("generate", "--prompt", "x"), ("generate", *ids_alone, "--stop", "x"), ("chat",),
+                                    ("convert", "--output", pathlib.Path(folder) / "never.gguf")):
+                        self.refused("tokenizer.json", command[0], "--model", model, *command[1:])
+                    self.assertFalse((pathlib.Path(folder) / "never.gguf").exists())
+                    text = pathlib.Path(folder) / "text"
+                    text.write_text("1,2,3")
+                    self.good("quality", "--reference", model, "--model", model, "--tokens", text)
+                    self.refused("tokenizer.json", "quality", "--reference", model, "--model", model, "--text", text)
 
 
 class Text(ProgramTest):

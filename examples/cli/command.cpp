@@ -15,7 +15,7 @@ void add_run_options(CLI::App& command, run_options& options) {
     command.add_option("--model,-m", options.model, "Folder with config.json and model.safetensors, or a packed file")->type_name("PATH");
     command.add_flag("--huge-pages", options.open.huge_pages, "Copy the weights of a packed file into huge pages");
     add_ignore_unknown_keys(command, options.open);
-    command.add_option("--threads,-t", engine.threads, "Threads; 0: one for each processor")->capture_default_str();
+    command.add_option("--threads,-t", engine.threads, "Threads; 0: one for each core, as affinity and quota allow")->capture_default_str();
     command.add_option("--target", engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
     command.add_option("--kv", engine.kv, "Element type of keys and values")
         ->check(CLI::IsMember({"bf16", "f32", "int8"}))

@@ -104,7 +104,7 @@ void add_convert(CLI::App& app, action& chosen) {
     command->add_option("--embedding", o->embedding, "Type of the embedding, which is the output layer too; like --type by default")
         ->check(CLI::IsMember(names));
     add_ignore_unknown_keys(*command, o->open);
-    command->add_option("--threads,-t", o->threads, "Threads; 0: one for each processor")->capture_default_str();
+    command->add_option("--threads,-t", o->threads, "Threads; 0: one for each core, as affinity and quota allow")->capture_default_str();
     add_force_option(*command, o->force);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }

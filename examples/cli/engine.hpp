@@ -13,7 +13,7 @@ struct engine_options {
     std::string kv = "bf16";           ///< bf16, f32 or int8
     std::string activations = "int8";  ///< int8 or f32: what packed weights are multiplied with
     std::string target;                ///< SIMD target; empty: the best
-    std::size_t threads = 0;           ///< 0: one for each processor
+    std::size_t threads = 0;           ///< 0: p4::default_concurrency()
     std::size_t context = 0;           ///< tokens
     std::size_t chunk = 128;           ///< prompt tokens read at once
 };

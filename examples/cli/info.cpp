@@ -81,7 +81,7 @@ void describe_machine(text_table& table, const p4::kernel_table& used) {
     }
     table.row("SIMD targets", targets);
     table.row("in use", text_of("%s, %zu floats a vector", used.name, used.lanes()));
-    table.row("processors", text_of("%u", std::thread::hardware_concurrency()));
+    table.row("processors", text_of("%u; %zu threads where nobody says how many", std::thread::hardware_concurrency(), p4::default_concurrency()));
 }
 
 /// Reads all weights. Errors: not_finite, naming the model and the tensor.

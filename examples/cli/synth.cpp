@@ -208,7 +208,7 @@ void add_synth(CLI::App& app, action& chosen) {
         ->transform(CLI::AsSizeValue(true));
     command->add_option("--tokenizer", o->tokenizer, "tokenizer.json to copy along, or a folder that holds one")
         ->type_name("FILE_OR_MODEL");
-    command->add_option("--threads,-t", o->threads, "Threads; 0: one for each processor")->capture_default_str();
+    command->add_option("--threads,-t", o->threads, "Threads; 0: one for each core, as affinity and quota allow")->capture_default_str();
     add_force_option(*command, o->force);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }

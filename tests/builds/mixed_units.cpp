@@ -2,6 +2,7 @@
 //
 //     mixed_units FOLDER                       all of them, linked into this program
 //     mixed_units FOLDER NAME=PLUGIN...        each pair, loaded in either order with RTLD_GLOBAL, in a process of its own
+//     mixed_units FOLDER --unload NAME=PLUGIN  one, which is gone from memory after dlclose
 #include "unit.hpp"
 
 #include <dlfcn.h>
@@ -89,6 +90,31 @@ int check_pair(const std::string& first, const std::string& second, const char* 
     return failures;
 }
 
+bool is_mapped(const char* path) {
+    std::FILE* const maps = std::fopen("/proc/self/maps", "r");
+    bool found = maps == nullptr;
+    char line[4096];
+    while (maps != nullptr && std::fgets(line, sizeof line, maps) != nullptr) found = found || std::strstr(line, path) != nullptr;
+    if (maps != nullptr) std::fclose(maps);
+    return found;
+}
+
+int check_unloading(const std::string& plugin, const char* folder) {
+    const std::size_t equals = plugin.find('=');
+    const char* const path = plugin.c_str() + equals + 1;
+    for (int turn = 0; turn < 2; ++turn) {
+        void* const handle = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+        void (*run)(unit_report&, const char*) = nullptr;
+        if (handle != nullptr) *reinterpret_cast<void**>(&run) = dlsym(handle, ("unit_" + plugin.substr(0, equals)).c_str());
+        if (run == nullptr) return std::printf("%s: %s\n", path, dlerror()), 1;
+        if (!is_mapped(path)) return std::printf("%s is loaded, and not in /proc/self/maps\n", path), 1;
+        if (check(plugin.c_str(), run, folder, "") != 0) return 1;
+        if (dlclose(handle) != 0) return std::printf("%s: %s\n", path, dlerror()), 1;
+        if (is_mapped(path)) return std::printf("%s is still there after dlclose\n", path), 1;
+    }
+    return 0;
+}
+
 int check_pairs(const std::vector<std::string>& plugins, const char* folder) {
     int failures = 0;
     int pairs = 0;
@@ -119,6 +145,7 @@ int check_pairs(const std::vector<std::string>& plugins, const char* folder) {
 int main(int argc, char** argv) {
     if (argc < 2) return std::fprintf(stderr, "want a model's folder\n"), 2;
     if (argc == 2) return check_linked(argv[1]) != 0;
+    if (argc == 4 && std::strcmp(argv[2], "--unload") == 0) return check_unloading(argv[3], argv[1]);
     std::vector<std::string> plugins;
     for (int i = 2; i < argc; ++i) {
         const std::string name(argv[i], std::strcspn(argv[i], "="));

@@ -321,7 +321,7 @@ TEST_CASE("io/gguf_model: what the writer refuses, and files") {
     CHECK(*reinterpret_cast<const float*>(moved.find("w")->data) == 1.0f);
     moved.release_pages();
     check_error(packed_model::open(folder.path() / "no.gguf"), errc::file_not_found, {"no.gguf"});
-    check_error(packed_model::open(folder.write("bad.gguf", "not a model")), errc::bad_magic, {"bad.gguf"});
+    check_error(packed_model::open(folder.write("bad.gguf", "not a model")), errc::wrong_file_kind, {"bad.gguf"});
 }
 
 TEST_CASE("io/gguf_model: a sample for other readers") {

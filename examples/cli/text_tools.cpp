@@ -1,5 +1,6 @@
 /// tokenize, detokenize, render: JSON Lines in, JSON Lines out.
 #include "command.hpp"
+#include "input_text.hpp"
 #include "json_lines.hpp"
 
 namespace cli {
@@ -7,6 +8,7 @@ namespace {
 
 struct text_options {
     std::string tokenizer;
+    std::optional<std::string> text_file;
     bool no_special = false;
     bool skip_special = false;
     bool plain_content = false;
@@ -19,12 +21,23 @@ p4::status tokenize(const text_options& o) {
     p4::encoder encoder(*text);
     std::vector<std::int32_t> ids;
     const p4::encode_options how{o.no_special ? p4::marker_policy::plain_text : p4::marker_policy::parse};
+    const auto encoded = [&](const std::string& said) -> p4::result<json> {
+        ids.clear();
+        if (const p4::status ok = encoder.encode(said, how, ids); !ok) return ok.error();
+        return json{{"ids", ids}};
+    };
+    if (o.text_file) {
+        const auto said = read_text(*o.text_file);
+        if (!said) return said.error();
+        const auto line = encoded(*said);
+        if (!line) return line.error();
+        print(*line);
+        return {};
+    }
     return for_each_line([&](const json& line) -> p4::result<json> {
         const auto said = string_of(line, "text");
         if (!said) return said.error();
-        ids.clear();
-        if (const p4::status ok = encoder.encode(*said, how, ids); !ok) return ok.error();
-        return json{{"ids", ids}};
+        return encoded(*said);
     });
 }
 
@@ -143,8 +156,9 @@ CLI::App* add(CLI::App& app, action& chosen, const std::shared_ptr<text_options>
 
 void add_text_tools(CLI::App& app, action& chosen) {
     const auto o = std::make_shared<text_options>();
-    add(app, chosen, o, "tokenize", "Text to ids: JSON Lines {\"text\"} in, {\"ids\"} out", tokenize)
-        ->add_flag("--no-special", o->no_special, "Markers such as <|end|> in the text are plain text");
+    CLI::App* tokens = add(app, chosen, o, "tokenize", "Text to ids: JSON Lines {\"text\"} in, {\"ids\"} out", tokenize);
+    tokens->add_flag("--no-special", o->no_special, "Markers such as <|end|> in the text are plain text");
+    tokens->add_option("--text-file,-f", o->text_file, "One text instead: this file as it is; - for standard input")->type_name("FILE");
     add(app, chosen, o, "detokenize", "Ids to text: JSON Lines {\"ids\"} in, {\"text\"} out", detokenize)
         ->add_flag("--skip-special", o->skip_special, "Leave special tokens out");
     CLI::App* command =

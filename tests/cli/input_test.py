@@ -92,6 +92,21 @@ class Prompt(unittest.TestCase):
             self.refused("want at most 256 MiB", "--prompt-file", "/dev/zero")
 
 
+class Tokenize(unittest.TestCase):
+    def test_a_text_file(self):
+        line = json.dumps({"text": "What is\n2+2?<|end|>"}).encode()
+        want = run("tokenize", "--tokenizer", BUNDLED, stdin=line).stdout
+        self.assertEqual(want.count(b"\n"), 1)
+        with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+            file.write(b"What is\n2+2?<|end|>\n")
+            file.flush()
+            self.assertEqual(run("tokenize", "--tokenizer", BUNDLED, "--text-file", file.name).stdout, want)
+        self.assertEqual(run("tokenize", "--tokenizer", BUNDLED, "--text-file", "-", stdin=b"What is\n2+2?<|end|>").stdout, want)
+        done = run("tokenize", "--tokenizer", BUNDLED, "--text-file", "-", stdin=b"\xff")
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        self.assertIn(b"want UTF-8", done.stderr)
+
+
 class CutTexts(unittest.TestCase):
     def generate(self, *arguments):
         done = run("generate", "--model", BUNDLED, "--temperature", 0, "--prompt", "What is 347 + 285?", *arguments)

@@ -10,7 +10,7 @@
 
 namespace cli {
 
-using json = nlohmann::json;
+using json = nlohmann::json;  // what is written; what is read is a p4::json_value
 
 /// One line of pure ASCII. Bytes that are no UTF-8, which only a caller's own strings can bring, become U+FFFD.
 inline std::string to_line(const json& value) { return value.dump(-1, ' ', true, json::error_handler_t::replace) + '\n'; }
@@ -43,12 +43,12 @@ p4::status for_each_line(Work&& work) {
 }
 
 /// A list of ids. Errors: json_missing_key, json_wrong_type, json_bad_number.
-inline p4::result<std::vector<std::int32_t>> ids_of(const json& object) {
+inline p4::result<std::vector<std::int32_t>> ids_of(const p4::json_value& object) {
     const auto place = object.find("ids");
     if (place == object.end()) return p4::error::format(p4::errc::json_missing_key, "no key 'ids': want a list of numbers");
     if (!place->is_array()) return p4::detail::wrong_type("ids", "a list of numbers", *place);
     std::vector<std::int32_t> ids;
-    for (const json& id : *place) {
+    for (const p4::json_value& id : *place) {
         const auto number = p4::detail::whole_number(id, "ids", 0, INT32_MAX, p4::errc::json_bad_number);
         if (!number) return number.error();
         ids.push_back(static_cast<std::int32_t>(*number));
@@ -57,11 +57,11 @@ inline p4::result<std::vector<std::int32_t>> ids_of(const json& object) {
 }
 
 /// A string. Errors: json_missing_key, json_wrong_type.
-inline p4::result<std::string> string_of(const json& object, const char* key) {
+inline p4::result<std::string> string_of(const p4::json_value& object, const char* key) {
     const auto place = object.find(key);
     if (place == object.end()) return p4::error::format(p4::errc::json_missing_key, "no key '%s': want a string", key);
     if (!place->is_string()) return p4::detail::wrong_type(key, "a string", *place);
-    return place->get<std::string>();
+    return *place->get_ptr<const std::string*>();
 }
 
 }  // namespace cli

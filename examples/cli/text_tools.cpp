@@ -34,7 +34,7 @@ p4::status tokenize(const text_options& o) {
         print(*line);
         return {};
     }
-    return for_each_line([&](const json& line) -> p4::result<json> {
+    return for_each_line([&](const p4::json_value& line) -> p4::result<json> {
         const auto said = string_of(line, "text");
         if (!said) return said.error();
         return encoded(*said);
@@ -44,7 +44,7 @@ p4::status tokenize(const text_options& o) {
 p4::status detokenize(const text_options& o) {
     const auto text = open_tokenizer(o.tokenizer);
     if (!text) return text.error();
-    return for_each_line([&](const json& line) -> p4::result<json> {
+    return for_each_line([&](const p4::json_value& line) -> p4::result<json> {
         const auto ids = ids_of(line);
         if (!ids) return ids.error();
         std::string said;
@@ -54,9 +54,9 @@ p4::status detokenize(const text_options& o) {
 }
 
 /// What the templates take of a message: Hugging Face's, which these follow, join strings and fail on anything else.
-p4::result<std::string> text_of_message(const json& message, const char* key) {
+p4::result<std::string> text_of_message(const p4::json_value& message, const char* key) {
     const auto place = message.find(key);
-    if (place != message.end() && place->is_string()) return place->get<std::string>();
+    if (place != message.end() && place->is_string()) return *place->get_ptr<const std::string*>();
     if (place == message.end()) return p4::error::format(p4::errc::json_missing_key, "no key '%s': want a string", key);
     const char* const advice = std::string_view(key) == "tools" ? ": give the text that the model shall read, such as JSON made by json.dumps"
                                : place->is_array() ? ": this model's template has no parts, join their texts"
@@ -66,14 +66,14 @@ p4::result<std::string> text_of_message(const json& message, const char* key) {
 }
 
 /// Messages of a line; the views of the result look into `strings`, which must be empty and outlive it.
-p4::result<std::vector<p4::chat_message>> messages_of(const json& line, std::vector<std::string>& strings) {
+p4::result<std::vector<p4::chat_message>> messages_of(const p4::json_value& line, std::vector<std::string>& strings) {
     const auto list = line.find("messages");
     if (list == line.end()) return p4::error::format(p4::errc::json_missing_key, "no key 'messages': want a list of messages");
     if (!list->is_array()) return p4::detail::wrong_type("messages", "a list of messages", *list);
     strings.reserve(3 * list->size());  // never moves: the views look into it
     std::vector<p4::chat_message> messages;
     const auto keep = [&](std::string&& s) { return std::string_view(strings.emplace_back(std::move(s))); };
-    for (const json& one : *list) {
+    for (const p4::json_value& one : *list) {
         const std::string place = "message " + std::to_string(messages.size());
         if (!one.is_object()) return p4::detail::wrong_type("messages", "a list of objects", one);
         auto role = text_of_message(one, "role");
@@ -91,18 +91,18 @@ p4::result<std::vector<p4::chat_message>> messages_of(const json& line, std::vec
 }
 
 /// true or false under `key`; `otherwise` where it is absent or null.
-p4::result<bool> flag_of(const json& line, const char* key, bool otherwise) {
+p4::result<bool> flag_of(const p4::json_value& line, const char* key, bool otherwise) {
     const auto place = line.find(key);
     if (place == line.end() || place->is_null()) return otherwise;
     if (!place->is_boolean()) return p4::detail::wrong_type(key, "true or false", *place);
-    return place->get<bool>();
+    return *place->get_ptr<const bool*>();
 }
 
-p4::result<p4::chat_template> template_of(const json& line, const std::string& otherwise) {
+p4::result<p4::chat_template> template_of(const p4::json_value& line, const std::string& otherwise) {
     const auto place = line.find("template");
     const bool absent = place == line.end() || place->is_null();
     if (!absent && !place->is_string()) return p4::detail::wrong_type("template", "flash or mini_reasoning", *place);
-    const std::string& name = absent ? otherwise : place->get_ref<const std::string&>();
+    const std::string& name = absent ? otherwise : *place->get_ptr<const std::string*>();
     if (name == "flash") return p4::chat_template::flash;
     if (name == "mini_reasoning") return p4::chat_template::mini_reasoning;
     return p4::error::format(p4::errc::invalid_argument, "'template': want flash or mini_reasoning, have %s",
@@ -110,7 +110,7 @@ p4::result<p4::chat_template> template_of(const json& line, const std::string& o
 }
 
 /// The templates read tools in the system message alone. Whoever gives them beside the messages would not see that they are lost.
-p4::status check_tools(const json& line) {
+p4::status check_tools(const p4::json_value& line) {
     const auto tools = line.find("tools");
     if (tools == line.end() || tools->is_null() || (tools->is_array() && tools->empty())) return {};
     return p4::error::format(p4::errc::invalid_argument,
@@ -121,7 +121,7 @@ p4::status render(const text_options& o) {
     const auto text = open_tokenizer(o.tokenizer);
     if (!text) return text.error();
     p4::encoder encoder(*text);
-    return for_each_line([&](const json& line) -> p4::result<json> {
+    return for_each_line([&](const p4::json_value& line) -> p4::result<json> {
         std::vector<std::string> strings;
         const auto messages = messages_of(line, strings);
         if (!messages) return messages.error();

@@ -26,14 +26,15 @@ public:
 
     enum class kind : std::uint8_t { null, boolean, negative, whole, fraction, string, array, object };
 
-    json_value() = default;  ///< null
-    explicit json_value(bool b) : kind_(kind::boolean), boolean_(b) {}
-    explicit json_value(std::int64_t negative) : kind_(kind::negative), integer_(static_cast<std::uint64_t>(negative)) {}
-    explicit json_value(std::uint64_t n) : kind_(kind::whole), integer_(n) {}
-    explicit json_value(double x) : kind_(kind::fraction), fraction_(x) {}
-    explicit json_value(std::string text) : kind_(kind::string), text_(std::move(text)) {}
+    // Defined below, where a vector of members is no longer one of an incomplete type: clang 14 and 15 look into it.
+    json_value();  ///< null
+    explicit json_value(bool b);
+    explicit json_value(std::int64_t negative);
+    explicit json_value(std::uint64_t n);
+    explicit json_value(double x);
+    explicit json_value(std::string text);
     /// An empty one of that kind.
-    explicit json_value(kind k) : kind_(k) {}
+    explicit json_value(kind k);
 
     [[nodiscard]] bool is_null() const { return kind_ == kind::null; }
     [[nodiscard]] bool is_boolean() const { return kind_ == kind::boolean; }
@@ -98,6 +99,14 @@ struct json_value::entry {
     std::string key;
     json_value value;
 };
+
+inline json_value::json_value() = default;
+inline json_value::json_value(bool b) : kind_(kind::boolean), boolean_(b) {}
+inline json_value::json_value(std::int64_t negative) : kind_(kind::negative), integer_(static_cast<std::uint64_t>(negative)) {}
+inline json_value::json_value(std::uint64_t n) : kind_(kind::whole), integer_(n) {}
+inline json_value::json_value(double x) : kind_(kind::fraction), fraction_(x) {}
+inline json_value::json_value(std::string text) : kind_(kind::string), text_(std::move(text)) {}
+inline json_value::json_value(kind k) : kind_(k) {}
 
 class json_value::iterator {
 public:

@@ -159,7 +159,7 @@ struct normal_kind {{
     std::uint8_t decomposes;  ///< in NFD: 1 if it becomes something else
 }};
 
-inline constexpr normal_kind normal_kinds[{len(names)}] = {{
+PHI4FLASH_OWN_DATA inline constexpr normal_kind normal_kinds[{len(names)}] = {{
 {rows(names, 12, lambda k: "{%d, %d, %d}" % k)}
 }};
 
@@ -167,12 +167,12 @@ inline constexpr normal_kind normal_kinds[{len(names)}] = {{
 inline constexpr char32_t normal_limit = 0x{limit:X};
 
 /// Block of {NORMAL_BLOCK} code points -> its row in normal_rows.
-inline constexpr std::uint8_t normal_blocks[{len(index)}] = {{
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t normal_blocks[{len(index)}] = {{
 {rows(index, 32, str)}
 }};
 
 /// Rows of {NORMAL_BLOCK} places in normal_kinds.
-inline constexpr std::uint8_t normal_rows[{len(blocks) * NORMAL_BLOCK}] = {{
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t normal_rows[{len(blocks) * NORMAL_BLOCK}] = {{
 {rows([k for block in blocks for k in block], 32, str)}
 }};
 
@@ -187,12 +187,12 @@ struct decomposition {{
 }};
 
 /// By code.
-inline constexpr decomposition decompositions[{len(codes)}] = {{
+PHI4FLASH_OWN_DATA inline constexpr decomposition decompositions[{len(codes)}] = {{
 {rows([(c, *decompositions[c], 0)[:3] for c in codes], 6, lambda d: "{0x%X, 0x%X, %s}" % (d[0], d[1], hex(d[2]) if d[2] else "0"))}
 }};
 
 /// Places in `decompositions` of those that composing undoes, by their second, then their first part.
-inline constexpr std::uint16_t compositions[{len(order)}] = {{
+PHI4FLASH_OWN_DATA inline constexpr std::uint16_t compositions[{len(order)}] = {{
 {rows(order, 24, str)}
 }};
 

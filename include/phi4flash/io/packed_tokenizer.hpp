@@ -75,7 +75,7 @@ struct normal_form_prefix {
     std::string_view text;
     normal_form form;
 };
-inline constexpr normal_form_prefix normal_form_prefixes[] = {{"NFC, then ", normal_form::nfc}, {"NFD, then ", normal_form::nfd}};
+PHI4FLASH_OWN_DATA inline constexpr normal_form_prefix normal_form_prefixes[] = {{"NFC, then ", normal_form::nfc}, {"NFD, then ", normal_form::nfd}};
 
 inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     p.added_begins.push_back(0);

@@ -17,7 +17,7 @@ struct normal_kind {
     std::uint8_t decomposes;  ///< in NFD: 1 if it becomes something else
 };
 
-inline constexpr normal_kind normal_kinds[66] = {
+PHI4FLASH_OWN_DATA inline constexpr normal_kind normal_kinds[66] = {
     {0, 0, 0}, {0, 0, 1}, {0, 1, 0}, {0, 2, 1}, {1, 0, 0}, {1, 1, 0}, {7, 0, 0}, {7, 1, 0}, {8, 1, 0}, {9, 0, 0}, {9, 1, 0}, {10, 0, 0},
     {11, 0, 0}, {12, 0, 0}, {13, 0, 0}, {14, 0, 0}, {15, 0, 0}, {16, 0, 0}, {17, 0, 0}, {18, 0, 0}, {19, 0, 0}, {20, 0, 0}, {21, 0, 0}, {22, 0, 0},
     {23, 0, 0}, {24, 0, 0}, {25, 0, 0}, {26, 0, 0}, {27, 0, 0}, {28, 0, 0}, {29, 0, 0}, {30, 0, 0}, {31, 0, 0}, {32, 0, 0}, {33, 0, 0}, {34, 0, 0},
@@ -30,7 +30,7 @@ inline constexpr normal_kind normal_kinds[66] = {
 inline constexpr char32_t normal_limit = 0x2FA40;
 
 /// Block of 64 code points -> its row in normal_rows.
-inline constexpr std::uint8_t normal_blocks[3049] = {
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t normal_blocks[3049] = {
     0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 7, 8, 9, 10, 11, 12, 13, 14, 0, 0, 15, 16, 17, 18, 0, 19, 20, 21, 0, 22,
     23, 24, 0, 25, 26, 27, 28, 29, 30, 31, 32, 33, 28, 34, 35, 36, 0, 37, 32, 38, 39, 36, 0, 40, 41, 42, 43, 44, 45, 46, 47, 48,
     49, 0, 50, 0, 0, 51, 52, 53, 0, 0, 0, 0, 0, 54, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 55, 0, 0, 56,
@@ -130,7 +130,7 @@ inline constexpr std::uint8_t normal_blocks[3049] = {
 };
 
 /// Rows of 64 places in normal_kinds.
-inline constexpr std::uint8_t normal_rows[9216] = {
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t normal_rows[9216] = {
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 0,
@@ -432,7 +432,7 @@ struct decomposition {
 };
 
 /// By code.
-inline constexpr decomposition decompositions[2060] = {
+PHI4FLASH_OWN_DATA inline constexpr decomposition decompositions[2060] = {
     {0xC0, 0x41, 0x300}, {0xC1, 0x41, 0x301}, {0xC2, 0x41, 0x302}, {0xC3, 0x41, 0x303}, {0xC4, 0x41, 0x308}, {0xC5, 0x41, 0x30a},
     {0xC7, 0x43, 0x327}, {0xC8, 0x45, 0x300}, {0xC9, 0x45, 0x301}, {0xCA, 0x45, 0x302}, {0xCB, 0x45, 0x308}, {0xCC, 0x49, 0x300},
     {0xCD, 0x49, 0x301}, {0xCE, 0x49, 0x302}, {0xCF, 0x49, 0x308}, {0xD1, 0x4E, 0x303}, {0xD2, 0x4F, 0x300}, {0xD3, 0x4F, 0x301},
@@ -780,7 +780,7 @@ inline constexpr decomposition decompositions[2060] = {
 };
 
 /// Places in `decompositions` of those that composing undoes, by their second, then their first part.
-inline constexpr std::uint16_t compositions[940] = {
+PHI4FLASH_OWN_DATA inline constexpr std::uint16_t compositions[940] = {
     0, 7, 11, 200, 16, 21, 543, 652, 26, 33, 37, 201, 42, 47, 544, 653, 875, 576, 602, 620, 179, 577, 603, 621,
     180, 586, 587, 435, 436, 495, 496, 630, 631, 644, 645, 831, 841, 843, 857, 883, 872, 885, 760, 762, 764, 766, 768, 770,
     772, 851, 864, 282, 287, 291, 296, 662, 663, 670, 671, 678, 679, 684, 685, 690, 691, 698, 699, 706, 707, 714, 715, 722,

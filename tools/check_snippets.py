@@ -7,6 +7,7 @@ The words after ```cpp say what a block is:
     ```cpp            statements: becomes the body of a function; its #include lines go to the top
     ```cpp continue   more statements of the block before it
     ```cpp file       a whole file; so is any block that has `int main(`
+    ```cpp file PATH  the very text of that file of the checkout, which is compiled and run elsewhere
     ```cpp fragment   not compiled (a layout, a signature cut out of a header)
 """
 import argparse
@@ -36,6 +37,10 @@ def units_of(path, name):
         if "fragment" in words:
             continue
         where = f'#line {line} "{name}"\n'
+        if words[:1] == ["file"] and len(words) == 2:
+            if code != (ROOT / words[1]).read_text(encoding="utf-8"):
+                sys.exit(f"{name}:{line}: want the text of {words[1]}, have another: copy the file into the page")
+            continue
         if "file" in words or re.search(r"\bint main\s*\(", code):
             files.append(where + code)
             continue

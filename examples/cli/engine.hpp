@@ -15,7 +15,7 @@ struct engine_options {
     std::string target;                ///< SIMD target; empty: the best
     std::size_t threads = 0;           ///< 0: p4::default_concurrency()
     std::size_t context = 0;           ///< tokens
-    std::size_t chunk = 128;           ///< prompt tokens read at once
+    std::size_t chunk = p4::workspace_options{}.chunk;  ///< prompt tokens read at once
 };
 
 /// Bytes that a model takes beside its mapped weights.

@@ -144,15 +144,17 @@ void check(const p4::kernel_table& kernels, const p4::head_layout& heads, const 
     for (const std::size_t chunk : {1u, 2u, 4u, 7u, 23u}) {
         CAPTURE(chunk);
         p4::arena counting;
-        (void)p4::attention_workspace<float>(counting, heads, chunk);
+        (void)p4::attention_workspace(counting, heads, chunk);
+        (void)p4::kv_block<float>(counting, heads, chunk);
         (void)p4::kv_block<float>(counting, heads, window);
         (void)p4::kv_block<float>(counting, heads, n_tokens);
         (void)counting.take<std::byte>(chunk * p4::arranged_bytes(64));
         auto block = p4::memory_block::allocate(counting.bytes(), "test");
         REQUIRE(block);
         p4::arena memory(block->bytes().data());
-        const p4::attention_workspace<float> scratch(memory, heads, chunk);
-        const p4::kv_ring<float> ring{p4::kv_block<float>(memory, heads, window)};
+        const p4::attention_workspace scratch(memory, heads, chunk);
+        const p4::kv_block<float> staging(memory, heads, chunk);
+        const p4::kv_ring<float> ring{p4::kv_block<float>(memory, heads, window), window};
         const p4::kv_block<float> cache(memory, heads, n_tokens);
         const p4::compute with{&kernels, {}, memory.take<std::byte>(chunk * p4::arranged_bytes(64))};
         double worst_window = 0.0;
@@ -168,7 +170,7 @@ void check(const p4::kernel_table& kernels, const p4::head_layout& heads, const 
                     most = std::max(most, std::fabs(static_cast<double>(y[i]) - want[first + i / d_model][i % d_model]));
                 return most;
             };
-            layer.window(with, scratch, ring, first, in, out);
+            layer.window(with, scratch, staging, ring, first, in, out);
             worst_window = std::max(worst_window, worst(windowed));
             layer.store_keys(with, scratch, cache, first, in);
             layer.over(with, scratch, cache, first, in, out);

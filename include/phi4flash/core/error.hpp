@@ -19,7 +19,6 @@ enum class errc : std::uint16_t {
     cancelled,
     unknown_target,
     in_use,
-    interrupted,
     // files
     file_not_found,
     file_unreadable,

@@ -22,6 +22,8 @@ struct rows_view {
     [[nodiscard]] rows_view last(std::size_t n) const { return {data + (count - n) * stride, n, stride}; }
     /// The first n rows.
     [[nodiscard]] rows_view first(std::size_t n) const { return {data, n, stride}; }
+    /// Rows [row, row + n).
+    [[nodiscard]] rows_view rows(std::size_t row, std::size_t n) const { return {data + row * stride, n, stride}; }
     /// The same rows, from column c.
     [[nodiscard]] rows_view column(std::size_t c) const { return {data + c, count, stride}; }
 

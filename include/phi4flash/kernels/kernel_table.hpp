@@ -55,13 +55,22 @@ struct linear_kernels {
 /// Channels of the Mamba state lie in blocks of this many: A and h are [ceil(d_inner / 16)][d_state][16], zero-filled.
 inline constexpr std::size_t channel_block = 16;
 
+/// Where the states after the last `count` tokens go, one `stride` floats behind the other. Where one is kept, it may take the place of the
+/// state before the first token.
+struct kept_states {
+    float* first = nullptr;
+    std::size_t stride = 0;
+    std::size_t count = 1;  ///< 1 to the number of tokens
+};
+
 /// Depthwise causal convolution and SiLU over channels [channel_begin, channel_end) of `tokens` tokens.
 struct convolution_args {
     const float* x;          ///< [tokens, d_inner], rows x_stride apart
     std::size_t x_stride;
     const float* weight;     ///< [d_conv, d_inner]: tap d_conv-1 is the current token
     const float* bias;       ///< [d_inner]
-    float* state;            ///< [d_conv-1, d_inner]: the inputs before this chunk, oldest first; advanced
+    const float* state;      ///< [d_conv-1, d_inner]: the inputs before this chunk, oldest first
+    kept_states kept;
     float* y;                ///< [tokens, d_inner], rows y_stride apart
     std::size_t y_stride;
     std::size_t tokens;
@@ -79,7 +88,8 @@ struct scan_args {
     std::size_t bc_stride;
     const float* a_log2e;    ///< A times log2(e), blocked as above
     const float* d;          ///< [d_inner]
-    float* h;                ///< blocked as above; advanced
+    const float* h;          ///< blocked as above: the state before the first token
+    kept_states kept;
     float* y;                ///< [tokens, d_inner]; may be u
     std::size_t tokens;
     std::size_t d_inner;     ///< also the stride of u, dt and y

@@ -27,36 +27,40 @@ inline void convolution(const convolution_args& args, std::size_t channel_begin,
             }
         }
     }
-    // The state becomes the last `history` inputs; rows move towards the front, so in order is safe.
-    for (std::size_t j = 0; j < history; ++j) {
-        const std::size_t time = args.tokens + j;
-        const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
-        float* to = args.state + j * args.d_inner;
-        for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+    // A state is the last `history` inputs; one in place moves its rows towards the front, so in order is safe.
+    for (std::size_t s = 0; s < args.kept.count; ++s) {
+        const std::size_t read = args.tokens - args.kept.count + 1 + s;
+        for (std::size_t j = 0; j < history; ++j) {
+            const std::size_t time = read + j;
+            const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+            float* to = args.kept.first + s * args.kept.stride + j * args.d_inner;
+            for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+        }
     }
 }
 
-/// One vector of channels, one token: advances h [d_state][channel_block] and returns sum_n C[n] h[n].
-PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, float* h, const float* b, const float* c, std::size_t d_state, f32_vector dt,
-                                               f32_vector dt_u) {
+/// One vector of channels, one token: from h [d_state][channel_block] to the next, which may be in its place; returns sum_n C[n] h[n] of
+/// the next.
+PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, const float* h, float* next, const float* b, const float* c, std::size_t d_state,
+                                               f32_vector dt, f32_vector dt_u) {
     f32_vector y0 = zero();
     f32_vector y1 = zero();
     std::size_t n = 0;
     for (; n + 2 <= d_state; n += 2) {
-        float* h0 = h + n * channel_block;
-        float* h1 = h0 + channel_block;
-        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + (n + 1) * channel_block))), load(h1), mul(dt_u, set(b[n + 1])));
-        store(next0, h0);
-        store(next1, h1);
+        const std::size_t at0 = n * channel_block;
+        const std::size_t at1 = at0 + channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + at1))), load(h + at1), mul(dt_u, set(b[n + 1])));
+        store(next0, next + at0);
+        store(next1, next + at1);
         y0 = mul_add(next0, set(c[n]), y0);
         y1 = mul_add(next1, set(c[n + 1]), y1);
     }
     for (; n < d_state; ++n) {
-        float* h0 = h + n * channel_block;
-        const f32_vector next = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        store(next, h0);
-        y0 = mul_add(next, set(c[n]), y0);
+        const std::size_t at0 = n * channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        store(next0, next + at0);
+        y0 = mul_add(next0, set(c[n]), y0);
     }
     return add(y0, y1);
 }
@@ -69,8 +73,10 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
         const std::size_t first = block * channel_block;
         const std::size_t width = args.d_inner - first < channel_block ? args.d_inner - first : channel_block;
         const float* a = args.a_log2e + first * args.d_state;
-        float* h = args.h + first * args.d_state;
+        const float* h = args.h + first * args.d_state;
         for (std::size_t t = 0; t < args.tokens; ++t) {
+            const std::size_t slot = t + args.kept.count < args.tokens ? 0 : t + args.kept.count - args.tokens;
+            float* next = args.kept.first + slot * args.kept.stride + first * args.d_state;
             const float* b = args.b + t * args.bc_stride;
             const float* c = args.c + t * args.bc_stride;
             for (std::size_t i = 0; i < width; i += lane_count) {
@@ -80,15 +86,16 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
                 if (n == lane_count) {
                     const f32_vector dt = load(args.dt + at);
                     const f32_vector u = load(args.u + at);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store(mul_add(load(args.d + channel), u, sum), args.y + at);
                 } else {  // A and h are zero behind the last channel, so whole vectors of them are safe
                     const f32_vector dt = load_first(args.dt + at, n);
                     const f32_vector u = load_first(args.u + at, n);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store_first(mul_add(load_first(args.d + channel, n), u, sum), args.y + at, n);
                 }
             }
+            h = next;
         }
     }
 }

@@ -6,6 +6,7 @@
 #include <phi4flash/position/none.hpp>
 
 #include <cmath>
+#include <span>
 
 PHI4FLASH_BEGIN
 
@@ -46,17 +47,23 @@ struct differential_heads {
 };
 
 /// Scratch of attention layers for up to `tokens` rows.
-template <class Kv>
 struct attention_workspace {
     rows_view<float> qkv;       ///< [tokens, q_width + 2 kv_width]
     rows_view<float> attended;  ///< [tokens, n_heads, group_width]
-    kv_block<Kv> staging;       ///< a chunk's keys and values in the cache's element type
 
     attention_workspace() = default;
     attention_workspace(arena& memory, const head_layout& heads, std::size_t tokens)
         : qkv(take_rows(memory, tokens, heads.q_width() + 2 * heads.kv_width())),
-          attended(take_rows(memory, tokens, heads.n_heads * heads.group_width())),
-          staging(memory, heads, tokens) {}
+          attended(take_rows(memory, tokens, heads.n_heads * heads.group_width())) {}
+};
+
+/// Rows that one text reads, and what it remembers: `count` rows from `row` on, the first of them at position `first`.
+template <class Cache>
+struct attention_text {
+    const Cache* past = nullptr;
+    std::size_t first = 0;
+    std::size_t row = 0;
+    std::size_t count = 0;
 };
 
 /// One attention layer. `qkv` maps to queries, then keys, then values; a cross layer's maps to queries only.
@@ -69,53 +76,93 @@ struct attention {
     [[no_unique_address]] Heads heads;
     [[no_unique_address]] Position position;
 
-    /// A token sees itself and the window - 1 tokens before it. Advances `past` by T tokens.
-    /// Shape: x, y [T, d_model]; y may be x. `first` is the position of row 0.
-    template <class Kv>
-    void window(const compute& with, const attention_workspace<Kv>& scratch, const kv_ring<Kv>& past, std::size_t first,
+    /// A token sees itself and the window - 1 tokens before it. Several texts share out the rows: `texts[i]`, i < texts.size(), is an
+    /// attention_text of a kv_ring. Keys and values go to `staging`, row by row, for kv_ring::commit; no text changes.
+    /// Shape: x, y [T, d_model], staging at least T rows; y may be x.
+    template <class Kv, class Texts>
+    void window(const compute& with, const attention_workspace& scratch, const kv_block<Kv>& staging, const Texts& texts,
                 rows_view<const float> x, rows_view<float> y) const {
         const rows_view<float> q = scratch.qkv.first(x.count);
         const rows_view<float> k = q.column(layout.q_width());
         qkv(with, x, q);
-        position.apply(with, q, layout.n_heads, layout.d_head, first);
-        position.apply(with, k, layout.n_kv_heads, layout.d_head, first);
-        scratch.staging.write(with, layout, k, k.column(layout.kv_width()), 0);
-
-        kv_segment segments[max_kv_segments];
-        std::size_t n = past.past(layout, first, segments);
-        segments[n++] = scratch.staging.segment(layout, 0, first, x.count);
-        attend(with, scratch, q, first, past.block.rows, segments, n, y);
-        past.commit(layout, scratch.staging, first, x.count);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            position.apply(with, q.rows(t.row, t.count), layout.n_heads, layout.d_head, t.first);
+            position.apply(with, k.rows(t.row, t.count), layout.n_kv_heads, layout.d_head, t.first);
+        }
+        staging.write(with, layout, k, k.column(layout.kv_width()), 0);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            kv_segment segments[max_kv_segments];
+            std::size_t n = t.past->past(layout, t.first, segments);
+            segments[n++] = staging.segment(layout, t.row, t.first, t.count);
+            attend<Kv>(with, scratch, t.row, t.count, t.first, t.past->window, segments, n);
+        }
+        combine(with, scratch, q, y);
     }
 
-    /// Computes keys and values only and stores them at their positions in `cache`: all that a prompt's tokens need of the full
-    /// layer but for the last of them.   Shape: x [T, d_model].
+    /// The same for one text, which advances by T tokens. `first` is the position of row 0.
     template <class Kv>
-    void store_keys(const compute& with, const attention_workspace<Kv>& scratch, const kv_block<Kv>& cache, std::size_t first,
-                    rows_view<const float> x) const {
+    void window(const compute& with, const attention_workspace& scratch, const kv_block<Kv>& staging, const kv_ring<Kv>& past, std::size_t first,
+                rows_view<const float> x, rows_view<float> y) const {
+        const attention_text<kv_ring<Kv>> one[] = {{&past, first, 0, x.count}};
+        window(with, scratch, staging, std::span<const attention_text<kv_ring<Kv>>>(one), x, y);
+        past.commit(layout, staging, 0, first, x.count);
+    }
+
+    /// Computes keys and values only and stores them at their positions in the caches: all that a prompt's tokens need of the full
+    /// layer but for the last of them. `texts[i]` is an attention_text of a kv_block.   Shape: x [T, d_model].
+    template <class Texts>
+    void store_keys(const compute& with, const attention_workspace& scratch, const Texts& texts, rows_view<const float> x) const {
         const rows_view<float> k = scratch.qkv.first(x.count).column(layout.q_width());
         qkv.outputs(layout.q_width(), 2 * layout.kv_width())(with, x, k);
-        position.apply(with, k, layout.n_kv_heads, layout.d_head, first);
-        cache.write(with, layout, k, k.column(layout.kv_width()), first);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            const rows_view<float> own = k.rows(t.row, t.count);
+            position.apply(with, own, layout.n_kv_heads, layout.d_head, t.first);
+            t.past->write(with, layout, own, own.column(layout.kv_width()), t.first);
+        }
     }
 
-    /// Queries over keys that are already in `cache`, its own layer's or another's: a token sees itself and all before it.
-    /// Shape: x, y [T, d_model]; y may be x. `first` is the position of row 0.
+    /// The same for one text.
     template <class Kv>
-    void over(const compute& with, const attention_workspace<Kv>& scratch, const kv_block<Kv>& cache, std::size_t first,
-              rows_view<const float> x, rows_view<float> y) const {
+    void store_keys(const compute& with, const attention_workspace& scratch, const kv_block<Kv>& cache, std::size_t first,
+                    rows_view<const float> x) const {
+        const attention_text<kv_block<Kv>> one[] = {{&cache, first, 0, x.count}};
+        store_keys(with, scratch, std::span<const attention_text<kv_block<Kv>>>(one), x);
+    }
+
+    /// Queries over keys that are already in the caches, this layer's or another's: a token sees itself and all before it. `texts[i]` is
+    /// an attention_text of a kv_block<Kv>.   Shape: x, y [T, d_model]; y may be x.
+    template <class Kv, class Texts>
+    void over(const compute& with, const attention_workspace& scratch, const Texts& texts, rows_view<const float> x, rows_view<float> y) const {
         const rows_view<float> q = scratch.qkv.first(x.count);
         qkv.outputs(0, layout.q_width())(with, x, q);
-        position.apply(with, q, layout.n_heads, layout.d_head, first);
-        const kv_segment all = cache.segment(layout, 0, 0, first + x.count);
-        attend(with, scratch, q, first, static_cast<std::size_t>(-1), &all, 1, y);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            if (t.count == 0) continue;
+            position.apply(with, q.rows(t.row, t.count), layout.n_heads, layout.d_head, t.first);
+            const kv_segment all = t.past->segment(layout, 0, 0, t.first + t.count);
+            attend<Kv>(with, scratch, t.row, t.count, t.first, static_cast<std::size_t>(-1), &all, 1);
+        }
+        combine(with, scratch, q, y);
+    }
+
+    /// The same for one text. `first` is the position of row 0.
+    template <class Kv>
+    void over(const compute& with, const attention_workspace& scratch, const kv_block<Kv>& cache, std::size_t first, rows_view<const float> x,
+              rows_view<float> y) const {
+        const attention_text<kv_block<Kv>> one[] = {{&cache, first, 0, x.count}};
+        over<Kv>(with, scratch, std::span<const attention_text<kv_block<Kv>>>(one), x, y);
     }
 
 private:
+    /// Rows [row, row + count) of the scratch, queries of one text.
     template <class Kv>
-    void attend(const compute& with, const attention_workspace<Kv>& scratch, rows_view<float> q, std::size_t first, std::size_t window_size,
-                const kv_segment* segments, std::size_t n_segments, rows_view<float> y) const {
-        const rows_view<float> attended = scratch.attended.first(q.count);
+    void attend(const compute& with, const attention_workspace& scratch, std::size_t row, std::size_t count, std::size_t first,
+                std::size_t window_size, const kv_segment* segments, std::size_t n_segments) const {
+        const rows_view<float> q = scratch.qkv.rows(row, count);
+        const rows_view<float> attended = scratch.attended.rows(row, count);
         attention_args args{};
         args.q = q.data;
         args.q_stride = q.stride;
@@ -144,7 +191,10 @@ private:
                 kernel(args, i / blocks, token, token_end, segments, n_segments);
             }
         });
-        heads.combine(with, layout, attended, q);
+    }
+
+    void combine(const compute& with, const attention_workspace& scratch, rows_view<float> q, rows_view<float> y) const {
+        heads.combine(with, layout, scratch.attended.first(q.count), q);
         out_proj(with, q, y);
     }
 };

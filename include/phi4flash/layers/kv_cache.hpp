@@ -94,15 +94,16 @@ void copy_slots(const head_layout& heads, const kv_block<Kv>& from, std::size_t 
     }
 }
 
-/// The last `window` tokens: slot = position mod window. A chunk's own keys stay in a staging block until every query has
-/// seen the older ones; `commit` then moves the last of them here.
+/// The last tokens of a text: slot = position mod rows. A chunk's own keys stay in a staging block until every query has
+/// seen the older ones; `commit` then moves the last of them here. Rows beyond the window let a text go back so many tokens.
 template <class Kv>
 struct kv_ring {
-    kv_block<Kv> block;  ///< block.rows is the window
+    kv_block<Kv> block;      ///< at least `window` rows
+    std::size_t window = 0;
 
-    /// The tokens before `position` that are still here, in order. Returns the number of segments written (0 to 2).
+    /// The window of tokens before `position`, in order. Returns the number of segments written (0 to 2).
     std::size_t past(const head_layout& heads, std::size_t position, kv_segment* out) const {
-        const std::size_t kept = position < block.rows ? position : block.rows;
+        const std::size_t kept = position < window ? position : window;
         if (kept == 0) return 0;
         const std::size_t slot = (position - kept) % block.rows;
         const std::size_t before_wrap = block.rows - slot < kept ? block.rows - slot : kept;
@@ -112,14 +113,29 @@ struct kv_ring {
         return 2;
     }
 
-    /// Takes over the last tokens of a chunk of `count` that started at `position`.
-    void commit(const head_layout& heads, const kv_block<Kv>& staging, std::size_t position, std::size_t count) const {
+    /// Takes over the last of `count` tokens that start at `position`, from row `row` of the staging block on.
+    void commit(const head_layout& heads, const kv_block<Kv>& staging, std::size_t row, std::size_t position, std::size_t count) const {
         std::size_t i = count > block.rows ? count - block.rows : 0;
         while (i < count) {
             const std::size_t slot = (position + i) % block.rows;
             const std::size_t run = count - i < block.rows - slot ? count - i : block.rows - slot;
-            copy_slots(heads, staging, i, block, slot, run);
+            copy_slots(heads, staging, row + i, block, slot, run);
             i += run;
+        }
+    }
+
+    /// Becomes a copy of what `other` has of the tokens before `position`, as far as there is room.
+    void copy_from(const head_layout& heads, const kv_ring& other, std::size_t position) const {
+        const std::size_t rows = block.rows < other.block.rows ? block.rows : other.block.rows;
+        std::size_t at = position < rows ? 0 : position - rows;
+        while (at < position) {
+            const std::size_t from = at % other.block.rows;
+            const std::size_t to = at % block.rows;
+            std::size_t run = position - at;
+            if (run > other.block.rows - from) run = other.block.rows - from;
+            if (run > block.rows - to) run = block.rows - to;
+            copy_slots(heads, other.block, from, block, to, run);
+            at += run;
         }
     }
 };

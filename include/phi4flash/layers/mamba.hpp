@@ -6,6 +6,8 @@
 #include <phi4flash/layers/linear.hpp>
 #include <phi4flash/layers/norm.hpp>
 
+#include <span>
+
 PHI4FLASH_BEGIN
 
 /// Floats of one layer's A (and of its SSM state): [ceil(d_inner / 16)][d_state][16], the tail zero.
@@ -39,6 +41,17 @@ struct mamba {
             : convolution(memory.take<float>((d_conv - 1) * d_inner)), ssm(memory.take<float>(blocked_size(d_inner, d_state))) {}
     };
 
+    /// Rows that one text reads, and its state: before the first of them, and where those after the last `kept` go. Two states that are
+    /// kept lie `stride` floats apart, convolution and SSM alike. Where one is kept, it may be `before`.
+    struct text {
+        state before;
+        state after;
+        std::size_t stride = 0;
+        std::size_t kept = 1;
+        std::size_t row = 0;
+        std::size_t count = 0;
+    };
+
     struct workspace {
         rows_view<float> uz;      ///< [tokens, 2 d_inner]
         rows_view<float> u;       ///< [tokens, d_inner]; after a call: m, the scan output
@@ -52,10 +65,18 @@ struct mamba {
               dt{memory.take<float>(tokens * d_inner), tokens, d_inner} {}
     };
 
-    /// Advances the state by T tokens.   Shape: x, y [T, d_model]; y may be x.
+    /// Advances the state of one text by T tokens.   Shape: x, y [T, d_model]; y may be x.
     /// Returns m [T, d_inner], before the gate and with the D term: what a gated memory unit reads. Valid until the next call
     /// with this workspace.
     rows_view<const float> operator()(const compute& with, const workspace& scratch, const state& past, rows_view<const float> x,
+                                      rows_view<float> y) const {
+        const text one[] = {{past, past, 0, 1, 0, x.count}};
+        return (*this)(with, scratch, std::span<const text>(one), x, y);
+    }
+
+    /// The same for several texts at once: `texts[i]`, i < texts.size(), share out the rows of x.
+    template <class Texts>
+    rows_view<const float> operator()(const compute& with, const workspace& scratch, const Texts& texts, rows_view<const float> x,
                                       rows_view<float> y) const {
         const std::size_t tokens = x.count;
         const std::size_t d_inner = out_proj.weight.cols;
@@ -66,9 +87,9 @@ struct mamba {
         const rows_view<float> dt = scratch.dt.first(tokens);
 
         in_proj(with, x, uz);
-        const convolution_args conv{uz.data, uz.stride, conv_weight, conv_bias, past.convolution, u.data, u.stride, tokens, d_inner, d_conv};
-        const std::size_t blocks = round_up(d_inner, channel_block) / channel_block;
-        with.parallel(blocks, channel_block * tokens * d_conv * 4, [&](std::size_t begin, std::size_t end) {
+        over_blocks(with, texts, tokens * d_conv * 4, [&](const text& t, std::size_t begin, std::size_t end) {
+            const convolution_args conv{uz[t.row], uz.stride, conv_weight, conv_bias, t.before.convolution,
+                                        {t.after.convolution, t.stride, t.kept}, u[t.row], u.stride, t.count, d_inner, d_conv};
             const std::size_t last = end * channel_block < d_inner ? end * channel_block : d_inner;
             with.kernels->convolution(conv, begin * channel_block, last);
         });
@@ -79,16 +100,55 @@ struct mamba {
             for (std::size_t t = begin; t < end; ++t) with.kernels->softplus(dt[t], d_inner, dt[t]);
         });
 
-        const scan_args scan{u.data, dt.data, dt_b_c.data + dt_rank, dt_b_c.data + dt_rank + d_state, dt_b_c.stride, a_log2e, d,
-                             past.ssm, u.data, tokens, d_inner, d_state};
-        with.parallel(blocks, channel_block * tokens * d_state * 4,
-                      [&](std::size_t begin, std::size_t end) { with.kernels->scan(scan, begin, end); });
+        over_blocks(with, texts, tokens * d_state * 4, [&](const text& t, std::size_t begin, std::size_t end) {
+            const float* b = dt_b_c[t.row] + dt_rank;
+            const scan_args scan{u[t.row], dt[t.row], b, b + d_state, dt_b_c.stride, a_log2e, d, t.before.ssm,
+                                 {t.after.ssm, t.stride, t.kept}, u[t.row], t.count, d_inner, d_state};
+            with.kernels->scan(scan, begin, end);
+        });
 
         const rows_view<float> z = uz.column(d_inner);
         gate_rows(with, z, u, z, d_inner);
         out_proj(with, z, y);
         return u;
     }
+
+private:
+    /// `body(text, first, last)` over all blocks of channels of all texts; `cost` of a channel in all texts together.
+    template <class Texts, class Body>
+    void over_blocks(const compute& with, const Texts& texts, std::size_t cost, Body&& body) const {
+        const std::size_t n = texts.size();
+        const std::size_t blocks = round_up(out_proj.weight.cols, channel_block) / channel_block;
+        with.parallel(n * blocks, channel_block * cost / n, [&](std::size_t begin, std::size_t end) {
+            while (begin < end) {
+                const std::size_t first = begin % blocks;
+                const std::size_t last = blocks - first < end - begin ? blocks : first + (end - begin);
+                body(texts[begin / blocks], first, last);
+                begin += last - first;
+            }
+        });
+    }
+};
+
+/// How the states of all Mamba layers of a model lie beside each other, so that they can be kept and copied as one.
+class mamba_states {
+public:
+    mamba_states() = default;
+    mamba_states(std::size_t layers, std::size_t d_inner, std::size_t d_state, std::size_t d_conv)
+        : layers_(layers), convolution_(round_up((d_conv - 1) * d_inner, channel_block)), ssm_(blocked_size(d_inner, d_state)) {}
+
+    [[nodiscard]] std::size_t floats() const { return layers_ * (convolution_ + ssm_); }
+    [[nodiscard]] mamba::state at(float* all, std::size_t layer) const {
+        mamba::state s;
+        s.convolution = all + layer * (convolution_ + ssm_);
+        s.ssm = s.convolution + convolution_;
+        return s;
+    }
+
+private:
+    std::size_t layers_ = 0;
+    std::size_t convolution_ = 0;
+    std::size_t ssm_ = 0;
 };
 
 PHI4FLASH_END

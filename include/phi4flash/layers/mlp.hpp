@@ -19,13 +19,18 @@ struct mlp {
 
     /// Shape: x [T, d_model], y [T, d_model]; y may be x.
     void operator()(const compute& with, const workspace& scratch, rows_view<const float> x, rows_view<float> y) const {
+        widen(with, scratch, x);
+        narrow(with, scratch, y);
+    }
+
+    /// The two halves, for callers that stop between them: up * silu(gate) into the workspace, and fc2 of that.
+    void widen(const compute& with, const workspace& scratch, rows_view<const float> x) const {
         const std::size_t d_ff = fc2.weight.cols;
         const rows_view<float> gate = scratch.hidden.first(x.count);
-        const rows_view<float> up = gate.column(d_ff);
         fc1(with, x, gate);
-        gate_rows(with, gate, up, gate, d_ff);
-        fc2(with, gate, y);
+        gate_rows(with, gate, gate.column(d_ff), gate, d_ff);
     }
+    void narrow(const compute& with, const workspace& scratch, rows_view<float> y) const { fc2(with, scratch.hidden.first(y.count), y); }
 };
 
 PHI4FLASH_END

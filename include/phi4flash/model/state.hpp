@@ -12,108 +12,123 @@ PHI4FLASH_BEGIN
 namespace detail {
 [[nodiscard]] inline error used_by_its_own_callback(const char* what) {
     return error::format(errc::in_use,
-                         "the %s is in use: a callback or executor of a call that has not returned wants it too; give it a %s of its own", what, what);
-}
-[[nodiscard]] inline error left_in_the_middle(std::size_t position) {
-    return error::format(errc::interrupted,
-                         "the session was left in the middle of the tokens after %zu, by an exception of its executor or observer: reset() it, or "
-                         "copy a whole one into it",
-                         position);
+                         "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what, what);
 }
 }  // namespace detail
 
+/// How much a session holds.
+struct session_options {
+    std::size_t context = 0;  ///< tokens that it has room for
+    std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
+};
+
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
-/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable; used by one thread at
-/// a time.
+/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable while no pass reads into
+/// it; used by one thread at a time.
+///
+/// What a pass changes, it changes at the end (pass::commit). Until then only keys of the full layer are written, behind position(), where
+/// nothing reads them.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class session {
     static_assert(kv_element<Kv>, "phi4flash: K/V are kept in bf16, float or kv_int8");
 
 public:
-    /// Bytes for a context of so many tokens.
-    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t context) {
+    /// Bytes that such a session takes.
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const session_options& options) {
         session s;
         arena counting;
-        s.lay_out(counting, m, context);
+        s.lay_out(counting, m, options);
         return counting.bytes();
     }
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t context) { return bytes(m, session_options{.context = context}); }
 
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
-    static result<session> create(const model<Shape>& m, std::size_t context) {
-        if (const status ok = check_context(context); !ok) return ok.error();
-        auto block = memory_block::allocate(bytes(m, context), "session");
+    static result<session> create(const model<Shape>& m, const session_options& options) {
+        if (const status ok = refusal(options); !ok) return ok.error();
+        auto block = memory_block::allocate(bytes(m, options), "session");
         if (!block) return block.error();
         session s;
         s.own_ = std::move(*block);
-        s.attach(s.own_.bytes(), m, context);
+        s.attach(s.own_.bytes(), m, options);
         return s;
     }
+    static result<session> create(const model<Shape>& m, std::size_t context) { return create(m, session_options{.context = context}); }
 
-    /// In the caller's memory: `bytes(m, context)` bytes, aligned to block_alignment, alive as long as the session.
+    /// In the caller's memory: `bytes(m, options)` bytes, aligned to block_alignment, alive as long as the session.
     /// Errors: invalid_argument.
-    static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
-        if (const status ok = check_context(context); !ok) return ok.error();
-        const std::size_t want = bytes(m, context);
+    static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
+        if (const status ok = refusal(options); !ok) return ok.error();
+        const std::size_t want = bytes(m, options);
         if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
             return error::format(errc::invalid_argument, "session memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
                                  memory.size());
         session s;
-        s.attach(memory.first(want), m, context);
+        s.attach(memory.first(want), m, options);
         return s;
     }
+    static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
+        return create_in(memory, m, session_options{.context = context});
+    }
 
-    /// Forgets everything: the next token is the first of a new text. Also makes an interrupted session whole. A call that is under way
-    /// (whose callback this is) ends with in_use.
+    /// Forgets everything: the next token is the first of a new text. A call that is under way (whose callback this is) ends with in_use.
     void reset() {
         // K/V need no clearing: nothing is read that was not written before.
-        std::ranges::fill(memory_.subspan(recurrent_begin_, recurrent_end_ - recurrent_begin_), std::byte{0});
+        std::ranges::fill(states_.first(state_floats_), 0.0f);
         position_ = 0;
-        whole_ = !busy_;
+        oldest_ = 0;
         disturbed_ = busy_;
     }
 
+    /// Takes tokens back: the next token is the one at `position`, and everything is, bit for bit, as it was there. Further back than
+    /// oldest_position() only a copy, or reading again, leads. Errors: invalid_argument (ahead of position(), or further back); in_use.
+    /// Nothing has changed then.
+    [[nodiscard]] status rewind(std::size_t position) {
+        if (busy_) return detail::used_by_its_own_callback("session");
+        if (position < oldest_ || position > position_)
+            return error::format(errc::invalid_argument, "rewind: want token %zu to %zu, have %zu; session_options::undo is how many can be taken back",
+                                 oldest_, position_, position);
+        position_ = position;
+        return {};
+    }
+
     /// Becomes a copy of `other`, a session of the same model: what it has read need not be read again, for another question about
-    /// the same text. Contexts may differ. Copies what was written and nothing else. Errors: invalid_argument (another shape);
-    /// context_full (too little room here); in_use (from a callback of a call that uses this one); interrupted (the other one is): nothing
-    /// has changed then.
+    /// the same text. Contexts and what can be undone may differ. Copies what was written and nothing else. Errors: invalid_argument (another
+    /// shape); context_full (too little room here); in_use (a pass reads into this one): nothing has changed then.
     status copy_from(const session& other) {
         if (busy_) return detail::used_by_its_own_callback("session");
-        if (!other.whole_) return detail::left_in_the_middle(other.position_);
-        const std::size_t states = recurrent_end_ - recurrent_begin_;
-        const bool alike = heads_ == other.heads_ && windows_.size() == other.windows_.size() && mambas_.size() == other.mambas_.size() &&
-                           states == other.recurrent_end_ - other.recurrent_begin_ &&
-                           (windows_.empty() || windows_[0].block.rows == other.windows_[0].block.rows);
-        if (!alike) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
+        if (!alike(other)) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
         if (other.position_ > context_)
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
-        std::memcpy(memory_.data() + recurrent_begin_, other.memory_.data() + other.recurrent_begin_, states);
-        for (std::size_t i = 0; i < windows_.size(); ++i) {
-            const std::size_t rows = (std::min)(other.position_, windows_[i].block.rows);
-            copy_slots(heads_, other.windows_[i].block, 0, windows_[i].block, 0, rows);
-        }
-        copy_slots(heads_, other.full_, 0, full_, 0, other.position_);
         position_ = other.position_;
-        whole_ = true;
+        oldest_ = (std::max)(other.oldest_, position_ - (std::min)(position_, undo_));
+        for (std::size_t at = oldest_; at <= position_; ++at) std::ranges::copy(other.states_after(at), states_after(at).begin());
+        for (std::size_t i = 0; i < windows_.size(); ++i) windows_[i].copy_from(heads_, other.windows_[i], position_);
+        copy_slots(heads_, other.full_, 0, full_, 0, position_);
         return {};
     }
 
     /// Tokens read so far.
     [[nodiscard]] std::size_t position() const { return position_; }
+    /// How far `rewind` can go.
+    [[nodiscard]] std::size_t oldest_position() const { return oldest_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
-    /// False after a call that an exception of the host's executor or observer has ended: part of the state has read more tokens than
-    /// position() says. Every call then returns `interrupted`, until reset() or copy_from().
-    [[nodiscard]] bool whole() const { return whole_; }
+    /// Tokens that can be taken back at any time.
+    [[nodiscard]] std::size_t undo() const { return undo_; }
 
-    // For forward.hpp.
-    [[nodiscard]] std::span<const mamba::state> mambas() const { return mambas_; }
+    // For pass.hpp.
+    /// All Mamba states after the first `position` tokens, which must not be older than oldest_position().
+    [[nodiscard]] std::span<float> states_after(std::size_t position) const {
+        return states_.subspan(position % (undo_ + 1) * state_floats_, state_floats_);
+    }
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
     [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
-    /// Around what changes the state, so that whatever leaves it in the middle leaves a mark.
-    void begin_pass() { whole_ = false; }
-    void end_pass(std::size_t tokens) {
+    [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
+    /// `tokens` more have been read, and the states after the last `kept` of them are in place.
+    void advance(std::size_t tokens, std::size_t kept) {
         position_ += tokens;
-        whole_ = !disturbed_;
+        const std::size_t undoable = kept < tokens ? kept - 1 : undo_;
+        oldest_ = (std::max)(oldest_, position_ - (std::min)({position_, undo_, undoable}));
     }
     [[nodiscard]] bool disturbed() const { return disturbed_; }
     [[nodiscard]] bool busy() const { return busy_; }
@@ -123,53 +138,66 @@ public:
     }
 
 private:
-    static status check_context(std::size_t context) {
-        if (context == 0 || context > max_extent) return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, context);
+    static status refusal(const session_options& o) {
+        if (o.context == 0 || o.context > max_extent)
+            return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);
+        if (o.undo > o.context) return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
         return {};
     }
 
-    void attach(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
-        memory_ = memory;
-        context_ = context;
+    [[nodiscard]] bool alike(const session& other) const { return shape_ == other.shape_; }
+
+    void attach(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
+        context_ = options.context;
+        undo_ = options.undo;
         arena carving(memory.data());
-        lay_out(carving, m, context);
+        lay_out(carving, m, options);
         reset();
     }
 
-    void lay_out(arena& memory, const model<Shape>& m, std::size_t context) {
+    void lay_out(arena& memory, const model<Shape>& m, const session_options& options) {
         const extents<Shape>& e = m.shape();
         const layer_plan plan = m.plan();
+        shape_ = e.shape();
         const head_layout heads = heads_ = head_layout_of(e);
-        auto* const mambas = memory.take<mamba::state>(plan.n_mamba());
+        state_floats_ = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv()).floats();
+        const std::size_t all = state_floats_ * (options.undo + 1);
+        auto* const states = memory.take<float>(all);
         auto* const windows = memory.take<kv_ring<Kv>>(plan.n_window());
-        recurrent_begin_ = memory.bytes();
-        for (std::size_t i = 0; i < plan.n_mamba(); ++i) {
-            const mamba::state one(memory, e.d_inner(), e.d_state(), e.d_conv());
-            if (mambas != nullptr) std::construct_at(mambas + i, one);
-        }
-        recurrent_end_ = memory.bytes();
         for (std::size_t i = 0; i < plan.n_window(); ++i) {
-            const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window())};
+            const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window() + options.undo), e.window()};
             if (windows != nullptr) std::construct_at(windows + i, one);
         }
-        full_ = kv_block<Kv>(memory, heads, context);
-        if (mambas != nullptr) mambas_ = {mambas, plan.n_mamba()};
+        full_ = kv_block<Kv>(memory, heads, options.context);
+        if (states != nullptr) states_ = {states, all};
         if (windows != nullptr) windows_ = {windows, plan.n_window()};
     }
 
     memory_block own_;
-    std::span<std::byte> memory_;
-    std::span<mamba::state> mambas_;
+    std::span<float> states_;  // [undo + 1] times all Mamba states; those after n tokens at n mod (undo + 1)
     std::span<kv_ring<Kv>> windows_;
     kv_block<Kv> full_;
     head_layout heads_;
-    std::size_t recurrent_begin_ = 0;  // the Mamba states
-    std::size_t recurrent_end_ = 0;
+    sambay_shape shape_;
+    std::size_t state_floats_ = 0;
     std::size_t position_ = 0;
+    std::size_t oldest_ = 0;
     std::size_t context_ = 0;
-    bool whole_ = true;
-    bool busy_ = false;       // a call uses it
-    bool disturbed_ = false;  // and was reset by a callback of that call
+    std::size_t undo_ = 0;
+    bool busy_ = false;       // a pass or a call uses it
+    bool disturbed_ = false;  // and it was reset meanwhile
+};
+
+/// A session in a pass: which rows it has, and where its kept states are.
+template <sambay_shape Shape, class Kv>
+struct text_in_pass {
+    session<Shape, Kv>* past = nullptr;
+    std::size_t row = 0;         ///< of its first token
+    std::size_t count = 0;       ///< tokens
+    std::size_t wanted_row = 0;  ///< of the first token after which logits are wanted, among all such
+    std::size_t wanted = 0;      ///< how many these are, the last ones
+    std::size_t state_row = 0;   ///< of the state after the first token that is kept, in the workspace
+    std::size_t kept = 0;        ///< how many these are, the last ones; 0 when the reading is committed
 };
 
 /// How a workspace computes.
@@ -179,23 +207,27 @@ struct workspace_options {
     executor_ref threads{};                ///< default: the calling thread alone
     activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with
     page_size pages = page_size::huge;     ///< of memory that it takes itself: the tokens of a chunk lie far apart
+    std::size_t states = 1;                ///< Mamba states of all layers that a pass can keep until its end: see `reading`
+    std::size_t logits = 1;                ///< rows of logits that a pass can compute: see `reading`
 };
 
-/// Activations of up to `chunk` tokens, and the logits of one. Shared by sessions, used by one thread of control at a time.
+/// Activations of up to `chunk` tokens, and what a pass keeps until its end. Shared by sessions, used by one thread of control at a time.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class workspace {
 public:
-    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t chunk) {
+    /// Bytes that such a workspace takes.
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const workspace_options& options) {
         workspace w;
         arena counting;
-        w.lay_out(counting, m, chunk);
+        w.lay_out(counting, m, options);
         return counting.bytes();
     }
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t chunk) { return bytes(m, workspace_options{.chunk = chunk}); }
 
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
     static result<workspace> create(const model<Shape>& m, const workspace_options& options = {}) {
-        if (const status ok = check_chunk(options.chunk); !ok) return ok.error();
-        auto block = memory_block::allocate(bytes(m, options.chunk), "workspace", options.pages);
+        if (const status ok = refusal(options); !ok) return ok.error();
+        auto block = memory_block::allocate(bytes(m, options), "workspace", options.pages);
         if (!block) return block.error();
         workspace w;
         w.own_ = std::move(*block);
@@ -203,10 +235,10 @@ public:
         return w;
     }
 
-    /// In the caller's memory: `bytes(m, options.chunk)` bytes, aligned to block_alignment. Errors: invalid_argument.
+    /// In the caller's memory: `bytes(m, options)` bytes, aligned to block_alignment. Errors: invalid_argument.
     static result<workspace> create_in(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options = {}) {
-        if (const status ok = check_chunk(options.chunk); !ok) return ok.error();
-        const std::size_t want = bytes(m, options.chunk);
+        if (const status ok = refusal(options); !ok) return ok.error();
+        const std::size_t want = bytes(m, options);
         if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
             return error::format(errc::invalid_argument, "workspace memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
                                  memory.size());
@@ -218,7 +250,8 @@ public:
     [[nodiscard]] std::size_t chunk() const { return chunk_; }
     [[nodiscard]] const kernel_table& kernels() const { return *with.kernels; }
 
-    // For forward.hpp.
+    // For pass.hpp.
+    [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
     [[nodiscard]] bool busy() const { return busy_; }
     void set_busy(bool busy) { busy_ = busy; }
     compute with;
@@ -227,26 +260,38 @@ public:
     mlp::workspace mlp_scratch;
     mamba::workspace mamba_scratch;
     gated_memory::workspace memory_scratch;
-    attention_workspace<Kv> attention_scratch;
-    rows_view<float> logits;    ///< [1, vocab]
+    attention_workspace attention_scratch;
+    rows_view<float> logits;               ///< [workspace_options::logits, vocab]
+    std::span<kv_block<Kv>> staging;       ///< keys and values of a chunk, one for each window
+    rows_view<float> states;               ///< [workspace_options::states, all Mamba states]
+    mamba_states mambas;                   ///< how they lie in such a row
+    std::span<text_in_pass<Shape, Kv>> texts;  ///< [chunk]
 
 private:
-    static status check_chunk(std::size_t chunk) {
-        if (chunk == 0 || chunk > 65536) return error::format(errc::invalid_argument, "chunk: want 1 to 65536 tokens, have %zu", chunk);
+    static status refusal(const workspace_options& o) {
+        if (o.chunk == 0 || o.chunk > 65536) return error::format(errc::invalid_argument, "chunk: want 1 to 65536 tokens, have %zu", o.chunk);
+        if (o.states == 0 || o.states > o.chunk)
+            return error::format(errc::invalid_argument, "states: want 1 to %zu, the chunk, have %zu", o.chunk, o.states);
+        if (o.logits == 0 || o.logits > o.chunk)
+            return error::format(errc::invalid_argument, "logits: want 1 to %zu rows, the chunk, have %zu", o.chunk, o.logits);
         return {};
     }
 
     void attach(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options) {
         arena carving(memory.data());
-        lay_out(carving, m, options.chunk);
+        lay_out(carving, m, options);
         with.kernels = options.kernels == nullptr ? &best_kernels() : options.kernels;
         with.threads = options.threads;
         with.activations = options.activations;
         chunk_ = options.chunk;
     }
 
-    void lay_out(arena& memory, const model<Shape>& m, std::size_t chunk) {
+    void lay_out(arena& memory, const model<Shape>& m, const workspace_options& options) {
         const extents<Shape>& e = m.shape();
+        const layer_plan plan = m.plan();
+        const head_layout heads = head_layout_of(e);
+        const std::size_t chunk = options.chunk;
+        shape_ = e.shape();
         const std::size_t widest = (std::max)({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
         with.arranged = memory.take<std::byte>(chunk * arranged_bytes(widest));
         residual = take_rows(memory, chunk, e.d_model());
@@ -254,13 +299,25 @@ private:
         mlp_scratch = mlp::workspace(memory, chunk, e.d_ff());
         mamba_scratch = mamba::workspace(memory, chunk, e.d_inner(), e.d_state(), e.dt_rank());
         memory_scratch = gated_memory::workspace(memory, chunk, e.d_inner());
-        attention_scratch = attention_workspace<Kv>(memory, head_layout_of(e), chunk);
-        logits = take_rows(memory, 1, e.vocab());
+        attention_scratch = attention_workspace(memory, heads, chunk);
+        logits = take_rows(memory, options.logits, e.vocab());
+        auto* const windows = memory.take<kv_block<Kv>>(plan.n_window());
+        for (std::size_t i = 0; i < plan.n_window(); ++i) {
+            const kv_block<Kv> one(memory, heads, chunk);
+            if (windows != nullptr) std::construct_at(windows + i, one);
+        }
+        mambas = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv());
+        states = take_rows(memory, options.states, mambas.floats());
+        auto* const places = memory.take<text_in_pass<Shape, Kv>>(chunk);
+        for (std::size_t i = 0; places != nullptr && i < chunk; ++i) std::construct_at(places + i);
+        if (windows != nullptr) staging = {windows, plan.n_window()};
+        if (places != nullptr) texts = {places, chunk};
     }
 
     memory_block own_;
+    sambay_shape shape_;
     std::size_t chunk_ = 0;
-    bool busy_ = false;  // a call uses it
+    bool busy_ = false;  // a pass or a call uses it
 };
 
 PHI4FLASH_END

@@ -1,0 +1,272 @@
+/// The pass as a value: dropped at any piece it has not happened, several sessions read in one, drafts are checked in one, and a session goes
+/// back to the bits it had. On every target that this CPU can run.
+#include "golden.hpp"
+
+#include <phi4flash/model/forward.hpp>
+
+#include <cmath>
+
+namespace p4 = phi4flash;
+
+namespace {
+
+using ids = std::vector<std::int32_t>;
+
+ids some_tokens(std::size_t n, std::size_t vocab, std::size_t seed) {
+    ids text(n);
+    for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<std::int32_t>((i * i * 31 + i * 7 + seed * 97 + 5) % vocab);
+    return text;
+}
+
+template <class Kv>
+struct fixture {
+    using session = p4::session<p4::any_sambay, Kv>;
+    using workspace = p4::workspace<p4::any_sambay, Kv>;
+    using reading = p4::reading<p4::any_sambay, Kv>;
+    using pass = p4::pass<p4::any_sambay, Kv>;
+
+    p4::checkpoint files = *p4::checkpoint::open(golden::folder_of("f32-8l"));
+    p4::model<> m = *p4::model<>::bind(files);
+    workspace work;
+
+    explicit fixture(p4::workspace_options options = {}) : work(*workspace::create(m, options)) {}
+
+    [[nodiscard]] std::size_t vocab() const { return m.shape().vocab(); }
+    session make(std::size_t undo = 0) const { return *session::create(m, {.context = 96, .undo = undo}); }
+    session after(const ids& text, std::size_t undo = 0) {
+        session s = make(undo);
+        REQUIRE(p4::prefill(m, s, work, text));
+        return s;
+    }
+    /// The bits of the next few logits, by which any difference of two sessions shows. Takes a copy on.
+    std::vector<float> future(const session& of) {
+        session s = make();
+        REQUIRE(s.copy_from(of));
+        std::vector<float> all;
+        for (const std::int32_t token : {3, 1, 4, 1, 5, 9, 2, 6}) {
+            const auto logits = p4::step(m, s, work, token);
+            REQUIRE(logits);
+            all.insert(all.end(), logits->begin(), logits->end());
+        }
+        return all;
+    }
+};
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+float worst_difference(std::span<const float> a, std::span<const float> b) {
+    float worst = 0.0f;
+    for (std::size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
+    return worst;
+}
+
+template <class Result>
+void check_refused(const Result& r, p4::errc code, const char* words) {
+    REQUIRE_FALSE(r);
+    CHECK(r.error().code() == code);
+    CAPTURE(std::string(r.error().message()));
+    CHECK(std::string(r.error().message()).find(words) != std::string::npos);
+}
+
+template <class Kv>
+void check_dropped() {
+    fixture<Kv> f({.chunk = 16, .states = 8, .logits = 8});
+    auto one = f.after(some_tokens(21, f.vocab(), 1), 3);
+    auto two = f.after(some_tokens(5, f.vocab(), 2));
+    const auto first = f.future(one);
+    const auto second = f.future(two);
+    const ids more = some_tokens(7, f.vocab(), 3);
+    const ids less = some_tokens(2, f.vocab(), 4);
+    const typename fixture<Kv>::reading readings[] = {{&one, more, 2, 4}, {&two, less, 1, 1}};
+    std::size_t pieces = 0;
+    for (bool more_to_do = true; more_to_do; ++pieces) {
+        CAPTURE(pieces);
+        {
+            typename fixture<Kv>::pass p;
+            REQUIRE(p.begin(f.m, f.work, readings));
+            std::size_t left = pieces;
+            while (left != 0 && p.advance()) --left;
+            more_to_do = !p.done();
+        }
+        CHECK(one.position() == 21);
+        CHECK(one.oldest_position() == 18);
+        CHECK(same_bits(f.future(one), first));
+        CHECK(same_bits(f.future(two), second));
+    }
+    CHECK(pieces > 3 * f.m.plan().n_layers());
+    // What went before can still be taken back.
+    REQUIRE(one.rewind(18));
+    const ids whole = some_tokens(21, f.vocab(), 1);
+    REQUIRE(p4::prefill(f.m, one, f.work, std::span(whole).last(3)));
+    CHECK(worst_difference(f.future(one), first) < (std::is_same_v<Kv, float> ? 1e-4f : 1.0f));
+}
+
+}  // namespace
+
+TEST_CASE("model/pass: dropped at any piece, it leaves every session as it was, bit for bit") {
+    check_dropped<float>();
+    check_dropped<p4::bf16>();
+    check_dropped<p4::kv_int8>();
+}
+
+TEST_CASE("model/pass: what cannot be is refused, each with its sentence, before anything changes") {
+    fixture<p4::bf16> f({.chunk = 8, .states = 2, .logits = 3});
+    using reading = fixture<p4::bf16>::reading;
+    auto one = f.after({1, 2, 3});
+    auto two = f.make();
+    auto undoing = f.make(4);
+    fixture<p4::bf16>::pass p;
+    const auto begin = [&](std::vector<reading> readings) { return p.begin(f.m, f.work, readings); };
+    const ids two_tokens{1, 2};
+    const ids nine(9, 1);
+    const auto before = f.future(one);
+    check_refused(begin({}), p4::errc::invalid_argument, "no readings");
+    check_refused(begin({{nullptr, two_tokens}}), p4::errc::invalid_argument, "without a session");
+    check_refused(begin({{&one, {}}}), p4::errc::invalid_argument, "no tokens");
+    check_refused(begin({{&one, two_tokens}, {&two, two_tokens}, {&one, two_tokens}}), p4::errc::invalid_argument, "readings 0 and 2");
+    check_refused(begin({{&one, nine}}), p4::errc::invalid_argument, "9 tokens");
+    check_refused(begin({{&one, two_tokens, 3}}), p4::errc::invalid_argument, "a reading of 2 tokens");
+    check_refused(begin({{&one, two_tokens, 1, 3}}), p4::errc::invalid_argument, "a reading of 2 tokens");
+    check_refused(begin({{&one, two_tokens, 2}, {&two, two_tokens, 2}}), p4::errc::invalid_argument, "4 rows of logits");
+    check_refused(begin({{&undoing, ids{1, 2, 3}}}), p4::errc::invalid_argument, "3 states");
+    check_refused(begin({{&one, ids{1, -1}}}), p4::errc::unknown_token, "token -1");
+    check_refused(begin({{&one, ids{1, 1 << 20}}}), p4::errc::unknown_token, "want 0 to");
+    auto small = *fixture<p4::bf16>::session::create(f.m, 1);
+    check_refused(begin({{&small, two_tokens}}), p4::errc::context_full, "room for 1");
+
+    const auto other_files = p4::checkpoint::open(golden::folder_of("bf16-12l-sharded"));
+    REQUIRE(other_files);
+    const auto other = p4::model<>::bind(*other_files);
+    REQUIRE(other);
+    auto foreign = *fixture<p4::bf16>::session::create(*other, 8);
+    check_refused(begin({{&foreign, two_tokens}}), p4::errc::invalid_argument, "the session is of a model of another shape");
+    const reading fine{&one, two_tokens};
+    check_refused(p.begin(*other, f.work, {&fine, 1}), p4::errc::invalid_argument, "the workspace is of a model of another shape");
+
+    REQUIRE(p.begin(f.m, f.work, {&fine, 1}));
+    fixture<p4::bf16>::pass second;
+    check_refused(second.begin(f.m, f.work, {&fine, 1}), p4::errc::in_use, "the workspace is in use");
+    check_refused(p4::step(f.m, two, f.work, 1), p4::errc::in_use, "the workspace is in use");
+    check_refused(one.rewind(1), p4::errc::in_use, "the session is in use");
+    check_refused(p.commit(0, 2), p4::errc::invalid_argument, "a pass that is done");
+    while (p.advance()) {}
+    check_refused(p.commit(0, 1), p4::errc::invalid_argument, "want 2 to 2");
+    check_refused(p.commit(1, 1), p4::errc::invalid_argument, "one of 1 readings");
+    p.end();
+    CHECK(same_bits(f.future(one), before));
+    CHECK(undoing.position() + two.position() + small.position() + foreign.position() == 0);
+}
+
+TEST_CASE("model/pass: sessions that are read together get what they get alone, up to rounding") {
+    for (const p4::kernel_target& target : p4::kernel_targets()) {
+        if (!target.runs_here) continue;
+        CAPTURE(std::string(target.kernels->name));
+        fixture<float> f({.chunk = 40, .kernels = target.kernels, .states = 5, .logits = 6});
+        std::vector<fixture<float>::session> sessions;
+        std::vector<ids> texts;
+        std::vector<fixture<float>::reading> readings;
+        const std::size_t lengths[] = {1, 13, 1, 4, 20};
+        for (std::size_t i = 0; i < 5; ++i) {
+            sessions.push_back(f.after(some_tokens(3 + 5 * i, f.vocab(), i)));
+            texts.push_back(some_tokens(lengths[i], f.vocab(), 10 + i));
+        }
+        std::vector<std::vector<float>> want;
+        for (std::size_t i = 0; i < 5; ++i) {
+            auto alone = f.make();
+            REQUIRE(alone.copy_from(sessions[i]));
+            const auto logits = p4::prefill(f.m, alone, f.work, texts[i]);
+            REQUIRE(logits);
+            want.emplace_back(logits->begin(), logits->end());
+            readings.push_back({&sessions[i], texts[i], i == 3 ? std::size_t{2} : std::size_t{1}});
+        }
+        readings[1].wanted = 0;
+        fixture<float>::pass p;
+        REQUIRE(p.begin(f.m, f.work, readings));
+        while (p.advance()) {}
+        REQUIRE(p.check_logits());
+        for (std::size_t i = 0; i < 5; ++i) {
+            CAPTURE(i);
+            CHECK(p.logits(i).count == readings[i].wanted);
+            if (readings[i].wanted != 0) CHECK(worst_difference(want[i], {p.logits(i)[readings[i].wanted - 1], f.vocab()}) < 1e-4f);
+            REQUIRE(p.commit(i, texts[i].size()));
+            CHECK(sessions[i].position() == 3 + 5 * i + lengths[i]);
+        }
+        p.end();
+        // And they go on from there.
+        for (std::size_t i = 0; i < 5; ++i) {
+            auto alone = f.after(some_tokens(3 + 5 * i, f.vocab(), i));
+            REQUIRE(p4::prefill(f.m, alone, f.work, texts[i]));
+            CHECK(worst_difference(f.future(sessions[i]), f.future(alone)) < 1e-4f);
+        }
+    }
+}
+
+TEST_CASE("model/pass: a draft is checked in one pass, and any part of it is kept") {
+    for (const p4::kernel_target& target : p4::kernel_targets()) {
+        if (!target.runs_here) continue;
+        CAPTURE(std::string(target.kernels->name));
+        fixture<float> f({.chunk = 16, .kernels = target.kernels, .states = 8, .logits = 8});
+        const ids text = some_tokens(19, f.vocab(), 1);
+        const ids draft = some_tokens(8, f.vocab(), 2);
+        for (std::size_t kept = 1; kept <= draft.size(); ++kept) {
+            CAPTURE(kept);
+            auto past = f.after(text);
+            const fixture<float>::reading r{&past, draft, draft.size(), draft.size()};
+            fixture<float>::pass p;
+            REQUIRE(p.begin(f.m, f.work, {&r, 1}));
+            while (p.advance()) {}
+            const auto rows = p.logits(0);
+            std::vector<float> have;
+            for (std::size_t i = 0; i < draft.size(); ++i) have.insert(have.end(), rows[i], rows[i] + f.vocab());
+            REQUIRE(p.commit(0, kept));
+            p.end();
+            CHECK(past.position() == text.size() + kept);
+
+            auto stepped = f.after(text);
+            for (std::size_t i = 0; i < kept; ++i) {
+                const auto logits = p4::step(f.m, stepped, f.work, draft[i]);
+                REQUIRE(logits);
+                CHECK(worst_difference(*logits, std::span(have).subspan(i * f.vocab(), f.vocab())) < 1e-4f);
+            }
+            CHECK(worst_difference(f.future(past), f.future(stepped)) < 1e-4f);
+        }
+    }
+}
+
+TEST_CASE("model/pass: a session goes back as far as it was made for, to the bits that it had") {
+    fixture<p4::bf16> f({.chunk = 8, .states = 6});
+    constexpr std::size_t undo = 5;
+    auto past = f.make(undo);
+    const ids text = some_tokens(40, f.vocab(), 1);
+    std::vector<std::vector<float>> futures;
+    for (std::size_t i = 0; i <= text.size(); ++i) {
+        futures.push_back(f.future(past));
+        for (std::size_t back = 0; back <= std::min(i, undo); ++back) {
+            CAPTURE(i);
+            CAPTURE(back);
+            REQUIRE(past.rewind(i - back));
+            CHECK(past.position() == i - back);
+            CHECK(same_bits(f.future(past), futures[i - back]));
+            for (std::size_t again = i - back; again < i; ++again) REQUIRE(p4::step(f.m, past, f.work, text[again]));
+            CHECK(same_bits(f.future(past), futures[i]));
+        }
+        if (i > undo) check_refused(past.rewind(i - undo - 1), p4::errc::invalid_argument, "session_options::undo");
+        check_refused(past.rewind(i + 1), p4::errc::invalid_argument, "rewind");
+        if (i < text.size()) REQUIRE(p4::step(f.m, past, f.work, text[i]));
+    }
+    // After a prompt in chunks, too; and a copy takes along what it has room for.
+    auto read = f.make(undo);
+    REQUIRE(p4::prefill(f.m, read, f.work, text));
+    CHECK(read.oldest_position() == text.size() - undo);
+    auto copy = f.make(2);
+    REQUIRE(copy.copy_from(read));
+    CHECK(copy.oldest_position() == text.size() - 2);
+    REQUIRE(read.rewind(text.size() - 2));
+    REQUIRE(copy.rewind(text.size() - 2));
+    CHECK(same_bits(f.future(read), f.future(copy)));
+    CHECK(worst_difference(f.future(read), futures[text.size() - 2]) < 1.0f);
+    read.reset();
+    CHECK(read.oldest_position() == 0);
+    CHECK(same_bits(f.future(read), futures[0]));
+}

@@ -1,6 +1,8 @@
 /// bench: how fast a model reads a prompt and writes a text here, and how close the writing comes to what the memory can give.
+#include "bench_pass.hpp"
 #include "command.hpp"
 #include "json_lines.hpp"
+#include "series.hpp"
 #include "text_table.hpp"
 
 #include <chrono>
@@ -14,6 +16,7 @@ struct bench_options {
     std::size_t generate_tokens = 32;
     std::size_t depth = 0;
     std::size_t repetitions = 5;
+    std::vector<std::size_t> passes;
     bool json = false;
 };
 
@@ -22,25 +25,6 @@ double seconds_of(const std::function<p4::status()>& work, p4::status& outcome) 
     outcome = work();
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
-
-/// A few measurements of one quantity.
-class series {
-public:
-    void add(double value) {
-        values_.push_back(value);
-        std::ranges::sort(values_);
-    }
-    [[nodiscard]] bool empty() const { return values_.empty(); }
-    [[nodiscard]] double median() const {
-        const std::size_t n = values_.size();
-        return n == 0 ? 0.0 : (values_[(n - 1) / 2] + values_[n / 2]) / 2.0;
-    }
-    [[nodiscard]] double lowest() const { return values_.empty() ? 0.0 : values_.front(); }
-    [[nodiscard]] double highest() const { return values_.empty() ? 0.0 : values_.back(); }
-
-private:
-    std::vector<double> values_;
-};
 
 /// Bytes that one decode step reads: every matrix once (the embedding as output projection), the widened vectors, the K/V that each
 /// attention layer looks at, and the Mamba states, which are also written.
@@ -232,8 +216,15 @@ p4::status run(bench_options o) {
     engine_options how = o.run.engine;
     const std::size_t needed = o.depth + std::max(o.prompt_tokens, o.generate_tokens);
     how.context = std::max({how.context, needed, std::size_t{1}});
+    if (!o.passes.empty()) {
+        const std::size_t most = std::ranges::max(o.passes);
+        how.context = std::max(how.context, o.depth + most);
+        how.chunk = std::max(how.chunk, most);
+        how.logits = most;
+    }
     const auto engine = make_engine(model->files, how);
     if (!engine) return engine.error();
+    if (!o.passes.empty()) return bench_passes(model->files, **engine, {o.passes, o.depth, o.repetitions, o.json});
     const auto found = measure(*model, **engine, o);
     if (!found) return found.error();
     if (o.json) {
@@ -258,6 +249,9 @@ void add_bench(CLI::App& app, action& chosen) {
     command->add_option("--chunk", o->run.engine.chunk, "Prompt tokens read at once")
         ->check(CLI::Range(1, 65536))
         ->capture_default_str();
+    command->add_option("--pass", o->passes, "Measure passes of so many tokens instead, such as 1,2,4,8, and their longest piece")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 4096));
     command->add_flag("--json", o->json, "Print one object");
     command->callback([o, &chosen] { chosen = [o] { return run(std::move(*o)); }; });
 }

@@ -2,6 +2,8 @@
 /// K/V in bf16, f32 and int8.
 #include "engine.hpp"
 
+#include <chrono>
+
 namespace cli {
 namespace {
 
@@ -27,7 +29,7 @@ public:
         std::unique_ptr<engine_of> made(new engine_of(std::move(*model), std::move(*pool), std::move(*past), memory));
         const auto activations = options.activations == "f32" ? p4::activation_type::f32 : p4::activation_type::int8;
         p4::workspace_options how{
-            .chunk = options.chunk, .kernels = *kernels, .threads = made->pool_, .activations = activations};
+            .chunk = options.chunk, .kernels = *kernels, .threads = made->pool_, .activations = activations, .logits = options.logits};
         auto workspace = p4::workspace<Shape, Kv>::create(made->model_, how);
         if (!workspace) return workspace.error();
         made->workspace_.emplace(std::move(*workspace));
@@ -45,6 +47,22 @@ public:
     p4::result<std::span<const float>> step(std::int32_t token) override { return p4::step(model_, past_, *workspace_, token); }
     p4::status logits_all(std::span<const std::int32_t> tokens, p4::rows_view<float> out) override {
         return p4::logits_all(model_, past_, *workspace_, tokens, out);
+    }
+    p4::result<pass_times> time_pass(std::span<const std::int32_t> tokens, std::size_t wanted) override {
+        using clock = std::chrono::steady_clock;
+        const p4::reading<Shape, Kv> r{&past_, tokens, wanted};
+        p4::pass<Shape, Kv> p;
+        if (const p4::status ok = p.begin(model_, *workspace_, {&r, 1}); !ok) return ok.error();
+        pass_times times;
+        for (bool more = true; more; ++times.pieces) {
+            const auto start = clock::now();
+            more = p.advance();
+            const double piece = std::chrono::duration<double>(clock::now() - start).count();
+            times.seconds += piece;
+            times.longest_piece = std::max(times.longest_piece, piece);
+        }
+        if (const p4::status ok = p.check_logits(); !ok) return ok.error();
+        return times;
     }
     void reset() override { past_.reset(); }
     p4::status save() override {

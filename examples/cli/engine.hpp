@@ -16,6 +16,7 @@ struct engine_options {
     std::size_t threads = 0;           ///< 0: p4::default_concurrency()
     std::size_t context = 0;           ///< tokens
     std::size_t chunk = p4::workspace_options{}.chunk;  ///< prompt tokens read at once
+    std::size_t logits = 1;            ///< rows of logits that a pass can have
 };
 
 /// Bytes that a model takes beside its mapped weights.
@@ -23,6 +24,13 @@ struct memory_plan {
     std::size_t parameters;  ///< vectors, widened
     std::size_t session;     ///< state of one conversation
     std::size_t workspace;   ///< activations
+};
+
+/// How long a pass and its pieces took.
+struct pass_times {
+    double seconds = 0.0;
+    double longest_piece = 0.0;
+    std::size_t pieces = 0;
 };
 
 /// One model, one session, one workspace, one pool of threads. The files must outlive it.
@@ -39,6 +47,8 @@ public:
     virtual p4::result<std::span<const float>> prefill(std::span<const std::int32_t> tokens) = 0;
     virtual p4::result<std::span<const float>> step(std::int32_t token) = 0;
     virtual p4::status logits_all(std::span<const std::int32_t> tokens, p4::rows_view<float> out) = 0;
+    /// A pass over these tokens with logits after the last `wanted` of them; the session stays where it is.
+    virtual p4::result<pass_times> time_pass(std::span<const std::int32_t> tokens, std::size_t wanted) = 0;
     virtual void reset() = 0;
     /// Keeps a copy of the session, and goes back to it. Errors: out_of_memory; invalid_argument (nothing was saved).
     virtual p4::status save() = 0;

@@ -31,12 +31,24 @@
 // What everything stands on.
 
 // ---- phi4flash/config/abi.hpp --------------------------------------------------------------------------------------------
-/// The inline ABI namespace: version, back end and static instruction set are part of every symbol's name, so two
-/// translation units built with different flags can be linked together and never share a function by accident.
+/// The inline ABI namespace, part of every symbol's name: files that are compiled in different ways can be linked into one program,
+/// or loaded into one process, and never share a function or a class by accident.
+///
+/// In it is what changes a layout or a function's body: the version, the back end with its version, the instruction set, and those of
+/// the words at the end that are not as usual. "v0_1_0_highway1_2_x86_64_json" is the usual one with JSON. Not in it: RTTI and NDEBUG
+/// (which change nothing here), optimization (which keeps what a function does), and compile-once mode (whose files must find each other).
+
+// ---- phi4flash/config/instruction_set.hpp --------------------------------------------------------------------------------
+/// The instruction set that the compiler's flags allow in every function, as one word for the ABI namespace: a base and a letter for
+/// each set beside it ("avx2fhbizpm" is -march=haswell). A function that may hold an instruction is not the same as one that may not.
 
 // ---- phi4flash/config/macros.hpp -----------------------------------------------------------------------------------------
 /// Every switch of the library. A user sets one before the include (or with -D); each is always defined
 /// afterwards, as 0 or 1, so that a mistyped name is a preprocessor warning (-Wundef) and not a silent "no".
+
+#if defined(_MSVC_LANG) ? _MSVC_LANG <= 201703L : __cplusplus <= 201703L
+#error "phi4flash needs C++20: compile with -std=c++20 (MSVC: /std:c++20)"
+#endif
 
 /// Vector back end: set exactly one of these to 1, or none for the best that the include path offers
 /// (Highway 1.2 or newer, then xsimd 13 or newer, then scalar).
@@ -75,7 +87,31 @@
 #if !PHI4FLASH_SIMD_HIGHWAY && !PHI4FLASH_SIMD_XSIMD
 #undef PHI4FLASH_SIMD_SCALAR
 #define PHI4FLASH_SIMD_SCALAR 1
+#define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 1
 #endif
+#elif defined(__has_include)
+#if PHI4FLASH_SIMD_HIGHWAY
+#if !__has_include(<hwy/base.h>)
+#error "phi4flash: PHI4FLASH_SIMD_HIGHWAY=1, but no Highway is on the include path; add it, or set PHI4FLASH_SIMD_SCALAR=1 instead"
+#else
+#include <hwy/base.h>
+#if !defined(HWY_VERSION_GE)
+#error "phi4flash: PHI4FLASH_SIMD_HIGHWAY=1, but the first Highway on the include path is older than 1.2; put a newer one before it"
+#endif
+#endif
+#elif PHI4FLASH_SIMD_XSIMD
+#if !__has_include(<xsimd/config/xsimd_config.hpp>)
+#error "phi4flash: PHI4FLASH_SIMD_XSIMD=1, but no xsimd is on the include path; add it, or set PHI4FLASH_SIMD_SCALAR=1 instead"
+#else
+#include <xsimd/config/xsimd_config.hpp>
+#if XSIMD_VERSION_MAJOR < 13
+#error "phi4flash: PHI4FLASH_SIMD_XSIMD=1, but the first xsimd on the include path is older than 13; put a newer one before it"
+#endif
+#endif
+#endif
+#endif
+#ifndef PHI4FLASH_SIMD_SCALAR_IS_A_GUESS
+#define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 0
 #endif
 
 /// Highway only: 1 compiles the kernels for the static target alone (fast builds, firmware), 0 for every target
@@ -102,16 +138,18 @@
 #endif
 #endif
 
-/// 1 where nlohmann/json is on the include path: the optional Hugging Face headers are then part of phi4flash.hpp.
-#ifndef PHI4FLASH_HAS_JSON
-#if defined(__has_include)
-#if __has_include(<nlohmann/json.hpp>)
-#define PHI4FLASH_HAS_JSON 1
-#endif
-#endif
-#endif
+/// 1: the Hugging Face headers, which need nlohmann/json 3.11 or newer on the include path, are part of phi4flash.hpp. Never guessed:
+/// JSON's macros and seconds of compile time come in only where somebody asked for them.
 #ifndef PHI4FLASH_HAS_JSON
 #define PHI4FLASH_HAS_JSON 0
+#endif
+
+/// Of a variable that many files define: each program or shared library has one of its own. Without it GCC makes such a variable one for the
+/// whole process (STB_GNU_UNIQUE), and a plugin that has one can never be unloaded.
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
+#define PHI4FLASH_OWN_DATA __attribute__((visibility("hidden")))
+#else
+#define PHI4FLASH_OWN_DATA
 #endif
 
 /// printf-style checking of error sentences where the compiler knows how.
@@ -126,64 +164,160 @@
 #define PHI4FLASH_RESTRICT
 #endif
 
+#if defined(__AVX512F__) && defined(__AVX512CD__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define PHI4FLASH_ISA_BASE avx512
+#elif defined(__AVX512F__)
+#define PHI4FLASH_ISA_BASE avx512f
+#elif defined(__AVX2__)
+#define PHI4FLASH_ISA_BASE avx2
+#elif defined(__AVX__)
+#define PHI4FLASH_ISA_BASE avx
+#elif defined(__SSE4_2__)
+#define PHI4FLASH_ISA_BASE sse42
+#elif defined(__SSE4_1__)
+#define PHI4FLASH_ISA_BASE sse41
+#elif defined(__SSSE3__)
+#define PHI4FLASH_ISA_BASE ssse3
+#elif defined(__x86_64__) || defined(_M_X64)
+#define PHI4FLASH_ISA_BASE x86_64
+#elif defined(__SSE2_MATH__)
+#define PHI4FLASH_ISA_BASE i386_sse2
+#elif defined(__i386__) || defined(_M_IX86)
+#define PHI4FLASH_ISA_BASE i386
+#elif defined(__ARM_FEATURE_SVE2)
+#define PHI4FLASH_ISA_BASE sve2
+#elif defined(__ARM_FEATURE_SVE)
+#define PHI4FLASH_ISA_BASE sve
+#elif defined(__ARM_NEON) || defined(_M_ARM64)
+#define PHI4FLASH_ISA_BASE neon
+#elif defined(__riscv_vector)
+#define PHI4FLASH_ISA_BASE rvv
+#elif defined(__wasm_simd128__)
+#define PHI4FLASH_ISA_BASE wasm128
+#elif defined(__VSX__)
+#define PHI4FLASH_ISA_BASE vsx
+#else
+#define PHI4FLASH_ISA_BASE generic
+#endif
+
+// The sets of Intel's Ice Lake that Highway's avx3_dl wants together; no CPU has one without the others.
+#if defined(__AVX512VBMI__) && defined(__AVX512VBMI2__) && defined(__AVX512BITALG__) && defined(__AVX512VPOPCNTDQ__) && defined(__GFNI__) && \
+    defined(__VAES__) && defined(__VPCLMULQDQ__)
+#define PHI4FLASH_ISA_ICE_LAKE 1
+#else
+#define PHI4FLASH_ISA_ICE_LAKE 0
+#endif
+
+#define PHI4FLASH_JOIN_(a, b, c, d, e) a##b##c##d##e
+#define PHI4FLASH_JOIN(a, b, c, d, e) PHI4FLASH_JOIN_(a, b, c, d, e)
+
+// PHI4FLASH_IF_ONE(word, letters): the letters where the word is a macro that is 1, nothing where it is another one or none.
+#define PHI4FLASH_IF_ONE_1 ,
+#define PHI4FLASH_SECOND_(first, second, ...) second
+#define PHI4FLASH_SECOND(arguments) PHI4FLASH_SECOND_ arguments
+#define PHI4FLASH_IF_ONE_(value, letters) PHI4FLASH_SECOND((PHI4FLASH_IF_ONE_##value letters, , ))
+#define PHI4FLASH_IF_ONE(word, letters) PHI4FLASH_IF_ONE_(word, letters)
+
+#if defined(__x86_64__) || defined(__i386__)
+#define PHI4FLASH_ISA_LETTERS                                                                                              \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__FMA__, f), PHI4FLASH_IF_ONE(__F16C__, h), PHI4FLASH_IF_ONE(__BMI__, b),              \
+                   PHI4FLASH_IF_ONE(__BMI2__, i), PHI4FLASH_ISA_MORE_LETTERS)
+#define PHI4FLASH_ISA_MORE_LETTERS                                                                                         \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__LZCNT__, z), PHI4FLASH_IF_ONE(__POPCNT__, p), PHI4FLASH_IF_ONE(__AES__, a),          \
+                   PHI4FLASH_IF_ONE(__PCLMUL__, m), PHI4FLASH_ISA_VECTOR_LETTERS)
+#define PHI4FLASH_ISA_VECTOR_LETTERS                                                                                       \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__AVXVNNI__, v), PHI4FLASH_IF_ONE(__AVX512VNNI__, n),                                  \
+                   PHI4FLASH_IF_ONE(PHI4FLASH_ISA_ICE_LAKE, l), PHI4FLASH_IF_ONE(__AVX512BF16__, y),                       \
+                   PHI4FLASH_IF_ONE(__AVX512FP16__, q))
+#elif defined(__ARM_NEON)
+#define PHI4FLASH_ISA_LETTERS                                                                                              \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__ARM_FEATURE_FMA, f), PHI4FLASH_IF_ONE(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC, h),      \
+                   PHI4FLASH_IF_ONE(__ARM_FEATURE_AES, a), PHI4FLASH_IF_ONE(__ARM_FEATURE_DOTPROD, d),                     \
+                   PHI4FLASH_IF_ONE(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC, y))
+#else
+#define PHI4FLASH_ISA_LETTERS
+#endif
+
+#define PHI4FLASH_ABI_ISA PHI4FLASH_JOIN(PHI4FLASH_ISA_BASE, PHI4FLASH_ISA_LETTERS, , , )
+
 // ---- phi4flash/config/version.hpp ----------------------------------------------------------------------------------------
-/// Version of the library, semantic versioning. The ABI namespace carries major and minor.
+/// Version of the library, semantic versioning. All three numbers are part of the ABI namespace: inline functions change with any of them.
 
 #define PHI4FLASH_VERSION_MAJOR 0
 #define PHI4FLASH_VERSION_MINOR 1
 #define PHI4FLASH_VERSION_PATCH 0
 #define PHI4FLASH_VERSION_STRING "0.1.0"
 
+#include <version>  // names the standard library
 #if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_STATIC_DISPATCH
-#define PHI4FLASH_ABI_BACK_END highway_static
+#define PHI4FLASH_ABI_BACK_END PHI4FLASH_JOIN(highway_static, HWY_MAJOR, _, HWY_MINOR, PHI4FLASH_ABI_TARGETS)
 #elif PHI4FLASH_SIMD_HIGHWAY
-#define PHI4FLASH_ABI_BACK_END highway
+#define PHI4FLASH_ABI_BACK_END PHI4FLASH_JOIN(highway, HWY_MAJOR, _, HWY_MINOR, PHI4FLASH_ABI_TARGETS)
 #elif PHI4FLASH_SIMD_XSIMD
-#define PHI4FLASH_ABI_BACK_END xsimd
+#define PHI4FLASH_ABI_BACK_END PHI4FLASH_JOIN(xsimd, XSIMD_VERSION_MAJOR, _, XSIMD_VERSION_MINOR, )
 #else
 #define PHI4FLASH_ABI_BACK_END scalar
 #endif
 
-#if defined(__AVX512BF16__)
-#define PHI4FLASH_ABI_ISA avx512bf16
-#elif defined(__AVX512VNNI__)
-#define PHI4FLASH_ABI_ISA avx512vnni
-#elif defined(__AVX512BW__)
-#define PHI4FLASH_ABI_ISA avx512bw
-#elif defined(__AVX512F__)
-#define PHI4FLASH_ABI_ISA avx512f
-#elif defined(__AVX2__) && defined(__FMA__)
-#define PHI4FLASH_ABI_ISA avx2fma
-#elif defined(__AVX2__)
-#define PHI4FLASH_ABI_ISA avx2
-#elif defined(__AVX__)
-#define PHI4FLASH_ABI_ISA avx
-#elif defined(__SSE4_2__)
-#define PHI4FLASH_ABI_ISA sse42
-#elif defined(__SSE4_1__)
-#define PHI4FLASH_ABI_ISA sse41
-#elif defined(__SSSE3__)
-#define PHI4FLASH_ABI_ISA ssse3
-#elif defined(__x86_64__) || defined(_M_X64)
-#define PHI4FLASH_ABI_ISA x86_64
-#elif defined(__ARM_FEATURE_SVE)
-#define PHI4FLASH_ABI_ISA sve
-#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-#define PHI4FLASH_ABI_ISA neon_bf16
-#elif defined(__ARM_NEON) || defined(_M_ARM64)
-#define PHI4FLASH_ABI_ISA neon
-#elif defined(__riscv_vector)
-#define PHI4FLASH_ABI_ISA rvv
-#elif defined(__wasm_simd128__)
-#define PHI4FLASH_ABI_ISA wasm128
+// Targets that kernel_targets() does not have, because the project disables them or leaves AMX alone: a letter each.
+#if PHI4FLASH_SIMD_HIGHWAY && defined(HWY_DISABLED_TARGETS)
+#include <hwy/detect_targets.h>
+#define PHI4FLASH_ABI_LACKS(target) (((HWY_DISABLED_TARGETS) & (target)) != 0)
+#if PHI4FLASH_ABI_LACKS(HWY_AVX2)
+#define PHI4FLASH_ABI_NO_AVX2 1
+#endif
+#if PHI4FLASH_ABI_LACKS(HWY_AVX3)
+#define PHI4FLASH_ABI_NO_AVX3 1
+#endif
+#if PHI4FLASH_ABI_LACKS(HWY_AVX3_DL)
+#define PHI4FLASH_ABI_NO_AVX3_DL 1
+#endif
+#if PHI4FLASH_ABI_LACKS(HWY_AVX3_ZEN4)
+#define PHI4FLASH_ABI_NO_AVX3_ZEN4 1
+#endif
+#endif
+#if PHI4FLASH_AMX || !defined(__x86_64__) || !defined(__linux__)
+#define PHI4FLASH_ABI_TILES
 #else
-#define PHI4FLASH_ABI_ISA generic
+#define PHI4FLASH_ABI_TILES _without_amx
+#endif
+#define PHI4FLASH_ABI_TARGETS                                                                                                      \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX2, _without_avx2), PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3, _without_avx3), \
+                   PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_DL, _without_avx3_dl),                                                   \
+                   PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4), PHI4FLASH_ABI_TILES)
+
+// What throws is caught, and an executor's exceptions pass through, only where there are exceptions.
+#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+#define PHI4FLASH_ABI_EXCEPTIONS
+#else
+#define PHI4FLASH_ABI_EXCEPTIONS _noexcept
 #endif
 
-#define PHI4FLASH_ABI_JOIN_(major, minor, back_end, isa) v##major##_##minor##_##back_end##_##isa
-#define PHI4FLASH_ABI_JOIN(major, minor, back_end, isa) PHI4FLASH_ABI_JOIN_(major, minor, back_end, isa)
-#define PHI4FLASH_ABI \
-    PHI4FLASH_ABI_JOIN(PHI4FLASH_VERSION_MAJOR, PHI4FLASH_VERSION_MINOR, PHI4FLASH_ABI_BACK_END, PHI4FLASH_ABI_ISA)
+// Arithmetic that the flags relax. (GCC and clang tell most of these flags.)
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(_M_FP_FAST)
+#define PHI4FLASH_ABI_MATH _fastmath
+#elif defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#define PHI4FLASH_ABI_MATH _finitemath
+#else
+#define PHI4FLASH_ABI_MATH
+#endif
+
+// Standard libraries whose strings and vectors have another layout. libstdc++ as it comes has no name.
+#if defined(_LIBCPP_VERSION)
+#define PHI4FLASH_ABI_LIBRARY _libcxx
+#elif defined(_GLIBCXX_DEBUG)
+#define PHI4FLASH_ABI_LIBRARY _debug
+#elif defined(_GLIBCXX_USE_CXX11_ABI) && !_GLIBCXX_USE_CXX11_ABI
+#define PHI4FLASH_ABI_LIBRARY _oldstring
+#else
+#define PHI4FLASH_ABI_LIBRARY
+#endif
+
+#define PHI4FLASH_ABI_VERSION PHI4FLASH_JOIN(PHI4FLASH_VERSION_MAJOR, _, PHI4FLASH_VERSION_MINOR, _, PHI4FLASH_VERSION_PATCH)
+#define PHI4FLASH_ABI_WORDS                                                                                                \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_HAS_JSON, _json), PHI4FLASH_ABI_EXCEPTIONS, PHI4FLASH_ABI_MATH, PHI4FLASH_ABI_LIBRARY, )
+#define PHI4FLASH_ABI_MACHINE PHI4FLASH_JOIN(PHI4FLASH_ABI_BACK_END, _, PHI4FLASH_ABI_ISA, , )
+#define PHI4FLASH_ABI PHI4FLASH_JOIN(v, PHI4FLASH_ABI_VERSION, _, PHI4FLASH_ABI_MACHINE, PHI4FLASH_ABI_WORDS)
 
 #define PHI4FLASH_BEGIN      \
     namespace phi4flash {    \
@@ -210,6 +344,7 @@ enum class errc : std::uint16_t {
     context_full,
     cancelled,
     unknown_target,
+    in_use,
     // files
     file_not_found,
     file_unreadable,
@@ -217,6 +352,8 @@ enum class errc : std::uint16_t {
     file_unwritable,
     path_outside_folder,
     file_too_large,
+    file_incomplete,
+    wrong_file_kind,
     // JSON
     json_syntax,
     json_too_deep,
@@ -252,6 +389,7 @@ enum class errc : std::uint16_t {
     partial_block,
     duplicate_key,
     missing_key,
+    unknown_key,
     wrong_value_type,
     unsupported_layout,
     // checkpoints
@@ -369,76 +507,26 @@ private:
 
 PHI4FLASH_END
 
-// ---- phi4flash/core/huge_pages.hpp ---------------------------------------------------------------------------------------
-/// Memory in pages of 2 MiB instead of 4 KiB: fewer misses in the tables by which a processor finds memory. Linux only, and only
-/// what the system grants; elsewhere everything here does nothing. Nothing fails for want of them.
+// ---- phi4flash/core/finite.hpp -------------------------------------------------------------------------------------------
+/// Weights that are no numbers: where they are, and the sentence that says so. One NaN spoils every token of a text.
 
-#include <span>
-#if defined(__linux__)
-#include <sys/mman.h>
+// ---- phi4flash/core/matrix.hpp -------------------------------------------------------------------------------------------
+/// Views of weights that somebody else owns: a matrix in its stored type, and a named tensor of a file.
 
-#include <algorithm>
-#include <cstring>
-#endif
-
-PHI4FLASH_BEGIN
-
-/// What memory is asked for.
-enum class page_size : std::uint8_t { normal, huge };
-
-/// Memory that is to lie in huge pages begins at a multiple of this: the size on x86-64, and on aarch64 with pages of 4 KiB.
-inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
-
-/// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been written yet. False where the
-/// system has none to give; true is a wish, not a promise.
-inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    return !memory.empty() && ::madvise(const_cast<std::byte*>(memory.data()), memory.size(), MADV_HUGEPAGE) == 0;
-#else
-    return false;
-#endif
-}
-
-/// How much of the memory lies in huge pages now, from /proc/self/smaps; 0 where there is no such file. The system counts by ranges
-/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops.
-[[nodiscard]] inline std::size_t bytes_in_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
-#if defined(__linux__)
-    std::FILE* const file = std::fopen("/proc/self/smaps", "re");
-    if (file == nullptr) return 0;
-    const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
-    std::size_t found = 0;
-    std::size_t inside = 0;  // bytes of the range being read that are asked about
-    char line[512];
-    while (std::fgets(line, sizeof line, file) != nullptr) {
-        unsigned long long first = 0;
-        unsigned long long last = 0;
-        unsigned long long kib = 0;
-        if (std::sscanf(line, "%llx-%llx ", &first, &last) == 2) {
-            const auto low = std::max<unsigned long long>(first, begin);
-            const auto high = std::min<unsigned long long>(last, begin + memory.size());
-            inside = low < high ? static_cast<std::size_t>(high - low) : 0;
-            continue;
-        }
-        if (inside == 0) continue;
-        for (const char* kind : {"AnonHugePages: %llu", "ShmemPmdMapped: %llu", "FilePmdMapped: %llu"})
-            if (std::sscanf(line, kind, &kib) == 1) found += std::min(inside, static_cast<std::size_t>(kib) * 1024);
-    }
-    std::fclose(file);
-    return std::min(found, memory.size());
-#else
-    return 0;
-#endif
-}
-
-PHI4FLASH_END
-
-// ---- phi4flash/core/kv_format.hpp ----------------------------------------------------------------------------------------
-/// How keys and values are kept between tokens: f32, bf16, or 8 bits with a scale for each head of each token.
+// ---- phi4flash/core/packed.hpp -------------------------------------------------------------------------------------------
+/// Packed weights: 8 rows by 32 columns a block, in the very order in which the kernels stream them.
+///
+/// A block begins with one f16 scale for each row. Codes come in groups of 32 bytes, "vectors": byte 4 r + i of a vector belongs to
+/// row r, and four neighbouring columns of a row lie side by side, so that one 32-bit broadcast of the activations meets
+/// all eight rows. A matrix [rows, cols] is its blocks in order, all columns of eight rows before the next eight rows;
+/// rows is a multiple of 8 and cols a multiple of 32.
 
 // ---- phi4flash/core/number.hpp -------------------------------------------------------------------------------------------
-/// Stored number types: bfloat16 and IEEE half as plain 16-bit storage, and the run-time name of an element type.
+/// Stored number types: bfloat16 and IEEE half as plain 16-bit storage, the run-time name of an element type, and whether numbers are
+/// finite.
 
 #include <bit>
+#include <span>
 PHI4FLASH_BEGIN
 
 /// bfloat16: the upper half of an IEEE binary32. Storage only; arithmetic is f32.
@@ -453,6 +541,30 @@ struct f16 {
     friend constexpr bool operator==(f16, f16) = default;
 };
 
+/// Whether x is neither infinite nor NaN. Comparisons and std::isnan may be compiled away where the host builds with -ffast-math, so
+/// this looks at the bits, and at those in memory: compilers take it that a float passed or computed by such code is finite.
+[[nodiscard]] constexpr bool is_finite(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u; }
+[[nodiscard]] constexpr bool is_finite(const double& x) {
+    return (std::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
+}
+[[nodiscard]] constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
+[[nodiscard]] constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
+[[nodiscard]] constexpr bool is_nan(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
+
+/// The place of the first number that is not finite; the count where all are. A fraction of what it takes to read them from memory.
+template <class T>
+[[nodiscard]] constexpr std::size_t first_not_finite(std::span<const T> numbers) {
+    constexpr std::size_t block = 256;  // of a length known to the compiler, without an early end: vectors
+    std::size_t i = 0;
+    for (; i + block <= numbers.size(); i += block) {
+        unsigned found = 0;
+        for (std::size_t k = 0; k < block; ++k) found |= is_finite(numbers[i + k]) ? 0u : 1u;
+        if (found != 0) break;
+    }
+    while (i < numbers.size() && is_finite(numbers[i])) ++i;
+    return i;
+}
+
 [[nodiscard]] constexpr float to_f32(float x) { return x; }
 
 [[nodiscard]] constexpr float to_f32(bf16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
@@ -462,9 +574,11 @@ struct f16 {
     const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
     const std::uint32_t magnitude = static_cast<std::uint32_t>(x.bits & 0x7fffu) << 13;
     if ((x.bits & 0x7c00u) == 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | magnitude);
-    // The exponent bias differs by 112; multiplying also normalizes subnormals.
-    const float value = std::bit_cast<float>(magnitude) * 0x1p112f;
-    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(value));
+    // The exponent bias differs by 112. A subnormal gets the exponent of the least normal half, which is then taken off again: no
+    // subnormal float may take part, as hosts with -ffast-math, and audio programs, have the processor treat those as zero.
+    const std::uint32_t normal = magnitude + 0x38000000u;
+    const float subnormal = std::bit_cast<float>(magnitude | 0x38800000u) - 0x1p-14f;
+    return std::bit_cast<float>(sign | ((x.bits & 0x7c00u) != 0 ? normal : std::bit_cast<std::uint32_t>(subnormal)));
 }
 
 /// Round to nearest, ties to even. NaN stays NaN.
@@ -523,48 +637,6 @@ inline constexpr dtype dtype_of<bf16> = dtype::bf16;
 
 PHI4FLASH_END
 
-PHI4FLASH_BEGIN
-
-/// A key's or value's number in 8 bits: x = scale * code, code in [-127, 127]. The scale is a bf16, one for each head of each token, so
-/// that a loud head or token costs no other one its precision. Half the memory of bf16 and a little (132 bytes for a head's key and
-/// value of 64 numbers each, instead of 256); |x - scale * code| <= scale / 2, and scale is the largest |x| of the head by 127.
-/// Storage only; arithmetic is f32.
-struct kv_int8 {
-    std::int8_t code = 0;
-    friend constexpr bool operator==(kv_int8, kv_int8) = default;
-};
-
-/// The code, without its scale.
-[[nodiscard]] constexpr float to_f32(kv_int8 x) { return static_cast<float>(x.code); }
-
-/// Order is also the index into kernel tables.
-enum class kv_format : std::uint8_t { f32, bf16, int8 };
-inline constexpr std::size_t kv_format_count = 3;
-
-/// The element types that keys and values may have.
-template <class Kv>
-concept kv_element = std::same_as<Kv, float> || std::same_as<Kv, bf16> || std::same_as<Kv, kv_int8>;
-
-template <kv_element Kv>
-inline constexpr kv_format kv_format_of = kv_format::f32;
-template <>
-inline constexpr kv_format kv_format_of<bf16> = kv_format::bf16;
-template <>
-inline constexpr kv_format kv_format_of<kv_int8> = kv_format::int8;
-
-PHI4FLASH_END
-
-// ---- phi4flash/core/matrix.hpp -------------------------------------------------------------------------------------------
-/// Views of weights that somebody else owns: a matrix in its stored type, and a named tensor of a file.
-
-// ---- phi4flash/core/packed.hpp -------------------------------------------------------------------------------------------
-/// Packed weights: 8 rows by 32 columns a block, in the very order in which the kernels stream them.
-///
-/// A block begins with one f16 scale for each row. Codes come in groups of 32 bytes, "vectors": byte 4 r + i of a vector belongs to
-/// row r, and four neighbouring columns of a row lie side by side, so that one 32-bit broadcast of the activations meets
-/// all eight rows. A matrix [rows, cols] is its blocks in order, all columns of eight rows before the next eight rows;
-/// rows is a multiple of 8 and cols a multiple of 32.
-
 #include <cmath>
 PHI4FLASH_BEGIN
 
@@ -598,10 +670,10 @@ struct q4_codebook {
 };
 
 /// Evenly spaced: the values of ggml's Q4_0.
-inline constexpr q4_codebook q4_uniform{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 8};
+PHI4FLASH_OWN_DATA inline constexpr q4_codebook q4_uniform{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 8};
 /// Denser around zero, where weights are: 9 to 18 % less error than the uniform one on Gaussian and heavier-tailed numbers, at the
 /// same size. Found by coordinate descent on the summed error of both.
-inline constexpr q4_codebook q4_dense{{0, 7, 12, 16, 20, 24, 27, 30, 32, 35, 38, 41, 44, 48, 53, 61}, 32};
+PHI4FLASH_OWN_DATA inline constexpr q4_codebook q4_dense{{0, 7, 12, 16, 20, 24, 27, 30, 32, 35, 38, 41, 44, 48, 53, 61}, 32};
 
 /// Groups of a row whose activations share a scale where weights have 4 bits; with 8 bits, each group has its own.
 inline constexpr std::size_t scale_groups = 8;
@@ -657,8 +729,11 @@ PHI4FLASH_END
 #include <algorithm>
 PHI4FLASH_BEGIN
 
-/// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data need
-/// only be aligned to the element, or to 2 bytes.
+/// Data of this type begin at a multiple of so many bytes: of their elements, or of the scales of packed blocks.
+[[nodiscard]] constexpr std::size_t alignment_of(dtype type) { return type == dtype::f32 ? 4 : 2; }
+
+/// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data are
+/// aligned to alignment_of(type), and need not be more.
 struct matrix_view {
     const std::byte* data = nullptr;
     std::size_t rows = 0;
@@ -687,9 +762,26 @@ struct tensor_view {
     dtype type = dtype::f32;
 
     [[nodiscard]] std::span<const std::size_t> shape() const { return {extent, rank}; }
-    /// Elements of a plain tensor.
-    [[nodiscard]] std::size_t count() const { return bytes / size_of(type); }
+    /// Elements, whatever they are stored as.
+    [[nodiscard]] std::size_t count() const {
+        if (!is_packed(type)) return bytes / size_of(type);
+        std::size_t n = 1;
+        for (const std::size_t e : shape()) n *= e;
+        return n;
+    }
+    [[nodiscard]] bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(data) % alignment_of(type) == 0; }
 };
+
+/// A tensor without a name, of at most max_rank extents; packed types have two.
+[[nodiscard]] inline tensor_view view_of(const std::byte* data, std::span<const std::size_t> shape, dtype type) {
+    tensor_view view;
+    view.data = data;
+    view.type = type;
+    std::size_t count = 1;
+    for (const std::size_t n : shape) count *= view.extent[view.rank++] = n;
+    view.bytes = is_packed(type) ? matrix_bytes(type, shape[0], shape[1]) : count * size_of(type);
+    return view;
+}
 
 /// The tensor of that name among tensors that are sorted by name, or nullptr.
 [[nodiscard]] inline const tensor_view* find_tensor(std::span<const tensor_view> sorted, std::string_view name) {
@@ -706,10 +798,6 @@ struct tensor_view {
 }
 
 PHI4FLASH_END
-
-// ---- phi4flash/core/memory.hpp -------------------------------------------------------------------------------------------
-/// Memory whose size is known before it is taken: a layout is written once as a function over an `arena`, run first to
-/// count and then to carve the caller's block.
 
 // ---- phi4flash/core/result.hpp -------------------------------------------------------------------------------------------
 /// `result<T>`: a value or an `error`, the part of C++23's std::expected that the library needs, without exceptions.
@@ -735,7 +823,12 @@ public:
     [[nodiscard]] T&& operator*() && { return std::move(*std::get_if<0>(&content_)); }
     [[nodiscard]] T* operator->() { return std::get_if<0>(&content_); }
     [[nodiscard]] const T* operator->() const { return std::get_if<0>(&content_); }
-    [[nodiscard]] const phi4flash::error& error() const { return *std::get_if<1>(&content_); }
+    [[nodiscard]] const phi4flash::error& error() const {
+#if defined(__GNUC__) || defined(__clang__)
+        if (content_.index() > 1) __builtin_unreachable();  // or -Wnull-dereference tells hosts of a third case
+#endif
+        return *std::get_if<1>(&content_);
+    }
 
 private:
     std::variant<T, phi4flash::error> content_;
@@ -762,6 +855,190 @@ private:
 using status = result<void>;
 
 PHI4FLASH_END
+
+#include <atomic>
+#include <cstring>
+#include <optional>
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Reads a piece at a time into aligned memory: a tensor of a file may lie anywhere.
+template <class T>
+[[nodiscard]] std::size_t first_not_finite_at(const std::byte* data, std::size_t count) {
+    constexpr std::size_t piece = 1024;
+    T numbers[piece];
+    for (std::size_t at = 0; at < count; at += piece) {
+        const std::size_t n = count - at < piece ? count - at : piece;
+        std::memcpy(numbers, data + at * sizeof(T), n * sizeof(T));
+        const std::size_t found = first_not_finite(std::span<const T>(numbers, n));
+        if (found < n) return at + found;
+    }
+    return count;
+}
+
+/// Remembers the least of what several threads found.
+inline void keep_least(std::atomic<std::size_t>& least, std::size_t x) {
+    for (std::size_t seen = least.load(); x < seen && !least.compare_exchange_weak(seen, x);) {}
+}
+
+/// "[3, 17]" of element `index`.
+inline void print_place(std::span<const std::size_t> shape, std::size_t index, char* out, std::size_t size) {
+    std::size_t used = 0;
+    std::size_t below = 1;  // elements of one step of this extent
+    for (const std::size_t n : shape) below *= n;
+    for (std::size_t i = 0; i < shape.size() && used + 1 < size; ++i) {
+        below /= shape[i];
+        const int written = std::snprintf(out + used, size - used, "%s%zu", i == 0 ? "[" : ", ", index / below % shape[i]);
+        used += written < 0 ? 0 : static_cast<std::size_t>(written);
+    }
+    if (used + 1 < size) std::snprintf(out + used, size - used, shape.empty() ? "[]" : "]");
+}
+
+}  // namespace detail
+
+/// "tensor NAME: element [3, 17] is not finite". `index` counts in row-major order.
+[[nodiscard]] inline error not_finite_error(const char* name, std::span<const std::size_t> shape, std::size_t index) {
+    char place[96] = {};
+    detail::print_place(shape, index, place, sizeof place);
+    return error::format(errc::not_finite, "tensor %s: element %s is not finite: the weights are damaged", name, place);
+}
+
+/// The place of the first element that is not finite, in row-major order; of a packed tensor, of the first element of the first row
+/// of 32 columns whose scale is not. Reads all of the tensor, or up to there.
+[[nodiscard]] inline std::optional<std::size_t> find_not_finite(const tensor_view& t) {
+    if (is_packed(t.type)) {
+        const std::size_t groups = t.extent[1] / packed_cols;
+        const std::size_t block_bytes = matrix_bytes(t.type, packed_rows, packed_cols);
+        for (std::size_t block = 0; block < t.bytes / block_bytes; ++block) {
+            const std::size_t r = detail::first_not_finite_at<f16>(t.data + block * block_bytes, packed_rows);
+            if (r < packed_rows) return (block / groups * packed_rows + r) * t.extent[1] + block % groups * packed_cols;
+        }
+        return std::nullopt;
+    }
+    const std::size_t count = t.count();
+    const std::size_t found = t.type == dtype::f32   ? detail::first_not_finite_at<float>(t.data, count)
+                              : t.type == dtype::f16 ? detail::first_not_finite_at<f16>(t.data, count)
+                                                     : detail::first_not_finite_at<bf16>(t.data, count);
+    return found < count ? std::optional(found) : std::nullopt;
+}
+
+/// The same, shared between threads.
+[[nodiscard]] inline std::optional<std::size_t> find_not_finite(const tensor_view& t, executor_ref threads) {
+    constexpr std::size_t piece_bytes = std::size_t{1} << 20;
+    if (t.bytes == 0) return std::nullopt;
+    const std::size_t cols = is_packed(t.type) ? t.extent[1] : 1;
+    const std::size_t rows = is_packed(t.type) ? t.extent[0] : t.count();
+    const std::size_t unit = is_packed(t.type) ? packed_rows : 1;
+    const std::size_t unit_bytes = matrix_bytes(t.type, unit, cols);
+    std::atomic<std::size_t> first{SIZE_MAX};
+    threads.parallel_for(rows / unit, piece_bytes / unit_bytes + 1, [&](std::size_t begin, std::size_t end) {
+        const std::size_t shape[] = {(end - begin) * unit, cols};
+        const tensor_view part = view_of(t.data + begin * unit_bytes, shape, t.type);
+        if (const auto found = find_not_finite(part)) detail::keep_least(first, begin * unit * cols + *found);
+    });
+    return first.load() != SIZE_MAX ? std::optional(first.load()) : std::nullopt;
+}
+
+PHI4FLASH_END
+
+// ---- phi4flash/core/huge_pages.hpp ---------------------------------------------------------------------------------------
+/// Memory in pages of 2 MiB instead of 4 KiB: fewer misses in the tables by which a processor finds memory. Linux only, and only
+/// what the system grants; elsewhere everything here does nothing. Nothing fails for want of them.
+
+#if defined(__linux__)
+#include <sys/mman.h>
+
+#endif
+
+PHI4FLASH_BEGIN
+
+/// What memory is asked for.
+enum class page_size : std::uint8_t { normal, huge };
+
+/// Memory that is to lie in huge pages begins at a multiple of this: the size on x86-64, and on aarch64 with pages of 4 KiB.
+inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
+
+/// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been written yet. False where the
+/// system has none to give; true is a wish, not a promise.
+inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    return !memory.empty() && ::madvise(const_cast<std::byte*>(memory.data()), memory.size(), MADV_HUGEPAGE) == 0;
+#else
+    return false;
+#endif
+}
+
+/// How much of the memory lies in huge pages now, from /proc/self/smaps; 0 where there is no such file. The system counts by ranges
+/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops.
+[[nodiscard]] inline std::size_t bytes_in_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
+#if defined(__linux__)
+    std::FILE* const file = std::fopen("/proc/self/smaps", "re");
+    if (file == nullptr) return 0;
+    const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
+    std::size_t found = 0;
+    std::size_t inside = 0;  // bytes of the range being read that are asked about
+    char line[512];
+    while (std::fgets(line, sizeof line, file) != nullptr) {
+        unsigned long long first = 0;
+        unsigned long long last = 0;
+        unsigned long long kib = 0;
+        if (std::sscanf(line, "%llx-%llx ", &first, &last) == 2) {
+            const auto low = std::max<unsigned long long>(first, begin);
+            const auto high = std::min<unsigned long long>(last, begin + memory.size());
+            inside = low < high ? static_cast<std::size_t>(high - low) : 0;
+            continue;
+        }
+        if (inside == 0) continue;
+        for (const char* kind : {"AnonHugePages: %llu", "ShmemPmdMapped: %llu", "FilePmdMapped: %llu"})
+            if (std::sscanf(line, kind, &kib) == 1) found += (std::min)(inside, static_cast<std::size_t>(kib) * 1024);
+    }
+    std::fclose(file);
+    return (std::min)(found, memory.size());
+#else
+    return 0;
+#endif
+}
+
+PHI4FLASH_END
+
+// ---- phi4flash/core/kv_format.hpp ----------------------------------------------------------------------------------------
+/// How keys and values are kept between tokens: f32, bf16, or 8 bits with a scale for each head of each token.
+
+PHI4FLASH_BEGIN
+
+/// A key's or value's number in 8 bits: x = scale * code, code in [-127, 127]. The scale is a bf16, one for each head of each token, so
+/// that a loud head or token costs no other one its precision. Half the memory of bf16 and a little (132 bytes for a head's key and
+/// value of 64 numbers each, instead of 256); |x - scale * code| <= scale / 2, and scale is the largest |x| of the head by 127.
+/// Storage only; arithmetic is f32.
+struct kv_int8 {
+    std::int8_t code = 0;
+    friend constexpr bool operator==(kv_int8, kv_int8) = default;
+};
+
+/// The code, without its scale.
+[[nodiscard]] constexpr float to_f32(kv_int8 x) { return static_cast<float>(x.code); }
+
+/// Order is also the index into kernel tables.
+enum class kv_format : std::uint8_t { f32, bf16, int8 };
+inline constexpr std::size_t kv_format_count = 3;
+
+/// The element types that keys and values may have.
+template <class Kv>
+concept kv_element = std::same_as<Kv, float> || std::same_as<Kv, bf16> || std::same_as<Kv, kv_int8>;
+
+template <kv_element Kv>
+inline constexpr kv_format kv_format_of = kv_format::f32;
+template <>
+inline constexpr kv_format kv_format_of<bf16> = kv_format::bf16;
+template <>
+inline constexpr kv_format kv_format_of<kv_int8> = kv_format::int8;
+
+PHI4FLASH_END
+
+// ---- phi4flash/core/memory.hpp -------------------------------------------------------------------------------------------
+/// Memory whose size is known before it is taken: a layout is written once as a function over an `arena`, run first to
+/// count and then to carve the caller's block.
 
 #include <memory>
 #include <new>
@@ -833,7 +1110,7 @@ private:
 PHI4FLASH_END
 
 // ---- phi4flash/core/packing.hpp ------------------------------------------------------------------------------------------
-/// Quantization: rows of f32 to packed blocks. Plain code that runs once, when a model is converted.
+/// Quantization: rows of f32 to packed blocks, in plain code. It says what the bytes are; kernels/pack-inl.hpp makes the same ones faster.
 
 #include <array>
 PHI4FLASH_BEGIN
@@ -858,7 +1135,7 @@ struct level_index {
         }
     }
 
-    [[nodiscard]] unsigned nearest(float value) const {
+    [[nodiscard]] constexpr unsigned nearest(float value) const {
         // Clamped before the conversion: NaN and infinity become a code like any other.
         const float inside = value > 0.0f ? (value < static_cast<float>(highest) ? value : static_cast<float>(highest)) : 0.0f;
         return code[static_cast<std::size_t>(2.0f * inside)];
@@ -866,7 +1143,43 @@ struct level_index {
 };
 
 template <const q4_codebook& Book>
-inline constexpr level_index index_of{Book};
+PHI4FLASH_OWN_DATA inline constexpr level_index index_of{Book};
+
+/// What a scale is tried at: the number of largest magnitude becomes this times either end of the levels.
+PHI4FLASH_OWN_DATA inline constexpr float scale_trials[] = {0.76f, 0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f};
+
+/// Codes as floats.
+PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> code_numbers{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+/// Levels as the numbers that they stand for.
+template <const q4_codebook& Book>
+PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> levels_of = [] {
+    std::array<float, 16> level{};
+    for (std::size_t c = 0; c < level.size(); ++c) level[c] = static_cast<float>(Book.level[c]) - static_cast<float>(Book.zero);
+    return level;
+}();
+
+/// The least v whose code is c, for c = 1 to 15; element 0 is unused. That is, nearest(v + zero) counts the elements that are at most v.
+template <const q4_codebook& Book>
+PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> code_begins = [] {
+    // Floats are in the order of their bits, negative ones in reverse: bisection over all of them.
+    const auto value = [](std::int64_t key) {
+        return std::bit_cast<float>(key >= 0 ? static_cast<std::uint32_t>(key) : 0x80000000u | static_cast<std::uint32_t>(-key));
+    };
+    constexpr std::int64_t largest = std::bit_cast<std::int32_t>(128.0f);
+    std::array<float, 16> begins{};
+    for (unsigned c = 1; c < begins.size(); ++c) {
+        std::int64_t below = -largest;
+        std::int64_t at = largest;
+        while (at - below > 1) {
+            const std::int64_t middle = below + (at - below) / 2;
+            const bool reached = index_of<Book>.nearest(value(middle) + static_cast<float>(Book.zero)) >= c;
+            (reached ? at : below) = middle;
+        }
+        begins[c] = value(at);
+    }
+    return begins;
+}();
 
 /// The scale that fits 32 numbers best, by trying some, each refitted by least squares to the codes it gives.
 template <const q4_codebook& Book>
@@ -874,18 +1187,16 @@ template <const q4_codebook& Book>
     float most = 0.0f;
     for (std::size_t i = 0; i < packed_cols; ++i) most = std::fabs(x[i]) > std::fabs(most) ? x[i] : most;
     if (!(std::fabs(most) > 0.0f)) return 0.0f;
-    const float ends[2] = {static_cast<float>(Book.level[0]) - static_cast<float>(Book.zero),
-                           static_cast<float>(Book.level[15]) - static_cast<float>(Book.zero)};
     float best_scale = 0.0f;
     float best_gain = -1.0f;
-    for (const float end : ends) {
-        for (const float shrink : {0.76f, 0.82f, 0.88f, 0.94f, 1.0f, 1.06f, 1.12f}) {
+    for (const float end : {levels_of<Book>.front(), levels_of<Book>.back()}) {
+        for (const float shrink : scale_trials) {
             const float inverse = end / (most * shrink);
             float xl = 0.0f;
             float ll = 0.0f;
             for (std::size_t i = 0; i < packed_cols; ++i) {
                 const unsigned code = index_of<Book>.nearest(x[i] * inverse + static_cast<float>(Book.zero));
-                const float level = static_cast<float>(Book.level[code]) - static_cast<float>(Book.zero);
+                const float level = levels_of<Book>[code];
                 xl += x[i] * level;
                 ll += level * level;
             }
@@ -897,20 +1208,27 @@ template <const q4_codebook& Book>
     return best_scale;
 }
 
+/// Stores the scales of row r of `count` (at most scale_groups) neighbouring blocks, in units that they share.
+/// Shape: scales [count], stride apart.
+inline void set_scales(q4_block* blocks, std::size_t count, std::size_t r, const float* scales, std::size_t stride) {
+    float largest = 0.0f;
+    for (std::size_t g = 0; g < count; ++g) {
+        const float stored = to_f32(to_f16(scales[g * stride]));
+        if (is_finite(stored)) largest = (std::max)(largest, std::fabs(stored));
+    }
+    const float unit = scale_unit(largest);
+    for (std::size_t g = 0; g < count; ++g) blocks[g].scale[r] = to_f16(std::nearbyint(scales[g * stride] / unit) * unit);
+}
+
 }  // namespace detail
 
 /// Row r of `count` (at most scale_groups) neighbouring blocks from x [count * 32].
 template <const q4_codebook& Book>
 void encode_row(q4_block* blocks, std::size_t count, std::size_t r, const float* x) {
     float scales[scale_groups];
-    float largest = 0.0f;
-    for (std::size_t g = 0; g < count; ++g) {
-        scales[g] = detail::fit_scale<Book>(x + g * packed_cols);
-        if (std::isfinite(to_f32(to_f16(scales[g])))) largest = std::max(largest, std::fabs(to_f32(to_f16(scales[g]))));
-    }
-    const float unit = scale_unit(largest);
+    for (std::size_t g = 0; g < count; ++g) scales[g] = detail::fit_scale<Book>(x + g * packed_cols);
+    detail::set_scales(blocks, count, r, scales, 1);
     for (std::size_t g = 0; g < count; ++g, x += packed_cols) {
-        blocks[g].scale[r] = to_f16(std::nearbyint(scales[g] / unit) * unit);
         const float scale = to_f32(blocks[g].scale[r]);
         const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t c = 0; c < packed_cols; ++c)
@@ -921,7 +1239,7 @@ void encode_row(q4_block* blocks, std::size_t count, std::size_t r, const float*
 /// Columns [0, 32) of row r of a block from x [32].
 inline void encode_row(q8_block& block, std::size_t r, const float* x) {
     float most = 0.0f;
-    for (std::size_t c = 0; c < packed_cols; ++c) most = std::max(most, std::fabs(x[c]));
+    for (std::size_t c = 0; c < packed_cols; ++c) most = (std::max)(most, std::fabs(x[c]));
     block.scale[r] = to_f16(most / 127.0f);
     const float scale = to_f32(block.scale[r]);
     const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
@@ -949,7 +1267,7 @@ inline void pack_eight_rows(const matrix_view& m, std::size_t first, dtype type,
     for (std::size_t r = 0; r < packed_rows; ++r) read_row(m, first + r, rows + r * m.cols);
     const std::size_t groups = m.cols / packed_cols;
     for (std::size_t g = 0; g < groups; g += scale_groups) {
-        const std::size_t count = std::min(scale_groups, groups - g);
+        const std::size_t count = (std::min)(scale_groups, groups - g);
         for (std::size_t r = 0; r < packed_rows; ++r) {
             const float* x = rows + r * m.cols + g * packed_cols;
             switch (type) {
@@ -991,7 +1309,7 @@ public:
     static constexpr nanoseconds limit = 20'000'000;
     /// How long it stays away at first, and at most: twice as long each time that it is no better when it comes back.
     static constexpr nanoseconds first_absence = 250'000'000;
-    static constexpr nanoseconds longest_absence = 2'000'000'000;
+    PHI4FLASH_OWN_DATA static constexpr nanoseconds longest_absence = 2'000'000'000;
     /// So long a stay makes the next absence a first one again.
     static constexpr nanoseconds good_stay = 2'000'000'000;
 
@@ -1002,7 +1320,7 @@ public:
         if (score_ <= limit) return false;
         if (now - returned_ > good_stay) absence_ = first_absence;
         return_ = now + absence_;
-        absence_ = std::min(2 * absence_, longest_absence);
+        absence_ = (std::min)(2 * absence_, longest_absence);
         return true;
     }
 
@@ -1024,10 +1342,180 @@ private:
 
 PHI4FLASH_END
 
-#include <atomic>
+// ---- phi4flash/core/processors.hpp ---------------------------------------------------------------------------------------
+/// How many threads are worth starting: one for each core that this process may run on, and no more than its control group pays for. On
+/// Linux from /proc and /sys, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
+
+#include <bitset>
+#include <cstdlib>
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif !defined(__linux__)
+#include <thread>
+#endif
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Processors by number; more than any system has.
+using processor_set = std::bitset<8192>;
+
+/// "0-3,8,10-11", as the system writes it.
+[[nodiscard]] inline processor_set read_processors(const char* list) {
+    processor_set set;
+    while (true) {
+        char* end = nullptr;
+        const unsigned long first = std::strtoul(list, &end, 10);
+        if (end == list) return set;
+        const unsigned long last = *end == '-' ? std::strtoul(end + 1, &end, 10) : first;
+        for (unsigned long i = first; i <= last && i < set.size(); ++i) set.set(i);
+        list = *end == ',' ? end + 1 : end;
+    }
+}
+
+/// A text file of the system, line by line. `root` is put before the path, which makes a test.
+class system_file {
+public:
+    system_file(const char* root, const char* path) {
+        char name[5120];
+        const int n = std::snprintf(name, sizeof name, "%s%s", root, path);
+        if (n > 0 && static_cast<std::size_t>(n) < sizeof name) file_ = std::fopen(name, "r");
+    }
+    ~system_file() {
+        if (file_ != nullptr) std::fclose(file_);
+    }
+    system_file(const system_file&) = delete;
+    system_file& operator=(const system_file&) = delete;
+
+    /// The next line, or nullptr. Valid until the next call.
+    [[nodiscard]] char* next() { return file_ == nullptr ? nullptr : std::fgets(line_, sizeof line_, file_); }
+
+private:
+    std::FILE* file_ = nullptr;
+    char line_[4608];
+};
+
+/// Processors that the calling thread may run on and that are switched on; empty where the system does not tell.
+[[nodiscard]] inline processor_set allowed_processors(const char* root) {
+    constexpr char key[] = "Cpus_allowed_list:";
+    processor_set allowed;
+    system_file status(root, "/proc/thread-self/status");
+    while (const char* const line = status.next())
+        if (std::strncmp(line, key, sizeof key - 1) == 0) allowed = read_processors(line + sizeof key - 1);
+    system_file online(root, "/sys/devices/system/cpu/online");
+    if (const char* const line = online.next()) allowed &= read_processors(line);
+    return allowed;
+}
+
+/// Cores with at least one processor of the set. A core whose siblings are not told is one processor.
+[[nodiscard]] inline std::size_t count_cores(const char* root, const processor_set& processors) {
+    std::size_t cores = 0;
+    processor_set seen;
+    for (std::size_t i = 0; i < processors.size(); ++i) {
+        if (!processors.test(i)) continue;
+        cores += seen.test(i) ? 0u : 1u;
+        char path[96];
+        std::snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", i);
+        system_file siblings(root, path);
+        if (const char* const line = siblings.next()) seen |= read_processors(line);
+    }
+    return cores;
+}
+
+/// Whole processors that one control group pays for, or SIZE_MAX. `file`: cpu.max ("150000 100000", "max 100000") of version 2, or
+/// cpu.cfs_quota_us (-1: all) of version 1, whose period stands in a file of its own.
+[[nodiscard]] inline std::size_t quota_of_group(const char* root, const char* folder, bool version_2) {
+    char path[4800];
+    long long quota = -1;
+    long long period = 100000;
+    std::snprintf(path, sizeof path, "%s/%s", folder, version_2 ? "cpu.max" : "cpu.cfs_quota_us");
+    system_file file(root, path);
+    if (const char* const line = file.next()) {
+        if (std::sscanf(line, "%lld %lld", &quota, &period) < 1) quota = -1;
+    }
+    if (!version_2) {
+        std::snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
+        system_file other(root, path);
+        if (const char* const line = other.next()) (void)std::sscanf(line, "%lld", &period);
+    }
+    return quota <= 0 || period <= 0 ? SIZE_MAX : static_cast<std::size_t>((std::max)(1LL, quota / period));
+}
+
+/// The least of a control group and the groups that it is part of. `group` is changed: it is cut step by step.
+[[nodiscard]] inline std::size_t quota_of_groups(const char* root, const char* mount, char* group, bool version_2) {
+    std::size_t least = SIZE_MAX;
+    while (true) {
+        char folder[4700];
+        std::snprintf(folder, sizeof folder, "%s%s", mount, group);
+        least = (std::min)(least, quota_of_group(root, folder, version_2));
+        char* const last = std::strrchr(group, '/');
+        if (last == nullptr) return least;
+        *last = '\0';
+    }
+}
+
+/// Whether "cpu" is one of "cpu,cpuacct".
+[[nodiscard]] inline bool has_cpu(std::string_view controllers) {
+    while (true) {
+        const std::size_t comma = controllers.find(',');
+        if (controllers.substr(0, comma) == "cpu") return true;
+        if (comma == std::string_view::npos) return false;
+        controllers.remove_prefix(comma + 1);
+    }
+}
+
+/// Whole processors that the control groups of this process pay for, or SIZE_MAX. The usual places of both versions.
+[[nodiscard]] inline std::size_t processor_quota(const char* root) {
+    constexpr const char* places[2][2] = {{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"}, {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}};
+    std::size_t least = SIZE_MAX;
+    system_file groups(root, "/proc/self/cgroup");
+    while (char* const line = groups.next()) {  // "0::/group" of version 2, "4:cpu,cpuacct:/group" of version 1
+        line[std::strcspn(line, "\n")] = '\0';
+        char* const controllers = std::strchr(line, ':');
+        char* const path = controllers == nullptr ? nullptr : std::strchr(controllers + 1, ':');
+        if (path == nullptr) continue;
+        const std::string_view names(controllers + 1, static_cast<std::size_t>(path - controllers - 1));
+        const bool version_2 = names.empty();
+        if (!version_2 && !has_cpu(names)) continue;
+        for (const char* const mount : places[version_2 ? 1 : 0]) {
+            char group[4608];
+            std::snprintf(group, sizeof group, "%s", path + 1);
+            least = (std::min)(least, quota_of_groups(root, mount, group, version_2));
+        }
+    }
+    return least;
+}
+
+/// From the files of Linux below `root`; 0 where they do not tell.
+[[nodiscard]] inline std::size_t concurrency_of_linux(const char* root) {
+    const std::size_t cores = count_cores(root, allowed_processors(root));
+    return (std::min)(cores, processor_quota(root));
+}
+
+}  // namespace detail
+
+/// Threads for a pool where nobody says how many; at least one. A second thread on a core adds nothing to what is bound by memory or by the
+/// core's vectors; one beyond the quota stands still for the rest of every period, and everybody waits for it. Reads some files: for starts.
+[[nodiscard]] inline std::size_t default_concurrency() {
+#if defined(__linux__)
+    return std::max<std::size_t>(1, detail::concurrency_of_linux(""));
+#elif defined(__APPLE__)
+    for (const char* const name : {"hw.perflevel0.physicalcpu", "hw.physicalcpu"}) {
+        int cores = 0;
+        std::size_t size = sizeof cores;
+        if (sysctlbyname(name, &cores, &size, nullptr, 0) == 0 && cores > 0) return static_cast<std::size_t>(cores);
+    }
+    return 1;
+#else
+    return std::max<std::size_t>(1, std::thread::hardware_concurrency());
+#endif
+}
+
+PHI4FLASH_END
+
 #include <chrono>
 #include <thread>
-#include <vector>
 #if defined(__cpp_exceptions)
 #include <system_error>
 #endif
@@ -1038,47 +1526,44 @@ PHI4FLASH_BEGIN
 /// time. Movable while nothing runs; the destructor joins the workers.
 class thread_pool {
 public:
-    /// 0 means one thread for each processor. Errors: invalid_argument above 1024; out_of_memory, also when the system
-    /// refuses a thread (which, built without exceptions, ends the program inside the standard library).
+    /// 0 means default_concurrency(). Errors: invalid_argument above 1024; out_of_memory, also where the system refuses a thread (built
+    /// without exceptions, the standard library ends the program in that case).
     static result<thread_pool> create(std::size_t threads) {
-        if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
+        if (threads == 0) threads = (std::min)(default_concurrency(), max_threads);
         if (threads > max_threads) return error::format(errc::invalid_argument, "threads: want 0 to %zu, have %zu", max_threads, threads);
         thread_pool pool;
         pool.shared_.reset(new (std::nothrow) shared);
         pool.places_.reset(new (std::nothrow) place[threads]);
-        if (!pool.shared_ || !pool.places_) return error::format(errc::out_of_memory, "cannot take memory for a pool of %zu threads", threads);
-        for (std::size_t i = 1; i < threads; ++i) {
-#if defined(__cpp_exceptions)
-            try {
-                pool.workers_.emplace_back(&work, pool.shared_.get(), &pool.places_[i - 1]);
-            } catch (const std::system_error&) {
-                return error::format(errc::out_of_memory, "the system refused thread %zu of %zu", i + 1, threads);
-            }
-#else
-            pool.workers_.emplace_back(&work, pool.shared_.get(), &pool.places_[i - 1]);
-#endif
+        pool.workers_.reset(new (std::nothrow) std::thread[threads]);
+        if (!pool.shared_ || !pool.places_ || !pool.workers_)
+            return error::format(errc::out_of_memory, "cannot take memory for a pool of %zu threads", threads);
+        for (; pool.n_workers_ + 1 < threads; ++pool.n_workers_) {
+            if (!pool.start_worker())
+                return error::format(errc::out_of_memory, "the system refused thread %zu of %zu", pool.n_workers_ + 2, threads);
         }
         return pool;
     }
 
-    thread_pool(thread_pool&&) = default;
+    thread_pool(thread_pool&& other) noexcept
+        : shared_(std::move(other.shared_)), places_(std::move(other.places_)), workers_(std::move(other.workers_)),
+          n_workers_(std::exchange(other.n_workers_, 0)), absent_(std::exchange(other.absent_, 0)) {}
     thread_pool& operator=(thread_pool&&) = delete;
     ~thread_pool() {
         if (!shared_) return;
         shared_->stopping.store(true, std::memory_order_relaxed);
         shared_->epoch.fetch_add(1, std::memory_order_release);
         shared_->epoch.notify_all();
-        for (std::size_t i = 0; i < workers_.size(); ++i) call_back(places_[i]);
-        for (std::thread& worker : workers_) worker.join();
+        for (std::size_t i = 0; i < n_workers_; ++i) call_back(places_[i]);
+        for (std::size_t i = 0; i < n_workers_; ++i) workers_[i].join();
     }
 
-    [[nodiscard]] std::size_t concurrency() const { return workers_.size() + 1; }
+    [[nodiscard]] std::size_t concurrency() const { return n_workers_ + 1; }
 
     /// See the executor concept.
     void run(std::size_t count, std::size_t grain, void (*body)(void*, std::size_t, std::size_t), void* context) {
         const std::size_t present = concurrency() - (absent_ == 0 ? 0 : still_absent());
         // A few pieces a thread: enough to even out, long enough to stream.
-        const std::size_t wanted = std::min((count + grain - 1) / grain, present * pieces_a_thread);
+        const std::size_t wanted = (std::min)((count + grain - 1) / grain, present * pieces_a_thread);
         if (wanted <= 1 || present == 1) {
             if (count != 0) body(context, 0, count);
             return;
@@ -1106,7 +1591,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t max_threads = 1024;
+    PHI4FLASH_OWN_DATA static constexpr std::size_t max_threads = 1024;
     static constexpr std::size_t pieces_a_thread = 8;
     static constexpr std::uint32_t spins_before_sleep = 1000;  // some 10 to 40 microseconds: the gap between two layers
 
@@ -1133,6 +1618,22 @@ private:
 
     thread_pool() = default;
 
+    /// False where there is no memory or no thread for it.
+    bool start_worker() {
+#if defined(__cpp_exceptions)
+        try {
+            workers_[n_workers_] = std::thread(&work, shared_.get(), &places_[n_workers_]);
+        } catch (const std::system_error&) {
+            return false;
+        } catch (const std::bad_alloc&) {
+            return false;
+        }
+#else
+        workers_[n_workers_] = std::thread(&work, shared_.get(), &places_[n_workers_]);
+#endif
+        return true;
+    }
+
     static attendance::nanoseconds now() {
         return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
     }
@@ -1141,13 +1642,13 @@ private:
     /// processor may take.
     void sleep_until_done(std::uint32_t generation, attendance::nanoseconds piece_time) {
         shared& s = *shared_;
-        for (std::size_t i = 0; i < workers_.size(); ++i) places_[i].awaited = places_[i].job.load(std::memory_order_relaxed) == generation;
+        for (std::size_t i = 0; i < n_workers_; ++i) places_[i].awaited = places_[i].job.load(std::memory_order_relaxed) == generation;
         const attendance::nanoseconds begin = now();
         for (std::uint32_t done = s.done.load(std::memory_order_acquire); done != s.pieces; done = s.done.load(std::memory_order_acquire))
             s.done.wait(done, std::memory_order_acquire);
         const attendance::nanoseconds end = now();
         const attendance::nanoseconds lost = end - begin - 2 * piece_time;
-        for (std::size_t i = 0; i < workers_.size() && lost > 0; ++i) {
+        for (std::size_t i = 0; i < n_workers_ && lost > 0; ++i) {
             place& p = places_[i];
             if (!p.awaited || !p.record.waited(end, lost)) continue;
             p.absent.store(true, std::memory_order_relaxed);
@@ -1163,7 +1664,7 @@ private:
     /// Workers that are absent, after those have come back whose time it is.
     std::size_t still_absent() {
         const attendance::nanoseconds time = now();
-        for (std::size_t i = 0; i < workers_.size(); ++i) {
+        for (std::size_t i = 0; i < n_workers_; ++i) {
             place& p = places_[i];
             if (!p.absent.load(std::memory_order_relaxed) || !p.record.is_back(time)) continue;
             call_back(p);
@@ -1191,7 +1692,7 @@ private:
         const std::size_t index = s.pieces - static_cast<std::size_t>(ticket & 0xffffffffu);
         const std::size_t begin = index * s.piece;
         const std::uint32_t pieces = s.pieces;
-        s.body(s.context, begin, std::min(begin + s.piece, s.count));
+        s.body(s.context, begin, (std::min)(begin + s.piece, s.count));
         if (worker != nullptr) worker->job.store(0, std::memory_order_relaxed);
         if (s.done.fetch_add(1, std::memory_order_acq_rel) + 1 == pieces) s.done.notify_one();
         return true;
@@ -1212,7 +1713,8 @@ private:
 
     std::unique_ptr<shared> shared_;
     std::unique_ptr<place[]> places_;
-    std::vector<std::thread> workers_;
+    std::unique_ptr<std::thread[]> workers_;
+    std::size_t n_workers_ = 0;
     std::size_t absent_ = 0;  ///< workers that are
 };
 
@@ -1283,13 +1785,22 @@ struct linear_kernels {
 /// Channels of the Mamba state lie in blocks of this many: A and h are [ceil(d_inner / 16)][d_state][16], zero-filled.
 inline constexpr std::size_t channel_block = 16;
 
+/// Where the states after the last `count` tokens go, one `stride` floats behind the other. Where one is kept, it may take the place of the
+/// state before the first token.
+struct kept_states {
+    float* first = nullptr;
+    std::size_t stride = 0;
+    std::size_t count = 1;  ///< 1 to the number of tokens
+};
+
 /// Depthwise causal convolution and SiLU over channels [channel_begin, channel_end) of `tokens` tokens.
 struct convolution_args {
     const float* x;          ///< [tokens, d_inner], rows x_stride apart
     std::size_t x_stride;
     const float* weight;     ///< [d_conv, d_inner]: tap d_conv-1 is the current token
     const float* bias;       ///< [d_inner]
-    float* state;            ///< [d_conv-1, d_inner]: the inputs before this chunk, oldest first; advanced
+    const float* state;      ///< [d_conv-1, d_inner]: the inputs before this chunk, oldest first
+    kept_states kept;
     float* y;                ///< [tokens, d_inner], rows y_stride apart
     std::size_t y_stride;
     std::size_t tokens;
@@ -1307,7 +1818,8 @@ struct scan_args {
     std::size_t bc_stride;
     const float* a_log2e;    ///< A times log2(e), blocked as above
     const float* d;          ///< [d_inner]
-    float* h;                ///< blocked as above; advanced
+    const float* h;          ///< blocked as above: the state before the first token
+    kept_states kept;
     float* y;                ///< [tokens, d_inner]; may be u
     std::size_t tokens;
     std::size_t d_inner;     ///< also the stride of u, dt and y
@@ -1378,6 +1890,9 @@ struct kernel_table {
     void (*narrow[plain_dtype_count])(const float* x, std::size_t n, std::byte* out);
     /// x of one head as kv_int8: codes and their scale.   Finite numbers only.
     void (*quantize)(const float* x, std::size_t n, kv_int8* codes, bf16* scale);
+    /// Eight rows as packed blocks, the very bytes of core/packing.hpp; indexed by dtype, null for plain types.   Finite numbers only.
+    /// Shape: rows [8, cols], cols a multiple of 32; out takes matrix_bytes(type, 8, cols) bytes.
+    void (*pack[dtype_count])(const float* rows, std::size_t cols, std::byte* out);
     /// Query tokens [token_begin, token_end) of one group over `segments`, in order; indexed by the cache's kv_format. Finite numbers
     /// only. Error: <= 1e-6 of the largest value; for a single token 2e-6 over bf16 on matrix tiles, 3e-5 over 8 bits where their bytes are
     /// multiplied (VNNI). Takes up to 80 KiB of stack.
@@ -1398,13 +1913,19 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-/// A compiled target: its kernels, and whether this CPU can run them.
+/// A compiled target: its kernels, and whether this machine can run them.
 struct kernel_target {
     const kernel_table* kernels;
     bool runs_here;
+    /// Asks the system for what the kernels need, on behalf of the process; false: refused. Null for targets that need nothing.
+    bool (*ask)() = nullptr;
+
+    /// True if the kernels may be called now. Asks the system where they need it: for whoever takes kernels out of the list by hand.
+    [[nodiscard]] bool request() const { return runs_here && (ask == nullptr || ask()); }
 };
 
-/// All targets in this program, best first. Not empty, and the last one always runs. Thread-safe: it computes everything anew.
+/// All targets in this program, best first. Not empty, and the last one always runs and needs nothing. Thread-safe: it computes
+/// everything anew, and asks the system for nothing.
 inline constexpr std::size_t max_kernel_targets = 8;
 struct kernel_target_list {
     kernel_target target[max_kernel_targets];
@@ -1420,28 +1941,48 @@ struct kernel_target_list {
 [[nodiscard]] inline kernel_target_list kernel_targets();
 #endif
 
-/// The best kernels that this machine can run.
-[[nodiscard]] inline const kernel_table& best_kernels() {
-    const kernel_target_list all = kernel_targets();
+/// What the choice of kernels may use.
+struct kernel_choice {
+    /// Matrix tiles (AMX), for whose registers Linux has to be asked on behalf of the whole process: from then on it refuses signal stacks
+    /// that are too small for them (some 11 KiB). False leaves them out and asks for nothing.
+    bool matrix_tiles = true;
+};
+
+namespace detail {
+[[nodiscard]] inline const kernel_table& best_of(const kernel_target_list& all, kernel_choice choice) {
     for (const kernel_target& t : all) {
-        if (t.runs_here) return *t.kernels;
+        if ((choice.matrix_tiles || t.ask == nullptr) && t.request()) return *t.kernels;
     }
     return *all.target[all.count - 1].kernels;
 }
 
-/// The kernels of the target called `name` ("avx2", "neon", "scalar" ...); an empty name means the best.
-/// Errors: unknown_target, naming the targets that this program has and this machine can run.
-[[nodiscard]] inline result<const kernel_table*> kernels_named(std::string_view name) {
-    if (name.empty()) return &best_kernels();
+[[nodiscard]] inline result<const kernel_table*> named_of(const kernel_target_list& all, std::string_view name) {
     char available[160] = {};
     std::size_t used = 0;
-    for (const kernel_target& t : kernel_targets()) {
+    for (const kernel_target& t : all) {
         if (!t.runs_here) continue;
-        if (name == t.kernels->name) return t.kernels;
+        if (name == t.kernels->name) {
+            if (t.request()) return t.kernels;
+            return error::format(errc::unknown_target,
+                                 "the system refuses this process what SIMD target \"%s\" needs: the registers of matrix tiles (a thread may "
+                                 "have a signal stack too small for them)",
+                                 t.kernels->name);
+        }
         const int n = std::snprintf(available + used, sizeof available - used, " %s", t.kernels->name);
         if (n > 0 && used + static_cast<std::size_t>(n) < sizeof available) used += static_cast<std::size_t>(n);
     }
     return error::format(errc::unknown_target, "no SIMD target \"%.*s\" here: want one of%s", static_cast<int>(name.size()), name.data(), available);
+}
+}  // namespace detail
+
+/// The best kernels that this machine can run. Asks the system for matrix tiles where they are the best; where it refuses, the next best.
+[[nodiscard]] inline const kernel_table& best_kernels(kernel_choice choice = {}) { return detail::best_of(kernel_targets(), choice); }
+
+/// The kernels of the target called `name` ("avx2", "neon", "scalar" ...); an empty name means the best. Asks the system for nothing that
+/// another target needs. Errors: unknown_target, naming the targets that this program has and this machine can run, or what the system refused.
+[[nodiscard]] inline result<const kernel_table*> kernels_named(std::string_view name) {
+    if (name.empty()) return &best_kernels();
+    return detail::named_of(kernel_targets(), name);
 }
 
 PHI4FLASH_END
@@ -1506,10 +2047,26 @@ struct cpuid_registers {
 }
 
 [[nodiscard]] constexpr bool has_bits(std::uint64_t word, std::uint64_t bits) { return (word & bits) == bits; }
-[[nodiscard]] constexpr std::uint32_t bit(unsigned i) { return std::uint32_t{1} << i; }
+[[nodiscard]] constexpr std::uint32_t one_bit(unsigned i) { return std::uint32_t{1} << i; }
 
-/// Whether this process may use the registers of tiles, 8 KiB a thread that the kernel saves only for those who ask. Asking again is free.
-[[nodiscard]] inline bool may_use_tiles() {
+/// Whether this system gives the registers of tiles to those who ask. Asks for nothing.
+[[nodiscard]] inline bool system_has_tiles() {
+#if PHI4FLASH_AMX
+    constexpr long get_supported = 0x1021;  // ARCH_GET_XCOMP_SUPP
+    constexpr std::uint64_t tiles = 0x60000;
+    std::uint64_t supported = 0;
+    return syscall(SYS_arch_prctl, get_supported, &supported) == 0 && has_bits(supported, tiles);
+#else
+    return false;
+#endif
+}
+
+}  // namespace detail
+
+/// Asks Linux for the registers of tiles on behalf of the whole process, 8 KiB a thread that the kernel saves only for those who ask; false
+/// where it refuses, as where a thread has an alternative signal stack too small for them. From then on signal stacks too small for them are
+/// refused (sigaltstack: ENOMEM). Asking again is free. Only for an x86_level of amx.
+[[nodiscard]] inline bool request_tiles() {
 #if PHI4FLASH_AMX
     constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
     constexpr long tile_data = 18;
@@ -1519,38 +2076,36 @@ struct cpuid_registers {
 #endif
 }
 
-}  // namespace detail
-
-/// The highest level of this machine. Every feature that a level implies is tested, not a representative one. On a CPU with AMX, asks
-/// Linux for its registers on behalf of the process, which fails where a thread has an alternative signal stack too small for them.
+/// The highest level of this machine. Every feature that a level implies is tested, not a representative one. Asks the system for nothing:
+/// tiles are used after request_tiles().
 [[nodiscard]] inline x86_level detect_x86_level() {
-    using detail::bit;
+    using detail::one_bit;
     using detail::has_bits;
     const std::uint32_t highest = detail::cpuid(0, 0).eax;
     const detail::cpuid_registers one = detail::cpuid(1, 0);
     const detail::cpuid_registers seven = highest >= 7 ? detail::cpuid(7, 0) : detail::cpuid_registers{};
     const detail::cpuid_registers seven_one = highest >= 7 && seven.eax >= 1 ? detail::cpuid(7, 1) : detail::cpuid_registers{};
 
-    if (!has_bits(one.ecx, bit(0) | bit(9))) return x86_level::baseline;                           // SSE3, SSSE3
-    if (!has_bits(one.ecx, bit(1) | bit(19) | bit(20) | bit(25))) return x86_level::ssse3;         // PCLMUL, SSE4.1, SSE4.2, AES
-    const bool os_saves = has_bits(one.ecx, bit(27));                                              // OSXSAVE
+    if (!has_bits(one.ecx, one_bit(0) | one_bit(9))) return x86_level::baseline;                           // SSE3, SSSE3
+    if (!has_bits(one.ecx, one_bit(1) | one_bit(19) | one_bit(20) | one_bit(25))) return x86_level::ssse3;         // PCLMUL, SSE4.1, SSE4.2, AES
+    const bool os_saves = has_bits(one.ecx, one_bit(27));                                              // OSXSAVE
     const std::uint64_t states = os_saves ? detail::saved_states() : 0;
-    const bool avx = has_bits(states, 0x6) && has_bits(one.ecx, bit(28) | bit(12) | bit(29));      // AVX, FMA, F16C
-    if (!avx || !has_bits(seven.ebx, bit(5) | bit(3) | bit(8))) return x86_level::sse4;            // AVX2, BMI1, BMI2
+    const bool avx = has_bits(states, 0x6) && has_bits(one.ecx, one_bit(28) | one_bit(12) | one_bit(29));      // AVX, FMA, F16C
+    if (!avx || !has_bits(seven.ebx, one_bit(5) | one_bit(3) | one_bit(8))) return x86_level::sse4;            // AVX2, BMI1, BMI2
     const bool avx512 = has_bits(states, 0xe6);
-    if (!avx512 || !has_bits(seven.ebx, bit(16) | bit(17) | bit(28) | bit(30) | bit(31))) return x86_level::avx2;  // F DQ CD BW VL
+    if (!avx512 || !has_bits(seven.ebx, one_bit(16) | one_bit(17) | one_bit(28) | one_bit(30) | one_bit(31))) return x86_level::avx2;  // F DQ CD BW VL
     // VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ
-    if (!has_bits(seven.ecx, bit(1) | bit(6) | bit(8) | bit(9) | bit(10) | bit(11) | bit(12) | bit(14))) return x86_level::avx3;
-    if (!has_bits(seven_one.eax, bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
-    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, bit(22) | bit(24) | bit(25));  // AMX: BF16, TILE, INT8
-    return tiles && detail::may_use_tiles() ? x86_level::amx : x86_level::avx3_zen4;
+    if (!has_bits(seven.ecx, one_bit(1) | one_bit(6) | one_bit(8) | one_bit(9) | one_bit(10) | one_bit(11) | one_bit(12) | one_bit(14))) return x86_level::avx3;
+    if (!has_bits(seven_one.eax, one_bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
+    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, one_bit(22) | one_bit(24) | one_bit(25));  // AMX: BF16, TILE, INT8
+    return tiles && detail::system_has_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
 /// Products of bytes that are summed into 32 bits (VNNI), in vectors of 64 bytes: of a CPU of at least avx3.
-[[nodiscard]] inline bool has_avx512_vnni() { return detail::cpuid(0, 0).eax >= 7 && detail::has_bits(detail::cpuid(7, 0).ecx, detail::bit(11)); }
+[[nodiscard]] inline bool has_avx512_vnni() { return detail::cpuid(0, 0).eax >= 7 && detail::has_bits(detail::cpuid(7, 0).ecx, detail::one_bit(11)); }
 /// In vectors of 32 bytes: of a CPU of at least avx2.
 [[nodiscard]] inline bool has_avx_vnni() {
-    return detail::cpuid(0, 0).eax >= 7 && detail::cpuid(7, 0).eax >= 1 && detail::has_bits(detail::cpuid(7, 1).eax, detail::bit(4));
+    return detail::cpuid(0, 0).eax >= 7 && detail::cpuid(7, 0).eax >= 1 && detail::has_bits(detail::cpuid(7, 1).eax, detail::one_bit(4));
 }
 
 #endif
@@ -1565,14 +2120,12 @@ PHI4FLASH_END
 
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <hwy/base.h>
-#if !defined(HWY_VERSION_GE)
-#error "phi4flash: the Highway on the include path is older than 1.2.0; use a newer one, or set PHI4FLASH_SIMD_SCALAR to 1"
-#endif
 #define PHI4FLASH_TARGET_NAMESPACE HWY_NAMESPACE
+// The pragmas come last in both: g++ 14 and newer drop what follows a `_Pragma("GCC target ...")` in the same expansion.
 #define PHI4FLASH_TARGET_BEGIN \
-    HWY_BEFORE_NAMESPACE();    \
     PHI4FLASH_BEGIN            \
-    namespace HWY_NAMESPACE {
+    namespace HWY_NAMESPACE {  \
+    HWY_BEFORE_NAMESPACE();
 #define PHI4FLASH_TARGET_END \
     }                        \
     PHI4FLASH_END            \
@@ -1610,8 +2163,16 @@ PHI4FLASH_VECTOR_INLINE void prefetch([[maybe_unused]] const void* p) {
 PHI4FLASH_END
 
 #include <cfloat>
-#include <cstring>
 #if !PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION
+
+// Nobody asked for slow kernels. A note and not a warning, which -Werror would turn into a failure.
+#if PHI4FLASH_SIMD_SCALAR_IS_A_GUESS
+#pragma message( \
+    "phi4flash: KERNELS ARE SCALAR, some 40 times slower than need be: neither Highway 1.2 nor xsimd 13 is on the include path." \
+    " This mends it: git clone --depth 1 --branch 1.2.0 https://github.com/google/highway, and -isystem highway for the compiler" \
+    " (in a checkout of phi4flash: tools/setup.sh --headers, and -isystem build/deps/usr/include)." \
+    " If it is meant: -DPHI4FLASH_SIMD_SCALAR=1")
+#endif
 
 #if PHI4FLASH_SIMD_HIGHWAY
 
@@ -1669,6 +2230,7 @@ PHI4FLASH_END
 //   mul_add(a, b, c)                a * b + c, fused where the target has it
 //   neg_mul_add(a, b, c)            c - a * b
 //   min_of max_of abs_of            lane by lane; for numbers, not NaN
+//   where_at_least(v, limit, a, b)  a where v >= limit, else b (for NaN too)
 //   reduce_sum reduce_max           over the lanes, in an order fixed for the target
 //   store_sums(a, b, c, d, p)       p[0] to p[3]: the sums over the lanes of four vectors, all added in the same order
 //   round_nearest(v)                to an integral float, ties to even, |v| < 2^22
@@ -1723,7 +2285,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
-    const auto value = hn::BitCast(du, hn::Mul(hn::BitCast(f32_tag(), magnitude), hn::Set(f32_tag(), 0x1p112f)));
+    const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
+    const auto least = hn::Set(du, 0x38800000u);
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
@@ -1752,6 +2317,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_v
 PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return hn::Min(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return hn::Max(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return hn::IfThenElse(hn::Ge(v, limit), a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
@@ -1779,7 +2347,16 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 #endif
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if HWY_ARCH_ARM_V7 || (HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+    // Without an instruction for it, Highway adds and subtracts a large number, which -ffast-math makes nothing of.
+    const f32_vector magic = hn::Set(f32_tag(), 0x1.8p23f);
+    const auto integers = hn::Sub(hn::BitCast(i32_tag(), hn::Add(v, magic)), hn::BitCast(i32_tag(), magic));
+    return hn::ConvertTo(f32_tag(), integers);
+#else
+    return hn::Round(v);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
@@ -1861,9 +2438,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * 
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return a / b; }
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fma(a, b, c); }
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fnma(a, b, c); }
-PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return xsimd::min(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return xsimd::max(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return (xsimd::min)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return (xsimd::abs)(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return xsimd::select(v >= limit, a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
@@ -1965,6 +2545,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
     return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
 }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return v.lane[i] >= limit.lane[i] ? a.lane[i] : b.lane[i]; });
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
@@ -1978,9 +2561,12 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
-    // Adding and subtracting 1.5 * 2^23 rounds to nearest even for |v| < 2^22, which is all that exp asks for.
+    // Adding 1.5 * 2^23 rounds to nearest even for |v| < 2^22, which is all that exp asks for. It is taken off again as an integer: with
+    // -ffast-math a compiler makes (v + c) - c into v, and in registers of 80 bits it is.
     constexpr float magic = 0x1.8p23f;
-    return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
+    return detail::each([&](std::size_t i) {
+        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+    });
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -2689,7 +3275,8 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
-// Vectors cannot stand in arrays, so what several rows need of them are packs of parameters: one for each row R.
+// Vectors cannot stand in arrays, so what several rows need of them are packs of parameters: one for each row R. Whoever calls a function
+// with more than one such pack names R: clang before 19 cannot deduce it ("deduced packs of different lengths").
 template <std::size_t>
 using f32_of = f32_vector;
 
@@ -2714,9 +3301,9 @@ struct outer_factor {
 };
 
 /// sum_k a(r, k) x[k * x_step ...] for rows R and one vector of x, each sum in the order of k; goes to put(r, 0, sum).
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s) {
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
         const f32_vector column = load(x);
@@ -2731,9 +3318,9 @@ PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y,
 }
 
 /// The same for two vectors of x: put(r, 0, sum) and put(r, 1, sum).
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s, f32_of<R>... t) {
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
@@ -2747,12 +3334,12 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
 }
 
 template <bool Two, class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...>, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
                                         std::size_t first, const Put& put) {
     if constexpr (Two) {
-        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+        outer_tile_two<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
     } else {
-        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+        outer_tile_one<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())...);
     }
 }
 
@@ -2858,10 +3445,9 @@ PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, st
 }
 
 /// y[R * y_stride] = sum_i a[R * stride + i] x[i] for every R: rows that lie apart, read side by side.
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
-                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
-                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void dots(const Element* PHI4FLASH_RESTRICT a, std::size_t stride, const float* PHI4FLASH_RESTRICT x, std::size_t n,
+                                  float* PHI4FLASH_RESTRICT y, std::size_t y_stride, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
@@ -2877,9 +3463,9 @@ PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
                                   std::size_t y_stride) {
-    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
+    dots<R...>(a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 /// The rows in row_streams parts, each of them read from its beginning to its end.
@@ -3256,36 +3842,40 @@ inline void convolution(const convolution_args& args, std::size_t channel_begin,
             }
         }
     }
-    // The state becomes the last `history` inputs; rows move towards the front, so in order is safe.
-    for (std::size_t j = 0; j < history; ++j) {
-        const std::size_t time = args.tokens + j;
-        const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
-        float* to = args.state + j * args.d_inner;
-        for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+    // A state is the last `history` inputs; one in place moves its rows towards the front, so in order is safe.
+    for (std::size_t s = 0; s < args.kept.count; ++s) {
+        const std::size_t read = args.tokens - args.kept.count + 1 + s;
+        for (std::size_t j = 0; j < history; ++j) {
+            const std::size_t time = read + j;
+            const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+            float* to = args.kept.first + s * args.kept.stride + j * args.d_inner;
+            for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+        }
     }
 }
 
-/// One vector of channels, one token: advances h [d_state][channel_block] and returns sum_n C[n] h[n].
-PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, float* h, const float* b, const float* c, std::size_t d_state, f32_vector dt,
-                                               f32_vector dt_u) {
+/// One vector of channels, one token: from h [d_state][channel_block] to the next, which may be in its place; returns sum_n C[n] h[n] of
+/// the next.
+PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, const float* h, float* next, const float* b, const float* c, std::size_t d_state,
+                                               f32_vector dt, f32_vector dt_u) {
     f32_vector y0 = zero();
     f32_vector y1 = zero();
     std::size_t n = 0;
     for (; n + 2 <= d_state; n += 2) {
-        float* h0 = h + n * channel_block;
-        float* h1 = h0 + channel_block;
-        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + (n + 1) * channel_block))), load(h1), mul(dt_u, set(b[n + 1])));
-        store(next0, h0);
-        store(next1, h1);
+        const std::size_t at0 = n * channel_block;
+        const std::size_t at1 = at0 + channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + at1))), load(h + at1), mul(dt_u, set(b[n + 1])));
+        store(next0, next + at0);
+        store(next1, next + at1);
         y0 = mul_add(next0, set(c[n]), y0);
         y1 = mul_add(next1, set(c[n + 1]), y1);
     }
     for (; n < d_state; ++n) {
-        float* h0 = h + n * channel_block;
-        const f32_vector next = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        store(next, h0);
-        y0 = mul_add(next, set(c[n]), y0);
+        const std::size_t at0 = n * channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        store(next0, next + at0);
+        y0 = mul_add(next0, set(c[n]), y0);
     }
     return add(y0, y1);
 }
@@ -3298,8 +3888,10 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
         const std::size_t first = block * channel_block;
         const std::size_t width = args.d_inner - first < channel_block ? args.d_inner - first : channel_block;
         const float* a = args.a_log2e + first * args.d_state;
-        float* h = args.h + first * args.d_state;
+        const float* h = args.h + first * args.d_state;
         for (std::size_t t = 0; t < args.tokens; ++t) {
+            const std::size_t slot = t + args.kept.count < args.tokens ? 0 : t + args.kept.count - args.tokens;
+            float* next = args.kept.first + slot * args.kept.stride + first * args.d_state;
             const float* b = args.b + t * args.bc_stride;
             const float* c = args.c + t * args.bc_stride;
             for (std::size_t i = 0; i < width; i += lane_count) {
@@ -3309,15 +3901,16 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
                 if (n == lane_count) {
                     const f32_vector dt = load(args.dt + at);
                     const f32_vector u = load(args.u + at);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store(mul_add(load(args.d + channel), u, sum), args.y + at);
                 } else {  // A and h are zero behind the last channel, so whole vectors of them are safe
                     const f32_vector dt = load_first(args.dt + at, n);
                     const f32_vector u = load_first(args.u + at, n);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store_first(mul_add(load_first(args.d + channel, n), u, sum), args.y + at, n);
                 }
             }
+            h = next;
         }
     }
 }
@@ -3580,8 +4173,8 @@ PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1
 }
 
 /// s_r += sum of p[r][slot] v[slot] for rows R, two vectors wide; to out[r].
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_two(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
     const std::size_t bytes = 2 * lanes() * sizeof(Element);
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -3605,8 +4198,8 @@ PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_s
 }
 
 /// The same, four vectors wide: where registers are many.
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_four(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                          float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t pair = 2 * lanes();
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -3636,7 +4229,7 @@ PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_
 
 /// out[r] at the columns of a head's whole pairs, times keep[r] first; no `keep`: 1.
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
                                         const float* keep, const slot_row* p, float* const* out) {
     const std::size_t lane_count = lanes();
     if (keep != nullptr) {
@@ -3645,10 +4238,10 @@ PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const va
     std::size_t i = begin;
     if constexpr (many_registers) {
         for (; i + 4 * lane_count <= end; i += 4 * lane_count)
-            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+            values_four<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
                         load(out[R] + i + 3 * lane_count)...);
     }
-    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+    for (; i < end; i += 2 * lane_count) values_two<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
 }
 
 /// The end of a head, which fills no pair, for one row.
@@ -4217,9 +4810,9 @@ PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::
 
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-template <int I>
+template <int Group>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<Group>(hn::BitCast(tokens_tag(), v)));
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
@@ -5036,6 +5629,152 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/pack-inl.hpp --------------------------------------------------------------------------------------
+// Quantization in vectors: the bytes of core/packing.hpp, for eight rows at once.
+//
+// A lane is one group of one row, so that sums over its 32 columns are made in the same order as there, and every rounding is the same:
+// products that are added are rounded first (x * level is exact for x from bf16 or f16, and a fused product plus zero rounds like
+// a product), and codes come from comparing, which needs no sum at all.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// The groups of eight rows that share units of scales.   Shape: x [32, places], place 8 g + r is row r of group g.
+inline constexpr std::size_t pack_places = packed_rows * scale_groups;
+struct pack_tile {
+    float x[packed_cols][pack_places];
+    float most[pack_places];  ///< of each, the number of largest magnitude
+    std::size_t groups;
+    [[nodiscard]] std::size_t places() const { return packed_rows * groups; }
+};
+
+inline void fill_tile(const float* rows, std::size_t cols, std::size_t groups, pack_tile& tile) {
+    tile.groups = groups;
+    if (groups != scale_groups) std::memset(tile.x, 0, sizeof tile.x);  // lanes beyond the last place compute something
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const from = rows + r * cols + g * packed_cols;
+            for (std::size_t c = 0; c < packed_cols; ++c) tile.x[c][packed_rows * g + r] = from[c];
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c)
+        for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = std::fabs(tile.x[c][p]) > std::fabs(tile.most[p]) ? tile.x[c][p] : tile.most[p];
+}
+
+/// The entry of `table` that belongs to v: that of the last begin which is at most v.
+template <const q4_codebook& Book>
+PHI4FLASH_VECTOR_INLINE f32_vector choose(f32_vector v, const std::array<float, 16>& table) {
+    constexpr const auto& begins = phi4flash::detail::code_begins<Book>;
+    f32_vector chosen = set(table[0]);
+    for (std::size_t c = 1; c < 16; ++c) chosen = where_at_least(v, set(begins[c]), set(table[c]), chosen);
+    return chosen;
+}
+
+/// For each place, what the inverse scale gives: xl = sum x level, ll = sum level^2.
+template <const q4_codebook& Book>
+inline void try_scales(const pack_tile& tile, const float* inverse, float* xl, float* ll) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        f32_vector products = zero();
+        f32_vector squares = zero();
+        for (std::size_t c = 0; c < packed_cols; ++c) {
+            const f32_vector x = load(tile.x[c] + p);
+            const f32_vector level = choose<Book>(mul(x, scale), phi4flash::detail::levels_of<Book>);
+            products = add(products, mul_add(x, level, zero()));
+            squares = mul_add(level, level, squares);
+        }
+        store(products, xl + p);
+        store(squares, ll + p);
+    }
+}
+
+/// detail::fit_scale for every place.
+template <const q4_codebook& Book>
+inline void fit_scales(const pack_tile& tile, float* best_scale) {
+    constexpr const auto& levels = phi4flash::detail::levels_of<Book>;
+    float best_gain[pack_places];
+    float inverse[pack_places];
+    float xl[pack_places] = {};
+    float ll[pack_places] = {};
+    for (std::size_t p = 0; p < pack_places; ++p) best_gain[p] = -1.0f, best_scale[p] = 0.0f;
+    for (const float end : {levels.front(), levels.back()}) {
+        for (const float trial : phi4flash::detail::scale_trials) {
+            for (std::size_t p = 0; p < pack_places; ++p) inverse[p] = end / (tile.most[p] * trial);
+            try_scales<Book>(tile, inverse, xl, ll);
+            for (std::size_t p = 0; p < pack_places; ++p) {
+                const bool any = ll[p] > 0.0f;
+                const float gain = any ? xl[p] * xl[p] / ll[p] : 0.0f;
+                const float scale = any ? xl[p] / ll[p] : 0.0f;
+                const bool better = gain > best_gain[p];
+                best_gain[p] = better ? gain : best_gain[p];
+                best_scale[p] = better ? scale : best_scale[p];
+            }
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) best_scale[p] = std::fabs(tile.most[p]) > 0.0f ? best_scale[p] : 0.0f;
+}
+
+template <const q4_codebook& Book>
+inline void store_codes(const pack_tile& tile, q4_block* blocks) {
+    constexpr const auto& codes = phi4flash::detail::code_numbers;
+    float inverse[pack_places] = {};
+    for (std::size_t p = 0; p < tile.places(); ++p) {
+        const float scale = to_f32(blocks[p / packed_rows].scale[p % packed_rows]);
+        inverse[p] = scale != 0.0f ? 1.0f / scale : 0.0f;
+    }
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        for (std::size_t c = 0; c < packed_cols / 2; ++c) {
+            const f32_vector low = choose<Book>(mul(load(tile.x[c] + p), scale), codes);
+            const f32_vector high = choose<Book>(mul(load(tile.x[c + packed_cols / 2] + p), scale), codes);
+            float both[max_lanes];
+            store(mul_add(high, set(16.0f), low), both);
+            for (std::size_t i = 0; i < lane_count && p + i < tile.places(); ++i)
+                blocks[(p + i) / packed_rows].code[c / 4][4 * ((p + i) % packed_rows) + c % 4] = static_cast<std::uint8_t>(both[i]);
+        }
+    }
+}
+
+/// Eight rows as packed blocks.   Shape: rows [8, cols], cols a multiple of 32.
+template <const q4_codebook& Book>
+inline void pack_q4(const float* rows, std::size_t cols, std::byte* out) {
+    auto* const blocks = reinterpret_cast<q4_block*>(out);
+    const std::size_t groups = cols / packed_cols;
+    pack_tile tile;
+    float scales[pack_places];
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        fill_tile(rows + g * packed_cols, cols, groups - g < scale_groups ? groups - g : scale_groups, tile);
+        fit_scales<Book>(tile, scales);
+        for (std::size_t r = 0; r < packed_rows; ++r) phi4flash::detail::set_scales(blocks + g, tile.groups, r, scales + r, packed_rows);
+        store_codes<Book>(tile, blocks + g);
+    }
+}
+
+/// The same for 8 bits, whose groups stand alone: along the columns.
+inline void pack_q8(const float* rows, std::size_t cols, std::byte* out) {
+    auto* block = reinterpret_cast<q8_block*>(out);
+    const std::size_t lane_count = lanes();
+    const f32_vector largest = set(127.0f);
+    for (std::size_t begin = 0; begin < cols; begin += packed_cols, ++block) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const x = rows + r * cols + begin;
+            f32_vector most = abs_of(load(x));
+            for (std::size_t c = lane_count; c < packed_cols; c += lane_count) most = max_of(most, abs_of(load(x + c)));
+            block->scale[r] = to_f16(reduce_max(most) / 127.0f);
+            const float scale = to_f32(block->scale[r]);
+            const f32_vector inverse = set(scale != 0.0f ? 1.0f / scale : 0.0f);
+            for (std::size_t c = 0; c < packed_cols; c += lane_count) {
+                const f32_vector q = round_nearest(mul(load(x + c), inverse));
+                store_integers(max_of(min_of(q, largest), set(-127.0f)), &block->code[c / 4][4 * r + c % 4], 32);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 // Strips of packed weights, unpacked once for many tokens.
 
@@ -5189,7 +5928,7 @@ PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit
 
 /// One group of a row: its products with every bundle, times its scale, added to the blocks. `sums` are the starts.
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                        block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
@@ -5208,7 +5947,7 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 
 /// The same for two rows, which meet each load of activations.
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                             block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
                                             sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
@@ -5225,25 +5964,25 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
 
 /// A row of a block of groups against a tile, whose groups lie group_bytes apart. Adds to sum [bundles][tokens_lanes()].
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+        add_group<Shared, B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 /// Two rows, where scales are floats.
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                           block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+        add_two_groups<Shared, B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
                                bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
@@ -5254,13 +5993,13 @@ PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
         const float* next_sum = sum + sizeof...(B) * tokens_lanes();
-        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+        add_two_rows<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
                              block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
+        add_row<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
@@ -5852,7 +6591,7 @@ struct vector_block {
 
 /// A block against tokens T of a tile, from x and scales on. `sums` are their starts.
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(const vector_block& block, const std::byte* x, const float* scales, float* to,
                                               i32_of<T>... sums, i32_of<T>... other_sums) {
     const std::int8_t* w = block.w;
     const std::int8_t* other_w = block.other_w;
@@ -5871,10 +6610,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
 
 /// A block against tokens [first, first + sizeof...(T)) of a tile.
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const token_numbers& numbers,
                                             std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+    multiply_vectors<First, Two, T...>(block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
                                  repeat_integer(start[T])..., repeat_integer(start[T])...);
 }
 
@@ -6553,8 +7292,8 @@ private:
         const hn::Half<hn::Half<f32_tag>> four;
         alignas(64) float sums[tile_rows * batch_rows];
         for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
-            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
-            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+            const auto low = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(low, hn::Load(four, products)), four, sums + key * batch_rows);
         }
         f32_vector a, b, c, d;
         hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
@@ -6684,7 +7423,7 @@ constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
 }
 #endif
 
-inline constexpr kernel_table own_table{
+PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
     .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
@@ -6699,6 +7438,7 @@ inline constexpr kernel_table own_table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
+    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
     .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
@@ -6706,13 +7446,13 @@ inline constexpr kernel_table own_table{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
 #else
-inline constexpr kernel_table table = own_table;
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = own_table;
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
-inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -6724,7 +7464,7 @@ constexpr kernel_table with_tiles(kernel_table t) {
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -6788,7 +7528,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
-    const auto value = hn::BitCast(du, hn::Mul(hn::BitCast(f32_tag(), magnitude), hn::Set(f32_tag(), 0x1p112f)));
+    const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
+    const auto least = hn::Set(du, 0x38800000u);
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
@@ -6817,6 +7560,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_v
 PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return hn::Min(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return hn::Max(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return hn::IfThenElse(hn::Ge(v, limit), a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
@@ -6843,7 +7589,15 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 #endif
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if HWY_ARCH_ARM_V7 || (HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+    const f32_vector magic = hn::Set(f32_tag(), 0x1.8p23f);
+    const auto integers = hn::Sub(hn::BitCast(i32_tag(), hn::Add(v, magic)), hn::BitCast(i32_tag(), magic));
+    return hn::ConvertTo(f32_tag(), integers);
+#else
+    return hn::Round(v);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
@@ -6920,9 +7674,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * 
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return a / b; }
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fma(a, b, c); }
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fnma(a, b, c); }
-PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return xsimd::min(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return xsimd::max(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return (xsimd::min)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return (xsimd::abs)(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return xsimd::select(v >= limit, a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
@@ -7019,6 +7776,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
     return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
 }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return v.lane[i] >= limit.lane[i] ? a.lane[i] : b.lane[i]; });
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
@@ -7033,7 +7793,9 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
-    return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
+    return detail::each([&](std::size_t i) {
+        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+    });
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -7662,9 +8424,9 @@ struct outer_factor {
     std::size_t step;
 };
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s) {
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
         const f32_vector column = load(x);
@@ -7678,9 +8440,9 @@ PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y,
     t = mul_add(w, y, t);
 }
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s, f32_of<R>... t) {
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
@@ -7694,12 +8456,12 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
 }
 
 template <bool Two, class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...>, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
                                         std::size_t first, const Put& put) {
     if constexpr (Two) {
-        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+        outer_tile_two<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
     } else {
-        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+        outer_tile_one<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())...);
     }
 }
 
@@ -7792,10 +8554,9 @@ PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, st
     }
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
-                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
-                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void dots(const Element* PHI4FLASH_RESTRICT a, std::size_t stride, const float* PHI4FLASH_RESTRICT x, std::size_t n,
+                                  float* PHI4FLASH_RESTRICT y, std::size_t y_stride, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
@@ -7811,9 +8572,9 @@ PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
                                   std::size_t y_stride) {
-    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
+    dots<R...>(a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
@@ -8163,34 +8924,37 @@ inline void convolution(const convolution_args& args, std::size_t channel_begin,
             }
         }
     }
-    for (std::size_t j = 0; j < history; ++j) {
-        const std::size_t time = args.tokens + j;
-        const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
-        float* to = args.state + j * args.d_inner;
-        for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+    for (std::size_t s = 0; s < args.kept.count; ++s) {
+        const std::size_t read = args.tokens - args.kept.count + 1 + s;
+        for (std::size_t j = 0; j < history; ++j) {
+            const std::size_t time = read + j;
+            const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+            float* to = args.kept.first + s * args.kept.stride + j * args.d_inner;
+            for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+        }
     }
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, float* h, const float* b, const float* c, std::size_t d_state, f32_vector dt,
-                                               f32_vector dt_u) {
+PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, const float* h, float* next, const float* b, const float* c, std::size_t d_state,
+                                               f32_vector dt, f32_vector dt_u) {
     f32_vector y0 = zero();
     f32_vector y1 = zero();
     std::size_t n = 0;
     for (; n + 2 <= d_state; n += 2) {
-        float* h0 = h + n * channel_block;
-        float* h1 = h0 + channel_block;
-        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + (n + 1) * channel_block))), load(h1), mul(dt_u, set(b[n + 1])));
-        store(next0, h0);
-        store(next1, h1);
+        const std::size_t at0 = n * channel_block;
+        const std::size_t at1 = at0 + channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + at1))), load(h + at1), mul(dt_u, set(b[n + 1])));
+        store(next0, next + at0);
+        store(next1, next + at1);
         y0 = mul_add(next0, set(c[n]), y0);
         y1 = mul_add(next1, set(c[n + 1]), y1);
     }
     for (; n < d_state; ++n) {
-        float* h0 = h + n * channel_block;
-        const f32_vector next = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        store(next, h0);
-        y0 = mul_add(next, set(c[n]), y0);
+        const std::size_t at0 = n * channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        store(next0, next + at0);
+        y0 = mul_add(next0, set(c[n]), y0);
     }
     return add(y0, y1);
 }
@@ -8201,8 +8965,10 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
         const std::size_t first = block * channel_block;
         const std::size_t width = args.d_inner - first < channel_block ? args.d_inner - first : channel_block;
         const float* a = args.a_log2e + first * args.d_state;
-        float* h = args.h + first * args.d_state;
+        const float* h = args.h + first * args.d_state;
         for (std::size_t t = 0; t < args.tokens; ++t) {
+            const std::size_t slot = t + args.kept.count < args.tokens ? 0 : t + args.kept.count - args.tokens;
+            float* next = args.kept.first + slot * args.kept.stride + first * args.d_state;
             const float* b = args.b + t * args.bc_stride;
             const float* c = args.c + t * args.bc_stride;
             for (std::size_t i = 0; i < width; i += lane_count) {
@@ -8212,15 +8978,16 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
                 if (n == lane_count) {
                     const f32_vector dt = load(args.dt + at);
                     const f32_vector u = load(args.u + at);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store(mul_add(load(args.d + channel), u, sum), args.y + at);
                 } else {  // A and h are zero behind the last channel, so whole vectors of them are safe
                     const f32_vector dt = load_first(args.dt + at, n);
                     const f32_vector u = load_first(args.u + at, n);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store_first(mul_add(load_first(args.d + channel, n), u, sum), args.y + at, n);
                 }
             }
+            h = next;
         }
     }
 }
@@ -8447,8 +9214,8 @@ PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1
     add_two(w, x2, x3, s2, s3);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_two(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
     const std::size_t bytes = 2 * lanes() * sizeof(Element);
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -8471,8 +9238,8 @@ PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_s
     ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_four(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                          float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t pair = 2 * lanes();
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -8501,7 +9268,7 @@ PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
                                         const float* keep, const slot_row* p, float* const* out) {
     const std::size_t lane_count = lanes();
     if (keep != nullptr) {
@@ -8510,10 +9277,10 @@ PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const va
     std::size_t i = begin;
     if constexpr (many_registers) {
         for (; i + 4 * lane_count <= end; i += 4 * lane_count)
-            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+            values_four<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
                         load(out[R] + i + 3 * lane_count)...);
     }
-    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+    for (; i < end; i += 2 * lane_count) values_two<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
 }
 
 template <class Element>
@@ -9025,9 +9792,9 @@ PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::
 
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-template <int I>
+template <int Group>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<Group>(hn::BitCast(tokens_tag(), v)));
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
@@ -9775,6 +10542,140 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/pack-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t pack_places = packed_rows * scale_groups;
+struct pack_tile {
+    float x[packed_cols][pack_places];
+    float most[pack_places];  ///< of each, the number of largest magnitude
+    std::size_t groups;
+    [[nodiscard]] std::size_t places() const { return packed_rows * groups; }
+};
+
+inline void fill_tile(const float* rows, std::size_t cols, std::size_t groups, pack_tile& tile) {
+    tile.groups = groups;
+    if (groups != scale_groups) std::memset(tile.x, 0, sizeof tile.x);  // lanes beyond the last place compute something
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const from = rows + r * cols + g * packed_cols;
+            for (std::size_t c = 0; c < packed_cols; ++c) tile.x[c][packed_rows * g + r] = from[c];
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c)
+        for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = std::fabs(tile.x[c][p]) > std::fabs(tile.most[p]) ? tile.x[c][p] : tile.most[p];
+}
+
+template <const q4_codebook& Book>
+PHI4FLASH_VECTOR_INLINE f32_vector choose(f32_vector v, const std::array<float, 16>& table) {
+    constexpr const auto& begins = phi4flash::detail::code_begins<Book>;
+    f32_vector chosen = set(table[0]);
+    for (std::size_t c = 1; c < 16; ++c) chosen = where_at_least(v, set(begins[c]), set(table[c]), chosen);
+    return chosen;
+}
+
+template <const q4_codebook& Book>
+inline void try_scales(const pack_tile& tile, const float* inverse, float* xl, float* ll) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        f32_vector products = zero();
+        f32_vector squares = zero();
+        for (std::size_t c = 0; c < packed_cols; ++c) {
+            const f32_vector x = load(tile.x[c] + p);
+            const f32_vector level = choose<Book>(mul(x, scale), phi4flash::detail::levels_of<Book>);
+            products = add(products, mul_add(x, level, zero()));
+            squares = mul_add(level, level, squares);
+        }
+        store(products, xl + p);
+        store(squares, ll + p);
+    }
+}
+
+template <const q4_codebook& Book>
+inline void fit_scales(const pack_tile& tile, float* best_scale) {
+    constexpr const auto& levels = phi4flash::detail::levels_of<Book>;
+    float best_gain[pack_places];
+    float inverse[pack_places];
+    float xl[pack_places] = {};
+    float ll[pack_places] = {};
+    for (std::size_t p = 0; p < pack_places; ++p) best_gain[p] = -1.0f, best_scale[p] = 0.0f;
+    for (const float end : {levels.front(), levels.back()}) {
+        for (const float trial : phi4flash::detail::scale_trials) {
+            for (std::size_t p = 0; p < pack_places; ++p) inverse[p] = end / (tile.most[p] * trial);
+            try_scales<Book>(tile, inverse, xl, ll);
+            for (std::size_t p = 0; p < pack_places; ++p) {
+                const bool any = ll[p] > 0.0f;
+                const float gain = any ? xl[p] * xl[p] / ll[p] : 0.0f;
+                const float scale = any ? xl[p] / ll[p] : 0.0f;
+                const bool better = gain > best_gain[p];
+                best_gain[p] = better ? gain : best_gain[p];
+                best_scale[p] = better ? scale : best_scale[p];
+            }
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) best_scale[p] = std::fabs(tile.most[p]) > 0.0f ? best_scale[p] : 0.0f;
+}
+
+template <const q4_codebook& Book>
+inline void store_codes(const pack_tile& tile, q4_block* blocks) {
+    constexpr const auto& codes = phi4flash::detail::code_numbers;
+    float inverse[pack_places] = {};
+    for (std::size_t p = 0; p < tile.places(); ++p) {
+        const float scale = to_f32(blocks[p / packed_rows].scale[p % packed_rows]);
+        inverse[p] = scale != 0.0f ? 1.0f / scale : 0.0f;
+    }
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        for (std::size_t c = 0; c < packed_cols / 2; ++c) {
+            const f32_vector low = choose<Book>(mul(load(tile.x[c] + p), scale), codes);
+            const f32_vector high = choose<Book>(mul(load(tile.x[c + packed_cols / 2] + p), scale), codes);
+            float both[max_lanes];
+            store(mul_add(high, set(16.0f), low), both);
+            for (std::size_t i = 0; i < lane_count && p + i < tile.places(); ++i)
+                blocks[(p + i) / packed_rows].code[c / 4][4 * ((p + i) % packed_rows) + c % 4] = static_cast<std::uint8_t>(both[i]);
+        }
+    }
+}
+
+template <const q4_codebook& Book>
+inline void pack_q4(const float* rows, std::size_t cols, std::byte* out) {
+    auto* const blocks = reinterpret_cast<q4_block*>(out);
+    const std::size_t groups = cols / packed_cols;
+    pack_tile tile;
+    float scales[pack_places];
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        fill_tile(rows + g * packed_cols, cols, groups - g < scale_groups ? groups - g : scale_groups, tile);
+        fit_scales<Book>(tile, scales);
+        for (std::size_t r = 0; r < packed_rows; ++r) phi4flash::detail::set_scales(blocks + g, tile.groups, r, scales + r, packed_rows);
+        store_codes<Book>(tile, blocks + g);
+    }
+}
+
+inline void pack_q8(const float* rows, std::size_t cols, std::byte* out) {
+    auto* block = reinterpret_cast<q8_block*>(out);
+    const std::size_t lane_count = lanes();
+    const f32_vector largest = set(127.0f);
+    for (std::size_t begin = 0; begin < cols; begin += packed_cols, ++block) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const x = rows + r * cols + begin;
+            f32_vector most = abs_of(load(x));
+            for (std::size_t c = lane_count; c < packed_cols; c += lane_count) most = max_of(most, abs_of(load(x + c)));
+            block->scale[r] = to_f16(reduce_max(most) / 127.0f);
+            const float scale = to_f32(block->scale[r]);
+            const f32_vector inverse = set(scale != 0.0f ? 1.0f / scale : 0.0f);
+            for (std::size_t c = 0; c < packed_cols; c += lane_count) {
+                const f32_vector q = round_nearest(mul(load(x + c), inverse));
+                store_integers(max_of(min_of(q, largest), set(-127.0f)), &block->code[c / 4][4 * r + c % 4], 32);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -9904,7 +10805,7 @@ PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                        block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
@@ -9922,7 +10823,7 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                             block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
                                             sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
@@ -9938,24 +10839,24 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+        add_group<Shared, B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                           block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+        add_two_groups<Shared, B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
                                bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
@@ -9965,13 +10866,13 @@ PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
         const float* next_sum = sum + sizeof...(B) * tokens_lanes();
-        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+        add_two_rows<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
                              block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
+        add_row<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
@@ -10506,7 +11407,7 @@ struct vector_block {
 };
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(const vector_block& block, const std::byte* x, const float* scales, float* to,
                                               i32_of<T>... sums, i32_of<T>... other_sums) {
     const std::int8_t* w = block.w;
     const std::int8_t* other_w = block.other_w;
@@ -10524,10 +11425,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
 }
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const token_numbers& numbers,
                                             std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+    multiply_vectors<First, Two, T...>(block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
                                  repeat_integer(start[T])..., repeat_integer(start[T])...);
 }
 
@@ -11136,8 +12037,8 @@ private:
         const hn::Half<hn::Half<f32_tag>> four;
         alignas(64) float sums[tile_rows * batch_rows];
         for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
-            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
-            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+            const auto low = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(low, hn::Load(four, products)), four, sums + key * batch_rows);
         }
         f32_vector a, b, c, d;
         hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
@@ -11262,7 +12163,7 @@ constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
 }
 #endif
 
-inline constexpr kernel_table own_table{
+PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
     .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
@@ -11277,6 +12178,7 @@ inline constexpr kernel_table own_table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
+    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
     .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
@@ -11284,13 +12186,13 @@ inline constexpr kernel_table own_table{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
 #else
-inline constexpr kernel_table table = own_table;
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = own_table;
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
-inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -11302,7 +12204,7 @@ constexpr kernel_table with_tiles(kernel_table t) {
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -11366,7 +12268,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
-    const auto value = hn::BitCast(du, hn::Mul(hn::BitCast(f32_tag(), magnitude), hn::Set(f32_tag(), 0x1p112f)));
+    const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
+    const auto least = hn::Set(du, 0x38800000u);
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
@@ -11395,6 +12300,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_v
 PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return hn::Min(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return hn::Max(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return hn::IfThenElse(hn::Ge(v, limit), a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
@@ -11421,7 +12329,15 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 #endif
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if HWY_ARCH_ARM_V7 || (HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+    const f32_vector magic = hn::Set(f32_tag(), 0x1.8p23f);
+    const auto integers = hn::Sub(hn::BitCast(i32_tag(), hn::Add(v, magic)), hn::BitCast(i32_tag(), magic));
+    return hn::ConvertTo(f32_tag(), integers);
+#else
+    return hn::Round(v);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
@@ -11498,9 +12414,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * 
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return a / b; }
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fma(a, b, c); }
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fnma(a, b, c); }
-PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return xsimd::min(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return xsimd::max(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return (xsimd::min)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return (xsimd::abs)(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return xsimd::select(v >= limit, a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
@@ -11597,6 +12516,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
     return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
 }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return v.lane[i] >= limit.lane[i] ? a.lane[i] : b.lane[i]; });
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
@@ -11611,7 +12533,9 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
-    return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
+    return detail::each([&](std::size_t i) {
+        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+    });
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -12240,9 +13164,9 @@ struct outer_factor {
     std::size_t step;
 };
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s) {
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
         const f32_vector column = load(x);
@@ -12256,9 +13180,9 @@ PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y,
     t = mul_add(w, y, t);
 }
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s, f32_of<R>... t) {
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
@@ -12272,12 +13196,12 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
 }
 
 template <bool Two, class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...>, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
                                         std::size_t first, const Put& put) {
     if constexpr (Two) {
-        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+        outer_tile_two<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
     } else {
-        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+        outer_tile_one<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())...);
     }
 }
 
@@ -12370,10 +13294,9 @@ PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, st
     }
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
-                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
-                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void dots(const Element* PHI4FLASH_RESTRICT a, std::size_t stride, const float* PHI4FLASH_RESTRICT x, std::size_t n,
+                                  float* PHI4FLASH_RESTRICT y, std::size_t y_stride, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
@@ -12389,9 +13312,9 @@ PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
                                   std::size_t y_stride) {
-    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
+    dots<R...>(a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
@@ -12741,34 +13664,37 @@ inline void convolution(const convolution_args& args, std::size_t channel_begin,
             }
         }
     }
-    for (std::size_t j = 0; j < history; ++j) {
-        const std::size_t time = args.tokens + j;
-        const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
-        float* to = args.state + j * args.d_inner;
-        for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+    for (std::size_t s = 0; s < args.kept.count; ++s) {
+        const std::size_t read = args.tokens - args.kept.count + 1 + s;
+        for (std::size_t j = 0; j < history; ++j) {
+            const std::size_t time = read + j;
+            const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+            float* to = args.kept.first + s * args.kept.stride + j * args.d_inner;
+            for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+        }
     }
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, float* h, const float* b, const float* c, std::size_t d_state, f32_vector dt,
-                                               f32_vector dt_u) {
+PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, const float* h, float* next, const float* b, const float* c, std::size_t d_state,
+                                               f32_vector dt, f32_vector dt_u) {
     f32_vector y0 = zero();
     f32_vector y1 = zero();
     std::size_t n = 0;
     for (; n + 2 <= d_state; n += 2) {
-        float* h0 = h + n * channel_block;
-        float* h1 = h0 + channel_block;
-        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + (n + 1) * channel_block))), load(h1), mul(dt_u, set(b[n + 1])));
-        store(next0, h0);
-        store(next1, h1);
+        const std::size_t at0 = n * channel_block;
+        const std::size_t at1 = at0 + channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + at1))), load(h + at1), mul(dt_u, set(b[n + 1])));
+        store(next0, next + at0);
+        store(next1, next + at1);
         y0 = mul_add(next0, set(c[n]), y0);
         y1 = mul_add(next1, set(c[n + 1]), y1);
     }
     for (; n < d_state; ++n) {
-        float* h0 = h + n * channel_block;
-        const f32_vector next = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        store(next, h0);
-        y0 = mul_add(next, set(c[n]), y0);
+        const std::size_t at0 = n * channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        store(next0, next + at0);
+        y0 = mul_add(next0, set(c[n]), y0);
     }
     return add(y0, y1);
 }
@@ -12779,8 +13705,10 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
         const std::size_t first = block * channel_block;
         const std::size_t width = args.d_inner - first < channel_block ? args.d_inner - first : channel_block;
         const float* a = args.a_log2e + first * args.d_state;
-        float* h = args.h + first * args.d_state;
+        const float* h = args.h + first * args.d_state;
         for (std::size_t t = 0; t < args.tokens; ++t) {
+            const std::size_t slot = t + args.kept.count < args.tokens ? 0 : t + args.kept.count - args.tokens;
+            float* next = args.kept.first + slot * args.kept.stride + first * args.d_state;
             const float* b = args.b + t * args.bc_stride;
             const float* c = args.c + t * args.bc_stride;
             for (std::size_t i = 0; i < width; i += lane_count) {
@@ -12790,15 +13718,16 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
                 if (n == lane_count) {
                     const f32_vector dt = load(args.dt + at);
                     const f32_vector u = load(args.u + at);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store(mul_add(load(args.d + channel), u, sum), args.y + at);
                 } else {  // A and h are zero behind the last channel, so whole vectors of them are safe
                     const f32_vector dt = load_first(args.dt + at, n);
                     const f32_vector u = load_first(args.u + at, n);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store_first(mul_add(load_first(args.d + channel, n), u, sum), args.y + at, n);
                 }
             }
+            h = next;
         }
     }
 }
@@ -13025,8 +13954,8 @@ PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1
     add_two(w, x2, x3, s2, s3);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_two(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
     const std::size_t bytes = 2 * lanes() * sizeof(Element);
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -13049,8 +13978,8 @@ PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_s
     ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_four(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                          float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t pair = 2 * lanes();
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -13079,7 +14008,7 @@ PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
                                         const float* keep, const slot_row* p, float* const* out) {
     const std::size_t lane_count = lanes();
     if (keep != nullptr) {
@@ -13088,10 +14017,10 @@ PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const va
     std::size_t i = begin;
     if constexpr (many_registers) {
         for (; i + 4 * lane_count <= end; i += 4 * lane_count)
-            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+            values_four<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
                         load(out[R] + i + 3 * lane_count)...);
     }
-    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+    for (; i < end; i += 2 * lane_count) values_two<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
 }
 
 template <class Element>
@@ -13603,9 +14532,9 @@ PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::
 
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-template <int I>
+template <int Group>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<Group>(hn::BitCast(tokens_tag(), v)));
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
@@ -14353,6 +15282,140 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/pack-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t pack_places = packed_rows * scale_groups;
+struct pack_tile {
+    float x[packed_cols][pack_places];
+    float most[pack_places];  ///< of each, the number of largest magnitude
+    std::size_t groups;
+    [[nodiscard]] std::size_t places() const { return packed_rows * groups; }
+};
+
+inline void fill_tile(const float* rows, std::size_t cols, std::size_t groups, pack_tile& tile) {
+    tile.groups = groups;
+    if (groups != scale_groups) std::memset(tile.x, 0, sizeof tile.x);  // lanes beyond the last place compute something
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const from = rows + r * cols + g * packed_cols;
+            for (std::size_t c = 0; c < packed_cols; ++c) tile.x[c][packed_rows * g + r] = from[c];
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c)
+        for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = std::fabs(tile.x[c][p]) > std::fabs(tile.most[p]) ? tile.x[c][p] : tile.most[p];
+}
+
+template <const q4_codebook& Book>
+PHI4FLASH_VECTOR_INLINE f32_vector choose(f32_vector v, const std::array<float, 16>& table) {
+    constexpr const auto& begins = phi4flash::detail::code_begins<Book>;
+    f32_vector chosen = set(table[0]);
+    for (std::size_t c = 1; c < 16; ++c) chosen = where_at_least(v, set(begins[c]), set(table[c]), chosen);
+    return chosen;
+}
+
+template <const q4_codebook& Book>
+inline void try_scales(const pack_tile& tile, const float* inverse, float* xl, float* ll) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        f32_vector products = zero();
+        f32_vector squares = zero();
+        for (std::size_t c = 0; c < packed_cols; ++c) {
+            const f32_vector x = load(tile.x[c] + p);
+            const f32_vector level = choose<Book>(mul(x, scale), phi4flash::detail::levels_of<Book>);
+            products = add(products, mul_add(x, level, zero()));
+            squares = mul_add(level, level, squares);
+        }
+        store(products, xl + p);
+        store(squares, ll + p);
+    }
+}
+
+template <const q4_codebook& Book>
+inline void fit_scales(const pack_tile& tile, float* best_scale) {
+    constexpr const auto& levels = phi4flash::detail::levels_of<Book>;
+    float best_gain[pack_places];
+    float inverse[pack_places];
+    float xl[pack_places] = {};
+    float ll[pack_places] = {};
+    for (std::size_t p = 0; p < pack_places; ++p) best_gain[p] = -1.0f, best_scale[p] = 0.0f;
+    for (const float end : {levels.front(), levels.back()}) {
+        for (const float trial : phi4flash::detail::scale_trials) {
+            for (std::size_t p = 0; p < pack_places; ++p) inverse[p] = end / (tile.most[p] * trial);
+            try_scales<Book>(tile, inverse, xl, ll);
+            for (std::size_t p = 0; p < pack_places; ++p) {
+                const bool any = ll[p] > 0.0f;
+                const float gain = any ? xl[p] * xl[p] / ll[p] : 0.0f;
+                const float scale = any ? xl[p] / ll[p] : 0.0f;
+                const bool better = gain > best_gain[p];
+                best_gain[p] = better ? gain : best_gain[p];
+                best_scale[p] = better ? scale : best_scale[p];
+            }
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) best_scale[p] = std::fabs(tile.most[p]) > 0.0f ? best_scale[p] : 0.0f;
+}
+
+template <const q4_codebook& Book>
+inline void store_codes(const pack_tile& tile, q4_block* blocks) {
+    constexpr const auto& codes = phi4flash::detail::code_numbers;
+    float inverse[pack_places] = {};
+    for (std::size_t p = 0; p < tile.places(); ++p) {
+        const float scale = to_f32(blocks[p / packed_rows].scale[p % packed_rows]);
+        inverse[p] = scale != 0.0f ? 1.0f / scale : 0.0f;
+    }
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        for (std::size_t c = 0; c < packed_cols / 2; ++c) {
+            const f32_vector low = choose<Book>(mul(load(tile.x[c] + p), scale), codes);
+            const f32_vector high = choose<Book>(mul(load(tile.x[c + packed_cols / 2] + p), scale), codes);
+            float both[max_lanes];
+            store(mul_add(high, set(16.0f), low), both);
+            for (std::size_t i = 0; i < lane_count && p + i < tile.places(); ++i)
+                blocks[(p + i) / packed_rows].code[c / 4][4 * ((p + i) % packed_rows) + c % 4] = static_cast<std::uint8_t>(both[i]);
+        }
+    }
+}
+
+template <const q4_codebook& Book>
+inline void pack_q4(const float* rows, std::size_t cols, std::byte* out) {
+    auto* const blocks = reinterpret_cast<q4_block*>(out);
+    const std::size_t groups = cols / packed_cols;
+    pack_tile tile;
+    float scales[pack_places];
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        fill_tile(rows + g * packed_cols, cols, groups - g < scale_groups ? groups - g : scale_groups, tile);
+        fit_scales<Book>(tile, scales);
+        for (std::size_t r = 0; r < packed_rows; ++r) phi4flash::detail::set_scales(blocks + g, tile.groups, r, scales + r, packed_rows);
+        store_codes<Book>(tile, blocks + g);
+    }
+}
+
+inline void pack_q8(const float* rows, std::size_t cols, std::byte* out) {
+    auto* block = reinterpret_cast<q8_block*>(out);
+    const std::size_t lane_count = lanes();
+    const f32_vector largest = set(127.0f);
+    for (std::size_t begin = 0; begin < cols; begin += packed_cols, ++block) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const x = rows + r * cols + begin;
+            f32_vector most = abs_of(load(x));
+            for (std::size_t c = lane_count; c < packed_cols; c += lane_count) most = max_of(most, abs_of(load(x + c)));
+            block->scale[r] = to_f16(reduce_max(most) / 127.0f);
+            const float scale = to_f32(block->scale[r]);
+            const f32_vector inverse = set(scale != 0.0f ? 1.0f / scale : 0.0f);
+            for (std::size_t c = 0; c < packed_cols; c += lane_count) {
+                const f32_vector q = round_nearest(mul(load(x + c), inverse));
+                store_integers(max_of(min_of(q, largest), set(-127.0f)), &block->code[c / 4][4 * r + c % 4], 32);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -14482,7 +15545,7 @@ PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                        block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
@@ -14500,7 +15563,7 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                             block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
                                             sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
@@ -14516,24 +15579,24 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+        add_group<Shared, B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                           block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+        add_two_groups<Shared, B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
                                bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
@@ -14543,13 +15606,13 @@ PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
         const float* next_sum = sum + sizeof...(B) * tokens_lanes();
-        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+        add_two_rows<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
                              block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
+        add_row<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
@@ -15084,7 +16147,7 @@ struct vector_block {
 };
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(const vector_block& block, const std::byte* x, const float* scales, float* to,
                                               i32_of<T>... sums, i32_of<T>... other_sums) {
     const std::int8_t* w = block.w;
     const std::int8_t* other_w = block.other_w;
@@ -15102,10 +16165,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
 }
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const token_numbers& numbers,
                                             std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+    multiply_vectors<First, Two, T...>(block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
                                  repeat_integer(start[T])..., repeat_integer(start[T])...);
 }
 
@@ -15714,8 +16777,8 @@ private:
         const hn::Half<hn::Half<f32_tag>> four;
         alignas(64) float sums[tile_rows * batch_rows];
         for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
-            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
-            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+            const auto low = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(low, hn::Load(four, products)), four, sums + key * batch_rows);
         }
         f32_vector a, b, c, d;
         hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
@@ -15840,7 +16903,7 @@ constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
 }
 #endif
 
-inline constexpr kernel_table own_table{
+PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
     .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
@@ -15855,6 +16918,7 @@ inline constexpr kernel_table own_table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
+    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
     .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
@@ -15862,13 +16926,13 @@ inline constexpr kernel_table own_table{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
 #else
-inline constexpr kernel_table table = own_table;
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = own_table;
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
-inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -15880,7 +16944,7 @@ constexpr kernel_table with_tiles(kernel_table t) {
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -15944,7 +17008,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
-    const auto value = hn::BitCast(du, hn::Mul(hn::BitCast(f32_tag(), magnitude), hn::Set(f32_tag(), 0x1p112f)));
+    const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
+    const auto least = hn::Set(du, 0x38800000u);
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
@@ -15973,6 +17040,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_v
 PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return hn::Min(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return hn::Max(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return hn::IfThenElse(hn::Ge(v, limit), a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
@@ -15999,7 +17069,15 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 #endif
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if HWY_ARCH_ARM_V7 || (HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+    const f32_vector magic = hn::Set(f32_tag(), 0x1.8p23f);
+    const auto integers = hn::Sub(hn::BitCast(i32_tag(), hn::Add(v, magic)), hn::BitCast(i32_tag(), magic));
+    return hn::ConvertTo(f32_tag(), integers);
+#else
+    return hn::Round(v);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
@@ -16076,9 +17154,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * 
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return a / b; }
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fma(a, b, c); }
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fnma(a, b, c); }
-PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return xsimd::min(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return xsimd::max(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return (xsimd::min)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return (xsimd::abs)(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return xsimd::select(v >= limit, a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
@@ -16175,6 +17256,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
     return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
 }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return v.lane[i] >= limit.lane[i] ? a.lane[i] : b.lane[i]; });
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
@@ -16189,7 +17273,9 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
-    return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
+    return detail::each([&](std::size_t i) {
+        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+    });
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -16818,9 +17904,9 @@ struct outer_factor {
     std::size_t step;
 };
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s) {
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
         const f32_vector column = load(x);
@@ -16834,9 +17920,9 @@ PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y,
     t = mul_add(w, y, t);
 }
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s, f32_of<R>... t) {
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
@@ -16850,12 +17936,12 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
 }
 
 template <bool Two, class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...>, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
                                         std::size_t first, const Put& put) {
     if constexpr (Two) {
-        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+        outer_tile_two<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
     } else {
-        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+        outer_tile_one<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())...);
     }
 }
 
@@ -16948,10 +18034,9 @@ PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, st
     }
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
-                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
-                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void dots(const Element* PHI4FLASH_RESTRICT a, std::size_t stride, const float* PHI4FLASH_RESTRICT x, std::size_t n,
+                                  float* PHI4FLASH_RESTRICT y, std::size_t y_stride, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
@@ -16967,9 +18052,9 @@ PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
                                   std::size_t y_stride) {
-    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
+    dots<R...>(a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
@@ -17319,34 +18404,37 @@ inline void convolution(const convolution_args& args, std::size_t channel_begin,
             }
         }
     }
-    for (std::size_t j = 0; j < history; ++j) {
-        const std::size_t time = args.tokens + j;
-        const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
-        float* to = args.state + j * args.d_inner;
-        for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+    for (std::size_t s = 0; s < args.kept.count; ++s) {
+        const std::size_t read = args.tokens - args.kept.count + 1 + s;
+        for (std::size_t j = 0; j < history; ++j) {
+            const std::size_t time = read + j;
+            const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+            float* to = args.kept.first + s * args.kept.stride + j * args.d_inner;
+            for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+        }
     }
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, float* h, const float* b, const float* c, std::size_t d_state, f32_vector dt,
-                                               f32_vector dt_u) {
+PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, const float* h, float* next, const float* b, const float* c, std::size_t d_state,
+                                               f32_vector dt, f32_vector dt_u) {
     f32_vector y0 = zero();
     f32_vector y1 = zero();
     std::size_t n = 0;
     for (; n + 2 <= d_state; n += 2) {
-        float* h0 = h + n * channel_block;
-        float* h1 = h0 + channel_block;
-        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + (n + 1) * channel_block))), load(h1), mul(dt_u, set(b[n + 1])));
-        store(next0, h0);
-        store(next1, h1);
+        const std::size_t at0 = n * channel_block;
+        const std::size_t at1 = at0 + channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + at1))), load(h + at1), mul(dt_u, set(b[n + 1])));
+        store(next0, next + at0);
+        store(next1, next + at1);
         y0 = mul_add(next0, set(c[n]), y0);
         y1 = mul_add(next1, set(c[n + 1]), y1);
     }
     for (; n < d_state; ++n) {
-        float* h0 = h + n * channel_block;
-        const f32_vector next = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        store(next, h0);
-        y0 = mul_add(next, set(c[n]), y0);
+        const std::size_t at0 = n * channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        store(next0, next + at0);
+        y0 = mul_add(next0, set(c[n]), y0);
     }
     return add(y0, y1);
 }
@@ -17357,8 +18445,10 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
         const std::size_t first = block * channel_block;
         const std::size_t width = args.d_inner - first < channel_block ? args.d_inner - first : channel_block;
         const float* a = args.a_log2e + first * args.d_state;
-        float* h = args.h + first * args.d_state;
+        const float* h = args.h + first * args.d_state;
         for (std::size_t t = 0; t < args.tokens; ++t) {
+            const std::size_t slot = t + args.kept.count < args.tokens ? 0 : t + args.kept.count - args.tokens;
+            float* next = args.kept.first + slot * args.kept.stride + first * args.d_state;
             const float* b = args.b + t * args.bc_stride;
             const float* c = args.c + t * args.bc_stride;
             for (std::size_t i = 0; i < width; i += lane_count) {
@@ -17368,15 +18458,16 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
                 if (n == lane_count) {
                     const f32_vector dt = load(args.dt + at);
                     const f32_vector u = load(args.u + at);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store(mul_add(load(args.d + channel), u, sum), args.y + at);
                 } else {  // A and h are zero behind the last channel, so whole vectors of them are safe
                     const f32_vector dt = load_first(args.dt + at, n);
                     const f32_vector u = load_first(args.u + at, n);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store_first(mul_add(load_first(args.d + channel, n), u, sum), args.y + at, n);
                 }
             }
+            h = next;
         }
     }
 }
@@ -17603,8 +18694,8 @@ PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1
     add_two(w, x2, x3, s2, s3);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_two(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
     const std::size_t bytes = 2 * lanes() * sizeof(Element);
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -17627,8 +18718,8 @@ PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_s
     ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_four(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                          float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t pair = 2 * lanes();
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -17657,7 +18748,7 @@ PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
                                         const float* keep, const slot_row* p, float* const* out) {
     const std::size_t lane_count = lanes();
     if (keep != nullptr) {
@@ -17666,10 +18757,10 @@ PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const va
     std::size_t i = begin;
     if constexpr (many_registers) {
         for (; i + 4 * lane_count <= end; i += 4 * lane_count)
-            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+            values_four<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
                         load(out[R] + i + 3 * lane_count)...);
     }
-    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+    for (; i < end; i += 2 * lane_count) values_two<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
 }
 
 template <class Element>
@@ -18181,9 +19272,9 @@ PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::
 
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-template <int I>
+template <int Group>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<Group>(hn::BitCast(tokens_tag(), v)));
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
@@ -18931,6 +20022,140 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/pack-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t pack_places = packed_rows * scale_groups;
+struct pack_tile {
+    float x[packed_cols][pack_places];
+    float most[pack_places];  ///< of each, the number of largest magnitude
+    std::size_t groups;
+    [[nodiscard]] std::size_t places() const { return packed_rows * groups; }
+};
+
+inline void fill_tile(const float* rows, std::size_t cols, std::size_t groups, pack_tile& tile) {
+    tile.groups = groups;
+    if (groups != scale_groups) std::memset(tile.x, 0, sizeof tile.x);  // lanes beyond the last place compute something
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const from = rows + r * cols + g * packed_cols;
+            for (std::size_t c = 0; c < packed_cols; ++c) tile.x[c][packed_rows * g + r] = from[c];
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c)
+        for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = std::fabs(tile.x[c][p]) > std::fabs(tile.most[p]) ? tile.x[c][p] : tile.most[p];
+}
+
+template <const q4_codebook& Book>
+PHI4FLASH_VECTOR_INLINE f32_vector choose(f32_vector v, const std::array<float, 16>& table) {
+    constexpr const auto& begins = phi4flash::detail::code_begins<Book>;
+    f32_vector chosen = set(table[0]);
+    for (std::size_t c = 1; c < 16; ++c) chosen = where_at_least(v, set(begins[c]), set(table[c]), chosen);
+    return chosen;
+}
+
+template <const q4_codebook& Book>
+inline void try_scales(const pack_tile& tile, const float* inverse, float* xl, float* ll) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        f32_vector products = zero();
+        f32_vector squares = zero();
+        for (std::size_t c = 0; c < packed_cols; ++c) {
+            const f32_vector x = load(tile.x[c] + p);
+            const f32_vector level = choose<Book>(mul(x, scale), phi4flash::detail::levels_of<Book>);
+            products = add(products, mul_add(x, level, zero()));
+            squares = mul_add(level, level, squares);
+        }
+        store(products, xl + p);
+        store(squares, ll + p);
+    }
+}
+
+template <const q4_codebook& Book>
+inline void fit_scales(const pack_tile& tile, float* best_scale) {
+    constexpr const auto& levels = phi4flash::detail::levels_of<Book>;
+    float best_gain[pack_places];
+    float inverse[pack_places];
+    float xl[pack_places] = {};
+    float ll[pack_places] = {};
+    for (std::size_t p = 0; p < pack_places; ++p) best_gain[p] = -1.0f, best_scale[p] = 0.0f;
+    for (const float end : {levels.front(), levels.back()}) {
+        for (const float trial : phi4flash::detail::scale_trials) {
+            for (std::size_t p = 0; p < pack_places; ++p) inverse[p] = end / (tile.most[p] * trial);
+            try_scales<Book>(tile, inverse, xl, ll);
+            for (std::size_t p = 0; p < pack_places; ++p) {
+                const bool any = ll[p] > 0.0f;
+                const float gain = any ? xl[p] * xl[p] / ll[p] : 0.0f;
+                const float scale = any ? xl[p] / ll[p] : 0.0f;
+                const bool better = gain > best_gain[p];
+                best_gain[p] = better ? gain : best_gain[p];
+                best_scale[p] = better ? scale : best_scale[p];
+            }
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) best_scale[p] = std::fabs(tile.most[p]) > 0.0f ? best_scale[p] : 0.0f;
+}
+
+template <const q4_codebook& Book>
+inline void store_codes(const pack_tile& tile, q4_block* blocks) {
+    constexpr const auto& codes = phi4flash::detail::code_numbers;
+    float inverse[pack_places] = {};
+    for (std::size_t p = 0; p < tile.places(); ++p) {
+        const float scale = to_f32(blocks[p / packed_rows].scale[p % packed_rows]);
+        inverse[p] = scale != 0.0f ? 1.0f / scale : 0.0f;
+    }
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        for (std::size_t c = 0; c < packed_cols / 2; ++c) {
+            const f32_vector low = choose<Book>(mul(load(tile.x[c] + p), scale), codes);
+            const f32_vector high = choose<Book>(mul(load(tile.x[c + packed_cols / 2] + p), scale), codes);
+            float both[max_lanes];
+            store(mul_add(high, set(16.0f), low), both);
+            for (std::size_t i = 0; i < lane_count && p + i < tile.places(); ++i)
+                blocks[(p + i) / packed_rows].code[c / 4][4 * ((p + i) % packed_rows) + c % 4] = static_cast<std::uint8_t>(both[i]);
+        }
+    }
+}
+
+template <const q4_codebook& Book>
+inline void pack_q4(const float* rows, std::size_t cols, std::byte* out) {
+    auto* const blocks = reinterpret_cast<q4_block*>(out);
+    const std::size_t groups = cols / packed_cols;
+    pack_tile tile;
+    float scales[pack_places];
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        fill_tile(rows + g * packed_cols, cols, groups - g < scale_groups ? groups - g : scale_groups, tile);
+        fit_scales<Book>(tile, scales);
+        for (std::size_t r = 0; r < packed_rows; ++r) phi4flash::detail::set_scales(blocks + g, tile.groups, r, scales + r, packed_rows);
+        store_codes<Book>(tile, blocks + g);
+    }
+}
+
+inline void pack_q8(const float* rows, std::size_t cols, std::byte* out) {
+    auto* block = reinterpret_cast<q8_block*>(out);
+    const std::size_t lane_count = lanes();
+    const f32_vector largest = set(127.0f);
+    for (std::size_t begin = 0; begin < cols; begin += packed_cols, ++block) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const x = rows + r * cols + begin;
+            f32_vector most = abs_of(load(x));
+            for (std::size_t c = lane_count; c < packed_cols; c += lane_count) most = max_of(most, abs_of(load(x + c)));
+            block->scale[r] = to_f16(reduce_max(most) / 127.0f);
+            const float scale = to_f32(block->scale[r]);
+            const f32_vector inverse = set(scale != 0.0f ? 1.0f / scale : 0.0f);
+            for (std::size_t c = 0; c < packed_cols; c += lane_count) {
+                const f32_vector q = round_nearest(mul(load(x + c), inverse));
+                store_integers(max_of(min_of(q, largest), set(-127.0f)), &block->code[c / 4][4 * r + c % 4], 32);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -19060,7 +20285,7 @@ PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                        block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
@@ -19078,7 +20303,7 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                             block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
                                             sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
@@ -19094,24 +20319,24 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+        add_group<Shared, B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                           block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+        add_two_groups<Shared, B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
                                bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
@@ -19121,13 +20346,13 @@ PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
         const float* next_sum = sum + sizeof...(B) * tokens_lanes();
-        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+        add_two_rows<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
                              block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
+        add_row<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
@@ -19662,7 +20887,7 @@ struct vector_block {
 };
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(const vector_block& block, const std::byte* x, const float* scales, float* to,
                                               i32_of<T>... sums, i32_of<T>... other_sums) {
     const std::int8_t* w = block.w;
     const std::int8_t* other_w = block.other_w;
@@ -19680,10 +20905,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
 }
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const token_numbers& numbers,
                                             std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+    multiply_vectors<First, Two, T...>(block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
                                  repeat_integer(start[T])..., repeat_integer(start[T])...);
 }
 
@@ -20292,8 +21517,8 @@ private:
         const hn::Half<hn::Half<f32_tag>> four;
         alignas(64) float sums[tile_rows * batch_rows];
         for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
-            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
-            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+            const auto low = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(low, hn::Load(four, products)), four, sums + key * batch_rows);
         }
         f32_vector a, b, c, d;
         hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
@@ -20418,7 +21643,7 @@ constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
 }
 #endif
 
-inline constexpr kernel_table own_table{
+PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
     .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
@@ -20433,6 +21658,7 @@ inline constexpr kernel_table own_table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
+    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
     .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
@@ -20440,13 +21666,13 @@ inline constexpr kernel_table own_table{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
 #else
-inline constexpr kernel_table table = own_table;
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = own_table;
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
-inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -20458,7 +21684,7 @@ constexpr kernel_table with_tiles(kernel_table t) {
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -20559,7 +21785,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
-    const auto value = hn::BitCast(du, hn::Mul(hn::BitCast(f32_tag(), magnitude), hn::Set(f32_tag(), 0x1p112f)));
+    const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
+    const auto least = hn::Set(du, 0x38800000u);
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
@@ -20588,6 +21817,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_v
 PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return hn::Min(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return hn::Max(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return hn::IfThenElse(hn::Ge(v, limit), a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
@@ -20614,7 +21846,15 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 #endif
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if HWY_ARCH_ARM_V7 || (HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+    const f32_vector magic = hn::Set(f32_tag(), 0x1.8p23f);
+    const auto integers = hn::Sub(hn::BitCast(i32_tag(), hn::Add(v, magic)), hn::BitCast(i32_tag(), magic));
+    return hn::ConvertTo(f32_tag(), integers);
+#else
+    return hn::Round(v);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
@@ -20691,9 +21931,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * 
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return a / b; }
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fma(a, b, c); }
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fnma(a, b, c); }
-PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return xsimd::min(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return xsimd::max(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return (xsimd::min)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return (xsimd::abs)(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return xsimd::select(v >= limit, a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
@@ -20790,6 +22033,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
     return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
 }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return v.lane[i] >= limit.lane[i] ? a.lane[i] : b.lane[i]; });
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
@@ -20804,7 +22050,9 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
-    return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
+    return detail::each([&](std::size_t i) {
+        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+    });
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -21433,9 +22681,9 @@ struct outer_factor {
     std::size_t step;
 };
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s) {
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
         const f32_vector column = load(x);
@@ -21449,9 +22697,9 @@ PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y,
     t = mul_add(w, y, t);
 }
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s, f32_of<R>... t) {
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
@@ -21465,12 +22713,12 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
 }
 
 template <bool Two, class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...>, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
                                         std::size_t first, const Put& put) {
     if constexpr (Two) {
-        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+        outer_tile_two<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
     } else {
-        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+        outer_tile_one<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())...);
     }
 }
 
@@ -21563,10 +22811,9 @@ PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, st
     }
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
-                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
-                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void dots(const Element* PHI4FLASH_RESTRICT a, std::size_t stride, const float* PHI4FLASH_RESTRICT x, std::size_t n,
+                                  float* PHI4FLASH_RESTRICT y, std::size_t y_stride, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
@@ -21582,9 +22829,9 @@ PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
                                   std::size_t y_stride) {
-    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
+    dots<R...>(a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
@@ -21934,34 +23181,37 @@ inline void convolution(const convolution_args& args, std::size_t channel_begin,
             }
         }
     }
-    for (std::size_t j = 0; j < history; ++j) {
-        const std::size_t time = args.tokens + j;
-        const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
-        float* to = args.state + j * args.d_inner;
-        for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+    for (std::size_t s = 0; s < args.kept.count; ++s) {
+        const std::size_t read = args.tokens - args.kept.count + 1 + s;
+        for (std::size_t j = 0; j < history; ++j) {
+            const std::size_t time = read + j;
+            const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+            float* to = args.kept.first + s * args.kept.stride + j * args.d_inner;
+            for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+        }
     }
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, float* h, const float* b, const float* c, std::size_t d_state, f32_vector dt,
-                                               f32_vector dt_u) {
+PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, const float* h, float* next, const float* b, const float* c, std::size_t d_state,
+                                               f32_vector dt, f32_vector dt_u) {
     f32_vector y0 = zero();
     f32_vector y1 = zero();
     std::size_t n = 0;
     for (; n + 2 <= d_state; n += 2) {
-        float* h0 = h + n * channel_block;
-        float* h1 = h0 + channel_block;
-        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + (n + 1) * channel_block))), load(h1), mul(dt_u, set(b[n + 1])));
-        store(next0, h0);
-        store(next1, h1);
+        const std::size_t at0 = n * channel_block;
+        const std::size_t at1 = at0 + channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + at1))), load(h + at1), mul(dt_u, set(b[n + 1])));
+        store(next0, next + at0);
+        store(next1, next + at1);
         y0 = mul_add(next0, set(c[n]), y0);
         y1 = mul_add(next1, set(c[n + 1]), y1);
     }
     for (; n < d_state; ++n) {
-        float* h0 = h + n * channel_block;
-        const f32_vector next = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        store(next, h0);
-        y0 = mul_add(next, set(c[n]), y0);
+        const std::size_t at0 = n * channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        store(next0, next + at0);
+        y0 = mul_add(next0, set(c[n]), y0);
     }
     return add(y0, y1);
 }
@@ -21972,8 +23222,10 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
         const std::size_t first = block * channel_block;
         const std::size_t width = args.d_inner - first < channel_block ? args.d_inner - first : channel_block;
         const float* a = args.a_log2e + first * args.d_state;
-        float* h = args.h + first * args.d_state;
+        const float* h = args.h + first * args.d_state;
         for (std::size_t t = 0; t < args.tokens; ++t) {
+            const std::size_t slot = t + args.kept.count < args.tokens ? 0 : t + args.kept.count - args.tokens;
+            float* next = args.kept.first + slot * args.kept.stride + first * args.d_state;
             const float* b = args.b + t * args.bc_stride;
             const float* c = args.c + t * args.bc_stride;
             for (std::size_t i = 0; i < width; i += lane_count) {
@@ -21983,15 +23235,16 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
                 if (n == lane_count) {
                     const f32_vector dt = load(args.dt + at);
                     const f32_vector u = load(args.u + at);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store(mul_add(load(args.d + channel), u, sum), args.y + at);
                 } else {  // A and h are zero behind the last channel, so whole vectors of them are safe
                     const f32_vector dt = load_first(args.dt + at, n);
                     const f32_vector u = load_first(args.u + at, n);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store_first(mul_add(load_first(args.d + channel, n), u, sum), args.y + at, n);
                 }
             }
+            h = next;
         }
     }
 }
@@ -22218,8 +23471,8 @@ PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1
     add_two(w, x2, x3, s2, s3);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_two(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
     const std::size_t bytes = 2 * lanes() * sizeof(Element);
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -22242,8 +23495,8 @@ PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_s
     ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_four(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                          float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t pair = 2 * lanes();
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -22272,7 +23525,7 @@ PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
                                         const float* keep, const slot_row* p, float* const* out) {
     const std::size_t lane_count = lanes();
     if (keep != nullptr) {
@@ -22281,10 +23534,10 @@ PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const va
     std::size_t i = begin;
     if constexpr (many_registers) {
         for (; i + 4 * lane_count <= end; i += 4 * lane_count)
-            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+            values_four<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
                         load(out[R] + i + 3 * lane_count)...);
     }
-    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+    for (; i < end; i += 2 * lane_count) values_two<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
 }
 
 template <class Element>
@@ -22796,9 +24049,9 @@ PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::
 
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-template <int I>
+template <int Group>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<Group>(hn::BitCast(tokens_tag(), v)));
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
@@ -23546,6 +24799,140 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/pack-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t pack_places = packed_rows * scale_groups;
+struct pack_tile {
+    float x[packed_cols][pack_places];
+    float most[pack_places];  ///< of each, the number of largest magnitude
+    std::size_t groups;
+    [[nodiscard]] std::size_t places() const { return packed_rows * groups; }
+};
+
+inline void fill_tile(const float* rows, std::size_t cols, std::size_t groups, pack_tile& tile) {
+    tile.groups = groups;
+    if (groups != scale_groups) std::memset(tile.x, 0, sizeof tile.x);  // lanes beyond the last place compute something
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const from = rows + r * cols + g * packed_cols;
+            for (std::size_t c = 0; c < packed_cols; ++c) tile.x[c][packed_rows * g + r] = from[c];
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c)
+        for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = std::fabs(tile.x[c][p]) > std::fabs(tile.most[p]) ? tile.x[c][p] : tile.most[p];
+}
+
+template <const q4_codebook& Book>
+PHI4FLASH_VECTOR_INLINE f32_vector choose(f32_vector v, const std::array<float, 16>& table) {
+    constexpr const auto& begins = phi4flash::detail::code_begins<Book>;
+    f32_vector chosen = set(table[0]);
+    for (std::size_t c = 1; c < 16; ++c) chosen = where_at_least(v, set(begins[c]), set(table[c]), chosen);
+    return chosen;
+}
+
+template <const q4_codebook& Book>
+inline void try_scales(const pack_tile& tile, const float* inverse, float* xl, float* ll) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        f32_vector products = zero();
+        f32_vector squares = zero();
+        for (std::size_t c = 0; c < packed_cols; ++c) {
+            const f32_vector x = load(tile.x[c] + p);
+            const f32_vector level = choose<Book>(mul(x, scale), phi4flash::detail::levels_of<Book>);
+            products = add(products, mul_add(x, level, zero()));
+            squares = mul_add(level, level, squares);
+        }
+        store(products, xl + p);
+        store(squares, ll + p);
+    }
+}
+
+template <const q4_codebook& Book>
+inline void fit_scales(const pack_tile& tile, float* best_scale) {
+    constexpr const auto& levels = phi4flash::detail::levels_of<Book>;
+    float best_gain[pack_places];
+    float inverse[pack_places];
+    float xl[pack_places] = {};
+    float ll[pack_places] = {};
+    for (std::size_t p = 0; p < pack_places; ++p) best_gain[p] = -1.0f, best_scale[p] = 0.0f;
+    for (const float end : {levels.front(), levels.back()}) {
+        for (const float trial : phi4flash::detail::scale_trials) {
+            for (std::size_t p = 0; p < pack_places; ++p) inverse[p] = end / (tile.most[p] * trial);
+            try_scales<Book>(tile, inverse, xl, ll);
+            for (std::size_t p = 0; p < pack_places; ++p) {
+                const bool any = ll[p] > 0.0f;
+                const float gain = any ? xl[p] * xl[p] / ll[p] : 0.0f;
+                const float scale = any ? xl[p] / ll[p] : 0.0f;
+                const bool better = gain > best_gain[p];
+                best_gain[p] = better ? gain : best_gain[p];
+                best_scale[p] = better ? scale : best_scale[p];
+            }
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) best_scale[p] = std::fabs(tile.most[p]) > 0.0f ? best_scale[p] : 0.0f;
+}
+
+template <const q4_codebook& Book>
+inline void store_codes(const pack_tile& tile, q4_block* blocks) {
+    constexpr const auto& codes = phi4flash::detail::code_numbers;
+    float inverse[pack_places] = {};
+    for (std::size_t p = 0; p < tile.places(); ++p) {
+        const float scale = to_f32(blocks[p / packed_rows].scale[p % packed_rows]);
+        inverse[p] = scale != 0.0f ? 1.0f / scale : 0.0f;
+    }
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        for (std::size_t c = 0; c < packed_cols / 2; ++c) {
+            const f32_vector low = choose<Book>(mul(load(tile.x[c] + p), scale), codes);
+            const f32_vector high = choose<Book>(mul(load(tile.x[c + packed_cols / 2] + p), scale), codes);
+            float both[max_lanes];
+            store(mul_add(high, set(16.0f), low), both);
+            for (std::size_t i = 0; i < lane_count && p + i < tile.places(); ++i)
+                blocks[(p + i) / packed_rows].code[c / 4][4 * ((p + i) % packed_rows) + c % 4] = static_cast<std::uint8_t>(both[i]);
+        }
+    }
+}
+
+template <const q4_codebook& Book>
+inline void pack_q4(const float* rows, std::size_t cols, std::byte* out) {
+    auto* const blocks = reinterpret_cast<q4_block*>(out);
+    const std::size_t groups = cols / packed_cols;
+    pack_tile tile;
+    float scales[pack_places];
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        fill_tile(rows + g * packed_cols, cols, groups - g < scale_groups ? groups - g : scale_groups, tile);
+        fit_scales<Book>(tile, scales);
+        for (std::size_t r = 0; r < packed_rows; ++r) phi4flash::detail::set_scales(blocks + g, tile.groups, r, scales + r, packed_rows);
+        store_codes<Book>(tile, blocks + g);
+    }
+}
+
+inline void pack_q8(const float* rows, std::size_t cols, std::byte* out) {
+    auto* block = reinterpret_cast<q8_block*>(out);
+    const std::size_t lane_count = lanes();
+    const f32_vector largest = set(127.0f);
+    for (std::size_t begin = 0; begin < cols; begin += packed_cols, ++block) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const x = rows + r * cols + begin;
+            f32_vector most = abs_of(load(x));
+            for (std::size_t c = lane_count; c < packed_cols; c += lane_count) most = max_of(most, abs_of(load(x + c)));
+            block->scale[r] = to_f16(reduce_max(most) / 127.0f);
+            const float scale = to_f32(block->scale[r]);
+            const f32_vector inverse = set(scale != 0.0f ? 1.0f / scale : 0.0f);
+            for (std::size_t c = 0; c < packed_cols; c += lane_count) {
+                const f32_vector q = round_nearest(mul(load(x + c), inverse));
+                store_integers(max_of(min_of(q, largest), set(-127.0f)), &block->code[c / 4][4 * r + c % 4], 32);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -23675,7 +25062,7 @@ PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                        block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
@@ -23693,7 +25080,7 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                             block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
                                             sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
@@ -23709,24 +25096,24 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+        add_group<Shared, B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                           block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+        add_two_groups<Shared, B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
                                bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
@@ -23736,13 +25123,13 @@ PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
         const float* next_sum = sum + sizeof...(B) * tokens_lanes();
-        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+        add_two_rows<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
                              block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
+        add_row<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
@@ -24277,7 +25664,7 @@ struct vector_block {
 };
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(const vector_block& block, const std::byte* x, const float* scales, float* to,
                                               i32_of<T>... sums, i32_of<T>... other_sums) {
     const std::int8_t* w = block.w;
     const std::int8_t* other_w = block.other_w;
@@ -24295,10 +25682,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
 }
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const token_numbers& numbers,
                                             std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+    multiply_vectors<First, Two, T...>(block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
                                  repeat_integer(start[T])..., repeat_integer(start[T])...);
 }
 
@@ -24907,8 +26294,8 @@ private:
         const hn::Half<hn::Half<f32_tag>> four;
         alignas(64) float sums[tile_rows * batch_rows];
         for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
-            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
-            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+            const auto low = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(low, hn::Load(four, products)), four, sums + key * batch_rows);
         }
         f32_vector a, b, c, d;
         hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
@@ -25033,7 +26420,7 @@ constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
 }
 #endif
 
-inline constexpr kernel_table own_table{
+PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
     .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
@@ -25048,6 +26435,7 @@ inline constexpr kernel_table own_table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
+    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
     .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
@@ -25055,13 +26443,13 @@ inline constexpr kernel_table own_table{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
 #else
-inline constexpr kernel_table table = own_table;
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = own_table;
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
-inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -25073,7 +26461,7 @@ constexpr kernel_table with_tiles(kernel_table t) {
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -25133,7 +26521,10 @@ PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
     const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
-    const auto value = hn::BitCast(du, hn::Mul(hn::BitCast(f32_tag(), magnitude), hn::Set(f32_tag(), 0x1p112f)));
+    const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
+    const auto least = hn::Set(du, 0x38800000u);
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
     return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
 #endif
@@ -25162,6 +26553,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_v
 PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return hn::Min(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return hn::Max(a, b); }
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return hn::IfThenElse(hn::Ge(v, limit), a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
@@ -25188,7 +26582,15 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 #endif
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return hn::Round(v); }
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if HWY_ARCH_ARM_V7 || (HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+    const f32_vector magic = hn::Set(f32_tag(), 0x1.8p23f);
+    const auto integers = hn::Sub(hn::BitCast(i32_tag(), hn::Add(v, magic)), hn::BitCast(i32_tag(), magic));
+    return hn::ConvertTo(f32_tag(), integers);
+#else
+    return hn::Round(v);
+#endif
+}
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     const hn::Rebind<std::int8_t, f32_tag> bytes;
     const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
@@ -25265,9 +26667,12 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * 
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return a / b; }
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fma(a, b, c); }
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fnma(a, b, c); }
-PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return xsimd::min(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return xsimd::max(a, b); }
-PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return xsimd::abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return (xsimd::min)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return (xsimd::abs)(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return xsimd::select(v >= limit, a, b);
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
@@ -25364,6 +26769,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
     return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
 }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return v.lane[i] >= limit.lane[i] ? a.lane[i] : b.lane[i]; });
+}
 
 PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
 PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
@@ -25378,7 +26786,9 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     constexpr float magic = 0x1.8p23f;
-    return detail::each([&](std::size_t i) { return (v.lane[i] + magic) - magic; });
+    return detail::each([&](std::size_t i) {
+        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+    });
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -26007,9 +27417,9 @@ struct outer_factor {
     std::size_t step;
 };
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_one(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s) {
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
         const f32_vector column = load(x);
@@ -26023,9 +27433,9 @@ PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y,
     t = mul_add(w, y, t);
 }
 
-template <class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step,
-                                            std::size_t n, std::size_t first, const Put& put, f32_of<R>... s, f32_of<R>... t) {
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s, f32_of<R>... t) {
     const std::size_t half = lanes();
     const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
     for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
@@ -26039,12 +27449,12 @@ PHI4FLASH_VECTOR_INLINE void outer_tile_two(std::index_sequence<R...>, outer_fac
 }
 
 template <bool Two, class Put, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...> rows, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...>, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
                                         std::size_t first, const Put& put) {
     if constexpr (Two) {
-        outer_tile_two(rows, a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+        outer_tile_two<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
     } else {
-        outer_tile_one(rows, a, x, x_step, n, first, put, f32_of<R>(zero())...);
+        outer_tile_one<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())...);
     }
 }
 
@@ -26137,10 +27547,9 @@ PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, st
     }
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4FLASH_RESTRICT a, std::size_t stride,
-                                  const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y, std::size_t y_stride,
-                                  f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void dots(const Element* PHI4FLASH_RESTRICT a, std::size_t stride, const float* PHI4FLASH_RESTRICT x, std::size_t n,
+                                  float* PHI4FLASH_RESTRICT y, std::size_t y_stride, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
@@ -26156,9 +27565,9 @@ PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* PHI4
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...> rows, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
+PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
                                   std::size_t y_stride) {
-    dots(rows, a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
+    dots<R...>(a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
 }
 
 template <class Element>
@@ -26508,34 +27917,37 @@ inline void convolution(const convolution_args& args, std::size_t channel_begin,
             }
         }
     }
-    for (std::size_t j = 0; j < history; ++j) {
-        const std::size_t time = args.tokens + j;
-        const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
-        float* to = args.state + j * args.d_inner;
-        for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+    for (std::size_t s = 0; s < args.kept.count; ++s) {
+        const std::size_t read = args.tokens - args.kept.count + 1 + s;
+        for (std::size_t j = 0; j < history; ++j) {
+            const std::size_t time = read + j;
+            const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+            float* to = args.kept.first + s * args.kept.stride + j * args.d_inner;
+            for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+        }
     }
 }
 
-PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, float* h, const float* b, const float* c, std::size_t d_state, f32_vector dt,
-                                               f32_vector dt_u) {
+PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, const float* h, float* next, const float* b, const float* c, std::size_t d_state,
+                                               f32_vector dt, f32_vector dt_u) {
     f32_vector y0 = zero();
     f32_vector y1 = zero();
     std::size_t n = 0;
     for (; n + 2 <= d_state; n += 2) {
-        float* h0 = h + n * channel_block;
-        float* h1 = h0 + channel_block;
-        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + (n + 1) * channel_block))), load(h1), mul(dt_u, set(b[n + 1])));
-        store(next0, h0);
-        store(next1, h1);
+        const std::size_t at0 = n * channel_block;
+        const std::size_t at1 = at0 + channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + at1))), load(h + at1), mul(dt_u, set(b[n + 1])));
+        store(next0, next + at0);
+        store(next1, next + at1);
         y0 = mul_add(next0, set(c[n]), y0);
         y1 = mul_add(next1, set(c[n + 1]), y1);
     }
     for (; n < d_state; ++n) {
-        float* h0 = h + n * channel_block;
-        const f32_vector next = mul_add(exp2_of(mul(dt, load(a + n * channel_block))), load(h0), mul(dt_u, set(b[n])));
-        store(next, h0);
-        y0 = mul_add(next, set(c[n]), y0);
+        const std::size_t at0 = n * channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        store(next0, next + at0);
+        y0 = mul_add(next0, set(c[n]), y0);
     }
     return add(y0, y1);
 }
@@ -26546,8 +27958,10 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
         const std::size_t first = block * channel_block;
         const std::size_t width = args.d_inner - first < channel_block ? args.d_inner - first : channel_block;
         const float* a = args.a_log2e + first * args.d_state;
-        float* h = args.h + first * args.d_state;
+        const float* h = args.h + first * args.d_state;
         for (std::size_t t = 0; t < args.tokens; ++t) {
+            const std::size_t slot = t + args.kept.count < args.tokens ? 0 : t + args.kept.count - args.tokens;
+            float* next = args.kept.first + slot * args.kept.stride + first * args.d_state;
             const float* b = args.b + t * args.bc_stride;
             const float* c = args.c + t * args.bc_stride;
             for (std::size_t i = 0; i < width; i += lane_count) {
@@ -26557,15 +27971,16 @@ inline void scan(const scan_args& args, std::size_t block_begin, std::size_t blo
                 if (n == lane_count) {
                     const f32_vector dt = load(args.dt + at);
                     const f32_vector u = load(args.u + at);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store(mul_add(load(args.d + channel), u, sum), args.y + at);
                 } else {  // A and h are zero behind the last channel, so whole vectors of them are safe
                     const f32_vector dt = load_first(args.dt + at, n);
                     const f32_vector u = load_first(args.u + at, n);
-                    const f32_vector sum = scan_vector(a + i, h + i, b, c, args.d_state, dt, mul(dt, u));
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
                     store_first(mul_add(load_first(args.d + channel, n), u, sum), args.y + at, n);
                 }
             }
+            h = next;
         }
     }
 }
@@ -26792,8 +28207,8 @@ PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1
     add_two(w, x2, x3, s2, s3);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_two(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
     const std::size_t bytes = 2 * lanes() * sizeof(Element);
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -26816,8 +28231,8 @@ PHI4FLASH_VECTOR_INLINE void values_two(std::index_sequence<R...>, const value_s
     ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
 }
 
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_four(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
                                          float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
     const std::size_t pair = 2 * lanes();
     const Element* PHI4FLASH_RESTRICT v = from.v + column;
@@ -26846,7 +28261,7 @@ PHI4FLASH_VECTOR_INLINE void values_four(std::index_sequence<R...>, const value_
 }
 
 template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
                                         const float* keep, const slot_row* p, float* const* out) {
     const std::size_t lane_count = lanes();
     if (keep != nullptr) {
@@ -26855,10 +28270,10 @@ PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...> rows, const va
     std::size_t i = begin;
     if constexpr (many_registers) {
         for (; i + 4 * lane_count <= end; i += 4 * lane_count)
-            values_four(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+            values_four<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
                         load(out[R] + i + 3 * lane_count)...);
     }
-    for (; i < end; i += 2 * lane_count) values_two(rows, from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+    for (; i < end; i += 2 * lane_count) values_two<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
 }
 
 template <class Element>
@@ -27370,9 +28785,9 @@ PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::
 
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
-template <int I>
+template <int Group>
 PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
-    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<I>(hn::BitCast(tokens_tag(), v)));
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<Group>(hn::BitCast(tokens_tag(), v)));
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
@@ -28120,6 +29535,140 @@ inline void packed_matvec(const std::byte* w, std::size_t rows, std::size_t cols
 
 PHI4FLASH_TARGET_END
 
+// ---- phi4flash/kernels/pack-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t pack_places = packed_rows * scale_groups;
+struct pack_tile {
+    float x[packed_cols][pack_places];
+    float most[pack_places];  ///< of each, the number of largest magnitude
+    std::size_t groups;
+    [[nodiscard]] std::size_t places() const { return packed_rows * groups; }
+};
+
+inline void fill_tile(const float* rows, std::size_t cols, std::size_t groups, pack_tile& tile) {
+    tile.groups = groups;
+    if (groups != scale_groups) std::memset(tile.x, 0, sizeof tile.x);  // lanes beyond the last place compute something
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const from = rows + r * cols + g * packed_cols;
+            for (std::size_t c = 0; c < packed_cols; ++c) tile.x[c][packed_rows * g + r] = from[c];
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c)
+        for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = std::fabs(tile.x[c][p]) > std::fabs(tile.most[p]) ? tile.x[c][p] : tile.most[p];
+}
+
+template <const q4_codebook& Book>
+PHI4FLASH_VECTOR_INLINE f32_vector choose(f32_vector v, const std::array<float, 16>& table) {
+    constexpr const auto& begins = phi4flash::detail::code_begins<Book>;
+    f32_vector chosen = set(table[0]);
+    for (std::size_t c = 1; c < 16; ++c) chosen = where_at_least(v, set(begins[c]), set(table[c]), chosen);
+    return chosen;
+}
+
+template <const q4_codebook& Book>
+inline void try_scales(const pack_tile& tile, const float* inverse, float* xl, float* ll) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        f32_vector products = zero();
+        f32_vector squares = zero();
+        for (std::size_t c = 0; c < packed_cols; ++c) {
+            const f32_vector x = load(tile.x[c] + p);
+            const f32_vector level = choose<Book>(mul(x, scale), phi4flash::detail::levels_of<Book>);
+            products = add(products, mul_add(x, level, zero()));
+            squares = mul_add(level, level, squares);
+        }
+        store(products, xl + p);
+        store(squares, ll + p);
+    }
+}
+
+template <const q4_codebook& Book>
+inline void fit_scales(const pack_tile& tile, float* best_scale) {
+    constexpr const auto& levels = phi4flash::detail::levels_of<Book>;
+    float best_gain[pack_places];
+    float inverse[pack_places];
+    float xl[pack_places] = {};
+    float ll[pack_places] = {};
+    for (std::size_t p = 0; p < pack_places; ++p) best_gain[p] = -1.0f, best_scale[p] = 0.0f;
+    for (const float end : {levels.front(), levels.back()}) {
+        for (const float trial : phi4flash::detail::scale_trials) {
+            for (std::size_t p = 0; p < pack_places; ++p) inverse[p] = end / (tile.most[p] * trial);
+            try_scales<Book>(tile, inverse, xl, ll);
+            for (std::size_t p = 0; p < pack_places; ++p) {
+                const bool any = ll[p] > 0.0f;
+                const float gain = any ? xl[p] * xl[p] / ll[p] : 0.0f;
+                const float scale = any ? xl[p] / ll[p] : 0.0f;
+                const bool better = gain > best_gain[p];
+                best_gain[p] = better ? gain : best_gain[p];
+                best_scale[p] = better ? scale : best_scale[p];
+            }
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) best_scale[p] = std::fabs(tile.most[p]) > 0.0f ? best_scale[p] : 0.0f;
+}
+
+template <const q4_codebook& Book>
+inline void store_codes(const pack_tile& tile, q4_block* blocks) {
+    constexpr const auto& codes = phi4flash::detail::code_numbers;
+    float inverse[pack_places] = {};
+    for (std::size_t p = 0; p < tile.places(); ++p) {
+        const float scale = to_f32(blocks[p / packed_rows].scale[p % packed_rows]);
+        inverse[p] = scale != 0.0f ? 1.0f / scale : 0.0f;
+    }
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        for (std::size_t c = 0; c < packed_cols / 2; ++c) {
+            const f32_vector low = choose<Book>(mul(load(tile.x[c] + p), scale), codes);
+            const f32_vector high = choose<Book>(mul(load(tile.x[c + packed_cols / 2] + p), scale), codes);
+            float both[max_lanes];
+            store(mul_add(high, set(16.0f), low), both);
+            for (std::size_t i = 0; i < lane_count && p + i < tile.places(); ++i)
+                blocks[(p + i) / packed_rows].code[c / 4][4 * ((p + i) % packed_rows) + c % 4] = static_cast<std::uint8_t>(both[i]);
+        }
+    }
+}
+
+template <const q4_codebook& Book>
+inline void pack_q4(const float* rows, std::size_t cols, std::byte* out) {
+    auto* const blocks = reinterpret_cast<q4_block*>(out);
+    const std::size_t groups = cols / packed_cols;
+    pack_tile tile;
+    float scales[pack_places];
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        fill_tile(rows + g * packed_cols, cols, groups - g < scale_groups ? groups - g : scale_groups, tile);
+        fit_scales<Book>(tile, scales);
+        for (std::size_t r = 0; r < packed_rows; ++r) phi4flash::detail::set_scales(blocks + g, tile.groups, r, scales + r, packed_rows);
+        store_codes<Book>(tile, blocks + g);
+    }
+}
+
+inline void pack_q8(const float* rows, std::size_t cols, std::byte* out) {
+    auto* block = reinterpret_cast<q8_block*>(out);
+    const std::size_t lane_count = lanes();
+    const f32_vector largest = set(127.0f);
+    for (std::size_t begin = 0; begin < cols; begin += packed_cols, ++block) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const x = rows + r * cols + begin;
+            f32_vector most = abs_of(load(x));
+            for (std::size_t c = lane_count; c < packed_cols; c += lane_count) most = max_of(most, abs_of(load(x + c)));
+            block->scale[r] = to_f16(reduce_max(most) / 127.0f);
+            const float scale = to_f32(block->scale[r]);
+            const f32_vector inverse = set(scale != 0.0f ? 1.0f / scale : 0.0f);
+            for (std::size_t c = 0; c < packed_cols; c += lane_count) {
+                const f32_vector q = round_nearest(mul(load(x + c), inverse));
+                store_integers(max_of(min_of(q, largest), set(-127.0f)), &block->code[c / 4][4 * r + c % 4], 32);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
 // ---- phi4flash/kernels/packed_strip-inl.hpp ------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
@@ -28249,7 +29798,7 @@ PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_group(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                        block_of<Shared, B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
@@ -28267,7 +29816,7 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
                                             block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
                                             sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
@@ -28283,24 +29832,24 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(std::index_sequence<B...>, const std
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_row(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                      block_of<Shared, B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group<Shared>(tile, levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+        add_group<Shared, B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
                                           block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups<Shared>(tile, levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+        add_two_groups<Shared, B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
                                bundle_start(from + B * bundle_bytes())...);
     (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
@@ -28310,13 +29859,13 @@ PHI4FLASH_VECTOR_INLINE void add_two_rows(std::index_sequence<B...> tile, const 
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
 template <bool Shared, std::size_t... B>
-PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...> tile, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
         const float* next_sum = sum + sizeof...(B) * tokens_lanes();
-        add_two_rows<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
+        add_two_rows<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
                              block_start<Shared>(next_sum + B * tokens_lanes())...);
     } else {
-        add_row<Shared>(tile, row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
+        add_row<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
     }
 }
 
@@ -28851,7 +30400,7 @@ struct vector_block {
 };
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const float* scales, float* to,
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(const vector_block& block, const std::byte* x, const float* scales, float* to,
                                               i32_of<T>... sums, i32_of<T>... other_sums) {
     const std::int8_t* w = block.w;
     const std::int8_t* other_w = block.other_w;
@@ -28869,10 +30418,10 @@ PHI4FLASH_VECTOR_INLINE void multiply_vectors(std::index_sequence<T...>, const v
 }
 
 template <bool First, bool Two, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...> tokens, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const token_numbers& numbers,
                                             std::size_t first, float* sums) {
     const std::int32_t* start = numbers.start + first;
-    multiply_vectors<First, Two>(tokens, block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+    multiply_vectors<First, Two, T...>(block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
                                  repeat_integer(start[T])..., repeat_integer(start[T])...);
 }
 
@@ -29481,8 +31030,8 @@ private:
         const hn::Half<hn::Half<f32_tag>> four;
         alignas(64) float sums[tile_rows * batch_rows];
         for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
-            const auto small = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
-            hn::Store(hn::Add(small, hn::Load(four, products)), four, sums + key * batch_rows);
+            const auto low = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(low, hn::Load(four, products)), four, sums + key * batch_rows);
         }
         f32_vector a, b, c, d;
         hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
@@ -29607,7 +31156,7 @@ constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
 }
 #endif
 
-inline constexpr kernel_table own_table{
+PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
     .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
@@ -29622,6 +31171,7 @@ inline constexpr kernel_table own_table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
+    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
     .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
@@ -29629,13 +31179,13 @@ inline constexpr kernel_table own_table{
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
 #else
-inline constexpr kernel_table table = own_table;
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = own_table;
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
-inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -29647,7 +31197,7 @@ constexpr kernel_table with_tiles(kernel_table t) {
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
-inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
 #endif
 
 PHI4FLASH_TARGET_END
@@ -29665,9 +31215,9 @@ inline
 #if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_X86
     [[maybe_unused]] const x86_level here = detect_x86_level();
 #if PHI4FLASH_AMX_TARGET(HWY_STATIC_TARGET)
-    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::tile_table, here >= x86_level::amx};
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::tile_table, here >= x86_level::amx, &request_tiles};
 #elif PHI4FLASH_AMX && PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
-    list.target[list.count++] = {&N_AVX3_ZEN4::tile_table, here >= x86_level::amx};
+    list.target[list.count++] = {&N_AVX3_ZEN4::tile_table, here >= x86_level::amx, &request_tiles};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
     list.target[list.count++] = {&N_AVX3_ZEN4::table, here >= x86_level::avx3_zen4};
@@ -29717,6 +31267,8 @@ struct rows_view {
     [[nodiscard]] rows_view last(std::size_t n) const { return {data + (count - n) * stride, n, stride}; }
     /// The first n rows.
     [[nodiscard]] rows_view first(std::size_t n) const { return {data, n, stride}; }
+    /// Rows [row, row + n).
+    [[nodiscard]] rows_view rows(std::size_t row, std::size_t n) const { return {data + row * stride, n, stride}; }
     /// The same rows, from column c.
     [[nodiscard]] rows_view column(std::size_t c) const { return {data + c, count, stride}; }
 
@@ -29934,15 +31486,16 @@ void copy_slots(const head_layout& heads, const kv_block<Kv>& from, std::size_t 
     }
 }
 
-/// The last `window` tokens: slot = position mod window. A chunk's own keys stay in a staging block until every query has
-/// seen the older ones; `commit` then moves the last of them here.
+/// The last tokens of a text: slot = position mod rows. A chunk's own keys stay in a staging block until every query has
+/// seen the older ones; `commit` then moves the last of them here. Rows beyond the window let a text go back so many tokens.
 template <class Kv>
 struct kv_ring {
-    kv_block<Kv> block;  ///< block.rows is the window
+    kv_block<Kv> block;      ///< at least `window` rows
+    std::size_t window = 0;
 
-    /// The tokens before `position` that are still here, in order. Returns the number of segments written (0 to 2).
+    /// The window of tokens before `position`, in order. Returns the number of segments written (0 to 2).
     std::size_t past(const head_layout& heads, std::size_t position, kv_segment* out) const {
-        const std::size_t kept = position < block.rows ? position : block.rows;
+        const std::size_t kept = position < window ? position : window;
         if (kept == 0) return 0;
         const std::size_t slot = (position - kept) % block.rows;
         const std::size_t before_wrap = block.rows - slot < kept ? block.rows - slot : kept;
@@ -29952,14 +31505,29 @@ struct kv_ring {
         return 2;
     }
 
-    /// Takes over the last tokens of a chunk of `count` that started at `position`.
-    void commit(const head_layout& heads, const kv_block<Kv>& staging, std::size_t position, std::size_t count) const {
+    /// Takes over the last of `count` tokens that start at `position`, from row `row` of the staging block on.
+    void commit(const head_layout& heads, const kv_block<Kv>& staging, std::size_t row, std::size_t position, std::size_t count) const {
         std::size_t i = count > block.rows ? count - block.rows : 0;
         while (i < count) {
             const std::size_t slot = (position + i) % block.rows;
             const std::size_t run = count - i < block.rows - slot ? count - i : block.rows - slot;
-            copy_slots(heads, staging, i, block, slot, run);
+            copy_slots(heads, staging, row + i, block, slot, run);
             i += run;
+        }
+    }
+
+    /// Becomes a copy of what `other` has of the tokens before `position`, as far as there is room.
+    void copy_from(const head_layout& heads, const kv_ring& other, std::size_t position) const {
+        const std::size_t rows = block.rows < other.block.rows ? block.rows : other.block.rows;
+        std::size_t at = position < rows ? 0 : position - rows;
+        while (at < position) {
+            const std::size_t from = at % other.block.rows;
+            const std::size_t to = at % block.rows;
+            std::size_t run = position - at;
+            if (run > other.block.rows - from) run = other.block.rows - from;
+            if (run > block.rows - to) run = block.rows - to;
+            copy_slots(heads, other.block, from, block, to, run);
+            at += run;
         }
     }
 };
@@ -30055,17 +31623,23 @@ struct differential_heads {
 };
 
 /// Scratch of attention layers for up to `tokens` rows.
-template <class Kv>
 struct attention_workspace {
     rows_view<float> qkv;       ///< [tokens, q_width + 2 kv_width]
     rows_view<float> attended;  ///< [tokens, n_heads, group_width]
-    kv_block<Kv> staging;       ///< a chunk's keys and values in the cache's element type
 
     attention_workspace() = default;
     attention_workspace(arena& memory, const head_layout& heads, std::size_t tokens)
         : qkv(take_rows(memory, tokens, heads.q_width() + 2 * heads.kv_width())),
-          attended(take_rows(memory, tokens, heads.n_heads * heads.group_width())),
-          staging(memory, heads, tokens) {}
+          attended(take_rows(memory, tokens, heads.n_heads * heads.group_width())) {}
+};
+
+/// Rows that one text reads, and what it remembers: `count` rows from `row` on, the first of them at position `first`.
+template <class Cache>
+struct attention_text {
+    const Cache* past = nullptr;
+    std::size_t first = 0;
+    std::size_t row = 0;
+    std::size_t count = 0;
 };
 
 /// One attention layer. `qkv` maps to queries, then keys, then values; a cross layer's maps to queries only.
@@ -30078,53 +31652,93 @@ struct attention {
     [[no_unique_address]] Heads heads;
     [[no_unique_address]] Position position;
 
-    /// A token sees itself and the window - 1 tokens before it. Advances `past` by T tokens.
-    /// Shape: x, y [T, d_model]; y may be x. `first` is the position of row 0.
-    template <class Kv>
-    void window(const compute& with, const attention_workspace<Kv>& scratch, const kv_ring<Kv>& past, std::size_t first,
+    /// A token sees itself and the window - 1 tokens before it. Several texts share out the rows: `texts[i]`, i < texts.size(), is an
+    /// attention_text of a kv_ring. Keys and values go to `staging`, row by row, for kv_ring::commit; no text changes.
+    /// Shape: x, y [T, d_model], staging at least T rows; y may be x.
+    template <class Kv, class Texts>
+    void window(const compute& with, const attention_workspace& scratch, const kv_block<Kv>& staging, const Texts& texts,
                 rows_view<const float> x, rows_view<float> y) const {
         const rows_view<float> q = scratch.qkv.first(x.count);
         const rows_view<float> k = q.column(layout.q_width());
         qkv(with, x, q);
-        position.apply(with, q, layout.n_heads, layout.d_head, first);
-        position.apply(with, k, layout.n_kv_heads, layout.d_head, first);
-        scratch.staging.write(with, layout, k, k.column(layout.kv_width()), 0);
-
-        kv_segment segments[max_kv_segments];
-        std::size_t n = past.past(layout, first, segments);
-        segments[n++] = scratch.staging.segment(layout, 0, first, x.count);
-        attend(with, scratch, q, first, past.block.rows, segments, n, y);
-        past.commit(layout, scratch.staging, first, x.count);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            position.apply(with, q.rows(t.row, t.count), layout.n_heads, layout.d_head, t.first);
+            position.apply(with, k.rows(t.row, t.count), layout.n_kv_heads, layout.d_head, t.first);
+        }
+        staging.write(with, layout, k, k.column(layout.kv_width()), 0);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            kv_segment segments[max_kv_segments];
+            std::size_t n = t.past->past(layout, t.first, segments);
+            segments[n++] = staging.segment(layout, t.row, t.first, t.count);
+            attend<Kv>(with, scratch, t.row, t.count, t.first, t.past->window, segments, n);
+        }
+        combine(with, scratch, q, y);
     }
 
-    /// Computes keys and values only and stores them at their positions in `cache`: all that a prompt's tokens need of the full
-    /// layer but for the last of them.   Shape: x [T, d_model].
+    /// The same for one text, which advances by T tokens. `first` is the position of row 0.
     template <class Kv>
-    void store_keys(const compute& with, const attention_workspace<Kv>& scratch, const kv_block<Kv>& cache, std::size_t first,
-                    rows_view<const float> x) const {
+    void window(const compute& with, const attention_workspace& scratch, const kv_block<Kv>& staging, const kv_ring<Kv>& past, std::size_t first,
+                rows_view<const float> x, rows_view<float> y) const {
+        const attention_text<kv_ring<Kv>> one[] = {{&past, first, 0, x.count}};
+        window(with, scratch, staging, std::span<const attention_text<kv_ring<Kv>>>(one), x, y);
+        past.commit(layout, staging, 0, first, x.count);
+    }
+
+    /// Computes keys and values only and stores them at their positions in the caches: all that a prompt's tokens need of the full
+    /// layer but for the last of them. `texts[i]` is an attention_text of a kv_block.   Shape: x [T, d_model].
+    template <class Texts>
+    void store_keys(const compute& with, const attention_workspace& scratch, const Texts& texts, rows_view<const float> x) const {
         const rows_view<float> k = scratch.qkv.first(x.count).column(layout.q_width());
         qkv.outputs(layout.q_width(), 2 * layout.kv_width())(with, x, k);
-        position.apply(with, k, layout.n_kv_heads, layout.d_head, first);
-        cache.write(with, layout, k, k.column(layout.kv_width()), first);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            const rows_view<float> own = k.rows(t.row, t.count);
+            position.apply(with, own, layout.n_kv_heads, layout.d_head, t.first);
+            t.past->write(with, layout, own, own.column(layout.kv_width()), t.first);
+        }
     }
 
-    /// Queries over keys that are already in `cache`, its own layer's or another's: a token sees itself and all before it.
-    /// Shape: x, y [T, d_model]; y may be x. `first` is the position of row 0.
+    /// The same for one text.
     template <class Kv>
-    void over(const compute& with, const attention_workspace<Kv>& scratch, const kv_block<Kv>& cache, std::size_t first,
-              rows_view<const float> x, rows_view<float> y) const {
+    void store_keys(const compute& with, const attention_workspace& scratch, const kv_block<Kv>& cache, std::size_t first,
+                    rows_view<const float> x) const {
+        const attention_text<kv_block<Kv>> one[] = {{&cache, first, 0, x.count}};
+        store_keys(with, scratch, std::span<const attention_text<kv_block<Kv>>>(one), x);
+    }
+
+    /// Queries over keys that are already in the caches, this layer's or another's: a token sees itself and all before it. `texts[i]` is
+    /// an attention_text of a kv_block<Kv>.   Shape: x, y [T, d_model]; y may be x.
+    template <class Kv, class Texts>
+    void over(const compute& with, const attention_workspace& scratch, const Texts& texts, rows_view<const float> x, rows_view<float> y) const {
         const rows_view<float> q = scratch.qkv.first(x.count);
         qkv.outputs(0, layout.q_width())(with, x, q);
-        position.apply(with, q, layout.n_heads, layout.d_head, first);
-        const kv_segment all = cache.segment(layout, 0, 0, first + x.count);
-        attend(with, scratch, q, first, static_cast<std::size_t>(-1), &all, 1, y);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            if (t.count == 0) continue;
+            position.apply(with, q.rows(t.row, t.count), layout.n_heads, layout.d_head, t.first);
+            const kv_segment all = t.past->segment(layout, 0, 0, t.first + t.count);
+            attend<Kv>(with, scratch, t.row, t.count, t.first, static_cast<std::size_t>(-1), &all, 1);
+        }
+        combine(with, scratch, q, y);
+    }
+
+    /// The same for one text. `first` is the position of row 0.
+    template <class Kv>
+    void over(const compute& with, const attention_workspace& scratch, const kv_block<Kv>& cache, std::size_t first, rows_view<const float> x,
+              rows_view<float> y) const {
+        const attention_text<kv_block<Kv>> one[] = {{&cache, first, 0, x.count}};
+        over<Kv>(with, scratch, std::span<const attention_text<kv_block<Kv>>>(one), x, y);
     }
 
 private:
+    /// Rows [row, row + count) of the scratch, queries of one text.
     template <class Kv>
-    void attend(const compute& with, const attention_workspace<Kv>& scratch, rows_view<float> q, std::size_t first, std::size_t window_size,
-                const kv_segment* segments, std::size_t n_segments, rows_view<float> y) const {
-        const rows_view<float> attended = scratch.attended.first(q.count);
+    void attend(const compute& with, const attention_workspace& scratch, std::size_t row, std::size_t count, std::size_t first,
+                std::size_t window_size, const kv_segment* segments, std::size_t n_segments) const {
+        const rows_view<float> q = scratch.qkv.rows(row, count);
+        const rows_view<float> attended = scratch.attended.rows(row, count);
         attention_args args{};
         args.q = q.data;
         args.q_stride = q.stride;
@@ -30153,7 +31767,10 @@ private:
                 kernel(args, i / blocks, token, token_end, segments, n_segments);
             }
         });
-        heads.combine(with, layout, attended, q);
+    }
+
+    void combine(const compute& with, const attention_workspace& scratch, rows_view<float> q, rows_view<float> y) const {
+        heads.combine(with, layout, scratch.attended.first(q.count), q);
         out_proj(with, q, y);
     }
 };
@@ -30265,6 +31882,17 @@ struct mamba {
             : convolution(memory.take<float>((d_conv - 1) * d_inner)), ssm(memory.take<float>(blocked_size(d_inner, d_state))) {}
     };
 
+    /// Rows that one text reads, and its state: before the first of them, and where those after the last `kept` go. Two states that are
+    /// kept lie `stride` floats apart, convolution and SSM alike. Where one is kept, it may be `before`.
+    struct text {
+        state before;
+        state after;
+        std::size_t stride = 0;
+        std::size_t kept = 1;
+        std::size_t row = 0;
+        std::size_t count = 0;
+    };
+
     struct workspace {
         rows_view<float> uz;      ///< [tokens, 2 d_inner]
         rows_view<float> u;       ///< [tokens, d_inner]; after a call: m, the scan output
@@ -30278,10 +31906,18 @@ struct mamba {
               dt{memory.take<float>(tokens * d_inner), tokens, d_inner} {}
     };
 
-    /// Advances the state by T tokens.   Shape: x, y [T, d_model]; y may be x.
+    /// Advances the state of one text by T tokens.   Shape: x, y [T, d_model]; y may be x.
     /// Returns m [T, d_inner], before the gate and with the D term: what a gated memory unit reads. Valid until the next call
     /// with this workspace.
     rows_view<const float> operator()(const compute& with, const workspace& scratch, const state& past, rows_view<const float> x,
+                                      rows_view<float> y) const {
+        const text one[] = {{past, past, 0, 1, 0, x.count}};
+        return (*this)(with, scratch, std::span<const text>(one), x, y);
+    }
+
+    /// The same for several texts at once: `texts[i]`, i < texts.size(), share out the rows of x.
+    template <class Texts>
+    rows_view<const float> operator()(const compute& with, const workspace& scratch, const Texts& texts, rows_view<const float> x,
                                       rows_view<float> y) const {
         const std::size_t tokens = x.count;
         const std::size_t d_inner = out_proj.weight.cols;
@@ -30292,9 +31928,9 @@ struct mamba {
         const rows_view<float> dt = scratch.dt.first(tokens);
 
         in_proj(with, x, uz);
-        const convolution_args conv{uz.data, uz.stride, conv_weight, conv_bias, past.convolution, u.data, u.stride, tokens, d_inner, d_conv};
-        const std::size_t blocks = round_up(d_inner, channel_block) / channel_block;
-        with.parallel(blocks, channel_block * tokens * d_conv * 4, [&](std::size_t begin, std::size_t end) {
+        over_blocks(with, texts, tokens * d_conv * 4, [&](const text& t, std::size_t begin, std::size_t end) {
+            const convolution_args conv{uz[t.row], uz.stride, conv_weight, conv_bias, t.before.convolution,
+                                        {t.after.convolution, t.stride, t.kept}, u[t.row], u.stride, t.count, d_inner, d_conv};
             const std::size_t last = end * channel_block < d_inner ? end * channel_block : d_inner;
             with.kernels->convolution(conv, begin * channel_block, last);
         });
@@ -30305,16 +31941,55 @@ struct mamba {
             for (std::size_t t = begin; t < end; ++t) with.kernels->softplus(dt[t], d_inner, dt[t]);
         });
 
-        const scan_args scan{u.data, dt.data, dt_b_c.data + dt_rank, dt_b_c.data + dt_rank + d_state, dt_b_c.stride, a_log2e, d,
-                             past.ssm, u.data, tokens, d_inner, d_state};
-        with.parallel(blocks, channel_block * tokens * d_state * 4,
-                      [&](std::size_t begin, std::size_t end) { with.kernels->scan(scan, begin, end); });
+        over_blocks(with, texts, tokens * d_state * 4, [&](const text& t, std::size_t begin, std::size_t end) {
+            const float* b = dt_b_c[t.row] + dt_rank;
+            const scan_args scan{u[t.row], dt[t.row], b, b + d_state, dt_b_c.stride, a_log2e, d, t.before.ssm,
+                                 {t.after.ssm, t.stride, t.kept}, u[t.row], t.count, d_inner, d_state};
+            with.kernels->scan(scan, begin, end);
+        });
 
         const rows_view<float> z = uz.column(d_inner);
         gate_rows(with, z, u, z, d_inner);
         out_proj(with, z, y);
         return u;
     }
+
+private:
+    /// `body(text, first, last)` over all blocks of channels of all texts; `cost` of a channel in all texts together.
+    template <class Texts, class Body>
+    void over_blocks(const compute& with, const Texts& texts, std::size_t cost, Body&& body) const {
+        const std::size_t n = texts.size();
+        const std::size_t blocks = round_up(out_proj.weight.cols, channel_block) / channel_block;
+        with.parallel(n * blocks, channel_block * cost / n, [&](std::size_t begin, std::size_t end) {
+            while (begin < end) {
+                const std::size_t first = begin % blocks;
+                const std::size_t last = blocks - first < end - begin ? blocks : first + (end - begin);
+                body(texts[begin / blocks], first, last);
+                begin += last - first;
+            }
+        });
+    }
+};
+
+/// How the states of all Mamba layers of a model lie beside each other, so that they can be kept and copied as one.
+class mamba_states {
+public:
+    mamba_states() = default;
+    mamba_states(std::size_t layers, std::size_t d_inner, std::size_t d_state, std::size_t d_conv)
+        : layers_(layers), convolution_(round_up((d_conv - 1) * d_inner, channel_block)), ssm_(blocked_size(d_inner, d_state)) {}
+
+    [[nodiscard]] std::size_t floats() const { return layers_ * (convolution_ + ssm_); }
+    [[nodiscard]] mamba::state at(float* all, std::size_t layer) const {
+        mamba::state s;
+        s.convolution = all + layer * (convolution_ + ssm_);
+        s.ssm = s.convolution + convolution_;
+        return s;
+    }
+
+private:
+    std::size_t layers_ = 0;
+    std::size_t convolution_ = 0;
+    std::size_t ssm_ = 0;
 };
 
 PHI4FLASH_END
@@ -30338,13 +32013,18 @@ struct mlp {
 
     /// Shape: x [T, d_model], y [T, d_model]; y may be x.
     void operator()(const compute& with, const workspace& scratch, rows_view<const float> x, rows_view<float> y) const {
+        widen(with, scratch, x);
+        narrow(with, scratch, y);
+    }
+
+    /// The two halves, for callers that stop between them: up * silu(gate) into the workspace, and fc2 of that.
+    void widen(const compute& with, const workspace& scratch, rows_view<const float> x) const {
         const std::size_t d_ff = fc2.weight.cols;
         const rows_view<float> gate = scratch.hidden.first(x.count);
-        const rows_view<float> up = gate.column(d_ff);
         fc1(with, x, gate);
-        gate_rows(with, gate, up, gate, d_ff);
-        fc2(with, gate, y);
+        gate_rows(with, gate, gate.column(d_ff), gate, d_ff);
     }
+    void narrow(const compute& with, const workspace& scratch, rows_view<float> y) const { fc2(with, scratch.hidden.first(y.count), y); }
 };
 
 PHI4FLASH_END
@@ -30352,11 +32032,26 @@ PHI4FLASH_END
 // The model: shape, weights, state, forward pass.
 
 // ---- phi4flash/model/forward.hpp -----------------------------------------------------------------------------------------
-/// The forward pass: `step` for one token, `prefill` for a prompt, `logits_all` for evaluation.
+/// The forward pass in one call: `step` for one token, `prefill` for a prompt, `logits_all` for evaluation. All three are a few lines over
+/// model/pass.hpp, which has the walk itself and what can be done between its pieces.
+
+// ---- phi4flash/model/pass.hpp --------------------------------------------------------------------------------------------
+/// The walk through the model, as a value: tokens of one or many sessions, read a piece at a time.
 ///
-/// No layer after the full attention layer owns state, so while a prompt is read, layers 0 to half run for every token, the full
-/// layer only stores keys and values, and everything after it runs for the last token alone. Nothing is approximated, and
-/// reading a prompt is linear in its length.   Source: arXiv:2507.06607 section 2 (YOCO: arXiv:2405.05254).
+///     layer                     mixer                who owns which state
+///     0, 2 .. half - 2          Mamba                session: convolution and SSM state, for the last undo + 1 tokens
+///     1, 3 .. half - 1          window attention     session: K/V of the last window + undo tokens
+///     half                      Mamba, and memory    session: as the others; hands its scan output to the gated memory units
+///     half + 1                  full attention       session: K/V of every token, the only ones that grow
+///     half + 2, half + 4 ..     gated memory unit    none: the memory of the same token
+///     half + 3, half + 5 ..     cross attention      none: the full layer's K/V
+///
+/// Each layer: x += mixer(norm(x));  x += mlp(norm(x)).   No layer after the full attention layer owns state, so layers 0 to half run for
+/// every token, the full layer stores keys and values, and everything after it runs for the tokens whose logits are wanted. Nothing is
+/// approximated, and reading a prompt is linear in its length.   Source: arXiv:2507.06607 section 2 (YOCO: arXiv:2405.05254).
+///
+/// What a pass finds out stays in the workspace (states, K/V of windows) or behind the session's position (K/V of the full layer) until it
+/// is committed: what is not committed has not happened.
 
 // ---- phi4flash/model/state.hpp -------------------------------------------------------------------------------------------
 /// What one conversation remembers (session) and what one thread of control computes with (workspace). Both have a size
@@ -30406,7 +32101,7 @@ struct sambay_shape {
 };
 
 /// Microsoft's Phi-4-mini-flash-reasoning, 3.85 billion parameters.
-inline constexpr sambay_shape phi4_mini_flash{
+PHI4FLASH_OWN_DATA inline constexpr sambay_shape phi4_mini_flash{
     .d_model = 2560,
     .n_layers = 32,
     .d_ff = 10240,
@@ -30421,7 +32116,7 @@ inline constexpr sambay_shape phi4_mini_flash{
 };
 
 /// Every extent from config.json.
-inline constexpr sambay_shape any_sambay{};
+PHI4FLASH_OWN_DATA inline constexpr sambay_shape any_sambay{};
 
 /// The first rule that a shape breaks. `dynamic` extents break no rule until they are filled.
 enum class shape_fault : std::uint8_t {
@@ -30523,7 +32218,7 @@ class extents {
     static_assert(find_fault(Shape) != shape_fault::width_not_multiple_of_heads, "phi4flash: d_model must be a multiple of n_heads");
 
 public:
-    static constexpr sambay_shape static_shape = Shape;
+    PHI4FLASH_OWN_DATA static constexpr sambay_shape static_shape = Shape;
 
     constexpr extents() = default;
 
@@ -30692,7 +32387,8 @@ concept tensor_source = requires(const S& source, std::string_view name) {
 
 namespace detail {
 
-/// Looks tensors up, compares shapes, and widens vectors. The first error sticks, and later calls do nothing.
+/// Looks tensors up, compares shapes, and widens vectors, whose numbers must be finite: they are few, and read here anyway. The first
+/// error sticks, and later calls do nothing.
 template <tensor_source Source>
 class tensor_binder {
 public:
@@ -30708,16 +32404,16 @@ public:
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
-        const tensor_view* t = require(name, {rows, cols}, is_packable(rows, cols));
+        const tensor_view* t = wanted(name, {rows, cols}, is_packable(rows, cols));
         return t == nullptr ? matrix_view{} : matrix_view{t->data, rows, cols, t->type};
     }
 
     /// A vector, widened, each number passed through `change`.
     template <class Change>
     const float* vector(const char* name, std::size_t n, Change&& change) {
-        const tensor_view* t = require(name, {n});
+        const tensor_view* t = wanted(name, {n});
         float* out = memory_.take<float>(n);
-        if (filling_ && t != nullptr) {
+        if (filling_ && is_finite(t, name)) {
             for (std::size_t i = 0; i < n; ++i) out[i] = change(element(*t, i));
         }
         return out;
@@ -30729,9 +32425,9 @@ public:
     /// A table of n numbers in the kernels' own order: in the second pass, `fill(out, source)` where source(i) reads element i.
     template <class Fill>
     const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t n, Fill&& fill) {
-        const tensor_view* t = require(name, shape);
+        const tensor_view* t = wanted(name, shape);
         float* out = memory_.take<float>(n);
-        if (filling_ && t != nullptr) {
+        if (filling_ && is_finite(t, name)) {
             std::memset(out, 0, n * sizeof(float));
             fill(out, [t](std::size_t i) { return element(*t, i); });
         }
@@ -30740,10 +32436,10 @@ public:
 
     /// sum_i a[i] b[i] in double, of two vectors; 0 while only checking.
     double dot(const char* a, const char* b, std::size_t n) {
-        const tensor_view* x = require(a, {n});
-        const tensor_view* y = require(b, {n});
+        const tensor_view* x = wanted(a, {n});
+        const tensor_view* y = wanted(b, {n});
         double sum = 0.0;
-        if (filling_ && x != nullptr && y != nullptr) {
+        if (filling_ && is_finite(x, a) && is_finite(y, b)) {
             for (std::size_t i = 0; i < n; ++i) sum += static_cast<double>(element(*x, i)) * static_cast<double>(element(*y, i));
         }
         return sum;
@@ -30769,12 +32465,29 @@ private:
         return t.type == dtype::bf16 ? to_f32(bf16{bits}) : to_f32(f16{bits});
     }
 
+    /// Whether the tensor was found and holds finite numbers only.
+    bool is_finite(const tensor_view* t, const char* name) {
+        if (t == nullptr || failed()) return false;
+        const auto damaged = find_not_finite(*t);
+        if (damaged) failure_ = not_finite_error(full_name(name).text, t->shape(), *damaged);
+        return !damaged;
+    }
+
+    struct tensor_name {
+        char text[160];
+    };
+    tensor_name full_name(const char* name) const {
+        tensor_name full;
+        std::snprintf(full.text, sizeof full.text, "%s%s", prefix_, name);
+        return full;
+    }
+
     /// The tensor of that name, with that shape, of a plain type (or a packed one, where that may be), and as many bytes as it needs: a
     /// source may be a host's own table, of which nothing is known yet.
-    const tensor_view* require(const char* name, std::initializer_list<std::size_t> shape, bool may_be_packed = false) {
+    const tensor_view* wanted(const char* name, std::initializer_list<std::size_t> shape, bool may_be_packed = false) {
         if (failed()) return nullptr;
-        char full[160];
-        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
+        const tensor_name named = full_name(name);
+        const char* const full = named.text;
         const tensor_view* t = source_.find(full);
         if (t == nullptr) {
             char want[96];
@@ -30798,6 +32511,11 @@ private:
         if (t->data == nullptr || t->bytes != bytes) {
             failure_ = error::format(errc::size_mismatch, "tensor %s: want %zu bytes of %s, have %zu", full, bytes, name_of(t->type),
                                      t->data == nullptr ? std::size_t{0} : t->bytes);
+            return nullptr;
+        }
+        if (!t->is_aligned()) {
+            failure_ = error::format(errc::offset_misaligned, "tensor %s: its data must begin at a multiple of %zu bytes for %s", full,
+                                     alignment_of(t->type), name_of(t->type));
             return nullptr;
         }
         ++found_;
@@ -30992,6 +32710,20 @@ void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
     (void)detail::bind_all(lister, e, 1e-5f);
 }
 
+/// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
+/// store them as. 0 for a shape that check_shape refuses.
+[[nodiscard]] inline std::uint64_t parameter_count(const sambay_shape& shape) {
+    const auto e = extents<any_sambay>::from(shape);
+    if (!e) return 0;
+    std::uint64_t sum = 0;
+    for_each_tensor(*e, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
+        std::uint64_t n = 1;
+        for (const std::size_t size : extent) n *= size;
+        sum += n;
+    });
+    return sum;
+}
+
 namespace detail {
 
 /// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
@@ -31029,21 +32761,24 @@ template <sambay_shape Shape = any_sambay>
 class model {
 public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
-    /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, unexpected_tensor, untied_embedding, out_of_memory.
+    /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, offset_misaligned, unexpected_tensor,
+    /// untied_embedding, out_of_memory; not_finite (a vector or a table of the model with an infinity or NaN in it; matrices are not
+    /// read here).
     template <tensor_source Source>
     static result<model> bind(const Source& source, const sambay_config& config) {
         const auto e = extents<Shape>::from(config.shape);
         if (!e) return e.error();
         model m(*e, config);
-        detail::tensor_binder<Source> check(source, arena(), false);
-        const sambay_weights checked = detail::bind_all(check, *e, config.norm_eps);
-        if (check.failed()) return check.failure().error();
-        if (const status rest = detail::check_rest(source, *e, checked.embedding, check.found()); !rest) return rest.error();
-        auto block = memory_block::allocate(check.bytes(), "model's parameters");
+        detail::tensor_binder<Source> first(source, arena(), false);
+        const sambay_weights checked = detail::bind_all(first, *e, config.norm_eps);
+        if (first.failed()) return first.failure().error();
+        if (const status rest = detail::check_rest(source, *e, checked.embedding, first.found()); !rest) return rest.error();
+        auto block = memory_block::allocate(first.bytes(), "model's parameters");
         if (!block) return block.error();
         m.parameters_ = std::move(*block);
         detail::tensor_binder<Source> fill(source, arena(m.parameters_.bytes().data()), true);
         m.weights_ = detail::bind_all(fill, *e, config.norm_eps);
+        if (fill.failed()) return fill.failure().error();
         return m;
     }
 
@@ -31076,156 +32811,225 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
+namespace detail {
+[[nodiscard]] inline error used_by_its_own_callback(const char* what) {
+    return error::format(errc::in_use,
+                         "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what, what);
+}
+}  // namespace detail
+
+/// How much a session holds.
+struct session_options {
+    std::size_t context = 0;  ///< tokens that it has room for
+    std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
+};
+
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
-/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable; used by one thread at
-/// a time.
+/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable while no pass reads into
+/// it; used by one thread at a time.
+///
+/// What a pass changes, it changes at the end (pass::commit). Until then only keys of the full layer are written, behind position(), where
+/// nothing reads them.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class session {
     static_assert(kv_element<Kv>, "phi4flash: K/V are kept in bf16, float or kv_int8");
 
 public:
-    /// Bytes for a context of so many tokens.
-    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t context) {
+    /// Bytes that such a session takes.
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const session_options& options) {
         session s;
         arena counting;
-        s.lay_out(counting, m, context);
+        s.lay_out(counting, m, options);
         return counting.bytes();
     }
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t context) { return bytes(m, session_options{.context = context}); }
 
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
-    static result<session> create(const model<Shape>& m, std::size_t context) {
-        if (const status ok = check_context(context); !ok) return ok.error();
-        auto block = memory_block::allocate(bytes(m, context), "session");
+    static result<session> create(const model<Shape>& m, const session_options& options) {
+        if (const status ok = refusal(options); !ok) return ok.error();
+        auto block = memory_block::allocate(bytes(m, options), "session");
         if (!block) return block.error();
         session s;
         s.own_ = std::move(*block);
-        s.attach(s.own_.bytes(), m, context);
+        s.attach(s.own_.bytes(), m, options);
         return s;
     }
+    static result<session> create(const model<Shape>& m, std::size_t context) { return create(m, session_options{.context = context}); }
 
-    /// In the caller's memory: `bytes(m, context)` bytes, aligned to block_alignment, alive as long as the session.
+    /// In the caller's memory: `bytes(m, options)` bytes, aligned to block_alignment, alive as long as the session.
     /// Errors: invalid_argument.
-    static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
-        if (const status ok = check_context(context); !ok) return ok.error();
-        const std::size_t want = bytes(m, context);
+    static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
+        if (const status ok = refusal(options); !ok) return ok.error();
+        const std::size_t want = bytes(m, options);
         if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
             return error::format(errc::invalid_argument, "session memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
                                  memory.size());
         session s;
-        s.attach(memory.first(want), m, context);
+        s.attach(memory.first(want), m, options);
         return s;
     }
+    static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
+        return create_in(memory, m, session_options{.context = context});
+    }
 
-    /// Forgets everything: the next token is the first of a new text.
+    /// Forgets everything: the next token is the first of a new text. A call that is under way (whose callback this is) ends with in_use.
     void reset() {
         // K/V need no clearing: nothing is read that was not written before.
-        std::ranges::fill(memory_.subspan(recurrent_begin_, recurrent_end_ - recurrent_begin_), std::byte{0});
+        std::ranges::fill(states_.first(state_floats_), 0.0f);
         position_ = 0;
+        oldest_ = 0;
+        disturbed_ = busy_;
+    }
+
+    /// Takes tokens back: the next token is the one at `position`, and everything is, bit for bit, as it was there. Further back than
+    /// oldest_position() only a copy, or reading again, leads. Errors: invalid_argument (ahead of position(), or further back); in_use.
+    /// Nothing has changed then.
+    [[nodiscard]] status rewind(std::size_t position) {
+        if (busy_) return detail::used_by_its_own_callback("session");
+        if (position < oldest_ || position > position_)
+            return error::format(errc::invalid_argument, "rewind: want token %zu to %zu, have %zu; session_options::undo is how many can be taken back",
+                                 oldest_, position_, position);
+        position_ = position;
+        return {};
     }
 
     /// Becomes a copy of `other`, a session of the same model: what it has read need not be read again, for another question about
-    /// the same text. Contexts may differ. Copies what was written and nothing else. Errors: invalid_argument (another shape);
-    /// context_full (too little room here): nothing has changed then.
+    /// the same text. Contexts and what can be undone may differ. Copies what was written and nothing else. Errors: invalid_argument (another
+    /// shape); context_full (too little room here); in_use (a pass reads into this one): nothing has changed then.
     status copy_from(const session& other) {
-        const std::size_t states = recurrent_end_ - recurrent_begin_;
-        const bool alike = heads_ == other.heads_ && windows_.size() == other.windows_.size() && mambas_.size() == other.mambas_.size() &&
-                           states == other.recurrent_end_ - other.recurrent_begin_ &&
-                           (windows_.empty() || windows_[0].block.rows == other.windows_[0].block.rows);
-        if (!alike) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
+        if (busy_) return detail::used_by_its_own_callback("session");
+        if (!alike(other)) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
         if (other.position_ > context_)
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
-        std::memcpy(memory_.data() + recurrent_begin_, other.memory_.data() + other.recurrent_begin_, states);
-        for (std::size_t i = 0; i < windows_.size(); ++i) {
-            const std::size_t rows = std::min(other.position_, windows_[i].block.rows);
-            copy_slots(heads_, other.windows_[i].block, 0, windows_[i].block, 0, rows);
-        }
-        copy_slots(heads_, other.full_, 0, full_, 0, other.position_);
         position_ = other.position_;
+        oldest_ = (std::max)(other.oldest_, position_ - (std::min)(position_, undo_));
+        for (std::size_t at = oldest_; at <= position_; ++at) std::ranges::copy(other.states_after(at), states_after(at).begin());
+        for (std::size_t i = 0; i < windows_.size(); ++i) windows_[i].copy_from(heads_, other.windows_[i], position_);
+        copy_slots(heads_, other.full_, 0, full_, 0, position_);
         return {};
     }
 
     /// Tokens read so far.
     [[nodiscard]] std::size_t position() const { return position_; }
+    /// How far `rewind` can go.
+    [[nodiscard]] std::size_t oldest_position() const { return oldest_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
+    /// Tokens that can be taken back at any time.
+    [[nodiscard]] std::size_t undo() const { return undo_; }
 
-    // For forward.hpp.
-    [[nodiscard]] std::span<const mamba::state> mambas() const { return mambas_; }
+    // For pass.hpp.
+    /// All Mamba states after the first `position` tokens, which must not be older than oldest_position().
+    [[nodiscard]] std::span<float> states_after(std::size_t position) const {
+        return states_.subspan(position % (undo_ + 1) * state_floats_, state_floats_);
+    }
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
     [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
-    void advance(std::size_t tokens) { position_ += tokens; }
+    [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
+    /// `tokens` more have been read, and the states after the last `kept` of them are in place.
+    void advance(std::size_t tokens, std::size_t kept) {
+        position_ += tokens;
+        const std::size_t undoable = kept < tokens ? kept - 1 : undo_;
+        oldest_ = (std::max)(oldest_, position_ - (std::min)({position_, undo_, undoable}));
+    }
+    [[nodiscard]] bool disturbed() const { return disturbed_; }
+    [[nodiscard]] bool busy() const { return busy_; }
+    void set_busy(bool busy) {
+        busy_ = busy;
+        disturbed_ = false;
+    }
 
 private:
-    static status check_context(std::size_t context) {
-        if (context == 0 || context > max_extent) return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, context);
+    static status refusal(const session_options& o) {
+        if (o.context == 0 || o.context > max_extent)
+            return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);
+        if (o.undo > o.context) return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
         return {};
     }
 
-    void attach(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
-        memory_ = memory;
-        context_ = context;
+    [[nodiscard]] bool alike(const session& other) const { return shape_ == other.shape_; }
+
+    void attach(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
+        context_ = options.context;
+        undo_ = options.undo;
         arena carving(memory.data());
-        lay_out(carving, m, context);
+        lay_out(carving, m, options);
         reset();
     }
 
-    void lay_out(arena& memory, const model<Shape>& m, std::size_t context) {
+    void lay_out(arena& memory, const model<Shape>& m, const session_options& options) {
         const extents<Shape>& e = m.shape();
         const layer_plan plan = m.plan();
+        shape_ = e.shape();
         const head_layout heads = heads_ = head_layout_of(e);
-        auto* const mambas = memory.take<mamba::state>(plan.n_mamba());
+        state_floats_ = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv()).floats();
+        const std::size_t all = state_floats_ * (options.undo + 1);
+        auto* const states = memory.take<float>(all);
         auto* const windows = memory.take<kv_ring<Kv>>(plan.n_window());
-        recurrent_begin_ = memory.bytes();
-        for (std::size_t i = 0; i < plan.n_mamba(); ++i) {
-            const mamba::state one(memory, e.d_inner(), e.d_state(), e.d_conv());
-            if (mambas != nullptr) std::construct_at(mambas + i, one);
-        }
-        recurrent_end_ = memory.bytes();
         for (std::size_t i = 0; i < plan.n_window(); ++i) {
-            const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window())};
+            const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window() + options.undo), e.window()};
             if (windows != nullptr) std::construct_at(windows + i, one);
         }
-        full_ = kv_block<Kv>(memory, heads, context);
-        if (mambas != nullptr) mambas_ = {mambas, plan.n_mamba()};
+        full_ = kv_block<Kv>(memory, heads, options.context);
+        if (states != nullptr) states_ = {states, all};
         if (windows != nullptr) windows_ = {windows, plan.n_window()};
     }
 
     memory_block own_;
-    std::span<std::byte> memory_;
-    std::span<mamba::state> mambas_;
+    std::span<float> states_;  // [undo + 1] times all Mamba states; those after n tokens at n mod (undo + 1)
     std::span<kv_ring<Kv>> windows_;
     kv_block<Kv> full_;
     head_layout heads_;
-    std::size_t recurrent_begin_ = 0;  // the Mamba states
-    std::size_t recurrent_end_ = 0;
+    sambay_shape shape_;
+    std::size_t state_floats_ = 0;
     std::size_t position_ = 0;
+    std::size_t oldest_ = 0;
     std::size_t context_ = 0;
+    std::size_t undo_ = 0;
+    bool busy_ = false;       // a pass or a call uses it
+    bool disturbed_ = false;  // and it was reset meanwhile
+};
+
+/// A session in a pass: which rows it has, and where its kept states are.
+template <sambay_shape Shape, class Kv>
+struct text_in_pass {
+    session<Shape, Kv>* past = nullptr;
+    std::size_t row = 0;         ///< of its first token
+    std::size_t count = 0;       ///< tokens
+    std::size_t wanted_row = 0;  ///< of the first token after which logits are wanted, among all such
+    std::size_t wanted = 0;      ///< how many these are, the last ones
+    std::size_t state_row = 0;   ///< of the state after the first token that is kept, in the workspace
+    std::size_t kept = 0;        ///< how many these are, the last ones; 0 when the reading is committed
 };
 
 /// How a workspace computes.
 struct workspace_options {
     std::size_t chunk = 256;               ///< prompt tokens read at once; memory grows with it, results change by rounding at most
-    const kernel_table* kernels = nullptr; ///< null: the best that this machine can run
+    const kernel_table* kernels = nullptr; ///< null: best_kernels(), which may ask Linux for AMX; see kernel_choice
     executor_ref threads{};                ///< default: the calling thread alone
     activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with
     page_size pages = page_size::huge;     ///< of memory that it takes itself: the tokens of a chunk lie far apart
+    std::size_t states = 1;                ///< Mamba states of all layers that a pass can keep until its end: see `reading`
+    std::size_t logits = 1;                ///< rows of logits that a pass can compute: see `reading`
 };
 
-/// Activations of up to `chunk` tokens, and the logits of one. Shared by sessions, used by one thread of control at a time.
+/// Activations of up to `chunk` tokens, and what a pass keeps until its end. Shared by sessions, used by one thread of control at a time.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class workspace {
 public:
-    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t chunk) {
+    /// Bytes that such a workspace takes.
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const workspace_options& options) {
         workspace w;
         arena counting;
-        w.lay_out(counting, m, chunk);
+        w.lay_out(counting, m, options);
         return counting.bytes();
     }
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t chunk) { return bytes(m, workspace_options{.chunk = chunk}); }
 
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
     static result<workspace> create(const model<Shape>& m, const workspace_options& options = {}) {
-        if (const status ok = check_chunk(options.chunk); !ok) return ok.error();
-        auto block = memory_block::allocate(bytes(m, options.chunk), "workspace", options.pages);
+        if (const status ok = refusal(options); !ok) return ok.error();
+        auto block = memory_block::allocate(bytes(m, options), "workspace", options.pages);
         if (!block) return block.error();
         workspace w;
         w.own_ = std::move(*block);
@@ -31233,10 +33037,10 @@ public:
         return w;
     }
 
-    /// In the caller's memory: `bytes(m, options.chunk)` bytes, aligned to block_alignment. Errors: invalid_argument.
+    /// In the caller's memory: `bytes(m, options)` bytes, aligned to block_alignment. Errors: invalid_argument.
     static result<workspace> create_in(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options = {}) {
-        if (const status ok = check_chunk(options.chunk); !ok) return ok.error();
-        const std::size_t want = bytes(m, options.chunk);
+        if (const status ok = refusal(options); !ok) return ok.error();
+        const std::size_t want = bytes(m, options);
         if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
             return error::format(errc::invalid_argument, "workspace memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
                                  memory.size());
@@ -31248,187 +33052,535 @@ public:
     [[nodiscard]] std::size_t chunk() const { return chunk_; }
     [[nodiscard]] const kernel_table& kernels() const { return *with.kernels; }
 
-    // For forward.hpp.
+    // For pass.hpp.
+    [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
+    [[nodiscard]] bool busy() const { return busy_; }
+    void set_busy(bool busy) { busy_ = busy; }
     compute with;
     rows_view<float> residual;  ///< [chunk, d_model]
     rows_view<float> normed;    ///< [chunk, d_model]
     mlp::workspace mlp_scratch;
     mamba::workspace mamba_scratch;
     gated_memory::workspace memory_scratch;
-    attention_workspace<Kv> attention_scratch;
-    rows_view<float> logits;    ///< [1, vocab]
+    attention_workspace attention_scratch;
+    rows_view<float> logits;               ///< [workspace_options::logits, vocab]
+    std::span<kv_block<Kv>> staging;       ///< keys and values of a chunk, one for each window
+    rows_view<float> states;               ///< [workspace_options::states, all Mamba states]
+    mamba_states mambas;                   ///< how they lie in such a row
+    std::span<text_in_pass<Shape, Kv>> texts;  ///< [chunk]
 
 private:
-    static status check_chunk(std::size_t chunk) {
-        if (chunk == 0 || chunk > 65536) return error::format(errc::invalid_argument, "chunk: want 1 to 65536 tokens, have %zu", chunk);
+    static status refusal(const workspace_options& o) {
+        if (o.chunk == 0 || o.chunk > 65536) return error::format(errc::invalid_argument, "chunk: want 1 to 65536 tokens, have %zu", o.chunk);
+        if (o.states == 0 || o.states > o.chunk)
+            return error::format(errc::invalid_argument, "states: want 1 to %zu, the chunk, have %zu", o.chunk, o.states);
+        if (o.logits == 0 || o.logits > o.chunk)
+            return error::format(errc::invalid_argument, "logits: want 1 to %zu rows, the chunk, have %zu", o.chunk, o.logits);
         return {};
     }
 
     void attach(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options) {
         arena carving(memory.data());
-        lay_out(carving, m, options.chunk);
+        lay_out(carving, m, options);
         with.kernels = options.kernels == nullptr ? &best_kernels() : options.kernels;
         with.threads = options.threads;
         with.activations = options.activations;
         chunk_ = options.chunk;
     }
 
-    void lay_out(arena& memory, const model<Shape>& m, std::size_t chunk) {
+    void lay_out(arena& memory, const model<Shape>& m, const workspace_options& options) {
         const extents<Shape>& e = m.shape();
-        const std::size_t widest = std::max({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
+        const layer_plan plan = m.plan();
+        const head_layout heads = head_layout_of(e);
+        const std::size_t chunk = options.chunk;
+        shape_ = e.shape();
+        const std::size_t widest = (std::max)({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
         with.arranged = memory.take<std::byte>(chunk * arranged_bytes(widest));
         residual = take_rows(memory, chunk, e.d_model());
         normed = take_rows(memory, chunk, e.d_model());
         mlp_scratch = mlp::workspace(memory, chunk, e.d_ff());
         mamba_scratch = mamba::workspace(memory, chunk, e.d_inner(), e.d_state(), e.dt_rank());
         memory_scratch = gated_memory::workspace(memory, chunk, e.d_inner());
-        attention_scratch = attention_workspace<Kv>(memory, head_layout_of(e), chunk);
-        logits = take_rows(memory, 1, e.vocab());
+        attention_scratch = attention_workspace(memory, heads, chunk);
+        logits = take_rows(memory, options.logits, e.vocab());
+        auto* const windows = memory.take<kv_block<Kv>>(plan.n_window());
+        for (std::size_t i = 0; i < plan.n_window(); ++i) {
+            const kv_block<Kv> one(memory, heads, chunk);
+            if (windows != nullptr) std::construct_at(windows + i, one);
+        }
+        mambas = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv());
+        states = take_rows(memory, options.states, mambas.floats());
+        auto* const places = memory.take<text_in_pass<Shape, Kv>>(chunk);
+        for (std::size_t i = 0; places != nullptr && i < chunk; ++i) std::construct_at(places + i);
+        if (windows != nullptr) staging = {windows, plan.n_window()};
+        if (places != nullptr) texts = {places, chunk};
     }
 
     memory_block own_;
+    sambay_shape shape_;
     std::size_t chunk_ = 0;
+    bool busy_ = false;  // a pass or a call uses it
 };
 
 PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-namespace detail {
-
-/// One pass over `tokens` (at most a chunk): the lower layers for all of them, the upper ones for the last `upper`. Leaves the
-/// residual stream of those last tokens in the workspace and returns it. `observe(layer, rows)` sees it after each layer.
-template <sambay_shape Shape, class Kv, class Observe>
-rows_view<float> run_layers(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
-                            std::size_t upper, Observe&& observe) {
-    const sambay_weights& weights = m.weights();
-    const std::size_t d_model = m.shape().d_model();
-    const layer_plan plan = m.plan();
-    const std::size_t first = past.position();
-    const compute& with = w.with;
-
-    rows_view<float> x = w.residual.first(tokens.size());
-    const auto widen = with.kernels->linear[static_cast<std::size_t>(weights.embedding.type)].widen;
-    for (std::size_t t = 0; t < tokens.size(); ++t) widen(weights.embedding.data, static_cast<std::size_t>(tokens[t]), d_model, x[t]);
-
-    rows_view<const float> memory;
-    for (std::size_t layer = 0; layer < plan.n_layers(); ++layer) {
-        const layer_frame& frame = weights.layers[layer];
-        const layer_place place = plan.at(layer);
-        rows_view<float> h = w.normed.first(x.count);
-        frame.input_norm(with, x, h);
-        switch (place.kind) {
-            case mixer_kind::mamba:
-            case mixer_kind::memory_mamba:
-                memory = weights.mambas[place.slot](with, w.mamba_scratch, past.mambas()[place.slot], h, h);
-                break;
-            case mixer_kind::window_attention:
-                weights.windows[place.slot].window(with, w.attention_scratch, past.windows()[place.slot], first, h, h);
-                break;
-            case mixer_kind::full_attention:
-                weights.full.store_keys(with, w.attention_scratch, past.full(), first, h);
-                x = x.last(upper);  // from here on, only what somebody asked for
-                h = h.last(upper);
-                memory = memory.last(upper);
-                if (upper == 0) return x;
-                weights.full.over(with, w.attention_scratch, past.full(), first + tokens.size() - upper, h, h);
-                break;
-            case mixer_kind::gated_memory: weights.gated_memories[place.slot](with, w.memory_scratch, h, memory, h); break;
-            case mixer_kind::cross_attention:
-                weights.crosses[place.slot].over(with, w.attention_scratch, past.full(), first + tokens.size() - upper, h, h);
-                break;
-        }
-        add_rows(with, h, x, d_model);
-        frame.post_norm(with, x, h);
-        frame.mlp(with, w.mlp_scratch, h, h);
-        add_rows(with, h, x, d_model);
-        observe(layer, x);
-    }
-    return x;
-}
-
-/// logits[t] = final_norm(x[t]) . embedding^T.   Shape: x [T, d_model], logits [T, vocab].
-template <sambay_shape Shape, class Kv>
-void project_logits(const model<Shape>& m, workspace<Shape, Kv>& w, rows_view<const float> x, rows_view<float> logits) {
-    const rows_view<float> h = w.normed.first(x.count);
-    m.weights().final_norm(w.with, x, h);
-    linear{m.weights().embedding}(w.with, h, logits);
-}
-
-struct observe_nothing {
-    void operator()(std::size_t, rows_view<const float>) const {}
+/// Tokens that a session reads in a pass.
+template <sambay_shape Shape = any_sambay, class Kv = bf16>
+struct reading {
+    session<Shape, Kv>* past = nullptr;
+    std::span<const std::int32_t> tokens;
+    std::size_t wanted = 1;  ///< after how many of the last tokens logits are wanted: 0 for a part of a prompt, 1 for the next token
+    std::size_t choices = 1; ///< how many of the last tokens the commit may end with: 1 for all or nothing, tokens.size() to check drafts
 };
 
-template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_tokens(const model<Shape>& m, const session<Shape, Kv>& past, std::span<const std::int32_t> tokens) {
-    if (tokens.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
-    if (tokens.size() > past.context() - past.position())
-        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", past.context(),
-                             past.position(), tokens.size());
-    for (const std::int32_t token : tokens) {
-        if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
-            return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
-    }
-    return {};
-}
+/// One pass. Begin it, advance it until it is done, read logits, commit. Dropped at any time, it leaves every session as it was, bit for
+/// bit. Sessions and workspace are in use until it ends; `tokens` of a reading are looked at by `begin` only. Allocates nothing. For one
+/// thread of control.
+template <sambay_shape Shape = any_sambay, class Kv = bf16>
+class pass {
+public:
+    using reading_type = reading<Shape, Kv>;
 
-}  // namespace detail
+    pass() = default;
+    pass(pass&& other) noexcept { *this = std::move(other); }
+    pass& operator=(pass&& other) noexcept {
+        end();
+        model_ = other.model_, work_ = std::exchange(other.work_, nullptr);
+        logits_ = other.logits_, x_ = other.x_, memory_ = other.memory_;
+        n_texts_ = other.n_texts_, layer_ = other.layer_, piece_ = other.piece_, slice_ = other.slice_;
+        damaged_ = other.damaged_;
+        return *this;
+    }
+    ~pass() { end(); }
+
+    /// What `begin` would refuse, asked without beginning. Errors: see there.
+    [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
+                                      rows_view<float> logits) {
+        if (w.busy()) return detail::used_by_its_own_callback("workspace");
+        if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
+        if (readings.empty()) return error::format(errc::invalid_argument, "no readings: want at least one");
+        std::size_t rows = 0;
+        std::size_t wanted = 0;
+        std::size_t states = 0;
+        for (std::size_t i = 0; i < readings.size(); ++i) {
+            if (const status ok = refusal(m, readings[i]); !ok) return ok;
+            for (std::size_t j = 0; j < i; ++j)
+                if (readings[j].past == readings[i].past)
+                    return error::format(errc::invalid_argument, "readings %zu and %zu are of one session: want each once in a pass", j, i);
+            rows += readings[i].tokens.size();
+            wanted += readings[i].wanted;
+            states += kept_of(readings[i]);
+        }
+        const auto too_many = [](const char* what, std::size_t want, std::size_t have) {
+            return error::format(errc::invalid_argument, "a pass over %zu %s: the workspace has room for %zu (workspace_options)", want, what, have);
+        };
+        if (rows > w.chunk()) return too_many("tokens", rows, w.chunk());
+        if (states > w.states.count) return too_many("states", states, w.states.count);
+        if (wanted > logits.count) return too_many("rows of logits", wanted, logits.count);
+        return {};
+    }
+
+    /// Checks everything and changes nothing. Logits go to `logits`, [at least all that are wanted, vocab], by default to the workspace's own.
+    /// Errors: invalid_argument (no readings, no tokens, a session twice, more rows than the workspace has of tokens, logits or states, more
+    /// wanted than read, another model's session or workspace); in_use; context_full; unknown_token.
+    [[nodiscard]] status begin(const model<Shape>& m, workspace<Shape, Kv>& w, std::span<const reading_type> readings,
+                               rows_view<float> logits = {}) {
+        end();
+        if (const status ok = refusal(m, w, readings, logits.data == nullptr ? w.logits : logits); !ok) return ok;
+        model_ = &m;
+        work_ = &w;
+        logits_ = logits.data == nullptr ? w.logits : logits;
+        place(readings);
+        layer_ = slice_ = 0;
+        piece_ = piece::mixer;
+        damaged_ = no_row;
+        return {};
+    }
+
+    /// Computes a piece: a layer's mixer, half of its MLP, or a slice of the output matrix. False when there is nothing left to do. What the
+    /// executor throws passes through; the pass is then over.
+    bool advance() {
+        if (piece_ == piece::done) return false;
+        const piece now = std::exchange(piece_, piece::broken);
+        switch (now) {
+            case piece::mixer: piece_ = mix(); break;
+            case piece::mlp_in:
+                norm_and_widen();
+                piece_ = piece::mlp_out;
+                break;
+            case piece::mlp_out: piece_ = narrow(); break;
+            case piece::head: piece_ = begin_logits(); break;
+            case piece::logits: piece_ = slice_of_logits(); break;
+            case piece::done:
+            case piece::broken: return false;
+        }
+        return piece_ != piece::done;
+    }
+
+    /// Pieces until `stop()` is true, which is asked between them, or nothing is left to do. Returns whether there is.
+    template <class Stop>
+    bool advance_until(Stop&& stop) {
+        while (advance())
+            if (stop()) return true;
+        return piece_ != piece::done;
+    }
+
+    [[nodiscard]] bool done() const { return piece_ == piece::done && work_ != nullptr; }
+
+    /// After the pass is done: the logits of reading i, [wanted, vocab].
+    [[nodiscard]] rows_view<const float> logits(std::size_t i) const {
+        const auto& t = work_->texts[i];
+        return logits_.rows(t.wanted_row, t.wanted);
+    }
+
+    /// not_finite where logits are infinite or NaN: a damaged weight otherwise becomes text like any other.
+    [[nodiscard]] status check_logits() const {
+        if (damaged_ == no_row) return {};
+        for (std::size_t i = 0; i < n_texts_; ++i) {
+            const auto& t = work_->texts[i];
+            if (damaged_ - t.wanted_row < t.wanted) return damaged(t.past->position() + t.count - t.wanted + (damaged_ - t.wanted_row) + 1);
+        }
+        return {};
+    }
+
+    /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading; takes no time worth a
+    /// piece. Errors: invalid_argument (not done, committed already, or another n): nothing has changed then.
+    [[nodiscard]] status commit(std::size_t i, std::size_t n) {
+        if (!done() || i >= n_texts_) return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
+        text& t = work_->texts[i];
+        const std::size_t least = t.count - t.kept + 1;
+        if (t.kept == 0 || n < least || n > t.count)
+            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least, t.count, n);
+        session<Shape, Kv>& s = *t.past;
+        const std::size_t first = s.position();
+        const std::size_t kept = (std::min)(n - least + 1, s.undo() + 1);
+        for (std::size_t at = n - kept + 1; at <= n; ++at) {
+            const float* from = work_->states[t.state_row + (at - least)];
+            float* const to = s.states_after(first + at).data();
+            work_->with.parallel(work_->mambas.floats(), 1, [&](std::size_t begin, std::size_t end) {
+                std::memcpy(to + begin, from + begin, (end - begin) * sizeof(float));
+            });
+        }
+        const head_layout heads = head_layout_of(model_->shape());
+        for (std::size_t w = 0; w < s.windows().size(); ++w) s.windows()[w].commit(heads, work_->staging[w], t.row, first, n);
+        s.advance(n, kept);
+        t.kept = 0;
+        return {};
+    }
+
+    /// Ends the pass; what is not committed is dropped. So does the destructor.
+    void end() {
+        if (work_ == nullptr) return;
+        for (std::size_t i = 0; i < n_texts_; ++i) work_->texts[i].past->set_busy(false);
+        work_->set_busy(false);
+        work_ = nullptr;
+        piece_ = piece::done;
+    }
+
+    // For evaluation: what has been computed so far.
+    /// Layers that are done.
+    [[nodiscard]] std::size_t layers_done() const { return layer_; }
+    /// The residual stream: of all tokens, and after the full attention layer of those whose logits are wanted.
+    [[nodiscard]] rows_view<const float> residual() const { return x_; }
+
+private:
+    using text = text_in_pass<Shape, Kv>;
+    enum class piece : std::uint8_t { mixer, mlp_in, mlp_out, head, logits, done, broken };
+    static constexpr std::size_t no_row = static_cast<std::size_t>(-1);
+    static constexpr std::size_t logit_slices = 8;
+
+    // What the layers ask of each text, made when they ask.
+    template <class Make>
+    struct texts_of {
+        std::size_t count;
+        Make make;
+        [[nodiscard]] std::size_t size() const { return count; }
+        [[nodiscard]] auto operator[](std::size_t i) const { return make(i); }
+    };
+    template <class Make>
+    [[nodiscard]] texts_of<Make> each_text(Make make) const {
+        return {n_texts_, make};
+    }
+
+    [[nodiscard]] static error damaged(std::size_t read) {
+        return error::format(errc::not_finite,
+                             "the logits after %zu tokens are not finite: weights are damaged ('phi4flash info --check' names the "
+                             "tensor), or their products leave the range of f32",
+                             read);
+    }
+
+    [[nodiscard]] static status refusal(const model<Shape>& m, const reading_type& r) {
+        if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
+        if (r.past->busy()) return detail::used_by_its_own_callback("session");
+        if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
+        const std::size_t n = r.tokens.size();
+        if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
+        if (r.wanted > n || r.choices == 0 || r.choices > n)
+            return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
+                                 n, r.wanted, r.choices);
+        if (n > r.past->context() - r.past->position())
+            return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", r.past->context(),
+                                 r.past->position(), n);
+        for (const std::int32_t token : r.tokens) {
+            if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
+                return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
+        }
+        return {};
+    }
+
+    /// States that a reading keeps: those the commit may choose from, and those that can be gone back to.
+    [[nodiscard]] static std::size_t kept_of(const reading_type& r) {
+        return (std::min)(r.tokens.size(), (std::max)(r.choices, r.past->undo() + 1));
+    }
+
+    /// Gives every text its rows, and every row its token's embedding.
+    void place(std::span<const reading_type> readings) {
+        const sambay_weights& weights = model_->weights();
+        const auto widen = work_->with.kernels->linear[static_cast<std::size_t>(weights.embedding.type)].widen;
+        std::size_t row = 0;
+        std::size_t wanted = 0;
+        std::size_t state = 0;
+        n_texts_ = readings.size();
+        for (std::size_t i = 0; i < n_texts_; ++i) {
+            const reading_type& r = readings[i];
+            work_->texts[i] = {r.past, row, r.tokens.size(), wanted, r.wanted, state, kept_of(r)};
+            r.past->set_busy(true);
+            for (const std::int32_t token : r.tokens)
+                widen(weights.embedding.data, static_cast<std::size_t>(token), model_->shape().d_model(), work_->residual[row++]);
+            wanted += r.wanted;
+            state += kept_of(r);
+        }
+        work_->set_busy(true);
+        x_ = work_->residual.first(row);
+    }
+
+    // ---- the pieces --------------------------------------------------------------------------------------------------------
+
+    piece mix() {
+        workspace<Shape, Kv>& w = *work_;
+        const compute& with = w.with;
+        const sambay_weights& weights = model_->weights();
+        const layer_place at = model_->plan().at(layer_);
+        rows_view<float> h = w.normed.first(x_.count);
+        weights.layers[layer_].input_norm(with, x_, h);
+        // After the full attention layer, rows are those whose logits are wanted.
+        const auto full_keys = each_text([&](std::size_t i) {
+            const text& t = w.texts[i];
+            return attention_text<kv_block<Kv>>{&t.past->full(), t.past->position() + t.count - t.wanted, t.wanted_row, t.wanted};
+        });
+        switch (at.kind) {
+            case mixer_kind::mamba:
+            case mixer_kind::memory_mamba:
+                memory_ = weights.mambas[at.slot](with, w.mamba_scratch, each_text([&](std::size_t i) {
+                    const text& t = w.texts[i];
+                    return mamba::text{w.mambas.at(t.past->states_after(t.past->position()).data(), at.slot),
+                                       w.mambas.at(w.states[t.state_row], at.slot), w.states.stride, t.kept, t.row, t.count};
+                }), h, h);
+                break;
+            case mixer_kind::window_attention:
+                weights.windows[at.slot].template window<Kv>(with, w.attention_scratch, w.staging[at.slot], each_text([&](std::size_t i) {
+                    const text& t = w.texts[i];
+                    return attention_text<kv_ring<Kv>>{&t.past->windows()[at.slot], t.past->position(), t.row, t.count};
+                }), h, h);
+                break;
+            case mixer_kind::full_attention:
+                weights.full.store_keys(with, w.attention_scratch, each_text([&](std::size_t i) {
+                    const text& t = w.texts[i];
+                    return attention_text<kv_block<Kv>>{&t.past->full(), t.past->position(), t.row, t.count};
+                }), h);
+                x_ = gather(x_, model_->shape().d_model());
+                h = gather(h, model_->shape().d_model());
+                memory_ = gather(w.mamba_scratch.u.first(memory_.count), model_->shape().d_inner());
+                if (x_.count == 0) return piece::done;
+                weights.full.template over<Kv>(with, w.attention_scratch, full_keys, h, h);
+                break;
+            case mixer_kind::gated_memory: weights.gated_memories[at.slot](with, w.memory_scratch, h, memory_, h); break;
+            case mixer_kind::cross_attention: weights.crosses[at.slot].template over<Kv>(with, w.attention_scratch, full_keys, h, h); break;
+        }
+        add_rows(with, h, x_, model_->shape().d_model());
+        return piece::mlp_in;
+    }
+
+    void norm_and_widen() {
+        const layer_frame& frame = model_->weights().layers[layer_];
+        const rows_view<float> h = work_->normed.first(x_.count);
+        frame.post_norm(work_->with, x_, h);
+        frame.mlp.widen(work_->with, work_->mlp_scratch, h);
+    }
+
+    piece narrow() {
+        const rows_view<float> h = work_->normed.first(x_.count);
+        model_->weights().layers[layer_].mlp.narrow(work_->with, work_->mlp_scratch, h);
+        add_rows(work_->with, h, x_, model_->shape().d_model());
+        return ++layer_ < model_->plan().n_layers() ? piece::mixer : piece::head;
+    }
+
+    /// Not only logits are looked at for what is no number: 8-bit activations are finite whatever they were made of.
+    piece begin_logits() {
+        note_damage(x_, model_->shape().d_model());
+        model_->weights().final_norm(work_->with, x_, work_->normed.first(x_.count));
+        return piece::logits;
+    }
+
+    /// logits[t] = final_norm(x[t]) . embedding^T, some rows of the embedding at a time.
+    piece slice_of_logits() {
+        const matrix_view& embedding = model_->weights().embedding;
+        const std::size_t vocab = embedding.rows;
+        const std::size_t step = round_up((vocab + logit_slices - 1) / logit_slices, 64);
+        const std::size_t first = slice_ * step;
+        const std::size_t count = (std::min)(step, vocab - first);
+        const rows_view<float> out = logits_.first(x_.count);
+        linear{embedding}.outputs(first, count)(work_->with, work_->normed.first(x_.count), out.column(first));
+        note_damage(out.column(first), count);
+        ++slice_;
+        return first + count < vocab ? piece::logits : piece::done;
+    }
+
+    void note_damage(rows_view<const float> rows, std::size_t width) {
+        for (std::size_t t = 0; t < rows.count && damaged_ == no_row; ++t)
+            if (first_not_finite(std::span<const float>(rows[t], width)) < width) damaged_ = t;
+    }
+
+    /// The rows whose logits are wanted, moved to the front: never further back than they lie.
+    [[nodiscard]] rows_view<float> gather(rows_view<float> rows, std::size_t width) const {
+        std::size_t to = 0;
+        for (std::size_t i = 0; i < n_texts_; ++i) {
+            const text& t = work_->texts[i];
+            for (std::size_t from = t.row + t.count - t.wanted; from < t.row + t.count; ++from, ++to)
+                if (from != to) std::memmove(rows[to], rows[from], width * sizeof(float));
+        }
+        return rows.first(to);
+    }
+
+    const model<Shape>* model_ = nullptr;
+    workspace<Shape, Kv>* work_ = nullptr;
+    rows_view<float> logits_;
+    rows_view<float> x_;
+    rows_view<const float> memory_;
+    std::size_t n_texts_ = 0;
+    std::size_t layer_ = 0;
+    std::size_t slice_ = 0;
+    std::size_t damaged_ = no_row;  // the first row with a number that is none
+    piece piece_ = piece::done;
+};
+
+PHI4FLASH_END
+
+PHI4FLASH_BEGIN
 
 /// Asked between chunks of a prompt; returns false to stop. `read` of `total` tokens are done.
 struct always_continue {
     bool operator()(std::size_t /*read*/, std::size_t /*total*/) const { return true; }
 };
 
-/// Reads one token and returns the logits of the next [vocab]; they stay valid until the workspace is used again.
-/// Errors: context_full, unknown_token; the session is then as before.
+namespace detail {
+
+/// Marks a session and a workspace as used while a host's callback runs.
+template <sambay_shape Shape, class Kv>
+class use_of {
+public:
+    use_of(session<Shape, Kv>& past, workspace<Shape, Kv>& w) : past_(past), w_(w) {
+        past_.set_busy(true);
+        w_.set_busy(true);
+    }
+    ~use_of() {
+        past_.set_busy(false);
+        w_.set_busy(false);
+    }
+    use_of(const use_of&) = delete;
+    use_of& operator=(const use_of&) = delete;
+
+    /// Whether the session is still where the call left it.
+    [[nodiscard]] status refusal() const {
+        if (!past_.disturbed()) return {};
+        return error::format(errc::in_use, "the session was reset by a callback of the call that uses it: do that after the call");
+    }
+
+private:
+    session<Shape, Kv>& past_;
+    workspace<Shape, Kv>& w_;
+};
+
+/// All tokens of a call have room, and nothing else is refused: before the first chunk is read.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens) {
+    if (tokens.size() > past.context() - past.position())
+        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", past.context(),
+                             past.position(), tokens.size());
+    for (std::size_t begin = 0; begin < tokens.size() || begin == 0; begin += w.chunk()) {
+        const reading<Shape, Kv> r{&past, tokens.subspan(begin, (std::min)(w.chunk(), tokens.size() - begin))};
+        if (const status ok = pass<Shape, Kv>::refusal(m, w, {&r, 1}, w.logits); !ok) return ok;
+    }
+    return {};
+}
+
+/// Reads a chunk to its end. `observe(layer, rows)` sees the residual stream after each layer.
+template <sambay_shape Shape, class Kv, class Observe>
+[[nodiscard]] status read_chunk(const model<Shape>& m, workspace<Shape, Kv>& w, const reading<Shape, Kv>& r, rows_view<float> logits, Observe&& observe) {
+    pass<Shape, Kv> p;
+    if (const status ok = p.begin(m, w, {&r, 1}, logits); !ok) return ok;
+    for (std::size_t seen = 0; p.advance();)
+        if (p.layers_done() != seen) observe(seen++, p.residual());
+    if (const status ok = p.check_logits(); !ok) return ok;
+    return p.commit(0, r.tokens.size());
+}
+
+struct observe_nothing {
+    void operator()(std::size_t, rows_view<const float>) const {}
+};
+
+}  // namespace detail
+
+/// Reads one token and returns the logits of the next [vocab], finite numbers; they stay valid until the workspace is used again.
+/// Errors: those of pass::begin; not_finite (damaged weights). The session is then as before, as it is where the executor throws.
 template <sambay_shape Shape, class Kv>
 result<std::span<const float>> step(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::int32_t token) {
-    const std::span<const std::int32_t> tokens(&token, 1);
-    if (const status ok = detail::check_tokens(m, past, tokens); !ok) return ok.error();
-    const rows_view<float> x = detail::run_layers(m, past, w, tokens, 1, detail::observe_nothing{});
-    past.advance(1);
-    detail::project_logits(m, w, x, w.logits);
+    const reading<Shape, Kv> r{&past, {&token, 1}};
+    if (const status ok = detail::read_chunk(m, w, r, w.logits, detail::observe_nothing{}); !ok) return ok.error();
     return std::span<const float>(w.logits.data, m.shape().vocab());
 }
 
 /// Reads a prompt in chunks of the workspace's size and returns the logits after its last token [vocab]. Equal, but for rounding,
 /// to calling `step` for each token, at any chunk size.
-/// Errors: invalid_argument (no tokens), context_full, unknown_token: the session is then as before; cancelled (`go_on` returned
-/// false): the session has read what its position() says.
+/// Errors: those of pass::begin: the session is then as before; cancelled (`go_on` returned false), not_finite: the session has read the
+/// chunks before, as its position() says, as it has where `go_on` or the executor throws.
+/// `go_on` may read the session and copy it into another one; it must not use the workspace, nor change the session.
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
                                        std::span<const std::int32_t> tokens, Continue&& go_on = {}) {
-    if (const status ok = detail::check_tokens(m, past, tokens); !ok) return ok.error();
+    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok.error();
     for (std::size_t begin = 0; begin < tokens.size();) {
-        const std::size_t count = std::min(w.chunk(), tokens.size() - begin);
+        const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const bool last = begin + count == tokens.size();
-        const rows_view<float> x = detail::run_layers(m, past, w, tokens.subspan(begin, count), last ? 1 : 0, detail::observe_nothing{});
-        past.advance(count);
+        const reading<Shape, Kv> r{&past, tokens.subspan(begin, count), last ? std::size_t{1} : std::size_t{0}};
+        if (const status ok = detail::read_chunk(m, w, r, w.logits, detail::observe_nothing{}); !ok) return ok.error();
         begin += count;
-        if (last) detail::project_logits(m, w, x, w.logits);
-        if (!go_on(begin, tokens.size()) && !last)
+        const detail::use_of in_use(past, w);
+        const bool more = go_on(begin, tokens.size());
+        if (const status ok = in_use.refusal(); !ok) return ok.error();
+        if (!more && !last)
             return error::format(errc::cancelled, "stopped by the caller after %zu of %zu prompt tokens", begin, tokens.size());
     }
     return std::span<const float>(w.logits.data, m.shape().vocab());
 }
 
 /// Reads tokens and computes the logits after every one of them, for evaluation: all layers run for all tokens.
-/// Shape: out [tokens.size(), vocab]. `observe(first_token, layer, rows)` may look at the residual stream after each layer.
-/// Errors: as `prefill`, and invalid_argument where `out` has too few rows.
+/// Shape: out [tokens.size(), vocab]. `observe(first_token, layer, rows)` may look at the residual stream after each layer; it must use neither
+/// session nor workspace.   Errors: as `prefill`, and invalid_argument where `out` has too few rows.
 template <sambay_shape Shape, class Kv, class Observe>
 status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
                   rows_view<float> out, Observe&& observe) {
-    if (const status ok = detail::check_tokens(m, past, tokens); !ok) return ok;
+    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok;
     if (out.count < tokens.size() || out.stride < m.shape().vocab())
         return error::format(errc::invalid_argument, "room for logits: want %zu rows of %zu, have %zu of %zu", tokens.size(), m.shape().vocab(),
                              out.count, out.stride);
     for (std::size_t begin = 0; begin < tokens.size();) {
-        const std::size_t count = std::min(w.chunk(), tokens.size() - begin);
-        const rows_view<float> x =
-            detail::run_layers(m, past, w, tokens.subspan(begin, count), count,
-                               [&](std::size_t layer, rows_view<const float> rows) { observe(begin, layer, rows); });
-        past.advance(count);
-        detail::project_logits(m, w, x, rows_view<float>{out[begin], count, out.stride});
+        const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
+        const reading<Shape, Kv> r{&past, tokens.subspan(begin, count), count};
+        const auto seen = [&](std::size_t layer, rows_view<const float> rows) { observe(begin, layer, rows); };
+        if (const status ok = detail::read_chunk(m, w, r, out.rows(begin, count), seen); !ok) return ok;
         begin += count;
     }
     return {};
@@ -31446,6 +33598,7 @@ PHI4FLASH_END
 /// What a model loses by quantization: distances between two models' predictions, and between two models' matrices. Plain code in
 /// f64; nothing else in the library needs it.
 
+#include <vector>
 PHI4FLASH_BEGIN
 
 /// Two predictions of the same next token. Nats.
@@ -31580,7 +33733,8 @@ PHI4FLASH_END
 /// Chat templates: messages to a prompt, as text or as ids.
 
 // ---- phi4flash/text/tokenizer.hpp ----------------------------------------------------------------------------------------
-/// The tokenizer: text to ids and back. Byte-level BPE with a split pattern and added tokens.
+/// The tokenizer: text to ids and back. Byte-level BPE with a split pattern, added tokens, and normalization before all that where the
+/// vocabulary wants it.
 
 // ---- phi4flash/text/added_tokens.hpp -------------------------------------------------------------------------------------
 /// Added tokens: markers that are found in the text before it is split, with the rules of Hugging Face's `AddedToken`.
@@ -31595,7 +33749,7 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// Ids are small non-negative numbers; this one names nothing.
-inline constexpr std::uint32_t no_token = 0xFFFFFFFF;
+PHI4FLASH_OWN_DATA inline constexpr std::uint32_t no_token = 0xFFFFFFFF;
 
 /// Limits that keep a hostile file from asking for much memory.
 inline constexpr std::size_t max_vocabulary_ids = std::size_t{1} << 22;
@@ -31714,8 +33868,8 @@ public:
         }
         std::size_t used = 0, beyond = 0;
         for (const std::uint32_t id : index_) {
-            used += id != no_token ? 1 : 0;
-            beyond += id != no_token && id >= places_.size() ? 1 : 0;
+            used += id != no_token ? 1u : 0u;
+            beyond += id != no_token && id >= places_.size() ? 1u : 0u;
         }
         if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
             return error::format(errc::bad_vocabulary,
@@ -31733,13 +33887,13 @@ private:
     [[nodiscard]] std::size_t slot_of(std::string_view bytes) const { return detail::hash_bytes(bytes) & (index_.size() - 1); }
 
     void rebuild_index(std::size_t wanted) {
-        std::size_t slots = 512;
-        while (slots < wanted * 2) slots *= 2;
-        index_.assign(slots, no_token);
+        std::size_t size = 512;
+        while (size < wanted * 2) size *= 2;
+        index_.assign(size, no_token);
         for (std::size_t id = 0; id < places_.size(); ++id) {
             if (places_[id].size == 0) continue;
             std::size_t i = slot_of(bytes_of(id));
-            while (index_[i] != no_token) i = (i + 1) & (slots - 1);
+            while (index_[i] != no_token) i = (i + 1) & (size - 1);
             index_[i] = static_cast<std::uint32_t>(id);
         }
     }
@@ -31830,7 +33984,7 @@ public:
     [[nodiscard]] std::size_t memory_bytes() const { return units_.size() * sizeof(unit); }
 
 private:
-    static constexpr std::uint32_t nowhere = 0xFFFFFFFF;
+    PHI4FLASH_OWN_DATA static constexpr std::uint32_t nowhere = 0xFFFFFFFF;
     struct unit {
         std::uint32_t base = 0;          // children of unit s are at base + byte; or `leaf`, `leaf + 1`
         std::uint32_t parent = nowhere;  // nowhere: unused
@@ -31839,7 +33993,7 @@ private:
     struct branch {
         std::uint32_t node, lo, hi, depth;  // tokens sorted[lo, hi) share `depth` bytes
     };
-    static constexpr std::uint32_t leaf = 0xFFFFFFF0;  // + 1: bytes of the token are left to compare
+    PHI4FLASH_OWN_DATA static constexpr std::uint32_t leaf = 0xFFFFFFF0;  // + 1: bytes of the token are left to compare
 
     void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open) {
         unsigned char labels[256];
@@ -31912,6 +34066,1182 @@ private:
 
 PHI4FLASH_END
 
+// ---- phi4flash/text/normalization.hpp ------------------------------------------------------------------------------------
+/// Unicode normalization, as tokenizers of Qwen and others ask for before a text is split. Text that is normalized already is only
+/// looked at; around what is not, a segment is decomposed, ordered and composed (Unicode Standard Annex #15).
+
+// ---- phi4flash/text/normalization_tables.hpp -----------------------------------------------------------------------------
+/// What normalizing does to Unicode 9.0 code points, as Hugging Face's tokenizers does it.
+/// Generated by tools/generate_unicode_tables.py --normalization; do not edit.
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// A code point by itself.
+struct normal_kind {
+    std::uint8_t combining;   ///< canonical combining class; 0: a starter
+    std::uint8_t quick;       ///< in NFC as it stands: 0 yes, 1 unless it joins what stands before it, 2 never
+    std::uint8_t decomposes;  ///< in NFD: 1 if it becomes something else
+};
+
+PHI4FLASH_OWN_DATA inline constexpr normal_kind normal_kinds[66] = {
+    {0, 0, 0}, {0, 0, 1}, {0, 1, 0}, {0, 2, 1}, {1, 0, 0}, {1, 1, 0}, {7, 0, 0}, {7, 1, 0}, {8, 1, 0}, {9, 0, 0}, {9, 1, 0}, {10, 0, 0},
+    {11, 0, 0}, {12, 0, 0}, {13, 0, 0}, {14, 0, 0}, {15, 0, 0}, {16, 0, 0}, {17, 0, 0}, {18, 0, 0}, {19, 0, 0}, {20, 0, 0}, {21, 0, 0}, {22, 0, 0},
+    {23, 0, 0}, {24, 0, 0}, {25, 0, 0}, {26, 0, 0}, {27, 0, 0}, {28, 0, 0}, {29, 0, 0}, {30, 0, 0}, {31, 0, 0}, {32, 0, 0}, {33, 0, 0}, {34, 0, 0},
+    {35, 0, 0}, {36, 0, 0}, {84, 0, 0}, {91, 1, 0}, {103, 0, 0}, {107, 0, 0}, {118, 0, 0}, {122, 0, 0}, {129, 0, 0}, {130, 0, 0}, {132, 0, 0}, {202, 0, 0},
+    {202, 1, 0}, {214, 0, 0}, {216, 0, 0}, {216, 1, 0}, {218, 0, 0}, {220, 0, 0}, {220, 1, 0}, {222, 0, 0}, {224, 0, 0}, {226, 0, 0}, {228, 0, 0}, {230, 0, 0},
+    {230, 1, 0}, {230, 2, 1}, {232, 0, 0}, {233, 0, 0}, {234, 0, 0}, {240, 1, 0},
+};
+
+/// First code point past the table; all of those are of kind 0.
+inline constexpr char32_t normal_limit = 0x2FA40;
+
+/// Block of 64 code points -> its row in normal_rows.
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t normal_blocks[3049] = {
+    0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 7, 8, 9, 10, 11, 12, 13, 14, 0, 0, 15, 16, 17, 18, 0, 19, 20, 21, 0, 22,
+    23, 24, 0, 25, 26, 27, 28, 29, 30, 31, 32, 33, 28, 34, 35, 36, 0, 37, 32, 38, 39, 36, 0, 40, 41, 42, 43, 44, 45, 46, 47, 48,
+    49, 0, 50, 0, 0, 51, 52, 53, 0, 0, 0, 0, 0, 54, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 55, 0, 0, 56,
+    0, 0, 57, 0, 58, 0, 0, 0, 59, 60, 61, 0, 62, 63, 64, 65, 66, 0, 0, 67, 0, 0, 0, 68, 69, 69, 70, 71, 72, 73, 74, 75,
+    76, 0, 0, 77, 78, 0, 79, 80, 81, 82, 83, 84, 85, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 86, 0, 0, 0, 0, 0, 0, 0, 87, 0, 88, 0, 89, 0, 0, 0, 0, 0, 0, 0, 0,
+    90, 91, 92, 93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 94, 95, 96, 0, 0, 0, 0,
+    97, 0, 0, 98, 99, 100, 101, 102, 0, 0, 103, 104, 0, 0, 0, 105, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69,
+    69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69,
+    69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69,
+    69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69,
+    69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69,
+    69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 106, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 107, 107, 107, 107, 108, 109, 107, 110, 111, 112, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 113, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 114, 0, 0, 0, 115, 0, 116, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 117, 0, 0, 118, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 119, 120, 0, 121, 101, 0, 122, 123, 0, 0, 124, 28, 125, 0, 0, 0, 126, 127, 128, 0, 0, 129, 130, 88, 0, 131, 0, 132, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 133, 134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 135, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 136, 137, 138, 0, 139, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    140, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 141, 0, 142, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    107, 107, 107, 107, 107, 107, 107, 107, 143,
+};
+
+/// Rows of 64 places in normal_kinds.
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t normal_rows[9216] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 0,
+    1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0,
+    0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1,
+    1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1,
+    0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    60, 60, 60, 60, 60, 59, 60, 60, 60, 60, 60, 60, 60, 59, 59, 60, 59, 60, 59, 60, 60, 62, 53, 53, 53, 53, 62, 51, 53, 53, 53, 53,
+    53, 47, 47, 54, 54, 54, 54, 48, 48, 53, 53, 53, 53, 54, 54, 53, 54, 54, 53, 53, 4, 4, 4, 4, 5, 53, 53, 53, 53, 59, 59, 59,
+    61, 61, 60, 61, 61, 65, 59, 53, 53, 53, 59, 59, 59, 53, 53, 0, 59, 59, 59, 53, 53, 53, 53, 59, 62, 53, 53, 59, 63, 64, 64, 63,
+    64, 64, 63, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0,
+    0, 0, 0, 0, 0, 1, 1, 3, 1, 1, 1, 0, 1, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1,
+    0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 59, 59, 59, 59, 53, 59, 59, 59, 55, 53, 59, 59, 59, 59,
+    59, 59, 53, 53, 53, 53, 53, 53, 59, 59, 53, 59, 59, 55, 58, 59, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 20, 21, 22, 23, 0, 24,
+    0, 25, 26, 0, 59, 53, 0, 19, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 59, 59, 59, 59, 31, 32, 33, 0, 0, 0, 0, 0,
+    0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 28, 29, 30, 31, 32, 33, 34, 35, 60, 60, 54, 53, 59, 59, 59, 59, 59, 53, 59, 59, 53,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 36, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 59, 59, 59, 59, 59, 59, 59, 0, 0, 59,
+    59, 59, 59, 53, 59, 0, 0, 59, 59, 0, 53, 59, 59, 53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 37, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 53, 59, 59, 53, 59, 59, 53, 53, 53, 59, 53, 53, 59, 53, 59,
+    59, 59, 53, 59, 53, 59, 53, 59, 53, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 59, 59, 59, 53, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 0, 59, 59, 59, 59, 59,
+    59, 59, 59, 59, 0, 59, 59, 59, 0, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 53, 53, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59,
+    59, 59, 0, 53, 59, 59, 53, 59, 59, 53, 59, 59, 59, 53, 53, 53, 28, 29, 30, 59, 59, 59, 53, 59, 59, 53, 53, 59, 59, 59, 59, 59,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 59, 53, 59, 59, 0, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 2, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 3, 0, 3,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 3, 0, 0, 0, 0, 0, 6, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 0, 0, 3, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 3, 3, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 38, 39, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 0, 2, 0, 0, 0, 0, 1, 1, 0, 1, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 1, 2,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 40, 40, 9, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 41, 41, 41, 41, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 42, 42, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 43, 43, 43, 43, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 53, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 0, 53, 0, 50, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 3, 0, 0, 0, 0, 3, 0, 0, 0, 0, 3, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 44, 45, 3, 46, 3, 3, 0, 3, 0, 45, 45, 45, 45, 0, 0,
+    45, 3, 59, 59, 9, 0, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0,
+    0, 0, 3, 0, 0, 0, 0, 3, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 9, 9, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+    2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 58, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 55, 59, 53, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 53, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 59, 59, 59, 59, 0, 0, 53,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 59, 53, 53, 53, 53, 53, 53, 59, 59, 53, 0, 0,
+    0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 2, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0,
+    1, 1, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 53, 59, 59, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 0, 4, 53, 53, 53, 53, 53, 59, 59, 53, 53, 53, 53,
+    59, 0, 4, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0, 53, 0, 0, 0, 0, 0, 0, 59, 0, 0, 0, 59, 59, 0, 0, 0, 0, 0, 0,
+    59, 59, 53, 59, 59, 59, 59, 59, 59, 59, 53, 59, 59, 64, 49, 53, 47, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59,
+    59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0, 59, 63, 53, 59, 53,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0, 1, 0, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 0, 0,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 3, 1, 0, 3, 0,
+    0, 1, 1, 1, 1, 0, 1, 1, 1, 3, 1, 3, 1, 1, 1, 1, 1, 1, 1, 3, 0, 0, 1, 1, 1, 1, 1, 3, 0, 1, 1, 1,
+    1, 1, 1, 3, 1, 1, 1, 1, 1, 1, 1, 3, 1, 1, 3, 3, 0, 0, 1, 1, 1, 0, 1, 1, 1, 3, 1, 3, 1, 3, 0, 0,
+    3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 4, 4, 59, 59, 59, 59, 4, 4, 4, 59, 59, 0, 0, 0,
+    0, 59, 0, 0, 0, 4, 4, 59, 53, 59, 4, 4, 53, 53, 53, 53, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 1, 0, 0, 1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0,
+    1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 52, 58, 62, 55, 56, 56, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0,
+    1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 8, 8, 0, 0, 0, 1, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0,
+    1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 0, 0, 0, 0, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 53, 53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 0, 59, 59, 53, 0, 0, 59, 59, 0, 0, 0, 0, 0, 59, 59,
+    0, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+    3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+    3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0, 3, 0, 3, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0,
+    3, 0, 3, 0, 0, 3, 3, 0, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+    3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+    3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3,
+    3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 27, 3,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 3, 3, 3, 3, 3, 0, 3, 0,
+    3, 3, 0, 3, 3, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    59, 59, 59, 59, 59, 59, 59, 53, 53, 53, 53, 53, 53, 53, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 0, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 4, 53, 0, 0, 0, 0, 9,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 59, 53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 7, 0, 0, 0, 0, 0,
+    59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 59, 59, 59, 0, 0, 0, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 9, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 2, 1, 0,
+    0, 0, 9, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 9,
+    6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 6, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3,
+    3, 3, 3, 3, 3, 50, 50, 4, 4, 4, 0, 0, 0, 57, 50, 50, 50, 50, 50, 0, 0, 0, 0, 0, 0, 0, 0, 53, 53, 53, 53, 53,
+    53, 53, 53, 0, 0, 59, 59, 59, 59, 59, 53, 53, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3,
+    3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    59, 59, 59, 59, 59, 59, 59, 0, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 59, 0, 0, 59, 59, 59, 59, 59,
+    59, 59, 0, 59, 59, 0, 59, 59, 59, 59, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 53, 53, 53, 53, 53, 53, 53, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 59, 59, 59, 59, 59, 59, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+};
+
+[[nodiscard]] constexpr normal_kind normal_kind_of(char32_t c) {
+    if (c >= normal_limit) return normal_kinds[0];
+    return normal_kinds[normal_rows[normal_blocks[c / 64] * std::size_t{64} + c % 64]];
+}
+
+/// The canonical decomposition of a code point, one step of it; `second` may be 0. Hangul syllables are computed instead.
+struct decomposition {
+    char32_t code, first, second;
+};
+
+/// By code.
+PHI4FLASH_OWN_DATA inline constexpr decomposition decompositions[2060] = {
+    {0xC0, 0x41, 0x300}, {0xC1, 0x41, 0x301}, {0xC2, 0x41, 0x302}, {0xC3, 0x41, 0x303}, {0xC4, 0x41, 0x308}, {0xC5, 0x41, 0x30a},
+    {0xC7, 0x43, 0x327}, {0xC8, 0x45, 0x300}, {0xC9, 0x45, 0x301}, {0xCA, 0x45, 0x302}, {0xCB, 0x45, 0x308}, {0xCC, 0x49, 0x300},
+    {0xCD, 0x49, 0x301}, {0xCE, 0x49, 0x302}, {0xCF, 0x49, 0x308}, {0xD1, 0x4E, 0x303}, {0xD2, 0x4F, 0x300}, {0xD3, 0x4F, 0x301},
+    {0xD4, 0x4F, 0x302}, {0xD5, 0x4F, 0x303}, {0xD6, 0x4F, 0x308}, {0xD9, 0x55, 0x300}, {0xDA, 0x55, 0x301}, {0xDB, 0x55, 0x302},
+    {0xDC, 0x55, 0x308}, {0xDD, 0x59, 0x301}, {0xE0, 0x61, 0x300}, {0xE1, 0x61, 0x301}, {0xE2, 0x61, 0x302}, {0xE3, 0x61, 0x303},
+    {0xE4, 0x61, 0x308}, {0xE5, 0x61, 0x30a}, {0xE7, 0x63, 0x327}, {0xE8, 0x65, 0x300}, {0xE9, 0x65, 0x301}, {0xEA, 0x65, 0x302},
+    {0xEB, 0x65, 0x308}, {0xEC, 0x69, 0x300}, {0xED, 0x69, 0x301}, {0xEE, 0x69, 0x302}, {0xEF, 0x69, 0x308}, {0xF1, 0x6E, 0x303},
+    {0xF2, 0x6F, 0x300}, {0xF3, 0x6F, 0x301}, {0xF4, 0x6F, 0x302}, {0xF5, 0x6F, 0x303}, {0xF6, 0x6F, 0x308}, {0xF9, 0x75, 0x300},
+    {0xFA, 0x75, 0x301}, {0xFB, 0x75, 0x302}, {0xFC, 0x75, 0x308}, {0xFD, 0x79, 0x301}, {0xFF, 0x79, 0x308}, {0x100, 0x41, 0x304},
+    {0x101, 0x61, 0x304}, {0x102, 0x41, 0x306}, {0x103, 0x61, 0x306}, {0x104, 0x41, 0x328}, {0x105, 0x61, 0x328}, {0x106, 0x43, 0x301},
+    {0x107, 0x63, 0x301}, {0x108, 0x43, 0x302}, {0x109, 0x63, 0x302}, {0x10A, 0x43, 0x307}, {0x10B, 0x63, 0x307}, {0x10C, 0x43, 0x30c},
+    {0x10D, 0x63, 0x30c}, {0x10E, 0x44, 0x30c}, {0x10F, 0x64, 0x30c}, {0x112, 0x45, 0x304}, {0x113, 0x65, 0x304}, {0x114, 0x45, 0x306},
+    {0x115, 0x65, 0x306}, {0x116, 0x45, 0x307}, {0x117, 0x65, 0x307}, {0x118, 0x45, 0x328}, {0x119, 0x65, 0x328}, {0x11A, 0x45, 0x30c},
+    {0x11B, 0x65, 0x30c}, {0x11C, 0x47, 0x302}, {0x11D, 0x67, 0x302}, {0x11E, 0x47, 0x306}, {0x11F, 0x67, 0x306}, {0x120, 0x47, 0x307},
+    {0x121, 0x67, 0x307}, {0x122, 0x47, 0x327}, {0x123, 0x67, 0x327}, {0x124, 0x48, 0x302}, {0x125, 0x68, 0x302}, {0x128, 0x49, 0x303},
+    {0x129, 0x69, 0x303}, {0x12A, 0x49, 0x304}, {0x12B, 0x69, 0x304}, {0x12C, 0x49, 0x306}, {0x12D, 0x69, 0x306}, {0x12E, 0x49, 0x328},
+    {0x12F, 0x69, 0x328}, {0x130, 0x49, 0x307}, {0x134, 0x4A, 0x302}, {0x135, 0x6A, 0x302}, {0x136, 0x4B, 0x327}, {0x137, 0x6B, 0x327},
+    {0x139, 0x4C, 0x301}, {0x13A, 0x6C, 0x301}, {0x13B, 0x4C, 0x327}, {0x13C, 0x6C, 0x327}, {0x13D, 0x4C, 0x30c}, {0x13E, 0x6C, 0x30c},
+    {0x143, 0x4E, 0x301}, {0x144, 0x6E, 0x301}, {0x145, 0x4E, 0x327}, {0x146, 0x6E, 0x327}, {0x147, 0x4E, 0x30c}, {0x148, 0x6E, 0x30c},
+    {0x14C, 0x4F, 0x304}, {0x14D, 0x6F, 0x304}, {0x14E, 0x4F, 0x306}, {0x14F, 0x6F, 0x306}, {0x150, 0x4F, 0x30b}, {0x151, 0x6F, 0x30b},
+    {0x154, 0x52, 0x301}, {0x155, 0x72, 0x301}, {0x156, 0x52, 0x327}, {0x157, 0x72, 0x327}, {0x158, 0x52, 0x30c}, {0x159, 0x72, 0x30c},
+    {0x15A, 0x53, 0x301}, {0x15B, 0x73, 0x301}, {0x15C, 0x53, 0x302}, {0x15D, 0x73, 0x302}, {0x15E, 0x53, 0x327}, {0x15F, 0x73, 0x327},
+    {0x160, 0x53, 0x30c}, {0x161, 0x73, 0x30c}, {0x162, 0x54, 0x327}, {0x163, 0x74, 0x327}, {0x164, 0x54, 0x30c}, {0x165, 0x74, 0x30c},
+    {0x168, 0x55, 0x303}, {0x169, 0x75, 0x303}, {0x16A, 0x55, 0x304}, {0x16B, 0x75, 0x304}, {0x16C, 0x55, 0x306}, {0x16D, 0x75, 0x306},
+    {0x16E, 0x55, 0x30a}, {0x16F, 0x75, 0x30a}, {0x170, 0x55, 0x30b}, {0x171, 0x75, 0x30b}, {0x172, 0x55, 0x328}, {0x173, 0x75, 0x328},
+    {0x174, 0x57, 0x302}, {0x175, 0x77, 0x302}, {0x176, 0x59, 0x302}, {0x177, 0x79, 0x302}, {0x178, 0x59, 0x308}, {0x179, 0x5A, 0x301},
+    {0x17A, 0x7A, 0x301}, {0x17B, 0x5A, 0x307}, {0x17C, 0x7A, 0x307}, {0x17D, 0x5A, 0x30c}, {0x17E, 0x7A, 0x30c}, {0x1A0, 0x4F, 0x31b},
+    {0x1A1, 0x6F, 0x31b}, {0x1AF, 0x55, 0x31b}, {0x1B0, 0x75, 0x31b}, {0x1CD, 0x41, 0x30c}, {0x1CE, 0x61, 0x30c}, {0x1CF, 0x49, 0x30c},
+    {0x1D0, 0x69, 0x30c}, {0x1D1, 0x4F, 0x30c}, {0x1D2, 0x6F, 0x30c}, {0x1D3, 0x55, 0x30c}, {0x1D4, 0x75, 0x30c}, {0x1D5, 0xDC, 0x304},
+    {0x1D6, 0xFC, 0x304}, {0x1D7, 0xDC, 0x301}, {0x1D8, 0xFC, 0x301}, {0x1D9, 0xDC, 0x30c}, {0x1DA, 0xFC, 0x30c}, {0x1DB, 0xDC, 0x300},
+    {0x1DC, 0xFC, 0x300}, {0x1DE, 0xC4, 0x304}, {0x1DF, 0xE4, 0x304}, {0x1E0, 0x226, 0x304}, {0x1E1, 0x227, 0x304}, {0x1E2, 0xC6, 0x304},
+    {0x1E3, 0xE6, 0x304}, {0x1E6, 0x47, 0x30c}, {0x1E7, 0x67, 0x30c}, {0x1E8, 0x4B, 0x30c}, {0x1E9, 0x6B, 0x30c}, {0x1EA, 0x4F, 0x328},
+    {0x1EB, 0x6F, 0x328}, {0x1EC, 0x1EA, 0x304}, {0x1ED, 0x1EB, 0x304}, {0x1EE, 0x1B7, 0x30c}, {0x1EF, 0x292, 0x30c}, {0x1F0, 0x6A, 0x30c},
+    {0x1F4, 0x47, 0x301}, {0x1F5, 0x67, 0x301}, {0x1F8, 0x4E, 0x300}, {0x1F9, 0x6E, 0x300}, {0x1FA, 0xC5, 0x301}, {0x1FB, 0xE5, 0x301},
+    {0x1FC, 0xC6, 0x301}, {0x1FD, 0xE6, 0x301}, {0x1FE, 0xD8, 0x301}, {0x1FF, 0xF8, 0x301}, {0x200, 0x41, 0x30f}, {0x201, 0x61, 0x30f},
+    {0x202, 0x41, 0x311}, {0x203, 0x61, 0x311}, {0x204, 0x45, 0x30f}, {0x205, 0x65, 0x30f}, {0x206, 0x45, 0x311}, {0x207, 0x65, 0x311},
+    {0x208, 0x49, 0x30f}, {0x209, 0x69, 0x30f}, {0x20A, 0x49, 0x311}, {0x20B, 0x69, 0x311}, {0x20C, 0x4F, 0x30f}, {0x20D, 0x6F, 0x30f},
+    {0x20E, 0x4F, 0x311}, {0x20F, 0x6F, 0x311}, {0x210, 0x52, 0x30f}, {0x211, 0x72, 0x30f}, {0x212, 0x52, 0x311}, {0x213, 0x72, 0x311},
+    {0x214, 0x55, 0x30f}, {0x215, 0x75, 0x30f}, {0x216, 0x55, 0x311}, {0x217, 0x75, 0x311}, {0x218, 0x53, 0x326}, {0x219, 0x73, 0x326},
+    {0x21A, 0x54, 0x326}, {0x21B, 0x74, 0x326}, {0x21E, 0x48, 0x30c}, {0x21F, 0x68, 0x30c}, {0x226, 0x41, 0x307}, {0x227, 0x61, 0x307},
+    {0x228, 0x45, 0x327}, {0x229, 0x65, 0x327}, {0x22A, 0xD6, 0x304}, {0x22B, 0xF6, 0x304}, {0x22C, 0xD5, 0x304}, {0x22D, 0xF5, 0x304},
+    {0x22E, 0x4F, 0x307}, {0x22F, 0x6F, 0x307}, {0x230, 0x22E, 0x304}, {0x231, 0x22F, 0x304}, {0x232, 0x59, 0x304}, {0x233, 0x79, 0x304},
+    {0x340, 0x300, 0}, {0x341, 0x301, 0}, {0x343, 0x313, 0}, {0x344, 0x308, 0x301}, {0x374, 0x2B9, 0}, {0x37E, 0x3B, 0},
+    {0x385, 0xA8, 0x301}, {0x386, 0x391, 0x301}, {0x387, 0xB7, 0}, {0x388, 0x395, 0x301}, {0x389, 0x397, 0x301}, {0x38A, 0x399, 0x301},
+    {0x38C, 0x39F, 0x301}, {0x38E, 0x3A5, 0x301}, {0x38F, 0x3A9, 0x301}, {0x390, 0x3CA, 0x301}, {0x3AA, 0x399, 0x308}, {0x3AB, 0x3A5, 0x308},
+    {0x3AC, 0x3B1, 0x301}, {0x3AD, 0x3B5, 0x301}, {0x3AE, 0x3B7, 0x301}, {0x3AF, 0x3B9, 0x301}, {0x3B0, 0x3CB, 0x301}, {0x3CA, 0x3B9, 0x308},
+    {0x3CB, 0x3C5, 0x308}, {0x3CC, 0x3BF, 0x301}, {0x3CD, 0x3C5, 0x301}, {0x3CE, 0x3C9, 0x301}, {0x3D3, 0x3D2, 0x301}, {0x3D4, 0x3D2, 0x308},
+    {0x400, 0x415, 0x300}, {0x401, 0x415, 0x308}, {0x403, 0x413, 0x301}, {0x407, 0x406, 0x308}, {0x40C, 0x41A, 0x301}, {0x40D, 0x418, 0x300},
+    {0x40E, 0x423, 0x306}, {0x419, 0x418, 0x306}, {0x439, 0x438, 0x306}, {0x450, 0x435, 0x300}, {0x451, 0x435, 0x308}, {0x453, 0x433, 0x301},
+    {0x457, 0x456, 0x308}, {0x45C, 0x43A, 0x301}, {0x45D, 0x438, 0x300}, {0x45E, 0x443, 0x306}, {0x476, 0x474, 0x30f}, {0x477, 0x475, 0x30f},
+    {0x4C1, 0x416, 0x306}, {0x4C2, 0x436, 0x306}, {0x4D0, 0x410, 0x306}, {0x4D1, 0x430, 0x306}, {0x4D2, 0x410, 0x308}, {0x4D3, 0x430, 0x308},
+    {0x4D6, 0x415, 0x306}, {0x4D7, 0x435, 0x306}, {0x4DA, 0x4D8, 0x308}, {0x4DB, 0x4D9, 0x308}, {0x4DC, 0x416, 0x308}, {0x4DD, 0x436, 0x308},
+    {0x4DE, 0x417, 0x308}, {0x4DF, 0x437, 0x308}, {0x4E2, 0x418, 0x304}, {0x4E3, 0x438, 0x304}, {0x4E4, 0x418, 0x308}, {0x4E5, 0x438, 0x308},
+    {0x4E6, 0x41E, 0x308}, {0x4E7, 0x43E, 0x308}, {0x4EA, 0x4E8, 0x308}, {0x4EB, 0x4E9, 0x308}, {0x4EC, 0x42D, 0x308}, {0x4ED, 0x44D, 0x308},
+    {0x4EE, 0x423, 0x304}, {0x4EF, 0x443, 0x304}, {0x4F0, 0x423, 0x308}, {0x4F1, 0x443, 0x308}, {0x4F2, 0x423, 0x30b}, {0x4F3, 0x443, 0x30b},
+    {0x4F4, 0x427, 0x308}, {0x4F5, 0x447, 0x308}, {0x4F8, 0x42B, 0x308}, {0x4F9, 0x44B, 0x308}, {0x622, 0x627, 0x653}, {0x623, 0x627, 0x654},
+    {0x624, 0x648, 0x654}, {0x625, 0x627, 0x655}, {0x626, 0x64A, 0x654}, {0x6C0, 0x6D5, 0x654}, {0x6C2, 0x6C1, 0x654}, {0x6D3, 0x6D2, 0x654},
+    {0x929, 0x928, 0x93c}, {0x931, 0x930, 0x93c}, {0x934, 0x933, 0x93c}, {0x958, 0x915, 0x93c}, {0x959, 0x916, 0x93c}, {0x95A, 0x917, 0x93c},
+    {0x95B, 0x91C, 0x93c}, {0x95C, 0x921, 0x93c}, {0x95D, 0x922, 0x93c}, {0x95E, 0x92B, 0x93c}, {0x95F, 0x92F, 0x93c}, {0x9CB, 0x9C7, 0x9be},
+    {0x9CC, 0x9C7, 0x9d7}, {0x9DC, 0x9A1, 0x9bc}, {0x9DD, 0x9A2, 0x9bc}, {0x9DF, 0x9AF, 0x9bc}, {0xA33, 0xA32, 0xa3c}, {0xA36, 0xA38, 0xa3c},
+    {0xA59, 0xA16, 0xa3c}, {0xA5A, 0xA17, 0xa3c}, {0xA5B, 0xA1C, 0xa3c}, {0xA5E, 0xA2B, 0xa3c}, {0xB48, 0xB47, 0xb56}, {0xB4B, 0xB47, 0xb3e},
+    {0xB4C, 0xB47, 0xb57}, {0xB5C, 0xB21, 0xb3c}, {0xB5D, 0xB22, 0xb3c}, {0xB94, 0xB92, 0xbd7}, {0xBCA, 0xBC6, 0xbbe}, {0xBCB, 0xBC7, 0xbbe},
+    {0xBCC, 0xBC6, 0xbd7}, {0xC48, 0xC46, 0xc56}, {0xCC0, 0xCBF, 0xcd5}, {0xCC7, 0xCC6, 0xcd5}, {0xCC8, 0xCC6, 0xcd6}, {0xCCA, 0xCC6, 0xcc2},
+    {0xCCB, 0xCCA, 0xcd5}, {0xD4A, 0xD46, 0xd3e}, {0xD4B, 0xD47, 0xd3e}, {0xD4C, 0xD46, 0xd57}, {0xDDA, 0xDD9, 0xdca}, {0xDDC, 0xDD9, 0xdcf},
+    {0xDDD, 0xDDC, 0xdca}, {0xDDE, 0xDD9, 0xddf}, {0xF43, 0xF42, 0xfb7}, {0xF4D, 0xF4C, 0xfb7}, {0xF52, 0xF51, 0xfb7}, {0xF57, 0xF56, 0xfb7},
+    {0xF5C, 0xF5B, 0xfb7}, {0xF69, 0xF40, 0xfb5}, {0xF73, 0xF71, 0xf72}, {0xF75, 0xF71, 0xf74}, {0xF76, 0xFB2, 0xf80}, {0xF78, 0xFB3, 0xf80},
+    {0xF81, 0xF71, 0xf80}, {0xF93, 0xF92, 0xfb7}, {0xF9D, 0xF9C, 0xfb7}, {0xFA2, 0xFA1, 0xfb7}, {0xFA7, 0xFA6, 0xfb7}, {0xFAC, 0xFAB, 0xfb7},
+    {0xFB9, 0xF90, 0xfb5}, {0x1026, 0x1025, 0x102e}, {0x1B06, 0x1B05, 0x1b35}, {0x1B08, 0x1B07, 0x1b35}, {0x1B0A, 0x1B09, 0x1b35}, {0x1B0C, 0x1B0B, 0x1b35},
+    {0x1B0E, 0x1B0D, 0x1b35}, {0x1B12, 0x1B11, 0x1b35}, {0x1B3B, 0x1B3A, 0x1b35}, {0x1B3D, 0x1B3C, 0x1b35}, {0x1B40, 0x1B3E, 0x1b35}, {0x1B41, 0x1B3F, 0x1b35},
+    {0x1B43, 0x1B42, 0x1b35}, {0x1E00, 0x41, 0x325}, {0x1E01, 0x61, 0x325}, {0x1E02, 0x42, 0x307}, {0x1E03, 0x62, 0x307}, {0x1E04, 0x42, 0x323},
+    {0x1E05, 0x62, 0x323}, {0x1E06, 0x42, 0x331}, {0x1E07, 0x62, 0x331}, {0x1E08, 0xC7, 0x301}, {0x1E09, 0xE7, 0x301}, {0x1E0A, 0x44, 0x307},
+    {0x1E0B, 0x64, 0x307}, {0x1E0C, 0x44, 0x323}, {0x1E0D, 0x64, 0x323}, {0x1E0E, 0x44, 0x331}, {0x1E0F, 0x64, 0x331}, {0x1E10, 0x44, 0x327},
+    {0x1E11, 0x64, 0x327}, {0x1E12, 0x44, 0x32d}, {0x1E13, 0x64, 0x32d}, {0x1E14, 0x112, 0x300}, {0x1E15, 0x113, 0x300}, {0x1E16, 0x112, 0x301},
+    {0x1E17, 0x113, 0x301}, {0x1E18, 0x45, 0x32d}, {0x1E19, 0x65, 0x32d}, {0x1E1A, 0x45, 0x330}, {0x1E1B, 0x65, 0x330}, {0x1E1C, 0x228, 0x306},
+    {0x1E1D, 0x229, 0x306}, {0x1E1E, 0x46, 0x307}, {0x1E1F, 0x66, 0x307}, {0x1E20, 0x47, 0x304}, {0x1E21, 0x67, 0x304}, {0x1E22, 0x48, 0x307},
+    {0x1E23, 0x68, 0x307}, {0x1E24, 0x48, 0x323}, {0x1E25, 0x68, 0x323}, {0x1E26, 0x48, 0x308}, {0x1E27, 0x68, 0x308}, {0x1E28, 0x48, 0x327},
+    {0x1E29, 0x68, 0x327}, {0x1E2A, 0x48, 0x32e}, {0x1E2B, 0x68, 0x32e}, {0x1E2C, 0x49, 0x330}, {0x1E2D, 0x69, 0x330}, {0x1E2E, 0xCF, 0x301},
+    {0x1E2F, 0xEF, 0x301}, {0x1E30, 0x4B, 0x301}, {0x1E31, 0x6B, 0x301}, {0x1E32, 0x4B, 0x323}, {0x1E33, 0x6B, 0x323}, {0x1E34, 0x4B, 0x331},
+    {0x1E35, 0x6B, 0x331}, {0x1E36, 0x4C, 0x323}, {0x1E37, 0x6C, 0x323}, {0x1E38, 0x1E36, 0x304}, {0x1E39, 0x1E37, 0x304}, {0x1E3A, 0x4C, 0x331},
+    {0x1E3B, 0x6C, 0x331}, {0x1E3C, 0x4C, 0x32d}, {0x1E3D, 0x6C, 0x32d}, {0x1E3E, 0x4D, 0x301}, {0x1E3F, 0x6D, 0x301}, {0x1E40, 0x4D, 0x307},
+    {0x1E41, 0x6D, 0x307}, {0x1E42, 0x4D, 0x323}, {0x1E43, 0x6D, 0x323}, {0x1E44, 0x4E, 0x307}, {0x1E45, 0x6E, 0x307}, {0x1E46, 0x4E, 0x323},
+    {0x1E47, 0x6E, 0x323}, {0x1E48, 0x4E, 0x331}, {0x1E49, 0x6E, 0x331}, {0x1E4A, 0x4E, 0x32d}, {0x1E4B, 0x6E, 0x32d}, {0x1E4C, 0xD5, 0x301},
+    {0x1E4D, 0xF5, 0x301}, {0x1E4E, 0xD5, 0x308}, {0x1E4F, 0xF5, 0x308}, {0x1E50, 0x14C, 0x300}, {0x1E51, 0x14D, 0x300}, {0x1E52, 0x14C, 0x301},
+    {0x1E53, 0x14D, 0x301}, {0x1E54, 0x50, 0x301}, {0x1E55, 0x70, 0x301}, {0x1E56, 0x50, 0x307}, {0x1E57, 0x70, 0x307}, {0x1E58, 0x52, 0x307},
+    {0x1E59, 0x72, 0x307}, {0x1E5A, 0x52, 0x323}, {0x1E5B, 0x72, 0x323}, {0x1E5C, 0x1E5A, 0x304}, {0x1E5D, 0x1E5B, 0x304}, {0x1E5E, 0x52, 0x331},
+    {0x1E5F, 0x72, 0x331}, {0x1E60, 0x53, 0x307}, {0x1E61, 0x73, 0x307}, {0x1E62, 0x53, 0x323}, {0x1E63, 0x73, 0x323}, {0x1E64, 0x15A, 0x307},
+    {0x1E65, 0x15B, 0x307}, {0x1E66, 0x160, 0x307}, {0x1E67, 0x161, 0x307}, {0x1E68, 0x1E62, 0x307}, {0x1E69, 0x1E63, 0x307}, {0x1E6A, 0x54, 0x307},
+    {0x1E6B, 0x74, 0x307}, {0x1E6C, 0x54, 0x323}, {0x1E6D, 0x74, 0x323}, {0x1E6E, 0x54, 0x331}, {0x1E6F, 0x74, 0x331}, {0x1E70, 0x54, 0x32d},
+    {0x1E71, 0x74, 0x32d}, {0x1E72, 0x55, 0x324}, {0x1E73, 0x75, 0x324}, {0x1E74, 0x55, 0x330}, {0x1E75, 0x75, 0x330}, {0x1E76, 0x55, 0x32d},
+    {0x1E77, 0x75, 0x32d}, {0x1E78, 0x168, 0x301}, {0x1E79, 0x169, 0x301}, {0x1E7A, 0x16A, 0x308}, {0x1E7B, 0x16B, 0x308}, {0x1E7C, 0x56, 0x303},
+    {0x1E7D, 0x76, 0x303}, {0x1E7E, 0x56, 0x323}, {0x1E7F, 0x76, 0x323}, {0x1E80, 0x57, 0x300}, {0x1E81, 0x77, 0x300}, {0x1E82, 0x57, 0x301},
+    {0x1E83, 0x77, 0x301}, {0x1E84, 0x57, 0x308}, {0x1E85, 0x77, 0x308}, {0x1E86, 0x57, 0x307}, {0x1E87, 0x77, 0x307}, {0x1E88, 0x57, 0x323},
+    {0x1E89, 0x77, 0x323}, {0x1E8A, 0x58, 0x307}, {0x1E8B, 0x78, 0x307}, {0x1E8C, 0x58, 0x308}, {0x1E8D, 0x78, 0x308}, {0x1E8E, 0x59, 0x307},
+    {0x1E8F, 0x79, 0x307}, {0x1E90, 0x5A, 0x302}, {0x1E91, 0x7A, 0x302}, {0x1E92, 0x5A, 0x323}, {0x1E93, 0x7A, 0x323}, {0x1E94, 0x5A, 0x331},
+    {0x1E95, 0x7A, 0x331}, {0x1E96, 0x68, 0x331}, {0x1E97, 0x74, 0x308}, {0x1E98, 0x77, 0x30a}, {0x1E99, 0x79, 0x30a}, {0x1E9B, 0x17F, 0x307},
+    {0x1EA0, 0x41, 0x323}, {0x1EA1, 0x61, 0x323}, {0x1EA2, 0x41, 0x309}, {0x1EA3, 0x61, 0x309}, {0x1EA4, 0xC2, 0x301}, {0x1EA5, 0xE2, 0x301},
+    {0x1EA6, 0xC2, 0x300}, {0x1EA7, 0xE2, 0x300}, {0x1EA8, 0xC2, 0x309}, {0x1EA9, 0xE2, 0x309}, {0x1EAA, 0xC2, 0x303}, {0x1EAB, 0xE2, 0x303},
+    {0x1EAC, 0x1EA0, 0x302}, {0x1EAD, 0x1EA1, 0x302}, {0x1EAE, 0x102, 0x301}, {0x1EAF, 0x103, 0x301}, {0x1EB0, 0x102, 0x300}, {0x1EB1, 0x103, 0x300},
+    {0x1EB2, 0x102, 0x309}, {0x1EB3, 0x103, 0x309}, {0x1EB4, 0x102, 0x303}, {0x1EB5, 0x103, 0x303}, {0x1EB6, 0x1EA0, 0x306}, {0x1EB7, 0x1EA1, 0x306},
+    {0x1EB8, 0x45, 0x323}, {0x1EB9, 0x65, 0x323}, {0x1EBA, 0x45, 0x309}, {0x1EBB, 0x65, 0x309}, {0x1EBC, 0x45, 0x303}, {0x1EBD, 0x65, 0x303},
+    {0x1EBE, 0xCA, 0x301}, {0x1EBF, 0xEA, 0x301}, {0x1EC0, 0xCA, 0x300}, {0x1EC1, 0xEA, 0x300}, {0x1EC2, 0xCA, 0x309}, {0x1EC3, 0xEA, 0x309},
+    {0x1EC4, 0xCA, 0x303}, {0x1EC5, 0xEA, 0x303}, {0x1EC6, 0x1EB8, 0x302}, {0x1EC7, 0x1EB9, 0x302}, {0x1EC8, 0x49, 0x309}, {0x1EC9, 0x69, 0x309},
+    {0x1ECA, 0x49, 0x323}, {0x1ECB, 0x69, 0x323}, {0x1ECC, 0x4F, 0x323}, {0x1ECD, 0x6F, 0x323}, {0x1ECE, 0x4F, 0x309}, {0x1ECF, 0x6F, 0x309},
+    {0x1ED0, 0xD4, 0x301}, {0x1ED1, 0xF4, 0x301}, {0x1ED2, 0xD4, 0x300}, {0x1ED3, 0xF4, 0x300}, {0x1ED4, 0xD4, 0x309}, {0x1ED5, 0xF4, 0x309},
+    {0x1ED6, 0xD4, 0x303}, {0x1ED7, 0xF4, 0x303}, {0x1ED8, 0x1ECC, 0x302}, {0x1ED9, 0x1ECD, 0x302}, {0x1EDA, 0x1A0, 0x301}, {0x1EDB, 0x1A1, 0x301},
+    {0x1EDC, 0x1A0, 0x300}, {0x1EDD, 0x1A1, 0x300}, {0x1EDE, 0x1A0, 0x309}, {0x1EDF, 0x1A1, 0x309}, {0x1EE0, 0x1A0, 0x303}, {0x1EE1, 0x1A1, 0x303},
+    {0x1EE2, 0x1A0, 0x323}, {0x1EE3, 0x1A1, 0x323}, {0x1EE4, 0x55, 0x323}, {0x1EE5, 0x75, 0x323}, {0x1EE6, 0x55, 0x309}, {0x1EE7, 0x75, 0x309},
+    {0x1EE8, 0x1AF, 0x301}, {0x1EE9, 0x1B0, 0x301}, {0x1EEA, 0x1AF, 0x300}, {0x1EEB, 0x1B0, 0x300}, {0x1EEC, 0x1AF, 0x309}, {0x1EED, 0x1B0, 0x309},
+    {0x1EEE, 0x1AF, 0x303}, {0x1EEF, 0x1B0, 0x303}, {0x1EF0, 0x1AF, 0x323}, {0x1EF1, 0x1B0, 0x323}, {0x1EF2, 0x59, 0x300}, {0x1EF3, 0x79, 0x300},
+    {0x1EF4, 0x59, 0x323}, {0x1EF5, 0x79, 0x323}, {0x1EF6, 0x59, 0x309}, {0x1EF7, 0x79, 0x309}, {0x1EF8, 0x59, 0x303}, {0x1EF9, 0x79, 0x303},
+    {0x1F00, 0x3B1, 0x313}, {0x1F01, 0x3B1, 0x314}, {0x1F02, 0x1F00, 0x300}, {0x1F03, 0x1F01, 0x300}, {0x1F04, 0x1F00, 0x301}, {0x1F05, 0x1F01, 0x301},
+    {0x1F06, 0x1F00, 0x342}, {0x1F07, 0x1F01, 0x342}, {0x1F08, 0x391, 0x313}, {0x1F09, 0x391, 0x314}, {0x1F0A, 0x1F08, 0x300}, {0x1F0B, 0x1F09, 0x300},
+    {0x1F0C, 0x1F08, 0x301}, {0x1F0D, 0x1F09, 0x301}, {0x1F0E, 0x1F08, 0x342}, {0x1F0F, 0x1F09, 0x342}, {0x1F10, 0x3B5, 0x313}, {0x1F11, 0x3B5, 0x314},
+    {0x1F12, 0x1F10, 0x300}, {0x1F13, 0x1F11, 0x300}, {0x1F14, 0x1F10, 0x301}, {0x1F15, 0x1F11, 0x301}, {0x1F18, 0x395, 0x313}, {0x1F19, 0x395, 0x314},
+    {0x1F1A, 0x1F18, 0x300}, {0x1F1B, 0x1F19, 0x300}, {0x1F1C, 0x1F18, 0x301}, {0x1F1D, 0x1F19, 0x301}, {0x1F20, 0x3B7, 0x313}, {0x1F21, 0x3B7, 0x314},
+    {0x1F22, 0x1F20, 0x300}, {0x1F23, 0x1F21, 0x300}, {0x1F24, 0x1F20, 0x301}, {0x1F25, 0x1F21, 0x301}, {0x1F26, 0x1F20, 0x342}, {0x1F27, 0x1F21, 0x342},
+    {0x1F28, 0x397, 0x313}, {0x1F29, 0x397, 0x314}, {0x1F2A, 0x1F28, 0x300}, {0x1F2B, 0x1F29, 0x300}, {0x1F2C, 0x1F28, 0x301}, {0x1F2D, 0x1F29, 0x301},
+    {0x1F2E, 0x1F28, 0x342}, {0x1F2F, 0x1F29, 0x342}, {0x1F30, 0x3B9, 0x313}, {0x1F31, 0x3B9, 0x314}, {0x1F32, 0x1F30, 0x300}, {0x1F33, 0x1F31, 0x300},
+    {0x1F34, 0x1F30, 0x301}, {0x1F35, 0x1F31, 0x301}, {0x1F36, 0x1F30, 0x342}, {0x1F37, 0x1F31, 0x342}, {0x1F38, 0x399, 0x313}, {0x1F39, 0x399, 0x314},
+    {0x1F3A, 0x1F38, 0x300}, {0x1F3B, 0x1F39, 0x300}, {0x1F3C, 0x1F38, 0x301}, {0x1F3D, 0x1F39, 0x301}, {0x1F3E, 0x1F38, 0x342}, {0x1F3F, 0x1F39, 0x342},
+    {0x1F40, 0x3BF, 0x313}, {0x1F41, 0x3BF, 0x314}, {0x1F42, 0x1F40, 0x300}, {0x1F43, 0x1F41, 0x300}, {0x1F44, 0x1F40, 0x301}, {0x1F45, 0x1F41, 0x301},
+    {0x1F48, 0x39F, 0x313}, {0x1F49, 0x39F, 0x314}, {0x1F4A, 0x1F48, 0x300}, {0x1F4B, 0x1F49, 0x300}, {0x1F4C, 0x1F48, 0x301}, {0x1F4D, 0x1F49, 0x301},
+    {0x1F50, 0x3C5, 0x313}, {0x1F51, 0x3C5, 0x314}, {0x1F52, 0x1F50, 0x300}, {0x1F53, 0x1F51, 0x300}, {0x1F54, 0x1F50, 0x301}, {0x1F55, 0x1F51, 0x301},
+    {0x1F56, 0x1F50, 0x342}, {0x1F57, 0x1F51, 0x342}, {0x1F59, 0x3A5, 0x314}, {0x1F5B, 0x1F59, 0x300}, {0x1F5D, 0x1F59, 0x301}, {0x1F5F, 0x1F59, 0x342},
+    {0x1F60, 0x3C9, 0x313}, {0x1F61, 0x3C9, 0x314}, {0x1F62, 0x1F60, 0x300}, {0x1F63, 0x1F61, 0x300}, {0x1F64, 0x1F60, 0x301}, {0x1F65, 0x1F61, 0x301},
+    {0x1F66, 0x1F60, 0x342}, {0x1F67, 0x1F61, 0x342}, {0x1F68, 0x3A9, 0x313}, {0x1F69, 0x3A9, 0x314}, {0x1F6A, 0x1F68, 0x300}, {0x1F6B, 0x1F69, 0x300},
+    {0x1F6C, 0x1F68, 0x301}, {0x1F6D, 0x1F69, 0x301}, {0x1F6E, 0x1F68, 0x342}, {0x1F6F, 0x1F69, 0x342}, {0x1F70, 0x3B1, 0x300}, {0x1F71, 0x3AC, 0},
+    {0x1F72, 0x3B5, 0x300}, {0x1F73, 0x3AD, 0}, {0x1F74, 0x3B7, 0x300}, {0x1F75, 0x3AE, 0}, {0x1F76, 0x3B9, 0x300}, {0x1F77, 0x3AF, 0},
+    {0x1F78, 0x3BF, 0x300}, {0x1F79, 0x3CC, 0}, {0x1F7A, 0x3C5, 0x300}, {0x1F7B, 0x3CD, 0}, {0x1F7C, 0x3C9, 0x300}, {0x1F7D, 0x3CE, 0},
+    {0x1F80, 0x1F00, 0x345}, {0x1F81, 0x1F01, 0x345}, {0x1F82, 0x1F02, 0x345}, {0x1F83, 0x1F03, 0x345}, {0x1F84, 0x1F04, 0x345}, {0x1F85, 0x1F05, 0x345},
+    {0x1F86, 0x1F06, 0x345}, {0x1F87, 0x1F07, 0x345}, {0x1F88, 0x1F08, 0x345}, {0x1F89, 0x1F09, 0x345}, {0x1F8A, 0x1F0A, 0x345}, {0x1F8B, 0x1F0B, 0x345},
+    {0x1F8C, 0x1F0C, 0x345}, {0x1F8D, 0x1F0D, 0x345}, {0x1F8E, 0x1F0E, 0x345}, {0x1F8F, 0x1F0F, 0x345}, {0x1F90, 0x1F20, 0x345}, {0x1F91, 0x1F21, 0x345},
+    {0x1F92, 0x1F22, 0x345}, {0x1F93, 0x1F23, 0x345}, {0x1F94, 0x1F24, 0x345}, {0x1F95, 0x1F25, 0x345}, {0x1F96, 0x1F26, 0x345}, {0x1F97, 0x1F27, 0x345},
+    {0x1F98, 0x1F28, 0x345}, {0x1F99, 0x1F29, 0x345}, {0x1F9A, 0x1F2A, 0x345}, {0x1F9B, 0x1F2B, 0x345}, {0x1F9C, 0x1F2C, 0x345}, {0x1F9D, 0x1F2D, 0x345},
+    {0x1F9E, 0x1F2E, 0x345}, {0x1F9F, 0x1F2F, 0x345}, {0x1FA0, 0x1F60, 0x345}, {0x1FA1, 0x1F61, 0x345}, {0x1FA2, 0x1F62, 0x345}, {0x1FA3, 0x1F63, 0x345},
+    {0x1FA4, 0x1F64, 0x345}, {0x1FA5, 0x1F65, 0x345}, {0x1FA6, 0x1F66, 0x345}, {0x1FA7, 0x1F67, 0x345}, {0x1FA8, 0x1F68, 0x345}, {0x1FA9, 0x1F69, 0x345},
+    {0x1FAA, 0x1F6A, 0x345}, {0x1FAB, 0x1F6B, 0x345}, {0x1FAC, 0x1F6C, 0x345}, {0x1FAD, 0x1F6D, 0x345}, {0x1FAE, 0x1F6E, 0x345}, {0x1FAF, 0x1F6F, 0x345},
+    {0x1FB0, 0x3B1, 0x306}, {0x1FB1, 0x3B1, 0x304}, {0x1FB2, 0x1F70, 0x345}, {0x1FB3, 0x3B1, 0x345}, {0x1FB4, 0x3AC, 0x345}, {0x1FB6, 0x3B1, 0x342},
+    {0x1FB7, 0x1FB6, 0x345}, {0x1FB8, 0x391, 0x306}, {0x1FB9, 0x391, 0x304}, {0x1FBA, 0x391, 0x300}, {0x1FBB, 0x386, 0}, {0x1FBC, 0x391, 0x345},
+    {0x1FBE, 0x3B9, 0}, {0x1FC1, 0xA8, 0x342}, {0x1FC2, 0x1F74, 0x345}, {0x1FC3, 0x3B7, 0x345}, {0x1FC4, 0x3AE, 0x345}, {0x1FC6, 0x3B7, 0x342},
+    {0x1FC7, 0x1FC6, 0x345}, {0x1FC8, 0x395, 0x300}, {0x1FC9, 0x388, 0}, {0x1FCA, 0x397, 0x300}, {0x1FCB, 0x389, 0}, {0x1FCC, 0x397, 0x345},
+    {0x1FCD, 0x1FBF, 0x300}, {0x1FCE, 0x1FBF, 0x301}, {0x1FCF, 0x1FBF, 0x342}, {0x1FD0, 0x3B9, 0x306}, {0x1FD1, 0x3B9, 0x304}, {0x1FD2, 0x3CA, 0x300},
+    {0x1FD3, 0x390, 0}, {0x1FD6, 0x3B9, 0x342}, {0x1FD7, 0x3CA, 0x342}, {0x1FD8, 0x399, 0x306}, {0x1FD9, 0x399, 0x304}, {0x1FDA, 0x399, 0x300},
+    {0x1FDB, 0x38A, 0}, {0x1FDD, 0x1FFE, 0x300}, {0x1FDE, 0x1FFE, 0x301}, {0x1FDF, 0x1FFE, 0x342}, {0x1FE0, 0x3C5, 0x306}, {0x1FE1, 0x3C5, 0x304},
+    {0x1FE2, 0x3CB, 0x300}, {0x1FE3, 0x3B0, 0}, {0x1FE4, 0x3C1, 0x313}, {0x1FE5, 0x3C1, 0x314}, {0x1FE6, 0x3C5, 0x342}, {0x1FE7, 0x3CB, 0x342},
+    {0x1FE8, 0x3A5, 0x306}, {0x1FE9, 0x3A5, 0x304}, {0x1FEA, 0x3A5, 0x300}, {0x1FEB, 0x38E, 0}, {0x1FEC, 0x3A1, 0x314}, {0x1FED, 0xA8, 0x300},
+    {0x1FEE, 0x385, 0}, {0x1FEF, 0x60, 0}, {0x1FF2, 0x1F7C, 0x345}, {0x1FF3, 0x3C9, 0x345}, {0x1FF4, 0x3CE, 0x345}, {0x1FF6, 0x3C9, 0x342},
+    {0x1FF7, 0x1FF6, 0x345}, {0x1FF8, 0x39F, 0x300}, {0x1FF9, 0x38C, 0}, {0x1FFA, 0x3A9, 0x300}, {0x1FFB, 0x38F, 0}, {0x1FFC, 0x3A9, 0x345},
+    {0x1FFD, 0xB4, 0}, {0x2000, 0x2002, 0}, {0x2001, 0x2003, 0}, {0x2126, 0x3A9, 0}, {0x212A, 0x4B, 0}, {0x212B, 0xC5, 0},
+    {0x219A, 0x2190, 0x338}, {0x219B, 0x2192, 0x338}, {0x21AE, 0x2194, 0x338}, {0x21CD, 0x21D0, 0x338}, {0x21CE, 0x21D4, 0x338}, {0x21CF, 0x21D2, 0x338},
+    {0x2204, 0x2203, 0x338}, {0x2209, 0x2208, 0x338}, {0x220C, 0x220B, 0x338}, {0x2224, 0x2223, 0x338}, {0x2226, 0x2225, 0x338}, {0x2241, 0x223C, 0x338},
+    {0x2244, 0x2243, 0x338}, {0x2247, 0x2245, 0x338}, {0x2249, 0x2248, 0x338}, {0x2260, 0x3D, 0x338}, {0x2262, 0x2261, 0x338}, {0x226D, 0x224D, 0x338},
+    {0x226E, 0x3C, 0x338}, {0x226F, 0x3E, 0x338}, {0x2270, 0x2264, 0x338}, {0x2271, 0x2265, 0x338}, {0x2274, 0x2272, 0x338}, {0x2275, 0x2273, 0x338},
+    {0x2278, 0x2276, 0x338}, {0x2279, 0x2277, 0x338}, {0x2280, 0x227A, 0x338}, {0x2281, 0x227B, 0x338}, {0x2284, 0x2282, 0x338}, {0x2285, 0x2283, 0x338},
+    {0x2288, 0x2286, 0x338}, {0x2289, 0x2287, 0x338}, {0x22AC, 0x22A2, 0x338}, {0x22AD, 0x22A8, 0x338}, {0x22AE, 0x22A9, 0x338}, {0x22AF, 0x22AB, 0x338},
+    {0x22E0, 0x227C, 0x338}, {0x22E1, 0x227D, 0x338}, {0x22E2, 0x2291, 0x338}, {0x22E3, 0x2292, 0x338}, {0x22EA, 0x22B2, 0x338}, {0x22EB, 0x22B3, 0x338},
+    {0x22EC, 0x22B4, 0x338}, {0x22ED, 0x22B5, 0x338}, {0x2329, 0x3008, 0}, {0x232A, 0x3009, 0}, {0x2ADC, 0x2ADD, 0x338}, {0x304C, 0x304B, 0x3099},
+    {0x304E, 0x304D, 0x3099}, {0x3050, 0x304F, 0x3099}, {0x3052, 0x3051, 0x3099}, {0x3054, 0x3053, 0x3099}, {0x3056, 0x3055, 0x3099}, {0x3058, 0x3057, 0x3099},
+    {0x305A, 0x3059, 0x3099}, {0x305C, 0x305B, 0x3099}, {0x305E, 0x305D, 0x3099}, {0x3060, 0x305F, 0x3099}, {0x3062, 0x3061, 0x3099}, {0x3065, 0x3064, 0x3099},
+    {0x3067, 0x3066, 0x3099}, {0x3069, 0x3068, 0x3099}, {0x3070, 0x306F, 0x3099}, {0x3071, 0x306F, 0x309a}, {0x3073, 0x3072, 0x3099}, {0x3074, 0x3072, 0x309a},
+    {0x3076, 0x3075, 0x3099}, {0x3077, 0x3075, 0x309a}, {0x3079, 0x3078, 0x3099}, {0x307A, 0x3078, 0x309a}, {0x307C, 0x307B, 0x3099}, {0x307D, 0x307B, 0x309a},
+    {0x3094, 0x3046, 0x3099}, {0x309E, 0x309D, 0x3099}, {0x30AC, 0x30AB, 0x3099}, {0x30AE, 0x30AD, 0x3099}, {0x30B0, 0x30AF, 0x3099}, {0x30B2, 0x30B1, 0x3099},
+    {0x30B4, 0x30B3, 0x3099}, {0x30B6, 0x30B5, 0x3099}, {0x30B8, 0x30B7, 0x3099}, {0x30BA, 0x30B9, 0x3099}, {0x30BC, 0x30BB, 0x3099}, {0x30BE, 0x30BD, 0x3099},
+    {0x30C0, 0x30BF, 0x3099}, {0x30C2, 0x30C1, 0x3099}, {0x30C5, 0x30C4, 0x3099}, {0x30C7, 0x30C6, 0x3099}, {0x30C9, 0x30C8, 0x3099}, {0x30D0, 0x30CF, 0x3099},
+    {0x30D1, 0x30CF, 0x309a}, {0x30D3, 0x30D2, 0x3099}, {0x30D4, 0x30D2, 0x309a}, {0x30D6, 0x30D5, 0x3099}, {0x30D7, 0x30D5, 0x309a}, {0x30D9, 0x30D8, 0x3099},
+    {0x30DA, 0x30D8, 0x309a}, {0x30DC, 0x30DB, 0x3099}, {0x30DD, 0x30DB, 0x309a}, {0x30F4, 0x30A6, 0x3099}, {0x30F7, 0x30EF, 0x3099}, {0x30F8, 0x30F0, 0x3099},
+    {0x30F9, 0x30F1, 0x3099}, {0x30FA, 0x30F2, 0x3099}, {0x30FE, 0x30FD, 0x3099}, {0xF900, 0x8C48, 0}, {0xF901, 0x66F4, 0}, {0xF902, 0x8ECA, 0},
+    {0xF903, 0x8CC8, 0}, {0xF904, 0x6ED1, 0}, {0xF905, 0x4E32, 0}, {0xF906, 0x53E5, 0}, {0xF907, 0x9F9C, 0}, {0xF908, 0x9F9C, 0},
+    {0xF909, 0x5951, 0}, {0xF90A, 0x91D1, 0}, {0xF90B, 0x5587, 0}, {0xF90C, 0x5948, 0}, {0xF90D, 0x61F6, 0}, {0xF90E, 0x7669, 0},
+    {0xF90F, 0x7F85, 0}, {0xF910, 0x863F, 0}, {0xF911, 0x87BA, 0}, {0xF912, 0x88F8, 0}, {0xF913, 0x908F, 0}, {0xF914, 0x6A02, 0},
+    {0xF915, 0x6D1B, 0}, {0xF916, 0x70D9, 0}, {0xF917, 0x73DE, 0}, {0xF918, 0x843D, 0}, {0xF919, 0x916A, 0}, {0xF91A, 0x99F1, 0},
+    {0xF91B, 0x4E82, 0}, {0xF91C, 0x5375, 0}, {0xF91D, 0x6B04, 0}, {0xF91E, 0x721B, 0}, {0xF91F, 0x862D, 0}, {0xF920, 0x9E1E, 0},
+    {0xF921, 0x5D50, 0}, {0xF922, 0x6FEB, 0}, {0xF923, 0x85CD, 0}, {0xF924, 0x8964, 0}, {0xF925, 0x62C9, 0}, {0xF926, 0x81D8, 0},
+    {0xF927, 0x881F, 0}, {0xF928, 0x5ECA, 0}, {0xF929, 0x6717, 0}, {0xF92A, 0x6D6A, 0}, {0xF92B, 0x72FC, 0}, {0xF92C, 0x90CE, 0},
+    {0xF92D, 0x4F86, 0}, {0xF92E, 0x51B7, 0}, {0xF92F, 0x52DE, 0}, {0xF930, 0x64C4, 0}, {0xF931, 0x6AD3, 0}, {0xF932, 0x7210, 0},
+    {0xF933, 0x76E7, 0}, {0xF934, 0x8001, 0}, {0xF935, 0x8606, 0}, {0xF936, 0x865C, 0}, {0xF937, 0x8DEF, 0}, {0xF938, 0x9732, 0},
+    {0xF939, 0x9B6F, 0}, {0xF93A, 0x9DFA, 0}, {0xF93B, 0x788C, 0}, {0xF93C, 0x797F, 0}, {0xF93D, 0x7DA0, 0}, {0xF93E, 0x83C9, 0},
+    {0xF93F, 0x9304, 0}, {0xF940, 0x9E7F, 0}, {0xF941, 0x8AD6, 0}, {0xF942, 0x58DF, 0}, {0xF943, 0x5F04, 0}, {0xF944, 0x7C60, 0},
+    {0xF945, 0x807E, 0}, {0xF946, 0x7262, 0}, {0xF947, 0x78CA, 0}, {0xF948, 0x8CC2, 0}, {0xF949, 0x96F7, 0}, {0xF94A, 0x58D8, 0},
+    {0xF94B, 0x5C62, 0}, {0xF94C, 0x6A13, 0}, {0xF94D, 0x6DDA, 0}, {0xF94E, 0x6F0F, 0}, {0xF94F, 0x7D2F, 0}, {0xF950, 0x7E37, 0},
+    {0xF951, 0x964B, 0}, {0xF952, 0x52D2, 0}, {0xF953, 0x808B, 0}, {0xF954, 0x51DC, 0}, {0xF955, 0x51CC, 0}, {0xF956, 0x7A1C, 0},
+    {0xF957, 0x7DBE, 0}, {0xF958, 0x83F1, 0}, {0xF959, 0x9675, 0}, {0xF95A, 0x8B80, 0}, {0xF95B, 0x62CF, 0}, {0xF95C, 0x6A02, 0},
+    {0xF95D, 0x8AFE, 0}, {0xF95E, 0x4E39, 0}, {0xF95F, 0x5BE7, 0}, {0xF960, 0x6012, 0}, {0xF961, 0x7387, 0}, {0xF962, 0x7570, 0},
+    {0xF963, 0x5317, 0}, {0xF964, 0x78FB, 0}, {0xF965, 0x4FBF, 0}, {0xF966, 0x5FA9, 0}, {0xF967, 0x4E0D, 0}, {0xF968, 0x6CCC, 0},
+    {0xF969, 0x6578, 0}, {0xF96A, 0x7D22, 0}, {0xF96B, 0x53C3, 0}, {0xF96C, 0x585E, 0}, {0xF96D, 0x7701, 0}, {0xF96E, 0x8449, 0},
+    {0xF96F, 0x8AAA, 0}, {0xF970, 0x6BBA, 0}, {0xF971, 0x8FB0, 0}, {0xF972, 0x6C88, 0}, {0xF973, 0x62FE, 0}, {0xF974, 0x82E5, 0},
+    {0xF975, 0x63A0, 0}, {0xF976, 0x7565, 0}, {0xF977, 0x4EAE, 0}, {0xF978, 0x5169, 0}, {0xF979, 0x51C9, 0}, {0xF97A, 0x6881, 0},
+    {0xF97B, 0x7CE7, 0}, {0xF97C, 0x826F, 0}, {0xF97D, 0x8AD2, 0}, {0xF97E, 0x91CF, 0}, {0xF97F, 0x52F5, 0}, {0xF980, 0x5442, 0},
+    {0xF981, 0x5973, 0}, {0xF982, 0x5EEC, 0}, {0xF983, 0x65C5, 0}, {0xF984, 0x6FFE, 0}, {0xF985, 0x792A, 0}, {0xF986, 0x95AD, 0},
+    {0xF987, 0x9A6A, 0}, {0xF988, 0x9E97, 0}, {0xF989, 0x9ECE, 0}, {0xF98A, 0x529B, 0}, {0xF98B, 0x66C6, 0}, {0xF98C, 0x6B77, 0},
+    {0xF98D, 0x8F62, 0}, {0xF98E, 0x5E74, 0}, {0xF98F, 0x6190, 0}, {0xF990, 0x6200, 0}, {0xF991, 0x649A, 0}, {0xF992, 0x6F23, 0},
+    {0xF993, 0x7149, 0}, {0xF994, 0x7489, 0}, {0xF995, 0x79CA, 0}, {0xF996, 0x7DF4, 0}, {0xF997, 0x806F, 0}, {0xF998, 0x8F26, 0},
+    {0xF999, 0x84EE, 0}, {0xF99A, 0x9023, 0}, {0xF99B, 0x934A, 0}, {0xF99C, 0x5217, 0}, {0xF99D, 0x52A3, 0}, {0xF99E, 0x54BD, 0},
+    {0xF99F, 0x70C8, 0}, {0xF9A0, 0x88C2, 0}, {0xF9A1, 0x8AAA, 0}, {0xF9A2, 0x5EC9, 0}, {0xF9A3, 0x5FF5, 0}, {0xF9A4, 0x637B, 0},
+    {0xF9A5, 0x6BAE, 0}, {0xF9A6, 0x7C3E, 0}, {0xF9A7, 0x7375, 0}, {0xF9A8, 0x4EE4, 0}, {0xF9A9, 0x56F9, 0}, {0xF9AA, 0x5BE7, 0},
+    {0xF9AB, 0x5DBA, 0}, {0xF9AC, 0x601C, 0}, {0xF9AD, 0x73B2, 0}, {0xF9AE, 0x7469, 0}, {0xF9AF, 0x7F9A, 0}, {0xF9B0, 0x8046, 0},
+    {0xF9B1, 0x9234, 0}, {0xF9B2, 0x96F6, 0}, {0xF9B3, 0x9748, 0}, {0xF9B4, 0x9818, 0}, {0xF9B5, 0x4F8B, 0}, {0xF9B6, 0x79AE, 0},
+    {0xF9B7, 0x91B4, 0}, {0xF9B8, 0x96B8, 0}, {0xF9B9, 0x60E1, 0}, {0xF9BA, 0x4E86, 0}, {0xF9BB, 0x50DA, 0}, {0xF9BC, 0x5BEE, 0},
+    {0xF9BD, 0x5C3F, 0}, {0xF9BE, 0x6599, 0}, {0xF9BF, 0x6A02, 0}, {0xF9C0, 0x71CE, 0}, {0xF9C1, 0x7642, 0}, {0xF9C2, 0x84FC, 0},
+    {0xF9C3, 0x907C, 0}, {0xF9C4, 0x9F8D, 0}, {0xF9C5, 0x6688, 0}, {0xF9C6, 0x962E, 0}, {0xF9C7, 0x5289, 0}, {0xF9C8, 0x677B, 0},
+    {0xF9C9, 0x67F3, 0}, {0xF9CA, 0x6D41, 0}, {0xF9CB, 0x6E9C, 0}, {0xF9CC, 0x7409, 0}, {0xF9CD, 0x7559, 0}, {0xF9CE, 0x786B, 0},
+    {0xF9CF, 0x7D10, 0}, {0xF9D0, 0x985E, 0}, {0xF9D1, 0x516D, 0}, {0xF9D2, 0x622E, 0}, {0xF9D3, 0x9678, 0}, {0xF9D4, 0x502B, 0},
+    {0xF9D5, 0x5D19, 0}, {0xF9D6, 0x6DEA, 0}, {0xF9D7, 0x8F2A, 0}, {0xF9D8, 0x5F8B, 0}, {0xF9D9, 0x6144, 0}, {0xF9DA, 0x6817, 0},
+    {0xF9DB, 0x7387, 0}, {0xF9DC, 0x9686, 0}, {0xF9DD, 0x5229, 0}, {0xF9DE, 0x540F, 0}, {0xF9DF, 0x5C65, 0}, {0xF9E0, 0x6613, 0},
+    {0xF9E1, 0x674E, 0}, {0xF9E2, 0x68A8, 0}, {0xF9E3, 0x6CE5, 0}, {0xF9E4, 0x7406, 0}, {0xF9E5, 0x75E2, 0}, {0xF9E6, 0x7F79, 0},
+    {0xF9E7, 0x88CF, 0}, {0xF9E8, 0x88E1, 0}, {0xF9E9, 0x91CC, 0}, {0xF9EA, 0x96E2, 0}, {0xF9EB, 0x533F, 0}, {0xF9EC, 0x6EBA, 0},
+    {0xF9ED, 0x541D, 0}, {0xF9EE, 0x71D0, 0}, {0xF9EF, 0x7498, 0}, {0xF9F0, 0x85FA, 0}, {0xF9F1, 0x96A3, 0}, {0xF9F2, 0x9C57, 0},
+    {0xF9F3, 0x9E9F, 0}, {0xF9F4, 0x6797, 0}, {0xF9F5, 0x6DCB, 0}, {0xF9F6, 0x81E8, 0}, {0xF9F7, 0x7ACB, 0}, {0xF9F8, 0x7B20, 0},
+    {0xF9F9, 0x7C92, 0}, {0xF9FA, 0x72C0, 0}, {0xF9FB, 0x7099, 0}, {0xF9FC, 0x8B58, 0}, {0xF9FD, 0x4EC0, 0}, {0xF9FE, 0x8336, 0},
+    {0xF9FF, 0x523A, 0}, {0xFA00, 0x5207, 0}, {0xFA01, 0x5EA6, 0}, {0xFA02, 0x62D3, 0}, {0xFA03, 0x7CD6, 0}, {0xFA04, 0x5B85, 0},
+    {0xFA05, 0x6D1E, 0}, {0xFA06, 0x66B4, 0}, {0xFA07, 0x8F3B, 0}, {0xFA08, 0x884C, 0}, {0xFA09, 0x964D, 0}, {0xFA0A, 0x898B, 0},
+    {0xFA0B, 0x5ED3, 0}, {0xFA0C, 0x5140, 0}, {0xFA0D, 0x55C0, 0}, {0xFA10, 0x585A, 0}, {0xFA12, 0x6674, 0}, {0xFA15, 0x51DE, 0},
+    {0xFA16, 0x732A, 0}, {0xFA17, 0x76CA, 0}, {0xFA18, 0x793C, 0}, {0xFA19, 0x795E, 0}, {0xFA1A, 0x7965, 0}, {0xFA1B, 0x798F, 0},
+    {0xFA1C, 0x9756, 0}, {0xFA1D, 0x7CBE, 0}, {0xFA1E, 0x7FBD, 0}, {0xFA20, 0x8612, 0}, {0xFA22, 0x8AF8, 0}, {0xFA25, 0x9038, 0},
+    {0xFA26, 0x90FD, 0}, {0xFA2A, 0x98EF, 0}, {0xFA2B, 0x98FC, 0}, {0xFA2C, 0x9928, 0}, {0xFA2D, 0x9DB4, 0}, {0xFA2E, 0x90DE, 0},
+    {0xFA2F, 0x96B7, 0}, {0xFA30, 0x4FAE, 0}, {0xFA31, 0x50E7, 0}, {0xFA32, 0x514D, 0}, {0xFA33, 0x52C9, 0}, {0xFA34, 0x52E4, 0},
+    {0xFA35, 0x5351, 0}, {0xFA36, 0x559D, 0}, {0xFA37, 0x5606, 0}, {0xFA38, 0x5668, 0}, {0xFA39, 0x5840, 0}, {0xFA3A, 0x58A8, 0},
+    {0xFA3B, 0x5C64, 0}, {0xFA3C, 0x5C6E, 0}, {0xFA3D, 0x6094, 0}, {0xFA3E, 0x6168, 0}, {0xFA3F, 0x618E, 0}, {0xFA40, 0x61F2, 0},
+    {0xFA41, 0x654F, 0}, {0xFA42, 0x65E2, 0}, {0xFA43, 0x6691, 0}, {0xFA44, 0x6885, 0}, {0xFA45, 0x6D77, 0}, {0xFA46, 0x6E1A, 0},
+    {0xFA47, 0x6F22, 0}, {0xFA48, 0x716E, 0}, {0xFA49, 0x722B, 0}, {0xFA4A, 0x7422, 0}, {0xFA4B, 0x7891, 0}, {0xFA4C, 0x793E, 0},
+    {0xFA4D, 0x7949, 0}, {0xFA4E, 0x7948, 0}, {0xFA4F, 0x7950, 0}, {0xFA50, 0x7956, 0}, {0xFA51, 0x795D, 0}, {0xFA52, 0x798D, 0},
+    {0xFA53, 0x798E, 0}, {0xFA54, 0x7A40, 0}, {0xFA55, 0x7A81, 0}, {0xFA56, 0x7BC0, 0}, {0xFA57, 0x7DF4, 0}, {0xFA58, 0x7E09, 0},
+    {0xFA59, 0x7E41, 0}, {0xFA5A, 0x7F72, 0}, {0xFA5B, 0x8005, 0}, {0xFA5C, 0x81ED, 0}, {0xFA5D, 0x8279, 0}, {0xFA5E, 0x8279, 0},
+    {0xFA5F, 0x8457, 0}, {0xFA60, 0x8910, 0}, {0xFA61, 0x8996, 0}, {0xFA62, 0x8B01, 0}, {0xFA63, 0x8B39, 0}, {0xFA64, 0x8CD3, 0},
+    {0xFA65, 0x8D08, 0}, {0xFA66, 0x8FB6, 0}, {0xFA67, 0x9038, 0}, {0xFA68, 0x96E3, 0}, {0xFA69, 0x97FF, 0}, {0xFA6A, 0x983B, 0},
+    {0xFA6B, 0x6075, 0}, {0xFA6C, 0x242EE, 0}, {0xFA6D, 0x8218, 0}, {0xFA70, 0x4E26, 0}, {0xFA71, 0x51B5, 0}, {0xFA72, 0x5168, 0},
+    {0xFA73, 0x4F80, 0}, {0xFA74, 0x5145, 0}, {0xFA75, 0x5180, 0}, {0xFA76, 0x52C7, 0}, {0xFA77, 0x52FA, 0}, {0xFA78, 0x559D, 0},
+    {0xFA79, 0x5555, 0}, {0xFA7A, 0x5599, 0}, {0xFA7B, 0x55E2, 0}, {0xFA7C, 0x585A, 0}, {0xFA7D, 0x58B3, 0}, {0xFA7E, 0x5944, 0},
+    {0xFA7F, 0x5954, 0}, {0xFA80, 0x5A62, 0}, {0xFA81, 0x5B28, 0}, {0xFA82, 0x5ED2, 0}, {0xFA83, 0x5ED9, 0}, {0xFA84, 0x5F69, 0},
+    {0xFA85, 0x5FAD, 0}, {0xFA86, 0x60D8, 0}, {0xFA87, 0x614E, 0}, {0xFA88, 0x6108, 0}, {0xFA89, 0x618E, 0}, {0xFA8A, 0x6160, 0},
+    {0xFA8B, 0x61F2, 0}, {0xFA8C, 0x6234, 0}, {0xFA8D, 0x63C4, 0}, {0xFA8E, 0x641C, 0}, {0xFA8F, 0x6452, 0}, {0xFA90, 0x6556, 0},
+    {0xFA91, 0x6674, 0}, {0xFA92, 0x6717, 0}, {0xFA93, 0x671B, 0}, {0xFA94, 0x6756, 0}, {0xFA95, 0x6B79, 0}, {0xFA96, 0x6BBA, 0},
+    {0xFA97, 0x6D41, 0}, {0xFA98, 0x6EDB, 0}, {0xFA99, 0x6ECB, 0}, {0xFA9A, 0x6F22, 0}, {0xFA9B, 0x701E, 0}, {0xFA9C, 0x716E, 0},
+    {0xFA9D, 0x77A7, 0}, {0xFA9E, 0x7235, 0}, {0xFA9F, 0x72AF, 0}, {0xFAA0, 0x732A, 0}, {0xFAA1, 0x7471, 0}, {0xFAA2, 0x7506, 0},
+    {0xFAA3, 0x753B, 0}, {0xFAA4, 0x761D, 0}, {0xFAA5, 0x761F, 0}, {0xFAA6, 0x76CA, 0}, {0xFAA7, 0x76DB, 0}, {0xFAA8, 0x76F4, 0},
+    {0xFAA9, 0x774A, 0}, {0xFAAA, 0x7740, 0}, {0xFAAB, 0x78CC, 0}, {0xFAAC, 0x7AB1, 0}, {0xFAAD, 0x7BC0, 0}, {0xFAAE, 0x7C7B, 0},
+    {0xFAAF, 0x7D5B, 0}, {0xFAB0, 0x7DF4, 0}, {0xFAB1, 0x7F3E, 0}, {0xFAB2, 0x8005, 0}, {0xFAB3, 0x8352, 0}, {0xFAB4, 0x83EF, 0},
+    {0xFAB5, 0x8779, 0}, {0xFAB6, 0x8941, 0}, {0xFAB7, 0x8986, 0}, {0xFAB8, 0x8996, 0}, {0xFAB9, 0x8ABF, 0}, {0xFABA, 0x8AF8, 0},
+    {0xFABB, 0x8ACB, 0}, {0xFABC, 0x8B01, 0}, {0xFABD, 0x8AFE, 0}, {0xFABE, 0x8AED, 0}, {0xFABF, 0x8B39, 0}, {0xFAC0, 0x8B8A, 0},
+    {0xFAC1, 0x8D08, 0}, {0xFAC2, 0x8F38, 0}, {0xFAC3, 0x9072, 0}, {0xFAC4, 0x9199, 0}, {0xFAC5, 0x9276, 0}, {0xFAC6, 0x967C, 0},
+    {0xFAC7, 0x96E3, 0}, {0xFAC8, 0x9756, 0}, {0xFAC9, 0x97DB, 0}, {0xFACA, 0x97FF, 0}, {0xFACB, 0x980B, 0}, {0xFACC, 0x983B, 0},
+    {0xFACD, 0x9B12, 0}, {0xFACE, 0x9F9C, 0}, {0xFACF, 0x2284A, 0}, {0xFAD0, 0x22844, 0}, {0xFAD1, 0x233D5, 0}, {0xFAD2, 0x3B9D, 0},
+    {0xFAD3, 0x4018, 0}, {0xFAD4, 0x4039, 0}, {0xFAD5, 0x25249, 0}, {0xFAD6, 0x25CD0, 0}, {0xFAD7, 0x27ED3, 0}, {0xFAD8, 0x9F43, 0},
+    {0xFAD9, 0x9F8E, 0}, {0xFB1D, 0x5D9, 0x5b4}, {0xFB1F, 0x5F2, 0x5b7}, {0xFB2A, 0x5E9, 0x5c1}, {0xFB2B, 0x5E9, 0x5c2}, {0xFB2C, 0xFB49, 0x5c1},
+    {0xFB2D, 0xFB49, 0x5c2}, {0xFB2E, 0x5D0, 0x5b7}, {0xFB2F, 0x5D0, 0x5b8}, {0xFB30, 0x5D0, 0x5bc}, {0xFB31, 0x5D1, 0x5bc}, {0xFB32, 0x5D2, 0x5bc},
+    {0xFB33, 0x5D3, 0x5bc}, {0xFB34, 0x5D4, 0x5bc}, {0xFB35, 0x5D5, 0x5bc}, {0xFB36, 0x5D6, 0x5bc}, {0xFB38, 0x5D8, 0x5bc}, {0xFB39, 0x5D9, 0x5bc},
+    {0xFB3A, 0x5DA, 0x5bc}, {0xFB3B, 0x5DB, 0x5bc}, {0xFB3C, 0x5DC, 0x5bc}, {0xFB3E, 0x5DE, 0x5bc}, {0xFB40, 0x5E0, 0x5bc}, {0xFB41, 0x5E1, 0x5bc},
+    {0xFB43, 0x5E3, 0x5bc}, {0xFB44, 0x5E4, 0x5bc}, {0xFB46, 0x5E6, 0x5bc}, {0xFB47, 0x5E7, 0x5bc}, {0xFB48, 0x5E8, 0x5bc}, {0xFB49, 0x5E9, 0x5bc},
+    {0xFB4A, 0x5EA, 0x5bc}, {0xFB4B, 0x5D5, 0x5b9}, {0xFB4C, 0x5D1, 0x5bf}, {0xFB4D, 0x5DB, 0x5bf}, {0xFB4E, 0x5E4, 0x5bf}, {0x1109A, 0x11099, 0x110ba},
+    {0x1109C, 0x1109B, 0x110ba}, {0x110AB, 0x110A5, 0x110ba}, {0x1112E, 0x11131, 0x11127}, {0x1112F, 0x11132, 0x11127}, {0x1134B, 0x11347, 0x1133e}, {0x1134C, 0x11347, 0x11357},
+    {0x114BB, 0x114B9, 0x114ba}, {0x114BC, 0x114B9, 0x114b0}, {0x114BE, 0x114B9, 0x114bd}, {0x115BA, 0x115B8, 0x115af}, {0x115BB, 0x115B9, 0x115af}, {0x1D15E, 0x1D157, 0x1d165},
+    {0x1D15F, 0x1D158, 0x1d165}, {0x1D160, 0x1D15F, 0x1d16e}, {0x1D161, 0x1D15F, 0x1d16f}, {0x1D162, 0x1D15F, 0x1d170}, {0x1D163, 0x1D15F, 0x1d171}, {0x1D164, 0x1D15F, 0x1d172},
+    {0x1D1BB, 0x1D1B9, 0x1d165}, {0x1D1BC, 0x1D1BA, 0x1d165}, {0x1D1BD, 0x1D1BB, 0x1d16e}, {0x1D1BE, 0x1D1BC, 0x1d16e}, {0x1D1BF, 0x1D1BB, 0x1d16f}, {0x1D1C0, 0x1D1BC, 0x1d16f},
+    {0x2F800, 0x4E3D, 0}, {0x2F801, 0x4E38, 0}, {0x2F802, 0x4E41, 0}, {0x2F803, 0x20122, 0}, {0x2F804, 0x4F60, 0}, {0x2F805, 0x4FAE, 0},
+    {0x2F806, 0x4FBB, 0}, {0x2F807, 0x5002, 0}, {0x2F808, 0x507A, 0}, {0x2F809, 0x5099, 0}, {0x2F80A, 0x50E7, 0}, {0x2F80B, 0x50CF, 0},
+    {0x2F80C, 0x349E, 0}, {0x2F80D, 0x2063A, 0}, {0x2F80E, 0x514D, 0}, {0x2F80F, 0x5154, 0}, {0x2F810, 0x5164, 0}, {0x2F811, 0x5177, 0},
+    {0x2F812, 0x2051C, 0}, {0x2F813, 0x34B9, 0}, {0x2F814, 0x5167, 0}, {0x2F815, 0x518D, 0}, {0x2F816, 0x2054B, 0}, {0x2F817, 0x5197, 0},
+    {0x2F818, 0x51A4, 0}, {0x2F819, 0x4ECC, 0}, {0x2F81A, 0x51AC, 0}, {0x2F81B, 0x51B5, 0}, {0x2F81C, 0x291DF, 0}, {0x2F81D, 0x51F5, 0},
+    {0x2F81E, 0x5203, 0}, {0x2F81F, 0x34DF, 0}, {0x2F820, 0x523B, 0}, {0x2F821, 0x5246, 0}, {0x2F822, 0x5272, 0}, {0x2F823, 0x5277, 0},
+    {0x2F824, 0x3515, 0}, {0x2F825, 0x52C7, 0}, {0x2F826, 0x52C9, 0}, {0x2F827, 0x52E4, 0}, {0x2F828, 0x52FA, 0}, {0x2F829, 0x5305, 0},
+    {0x2F82A, 0x5306, 0}, {0x2F82B, 0x5317, 0}, {0x2F82C, 0x5349, 0}, {0x2F82D, 0x5351, 0}, {0x2F82E, 0x535A, 0}, {0x2F82F, 0x5373, 0},
+    {0x2F830, 0x537D, 0}, {0x2F831, 0x537F, 0}, {0x2F832, 0x537F, 0}, {0x2F833, 0x537F, 0}, {0x2F834, 0x20A2C, 0}, {0x2F835, 0x7070, 0},
+    {0x2F836, 0x53CA, 0}, {0x2F837, 0x53DF, 0}, {0x2F838, 0x20B63, 0}, {0x2F839, 0x53EB, 0}, {0x2F83A, 0x53F1, 0}, {0x2F83B, 0x5406, 0},
+    {0x2F83C, 0x549E, 0}, {0x2F83D, 0x5438, 0}, {0x2F83E, 0x5448, 0}, {0x2F83F, 0x5468, 0}, {0x2F840, 0x54A2, 0}, {0x2F841, 0x54F6, 0},
+    {0x2F842, 0x5510, 0}, {0x2F843, 0x5553, 0}, {0x2F844, 0x5563, 0}, {0x2F845, 0x5584, 0}, {0x2F846, 0x5584, 0}, {0x2F847, 0x5599, 0},
+    {0x2F848, 0x55AB, 0}, {0x2F849, 0x55B3, 0}, {0x2F84A, 0x55C2, 0}, {0x2F84B, 0x5716, 0}, {0x2F84C, 0x5606, 0}, {0x2F84D, 0x5717, 0},
+    {0x2F84E, 0x5651, 0}, {0x2F84F, 0x5674, 0}, {0x2F850, 0x5207, 0}, {0x2F851, 0x58EE, 0}, {0x2F852, 0x57CE, 0}, {0x2F853, 0x57F4, 0},
+    {0x2F854, 0x580D, 0}, {0x2F855, 0x578B, 0}, {0x2F856, 0x5832, 0}, {0x2F857, 0x5831, 0}, {0x2F858, 0x58AC, 0}, {0x2F859, 0x214E4, 0},
+    {0x2F85A, 0x58F2, 0}, {0x2F85B, 0x58F7, 0}, {0x2F85C, 0x5906, 0}, {0x2F85D, 0x591A, 0}, {0x2F85E, 0x5922, 0}, {0x2F85F, 0x5962, 0},
+    {0x2F860, 0x216A8, 0}, {0x2F861, 0x216EA, 0}, {0x2F862, 0x59EC, 0}, {0x2F863, 0x5A1B, 0}, {0x2F864, 0x5A27, 0}, {0x2F865, 0x59D8, 0},
+    {0x2F866, 0x5A66, 0}, {0x2F867, 0x36EE, 0}, {0x2F868, 0x36FC, 0}, {0x2F869, 0x5B08, 0}, {0x2F86A, 0x5B3E, 0}, {0x2F86B, 0x5B3E, 0},
+    {0x2F86C, 0x219C8, 0}, {0x2F86D, 0x5BC3, 0}, {0x2F86E, 0x5BD8, 0}, {0x2F86F, 0x5BE7, 0}, {0x2F870, 0x5BF3, 0}, {0x2F871, 0x21B18, 0},
+    {0x2F872, 0x5BFF, 0}, {0x2F873, 0x5C06, 0}, {0x2F874, 0x5F53, 0}, {0x2F875, 0x5C22, 0}, {0x2F876, 0x3781, 0}, {0x2F877, 0x5C60, 0},
+    {0x2F878, 0x5C6E, 0}, {0x2F879, 0x5CC0, 0}, {0x2F87A, 0x5C8D, 0}, {0x2F87B, 0x21DE4, 0}, {0x2F87C, 0x5D43, 0}, {0x2F87D, 0x21DE6, 0},
+    {0x2F87E, 0x5D6E, 0}, {0x2F87F, 0x5D6B, 0}, {0x2F880, 0x5D7C, 0}, {0x2F881, 0x5DE1, 0}, {0x2F882, 0x5DE2, 0}, {0x2F883, 0x382F, 0},
+    {0x2F884, 0x5DFD, 0}, {0x2F885, 0x5E28, 0}, {0x2F886, 0x5E3D, 0}, {0x2F887, 0x5E69, 0}, {0x2F888, 0x3862, 0}, {0x2F889, 0x22183, 0},
+    {0x2F88A, 0x387C, 0}, {0x2F88B, 0x5EB0, 0}, {0x2F88C, 0x5EB3, 0}, {0x2F88D, 0x5EB6, 0}, {0x2F88E, 0x5ECA, 0}, {0x2F88F, 0x2A392, 0},
+    {0x2F890, 0x5EFE, 0}, {0x2F891, 0x22331, 0}, {0x2F892, 0x22331, 0}, {0x2F893, 0x8201, 0}, {0x2F894, 0x5F22, 0}, {0x2F895, 0x5F22, 0},
+    {0x2F896, 0x38C7, 0}, {0x2F897, 0x232B8, 0}, {0x2F898, 0x261DA, 0}, {0x2F899, 0x5F62, 0}, {0x2F89A, 0x5F6B, 0}, {0x2F89B, 0x38E3, 0},
+    {0x2F89C, 0x5F9A, 0}, {0x2F89D, 0x5FCD, 0}, {0x2F89E, 0x5FD7, 0}, {0x2F89F, 0x5FF9, 0}, {0x2F8A0, 0x6081, 0}, {0x2F8A1, 0x393A, 0},
+    {0x2F8A2, 0x391C, 0}, {0x2F8A3, 0x6094, 0}, {0x2F8A4, 0x226D4, 0}, {0x2F8A5, 0x60C7, 0}, {0x2F8A6, 0x6148, 0}, {0x2F8A7, 0x614C, 0},
+    {0x2F8A8, 0x614E, 0}, {0x2F8A9, 0x614C, 0}, {0x2F8AA, 0x617A, 0}, {0x2F8AB, 0x618E, 0}, {0x2F8AC, 0x61B2, 0}, {0x2F8AD, 0x61A4, 0},
+    {0x2F8AE, 0x61AF, 0}, {0x2F8AF, 0x61DE, 0}, {0x2F8B0, 0x61F2, 0}, {0x2F8B1, 0x61F6, 0}, {0x2F8B2, 0x6210, 0}, {0x2F8B3, 0x621B, 0},
+    {0x2F8B4, 0x625D, 0}, {0x2F8B5, 0x62B1, 0}, {0x2F8B6, 0x62D4, 0}, {0x2F8B7, 0x6350, 0}, {0x2F8B8, 0x22B0C, 0}, {0x2F8B9, 0x633D, 0},
+    {0x2F8BA, 0x62FC, 0}, {0x2F8BB, 0x6368, 0}, {0x2F8BC, 0x6383, 0}, {0x2F8BD, 0x63E4, 0}, {0x2F8BE, 0x22BF1, 0}, {0x2F8BF, 0x6422, 0},
+    {0x2F8C0, 0x63C5, 0}, {0x2F8C1, 0x63A9, 0}, {0x2F8C2, 0x3A2E, 0}, {0x2F8C3, 0x6469, 0}, {0x2F8C4, 0x647E, 0}, {0x2F8C5, 0x649D, 0},
+    {0x2F8C6, 0x6477, 0}, {0x2F8C7, 0x3A6C, 0}, {0x2F8C8, 0x654F, 0}, {0x2F8C9, 0x656C, 0}, {0x2F8CA, 0x2300A, 0}, {0x2F8CB, 0x65E3, 0},
+    {0x2F8CC, 0x66F8, 0}, {0x2F8CD, 0x6649, 0}, {0x2F8CE, 0x3B19, 0}, {0x2F8CF, 0x6691, 0}, {0x2F8D0, 0x3B08, 0}, {0x2F8D1, 0x3AE4, 0},
+    {0x2F8D2, 0x5192, 0}, {0x2F8D3, 0x5195, 0}, {0x2F8D4, 0x6700, 0}, {0x2F8D5, 0x669C, 0}, {0x2F8D6, 0x80AD, 0}, {0x2F8D7, 0x43D9, 0},
+    {0x2F8D8, 0x6717, 0}, {0x2F8D9, 0x671B, 0}, {0x2F8DA, 0x6721, 0}, {0x2F8DB, 0x675E, 0}, {0x2F8DC, 0x6753, 0}, {0x2F8DD, 0x233C3, 0},
+    {0x2F8DE, 0x3B49, 0}, {0x2F8DF, 0x67FA, 0}, {0x2F8E0, 0x6785, 0}, {0x2F8E1, 0x6852, 0}, {0x2F8E2, 0x6885, 0}, {0x2F8E3, 0x2346D, 0},
+    {0x2F8E4, 0x688E, 0}, {0x2F8E5, 0x681F, 0}, {0x2F8E6, 0x6914, 0}, {0x2F8E7, 0x3B9D, 0}, {0x2F8E8, 0x6942, 0}, {0x2F8E9, 0x69A3, 0},
+    {0x2F8EA, 0x69EA, 0}, {0x2F8EB, 0x6AA8, 0}, {0x2F8EC, 0x236A3, 0}, {0x2F8ED, 0x6ADB, 0}, {0x2F8EE, 0x3C18, 0}, {0x2F8EF, 0x6B21, 0},
+    {0x2F8F0, 0x238A7, 0}, {0x2F8F1, 0x6B54, 0}, {0x2F8F2, 0x3C4E, 0}, {0x2F8F3, 0x6B72, 0}, {0x2F8F4, 0x6B9F, 0}, {0x2F8F5, 0x6BBA, 0},
+    {0x2F8F6, 0x6BBB, 0}, {0x2F8F7, 0x23A8D, 0}, {0x2F8F8, 0x21D0B, 0}, {0x2F8F9, 0x23AFA, 0}, {0x2F8FA, 0x6C4E, 0}, {0x2F8FB, 0x23CBC, 0},
+    {0x2F8FC, 0x6CBF, 0}, {0x2F8FD, 0x6CCD, 0}, {0x2F8FE, 0x6C67, 0}, {0x2F8FF, 0x6D16, 0}, {0x2F900, 0x6D3E, 0}, {0x2F901, 0x6D77, 0},
+    {0x2F902, 0x6D41, 0}, {0x2F903, 0x6D69, 0}, {0x2F904, 0x6D78, 0}, {0x2F905, 0x6D85, 0}, {0x2F906, 0x23D1E, 0}, {0x2F907, 0x6D34, 0},
+    {0x2F908, 0x6E2F, 0}, {0x2F909, 0x6E6E, 0}, {0x2F90A, 0x3D33, 0}, {0x2F90B, 0x6ECB, 0}, {0x2F90C, 0x6EC7, 0}, {0x2F90D, 0x23ED1, 0},
+    {0x2F90E, 0x6DF9, 0}, {0x2F90F, 0x6F6E, 0}, {0x2F910, 0x23F5E, 0}, {0x2F911, 0x23F8E, 0}, {0x2F912, 0x6FC6, 0}, {0x2F913, 0x7039, 0},
+    {0x2F914, 0x701E, 0}, {0x2F915, 0x701B, 0}, {0x2F916, 0x3D96, 0}, {0x2F917, 0x704A, 0}, {0x2F918, 0x707D, 0}, {0x2F919, 0x7077, 0},
+    {0x2F91A, 0x70AD, 0}, {0x2F91B, 0x20525, 0}, {0x2F91C, 0x7145, 0}, {0x2F91D, 0x24263, 0}, {0x2F91E, 0x719C, 0}, {0x2F91F, 0x243AB, 0},
+    {0x2F920, 0x7228, 0}, {0x2F921, 0x7235, 0}, {0x2F922, 0x7250, 0}, {0x2F923, 0x24608, 0}, {0x2F924, 0x7280, 0}, {0x2F925, 0x7295, 0},
+    {0x2F926, 0x24735, 0}, {0x2F927, 0x24814, 0}, {0x2F928, 0x737A, 0}, {0x2F929, 0x738B, 0}, {0x2F92A, 0x3EAC, 0}, {0x2F92B, 0x73A5, 0},
+    {0x2F92C, 0x3EB8, 0}, {0x2F92D, 0x3EB8, 0}, {0x2F92E, 0x7447, 0}, {0x2F92F, 0x745C, 0}, {0x2F930, 0x7471, 0}, {0x2F931, 0x7485, 0},
+    {0x2F932, 0x74CA, 0}, {0x2F933, 0x3F1B, 0}, {0x2F934, 0x7524, 0}, {0x2F935, 0x24C36, 0}, {0x2F936, 0x753E, 0}, {0x2F937, 0x24C92, 0},
+    {0x2F938, 0x7570, 0}, {0x2F939, 0x2219F, 0}, {0x2F93A, 0x7610, 0}, {0x2F93B, 0x24FA1, 0}, {0x2F93C, 0x24FB8, 0}, {0x2F93D, 0x25044, 0},
+    {0x2F93E, 0x3FFC, 0}, {0x2F93F, 0x4008, 0}, {0x2F940, 0x76F4, 0}, {0x2F941, 0x250F3, 0}, {0x2F942, 0x250F2, 0}, {0x2F943, 0x25119, 0},
+    {0x2F944, 0x25133, 0}, {0x2F945, 0x771E, 0}, {0x2F946, 0x771F, 0}, {0x2F947, 0x771F, 0}, {0x2F948, 0x774A, 0}, {0x2F949, 0x4039, 0},
+    {0x2F94A, 0x778B, 0}, {0x2F94B, 0x4046, 0}, {0x2F94C, 0x4096, 0}, {0x2F94D, 0x2541D, 0}, {0x2F94E, 0x784E, 0}, {0x2F94F, 0x788C, 0},
+    {0x2F950, 0x78CC, 0}, {0x2F951, 0x40E3, 0}, {0x2F952, 0x25626, 0}, {0x2F953, 0x7956, 0}, {0x2F954, 0x2569A, 0}, {0x2F955, 0x256C5, 0},
+    {0x2F956, 0x798F, 0}, {0x2F957, 0x79EB, 0}, {0x2F958, 0x412F, 0}, {0x2F959, 0x7A40, 0}, {0x2F95A, 0x7A4A, 0}, {0x2F95B, 0x7A4F, 0},
+    {0x2F95C, 0x2597C, 0}, {0x2F95D, 0x25AA7, 0}, {0x2F95E, 0x25AA7, 0}, {0x2F95F, 0x7AEE, 0}, {0x2F960, 0x4202, 0}, {0x2F961, 0x25BAB, 0},
+    {0x2F962, 0x7BC6, 0}, {0x2F963, 0x7BC9, 0}, {0x2F964, 0x4227, 0}, {0x2F965, 0x25C80, 0}, {0x2F966, 0x7CD2, 0}, {0x2F967, 0x42A0, 0},
+    {0x2F968, 0x7CE8, 0}, {0x2F969, 0x7CE3, 0}, {0x2F96A, 0x7D00, 0}, {0x2F96B, 0x25F86, 0}, {0x2F96C, 0x7D63, 0}, {0x2F96D, 0x4301, 0},
+    {0x2F96E, 0x7DC7, 0}, {0x2F96F, 0x7E02, 0}, {0x2F970, 0x7E45, 0}, {0x2F971, 0x4334, 0}, {0x2F972, 0x26228, 0}, {0x2F973, 0x26247, 0},
+    {0x2F974, 0x4359, 0}, {0x2F975, 0x262D9, 0}, {0x2F976, 0x7F7A, 0}, {0x2F977, 0x2633E, 0}, {0x2F978, 0x7F95, 0}, {0x2F979, 0x7FFA, 0},
+    {0x2F97A, 0x8005, 0}, {0x2F97B, 0x264DA, 0}, {0x2F97C, 0x26523, 0}, {0x2F97D, 0x8060, 0}, {0x2F97E, 0x265A8, 0}, {0x2F97F, 0x8070, 0},
+    {0x2F980, 0x2335F, 0}, {0x2F981, 0x43D5, 0}, {0x2F982, 0x80B2, 0}, {0x2F983, 0x8103, 0}, {0x2F984, 0x440B, 0}, {0x2F985, 0x813E, 0},
+    {0x2F986, 0x5AB5, 0}, {0x2F987, 0x267A7, 0}, {0x2F988, 0x267B5, 0}, {0x2F989, 0x23393, 0}, {0x2F98A, 0x2339C, 0}, {0x2F98B, 0x8201, 0},
+    {0x2F98C, 0x8204, 0}, {0x2F98D, 0x8F9E, 0}, {0x2F98E, 0x446B, 0}, {0x2F98F, 0x8291, 0}, {0x2F990, 0x828B, 0}, {0x2F991, 0x829D, 0},
+    {0x2F992, 0x52B3, 0}, {0x2F993, 0x82B1, 0}, {0x2F994, 0x82B3, 0}, {0x2F995, 0x82BD, 0}, {0x2F996, 0x82E6, 0}, {0x2F997, 0x26B3C, 0},
+    {0x2F998, 0x82E5, 0}, {0x2F999, 0x831D, 0}, {0x2F99A, 0x8363, 0}, {0x2F99B, 0x83AD, 0}, {0x2F99C, 0x8323, 0}, {0x2F99D, 0x83BD, 0},
+    {0x2F99E, 0x83E7, 0}, {0x2F99F, 0x8457, 0}, {0x2F9A0, 0x8353, 0}, {0x2F9A1, 0x83CA, 0}, {0x2F9A2, 0x83CC, 0}, {0x2F9A3, 0x83DC, 0},
+    {0x2F9A4, 0x26C36, 0}, {0x2F9A5, 0x26D6B, 0}, {0x2F9A6, 0x26CD5, 0}, {0x2F9A7, 0x452B, 0}, {0x2F9A8, 0x84F1, 0}, {0x2F9A9, 0x84F3, 0},
+    {0x2F9AA, 0x8516, 0}, {0x2F9AB, 0x273CA, 0}, {0x2F9AC, 0x8564, 0}, {0x2F9AD, 0x26F2C, 0}, {0x2F9AE, 0x455D, 0}, {0x2F9AF, 0x4561, 0},
+    {0x2F9B0, 0x26FB1, 0}, {0x2F9B1, 0x270D2, 0}, {0x2F9B2, 0x456B, 0}, {0x2F9B3, 0x8650, 0}, {0x2F9B4, 0x865C, 0}, {0x2F9B5, 0x8667, 0},
+    {0x2F9B6, 0x8669, 0}, {0x2F9B7, 0x86A9, 0}, {0x2F9B8, 0x8688, 0}, {0x2F9B9, 0x870E, 0}, {0x2F9BA, 0x86E2, 0}, {0x2F9BB, 0x8779, 0},
+    {0x2F9BC, 0x8728, 0}, {0x2F9BD, 0x876B, 0}, {0x2F9BE, 0x8786, 0}, {0x2F9BF, 0x45D7, 0}, {0x2F9C0, 0x87E1, 0}, {0x2F9C1, 0x8801, 0},
+    {0x2F9C2, 0x45F9, 0}, {0x2F9C3, 0x8860, 0}, {0x2F9C4, 0x8863, 0}, {0x2F9C5, 0x27667, 0}, {0x2F9C6, 0x88D7, 0}, {0x2F9C7, 0x88DE, 0},
+    {0x2F9C8, 0x4635, 0}, {0x2F9C9, 0x88FA, 0}, {0x2F9CA, 0x34BB, 0}, {0x2F9CB, 0x278AE, 0}, {0x2F9CC, 0x27966, 0}, {0x2F9CD, 0x46BE, 0},
+    {0x2F9CE, 0x46C7, 0}, {0x2F9CF, 0x8AA0, 0}, {0x2F9D0, 0x8AED, 0}, {0x2F9D1, 0x8B8A, 0}, {0x2F9D2, 0x8C55, 0}, {0x2F9D3, 0x27CA8, 0},
+    {0x2F9D4, 0x8CAB, 0}, {0x2F9D5, 0x8CC1, 0}, {0x2F9D6, 0x8D1B, 0}, {0x2F9D7, 0x8D77, 0}, {0x2F9D8, 0x27F2F, 0}, {0x2F9D9, 0x20804, 0},
+    {0x2F9DA, 0x8DCB, 0}, {0x2F9DB, 0x8DBC, 0}, {0x2F9DC, 0x8DF0, 0}, {0x2F9DD, 0x208DE, 0}, {0x2F9DE, 0x8ED4, 0}, {0x2F9DF, 0x8F38, 0},
+    {0x2F9E0, 0x285D2, 0}, {0x2F9E1, 0x285ED, 0}, {0x2F9E2, 0x9094, 0}, {0x2F9E3, 0x90F1, 0}, {0x2F9E4, 0x9111, 0}, {0x2F9E5, 0x2872E, 0},
+    {0x2F9E6, 0x911B, 0}, {0x2F9E7, 0x9238, 0}, {0x2F9E8, 0x92D7, 0}, {0x2F9E9, 0x92D8, 0}, {0x2F9EA, 0x927C, 0}, {0x2F9EB, 0x93F9, 0},
+    {0x2F9EC, 0x9415, 0}, {0x2F9ED, 0x28BFA, 0}, {0x2F9EE, 0x958B, 0}, {0x2F9EF, 0x4995, 0}, {0x2F9F0, 0x95B7, 0}, {0x2F9F1, 0x28D77, 0},
+    {0x2F9F2, 0x49E6, 0}, {0x2F9F3, 0x96C3, 0}, {0x2F9F4, 0x5DB2, 0}, {0x2F9F5, 0x9723, 0}, {0x2F9F6, 0x29145, 0}, {0x2F9F7, 0x2921A, 0},
+    {0x2F9F8, 0x4A6E, 0}, {0x2F9F9, 0x4A76, 0}, {0x2F9FA, 0x97E0, 0}, {0x2F9FB, 0x2940A, 0}, {0x2F9FC, 0x4AB2, 0}, {0x2F9FD, 0x29496, 0},
+    {0x2F9FE, 0x980B, 0}, {0x2F9FF, 0x980B, 0}, {0x2FA00, 0x9829, 0}, {0x2FA01, 0x295B6, 0}, {0x2FA02, 0x98E2, 0}, {0x2FA03, 0x4B33, 0},
+    {0x2FA04, 0x9929, 0}, {0x2FA05, 0x99A7, 0}, {0x2FA06, 0x99C2, 0}, {0x2FA07, 0x99FE, 0}, {0x2FA08, 0x4BCE, 0}, {0x2FA09, 0x29B30, 0},
+    {0x2FA0A, 0x9B12, 0}, {0x2FA0B, 0x9C40, 0}, {0x2FA0C, 0x9CFD, 0}, {0x2FA0D, 0x4CCE, 0}, {0x2FA0E, 0x4CED, 0}, {0x2FA0F, 0x9D67, 0},
+    {0x2FA10, 0x2A0CE, 0}, {0x2FA11, 0x4CF8, 0}, {0x2FA12, 0x2A105, 0}, {0x2FA13, 0x2A20E, 0}, {0x2FA14, 0x2A291, 0}, {0x2FA15, 0x9EBB, 0},
+    {0x2FA16, 0x4D56, 0}, {0x2FA17, 0x9EF9, 0}, {0x2FA18, 0x9EFE, 0}, {0x2FA19, 0x9F05, 0}, {0x2FA1A, 0x9F0F, 0}, {0x2FA1B, 0x9F16, 0},
+    {0x2FA1C, 0x9F3B, 0}, {0x2FA1D, 0x2A600, 0},
+};
+
+/// Places in `decompositions` of those that composing undoes, by their second, then their first part.
+PHI4FLASH_OWN_DATA inline constexpr std::uint16_t compositions[940] = {
+    0, 7, 11, 200, 16, 21, 543, 652, 26, 33, 37, 201, 42, 47, 544, 653, 875, 576, 602, 620, 179, 577, 603, 621,
+    180, 586, 587, 435, 436, 495, 496, 630, 631, 644, 645, 831, 841, 843, 857, 883, 872, 885, 760, 762, 764, 766, 768, 770,
+    772, 851, 864, 282, 287, 291, 296, 662, 663, 670, 671, 678, 679, 684, 685, 690, 691, 698, 699, 706, 707, 714, 715, 722,
+    723, 728, 729, 734, 735, 741, 746, 747, 754, 755, 846, 859, 1, 59, 8, 198, 12, 463, 102, 477, 108, 17, 499, 120,
+    126, 22, 545, 25, 155, 27, 60, 34, 199, 38, 464, 103, 478, 109, 43, 500, 121, 127, 48, 546, 51, 156, 258, 574,
+    202, 204, 423, 600, 461, 618, 491, 206, 175, 575, 203, 205, 424, 601, 462, 619, 492, 207, 176, 584, 585, 437, 438, 497,
+    498, 535, 536, 628, 629, 642, 643, 259, 261, 262, 263, 264, 265, 266, 270, 271, 272, 273, 277, 278, 279, 267, 274, 280,
+    284, 286, 293, 295, 664, 665, 672, 673, 680, 681, 686, 687, 692, 693, 700, 701, 708, 709, 716, 717, 724, 725, 730, 731,
+    736, 737, 742, 748, 749, 756, 757, 847, 860, 2, 61, 9, 79, 87, 13, 98, 18, 128, 23, 150, 152, 559, 28, 62,
+    35, 80, 88, 39, 99, 44, 129, 49, 151, 153, 560, 582, 583, 608, 609, 626, 627, 3, 598, 89, 15, 19, 138, 539,
+    658, 29, 599, 90, 41, 45, 139, 540, 659, 580, 606, 624, 581, 607, 625, 590, 591, 634, 635, 648, 649, 53, 69, 447,
+    91, 114, 140, 250, 54, 70, 448, 92, 115, 141, 251, 181, 185, 244, 242, 173, 182, 186, 245, 243, 174, 193, 194, 183,
+    184, 248, 249, 830, 856, 871, 823, 850, 863, 314, 324, 315, 325, 471, 472, 507, 508, 55, 71, 81, 93, 116, 142, 56,
+    72, 82, 94, 117, 143, 443, 444, 829, 855, 870, 822, 849, 862, 302, 306, 300, 289, 288, 303, 307, 301, 290, 297, 592,
+    593, 238, 417, 63, 425, 73, 445, 83, 449, 97, 479, 483, 246, 501, 503, 511, 521, 549, 553, 557, 157, 239, 418, 64,
+    426, 74, 446, 84, 450, 480, 484, 247, 502, 504, 512, 522, 550, 554, 558, 158, 515, 516, 517, 518, 569, 519, 520, 4,
+    10, 453, 14, 20, 24, 547, 555, 154, 30, 36, 454, 40, 46, 566, 50, 548, 556, 52, 493, 494, 537, 538, 268, 269,
+    275, 276, 281, 285, 304, 283, 310, 312, 316, 318, 326, 330, 332, 322, 305, 292, 311, 313, 317, 319, 327, 331, 333, 323,
+    294, 308, 309, 320, 321, 572, 596, 610, 616, 640, 656, 573, 597, 611, 617, 641, 657, 578, 604, 622, 579, 605, 623, 588,
+    589, 632, 633, 646, 647, 5, 144, 31, 145, 567, 568, 118, 146, 119, 147, 328, 329, 165, 65, 67, 77, 187, 236, 167,
+    189, 106, 112, 169, 124, 132, 136, 171, 159, 166, 66, 68, 78, 188, 237, 168, 197, 190, 107, 113, 170, 125, 133, 137,
+    172, 160, 177, 178, 195, 196, 208, 212, 216, 220, 224, 228, 209, 213, 217, 221, 225, 229, 298, 299, 210, 214, 218, 222,
+    226, 230, 211, 215, 219, 223, 227, 231, 668, 682, 696, 712, 726, 752, 660, 676, 688, 704, 720, 866, 732, 744, 669, 683,
+    697, 713, 727, 874, 740, 753, 661, 677, 689, 705, 721, 867, 733, 745, 161, 163, 162, 164, 570, 419, 427, 594, 451, 612,
+    465, 469, 481, 485, 614, 505, 513, 523, 638, 541, 551, 654, 561, 571, 420, 428, 595, 452, 613, 466, 470, 482, 486, 615,
+    506, 514, 524, 639, 542, 552, 655, 562, 636, 637, 650, 651, 529, 530, 415, 416, 232, 234, 233, 235, 6, 431, 240, 85,
+    455, 100, 104, 110, 122, 130, 134, 32, 432, 241, 86, 456, 101, 105, 111, 123, 131, 135, 57, 75, 95, 191, 148, 58,
+    76, 96, 192, 149, 433, 439, 475, 489, 527, 533, 434, 440, 476, 490, 528, 534, 457, 458, 441, 459, 531, 442, 460, 532,
+    421, 429, 467, 473, 487, 509, 525, 563, 422, 430, 565, 468, 474, 488, 510, 526, 564, 912, 909, 913, 894, 895, 896, 897,
+    899, 898, 900, 901, 902, 903, 904, 905, 906, 907, 908, 911, 910, 914, 915, 916, 917, 918, 919, 920, 921, 930, 931, 922,
+    923, 924, 925, 932, 933, 926, 927, 928, 929, 934, 935, 936, 937, 835, 827, 839, 853, 868, 881, 854, 869, 666, 667, 674,
+    675, 694, 695, 702, 703, 710, 711, 718, 719, 738, 739, 743, 750, 751, 758, 759, 848, 861, 833, 845, 887, 826, 838, 825,
+    837, 879, 880, 774, 775, 776, 777, 778, 779, 780, 781, 782, 783, 784, 785, 786, 787, 788, 789, 790, 791, 792, 793, 794,
+    795, 796, 797, 798, 799, 800, 801, 802, 803, 804, 805, 806, 807, 808, 809, 810, 811, 812, 813, 814, 815, 816, 817, 818,
+    819, 820, 821, 824, 836, 878, 828, 840, 882, 334, 335, 336, 338, 340, 341, 339, 337, 342, 343, 344, 353, 354, 365, 364,
+    366, 370, 371, 369, 372, 373, 377, 374, 375, 378, 376, 379, 380, 381, 382, 384, 383, 385, 403, 404, 405, 406, 407, 408,
+    409, 410, 411, 412, 413, 414, 966, 941, 942, 943, 944, 945, 946, 947, 948, 949, 950, 951, 952, 953, 954, 955, 956, 958,
+    960, 962, 964, 967, 993, 968, 969, 970, 971, 972, 973, 974, 975, 976, 977, 978, 979, 980, 981, 982, 983, 985, 987, 989,
+    991, 994, 995, 996, 997, 998, 957, 959, 961, 963, 965, 984, 986, 988, 990, 992, 1493, 1494, 1495, 1496, 1497, 1498, 1499, 1501,
+    1500, 1502, 1503, 1504,
+};
+
+}  // namespace detail
+
+PHI4FLASH_END
+
+// ---- phi4flash/text/utf8.hpp ---------------------------------------------------------------------------------------------
+/// UTF-8: decoding that never reads out of bounds and replaces each maximal invalid subpart by U+FFFD, as the Unicode
+/// standard recommends (16.0, section 3.9, "U+FFFD Substitution of Maximal Subparts").
+
+#include <string>
+PHI4FLASH_BEGIN
+
+inline constexpr char32_t replacement_character = 0xFFFD;
+
+/// How a sequence of bytes ended.
+enum class utf8_state : std::uint8_t {
+    complete,   ///< a well-formed code point
+    invalid,    ///< bytes that cannot begin or continue one
+    truncated,  ///< the text ended inside a sequence that was well-formed so far
+};
+
+/// One decoded step: a code point (U+FFFD if not complete) and the bytes it took, at least one.
+struct utf8_step {
+    char32_t code_point = replacement_character;
+    std::uint32_t size = 1;
+    utf8_state state = utf8_state::invalid;
+};
+
+namespace detail {
+
+/// 2 or 3 for a well-formed code point of so many bytes, which is nearly all text outside ASCII; 0 for everything else. Needs
+/// p < end.
+[[nodiscard]] inline std::uint32_t common_utf8_size(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const std::uint32_t lead = byte(0);
+    if (lead < 0xE0) return lead >= 0xC2 && end - p >= 2 && (byte(1) & 0xC0) == 0x80 ? 2 : 0;
+    if (lead >= 0xF0 || end - p < 3 || (byte(1) & 0xC0) != 0x80 || (byte(2) & 0xC0) != 0x80) return 0;
+    const std::uint32_t block = (lead & 0x0F) << 6 | (byte(1) & 0x3F);
+    return block >= 0x800 / 64 && (block < 0xD800 / 64 || block >= 0xE000 / 64) ? 3 : 0;  // no overlong forms, no surrogates
+}
+
+/// decode_utf8 for every case; kept out of line so that the common ones stay small.
+[[nodiscard]] inline utf8_step decode_utf8_any(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const auto left = static_cast<std::size_t>(end - p);
+    const std::uint32_t lead = byte(0);
+    if (lead < 0x80) return {lead, 1, utf8_state::complete};
+    if (lead < 0xC2 || lead > 0xF4) return {};
+    if (left < 2) return {replacement_character, 1, utf8_state::truncated};
+    const std::uint32_t second = byte(1);
+    if (lead < 0xE0) {
+        if ((second & 0xC0) != 0x80) return {};
+        return {(lead & 0x1F) << 6 | (second & 0x3F), 2, utf8_state::complete};
+    }
+    // Four leads narrow the second byte: no overlong forms, no surrogates, nothing beyond U+10FFFF.
+    const std::uint32_t lowest = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+    const std::uint32_t highest = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    if (second < lowest || second > highest) return {};
+    if (left < 3) return {replacement_character, 2, utf8_state::truncated};
+    const std::uint32_t third = byte(2);
+    if ((third & 0xC0) != 0x80) return {replacement_character, 2, utf8_state::invalid};
+    if (lead < 0xF0) return {(lead & 0x0F) << 12 | (second & 0x3F) << 6 | (third & 0x3F), 3, utf8_state::complete};
+    if (left < 4) return {replacement_character, 3, utf8_state::truncated};
+    const std::uint32_t fourth = byte(3);
+    if ((fourth & 0xC0) != 0x80) return {replacement_character, 3, utf8_state::invalid};
+    return {(lead & 0x07) << 18 | (second & 0x3F) << 12 | (third & 0x3F) << 6 | (fourth & 0x3F), 4, utf8_state::complete};
+}
+
+}  // namespace detail
+
+/// Decodes the code point, or the maximal invalid subpart, at `p`. Needs p < end; reads only [p, end).
+[[nodiscard]] inline utf8_step decode_utf8(const char* p, const char* end) {
+    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+    const std::uint32_t size = detail::common_utf8_size(p, end);
+    if (size == 2) return {(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F), 2, utf8_state::complete};
+    if (size == 3) return {(byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3, utf8_state::complete};
+    return detail::decode_utf8_any(p, end);
+}
+
+/// Appends the UTF-8 form of a code point; surrogates and values beyond U+10FFFF become U+FFFD.
+inline void append_utf8(char32_t c, std::string& out) {
+    if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) c = replacement_character;
+    const auto put = [&out](char32_t byte) { out.push_back(static_cast<char>(byte)); };
+    if (c < 0x80) return put(c);
+    if (c < 0x800) return put(0xC0 | c >> 6), put(0x80 | (c & 0x3F));
+    if (c < 0x10000) return put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
+    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
+}
+
+/// Bytes of the longest well-formed prefix; `text.size()` if all of it is.
+[[nodiscard]] inline std::size_t valid_utf8_prefix(std::string_view text) {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p < end) {
+        if (static_cast<unsigned char>(*p) < 0x80) {
+            std::uint64_t eight = 0;
+            while (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080u) == 0)) p += 8;
+            while (p < end && static_cast<unsigned char>(*p) < 0x80) ++p;
+        } else if (const std::uint32_t size = detail::common_utf8_size(p, end); size != 0) {
+            p += size;
+        } else {
+            const utf8_step step = detail::decode_utf8_any(p, end);
+            if (step.state != utf8_state::complete) break;
+            p += step.size;
+        }
+    }
+    return static_cast<std::size_t>(p - text.data());
+}
+
+/// Appends `bytes` as well-formed UTF-8: one U+FFFD for each maximal invalid subpart, everything else as it is.
+inline void append_lossy_utf8(std::string_view bytes, std::string& out) {
+    while (!bytes.empty()) {
+        const std::size_t good = valid_utf8_prefix(bytes);
+        out.append(bytes.substr(0, good));
+        bytes.remove_prefix(good);
+        if (bytes.empty()) return;
+        out.append("\xEF\xBF\xBD");
+        bytes.remove_prefix(decode_utf8(bytes.data(), bytes.data() + bytes.size()).size);
+    }
+}
+
+/// Bytes at the end (0 to 3) that later bytes could still complete to a code point.
+[[nodiscard]] inline std::size_t incomplete_utf8_tail(std::string_view bytes) {
+    const char* const end = bytes.data() + bytes.size();
+    for (std::size_t back = 1; back <= 3 && back <= bytes.size(); ++back) {
+        if ((static_cast<unsigned char>(end[-static_cast<std::ptrdiff_t>(back)]) & 0xC0) == 0x80) continue;
+        const utf8_step step = decode_utf8(end - back, end);
+        return step.state == utf8_state::truncated && step.size == back ? back : 0;
+    }
+    return 0;
+}
+
+PHI4FLASH_END
+
+#include <iterator>
+PHI4FLASH_BEGIN
+
+/// What is done to a text before anything else.
+enum class normal_form : std::uint8_t {
+    none,  ///< nothing
+    nfc,   ///< composed: "e" and U+0301 become U+00E9
+    nfd,   ///< decomposed: U+00E9 becomes "e" and U+0301
+};
+
+namespace detail {
+
+/// Hangul syllables are composed of two or three jamo by arithmetic (Unicode 16.0, section 3.12).
+namespace hangul {
+inline constexpr char32_t syllables = 0xAC00, leads = 0x1100, vowels = 0x1161, trails = 0x11A7;
+inline constexpr char32_t lead_count = 19, vowel_count = 21, trail_count = 28;
+inline constexpr char32_t syllable_count = lead_count * vowel_count * trail_count;
+[[nodiscard]] constexpr bool is_syllable(char32_t c) { return c >= syllables && c < syllables + syllable_count; }
+}  // namespace hangul
+
+/// What two code points are composed to, or 0.
+[[nodiscard]] inline char32_t compose(char32_t first, char32_t second) {
+    if (first >= hangul::leads && first < hangul::leads + hangul::lead_count) {
+        if (second < hangul::vowels || second >= hangul::vowels + hangul::vowel_count) return 0;
+        return hangul::syllables +
+               ((first - hangul::leads) * hangul::vowel_count + (second - hangul::vowels)) * hangul::trail_count;
+    }
+    if (hangul::is_syllable(first)) {
+        const bool has_trail = (first - hangul::syllables) % hangul::trail_count != 0;
+        if (has_trail || second <= hangul::trails || second >= hangul::trails + hangul::trail_count) return 0;
+        return first + (second - hangul::trails);
+    }
+    const auto place = std::lower_bound(std::begin(compositions), std::end(compositions), 0, [&](std::uint16_t at, int) {
+        const decomposition& d = decompositions[at];
+        return d.second != second ? d.second < second : d.first < first;
+    });
+    if (place == std::end(compositions)) return 0;
+    const decomposition& d = decompositions[*place];
+    return d.first == first && d.second == second ? d.code : 0;
+}
+
+/// Normalizes well-formed UTF-8 to NFC (Compose) or NFD. Memory: the longest run of characters that hang together.
+template <bool Compose>
+class normalizer {
+public:
+    /// Bytes at the start that stay as they are, whatever follows them; `text.size()` if the whole text is normalized.
+    [[nodiscard]] static std::size_t normalized_prefix(std::string_view text) {
+        const char* const begin = text.data();
+        const char* const end = begin + text.size();
+        const char* p = begin;
+        const char* previous = begin;  // the character before p
+        std::uint8_t last = 0;         // its combining class
+        while (p < end) {
+            if (static_cast<unsigned char>(*p) < 0x80) {
+                std::uint64_t eight = 0;
+                while (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080u) == 0)) p += 8;
+                while (p < end && static_cast<unsigned char>(*p) < 0x80) ++p;
+                previous = p - 1;
+                last = 0;
+                continue;
+            }
+            if (const std::uint32_t size = plain_size(p, end); size != 0) {
+                previous = p;
+                last = 0;
+                p += size;
+                continue;
+            }
+            const utf8_step c = decode_utf8(p, end);
+            const normal_kind kind = normal_kind_of(c.code_point);
+            const bool out_of_order = kind.combining != 0 && last > kind.combining;
+            if (out_of_order || !stays(c.code_point, kind, p == begin ? p : previous, p, last))
+                return static_cast<std::size_t>(segment_start(begin, p, end) - begin);
+            previous = p;
+            last = kind.combining;
+            p += c.size;
+        }
+        return text.size();
+    }
+
+    /// Appends the text, normalized.
+    void append(std::string_view text, std::string& out) {
+        while (!text.empty()) {
+            const std::size_t good = normalized_prefix(text);
+            out.append(text.substr(0, good));
+            text.remove_prefix(good);
+            if (!text.empty()) text.remove_prefix(append_segment(text, out));
+        }
+    }
+
+private:
+    struct unit {
+        char32_t code_point;
+        std::uint8_t combining;
+    };
+
+    /// 2 or 3 for a starter of so many bytes that stays whatever surrounds it, as far as its first bytes tell; else 0. The first of the
+    /// rows is ASCII's, of code points to which nothing ever happens: scripts without marks and CJK have it too.
+    [[nodiscard]] static std::uint32_t plain_size(const char* p, const char* end) {
+        const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
+        const std::uint32_t lead = byte(0);
+        if (lead < 0xE0) return Compose && lead < 0xCC && end - p >= 2 ? 2 : 0;  // up to U+02FF
+        return lead < 0xF0 && end - p >= 3 && normal_blocks[(lead & 0x0F) << 6 | (byte(1) & 0x3F)] == 0 ? 3 : 0;
+    }
+    static_assert(normal_blocks[0] == 0);
+
+    /// Whether nothing before a code point changes with it, and nothing after it changes what is before.
+    [[nodiscard]] static bool is_boundary(const normal_kind& kind) {
+        return kind.combining == 0 && (Compose ? kind.quick == 0 : kind.decomposes == 0);
+    }
+
+    /// Whether c, at p, is what normalizing leaves behind the character at `previous` (p itself at the start of the text), whose
+    /// combining class is `last`. May say no where the answer is yes.
+    [[nodiscard]] static bool stays(char32_t c, const normal_kind& kind, const char* previous, const char* p, std::uint8_t last) {
+        if (!Compose) return kind.decomposes == 0;
+        if (kind.quick != 1) return kind.quick == 0;
+        if (previous == p) return true;
+        if (last != 0) return kind.combining == 0;  // marks stand between: only a mark could pass them
+        const char32_t before = decode_utf8(previous, p).code_point;
+        return normal_kind_of(before).decomposes == 0 && compose(before, c) == 0;
+    }
+
+    /// The last boundary before p, or the text's start.
+    [[nodiscard]] static const char* segment_start(const char* begin, const char* p, const char* end) {
+        while (p > begin) {
+            do --p;
+            while (p > begin && (static_cast<unsigned char>(*p) & 0xC0) == 0x80);
+            if (is_boundary(normal_kind_of(decode_utf8(p, end).code_point))) break;
+        }
+        return p;
+    }
+
+    /// One character and what follows it up to the next boundary. Returns how many bytes of the text that was.
+    std::size_t append_segment(std::string_view text, std::string& out) {
+        units_.clear();
+        const char* p = text.data();
+        const char* const end = p + text.size();
+        do {
+            const utf8_step c = decode_utf8(p, end);
+            decompose(c.code_point);
+            p += c.size;
+        } while (p < end && !is_boundary(normal_kind_of(decode_utf8(p, end).code_point)));
+        order();
+        if (Compose) join();
+        for (const unit& u : units_) append_utf8(u.code_point, out);
+        return static_cast<std::size_t>(p - text.data());
+    }
+
+    void decompose(char32_t c) {
+        const normal_kind kind = normal_kind_of(c);
+        if (kind.decomposes == 0) return units_.push_back({c, kind.combining});
+        if (hangul::is_syllable(c)) {
+            const char32_t at = c - hangul::syllables, trail = at % hangul::trail_count;
+            units_.push_back({hangul::leads + at / (hangul::vowel_count * hangul::trail_count), 0});
+            units_.push_back({hangul::vowels + at / hangul::trail_count % hangul::vowel_count, 0});
+            if (trail != 0) units_.push_back({hangul::trails + trail, 0});
+            return;
+        }
+        const decomposition& d = *std::lower_bound(std::begin(decompositions), std::end(decompositions), c,
+                                                   [](const decomposition& a, char32_t code) { return a.code < code; });
+        decompose(d.first);  // at most 4 levels
+        if (d.second != 0) decompose(d.second);
+    }
+
+    /// Marks between two starters, by combining class.
+    void order() {
+        const auto is_starter = [](const unit& u) { return u.combining == 0; };
+        for (auto from = units_.begin(); from != units_.end();) {
+            from = std::find_if_not(from, units_.end(), is_starter);
+            const auto to = std::find_if(from, units_.end(), is_starter);
+            const auto before = [](const unit& a, const unit& b) { return a.combining < b.combining; };
+            if (!std::is_sorted(from, to, before)) std::stable_sort(from, to, before);
+            from = to;
+        }
+    }
+
+    /// Joins each starter with what follows it and is not blocked.
+    void join() {
+        std::size_t kept = 0, starter = SIZE_MAX;  // of the units kept so far
+        for (std::size_t i = 0; i < units_.size(); ++i) {
+            const unit u = units_[i];
+            if (starter != SIZE_MAX) {
+                const bool adjacent = kept - 1 == starter;
+                if (adjacent || (u.combining != 0 && units_[kept - 1].combining < u.combining)) {
+                    const char32_t joined = compose(units_[starter].code_point, u.code_point);
+                    if (joined != 0) {
+                        units_[starter].code_point = joined;
+                        continue;
+                    }
+                }
+            }
+            if (u.combining == 0) starter = kept;
+            units_[kept++] = u;
+        }
+        units_.resize(kept);
+    }
+
+    std::vector<unit> units_;
+};
+
+}  // namespace detail
+
+/// Bytes at the start of `text` that are in this form as they stand; `text.size()` if all of it is. Needs well-formed UTF-8.
+[[nodiscard]] inline std::size_t normalized_prefix(std::string_view text, normal_form form) {
+    if (form == normal_form::nfc) return detail::normalizer<true>::normalized_prefix(text);
+    if (form == normal_form::nfd) return detail::normalizer<false>::normalized_prefix(text);
+    return text.size();
+}
+
+/// Appends `text` in a normalization form, in linear time. Needs well-formed UTF-8. Code points of Unicode 9.0, as in Hugging Face's
+/// tokenizers: what was assigned later stays as it is.
+inline void append_normalized(std::string_view text, normal_form form, std::string& out) {
+    if (form == normal_form::nfc) return detail::normalizer<true>().append(text, out);
+    if (form == normal_form::nfd) return detail::normalizer<false>().append(text, out);
+    out.append(text);
+}
+
+PHI4FLASH_END
+
 // ---- phi4flash/text/pre_tokenizer.hpp ------------------------------------------------------------------------------------
 /// Splits text into the pieces that BPE works on: hand-written matchers for the split patterns of GPT-2, cl100k, Qwen 2
 /// and o200k. Each gives what a leftmost, backtracking regular-expression engine would, in one or two passes over a piece, without
@@ -31941,7 +35271,7 @@ namespace detail {
 inline constexpr char32_t class_limit = 0x32400;
 
 /// Block of 128 code points -> its row in class_rows.
-inline constexpr std::uint8_t class_blocks[1608] = {
+PHI4FLASH_OWN_DATA inline constexpr std::uint8_t class_blocks[1608] = {
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
     24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 34, 35, 36, 37, 38, 39, 34, 34, 34, 40, 41, 42, 43,
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 64, 64, 64,
@@ -32012,7 +35342,7 @@ inline constexpr std::uint8_t class_blocks[1608] = {
 };
 
 /// Rows of 8 words; 16 classes of 4 bits in each word, lowest first.
-inline constexpr std::uint64_t class_rows[1824] = {
+PHI4FLASH_OWN_DATA inline constexpr std::uint64_t class_rows[1824] = {
     0x76676000000000, 0x0, 0x6, 0x5555555555, 0x1111111111111110, 0x11111111111,
     0x2222222222222220, 0x22222222222, 0x600000, 0x0, 0x30000000006, 0x555035000205500,
     0x1111111111111111, 0x2111111101111111, 0x2222222222222222, 0x2222222202222222, 0x2121212121212121, 0x2121212121212121,
@@ -32330,135 +35660,6 @@ inline constexpr std::uint64_t class_rows[1824] = {
 
 PHI4FLASH_END
 
-// ---- phi4flash/text/utf8.hpp ---------------------------------------------------------------------------------------------
-/// UTF-8: decoding that never reads out of bounds and replaces each maximal invalid subpart by U+FFFD, as the Unicode
-/// standard recommends (16.0, section 3.9, "U+FFFD Substitution of Maximal Subparts").
-
-#include <string>
-PHI4FLASH_BEGIN
-
-inline constexpr char32_t replacement_character = 0xFFFD;
-
-/// How a sequence of bytes ended.
-enum class utf8_state : std::uint8_t {
-    complete,   ///< a well-formed code point
-    invalid,    ///< bytes that cannot begin or continue one
-    truncated,  ///< the text ended inside a sequence that was well-formed so far
-};
-
-/// One decoded step: a code point (U+FFFD if not complete) and the bytes it took, at least one.
-struct utf8_step {
-    char32_t code_point = replacement_character;
-    std::uint32_t size = 1;
-    utf8_state state = utf8_state::invalid;
-};
-
-namespace detail {
-
-/// 2 or 3 for a well-formed code point of so many bytes, which is nearly all text outside ASCII; 0 for everything else. Needs
-/// p < end.
-[[nodiscard]] inline std::uint32_t common_utf8_size(const char* p, const char* end) {
-    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
-    const std::uint32_t lead = byte(0);
-    if (lead < 0xE0) return lead >= 0xC2 && end - p >= 2 && (byte(1) & 0xC0) == 0x80 ? 2 : 0;
-    if (lead >= 0xF0 || end - p < 3 || (byte(1) & 0xC0) != 0x80 || (byte(2) & 0xC0) != 0x80) return 0;
-    const std::uint32_t block = (lead & 0x0F) << 6 | (byte(1) & 0x3F);
-    return block >= 0x800 / 64 && (block < 0xD800 / 64 || block >= 0xE000 / 64) ? 3 : 0;  // no overlong forms, no surrogates
-}
-
-/// decode_utf8 for every case; kept out of line so that the common ones stay small.
-[[nodiscard]] inline utf8_step decode_utf8_any(const char* p, const char* end) {
-    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
-    const auto left = static_cast<std::size_t>(end - p);
-    const std::uint32_t lead = byte(0);
-    if (lead < 0x80) return {lead, 1, utf8_state::complete};
-    if (lead < 0xC2 || lead > 0xF4) return {};
-    if (left < 2) return {replacement_character, 1, utf8_state::truncated};
-    const std::uint32_t second = byte(1);
-    if (lead < 0xE0) {
-        if ((second & 0xC0) != 0x80) return {};
-        return {(lead & 0x1F) << 6 | (second & 0x3F), 2, utf8_state::complete};
-    }
-    // Four leads narrow the second byte: no overlong forms, no surrogates, nothing beyond U+10FFFF.
-    const std::uint32_t lowest = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    const std::uint32_t highest = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    if (second < lowest || second > highest) return {};
-    if (left < 3) return {replacement_character, 2, utf8_state::truncated};
-    const std::uint32_t third = byte(2);
-    if ((third & 0xC0) != 0x80) return {replacement_character, 2, utf8_state::invalid};
-    if (lead < 0xF0) return {(lead & 0x0F) << 12 | (second & 0x3F) << 6 | (third & 0x3F), 3, utf8_state::complete};
-    if (left < 4) return {replacement_character, 3, utf8_state::truncated};
-    const std::uint32_t fourth = byte(3);
-    if ((fourth & 0xC0) != 0x80) return {replacement_character, 3, utf8_state::invalid};
-    return {(lead & 0x07) << 18 | (second & 0x3F) << 12 | (third & 0x3F) << 6 | (fourth & 0x3F), 4, utf8_state::complete};
-}
-
-}  // namespace detail
-
-/// Decodes the code point, or the maximal invalid subpart, at `p`. Needs p < end; reads only [p, end).
-[[nodiscard]] inline utf8_step decode_utf8(const char* p, const char* end) {
-    const auto byte = [p](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(p[i])); };
-    const std::uint32_t size = detail::common_utf8_size(p, end);
-    if (size == 2) return {(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F), 2, utf8_state::complete};
-    if (size == 3) return {(byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3, utf8_state::complete};
-    return detail::decode_utf8_any(p, end);
-}
-
-/// Appends the UTF-8 form of a code point; surrogates and values beyond U+10FFFF become U+FFFD.
-inline void append_utf8(char32_t c, std::string& out) {
-    if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) c = replacement_character;
-    const auto put = [&out](char32_t byte) { out.push_back(static_cast<char>(byte)); };
-    if (c < 0x80) return put(c);
-    if (c < 0x800) return put(0xC0 | c >> 6), put(0x80 | (c & 0x3F));
-    if (c < 0x10000) return put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-}
-
-/// Bytes of the longest well-formed prefix; `text.size()` if all of it is.
-[[nodiscard]] inline std::size_t valid_utf8_prefix(std::string_view text) {
-    const char* p = text.data();
-    const char* const end = p + text.size();
-    while (p < end) {
-        if (static_cast<unsigned char>(*p) < 0x80) {
-            std::uint64_t eight = 0;
-            while (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080u) == 0)) p += 8;
-            while (p < end && static_cast<unsigned char>(*p) < 0x80) ++p;
-        } else if (const std::uint32_t size = detail::common_utf8_size(p, end); size != 0) {
-            p += size;
-        } else {
-            const utf8_step step = detail::decode_utf8_any(p, end);
-            if (step.state != utf8_state::complete) break;
-            p += step.size;
-        }
-    }
-    return static_cast<std::size_t>(p - text.data());
-}
-
-/// Appends `bytes` as well-formed UTF-8: one U+FFFD for each maximal invalid subpart, everything else as it is.
-inline void append_lossy_utf8(std::string_view bytes, std::string& out) {
-    while (!bytes.empty()) {
-        const std::size_t good = valid_utf8_prefix(bytes);
-        out.append(bytes.substr(0, good));
-        bytes.remove_prefix(good);
-        if (bytes.empty()) return;
-        out.append("\xEF\xBF\xBD");
-        bytes.remove_prefix(decode_utf8(bytes.data(), bytes.data() + bytes.size()).size);
-    }
-}
-
-/// Bytes at the end (0 to 3) that later bytes could still complete to a code point.
-[[nodiscard]] inline std::size_t incomplete_utf8_tail(std::string_view bytes) {
-    const char* const end = bytes.data() + bytes.size();
-    for (std::size_t back = 1; back <= 3 && back <= bytes.size(); ++back) {
-        if ((static_cast<unsigned char>(end[-static_cast<std::ptrdiff_t>(back)]) & 0xC0) == 0x80) continue;
-        const utf8_step step = decode_utf8(end - back, end);
-        return step.state == utf8_state::truncated && step.size == back ? back : 0;
-    }
-    return 0;
-}
-
-PHI4FLASH_END
-
 PHI4FLASH_BEGIN
 
 /// The patterns, named after the vocabulary that brought each. `qwen2` is cl100k with single digits.
@@ -32516,7 +35717,7 @@ struct byte_sets {
         for (unsigned b = 0; b < 0x80; ++b) of[b] = static_cast<std::uint8_t>(set_of(class_of(b)));
     }
 };
-inline constexpr byte_sets byte_set{};
+PHI4FLASH_OWN_DATA inline constexpr byte_sets byte_set{};
 
 /// Class bit of each code point of two bytes; and of each 64 code points that share their first two of three bytes, 0 where those
 /// differ. Of CJK and Hangul nearly all are alike.
@@ -32533,7 +35734,7 @@ struct sequence_sets {
         }
     }
 };
-inline constexpr sequence_sets sequence_set{};
+PHI4FLASH_OWN_DATA inline constexpr sequence_sets sequence_set{};
 
 /// A character of the text: the bit of its class and its size.
 struct char_step {
@@ -32753,7 +35954,7 @@ struct added_token {
     bool special = false;     ///< left out when special tokens are skipped on decoding
     bool lstrip = false;      ///< swallows white space before it
     bool rstrip = false;      ///< swallows white space after it
-    bool normalized = false;  ///< found in a second pass, after the tokens that are not
+    bool normalized = false;  ///< found in a second pass, in the normalized text between the tokens that are not
 };
 
 /// Which added tokens a text may spell.
@@ -32787,27 +35988,36 @@ namespace detail {
 /// A set of markers to look for in one pass: leftmost first, longest of those.
 class marker_set {
 public:
-    void build(const std::vector<added_token>& tokens, bool normalized) {
+    /// Takes those tokens that are `normalized` or not, in that form of their contents. Errors: bad_vocabulary (two are the same in
+    /// that form, or one is too long in it).
+    [[nodiscard]] status build(const std::vector<added_token>& tokens, bool normalized, normal_form form) {
         std::vector<std::uint32_t> sorted;
+        std::vector<std::string> contents(tokens.size());
         for (std::uint32_t i = 0; i < tokens.size(); ++i) {
-            // add() cannot fail: the tokenizer's builder has checked the contents.
-            if (tokens[i].normalized == normalized && contents_.add(i, tokens[i].content)) sorted.push_back(i);
+            if (tokens[i].normalized != normalized) continue;
+            append_normalized(tokens[i].content, form, contents[i]);
+            if (const status ok = contents_.add(i, contents[i]); !ok)
+                return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
+                                     tokens[i].content.c_str());
+            sorted.push_back(i);
         }
         std::sort(sorted.begin(), sorted.end(),
-                  [&](std::uint32_t a, std::uint32_t b) { return tokens[a].content < tokens[b].content; });
+                  [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
         trie_.build(contents_, sorted);
         for (const std::uint32_t i : sorted) {
-            const auto byte = static_cast<unsigned char>(tokens[i].content.front());
+            const auto byte = static_cast<unsigned char>(contents[i].front());
             if (!starts_[byte]) ++firsts_;
             starts_[byte] = true;
             first_ = byte;
         }
+        return {};
     }
 
     [[nodiscard]] bool empty() const { return firsts_ == 0; }
 
-    /// Position in the list given to `build` of the first marker in [p, end), or no_token; `p` moves to its start, or to `end`.
-    [[nodiscard]] std::uint32_t find(const char*& p, const char* end) const {
+    /// The first marker in [p, end): its position in the list given to `build`, or no_token, and its bytes in the text. `p` moves to
+    /// its start, or to `end`.
+    [[nodiscard]] byte_trie::match find(const char*& p, const char* end) const {
         for (; p < end; ++p) {
             if (firsts_ == 1) {
                 p = static_cast<const char*>(std::memchr(p, first_, static_cast<std::size_t>(end - p)));
@@ -32815,11 +36025,11 @@ public:
             } else if (!starts_[static_cast<unsigned char>(*p)]) {
                 continue;
             }
-            const std::uint32_t found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p)).token;
-            if (found != no_token) return found;
+            const byte_trie::match found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p));
+            if (found.token != no_token) return found;
         }
         p = end;
-        return no_token;
+        return {};
     }
 
 private:
@@ -32860,14 +36070,14 @@ namespace detail {
 /// Rank of a pair: a hash table of ranks that also holds 8 bits of each pair's hash, so that misses seldom read further.
 class pair_table {
 public:
-    static constexpr std::uint32_t none = 0xFFFFFFFF;
+    PHI4FLASH_OWN_DATA static constexpr std::uint32_t none = 0xFFFFFFFF;
     static constexpr std::size_t max_merges = (std::size_t{1} << 24) - 1;
 
     void reserve(std::size_t merges) {
-        std::size_t slots = 64;
-        while (slots < merges * 2) slots *= 2;
-        slots_.assign(slots, none);
-        shift_ = shift_of(slots);
+        std::size_t places = 64;
+        while (places < merges * 2) places *= 2;
+        slots_.assign(places, none);
+        shift_ = shift_of(places);
     }
 
     /// False if the pair is there already. Needs room reserved.
@@ -32915,7 +36125,7 @@ public:
     }
 
 private:
-    [[nodiscard]] static int shift_of(std::size_t slots) { return 64 - std::countr_zero(slots); }
+    [[nodiscard]] static int shift_of(std::size_t places) { return 64 - std::countr_zero(places); }
     [[nodiscard]] static std::uint64_t hash(std::uint32_t left, std::uint32_t right) {
         const std::uint64_t x = (std::uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u;
         return (x ^ (x >> 32)) * 0xD6E8FEB86659FD93u;
@@ -32965,7 +36175,7 @@ public:
         b.strings_ = std::move(strings);
         b.rules_ = std::move(rules);
         b.ignore_merges_ = ignore_merges;
-        if (status s = b.check(); !s) return s.error();
+        if (status s = b.check_rules(); !s) return s.error();
         b.find_histories();
         b.build_trie();
         return b;
@@ -33059,8 +36269,8 @@ private:
         std::uint32_t right = no_token;
         std::uint32_t shorter = no_token;  // the longest reachable token that is a proper prefix
     };
-    static constexpr std::int32_t is_byte = -1;
-    static constexpr std::int32_t unreachable = -2;
+    PHI4FLASH_OWN_DATA static constexpr std::int32_t is_byte = -1;
+    PHI4FLASH_OWN_DATA static constexpr std::int32_t unreachable = -2;
 
     [[nodiscard]] static bool later(const bpe_scratch::candidate& a, const bpe_scratch::candidate& b) {
         return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
@@ -33121,7 +36331,7 @@ private:
         return trie_.check_tables(reachable);
     }
 
-    [[nodiscard]] status check() {
+    [[nodiscard]] status check_rules() {
         if (status s = check_bytes(); !s) return s;
         pairs_.reserve(rules_.size());
         for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) {
@@ -33338,6 +36548,8 @@ public:
     /// One past the highest id with a string. A model may have more rows than that.
     [[nodiscard]] std::size_t vocab_size() const { return vocab_size_; }
     [[nodiscard]] split_pattern pattern() const { return pattern_; }
+    /// What texts are normalized to before they are split.
+    [[nodiscard]] normal_form normalization() const { return normalization_; }
     [[nodiscard]] const bpe& merges() const { return bpe_; }
     /// Sorted by id.
     [[nodiscard]] std::span<const added_token> added_tokens() const { return added_; }
@@ -33403,15 +36615,17 @@ private:
     bpe bpe_;
     std::vector<added_token> added_;
     detail::marker_set markers_;             // normalized: false
-    detail::marker_set normalized_markers_;  // normalized: true
+    detail::marker_set normalized_markers_;  // normalized: true, in normalized form
     std::size_t vocab_size_ = 0;
     split_pattern pattern_ = split_pattern::o200k;
+    normal_form normalization_ = normal_form::none;
 };
 
 /// Puts a tokenizer together from its parts, checking each: first all tokens, then merges in order of rank, and added tokens.
 class tokenizer_builder {
 public:
     split_pattern pattern = split_pattern::o200k;
+    normal_form normalization = normal_form::none;
     bool ignore_merges = false;  ///< a piece that is a token is that token, whatever the merges say
 
     void reserve(std::size_t tokens, std::size_t bytes, std::size_t merges) {
@@ -33483,11 +36697,12 @@ private:
         tokenizer t;
         t.bpe_ = *std::move(b);
         t.added_ = std::move(added_);
-        t.markers_.build(t.added_, false);
-        t.normalized_markers_.build(t.added_, true);
+        if (status s = t.markers_.build(t.added_, false, normal_form::none); !s) return s.error();
+        if (status s = t.normalized_markers_.build(t.added_, true, normalization); !s) return s.error();
         t.vocab_size_ = t.bpe_.strings().size();
         if (!t.added_.empty() && t.vocab_size_ <= t.added_.back().id) t.vocab_size_ = t.added_.back().id + std::size_t{1};
         t.pattern_ = pattern;
+        t.normalization_ = normalization;
         *this = tokenizer_builder{};
         return t;
     }
@@ -33536,11 +36751,11 @@ public:
             text = clean_;
         }
         if (options.markers == marker_policy::plain_text) {
-            encode_plain(text, ids);
+            encode_plain(normalized(text), ids);
             return {};
         }
         encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
-            encode_marked(between, tokenizer_->normalized_markers_, options.markers, ids,
+            encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
                           [&](std::string_view plain) { encode_plain(plain, ids); });
         });
         return {};
@@ -33549,6 +36764,17 @@ public:
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
 
 private:
+    /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
+    std::string_view normalized(std::string_view text) {
+        const normal_form form = tokenizer_->normalization_;
+        if (form == normal_form::none) return text;
+        const std::size_t good = normalized_prefix(text, form);
+        if (good == text.size()) return text;
+        normalized_.assign(text.substr(0, good));
+        append_normalized(text.substr(good), form, normalized_);
+        return normalized_;
+    }
+
     /// Markers become ids; `sink` gets the text between them.
     template <class Sink>
     void encode_marked(std::string_view text, const detail::marker_set& markers, marker_policy policy,
@@ -33557,20 +36783,19 @@ private:
         const char* const end = begin + text.size();
         const char* done = begin;  // start of the text that is not encoded yet
         for (const char* p = begin; !markers.empty();) {
-            const std::uint32_t found = markers.find(p, end);
-            if (found == no_token) break;
-            const added_token& marker = tokenizer_->added_[found];
+            const byte_trie::match found = markers.find(p, end);
+            if (found.token == no_token) break;
+            const added_token& marker = tokenizer_->added_[found.token];
             const char* start = p;
-            p += marker.content.size();
+            p += found.size;  // the search goes on here, in white space that is swallowed too
             if (policy == marker_policy::parse_not_special && marker.special) continue;
             const auto view = [](const char* from, const char* to) {
                 return std::string_view(from, static_cast<std::size_t>(to - from));
             };
-            if (marker.lstrip) start -= detail::trailing_space(view(done, start));
-            if (marker.rstrip) p += detail::leading_space(view(p, end));
+            if (marker.lstrip && done < start) start -= detail::trailing_space(view(done, start));
             if (done < start) sink(view(done, start));
             ids.push_back(static_cast<std::int32_t>(marker.id));
-            done = p;
+            done = marker.rstrip ? p + detail::leading_space(view(p, end)) : p;
         }
         if (done < end) sink(std::string_view(done, static_cast<std::size_t>(end - done)));
     }
@@ -33625,6 +36850,7 @@ private:
     detail::word_cache<5, 5> long_words_;
     bpe_scratch scratch_;
     std::string clean_;
+    std::string normalized_;
 };
 
 inline status tokenizer::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const {
@@ -33634,7 +36860,6 @@ inline status tokenizer::encode(std::string_view text, const encode_options& opt
 
 PHI4FLASH_END
 
-#include <optional>
 PHI4FLASH_BEGIN
 
 /// One message. Roles of the released models: system, user, assistant, tool, tool_response.
@@ -33654,6 +36879,9 @@ struct chat_options {
     /// What messages may spell. `plain_text` keeps markers out of them; `parse` is what encoding the rendered prompt would give.
     marker_policy content_markers = marker_policy::plain_text;
 };
+
+/// What both templates put after every message: where an answer ends. nullptr if the tokenizer has no such token.
+[[nodiscard]] inline const added_token* end_of_message(const tokenizer& text) { return text.added(std::string_view("<|end|>")); }
 
 namespace detail {
 
@@ -33822,14 +37050,15 @@ struct sampling_options {
 
 /// Errors: invalid_argument, naming the option, want and have.
 [[nodiscard]] inline status check_sampling(const sampling_options& o) {
-    const auto outside = [](const char* name, double have, const char* want) {
-        return status(error::format(errc::invalid_argument, "%s: want %s, have %g", name, want, have));
+    const auto outside = [](const char* name, float have, const char* want) {
+        return status(error::format(errc::invalid_argument, "%s: want %s, have %g", name, want, static_cast<double>(have)));
     };
-    if (!(o.temperature >= 0.0f && o.temperature <= 100.0f)) return outside("temperature", static_cast<double>(o.temperature), "0 to 100");
-    if (!(o.top_p > 0.0f && o.top_p <= 1.0f)) return outside("top_p", static_cast<double>(o.top_p), "more than 0, at most 1");
-    if (!(o.min_p >= 0.0f && o.min_p <= 1.0f)) return outside("min_p", static_cast<double>(o.min_p), "0 to 1");
-    if (!(o.repetition_penalty > 0.0f && o.repetition_penalty <= 100.0f))
-        return outside("repetition_penalty", static_cast<double>(o.repetition_penalty), "more than 0, at most 100");
+    if (!is_finite(o.temperature) || o.temperature < 0.0f || o.temperature > 100.0f)
+        return outside("temperature", o.temperature, "0 to 100");
+    if (!is_finite(o.top_p) || o.top_p <= 0.0f || o.top_p > 1.0f) return outside("top_p", o.top_p, "more than 0, at most 1");
+    if (!is_finite(o.min_p) || o.min_p < 0.0f || o.min_p > 1.0f) return outside("min_p", o.min_p, "0 to 1");
+    if (!is_finite(o.repetition_penalty) || o.repetition_penalty <= 0.0f || o.repetition_penalty > 100.0f)
+        return outside("repetition_penalty", o.repetition_penalty, "more than 0, at most 100");
     return {};
 }
 
@@ -33864,17 +37093,24 @@ public:
         return sampler(options, std::move(allowed));
     }
 
-    /// The next token. Shape: logits [at least as many as `allowed`].
+    /// The next token. Shape: logits [at least as many as `allowed`]. Always an allowed id, whatever the logits are: -infinity and NaN
+    /// are not chosen, +infinity is chosen before anything else, and where no allowed logit is left the lowest allowed id is returned.
+    /// That is how a host masks and forces ids. `step` and `prefill` never hand out logits that are not finite.
     [[nodiscard]] std::int32_t choose(std::span<const float> logits) {
         candidates_.clear();
-        const std::size_t n = std::min(logits.size(), allowed_.size());
+        const std::size_t n = (std::min)(logits.size(), allowed_.size());
         for (std::size_t id = 0; id < n; ++id) {
-            if (allowed_[id] && !std::isnan(logits[id])) candidates_.push_back({logits[id], static_cast<std::int32_t>(id)});
+            if (!allowed_[id]) continue;
+            if (is_finite(logits[id])) {
+                candidates_.push_back({logits[id], static_cast<std::int32_t>(id)});
+            } else if (std::bit_cast<std::uint32_t>(logits[id]) == 0x7f800000u) {  // +infinity
+                return static_cast<std::int32_t>(id);
+            }
         }
         if (candidates_.empty()) return first_allowed();
         penalize();
-        if (options_.temperature == 0.0f) return std::ranges::max_element(candidates_, comes_after)->id;
-        return draw();
+        const candidate best = *std::ranges::max_element(candidates_, comes_after);
+        return options_.temperature == 0.0f ? best.id : draw(best);
     }
 
     /// Remembers a token of the text, for the repetition penalty.
@@ -33905,21 +37141,23 @@ private:
     void penalize() {
         if (seen_.empty()) return;
         for (candidate& c : candidates_) {
-            if (seen_[static_cast<std::size_t>(c.id)])
-                c.score = c.score > 0.0f ? c.score / options_.repetition_penalty : c.score * options_.repetition_penalty;
+            if (!seen_[static_cast<std::size_t>(c.id)]) continue;
+            const float score = c.score > 0.0f ? c.score / options_.repetition_penalty : c.score * options_.repetition_penalty;
+            c.score = std::clamp(score, -1e38f, 1e38f);
         }
     }
 
-    std::int32_t draw() {
-        const float highest = std::ranges::max_element(candidates_, comes_after)->score;
-        if (std::isinf(highest)) return std::ranges::max_element(candidates_, comes_after)->id;
+    /// Every score is finite here. No step may make it NaN, even where -ffast-math divides by multiplying with an inverse: sorting reads
+    /// out of bounds then.
+    std::int32_t draw(const candidate& best) {
+        const float temperature = (std::max)(options_.temperature, FLT_MIN);  // whose inverse is finite
         if (options_.top_k != 0 && options_.top_k < candidates_.size()) {
             std::ranges::nth_element(candidates_, candidates_.begin() + static_cast<std::ptrdiff_t>(options_.top_k), comes_before);
             candidates_.resize(options_.top_k);
         }
         double total = 0.0;
         for (candidate& c : candidates_) {
-            c.score = std::exp((c.score - highest) / options_.temperature);
+            c.score = std::exp((std::max)((c.score - best.score) / temperature, -1000.0f));
             total += static_cast<double>(c.score);
         }
         keep_top_p(total);
@@ -33933,7 +37171,7 @@ private:
             left -= static_cast<double>(c.score);
             if (left < 0.0) return c.id;
         }
-        return candidates_.back().id;
+        return candidates_.empty() ? best.id : candidates_.back().id;
     }
 
     /// Keeps the likeliest tokens, the one that crosses the threshold included. A heap, because a few tokens usually suffice.
@@ -33970,16 +37208,19 @@ PHI4FLASH_BEGIN
 
 /// Absent where the files are silent.
 struct generation_config {
-    std::vector<std::uint32_t> stop_ids;  ///< eos_token_id, one or several
-    std::optional<std::uint32_t> bos_id;
-    std::optional<std::uint32_t> pad_id;
-    std::optional<bool> do_sample;
-    std::optional<float> temperature;
-    std::optional<float> top_p;
-    std::optional<float> min_p;
-    std::optional<float> repetition_penalty;
-    std::optional<std::uint32_t> top_k;
-    std::optional<std::uint32_t> max_new_tokens;
+    std::vector<std::uint32_t> stop_ids;      ///< eos_token_id, one or several
+    std::vector<std::string> stop_strings{};  ///< end the text too
+    std::optional<std::uint32_t> bos_id{};
+    std::optional<std::uint32_t> pad_id{};
+    std::optional<bool> do_sample{};
+    std::optional<float> temperature{};
+    std::optional<float> top_p{};
+    std::optional<float> min_p{};
+    std::optional<float> repetition_penalty{};
+    std::optional<std::uint32_t> top_k{};
+    std::optional<std::uint32_t> max_new_tokens{};
+    /// Keys that ask for what `generate` does not do, such as num_beams: for a program to tell its user.
+    std::vector<std::string> unsupported{};
 };
 
 PHI4FLASH_END
@@ -33990,13 +37231,23 @@ struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
     std::vector<std::int32_t> stop_ids{};          ///< end the text; not passed to the sink
-    std::vector<std::string> stop_strings{};       ///< end the text; neither they nor what follows is passed on
+    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text.
+    std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     const std::atomic<bool>* cancel = nullptr;     ///< looked at before every chunk and token; may be set from anywhere
 };
 
-/// What a model's files say, and the model card where they are silent. Without stop ids in the files, those of `<|end|>` and
-/// `<|endoftext|>` in `text`, which may be null.
+/// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
+/// the end of a text.
+inline void stop_at_end_of_message(generation_options& options, const tokenizer& text) {
+    const added_token* const end = end_of_message(text);
+    if (end == nullptr) return;
+    const auto id = static_cast<std::int32_t>(end->id);
+    if (std::ranges::find(options.stop_ids, id) == options.stop_ids.end()) options.stop_ids.push_back(id);
+}
+
+/// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
+/// always among the stop ids, and without any in the files `<|endoftext|>` too.
 [[nodiscard]] inline generation_options options_from(const generation_config& said, const tokenizer* text = nullptr) {
     generation_options options;
     sampling_options& s = options.sampling;
@@ -34008,9 +37259,12 @@ struct generation_options {
     if (said.top_k) s.top_k = *said.top_k;
     if (said.max_new_tokens) options.max_tokens = *said.max_new_tokens;
     options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
-    if (!options.stop_ids.empty() || text == nullptr) return options;
-    for (const std::string_view marker : {"<|end|>", "<|endoftext|>"})
-        if (const added_token* const token = text->added(marker)) options.stop_ids.push_back(static_cast<std::int32_t>(token->id));
+    options.stop_strings = said.stop_strings;
+    if (text == nullptr) return options;
+    stop_at_end_of_message(options, *text);
+    if (!said.stop_ids.empty()) return options;
+    if (const added_token* const end = text->added(std::string_view("<|endoftext|>")))
+        options.stop_ids.push_back(static_cast<std::int32_t>(end->id));
     return options;
 }
 
@@ -34022,7 +37276,8 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// Watches streamed text for any of several strings. Text is released as soon as it cannot be the beginning of one of them;
-/// what comes from the match on is never released.
+/// what comes from the match on is never released. Text may be hidden: it is watched like all other, so that special tokens match
+/// that nobody is shown, and never released.
 class stop_matcher {
 public:
     explicit stop_matcher(std::vector<std::string> strings = {}) : strings_(std::move(strings)) {
@@ -34030,39 +37285,48 @@ public:
     }
 
     /// Takes more text and returns what is certain. Valid until the next call.
-    std::string_view push(std::string_view text) {
-        released_.clear();
-        if (matched_) return released_;
-        held_.append(text);
-        std::size_t match = std::string::npos;
-        for (const std::string& s : strings_) match = std::min(match, held_.find(s));
-        if (match != std::string::npos) {
-            matched_ = true;
-            released_.assign(held_, 0, match);
-            held_.clear();
-            return released_;
-        }
-        const std::size_t keep = longest_open_prefix();
-        released_.assign(held_, 0, held_.size() - keep);
-        held_.erase(0, held_.size() - keep);
-        return released_;
-    }
+    std::string_view push(std::string_view text) { return push(text, false); }
+    /// The same of text that is not to be released, which may still end what was held back before it.
+    std::string_view push_hidden(std::string_view text) { return push(text, true); }
 
-    /// The text ends here: what was held back.
+    /// The text ends here: what was held back. Valid until the next call.
     std::string_view flush() {
-        released_ = held_;
-        held_.clear();
-        return released_;
+        released_.clear();
+        return release(held_.size());
     }
 
     [[nodiscard]] bool matched() const { return matched_; }
 
 private:
+    std::string_view push(std::string_view text, bool hidden) {
+        released_.clear();
+        if (matched_ || (hidden && strings_.empty())) return released_;
+        held_.append(text);
+        hidden_.resize(held_.size(), hidden);
+        std::size_t match = std::string::npos;
+        for (const std::string& s : strings_) match = (std::min)(match, held_.find(s));
+        if (match == std::string::npos) return release(held_.size() - longest_open_prefix());
+        matched_ = true;
+        release(match);
+        held_.clear();
+        hidden_.clear();
+        return released_;
+    }
+
+    /// Moves the first n bytes that are held to the released ones, the hidden ones to nowhere.
+    std::string_view release(std::size_t n) {
+        for (std::size_t i = 0; i < n; ++i)
+            if (!hidden_[i]) released_.push_back(held_[i]);
+        held_.erase(0, n);
+        hidden_.erase(hidden_.begin(), hidden_.begin() + static_cast<std::ptrdiff_t>(n));
+        return released_;
+    }
+
     /// How many bytes at the end may still become a stop string.
     [[nodiscard]] std::size_t longest_open_prefix() const {
         std::size_t longest = 0;
         for (const std::string& s : strings_) {
-            for (std::size_t n = std::min(s.size() - 1, held_.size()); n > longest; --n) {
+            for (std::size_t n = (std::min)(s.size() - 1, held_.size()); n > longest; --n) {
                 if (std::string_view(held_).substr(held_.size() - n) == std::string_view(s).substr(0, n)) longest = n;
             }
         }
@@ -34071,6 +37335,7 @@ private:
 
     std::vector<std::string> strings_;
     std::string held_;
+    std::vector<bool> hidden_;  // of each byte that is held
     std::string released_;
     bool matched_ = false;
 };
@@ -34120,7 +37385,10 @@ struct generation_summary {
 
 /// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop, and is not called again. `text` may be null: then
 /// events carry tokens only. `on_prompt(read, total)` is told how far the prompt is, for progress bars.
-/// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error.
+/// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error. not_finite after
+/// any token: damaged weights; the session is of no use before it is reset. in_use also where the sink moves this session; with another
+/// session it may use the workspace, `on_prompt` may not. What a callback throws passes through: the session is then whole, and has read all
+/// tokens before the one that the sink was told of.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
 result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
                                     std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {
@@ -34168,8 +37436,16 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
         summary.unread = token;
         if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return finish(stop_reason::stop_token);
         ++summary.new_tokens;
-        const std::string_view piece = decoder ? stops.push(decoder->push(token)) : std::string_view{};
+        std::string_view piece;
+        if (decoder) {
+            const bool hidden = options.skip_special && text->is_special(token);
+            piece = hidden ? stops.push_hidden(text->bytes_of(token)) : stops.push(decoder->push(token));
+        }
+        const std::size_t here = past.position();
         if (!sink(generation_event{token, piece})) return finish(stop_reason::sink);
+        if (past.position() != here)
+            return error::format(errc::in_use, "the sink has moved the session of its own text from token %zu to %zu: give it a session of its own",
+                                 here, past.position());
         if (stops.matched()) return finish(stop_reason::stop_string);
         if (summary.new_tokens == options.max_tokens) return finish(stop_reason::max_tokens);
         if (past.position() == past.context()) return finish(stop_reason::context_full);
@@ -34190,12 +37466,13 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// Turns of one conversation as ids, in the released chat format. Each turn is `ask`, a generation with those ids, and `answered`
-/// with its summary. The tokenizer must outlive it and stay in place. For one thread at a time.
+/// with its summary. The generation must stop at the end of a message: options_from says so, and stop_at_end_of_message adds it to
+/// any other options. The tokenizer must outlive it and stay in place. For one thread at a time.
 class conversation {
 public:
     /// `system` begins the conversation; empty for none.
     explicit conversation(const tokenizer& text, std::string system = {})
-        : encoder_(text), system_(std::move(system)), end_(text.added(std::string_view("<|end|>"))) {}
+        : encoder_(text), system_(std::move(system)), end_(end_of_message(text)), user_(text.added(std::string_view("<|user|>"))) {}
 
     /// Forgets what was said. The session must be reset too.
     void reset() {
@@ -34211,25 +37488,47 @@ public:
         if (!started_ && !system_.empty()) messages.push_back({"system", system_});
         messages.push_back({"user", message});
         if (const status ok = encode_chat(encoder_, messages, {}, prompt_); !ok) return ok.error();
+        // The message begins at its marker: what a message says never becomes one.
+        const auto begin = std::find(prompt_.begin() + static_cast<std::ptrdiff_t>(pending_.size()), prompt_.end(),
+                                     static_cast<std::int32_t>(user_->id));
+        message_begin_ = static_cast<std::size_t>(begin - prompt_.begin());
         return std::span<const std::int32_t>(prompt_);
     }
 
-    /// Remembers what the session has not read of the last turn: the rest of a prompt that was cut short, a last token, and the
-    /// marker that ends an answer, which the model may not have got to.
+    /// Remembers what the session has not read of the last turn: a last token unless it ended the answer as a marker, and the
+    /// marker that ends an answer, which the model may not have got to. A message whose reading was cancelled is dropped: no later
+    /// turn reads the rest of it. The part that was read is closed by the same marker; a host that can take the session back to
+    /// where it was does that and leaves this call out.
     void answered(const generation_summary& summary) {
         started_ = true;
-        pending_.assign(prompt_.begin() + static_cast<std::ptrdiff_t>(summary.prompt_tokens), prompt_.end());
-        const bool ended = summary.reason == stop_reason::stop_token;
+        if (summary.prompt_tokens < prompt_.size()) return dropped(summary.prompt_tokens);
+        pending_.clear();
+        const bool ended = summary.reason == stop_reason::stop_token ||
+                           (summary.reason == stop_reason::stop_string && encoder_.of().is_special(summary.unread));
         if (summary.unread >= 0 && (!ended || end_ == nullptr)) pending_.push_back(summary.unread);
-        if (end_ != nullptr) pending_.push_back(static_cast<std::int32_t>(end_->id));
+        end_message();
     }
 
 private:
+    /// After `read` tokens of the prompt. What stands before the message is read with the next one.
+    void dropped(std::size_t read) {
+        const auto at = [this](std::size_t i) { return prompt_.begin() + static_cast<std::ptrdiff_t>(i); };
+        pending_.assign(at((std::min)(read, message_begin_)), at(message_begin_));
+        const bool open = read > message_begin_ && (end_ == nullptr || prompt_[read - 1] != static_cast<std::int32_t>(end_->id));
+        if (open) end_message();
+    }
+
+    void end_message() {
+        if (end_ != nullptr) pending_.push_back(static_cast<std::int32_t>(end_->id));
+    }
+
     encoder encoder_;
     std::string system_;
     const added_token* end_;
+    const added_token* user_;
     std::vector<std::int32_t> pending_;  // not read yet
     std::vector<std::int32_t> prompt_;   // of the last `ask`
+    std::size_t message_begin_ = 0;      // in it
     bool started_ = false;
 };
 
@@ -34237,222 +37536,8 @@ PHI4FLASH_END
 
 // Files; the Hugging Face formats where a JSON library is on the include path.
 
-// ---- phi4flash/io/convert.hpp --------------------------------------------------------------------------------------------
-/// Converts a model into one packed file: matrices to the chosen types, everything else as it is.
-
-// ---- phi4flash/io/packed_model_writer.hpp --------------------------------------------------------------------------------
-/// Writes a model into one file: metadata, tables of the tokenizer, then weights that the caller packs piece by piece.
-
-// ---- phi4flash/io/packed_tokenizer.hpp -----------------------------------------------------------------------------------
-/// The tokenizer inside a packed model file, in two forms: as strings under the customary keys, for other programs, and as the
-/// finished tables of text/, which are read back in milliseconds. Files without the tables are read by their strings.
-
-// ---- phi4flash/io/packed_model.hpp ---------------------------------------------------------------------------------------
-/// A model in one GGUF file: shapes, tokenizer, chat template and generation defaults as metadata, and weights in the very order
-/// in which the kernels stream them, mapped and used in place.
-///
-/// Packed matrices are stored under ggml's types of the same size: q8 as Q8_0, q4 as Q4_0, q4_dense as IQ4_NL. The key
-/// phi4flash.layout says so, and programs that do not know it must not compute with the file. Files without the key are ordinary
-/// row-major ones.
-
-// ---- phi4flash/io/ggml_blocks.hpp ----------------------------------------------------------------------------------------
-/// Weights of ggml's row-major types, decoded to f32. Plain code that runs once, when a model is converted.
-/// Source: github.com/ggml-org/ggml, src/ggml-common.h (blocks) and src/ggml-quants.c (dequantize_row_*).
-
-// ---- phi4flash/io/ggml_types.hpp -----------------------------------------------------------------------------------------
-/// The tensor types of ggml, as data: number, name, elements and bytes a block, and where a block keeps its scales.
-/// Source: github.com/ggml-org/ggml, docs/gguf.md and src/ggml-common.h.
-
-PHI4FLASH_BEGIN
-
-/// The types that the library reads weights from, and those of the integer tables it stores, by their number in a file.
-enum class ggml_type : std::uint32_t {
-    f32 = 0,
-    f16 = 1,
-    q4_0 = 2,
-    q8_0 = 8,
-    q4_k = 12,
-    q6_k = 14,
-    iq4_nl = 20,
-    i8 = 24,
-    i16 = 25,
-    i32 = 26,
-    i64 = 27,
-    bf16 = 30,
-};
-
-/// How a type is stored. A row is whole blocks.
-struct ggml_format {
-    ggml_type type;
-    const char* name;
-    std::uint16_t block_length;  ///< elements
-    std::uint16_t block_bytes;
-    bool is_weight = false;     ///< can be read as f32
-    std::uint8_t n_scales = 0;  ///< f16 numbers, side by side; 0 also where nobody looks
-    std::uint8_t scale_offset = 0;
-};
-
-namespace detail {
-[[nodiscard]] constexpr ggml_format other_ggml_format(std::uint32_t number, const char* name, std::uint16_t length,
-                                                      std::uint16_t bytes) {
-    return {.type = static_cast<ggml_type>(number), .name = name, .block_length = length, .block_bytes = bytes};
-}
-}  // namespace detail
-
-/// Every type of the format, so that one that is of no use can be refused by its name. Numbers that are not here belonged to types
-/// that were given up.
-inline constexpr ggml_format ggml_formats[] = {
-    {ggml_type::f32, "F32", 1, 4, true},
-    {ggml_type::f16, "F16", 1, 2, true},
-    {ggml_type::q4_0, "Q4_0", 32, 18, true, 1, 0},
-    detail::other_ggml_format(3, "Q4_1", 32, 20),
-    detail::other_ggml_format(6, "Q5_0", 32, 22),
-    detail::other_ggml_format(7, "Q5_1", 32, 24),
-    {ggml_type::q8_0, "Q8_0", 32, 34, true, 1, 0},
-    detail::other_ggml_format(9, "Q8_1", 32, 36),
-    detail::other_ggml_format(10, "Q2_K", 256, 84),
-    detail::other_ggml_format(11, "Q3_K", 256, 110),
-    {ggml_type::q4_k, "Q4_K", 256, 144, true, 2, 0},
-    detail::other_ggml_format(13, "Q5_K", 256, 176),
-    {ggml_type::q6_k, "Q6_K", 256, 210, true, 1, 208},
-    detail::other_ggml_format(15, "Q8_K", 256, 292),
-    detail::other_ggml_format(16, "IQ2_XXS", 256, 66),
-    detail::other_ggml_format(17, "IQ2_XS", 256, 74),
-    detail::other_ggml_format(18, "IQ3_XXS", 256, 98),
-    detail::other_ggml_format(19, "IQ1_S", 256, 50),
-    {ggml_type::iq4_nl, "IQ4_NL", 32, 18, true, 1, 0},
-    detail::other_ggml_format(21, "IQ3_S", 256, 110),
-    detail::other_ggml_format(22, "IQ2_S", 256, 82),
-    detail::other_ggml_format(23, "IQ4_XS", 256, 136),
-    {ggml_type::i8, "I8", 1, 1},
-    {ggml_type::i16, "I16", 1, 2},
-    {ggml_type::i32, "I32", 1, 4},
-    {ggml_type::i64, "I64", 1, 8},
-    detail::other_ggml_format(28, "F64", 1, 8),
-    detail::other_ggml_format(29, "IQ1_M", 256, 56),
-    {ggml_type::bf16, "BF16", 1, 2, true},
-    detail::other_ggml_format(34, "TQ1_0", 256, 54),
-    detail::other_ggml_format(35, "TQ2_0", 256, 66),
-    detail::other_ggml_format(39, "MXFP4", 32, 17),
-    detail::other_ggml_format(40, "NVFP4", 64, 36),
-    detail::other_ggml_format(41, "Q1_0", 128, 18),
-};
-
-/// The format of a type's number, or nullptr.
-[[nodiscard]] constexpr const ggml_format* find_ggml_format(std::uint32_t number) {
-    for (const ggml_format& known : ggml_formats)
-        if (static_cast<std::uint32_t>(known.type) == number) return &known;
-    return nullptr;
-}
-[[nodiscard]] constexpr const ggml_format& format_of(ggml_type type) { return *find_ggml_format(static_cast<std::uint32_t>(type)); }
-
-PHI4FLASH_END
-
-PHI4FLASH_BEGIN
-
-namespace detail {
-
-[[nodiscard]] inline unsigned byte_at(const std::byte* p, std::size_t i) { return static_cast<unsigned>(p[i]); }
-[[nodiscard]] inline int signed_at(const std::byte* p, std::size_t i) { return static_cast<std::int8_t>(p[i]); }
-template <class T>
-[[nodiscard]] T number_at(const std::byte* p) {
-    T x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
-}
-[[nodiscard]] inline float half_at(const std::byte* p) { return to_f32(number_at<f16>(p)); }
-
-/// w = d (q - 8): f16 d; 16 bytes, low nibbles first.
-inline void decode_q4_0(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    for (std::size_t i = 0; i < 16; ++i) {
-        const unsigned q = byte_at(p, 2 + i);
-        out[i] = d * static_cast<float>(static_cast<int>(q & 15) - 8);
-        out[i + 16] = d * static_cast<float>(static_cast<int>(q >> 4) - 8);
-    }
-}
-
-/// w = d q: f16 d; 32 signed bytes.
-inline void decode_q8_0(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    for (std::size_t i = 0; i < 32; ++i) out[i] = d * static_cast<float>(signed_at(p, 2 + i));
-}
-
-inline constexpr std::int8_t iq4_nl_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-
-/// w = d level[q]: as Q4_0, with uneven levels.
-inline void decode_iq4_nl(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    for (std::size_t i = 0; i < 16; ++i) {
-        const unsigned q = byte_at(p, 2 + i);
-        out[i] = d * static_cast<float>(iq4_nl_levels[q & 15]);
-        out[i + 16] = d * static_cast<float>(iq4_nl_levels[q >> 4]);
-    }
-}
-
-/// w = d scale[j] q - dmin min[j] for 8 groups of 32: f16 d, f16 dmin; 12 bytes with 6-bit scales and mins; 128 bytes, each 32 of
-/// them with the low nibbles of one group and the high ones of the next.
-inline void decode_q4_k(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    const float dmin = half_at(p + 2);
-    const std::byte* const s = p + 4;
-    for (std::size_t j = 0; j < 8; ++j) {
-        const bool first = j < 4;
-        const unsigned scale = first ? byte_at(s, j) & 63 : (byte_at(s, j + 4) & 15) | (byte_at(s, j - 4) >> 6 << 4);
-        const unsigned min = first ? byte_at(s, j + 4) & 63 : byte_at(s, j + 4) >> 4 | (byte_at(s, j) >> 6 << 4);
-        const float step = d * static_cast<float>(scale);
-        const float floor = dmin * static_cast<float>(min);
-        for (std::size_t i = 0; i < 32; ++i) {
-            const unsigned q = byte_at(p, 16 + j / 2 * 32 + i);
-            out[j * 32 + i] = step * static_cast<float>(j % 2 == 0 ? q & 15 : q >> 4) - floor;
-        }
-    }
-}
-
-/// w = d scale[j] (q - 32) for 16 groups of 16: 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, f16 d. Each
-/// half of 128 numbers has 64 bytes of the first and 32 of the second.
-inline void decode_q6_k(const std::byte* p, float* out) {
-    const float d = half_at(p + 208);
-    for (std::size_t group = 0; group < 16; ++group) {
-        const std::size_t half = group / 8;
-        const std::size_t part = group / 2 % 4;  // which two bits, and which nibble of which 32 bytes
-        const std::size_t first = group % 2 * 16;
-        const std::byte* const low = p + half * 64 + part % 2 * 32 + first;
-        const std::byte* const high = p + 128 + half * 32 + first;
-        const float step = d * static_cast<float>(signed_at(p, 192 + group));
-        for (std::size_t i = 0; i < 16; ++i) {
-            const unsigned bits = (byte_at(low, i) >> part / 2 * 4 & 15) | (byte_at(high, i) >> 2 * part & 3) << 4;
-            out[group * 16 + i] = step * static_cast<float>(static_cast<int>(bits) - 32);
-        }
-    }
-}
-
-}  // namespace detail
-
-/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
-[[nodiscard]] inline bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
-    const ggml_format& format = format_of(type);
-    if (!format.is_weight) return false;
-    for (std::size_t i = 0; i < n; i += format.block_length, blocks += format.block_bytes, out += format.block_length) {
-        switch (type) {
-            case ggml_type::f32: *out = detail::number_at<float>(blocks); break;
-            case ggml_type::f16: *out = detail::half_at(blocks); break;
-            case ggml_type::bf16: *out = to_f32(detail::number_at<bf16>(blocks)); break;
-            case ggml_type::q4_0: detail::decode_q4_0(blocks, out); break;
-            case ggml_type::q8_0: detail::decode_q8_0(blocks, out); break;
-            case ggml_type::q4_k: detail::decode_q4_k(blocks, out); break;
-            case ggml_type::q6_k: detail::decode_q6_k(blocks, out); break;
-            case ggml_type::iq4_nl: detail::decode_iq4_nl(blocks, out); break;
-            default: return false;
-        }
-    }
-    return true;
-}
-
-PHI4FLASH_END
-
-// ---- phi4flash/io/mapped_file.hpp ----------------------------------------------------------------------------------------
-/// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched.
+// ---- phi4flash/io/check_weights.hpp --------------------------------------------------------------------------------------
+/// Looks at every weight of a model once, for numbers that are infinite or NaN. Nothing else reads all weights before they are needed.
 
 // ---- phi4flash/io/printable.hpp ------------------------------------------------------------------------------------------
 /// Names and paths made fit for an error sentence: short, and without control characters that a terminal would obey.
@@ -34517,260 +37602,31 @@ private:
 
 PHI4FLASH_END
 
-#include <cerrno>
-#include <system_error>
-#if defined(_WIN32)
-// The few declarations that a map needs, the same as in <windows.h>, which would bring thousands of macros along.
-union _LARGE_INTEGER;
-struct _SECURITY_ATTRIBUTES;
-extern "C" {
-__declspec(dllimport) void* __stdcall CreateFileW(const wchar_t*, unsigned long, unsigned long, _SECURITY_ATTRIBUTES*,
-                                                  unsigned long, unsigned long, void*);
-__declspec(dllimport) void* __stdcall CreateFileMappingW(void*, _SECURITY_ATTRIBUTES*, unsigned long, unsigned long, unsigned long,
-                                                         const wchar_t*);
-#if defined(_WIN64)
-__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long long);
-#else
-__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
-#endif
-__declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
-__declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
-__declspec(dllimport) unsigned long __stdcall GetFileType(void*);
-__declspec(dllimport) int __stdcall CloseHandle(void*);
-__declspec(dllimport) unsigned long __stdcall GetLastError(void);
-}
-#else
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#endif
-
 PHI4FLASH_BEGIN
 
-/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows nothing
-/// of this is done.
-struct mapping_options {
-    /// Ask for huge pages. Of a map they come only from some file systems (tmpfs, and those whose cache has pages so large; seldom
-    /// ext4); of a copy from any.
-    bool huge_pages = false;
-    /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
-    /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
-    /// long as reading. Afterwards the file may change or go.
-    bool copy = false;
-    /// Read all of the map when it is opened, and not page by page when it is first looked at.
-    bool populate = false;
-};
-
-namespace detail {
-struct file_bytes {
-    std::span<const std::byte> bytes;
-    bool copied = false;
-};
-
-[[nodiscard]] inline error file_error(errc code, const std::filesystem::path& path, const char* what, const char* reason) {
-    return error::format(code, "%s: %s: %s", printable(path).c_str(), what, reason);
-}
-
-[[nodiscard]] inline error not_a_file(const std::filesystem::path& path) {
-    return file_error(errc::file_unreadable, path, "cannot be read", "want a regular file, have a folder or a device");
-}
-
-[[nodiscard]] inline status check_file_size(const std::filesystem::path& path, std::uint64_t bytes) {
-    if (bytes == 0) return file_error(errc::file_empty, path, "cannot be read", "the file is empty");
-    if (bytes > static_cast<std::uint64_t>(PTRDIFF_MAX))
-        return file_error(errc::size_overflow, path, "cannot be mapped", "the file is larger than the address space");
+/// `tell(done, total)` gets bytes after each tensor. Takes as long as reading the weights. Errors: not_finite, naming the first
+/// tensor in the order of the list and the element (of packed tensors, the 32 columns of a row whose scale it is).
+template <class Tell>
+[[nodiscard]] status check_weights(std::span<const tensor_view> tensors, executor_ref threads, Tell&& tell) {
+    const std::uint64_t total = bytes_of_tensors(tensors);
+    std::uint64_t done = 0;
+    for (const tensor_view& t : tensors) {
+        if (const auto damaged = find_not_finite(t, threads)) return not_finite_error(printable(t.name).c_str(), t.shape(), *damaged);
+        tell(done += t.bytes, total);
+    }
     return {};
 }
-
-#if defined(_WIN32)
-[[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
-    const auto code = static_cast<int>(GetLastError());
-    const bool missing = code == 2 || code == 3;  // ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
-    return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
-                      std::system_category().message(code).c_str());
-}
-
-/// Closes a handle when it leaves the scope.
-struct scoped_handle {
-    explicit scoped_handle(void* h) : value(h) {}
-    scoped_handle(const scoped_handle&) = delete;
-    scoped_handle& operator=(const scoped_handle&) = delete;
-    ~scoped_handle() { CloseHandle(value); }
-    void* value;
-};
-
-[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&) {
-    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80, disk_file = 1;
-    constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
-    constexpr unsigned long page_readonly = 2, map_read = 4;
-    void* const raw =
-        CreateFileW(path.c_str(), generic_read, share_all, nullptr, open_existing, normal | backup_semantics, nullptr);
-    if (reinterpret_cast<std::intptr_t>(raw) == -1) return last_system_error(path, "cannot be opened");
-    const scoped_handle file(raw);
-    std::error_code ignored;
-    if (GetFileType(file.value) != disk_file || std::filesystem::is_directory(path, ignored)) return not_a_file(path);
-    std::int64_t size = 0;
-    if (GetFileSizeEx(file.value, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
-    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(size)); !ok) return ok.error();
-
-    void* const section = CreateFileMappingW(file.value, nullptr, page_readonly, 0, 0, nullptr);
-    if (section == nullptr) return last_system_error(path, "cannot be mapped");
-    const scoped_handle mapping(section);
-    const void* const data = MapViewOfFile(mapping.value, map_read, 0, 0, 0);
-    if (data == nullptr) return last_system_error(path, "cannot be mapped");
-    return file_bytes{{static_cast<const std::byte*>(data), static_cast<std::size_t>(size)}};
-}
-
-inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
-inline void release_file_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
-#else
-[[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
-    const int code = errno;
-    const bool missing = code == ENOENT || code == ENOTDIR;
-    return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
-                      std::generic_category().message(code).c_str());
-}
-
-/// Closes a descriptor when it leaves the scope.
-struct scoped_descriptor {
-    explicit scoped_descriptor(int fd) : value(fd) {}
-    scoped_descriptor(const scoped_descriptor&) = delete;
-    scoped_descriptor& operator=(const scoped_descriptor&) = delete;
-    ~scoped_descriptor() { ::close(value); }
-    int value;
-};
-
-/// Memory of exactly `size` bytes, in whole pages, that begins where a huge page may; nullptr if the system has none.
-[[nodiscard]] inline std::byte* take_pages(std::size_t size) {
-    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    if (size > static_cast<std::size_t>(PTRDIFF_MAX) - 2 * huge_page_bytes) return nullptr;
-    const std::size_t kept = (size + page - 1) / page * page;
-    const std::size_t taken = kept + huge_page_bytes;
-    void* const place = ::mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (place == MAP_FAILED) return nullptr;
-    auto* const base = static_cast<std::byte*>(place);
-    const std::size_t before = (huge_page_bytes - reinterpret_cast<std::uintptr_t>(base) % huge_page_bytes) % huge_page_bytes;
-    if (before != 0) ::munmap(base, before);
-    if (before != huge_page_bytes) ::munmap(base + before + kept, huge_page_bytes - before);
-    return base + before;
-}
-
-/// The file in memory of its own; empty if there is none for it.
-[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, bool huge_pages) {
-    std::byte* const place = take_pages(size);
-    if (place == nullptr) return file_bytes{};
-    if (huge_pages) ask_for_huge_pages({place, size});
-    constexpr std::size_t most = std::size_t{1} << 30;  // systems read less than 2 GiB at a time
-    for (std::size_t at = 0; at < size;) {
-        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(at));
-        if (n > 0) at += static_cast<std::size_t>(n);
-        if (n > 0 || (n < 0 && errno == EINTR)) continue;
-        const error why = n < 0 ? last_system_error(path, "cannot be read")
-                                : file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
-        ::munmap(place, size);
-        return why;
-    }
-    ::mprotect(place, size, PROT_READ);
-    return file_bytes{{place, size}, true};
-}
-
-inline void advise_map([[maybe_unused]] void* data, [[maybe_unused]] std::size_t size, const mapping_options& options) {
-    if (options.huge_pages) ask_for_huge_pages({static_cast<const std::byte*>(data), size});
-    if (!options.populate) return;
-#if defined(MADV_POPULATE_READ)
-    if (::madvise(data, size, MADV_POPULATE_READ) != 0) ::madvise(data, size, MADV_WILLNEED);
-#elif defined(MADV_WILLNEED)
-    ::madvise(data, size, MADV_WILLNEED);
-#endif
-}
-
-[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options) {
-    // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return last_system_error(path, "cannot be opened");
-    const scoped_descriptor file(fd);
-    struct stat about {};
-    if (::fstat(file.value, &about) != 0) return last_system_error(path, "has no size");
-    if (!S_ISREG(about.st_mode)) return not_a_file(path);
-    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
-
-    const auto size = static_cast<std::size_t>(about.st_size);
-    if (options.copy) {
-        const auto copied = copy_file(path, file.value, size, options.huge_pages);
-        if (!copied || copied->copied) return copied;
-    }
-    void* const data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.value, 0);
-    if (data == MAP_FAILED) return last_system_error(path, "cannot be mapped");
-    // Unless somebody asks, no advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops
-    // pages that the next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
-    advise_map(data, size, options);
-    return file_bytes{{static_cast<const std::byte*>(data), size}};
-}
-
-inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
-inline void release_file_pages(std::span<const std::byte> bytes) {
-    ::madvise(const_cast<std::byte*>(bytes.data()), bytes.size(), MADV_DONTNEED);  // of a shared map: unmaps, loses nothing
-}
-#endif
-}  // namespace detail
-
-/// A read-only map of a whole file. Moving keeps the address. Reading from several threads is safe. A file that another
-/// program shortens meanwhile takes the pages away under the reader: replace a file by renaming, never in place.
-class mapped_file {
-public:
-    mapped_file() = default;
-    mapped_file(mapped_file&& other) noexcept : file_(std::exchange(other.file_, {})) {}
-    mapped_file& operator=(mapped_file&& other) noexcept {
-        std::swap(file_, other.file_);
-        return *this;
-    }
-    ~mapped_file() {
-        if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
-    }
-
-    /// Errors, each naming the path and the system's reason: file_not_found, file_unreadable (no permission, a folder, a
-    /// device), file_empty, size_overflow.
-    static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}) {
-        const auto bytes = detail::map_file(path, options);
-        if (!bytes) return bytes.error();
-        mapped_file file;
-        file.file_ = *bytes;
-        return file;
-    }
-
-    /// The whole file, aligned to a page.
-    [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes; }
-    /// Pages looked at so far stop counting as this program's memory; they come back when they are read again. Worth a call
-    /// after many small tensors of a large file were read: the system may map up to 2 MiB around each. A copy stays.
-    void release_pages() const {
-        if (!file_.bytes.empty() && !file_.copied) detail::release_file_pages(file_.bytes);
-    }
-    [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
-
-    /// Whether it is a copy, and not a map.
-    [[nodiscard]] bool is_copy() const { return file_.copied; }
-    /// How much of it lies in huge pages now; see bytes_in_huge_pages.
-    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
-
-private:
-    detail::file_bytes file_;
-};
-
-/// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
-[[nodiscard]] inline result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
-    const auto file = mapped_file::open(path);
-    if (!file) return file.error();
-    if (file->bytes().size() > max_bytes)
-        return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %zu", printable(path).c_str(), max_bytes,
-                             file->bytes().size());
-    return std::string(file->text());
+[[nodiscard]] inline status check_weights(std::span<const tensor_view> tensors, executor_ref threads = {}) {
+    return check_weights(tensors, threads, [](std::uint64_t, std::uint64_t) {});
 }
 
 PHI4FLASH_END
 
-// ---- phi4flash/io/packed_keys.hpp ----------------------------------------------------------------------------------------
-/// The metadata of a packed model file: which keys it has, how they are written and read.
+// ---- phi4flash/io/convert.hpp --------------------------------------------------------------------------------------------
+/// Converts a model into one packed file: matrices to the chosen types, everything else as it is.
+
+// ---- phi4flash/io/convert_matrix.hpp -------------------------------------------------------------------------------------
+/// One tensor of a model on its way into a packed file: read ahead, converted by all threads, and written meanwhile.
 
 // ---- phi4flash/io/gguf_writer.hpp ----------------------------------------------------------------------------------------
 /// Writes GGUF files of any size: metadata and the table of tensors first, then the data in pieces as they are made.
@@ -34778,73 +37634,332 @@ PHI4FLASH_END
 // ---- phi4flash/io/file_writer.hpp ----------------------------------------------------------------------------------------
 /// A file that appears under its name only when it is complete.
 
+// ---- phi4flash/io/output_file.hpp ----------------------------------------------------------------------------------------
+/// Where a file that is to be written really goes, and the system's calls that put it there. For file_writer.
+
+#include <cerrno>
+#include <system_error>
+#include <fcntl.h>
+#include <sys/stat.h>
+#if defined(_WIN32)
+#include <io.h>
+#else
+#include <unistd.h>
+#endif
+
 PHI4FLASH_BEGIN
 
-/// Writes to `<path>.part`; `commit` renames it, and without that the destructor removes it. A program that is stopped
-/// leaves no half-written file of the real name. One writer a path; not for several threads.
+namespace detail {
+
+[[nodiscard]] inline error unwritable(const std::filesystem::path& path, const char* reason) {
+    return error::format(errc::file_unwritable, "%s: cannot be written: %s", printable(path).c_str(), reason);
+}
+[[nodiscard]] inline error unwritable(const std::filesystem::path& path, const std::error_code& why) {
+    return unwritable(path, why.message().c_str());
+}
+/// With errno as the reason.
+[[nodiscard]] inline error unwritable(const std::filesystem::path& path) {
+    return unwritable(path, std::error_code(errno, std::generic_category()));
+}
+
+/// What an output path stands for.
+struct output_target {
+    std::filesystem::path path;  ///< links followed
+    bool in_place = false;       ///< a device, a FIFO or an open descriptor (/dev/stdout): to be written as it stands
+    bool exists = false;
+    std::uint32_t mode = 0;  ///< of what exists, as are the next two; POSIX only
+    std::uint32_t owner = 0;
+    std::uint32_t group = 0;
+};
+
+/// A name beside the target that nobody has, most likely: `<name>.<12 digits>.part`.
+[[nodiscard]] inline std::filesystem::path part_name(const std::filesystem::path& target, const void* writer, unsigned attempt) {
+    constexpr std::size_t longest_name = 200;  // most systems allow 255
+    std::uint64_t x = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+    x += reinterpret_cast<std::uintptr_t>(writer) + attempt;
+#if !defined(_WIN32)
+    x += static_cast<std::uint64_t>(::getpid()) << 40;
+#endif
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;  // splitmix64
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    char suffix[32];
+    std::snprintf(suffix, sizeof suffix, ".%012llx.part", static_cast<unsigned long long>((x ^ (x >> 31)) & 0xffffffffffffu));
+    std::filesystem::path name = target.filename().native().size() <= longest_name ? target : target.parent_path() / "phi4flash";
+    name += suffix;
+    return name;
+}
+
+/// Calls `take(name)` with new names until it succeeds or fails for another reason than that the name is taken.
+template <class Take>
+[[nodiscard]] bool with_new_name(const std::filesystem::path& target, const void* writer, Take&& take) {
+    constexpr unsigned attempts = 100;
+    for (unsigned attempt = 0; attempt < attempts; ++attempt) {
+        if (take(part_name(target, writer, attempt))) return true;
+        if (errno != EEXIST) return false;
+    }
+    return false;
+}
+
+#if defined(_WIN32)
+
+/// Errors: file_unwritable.
+[[nodiscard]] inline result<output_target> find_output_target(const std::filesystem::path& asked) {
+    std::error_code why;
+    output_target target;
+    target.path = std::filesystem::weakly_canonical(asked, why);
+    if (why) return unwritable(asked, why);
+    const std::filesystem::file_status is = std::filesystem::status(target.path, why);
+    target.exists = std::filesystem::exists(is);
+    if (std::filesystem::is_directory(is)) return unwritable(asked, std::make_error_code(std::errc::is_a_directory));
+    target.in_place = target.exists && !std::filesystem::is_regular_file(is);
+    if (target.exists && _waccess(target.path.c_str(), 2) != 0) return unwritable(asked);
+    return target;
+}
+
+[[nodiscard]] inline int open_in_place(const std::filesystem::path& path) { return _wopen(path.c_str(), _O_WRONLY | _O_BINARY | _O_NOINHERIT); }
+[[nodiscard]] inline int create_new(const std::filesystem::path& path, const output_target&) {
+    return _wopen(path.c_str(), _O_WRONLY | _O_BINARY | _O_CREAT | _O_EXCL | _O_NOINHERIT, _S_IREAD | _S_IWRITE);
+}
+[[nodiscard]] inline int create_nameless(const output_target&) { return -1; }
+[[nodiscard]] inline bool give_name(int, const std::filesystem::path&) { return false; }
+[[nodiscard]] inline bool write_through(int descriptor) { return _commit(descriptor) == 0; }
+[[nodiscard]] inline bool close_file(int descriptor) { return _close(descriptor) == 0; }
+[[nodiscard]] inline std::ptrdiff_t write_some(int descriptor, std::span<const std::byte> bytes) {
+    constexpr std::size_t most = std::size_t{1} << 30;
+    return _write(descriptor, bytes.data(), static_cast<unsigned>(bytes.size() < most ? bytes.size() : most));
+}
+
+#else
+
+/// Whether a link is one of /proc/self/fd (where /dev/stdout and /dev/fd/1 lead): what it says is no path to follow.
+[[nodiscard]] inline bool is_descriptor_link(const std::filesystem::path& link) {
+    std::error_code ignored;
+    const std::filesystem::path folder = std::filesystem::canonical(link.parent_path(), ignored);
+    return folder.filename() == "fd" && folder.native().starts_with("/proc/");
+}
+
+/// Errors: file_unwritable.
+[[nodiscard]] inline result<output_target> find_output_target(const std::filesystem::path& asked) {
+    constexpr int most_links = 40;  // as Linux
+    output_target target;
+    target.path = asked;
+    struct stat is = {};
+    for (int links = 0;; ++links) {
+        if (::lstat(target.path.c_str(), &is) != 0) {
+            if (errno != ENOENT || asked.empty()) return unwritable(asked);
+            if (!target.path.has_filename()) return unwritable(asked, std::make_error_code(std::errc::is_a_directory));
+            return target;
+        }
+        if (!S_ISLNK(is.st_mode)) break;
+        if (is_descriptor_link(target.path)) {
+            target.in_place = true;
+            if (::stat(target.path.c_str(), &is) != 0) return unwritable(asked);
+            break;
+        }
+        if (links == most_links) return unwritable(asked, std::make_error_code(std::errc::too_many_symbolic_link_levels));
+        std::error_code why;
+        const std::filesystem::path to = std::filesystem::read_symlink(target.path, why);
+        if (why) return unwritable(asked, why);
+        target.path = to.is_absolute() ? to : target.path.parent_path() / to;
+    }
+    if (S_ISDIR(is.st_mode)) return unwritable(asked, std::make_error_code(std::errc::is_a_directory));
+    if (S_ISSOCK(is.st_mode) && !target.in_place) return unwritable(asked, "want a file, a pipe or a device, have a socket");
+    target.in_place = target.in_place || !S_ISREG(is.st_mode);
+    target.exists = true;
+    target.mode = is.st_mode & 0777u;
+    target.owner = is.st_uid;
+    target.group = is.st_gid;
+    // A file that is protected against writing is not replaced either.
+    if (::access(target.path.c_str(), W_OK) != 0) return unwritable(asked);
+    return target;
+}
+
+[[nodiscard]] inline int open_in_place(const std::filesystem::path& path) { return ::open(path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC); }
+
+/// Gives a new file the mode of the one that it will replace, and its owner where that is allowed.
+inline void take_after(int descriptor, const output_target& target) {
+    if (!target.exists) return;
+    std::uint32_t mode = target.mode;
+    if (::fchown(descriptor, target.owner, target.group) != 0 && ::fchown(descriptor, static_cast<uid_t>(-1), target.group) != 0)
+        mode = (mode & 0707u) | ((mode & 07u) << 3);  // another group: it may do what everybody may
+    (void)::fchmod(descriptor, static_cast<mode_t>(mode));
+}
+
+/// -1 and errno where it cannot be, EEXIST where the name is taken, by whatever.
+[[nodiscard]] inline int create_new(const std::filesystem::path& path, const output_target& target) {
+    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, target.exists ? 0600 : 0666);
+    if (descriptor >= 0) take_after(descriptor, target);
+    return descriptor;
+}
+
+#if defined(O_TMPFILE)
+[[nodiscard]] inline int open_nameless(const output_target& target) {
+    const std::filesystem::path folder = target.path.has_parent_path() ? target.path.parent_path() : std::filesystem::path(".");
+    return ::open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, target.exists ? 0600 : 0666);
+}
+#endif
+
+/// Names what create_nameless has made. False and errno, EEXIST where the name is taken.
+[[nodiscard]] inline bool give_name(int descriptor, const std::filesystem::path& path) {
+    char self[64];
+    std::snprintf(self, sizeof self, "/proc/self/fd/%d", descriptor);
+    return ::linkat(AT_FDCWD, self, AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0;
+}
+
+/// A file without a name in the target's folder: whatever ends the program, the system takes it away. -1 where there is no such thing.
+[[nodiscard]] inline int create_nameless([[maybe_unused]] const output_target& target) {
+#if defined(O_TMPFILE)
+    // First an empty one, which is named and removed: without /proc, or where links are forbidden (Android), the name would
+    // be refused in the end, when all the work has been done.
+    const int trial = open_nameless(target);
+    if (trial < 0) return -1;
+    const bool can_be_named = with_new_name(target.path, &trial, [trial](const std::filesystem::path& name) {
+        return give_name(trial, name) && ::unlink(name.c_str()) == 0;
+    });
+    ::close(trial);
+    const int descriptor = can_be_named ? open_nameless(target) : -1;
+    if (descriptor >= 0) take_after(descriptor, target);
+    return descriptor;
+#else
+    return -1;
+#endif
+}
+
+[[nodiscard]] inline bool write_through(int descriptor) { return ::fsync(descriptor) == 0; }
+[[nodiscard]] inline bool close_file(int descriptor) { return ::close(descriptor) == 0; }
+[[nodiscard]] inline std::ptrdiff_t write_some(int descriptor, std::span<const std::byte> bytes) {
+    constexpr std::size_t most = std::size_t{1} << 30;  // some systems refuse more than 2 GiB at once
+    return ::write(descriptor, bytes.data(), bytes.size() < most ? bytes.size() : most);
+}
+
+#endif
+
+}  // namespace detail
+
+PHI4FLASH_END
+
+PHI4FLASH_BEGIN
+
+/// Writes a new file and gives it the name in the end; without `commit` the destructor removes it. Until then whatever had the name
+/// keeps it, and afterwards one that is whole has it, whoever else writes to the same path meanwhile.
+///
+/// - Links are followed: the link stays, what it points to is replaced, in its own folder. (Other hard links keep the old file.)
+/// - The new file has the mode of the one it replaces, and the owner where the system allows it; else what the umask leaves. One that
+///   may not be written is not replaced.
+/// - Devices, FIFOs and open descriptors (/dev/stdout) are written in place, so what was written stays there without `commit`.
+/// - On Linux the file has no name until `commit`, so that nothing remains of a program that is killed. Where the file system has no
+///   such files, and on other systems, it is called `<name>.<12 hexadecimal digits>.part`, which a signal that ends the program leaves
+///   behind: a host that wants to be tidy turns the signal into an error of its own and lets the destructor run.
+/// - A file that is replaced is replaced by one that has reached the disk (fsync), so that a power cut leaves one of them. A new
+///   name is not waited for.
+///
+/// The library handles no signals; a handler without SA_RESTART ends a write that waits for a reader, with an error. Not for several
+/// threads.
 class file_writer {
 public:
     file_writer(file_writer&& other) noexcept
-        : path_(std::exchange(other.path_, {})), part_(std::exchange(other.part_, {})), file_(std::move(other.file_)) {}
+        : asked_(std::move(other.asked_)), target_(std::move(other.target_)), part_(std::exchange(other.part_, {})),
+          descriptor_(std::exchange(other.descriptor_, -1)), waiting_(std::move(other.waiting_)), used_(std::exchange(other.used_, 0)) {}
     file_writer& operator=(file_writer&&) = delete;
     ~file_writer() {
-        file_.reset();
-        std::error_code ignored;
-        if (!part_.empty()) std::filesystem::remove(part_, ignored);
+        if (descriptor_ >= 0) (void)detail::close_file(descriptor_);
+        remove_part();
     }
 
-    /// Errors: file_unwritable, naming the path and the system's reason.
-    static result<file_writer> create(const std::filesystem::path& path) {
-        std::filesystem::path part = path;
-        part += ".part";
-        std::error_code ignored;
-        if (std::filesystem::is_directory(path, ignored)) return unwritable(path, std::make_error_code(std::errc::is_a_directory));
-#if defined(_WIN32)
-        std::FILE* raw = nullptr;
-        errno = _wfopen_s(&raw, part.c_str(), L"wb");
-#else
-        std::FILE* const raw = std::fopen(part.c_str(), "wb");
-#endif
-        if (raw == nullptr) return unwritable(path, {errno, std::generic_category()});
-        return file_writer(path, std::move(part), raw);
+    /// What is there stays untouched. `nameless` false: the file has its temporary name from the beginning, as where there is no
+    /// other way. Errors: file_unwritable, naming the path and the system's reason; out_of_memory.
+    static result<file_writer> create(const std::filesystem::path& path, bool nameless = true) {
+        auto target = detail::find_output_target(path);
+        if (!target) return target.error();
+        file_writer file(path, std::move(*target));
+        file.waiting_.reset(new (std::nothrow) std::byte[room]);
+        if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
+        if (const status ok = file.open(nameless); !ok) return ok.error();
+        return file;
     }
 
     /// Appends. Errors: file_unwritable.
     status write(std::span<const std::byte> bytes) {
-        if (bytes.empty()) return {};
-        if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) == bytes.size()) return {};
-        return unwritable(path_, {errno, std::generic_category()});
+        if (bytes.size() < room - used_) {
+            if (!bytes.empty()) std::memcpy(waiting_.get() + used_, bytes.data(), bytes.size());
+            used_ += bytes.size();
+            return {};
+        }
+        if (const status ok = flush(); !ok) return ok;
+        return write_all(bytes);
     }
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
 
     /// Gives the file its name, replacing one that has it. Errors: file_unwritable.
     status commit() {
-        if (std::fclose(file_.release()) != 0) return unwritable(path_, {errno, std::generic_category()});
+        if (const status ok = flush(); !ok) return ok;
+        if (!target_.in_place) {
+            if (target_.exists && !detail::write_through(descriptor_)) return detail::unwritable(asked_);
+            if (part_.empty() && !detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
+                    if (!detail::give_name(descriptor_, name)) return false;
+                    part_ = std::move(name);
+                    return true;
+                }))
+                return detail::unwritable(asked_);
+        }
+        if (!detail::close_file(std::exchange(descriptor_, -1))) return detail::unwritable(asked_);
+        if (target_.in_place) return {};
         std::error_code why;
-        std::filesystem::rename(part_, path_, why);
-        if (why) return unwritable(path_, why);
+        std::filesystem::rename(part_, target_.path, why);
+        if (why) return detail::unwritable(asked_, why);
         part_.clear();
         return {};
     }
 
+    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another.
+    [[nodiscard]] bool in_place() const { return target_.in_place; }
+
 private:
-    struct closer {
-        void operator()(std::FILE* f) const { std::fclose(f); }
-    };
+    static constexpr std::size_t room = std::size_t{1} << 16;
 
-    file_writer(const std::filesystem::path& path, std::filesystem::path&& part, std::FILE* raw)
-        : path_(path), part_(std::move(part)), file_(raw) {}
+    file_writer(const std::filesystem::path& asked, detail::output_target&& target) : asked_(asked), target_(std::move(target)) {}
 
-    static error unwritable(const std::filesystem::path& path, const std::error_code& why) {
-        return error::format(errc::file_unwritable, "%s: cannot be written: %s", printable(path).c_str(), why.message().c_str());
+    status open(bool nameless) {
+        if (target_.in_place) {
+            descriptor_ = detail::open_in_place(target_.path);
+        } else {
+            if (nameless) descriptor_ = detail::create_nameless(target_);
+            if (descriptor_ >= 0) return {};
+            (void)detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
+                descriptor_ = detail::create_new(name, target_);
+                if (descriptor_ >= 0) part_ = std::move(name);
+                return descriptor_ >= 0;
+            });
+        }
+        return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
     }
 
-    std::filesystem::path path_;
-    std::filesystem::path part_;  // empty once there is nothing to remove
-    std::unique_ptr<std::FILE, closer> file_;
+    status write_all(std::span<const std::byte> bytes) {
+        while (!bytes.empty()) {
+            const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
+            if (n < 0) return detail::unwritable(asked_);
+            bytes = bytes.subspan(static_cast<std::size_t>(n));
+        }
+        return {};
+    }
+
+    status flush() { return write_all({waiting_.get(), std::exchange(used_, 0)}); }
+
+    void remove_part() {
+        std::error_code ignored;
+        if (!part_.empty()) std::filesystem::remove(part_, ignored);
+        part_.clear();
+    }
+
+    std::filesystem::path asked_;
+    detail::output_target target_;
+    std::filesystem::path part_;  // empty while there is nothing to remove
+    int descriptor_ = -1;
+    std::unique_ptr<std::byte[]> waiting_;
+    std::size_t used_ = 0;  // bytes of waiting_
 };
 
-/// A whole small file. Errors: file_unwritable.
+/// A whole small file. Errors: file_unwritable, out_of_memory.
 [[nodiscard]] inline status write_file(const std::filesystem::path& path, std::string_view text) {
     auto file = file_writer::create(path);
     if (!file) return file.error();
@@ -34858,6 +37973,95 @@ PHI4FLASH_END
 /// The GGUF container, version 3: a header, metadata, a table of tensors, then their data, each aligned. Every rule is checked
 /// before anything is handed out; names, strings and data are views of the file.
 /// Source: github.com/ggml-org/ggml, docs/gguf.md.
+
+// ---- phi4flash/io/ggml_types.hpp -----------------------------------------------------------------------------------------
+/// The tensor types of ggml, as data: number, name, elements and bytes a block, and where a block keeps its scales.
+/// Source: github.com/ggml-org/ggml, docs/gguf.md and src/ggml-common.h.
+
+PHI4FLASH_BEGIN
+
+/// The types that the library reads weights from, and those of the integer tables it stores, by their number in a file.
+enum class ggml_type : std::uint32_t {
+    f32 = 0,
+    f16 = 1,
+    q4_0 = 2,
+    q8_0 = 8,
+    q4_k = 12,
+    q6_k = 14,
+    iq4_nl = 20,
+    i8 = 24,
+    i16 = 25,
+    i32 = 26,
+    i64 = 27,
+    bf16 = 30,
+};
+
+/// How a type is stored. A row is whole blocks.
+struct ggml_format {
+    ggml_type type;
+    const char* name;
+    std::uint16_t block_length;  ///< elements
+    std::uint16_t block_bytes;
+    bool is_weight = false;     ///< can be read as f32
+    std::uint8_t n_scales = 0;  ///< f16 numbers, side by side; 0 also where nobody looks
+    std::uint8_t scale_offset = 0;
+};
+
+namespace detail {
+[[nodiscard]] constexpr ggml_format other_ggml_format(std::uint32_t number, const char* name, std::uint16_t length,
+                                                      std::uint16_t bytes) {
+    return {.type = static_cast<ggml_type>(number), .name = name, .block_length = length, .block_bytes = bytes};
+}
+}  // namespace detail
+
+/// Every type of the format, so that one that is of no use can be refused by its name. Numbers that are not here belonged to types
+/// that were given up.
+PHI4FLASH_OWN_DATA inline constexpr ggml_format ggml_formats[] = {
+    {ggml_type::f32, "F32", 1, 4, true},
+    {ggml_type::f16, "F16", 1, 2, true},
+    {ggml_type::q4_0, "Q4_0", 32, 18, true, 1, 0},
+    detail::other_ggml_format(3, "Q4_1", 32, 20),
+    detail::other_ggml_format(6, "Q5_0", 32, 22),
+    detail::other_ggml_format(7, "Q5_1", 32, 24),
+    {ggml_type::q8_0, "Q8_0", 32, 34, true, 1, 0},
+    detail::other_ggml_format(9, "Q8_1", 32, 36),
+    detail::other_ggml_format(10, "Q2_K", 256, 84),
+    detail::other_ggml_format(11, "Q3_K", 256, 110),
+    {ggml_type::q4_k, "Q4_K", 256, 144, true, 2, 0},
+    detail::other_ggml_format(13, "Q5_K", 256, 176),
+    {ggml_type::q6_k, "Q6_K", 256, 210, true, 1, 208},
+    detail::other_ggml_format(15, "Q8_K", 256, 292),
+    detail::other_ggml_format(16, "IQ2_XXS", 256, 66),
+    detail::other_ggml_format(17, "IQ2_XS", 256, 74),
+    detail::other_ggml_format(18, "IQ3_XXS", 256, 98),
+    detail::other_ggml_format(19, "IQ1_S", 256, 50),
+    {ggml_type::iq4_nl, "IQ4_NL", 32, 18, true, 1, 0},
+    detail::other_ggml_format(21, "IQ3_S", 256, 110),
+    detail::other_ggml_format(22, "IQ2_S", 256, 82),
+    detail::other_ggml_format(23, "IQ4_XS", 256, 136),
+    {ggml_type::i8, "I8", 1, 1},
+    {ggml_type::i16, "I16", 1, 2},
+    {ggml_type::i32, "I32", 1, 4},
+    {ggml_type::i64, "I64", 1, 8},
+    detail::other_ggml_format(28, "F64", 1, 8),
+    detail::other_ggml_format(29, "IQ1_M", 256, 56),
+    {ggml_type::bf16, "BF16", 1, 2, true},
+    detail::other_ggml_format(34, "TQ1_0", 256, 54),
+    detail::other_ggml_format(35, "TQ2_0", 256, 66),
+    detail::other_ggml_format(39, "MXFP4", 32, 17),
+    detail::other_ggml_format(40, "NVFP4", 64, 36),
+    detail::other_ggml_format(41, "Q1_0", 128, 18),
+};
+
+/// The format of a type's number, or nullptr.
+[[nodiscard]] constexpr const ggml_format* find_ggml_format(std::uint32_t number) {
+    for (const ggml_format& known : ggml_formats)
+        if (static_cast<std::uint32_t>(known.type) == number) return &known;
+    return nullptr;
+}
+[[nodiscard]] constexpr const ggml_format& format_of(ggml_type type) { return *find_ggml_format(static_cast<std::uint32_t>(type)); }
+
+PHI4FLASH_END
 
 // ---- phi4flash/io/gguf_value.hpp -----------------------------------------------------------------------------------------
 /// A metadata value of a GGUF file: a view of its bytes, which are not aligned, and the ways to read it.
@@ -35056,7 +38260,7 @@ inline status gguf_parser::string(std::string_view& text, const char* what, std:
     if (const status ok = number(length, what); !ok) return ok;
     if (length > most || length > left())
         return error::format(errc::string_too_long, "byte %zu: %s has %llu bytes, want at most %zu", at_ - 8, what,
-                             static_cast<unsigned long long>(length), std::min(most, left()));
+                             static_cast<unsigned long long>(length), (std::min)(most, left()));
     text = {reinterpret_cast<const char*>(file_.data()) + at_, static_cast<std::size_t>(length)};
     at_ += text.size();
     return {};
@@ -35083,14 +38287,14 @@ inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& 
                              version == gguf_version << 24 ? ": a big-endian file" : "");
     if (const status ok = number(n_tensors, "tensor count"); !ok) return ok;
     if (const status ok = number(n_values, "key count"); !ok) return ok;
-    const auto check = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
-        most = std::min(most, left() / least_bytes);
+    const auto fits = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
+        most = (std::min)(most, left() / least_bytes);
         if (have <= most) return {};
         return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu", most, what,
                              file_.size(), static_cast<unsigned long long>(have));
     };
-    if (const status ok = check(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
-    return check(n_values, limits_.keys, value_bytes, "keys");
+    if (const status ok = fits(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
+    return fits(n_values, limits_.keys, value_bytes, "keys");
 }
 
 inline status gguf_parser::read_value(gguf_value& v) {
@@ -35227,20 +38431,29 @@ inline status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
 
 /// Checks the places of the tensors; leaves `data` set.
 inline status gguf_parser::place_tensors() {
-    data_begin = std::min(round_up(at_, alignment), file_.size());
+    data_begin = (std::min)(round_up(at_, alignment), file_.size());
     const std::size_t size = file_.size() - data_begin;
+    constexpr unsigned long long most = 1ull << 50;  // no file is so long
+    unsigned long long missing = 0;  // bytes that the header speaks of and a file that was cut short does not have
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         gguf_tensor& t = tensors[i];
         const auto offset = static_cast<unsigned long long>(offsets_[i]);
         if (offset % alignment != 0)
             return error::format(errc::offset_misaligned, "tensor '%s': its offset is %llu, want a multiple of %zu",
                                  printable(t.name).c_str(), offset, alignment);
-        if (offset > size || t.bytes > size - offset)
+        if (offset > most || t.bytes > most)
             return error::format(errc::offset_out_of_range,
                                  "tensor '%s': %zu bytes at offset %llu leave the %zu bytes of data in the file",
                                  printable(t.name).c_str(), t.bytes, offset, size);
-        t.data = file_.data() + data_begin + static_cast<std::size_t>(offset);
+        if (offset + t.bytes > size) {
+            missing = (std::max)(missing, offset + t.bytes - size);
+        } else {
+            t.data = file_.data() + data_begin + static_cast<std::size_t>(offset);
+        }
     }
+    if (missing != 0)
+        return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
+                             missing, missing + file_.size());
     std::sort(tensors.begin(), tensors.end(),
               [](const gguf_tensor& a, const gguf_tensor& b) { return a.data != b.data ? a.data < b.data : a.bytes < b.bytes; });
     for (std::size_t i = 1; i < tensors.size(); ++i) {
@@ -35296,7 +38509,7 @@ public:
     /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
     /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
     /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
-    /// offset_misaligned, offset_out_of_range, offset_overlap, duplicate_name.
+    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name.
     static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {}) {
         detail::gguf_parser parser(file, limits);
         if (const status ok = parser.read(); !ok) return ok.error();
@@ -35588,13 +38801,708 @@ template <class Produce>
 
 PHI4FLASH_END
 
+// ---- phi4flash/io/read_ahead.hpp -----------------------------------------------------------------------------------------
+/// Asks the system for pages of a mapped file before they are looked at.
+
+#if !defined(_WIN32)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 PHI4FLASH_BEGIN
 
-inline constexpr std::string_view packed_architecture = "phi4flash";
+/// A wish, for memory of any kind: reading goes on while the caller computes. On Windows nothing happens.
+inline void ask_for_pages([[maybe_unused]] std::span<const std::byte> bytes) {
+#if !defined(_WIN32)
+    const long page = ::sysconf(_SC_PAGESIZE);
+    if (bytes.empty() || page <= 0) return;
+    const std::size_t before = reinterpret_cast<std::uintptr_t>(bytes.data()) % static_cast<std::size_t>(page);
+    (void)::posix_madvise(const_cast<std::byte*>(bytes.data()) - before, bytes.size() + before, POSIX_MADV_WILLNEED);
+#endif
+}
+
+PHI4FLASH_END
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+[[nodiscard]] inline error stopped() { return error::format(errc::cancelled, "stopped by the caller while weights were written"); }
+
+/// Rows [first, first + count) of a plain matrix as f32.   Shape: rows [count, cols].
+inline void widen_rows(const kernel_table& kernels, const matrix_view& m, std::size_t first, std::size_t count, float* rows) {
+    for (std::size_t r = 0; r < count; ++r)
+        kernels.linear[static_cast<std::size_t>(m.type)].widen(m.data, first + r, m.cols, rows + r * m.cols);
+}
+
+/// Rows [count, cols] as `type`: eight of them where it is packed.
+inline void narrow_rows(const kernel_table& kernels, const float* rows, std::size_t count, std::size_t cols, dtype type, std::byte* out) {
+    const std::size_t n = count * cols;
+    switch (type) {
+        case dtype::f32: std::memcpy(out, rows, n * sizeof(float)); return;
+        case dtype::f16:
+            for (std::size_t i = 0; i < n; ++i) reinterpret_cast<f16*>(out)[i] = to_f16(rows[i]);
+            return;
+        case dtype::bf16:
+            for (std::size_t i = 0; i < n; ++i) reinterpret_cast<bf16*>(out)[i] = to_bf16(rows[i]);
+            return;
+        default: kernels.pack[static_cast<std::size_t>(type)](rows, cols, out);
+    }
+}
+
+/// The place of the first number that is infinite or NaN or beyond what the largest scale of a packed type reaches (fitting a scale to such
+/// numbers may overflow and leave zero); the count where there is none. In integers, whose order is that of magnitudes.
+[[nodiscard]] inline std::size_t first_too_large(std::span<const float> rows, dtype type) {
+    const std::uint32_t most = std::bit_cast<std::uint32_t>(is_packed(type) ? 65504.0f * 127.0f : (std::numeric_limits<float>::max)());
+    constexpr std::size_t block = 256;  // of a length known to the compiler, without an early end: vectors
+    const auto beyond = [most](const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > most; };
+    std::size_t i = 0;
+    for (; i + block <= rows.size(); i += block) {
+        unsigned found = 0;
+        for (std::size_t k = 0; k < block; ++k) found |= beyond(rows[i + k]) ? 1u : 0u;
+        if (found != 0) break;
+    }
+    while (i < rows.size() && !beyond(rows[i])) ++i;
+    return i;
+}
+
+/// The place in rows [count, cols] of a number that is not finite any more in `made`, the same as `type`.
+[[nodiscard]] inline std::optional<std::size_t> find_overflow(std::span<const float> rows, std::size_t cols, dtype type,
+                                                              const std::byte* made) {
+    if (type == dtype::f32) return std::nullopt;
+    const std::size_t shape[] = {rows.size() / cols, cols};
+    const auto found = find_not_finite(view_of(made, shape, type));
+    if (!found || !is_packed(type)) return found;
+    const auto begin = rows.begin() + static_cast<std::ptrdiff_t>(*found);  // of a group, whose largest number it must be
+    const auto largest = std::max_element(begin, begin + packed_cols, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
+    return static_cast<std::size_t>(largest - rows.begin());
+}
+
+/// Converts a matrix by pieces of about a megabyte of output; two of them are in memory.
+class matrix_converter {
+public:
+    matrix_converter(const kernel_table& kernels, const matrix_view& m, dtype type, executor_ref threads)
+        : kernels_(kernels), m_(m), type_(type), threads_(threads), stride_(matrix_bytes(type, packed_rows, m.cols)),
+          blocks_((m.rows + packed_rows - 1) / packed_rows), at_once_(std::clamp<std::size_t>(piece_bytes / stride_, 1, blocks_)),
+          scratch_(threads.concurrency()), busy_(new std::atomic<bool>[scratch_.size()]{}) {
+        for (auto& rows : scratch_) rows.resize(packed_rows * m.cols);
+        for (auto& bytes : made_) bytes.resize(at_once_ * stride_);
+    }
+
+    /// `tell(bytes)` after each piece; false stops. Errors: not_finite, naming tensor and element; those of the sink; cancelled.
+    template <class Tell>
+    [[nodiscard]] status write(const char* name, gguf_sink& out, Tell&& tell) {
+        std::span<const std::byte> waiting;  // made, and not yet written
+        status written;
+        read_ahead(0);
+        for (std::size_t b = 0, turn = 0; b < blocks_; b += at_once_, turn ^= 1) {
+            const std::size_t n = (std::min)(at_once_, blocks_ - b);
+            read_ahead(b + n);
+            // Writing comes first, so that somebody begins with it while the others convert.
+            const std::size_t jobs = waiting.empty() ? 0 : 1;
+            threads_.parallel_for(n + jobs, 1, [&](std::size_t begin, std::size_t end) {
+                if (begin < jobs) written = out.write(waiting);
+                convert_blocks(b + (std::max)(begin, jobs) - jobs, b + (std::max)(end, jobs) - jobs, made_[turn].data() - b * stride_);
+            });
+            if (!written) return written;
+            if (const std::size_t place = unfit_.load(); place != SIZE_MAX) return unfit_error(name, place);
+            if (!waiting.empty() && !tell(waiting.size())) return stopped();
+            const std::size_t rows = (std::min)(n * packed_rows, m_.rows - b * packed_rows);
+            waiting = std::span<const std::byte>(made_[turn]).first(matrix_bytes(type_, rows, m_.cols));
+        }
+        if (const status ok = out.write(waiting); !ok) return ok;
+        return tell(waiting.size()) ? status() : status(stopped());
+    }
+
+private:
+    static constexpr std::size_t piece_bytes = std::size_t{1} << 20;
+
+    void read_ahead(std::size_t block) const {
+        const std::size_t row_bytes = m_.cols * size_of(m_.type);
+        const std::size_t first = (std::min)(block * packed_rows, m_.rows);
+        const std::size_t rows = (std::min)(2 * at_once_ * packed_rows, m_.rows - first);
+        ask_for_pages({m_.data + first * row_bytes, rows * row_bytes});
+    }
+
+    /// Blocks [begin, end); block b goes to out + b * stride.
+    void convert_blocks(std::size_t begin, std::size_t end, std::byte* out) {
+        if (begin == end) return;
+        std::size_t mine = 0;  // as many ranges are in flight as there are scratch rows
+        while (busy_[mine].exchange(true, std::memory_order_acquire)) mine = mine + 1 == scratch_.size() ? 0 : mine + 1;
+        for (std::size_t b = begin; b < end; ++b) {
+            const std::size_t first = b * packed_rows;
+            const std::size_t count = (std::min)(packed_rows, m_.rows - first);
+            const std::span<float> rows(scratch_[mine].data(), count * m_.cols);
+            widen_rows(kernels_, m_, first, count, rows.data());
+            std::size_t unfit = first_too_large(rows, type_);
+            if (unfit == rows.size()) {
+                narrow_rows(kernels_, rows.data(), count, m_.cols, type_, out + b * stride_);
+                unfit = find_overflow(rows, m_.cols, type_, out + b * stride_).value_or(rows.size());
+            }
+            if (unfit != rows.size()) keep_least(unfit_, first * m_.cols + unfit);
+        }
+        busy_[mine].store(false, std::memory_order_release);
+    }
+
+    [[nodiscard]] error unfit_error(const char* name, std::size_t place) const {
+        const std::size_t shape[] = {m_.rows, m_.cols};
+        std::vector<float> row(m_.cols);
+        widen_rows(kernels_, m_, place / m_.cols, 1, row.data());
+        const float& value = row[place % m_.cols];
+        if (!is_finite(value)) return not_finite_error(name, shape, place);
+        return error::format(errc::not_finite, "tensor %s: element [%zu, %zu] is %g, too large for %s: the weights are damaged, or want a wider type",
+                             name, place / m_.cols, place % m_.cols, static_cast<double>(value), name_of(type_));
+    }
+
+    const kernel_table& kernels_;
+    matrix_view m_;
+    dtype type_;
+    executor_ref threads_;
+    std::size_t stride_;   // bytes of eight rows
+    std::size_t blocks_;   // of eight rows; the last may have fewer where nothing is packed
+    std::size_t at_once_;  // blocks of a piece
+    std::vector<std::vector<float>> scratch_;  // eight rows for each range in flight
+    std::unique_ptr<std::atomic<bool>[]> busy_;
+    std::vector<std::byte> made_[2];
+    std::atomic<std::size_t> unfit_{SIZE_MAX};  // the least place of what cannot be converted
+};
+
+/// A tensor that stays as it is, by pieces. Errors: not_finite, naming tensor and element; those of the sink; cancelled.
+template <class Tell>
+[[nodiscard]] status copy_tensor(const char* name, const tensor_view& source, executor_ref threads, gguf_sink& out, Tell&& tell) {
+    constexpr std::size_t piece_bytes = std::size_t{4} << 20;
+    if (const auto damaged = find_not_finite(source, threads)) return not_finite_error(name, source.shape(), *damaged);
+    for (std::size_t begin = 0; begin < source.bytes; begin += piece_bytes) {
+        const auto piece = std::span(source.data, source.bytes).subspan(begin, (std::min)(piece_bytes, source.bytes - begin));
+        if (const status ok = out.write(piece); !ok) return ok;
+        if (!tell(piece.size())) return stopped();
+    }
+    return {};
+}
+
+}  // namespace detail
+
+PHI4FLASH_END
+
+// ---- phi4flash/io/packed_model_writer.hpp --------------------------------------------------------------------------------
+/// Writes a model into one file: metadata, tables of the tokenizer, then weights that the caller packs piece by piece.
+
+// ---- phi4flash/io/packed_tokenizer.hpp -----------------------------------------------------------------------------------
+/// The tokenizer inside a packed model file, in two forms: as strings under the customary keys, for other programs, and as the
+/// finished tables of text/, which are read back in milliseconds. Files without the tables are read by their strings.
+
+// ---- phi4flash/io/packed_model.hpp ---------------------------------------------------------------------------------------
+/// A model in one GGUF file: shapes, tokenizer, chat template and generation defaults as metadata, and weights in the very order
+/// in which the kernels stream them, mapped and used in place.
+///
+/// Packed matrices are stored under ggml's types of the same size: q8 as Q8_0, q4 as Q4_0, q4_dense as IQ4_NL. The key
+/// phi4flash.layout says so, and programs that do not know it must not compute with the file. Files without the key are ordinary
+/// row-major ones.
+
+// ---- phi4flash/io/file_kind.hpp ------------------------------------------------------------------------------------------
+/// What a file is, by its first bytes, where it is not what was wanted: people have pointers of Git LFS, web pages that say "not found",
+/// archives and PyTorch files under the names of models. One sentence for each, which says what to do.
+
+PHI4FLASH_BEGIN
+
+enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_pointer, web_page, pytorch, archive, text };
+
+/// The kind of a file that begins with these bytes; a few hundred suffice.
+[[nodiscard]] inline file_kind identify(std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+    const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
+    using namespace std::string_view_literals;
+    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits.
+    if (has("\0\0\0\0{"sv, 4) && static_cast<unsigned char>(text[3]) < 8) return file_kind::safetensors;
+    if (has("GGUF")) return file_kind::gguf;
+    if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
+    if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
+    if (has("\x80\x02\x8a\x0al\xfc\x9c"sv)) return file_kind::pytorch;
+    for (const std::string_view magic : {"\x1f\x8b"sv, "\x28\xb5\x2f\xfd"sv, "\xfd\x37zXZ"sv, "BZh"sv, "7z\xbc\xaf"sv, "Rar!"sv})
+        if (has(magic)) return file_kind::archive;
+    if (has("ustar", 257)) return file_kind::archive;
+
+    const std::string_view words = text.substr((std::min)(text.find_first_not_of(" \t\r\n"), text.size()));
+    if (words.empty()) return file_kind::unknown;
+    if (words.front() == '{' || words.front() == '[') return file_kind::json;
+    constexpr std::string_view pages[] = {"<!doctype", "<html", "<?xml"};
+    for (const std::string_view page : pages) {
+        const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
+        if (words.size() >= page.size() && std::equal(page.begin(), page.end(), words.begin(), [&](char b, char a) { return same(a, b); }))
+            return file_kind::web_page;
+    }
+    const auto printed = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r' || c == '\t'; };
+    return std::ranges::all_of(text.substr(0, 64), printed) ? file_kind::text : file_kind::unknown;
+}
+
+namespace detail {
+
+[[nodiscard]] inline bool is_unfinished_name(const std::filesystem::path& path) {
+    const std::string extension = to_utf8(path.extension());
+    for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
+        if (extension == known) return true;
+    return false;
+}
+
+/// The folder that a file is in, to be named.
+[[nodiscard]] inline printable folder_of(const std::filesystem::path& file) {
+    return printable(file.has_parent_path() ? file.parent_path() : std::filesystem::path("."));
+}
+
+}  // namespace detail
+
+/// The sentence for a file that is not `wanted` but something else that is known; nothing where it is what was wanted, or cannot be told.
+/// Codes: wrong_file_kind, file_incomplete.
+[[nodiscard]] inline std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                                                       file_kind wanted) {
+    const printable name(path);
+    const file_kind have = identify(bytes);
+    if (have != wanted && detail::is_unfinished_name(path))
+        return error::format(errc::file_incomplete, "%s: a download that is not finished: go on with it, then use what it makes", name.c_str());
+    if (have == wanted || have == file_kind::unknown) return std::nullopt;
+    const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
+    switch (have) {
+        case file_kind::lfs_pointer:
+            return is("a Git LFS pointer, not the file that it stands for: run 'git lfs pull' there, or download with 'hf download'");
+        case file_kind::web_page: return is("a web page, not the file that it should be: download it again, with 'hf download'");
+        case file_kind::pytorch:
+            return is("a PyTorch file: save the model as safetensors, with save_pretrained() of transformers, and give that folder");
+        case file_kind::archive: return is("an archive: unpack it, and give the folder or the .gguf file in it");
+        case file_kind::gguf: return is("a GGUF file: give it itself as the model, without a folder");
+        case file_kind::safetensors:
+            return error::format(errc::wrong_file_kind, "%s: a safetensors file; give the folder it is in, with config.json beside it: %s",
+                                 name.c_str(), detail::folder_of(path).c_str());
+        case file_kind::json:
+            if (wanted == file_kind::safetensors) return is("a JSON file, not weights");
+            return error::format(errc::wrong_file_kind, "%s: a JSON file; to use the model it belongs to, give the folder it is in: %s",
+                                 name.c_str(), detail::folder_of(path).c_str());
+        default: break;
+    }
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
+    return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
+                         wanted == file_kind::gguf          ? "a GGUF file"
+                         : wanted == file_kind::safetensors ? "weights"
+                                                            : "a JSON object");
+}
+
+PHI4FLASH_END
+
+// ---- phi4flash/io/ggml_blocks.hpp ----------------------------------------------------------------------------------------
+/// Weights of ggml's row-major types, decoded to f32. Plain code that runs once, when a model is converted.
+/// Source: github.com/ggml-org/ggml, src/ggml-common.h (blocks) and src/ggml-quants.c (dequantize_row_*).
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+[[nodiscard]] inline unsigned byte_at(const std::byte* p, std::size_t i) { return static_cast<unsigned>(p[i]); }
+[[nodiscard]] inline int signed_at(const std::byte* p, std::size_t i) { return static_cast<std::int8_t>(p[i]); }
+template <class T>
+[[nodiscard]] T number_at(const std::byte* p) {
+    T x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+[[nodiscard]] inline float half_at(const std::byte* p) { return to_f32(number_at<f16>(p)); }
+
+/// w = d (q - 8): f16 d; 16 bytes, low nibbles first.
+inline void decode_q4_0(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    for (std::size_t i = 0; i < 16; ++i) {
+        const unsigned q = byte_at(p, 2 + i);
+        out[i] = d * static_cast<float>(static_cast<int>(q & 15) - 8);
+        out[i + 16] = d * static_cast<float>(static_cast<int>(q >> 4) - 8);
+    }
+}
+
+/// w = d q: f16 d; 32 signed bytes.
+inline void decode_q8_0(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    for (std::size_t i = 0; i < 32; ++i) out[i] = d * static_cast<float>(signed_at(p, 2 + i));
+}
+
+PHI4FLASH_OWN_DATA inline constexpr std::int8_t iq4_nl_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+/// w = d level[q]: as Q4_0, with uneven levels.
+inline void decode_iq4_nl(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    for (std::size_t i = 0; i < 16; ++i) {
+        const unsigned q = byte_at(p, 2 + i);
+        out[i] = d * static_cast<float>(iq4_nl_levels[q & 15]);
+        out[i + 16] = d * static_cast<float>(iq4_nl_levels[q >> 4]);
+    }
+}
+
+/// w = d scale[j] q - dmin min[j] for 8 groups of 32: f16 d, f16 dmin; 12 bytes with 6-bit scales and mins; 128 bytes, each 32 of
+/// them with the low nibbles of one group and the high ones of the next.
+inline void decode_q4_k(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    const float dmin = half_at(p + 2);
+    const std::byte* const s = p + 4;
+    for (std::size_t j = 0; j < 8; ++j) {
+        const bool first = j < 4;
+        const unsigned scale = first ? byte_at(s, j) & 63 : (byte_at(s, j + 4) & 15) | (byte_at(s, j - 4) >> 6 << 4);
+        const unsigned min = first ? byte_at(s, j + 4) & 63 : byte_at(s, j + 4) >> 4 | (byte_at(s, j) >> 6 << 4);
+        const float step = d * static_cast<float>(scale);
+        const float floor = dmin * static_cast<float>(min);
+        for (std::size_t i = 0; i < 32; ++i) {
+            const unsigned q = byte_at(p, 16 + j / 2 * 32 + i);
+            out[j * 32 + i] = step * static_cast<float>(j % 2 == 0 ? q & 15 : q >> 4) - floor;
+        }
+    }
+}
+
+/// w = d scale[j] (q - 32) for 16 groups of 16: 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, f16 d. Each
+/// half of 128 numbers has 64 bytes of the first and 32 of the second.
+inline void decode_q6_k(const std::byte* p, float* out) {
+    const float d = half_at(p + 208);
+    for (std::size_t group = 0; group < 16; ++group) {
+        const std::size_t half = group / 8;
+        const std::size_t part = group / 2 % 4;  // which two bits, and which nibble of which 32 bytes
+        const std::size_t first = group % 2 * 16;
+        const std::byte* const low = p + half * 64 + part % 2 * 32 + first;
+        const std::byte* const high = p + 128 + half * 32 + first;
+        const float step = d * static_cast<float>(signed_at(p, 192 + group));
+        for (std::size_t i = 0; i < 16; ++i) {
+            const unsigned bits = (byte_at(low, i) >> part / 2 * 4 & 15) | (byte_at(high, i) >> 2 * part & 3) << 4;
+            out[group * 16 + i] = step * static_cast<float>(static_cast<int>(bits) - 32);
+        }
+    }
+}
+
+}  // namespace detail
+
+/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
+[[nodiscard]] inline bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
+    const ggml_format& format = format_of(type);
+    if (!format.is_weight) return false;
+    for (std::size_t i = 0; i < n; i += format.block_length, blocks += format.block_bytes, out += format.block_length) {
+        switch (type) {
+            case ggml_type::f32: *out = detail::number_at<float>(blocks); break;
+            case ggml_type::f16: *out = detail::half_at(blocks); break;
+            case ggml_type::bf16: *out = to_f32(detail::number_at<bf16>(blocks)); break;
+            case ggml_type::q4_0: detail::decode_q4_0(blocks, out); break;
+            case ggml_type::q8_0: detail::decode_q8_0(blocks, out); break;
+            case ggml_type::q4_k: detail::decode_q4_k(blocks, out); break;
+            case ggml_type::q6_k: detail::decode_q6_k(blocks, out); break;
+            case ggml_type::iq4_nl: detail::decode_iq4_nl(blocks, out); break;
+            default: return false;
+        }
+    }
+    return true;
+}
+
+PHI4FLASH_END
+
+// ---- phi4flash/io/mapped_file.hpp ----------------------------------------------------------------------------------------
+/// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched. Where the file
+/// system cannot map (FUSE with direct_io, some network mounts) it is read instead.
+
+#if defined(_WIN32)
+// The few declarations that a map needs, the same as in <windows.h>, which would bring thousands of macros along.
+union _LARGE_INTEGER;
+struct _SECURITY_ATTRIBUTES;
+extern "C" {
+__declspec(dllimport) void* __stdcall CreateFileW(const wchar_t*, unsigned long, unsigned long, _SECURITY_ATTRIBUTES*,
+                                                  unsigned long, unsigned long, void*);
+__declspec(dllimport) void* __stdcall CreateFileMappingW(void*, _SECURITY_ATTRIBUTES*, unsigned long, unsigned long, unsigned long,
+                                                         const wchar_t*);
+#if defined(_WIN64)
+__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long long);
+#else
+__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
+#endif
+__declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
+__declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
+__declspec(dllimport) unsigned long __stdcall GetFileType(void*);
+__declspec(dllimport) int __stdcall CloseHandle(void*);
+__declspec(dllimport) unsigned long __stdcall GetLastError(void);
+}
+#else
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+PHI4FLASH_BEGIN
+
+/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows nothing
+/// of this is done.
+struct mapping_options {
+    /// Ask for huge pages. Of a map they come only from some file systems (tmpfs, and those whose cache has pages so large; seldom
+    /// ext4); of a copy from any.
+    bool huge_pages = false;
+    /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
+    /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
+    /// long as reading. Afterwards the file may change or go.
+    bool copy = false;
+    /// Read all of the map when it is opened, and not page by page when it is first looked at.
+    bool populate = false;
+};
+
+namespace detail {
+struct file_bytes {
+    std::span<const std::byte> bytes;
+    bool copied = false;
+};
+
+[[nodiscard]] inline error file_error(errc code, const std::filesystem::path& path, const char* what, const char* reason) {
+    return error::format(code, "%s: %s: %s", printable(path).c_str(), what, reason);
+}
+
+/// The sentence for a link whose target is not there, as in a cache of the hub that was cleaned or moved; nothing for other paths.
+[[nodiscard]] inline std::optional<error> explain_link(const std::filesystem::path& path) {
+    std::error_code failed;
+    if (!std::filesystem::is_symlink(path, failed) || std::filesystem::exists(path, failed)) return std::nullopt;
+    const auto target = std::filesystem::read_symlink(path, failed);
+    return error::format(errc::file_not_found, "%s: a link to %s, which is not there: download the model again",
+                         printable(path).c_str(), printable(target).c_str());
+}
+
+[[nodiscard]] inline error not_a_file(const std::filesystem::path& path) {
+    return file_error(errc::file_unreadable, path, "cannot be read", "want a regular file, have a folder or a device");
+}
+
+[[nodiscard]] inline status check_file_size(const std::filesystem::path& path, std::uint64_t bytes) {
+    if (bytes == 0) return file_error(errc::file_empty, path, "cannot be read", "the file is empty: download it again");
+    if (bytes > static_cast<std::uint64_t>(PTRDIFF_MAX))
+        return file_error(errc::size_overflow, path, "cannot be mapped", "the file is larger than the address space");
+    return {};
+}
+
+#if defined(_WIN32)
+[[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
+    const auto code = static_cast<int>(GetLastError());
+    const bool missing = code == 2 || code == 3;  // ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
+    return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
+                      std::system_category().message(code).c_str());
+}
+
+/// Closes a handle when it leaves the scope.
+struct scoped_handle {
+    explicit scoped_handle(void* h) : value(h) {}
+    scoped_handle(const scoped_handle&) = delete;
+    scoped_handle& operator=(const scoped_handle&) = delete;
+    ~scoped_handle() { CloseHandle(value); }
+    void* value;
+};
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&) {
+    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80, disk_file = 1;
+    constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
+    constexpr unsigned long page_readonly = 2, map_read = 4;
+    void* const raw =
+        CreateFileW(path.c_str(), generic_read, share_all, nullptr, open_existing, normal | backup_semantics, nullptr);
+    if (reinterpret_cast<std::intptr_t>(raw) == -1) return last_system_error(path, "cannot be opened");
+    const scoped_handle file(raw);
+    std::error_code ignored;
+    if (GetFileType(file.value) != disk_file || std::filesystem::is_directory(path, ignored)) return not_a_file(path);
+    std::int64_t size = 0;
+    if (GetFileSizeEx(file.value, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
+    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(size)); !ok) return ok.error();
+
+    void* const section = CreateFileMappingW(file.value, nullptr, page_readonly, 0, 0, nullptr);
+    if (section == nullptr) return last_system_error(path, "cannot be mapped");
+    const scoped_handle mapping(section);
+    const void* const data = MapViewOfFile(mapping.value, map_read, 0, 0, 0);
+    if (data == nullptr) return last_system_error(path, "cannot be mapped");
+    return file_bytes{{static_cast<const std::byte*>(data), static_cast<std::size_t>(size)}};
+}
+
+inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
+inline void release_file_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
+#else
+[[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
+    const int code = errno;
+    const bool missing = code == ENOENT || code == ENOTDIR;
+    if (missing)
+        if (const auto link = explain_link(path)) return *link;
+    return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
+                      std::generic_category().message(code).c_str());
+}
+
+/// Closes a descriptor when it leaves the scope.
+struct scoped_descriptor {
+    explicit scoped_descriptor(int fd) : value(fd) {}
+    scoped_descriptor(const scoped_descriptor&) = delete;
+    scoped_descriptor& operator=(const scoped_descriptor&) = delete;
+    ~scoped_descriptor() { ::close(value); }
+    int value;
+};
+
+/// Memory of exactly `size` bytes, in whole pages, that begins where a huge page may; nullptr if the system has none.
+[[nodiscard]] inline std::byte* take_pages(std::size_t size) {
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    if (size > static_cast<std::size_t>(PTRDIFF_MAX) - 2 * huge_page_bytes) return nullptr;
+    const std::size_t kept = (size + page - 1) / page * page;
+    const std::size_t taken = kept + huge_page_bytes;
+    void* const place = ::mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (place == MAP_FAILED) return nullptr;
+    auto* const base = static_cast<std::byte*>(place);
+    const std::size_t before = (huge_page_bytes - reinterpret_cast<std::uintptr_t>(base) % huge_page_bytes) % huge_page_bytes;
+    if (before != 0) ::munmap(base, before);
+    if (before != huge_page_bytes) ::munmap(base + before + kept, huge_page_bytes - before);
+    return base + before;
+}
+
+/// The file in memory of its own; empty if there is none for it.
+[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, bool huge_pages) {
+    std::byte* const place = take_pages(size);
+    if (place == nullptr) return file_bytes{};
+    if (huge_pages) ask_for_huge_pages({place, size});
+    constexpr std::size_t most = std::size_t{1} << 30;  // systems read less than 2 GiB at a time
+    for (std::size_t at = 0; at < size;) {
+        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(at));
+        if (n > 0) at += static_cast<std::size_t>(n);
+        if (n > 0 || (n < 0 && errno == EINTR)) continue;
+        const error why = n < 0 ? last_system_error(path, "cannot be read")
+                                : file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        ::munmap(place, size);
+        return why;
+    }
+    ::mprotect(place, size, PROT_READ);
+    return file_bytes{{place, size}, true};
+}
+
+inline void advise_map([[maybe_unused]] void* data, [[maybe_unused]] std::size_t size, const mapping_options& options) {
+    if (options.huge_pages) ask_for_huge_pages({static_cast<const std::byte*>(data), size});
+    if (!options.populate) return;
+#if defined(MADV_POPULATE_READ)
+    if (::madvise(data, size, MADV_POPULATE_READ) != 0) ::madvise(data, size, MADV_WILLNEED);
+#elif defined(MADV_WILLNEED)
+    ::madvise(data, size, MADV_WILLNEED);
+#endif
+}
+
+/// `map(MAP_SHARED)` and so on is mmap of the file. Some file systems refuse shared maps and allow private ones, which are the same for
+/// a reader; some refuse all, but can be read.
+template <class Map>
+[[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::size_t size, const mapping_options& options,
+                                             Map&& map) {
+    if (options.copy) {
+        const auto copied = copy_file(path, fd, size, options.huge_pages);
+        if (!copied || copied->copied) return copied;
+    }
+    void* data = map(MAP_SHARED);
+    if (data == MAP_FAILED) data = map(MAP_PRIVATE);
+    if (data == MAP_FAILED) {
+        const bool no_memory = errno == ENOMEM;
+        const error why = last_system_error(path, "cannot be mapped");
+        if (no_memory) return error::format(errc::out_of_memory, "%s", why.message());
+        const auto copied = copy_file(path, fd, size, options.huge_pages);
+        if (!copied || copied->copied) return copied;
+        return error::format(errc::out_of_memory, "%s, and there is no memory to read its %zu bytes into", why.message(), size);
+    }
+    // Unless somebody asks, no advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops
+    // pages that the next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
+    advise_map(data, size, options);
+    return file_bytes{{static_cast<const std::byte*>(data), size}};
+}
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options) {
+    // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return last_system_error(path, "cannot be opened");
+    const scoped_descriptor file(fd);
+    struct stat about {};
+    if (::fstat(file.value, &about) != 0) return last_system_error(path, "has no size");
+    if (!S_ISREG(about.st_mode)) return not_a_file(path);
+    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
+
+    const auto size = static_cast<std::size_t>(about.st_size);
+    return map_or_copy(path, file.value, size, options,
+                       [&](int sharing) { return ::mmap(nullptr, size, PROT_READ, sharing, file.value, 0); });
+}
+
+inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
+inline void release_file_pages(std::span<const std::byte> bytes) {
+    ::madvise(const_cast<std::byte*>(bytes.data()), bytes.size(), MADV_DONTNEED);  // of a shared map: unmaps, loses nothing
+}
+#endif
+}  // namespace detail
+
+/// A read-only map of a whole file. Moving keeps the address. Reading from several threads is safe. A file that another
+/// program shortens meanwhile takes the pages away under the reader: replace a file by renaming, never in place.
+class mapped_file {
+public:
+    mapped_file() = default;
+    mapped_file(mapped_file&& other) noexcept : file_(std::exchange(other.file_, {})) {}
+    mapped_file& operator=(mapped_file&& other) noexcept {
+        std::swap(file_, other.file_);
+        return *this;
+    }
+    ~mapped_file() {
+        if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
+    }
+
+    /// Errors, each naming the path and the system's reason: file_not_found (a link whose target is gone, too), file_unreadable (no
+    /// permission, a folder, a device), file_empty, size_overflow, out_of_memory.
+    static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}) {
+        const auto bytes = detail::map_file(path, options);
+        if (!bytes) return bytes.error();
+        mapped_file file;
+        file.file_ = *bytes;
+        return file;
+    }
+
+    /// The whole file, aligned to a page.
+    [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes; }
+    /// Pages looked at so far stop counting as this program's memory; they come back when they are read again. Worth a call
+    /// after many small tensors of a large file were read: the system may map up to 2 MiB around each. A copy stays.
+    void release_pages() const {
+        if (!file_.bytes.empty() && !file_.copied) detail::release_file_pages(file_.bytes);
+    }
+    [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
+
+    /// Whether it is a copy, and not a map: because the options wanted one, or the file system cannot map.
+    [[nodiscard]] bool is_copy() const { return file_.copied; }
+    /// How much of it lies in huge pages now; see bytes_in_huge_pages.
+    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
+
+private:
+    detail::file_bytes file_;
+};
+
+/// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
+[[nodiscard]] inline result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
+    const auto file = mapped_file::open(path);
+    if (!file) return file.error();
+    if (file->bytes().size() > max_bytes)
+        return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %zu", printable(path).c_str(), max_bytes,
+                             file->bytes().size());
+    return std::string(file->text());
+}
+
+PHI4FLASH_END
+
+// ---- phi4flash/io/packed_key_rules.hpp -----------------------------------------------------------------------------------
+/// The keys of a GGUF file that begin with "phi4flash.", and what each means: the rule of io/config_keys.hpp for files of this kind.
+/// Keys of other families (general., tokenizer., quantize. and the like) do not say how the model computes.
+
+// ---- phi4flash/io/config_options.hpp -------------------------------------------------------------------------------------
+/// How strictly a model's files are read.
+
+PHI4FLASH_BEGIN
+
+/// A key that cannot change what this model computes is ignored, one that could is compared with what the model does, and one
+/// that nobody knows is refused (io/config_keys.hpp and io/packed_key_rules.hpp have the lists).
+struct config_options {
+    bool ignore_unknown_keys = false;  ///< go on where a file has keys that nobody knows; all other checks stay
+};
+
+PHI4FLASH_END
+
+// ---- phi4flash/io/packed_keys.hpp ----------------------------------------------------------------------------------------
+/// The metadata of a packed model file: which keys it has, how they are written and read.
+
+PHI4FLASH_BEGIN
+
+PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_architecture = "phi4flash";
 /// Quantized tensors are blocks of eight rows (core/packed.hpp), not ggml's row-major ones of the same size.
-inline constexpr std::string_view packed_layout = "rows8";
+PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_layout = "rows8";
 /// Tensors with this prefix are tables of the tokenizer, not weights.
-inline constexpr std::string_view packed_array_prefix = "phi4flash.tokenizer.";
+PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_array_prefix = "phi4flash.tokenizer.";
 
 namespace detail {
 
@@ -35603,7 +39511,7 @@ struct packed_extent {
     const char* key;
     std::size_t sambay_shape::* extent;
 };
-inline constexpr packed_extent packed_extents[extent_count] = {
+PHI4FLASH_OWN_DATA inline constexpr packed_extent packed_extents[extent_count] = {
     {"phi4flash.embedding_length", &sambay_shape::d_model},
     {"phi4flash.block_count", &sambay_shape::n_layers},
     {"phi4flash.feed_forward_length", &sambay_shape::d_ff},
@@ -35621,6 +39529,9 @@ inline constexpr const char* packed_positions_key = "phi4flash.context_length";
 inline constexpr const char* packed_layout_key = "phi4flash.layout";
 inline constexpr const char* packed_codebook_key = "phi4flash.codebook";
 inline constexpr const char* packed_stop_ids_key = "phi4flash.generation.stop_ids";
+// Lists of strings, left out where empty. Programs of before 0.2 do not know them and go on without.
+inline constexpr const char* packed_stop_strings_key = "phi4flash.generation.stop_strings";
+inline constexpr const char* packed_unsupported_key = "phi4flash.generation.unsupported";
 
 /// The codebook of q4_dense as the file has it: 16 levels, then the level that stands for zero.
 [[nodiscard]] inline std::array<std::int32_t, 17> packed_codebook() {
@@ -35642,6 +39553,11 @@ inline void add_generation(gguf_metadata& out, const generation_config& g) {
     };
     out.add_list(packed_stop_ids_key, std::span<const std::uint32_t>(g.stop_ids));
     if (!g.stop_ids.empty()) out.add("tokenizer.ggml.eos_token_id", g.stop_ids.front());
+    const auto add_strings = [&](const char* key, const std::vector<std::string>& list) {
+        if (!list.empty()) out.add_strings(key, list.size(), [&](std::size_t i) { return std::string_view(list[i]); });
+    };
+    add_strings(packed_stop_strings_key, g.stop_strings);
+    add_strings(packed_unsupported_key, g.unsupported);
     add("tokenizer.ggml.bos_token_id", g.bos_id);
     add("tokenizer.ggml.padding_token_id", g.pad_id);
     add("phi4flash.generation.do_sample", g.do_sample);
@@ -35666,14 +39582,14 @@ public:
     void wrong_type(const char* key, const char* want, const gguf_value& have) {
         fail(error::format(errc::wrong_value_type, "key '%s': want %s, have %s", key, want, gguf_type_text(have).c_str()));
     }
-    const gguf_value* require(const char* key, const char* want) {
+    const gguf_value* wanted(const char* key, const char* want) {
         const gguf_value* const value = find(key);
         if (value == nullptr) fail(error::format(errc::missing_key, "no key '%s': want %s", key, want));
         return value;
     }
 
     std::size_t extent(const char* key) {
-        const gguf_value* const value = require(key, "a number");
+        const gguf_value* const value = wanted(key, "a number");
         if (value == nullptr) return 0;
         const auto n = value->is_array ? std::nullopt : value->whole();
         if (!n) {
@@ -35693,6 +39609,19 @@ public:
         wrong_type(key, "a whole number below 2^32", *value);
         return std::nullopt;
     }
+    /// An id that nothing depends on: nothing where it is none, such as -1.
+    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const {
+        const gguf_value* const value = find(key);
+        const auto n = value == nullptr || value->is_array ? std::nullopt : value->whole();
+        return n && *n <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*n)) : std::nullopt;
+    }
+    void strings(const char* key, std::vector<std::string>& out) {
+        const gguf_value* const value = find(key);
+        if (value == nullptr) return;
+        if (!value->is_array || value->type != gguf_type::string) return wrong_type(key, "a list of strings", *value);
+        gguf_strings list(*value);
+        for (std::string_view s; list.next(s);) out.emplace_back(s);
+    }
     std::optional<float> number(const char* key) {
         const gguf_value* const value = find(key);
         if (value == nullptr) return std::nullopt;
@@ -35701,7 +39630,7 @@ public:
             wrong_type(key, "f32", *value);
             return std::nullopt;
         }
-        if (std::isfinite(*x) && std::fabs(*x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(*x);
+        if (is_finite(*x) && std::fabs(*x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(*x);
         fail(error::format(errc::not_finite, "key '%s': want a finite 32-bit float, have %g", key, *x));
         return std::nullopt;
     }
@@ -35727,13 +39656,13 @@ private:
 [[nodiscard]] inline result<sambay_config> read_config(const gguf& file) {
     constexpr const char* architecture = "general.architecture";
     gguf_key_reader in(file);
-    (void)in.require(architecture, "'phi4flash'");
+    (void)in.wanted(architecture, "'phi4flash'");
     if (const auto have = in.text(architecture); have && *have != packed_architecture)
         in.fail(error::format(errc::unsupported_model, "key '%s': want 'phi4flash', have '%s'", architecture,
                               printable(*have).c_str()));
     sambay_config config;
     for (const auto& [key, extent] : packed_extents) config.shape.*extent = in.extent(key);
-    (void)in.require(packed_eps_key, "a number");
+    (void)in.wanted(packed_eps_key, "a number");
     config.norm_eps = in.number(packed_eps_key).value_or(0.0f);
     config.max_positions = in.count(packed_positions_key).value_or(0);
     if (!(config.norm_eps >= FLT_MIN))
@@ -35754,15 +39683,18 @@ private:
         } else {
             for (std::size_t i = 0; i < ids->count; ++i) g.stop_ids.push_back(ids->at<std::uint32_t>(i));
         }
-    } else if (const auto eos = in.count("tokenizer.ggml.eos_token_id")) {
-        g.stop_ids.push_back(*eos);
+    } else {  // a file of another program: the end of a text, and of a message
+        for (const char* const key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
+            if (const auto id = in.idle_id(key)) g.stop_ids.push_back(*id);
     }
+    in.strings(packed_stop_strings_key, g.stop_strings);
+    in.strings(packed_unsupported_key, g.unsupported);
     for (const std::uint32_t id : g.stop_ids)
         if (id >= vocab)
             in.fail(error::format(errc::unknown_token, "key '%s': want ids below the vocabulary's %zu, have %lu",
                                   packed_stop_ids_key, vocab, static_cast<unsigned long>(id)));
-    g.bos_id = in.count("tokenizer.ggml.bos_token_id");
-    g.pad_id = in.count("tokenizer.ggml.padding_token_id");
+    g.bos_id = in.idle_id("tokenizer.ggml.bos_token_id");
+    g.pad_id = in.idle_id("tokenizer.ggml.padding_token_id");
     g.do_sample = in.boolean("phi4flash.generation.do_sample");
     g.temperature = in.number("phi4flash.generation.temperature");
     g.top_p = in.number("phi4flash.generation.top_p");
@@ -35784,7 +39716,7 @@ private:
     if (*layout != packed_layout)
         return error::format(errc::unsupported_layout, "key '%s': want 'rows8', have '%s'", packed_layout_key,
                              printable(*layout).c_str());
-    const gguf_value* const book = in.require(packed_codebook_key, "the 16 levels and the zero of 4-bit weights");
+    const gguf_value* const book = in.wanted(packed_codebook_key, "the 16 levels and the zero of 4-bit weights");
     if (book == nullptr) return in.outcome().error();
     const auto want = packed_codebook();
     bool same = book->is_array && book->count == want.size();
@@ -35793,6 +39725,64 @@ private:
         return error::format(errc::unsupported_layout, "key '%s': want the 17 numbers of this version's 4-bit format, have %s",
                              packed_codebook_key, gguf_type_text(*book).c_str());
     return true;
+}
+}  // namespace detail
+
+PHI4FLASH_END
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Families that cannot change what the model computes: how texts are made, the tokenizer's tables, and positions, of which the
+/// model has none.
+PHI4FLASH_OWN_DATA inline constexpr std::string_view idle_packed_families[] = {"phi4flash.generation.", "phi4flash.tokenizer.", "phi4flash.rope."};
+PHI4FLASH_OWN_DATA inline constexpr std::string_view idle_packed_keys[] = {"phi4flash.tensor_data_layout", "phi4flash.ssm.group_count"};
+
+/// A whole number or a truth value that must be as here, because that is what the model does.
+struct packed_want {
+    std::string_view key;
+    std::uint64_t number;
+    bool truth;  ///< whether it is a truth value
+};
+
+[[nodiscard]] inline bool is_read_packed_key(std::string_view key) {
+    for (const packed_extent& e : packed_extents)
+        if (key == e.key) return true;
+    return key == packed_eps_key || key == packed_positions_key || key == packed_layout_key || key == packed_codebook_key;
+}
+
+/// Errors: unsupported_model (a key asks for what the model does not do), unknown_key.
+[[nodiscard]] inline status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
+    const std::uint64_t d_head = shape.d_model / shape.n_heads;
+    const packed_want wants[] = {
+        {"phi4flash.attention.key_length", d_head, false}, {"phi4flash.attention.value_length", d_head, false},
+        {"phi4flash.attention.causal", 1, true},           {"phi4flash.use_parallel_residual", 0, true},
+        {"phi4flash.ssm.dt_b_c_rms", 0, true},             {"phi4flash.expert_count", 0, false},
+        {"phi4flash.expert_used_count", 0, false},
+    };
+    for (const gguf_value& value : file.values()) {
+        const std::string_view key = value.key;
+        if (!key.starts_with("phi4flash.") || is_read_packed_key(key)) continue;
+        if (std::ranges::any_of(idle_packed_families, [&](std::string_view family) { return key.starts_with(family); })) continue;
+        if (std::ranges::find(idle_packed_keys, key) != std::end(idle_packed_keys)) continue;
+        const auto* const want = std::ranges::find(wants, key, &packed_want::key);
+        if (want != std::end(wants)) {
+            const auto truth = value.boolean();
+            const auto number = value.is_array ? std::nullopt : value.whole();
+            if (want->truth ? truth == (want->number != 0) : number == want->number) continue;
+            char number_text[24] = {};
+            std::snprintf(number_text, sizeof number_text, "%llu", static_cast<unsigned long long>(want->number));
+            return error::format(errc::unsupported_model, "key '%s': want %s, have another value", printable(key).c_str(),
+                                 !want->truth ? number_text : want->number != 0 ? "true" : "false");
+        }
+        if (options.ignore_unknown_keys) continue;
+        return error::format(errc::unknown_key,
+                             "the key '%s' is not known here, and it may change what is computed: go on without it with "
+                             "--ignore-unknown-keys (ignore_unknown_keys of the options)",
+                             printable(key).c_str());
+    }
+    return {};
 }
 }  // namespace detail
 
@@ -35841,20 +39831,22 @@ public:
     packed_model& operator=(packed_model&&) = default;
 
     /// Maps a file; no weight is touched, unless the options want it. Errors, naming the file: those of mapped_file::open and
-    /// from_memory.
-    static result<packed_model> open(const std::filesystem::path& path, const mapping_options& options = {}) {
-        auto file = mapped_file::open(path, options);
+    /// from_memory; wrong_file_kind and file_incomplete (io/file_kind.hpp).
+    static result<packed_model> open(const std::filesystem::path& path, const mapping_options& mapping = {},
+                                     const config_options& options = {}) {
+        auto file = mapped_file::open(path, mapping);
         if (!file) return file.error();
-        auto model = from_memory(file->bytes());
+        if (const auto other = explain_file(path, file->bytes(), file_kind::gguf)) return *other;
+        auto model = from_memory(file->bytes(), options);
         if (!model) return model.error().in(printable(path).c_str());
         model->mapping_ = *std::move(file);
         return model;
     }
 
     /// The same from bytes that start at a multiple of `gguf_host_alignment`. Errors: those of gguf::parse; missing_key,
-    /// wrong_value_type, bad_extent, not_finite, bad_value, unsupported_model, unknown_token; unsupported_layout; wrong_dtype and
+    /// wrong_value_type, bad_extent, not_finite, bad_value, unsupported_model, unknown_key, unknown_token; unsupported_layout; wrong_dtype and
     /// wrong_shape of tensors.
-    static result<packed_model> from_memory(std::span<const std::byte> bytes);
+    static result<packed_model> from_memory(std::span<const std::byte> bytes, const config_options& options = {});
 
     [[nodiscard]] const sambay_config& config() const { return config_; }
     [[nodiscard]] const generation_config& generation() const { return generation_; }
@@ -35927,7 +39919,7 @@ inline status packed_model::collect() {
     return {};
 }
 
-inline result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes) {
+inline result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
     auto file = gguf::parse(bytes);
     if (!file) return file.error();
     packed_model model;
@@ -35938,6 +39930,7 @@ inline result<packed_model> packed_model::from_memory(std::span<const std::byte>
     auto generation = detail::read_generation(model.file_, config->shape.vocab);
     if (!generation) return generation.error();
     model.generation_ = *std::move(generation);
+    if (const status ok = detail::check_packed_keys(model.file_, config->shape, options); !ok) return ok.error();
     const auto layout = detail::read_layout(model.file_);
     if (!layout) return layout.error();
     model.packed_ = *layout;
@@ -35980,7 +39973,6 @@ PHI4FLASH_END
 // ---- phi4flash/text/byte_level.hpp ---------------------------------------------------------------------------------------
 /// Byte-level vocabularies spell each byte as a printable character (Radford et al., GPT-2, bytes_to_unicode): there and back.
 
-#include <iterator>
 PHI4FLASH_BEGIN
 
 namespace detail {
@@ -36016,7 +40008,7 @@ struct byte_level_map {
         }
     }
 };
-inline constexpr byte_level_map byte_level{};
+PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
 
 /// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
 [[nodiscard]] inline bool from_byte_level(std::string_view text, std::string& bytes) {
@@ -36054,7 +40046,7 @@ struct packed_array {
 /// What is written of a tokenizer.
 struct packed_tokenizer {
     std::string pre;      ///< tokenizer.ggml.pre: what others call the split pattern
-    std::string pattern;  ///< the split pattern itself
+    std::string pattern;  ///< the split pattern itself, after what is done to the text before
     bool ignore_merges = false;
     std::vector<std::string> tokens;  ///< as byte-level text, for tokenizer.ggml.tokens
     std::vector<std::int32_t> types;  ///< 1 normal, 3 special, 4 added, 5 unused
@@ -36082,7 +40074,7 @@ inline constexpr std::uint8_t added_special = 1, added_lstrip = 2, added_rstrip 
 
 /// The tables hold hashes and places that belong to one version of text/; files with another are read by their strings. To be
 /// raised whenever a table changes.
-inline constexpr std::uint32_t packed_tables_version = 1;
+PHI4FLASH_OWN_DATA inline constexpr std::uint32_t packed_tables_version = 1;
 inline constexpr const char* packed_tables_key = "phi4flash.tokenizer.version";
 inline constexpr const char* packed_pattern_key = "phi4flash.tokenizer.pattern";
 inline constexpr const char* packed_ignore_merges_key = "phi4flash.tokenizer.ignore_merges";
@@ -36092,10 +40084,18 @@ struct pattern_name {
     const char* pre;
     split_pattern pattern;
 };
-inline constexpr pattern_name pattern_names[] = {{"gpt-4o", split_pattern::o200k},
+PHI4FLASH_OWN_DATA inline constexpr pattern_name pattern_names[] = {{"gpt-4o", split_pattern::o200k},
                                                  {"dbrx", split_pattern::cl100k},
                                                  {"qwen2", split_pattern::qwen2},
                                                  {"gpt-2", split_pattern::gpt2}};
+
+/// What stands before the split pattern in packed_pattern_key where texts are normalized. In that key, because programs that know
+/// nothing of normalization must not read such a file as if there were none: to them the pattern is an unknown one.
+struct normal_form_prefix {
+    std::string_view text;
+    normal_form form;
+};
+PHI4FLASH_OWN_DATA inline constexpr normal_form_prefix normal_form_prefixes[] = {{"NFC, then ", normal_form::nfc}, {"NFD, then ", normal_form::nfd}};
 
 inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     p.added_begins.push_back(0);
@@ -36143,17 +40143,24 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     constexpr const char* model_key = "tokenizer.ggml.model";
     constexpr const char* pre_key = "tokenizer.ggml.pre";
     gguf_key_reader in(model.file());
-    (void)in.require(model_key, "'gpt2'");
+    (void)in.wanted(model_key, "'gpt2'");
     const auto kind = in.text(model_key);
     const auto regex = in.text(packed_pattern_key);
-    if (!regex) (void)in.require(pre_key, "the name of a split pattern");
+    if (!regex) (void)in.wanted(pre_key, "the name of a split pattern");
     const auto pre = in.text(pre_key);
     builder.ignore_merges = in.boolean(packed_ignore_merges_key).value_or(false);
+    std::string_view split = regex ? std::string_view(*regex) : std::string_view();
+    for (const normal_form_prefix& prefix : normal_form_prefixes) {
+        if (!split.starts_with(prefix.text)) continue;
+        builder.normalization = prefix.form;
+        split.remove_prefix(prefix.text.size());
+        break;
+    }
     if (!in.outcome()) return in.outcome();
     if (*kind != "gpt2")
         return error::format(errc::unsupported_tokenizer, "key '%s': want 'gpt2', have '%s'", model_key, printable(*kind).c_str());
     for (const pattern_name& known : pattern_names) {
-        if (regex ? *regex != regex_of(known.pattern) : *pre != known.pre) continue;
+        if (regex ? split != regex_of(known.pattern) : *pre != known.pre) continue;
         builder.pattern = known.pattern;
         return {};
     }
@@ -36167,8 +40174,8 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     constexpr const char* types_key = "tokenizer.ggml.token_type";
     constexpr const char* merges_key = "tokenizer.ggml.merges";
     gguf_key_reader in(model.file());
-    const gguf_value* const tokens = in.require(tokens_key, "a list of strings");
-    const gguf_value* const merges = in.require(merges_key, "a list of strings");
+    const gguf_value* const tokens = in.wanted(tokens_key, "a list of strings");
+    const gguf_value* const merges = in.wanted(merges_key, "a list of strings");
     const gguf_value* const types = in.find(types_key);
     if (!in.outcome()) return in.outcome();
     for (const auto& [key, list] : {std::pair{tokens_key, tokens}, {merges_key, merges}})
@@ -36214,9 +40221,11 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     packed_tokenizer p;
     for (const detail::pattern_name& known : detail::pattern_names)
         if (known.pattern == t.pattern()) p.pre = known.pre;
-    p.pattern = regex_of(t.pattern());
+    for (const detail::normal_form_prefix& prefix : detail::normal_form_prefixes)
+        if (prefix.form == t.normalization()) p.pattern = prefix.text;
+    p.pattern += regex_of(t.pattern());
     p.ignore_merges = t.merges().ignore_merges();
-    for (std::size_t id = 0; id < std::max(rows, t.vocab_size()); ++id) {
+    for (std::size_t id = 0; id < (std::max)(rows, t.vocab_size()); ++id) {
         const added_token* const added = t.added(static_cast<std::int64_t>(id));
         const std::string_view bytes = t.merges().strings().bytes_of(id);
         std::string text;
@@ -36384,6 +40393,8 @@ struct conversion {
     dtype embedding = dtype::q4_dense;
     /// x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential.
     dtype selection = dtype::q8;
+    /// With which instructions; null: the best but for matrix tiles, which nothing here needs. The bytes are the same for any.
+    const kernel_table* kernels = nullptr;
 };
 
 /// The type of a tensor of the model in the converted file. What is packed already stays as it is.
@@ -36398,53 +40409,11 @@ struct conversion {
     return is_packed(want) && !is_packable(shape[0], shape[1]) ? dtype::bf16 : want;
 }
 
-namespace detail {
-
-/// Rows [first, first + count) of a plain matrix as `type`.   Shape: rows is scratch of 8 * cols floats.
-inline void convert_rows(const matrix_view& m, std::size_t first, std::size_t count, dtype type, float* rows, std::byte* out) {
-    if (is_packed(type)) return pack_eight_rows(m, first, type, rows, out);
-    for (std::size_t r = first; r < first + count; ++r, out += matrix_bytes(type, 1, m.cols)) {
-        read_row(m, r, rows);
-        for (std::size_t c = 0; c < m.cols; ++c) {
-            switch (type) {
-                case dtype::f32: reinterpret_cast<float*>(out)[c] = rows[c]; break;
-                case dtype::f16: reinterpret_cast<f16*>(out)[c] = to_f16(rows[c]); break;
-                default: reinterpret_cast<bf16*>(out)[c] = to_bf16(rows[c]); break;
-            }
-        }
-    }
-}
-
-/// Writes one matrix, a few megabytes at a time; the rows of each piece are shared between threads.
-template <class Tell>
-[[nodiscard]] status convert_matrix(const matrix_view& m, dtype type, executor_ref threads, gguf_sink& out, Tell&& tell) {
-    const std::size_t stride = matrix_bytes(type, packed_rows, m.cols);
-    const std::size_t blocks = (m.rows + packed_rows - 1) / packed_rows;
-    const std::size_t at_once = std::clamp<std::size_t>((std::size_t{4} << 20) / stride, 1, blocks);
-    std::vector<std::byte> bytes(at_once * stride);
-    std::vector<float> scratch(at_once * packed_rows * m.cols);
-    for (std::size_t b = 0; b < blocks; b += at_once) {
-        const std::size_t n = std::min(at_once, blocks - b);
-        threads.parallel_for(n, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                const std::size_t first = (b + i) * packed_rows;
-                convert_rows(m, first, std::min(packed_rows, m.rows - first), type, scratch.data() + i * packed_rows * m.cols,
-                             bytes.data() + i * stride);
-            }
-        });
-        const std::size_t rows = std::min(n * packed_rows, m.rows - b * packed_rows);
-        const auto piece = std::span<const std::byte>(bytes).first(matrix_bytes(type, rows, m.cols));
-        if (const status ok = out.write(piece); !ok) return ok;
-        tell(piece.size());
-    }
-    return {};
-}
-
-}  // namespace detail
-
 /// Writes the model in `from` to `path`, whole or not at all. `info.config` and the rest of `info` say
-/// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every few megabytes. Takes about 20 MB of
-/// memory. Errors: those of model::bind and write_packed_model.
+/// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every megabyte or so, as std::uint64_t on the
+/// calling thread; false stops (a void function never does). The next piece is computed while one is written, on any of the
+/// executor's threads. Takes a few megabytes of memory. Errors: those of model::bind and write_packed_model; cancelled; not_finite, naming the
+/// tensor and the first element that is infinite, NaN, or beyond its new type.
 template <tensor_source Source, class Tell>
 [[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how,
                                    const std::filesystem::path& path, executor_ref threads, Tell&& tell) {
@@ -36463,15 +40432,22 @@ template <tensor_source Source, class Tell>
                                                 : count * size_of(tensors.back().type);
     });
     std::uint64_t done = 0;
-    const auto advance = [&](std::size_t bytes) { tell(done += bytes, total); };
+    const auto advance = [&](std::size_t bytes) {
+        done += bytes;
+        if constexpr (std::is_void_v<decltype(tell(done, total))>) {
+            tell(done, total);
+            return true;
+        } else {
+            return static_cast<bool>(tell(done, total));
+        }
+    };
+    const kernel_table& kernels = how.kernels != nullptr ? *how.kernels : best_kernels({.matrix_tiles = false});
     return write_packed_model(path, info, tensors, [&](std::size_t i, gguf_sink& out) -> status {
         const tensor_view& source = *sources[i];
-        if (source.type != tensors[i].type) {
-            const matrix_view m{source.data, source.extent[0], source.extent[1], source.type};
-            return detail::convert_matrix(m, tensors[i].type, threads, out, advance);
-        }
-        advance(source.bytes);
-        return out.write(std::span(source.data, source.bytes));
+        const char* const name = tensors[i].name.c_str();
+        if (source.type == tensors[i].type) return detail::copy_tensor(name, source, threads, out, advance);
+        const matrix_view m{source.data, source.extent[0], source.extent[1], source.type};
+        return detail::matrix_converter(kernels, m, tensors[i].type, threads).write(name, out, advance);
     });
 }
 
@@ -36484,6 +40460,39 @@ PHI4FLASH_END
 /// A checkpoint in the Hugging Face layout: a folder whose weights are mapped, or bytes that the host owns. Names, types
 /// and places are checked here; what a model needs of them, and in which shape, is the model's business.
 
+// ---- phi4flash/io/align_tensors.hpp --------------------------------------------------------------------------------------
+/// Tensors that a file has at odd places, for which kernels have no loads on every processor: copied to where they are aligned.
+
+PHI4FLASH_BEGIN
+
+/// Copies those of the tensors that are not aligned for their type, and points their views there; the others stay where they are. Takes
+/// one block of just the size that these need, which the views need too: none where all are aligned. `copied(bytes)` is called after
+/// every 64 MiB or so. Errors: out_of_memory; nothing has changed then.
+template <class Copied>
+[[nodiscard]] result<memory_block> align_tensors(std::span<tensor_view> tensors, Copied&& copied) {
+    constexpr std::size_t often = std::size_t{64} << 20;
+    arena room;
+    for (const tensor_view& t : tensors)
+        if (!t.is_aligned()) (void)room.take<std::byte>(t.bytes);
+    if (room.bytes() == 0) return memory_block();
+    auto block = memory_block::allocate(room.bytes(), "tensors that are not aligned in their file, which are copied");
+    if (!block) return block.error();
+    arena memory(block->bytes().data());
+    for (tensor_view& t : tensors) {
+        if (t.is_aligned()) continue;
+        auto* const place = memory.take<std::byte>(t.bytes);
+        for (std::size_t at = 0; at < t.bytes; at += often) {
+            const std::size_t n = t.bytes - at < often ? t.bytes - at : often;
+            std::memcpy(place + at, t.data + at, n);
+            copied(n);
+        }
+        t.data = place;
+    }
+    return block;
+}
+
+PHI4FLASH_END
+
 // ---- phi4flash/io/checkpoint_index.hpp -----------------------------------------------------------------------------------
 /// model.safetensors.index.json: which shard of a checkpoint holds which tensor.
 
@@ -36491,7 +40500,167 @@ PHI4FLASH_END
 /// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
 /// every error a value that says at which byte. Nothing here throws, or aborts where exceptions are off.
 
+// ---- phi4flash/io/json_value.hpp -----------------------------------------------------------------------------------------
+/// A small JSON document in memory. The parser is nlohmann's (io/json.hpp); the tree is not, because the destructor of its values takes
+/// memory, and ends the program where there is none, and because its layout depends on switches of its own.
+
+PHI4FLASH_BEGIN
+
+/// Any JSON value. Members have the names that nlohmann's have. Only what a parser builds (io/json.hpp) is ever deep: its limit of depth
+/// bounds the recursion of the destructor.
+class json_value {
+public:
+    using number_integer_t = std::int64_t;
+    using number_unsigned_t = std::uint64_t;
+    using number_float_t = double;
+
+    class iterator;
+
+    enum class kind : std::uint8_t { null, boolean, negative, whole, fraction, string, array, object };
+
+    // Defined below, where a vector of members is no longer one of an incomplete type: clang 14 and 15 look into it.
+    json_value();  ///< null
+    explicit json_value(bool b);
+    explicit json_value(std::int64_t negative);
+    explicit json_value(std::uint64_t n);
+    explicit json_value(double x);
+    explicit json_value(std::string text);
+    /// An empty one of that kind.
+    explicit json_value(kind k);
+
+    [[nodiscard]] bool is_null() const { return kind_ == kind::null; }
+    [[nodiscard]] bool is_boolean() const { return kind_ == kind::boolean; }
+    [[nodiscard]] bool is_number_unsigned() const { return kind_ == kind::whole; }
+    [[nodiscard]] bool is_number_integer() const { return kind_ == kind::whole || kind_ == kind::negative; }
+    [[nodiscard]] bool is_number_float() const { return kind_ == kind::fraction; }
+    [[nodiscard]] bool is_number() const { return is_number_integer() || is_number_float(); }
+    [[nodiscard]] bool is_string() const { return kind_ == kind::string; }
+    [[nodiscard]] bool is_structured() const { return is_array() || is_object(); }
+    [[nodiscard]] bool is_array() const { return kind_ == kind::array; }
+    [[nodiscard]] bool is_object() const { return kind_ == kind::object; }
+
+    /// `get_ptr<const std::string*>()`: the value, or nullptr where it is of another kind. Whole numbers from 0 are both integer and unsigned.
+    template <class Pointer>
+    [[nodiscard]] Pointer get_ptr() const {
+        using wanted = std::remove_const_t<std::remove_pointer_t<Pointer>>;
+        if constexpr (std::is_same_v<wanted, bool>) {
+            return is_boolean() ? &boolean_ : nullptr;
+        } else if constexpr (std::is_same_v<wanted, std::uint64_t>) {
+            return is_number_unsigned() ? &integer_ : nullptr;
+        } else if constexpr (std::is_same_v<wanted, std::int64_t>) {
+            return is_number_integer() ? reinterpret_cast<Pointer>(&integer_) : nullptr;
+        } else if constexpr (std::is_same_v<wanted, double>) {
+            return is_number_float() ? &fraction_ : nullptr;
+        } else {
+            static_assert(std::is_same_v<wanted, std::string>);
+            return is_string() ? &text_ : nullptr;
+        }
+    }
+
+    /// Of an array or object; anything else is empty, and an empty one has no front.
+    [[nodiscard]] std::size_t size() const;
+    [[nodiscard]] bool empty() const { return size() == 0; }
+    [[nodiscard]] const json_value& front() const;
+    /// The element at a place below size().
+    [[nodiscard]] const json_value& operator[](std::size_t place) const;
+    [[nodiscard]] iterator begin() const;
+    [[nodiscard]] iterator end() const;
+    /// The member of that name, or end().
+    [[nodiscard]] iterator find(std::string_view key) const;
+    /// The members of an object, in order of their keys: `item.key()`, `item.value()`.
+    [[nodiscard]] auto items() const;
+
+    // For the parser's builder.
+    json_value& append(std::string key, json_value value);
+    /// Puts the members of an object in order.
+    void close();
+
+private:
+    struct entry;
+
+    kind kind_ = kind::null;
+    bool boolean_ = false;
+    std::uint64_t integer_ = 0;  // of a negative number its two's complement
+    double fraction_ = 0.0;
+    std::string text_;
+    std::vector<entry> entries_;
+};
+
+/// A member of an object, or an element of an array, whose key is empty.
+struct json_value::entry {
+    std::string key;
+    json_value value;
+};
+
+inline json_value::json_value() = default;
+inline json_value::json_value(bool b) : kind_(kind::boolean), boolean_(b) {}
+inline json_value::json_value(std::int64_t negative) : kind_(kind::negative), integer_(static_cast<std::uint64_t>(negative)) {}
+inline json_value::json_value(std::uint64_t n) : kind_(kind::whole), integer_(n) {}
+inline json_value::json_value(double x) : kind_(kind::fraction), fraction_(x) {}
+inline json_value::json_value(std::string text) : kind_(kind::string), text_(std::move(text)) {}
+inline json_value::json_value(kind k) : kind_(k) {}
+
+class json_value::iterator {
+public:
+    iterator() = default;
+    explicit iterator(const entry* at) : at_(at) {}
+
+    [[nodiscard]] const std::string& key() const { return at_->key; }
+    [[nodiscard]] const json_value& value() const { return at_->value; }
+    [[nodiscard]] const json_value& operator*() const { return at_->value; }
+    [[nodiscard]] const json_value* operator->() const { return &at_->value; }
+    iterator& operator++() {
+        ++at_;
+        return *this;
+    }
+    friend bool operator==(const iterator&, const iterator&) = default;
+
+private:
+    const entry* at_ = nullptr;
+};
+
+inline std::size_t json_value::size() const { return entries_.size(); }
+inline const json_value& json_value::front() const { return entries_.front().value; }
+inline const json_value& json_value::operator[](std::size_t place) const { return entries_[place].value; }
+inline json_value::iterator json_value::begin() const { return iterator(entries_.data()); }
+inline json_value::iterator json_value::end() const { return iterator(entries_.data() + entries_.size()); }
+inline json_value::iterator json_value::find(std::string_view key) const {
+    if (!is_object()) return end();
+    const auto place = std::lower_bound(entries_.begin(), entries_.end(), key,
+                                        [](const entry& e, std::string_view wanted) { return e.key < wanted; });
+    return place == entries_.end() || place->key != key ? end() : iterator(&*place);
+}
+
+namespace detail {
+/// A range of the members themselves, where json_value::begin() iterates over values.
+struct json_items {
+    struct iterator : json_value::iterator {
+        [[nodiscard]] const json_value::iterator& operator*() const { return *this; }
+    };
+    iterator first;
+    iterator last;
+    [[nodiscard]] iterator begin() const { return first; }
+    [[nodiscard]] iterator end() const { return last; }
+};
+}  // namespace detail
+
+inline auto json_value::items() const { return detail::json_items{{begin()}, {end()}}; }
+
+inline json_value& json_value::append(std::string key, json_value value) {
+    return entries_.emplace_back(entry{std::move(key), std::move(value)}).value;
+}
+inline void json_value::close() {
+    if (is_object()) std::sort(entries_.begin(), entries_.end(), [](const entry& a, const entry& b) { return a.key < b.key; });
+}
+
+PHI4FLASH_END
+
 #if PHI4FLASH_HAS_JSON
+#if defined(__has_include)
+#if !__has_include(<nlohmann/json.hpp>)
+#error "phi4flash: PHI4FLASH_HAS_JSON is 1, but <nlohmann/json.hpp> is not on the include path; add nlohmann/json 3.11 or newer, or set it to 0"
+#endif
+#endif
 #include <nlohmann/json.hpp>
 
 #include <functional>
@@ -36503,8 +40672,6 @@ struct json_limits {
     std::size_t bytes = std::size_t{1} << 20;
     std::size_t depth = 16;  ///< objects and arrays inside one another
 };
-
-using json_value = nlohmann::json;
 
 /// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
 /// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
@@ -36518,7 +40685,7 @@ public:
     bool number_unsigned(std::uint64_t) { return true; }
     bool number_float(double, const std::string&) { return true; }  ///< also whole numbers that do not fit 64 bits
     bool string(std::string&) { return true; }
-    bool binary(json_value::binary_t&) { return true; }  ///< never in JSON; the parser's interface wants it
+    bool binary(nlohmann::json::binary_t&) { return true; }  ///< never in JSON; the parser's interface wants it
     bool start_object(std::size_t) {
         keys_.emplace_back();
         return enter();
@@ -36538,7 +40705,7 @@ public:
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    bool parse_error(std::size_t at, const std::string&, const json_value::exception& why) {
+    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
         std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
         if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
         if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
@@ -36612,16 +40779,61 @@ template <class Events>
     std::size_t* const count = events.position_counter();
     const detail::counting_iterator first{text.data(), count};
     const detail::counting_iterator last{text.data() + text.size(), count};
-    const bool complete = json_value::sax_parse(first, last, &events);
+    const bool complete = nlohmann::json::sax_parse(first, last, &events);
     if (complete || !events.outcome()) return events.outcome();
     return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
 }
 
+namespace detail {
+/// Builds the document.
+class json_builder : public json_events {
+public:
+    using json_events::json_events;
+
+    json_value root;
+
+    bool null() { return add(json_value()); }
+    bool boolean(bool b) { return add(json_value(b)); }
+    bool number_integer(std::int64_t n) { return add(json_value(n)); }
+    bool number_unsigned(std::uint64_t n) { return add(json_value(n)); }
+    bool number_float(double x, const std::string&) { return add(json_value(x)); }
+    bool string(std::string& text) { return add(json_value(std::move(text))); }
+    bool start_object(std::size_t n) { return json_events::start_object(n) && open(json_value(json_value::kind::object)); }
+    bool end_object() { return close() && json_events::end_object(); }
+    bool start_array(std::size_t n) { return json_events::start_array(n) && open(json_value(json_value::kind::array)); }
+    bool end_array() { return close() && json_events::end_array(); }
+    bool key(std::string& name) {
+        key_ = name;
+        return json_events::key(name);
+    }
+
+private:
+    json_value* place(json_value value) {
+        if (!open_.empty()) return &open_.back()->append(std::exchange(key_, {}), std::move(value));
+        root = std::move(value);
+        return &root;
+    }
+    bool add(json_value value) { return place(std::move(value)) != nullptr; }
+    bool open(json_value value) {
+        open_.push_back(place(std::move(value)));
+        return true;
+    }
+    bool close() {
+        open_.back()->close();
+        open_.pop_back();
+        return true;
+    }
+
+    std::vector<json_value*> open_;  // each is the last entry of the one before it
+    std::string key_;
+};
+}  // namespace detail
+
 /// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key.
 [[nodiscard]] inline result<json_value> read_json(std::string_view text, const json_limits& limits = {}) {
-    json_events checked(limits);
-    if (const status ok = read_json_events(text, limits, checked); !ok) return ok.error();
-    return json_value::parse(text.begin(), text.end(), nullptr, false);
+    detail::json_builder events(limits);
+    if (const status ok = read_json_events(text, limits, events); !ok) return ok.error();
+    return std::move(events.root);
 }
 
 namespace detail {
@@ -36673,7 +40885,7 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// Limits of the index; the released one has 35 KiB.
-inline constexpr json_limits checkpoint_index_limits{.bytes = std::size_t{64} << 20, .depth = 16};
+PHI4FLASH_OWN_DATA inline constexpr json_limits checkpoint_index_limits{.bytes = std::size_t{64} << 20, .depth = 16};
 
 /// The index, checked: every shard is the name of a file in the folder itself.
 struct checkpoint_index {
@@ -36725,33 +40937,238 @@ PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
 
 // ---- phi4flash/io/hf_config.hpp ------------------------------------------------------------------------------------------
-/// config.json and generation_config.json of a Hugging Face folder. What decides the computation is required or has the
-/// default of the model's class. A key of config.json that nobody knows is refused: it may ask for another computation.
+/// config.json of a Hugging Face folder: the shape of a model. What decides the computation is required or has the default of
+/// the model's class; io/config_keys.hpp says what every other key means.
+
+// ---- phi4flash/io/config_keys.hpp ----------------------------------------------------------------------------------------
+/// The keys of config.json and generation_config.json that this library knows, and what each means to it. The one place to
+/// change when another program writes another key.
+///
+/// A key that cannot change what this model computes is idle. One that could is compared with what the model does. Only a key
+/// that is in no list is refused. null, and an empty list or object, ask for nothing under any key.
 
 #if PHI4FLASH_HAS_JSON
 
 PHI4FLASH_BEGIN
 
-/// Limits of both files; the released ones have 1 KiB.
-inline constexpr json_limits hf_config_limits{.bytes = std::size_t{1} << 20, .depth = 32};
+namespace detail {
+
+enum class key_rule : std::uint8_t {
+    read,       ///< read into the shape or into the options of generation
+    idle,       ///< changes nothing
+    wants,      ///< must have one of the values that `want` lists, because that is what is done
+    quantized,  ///< says that the weights are in a form that cannot be read
+};
+
+struct config_key {
+    std::string_view name;
+    key_rule rule;
+    const char* want = "";  ///< values as a sentence has them: "1 or 0", "'silu'"; "" if only nothing will do
+};
+
+// clang-format off
+/// Of config.json, beside those of generation.
+PHI4FLASH_OWN_DATA inline constexpr config_key config_keys[] = {
+    // The shape, and what the reader compares by itself.
+    {"model_type", key_rule::read}, {"vocab_size", key_rule::read}, {"hidden_size", key_rule::read},
+    {"intermediate_size", key_rule::read}, {"num_hidden_layers", key_rule::read}, {"num_attention_heads", key_rule::read},
+    {"num_key_value_heads", key_rule::read}, {"sliding_window", key_rule::read}, {"mamba_d_state", key_rule::read},
+    {"mamba_d_conv", key_rule::read}, {"mamba_expand", key_rule::read}, {"mamba_dt_rank", key_rule::read},
+    {"layer_norm_eps", key_rule::read}, {"max_position_embeddings", key_rule::read}, {"head_dim", key_rule::read},
+    {"layer_types", key_rule::read},
+
+    // What the model does.
+    {"hidden_act", key_rule::wants, "'silu' or 'swish'"}, {"hidden_activation", key_rule::wants, "'silu' or 'swish'"},
+    {"tie_word_embeddings", key_rule::wants, "true"}, {"mb_per_layer", key_rule::wants, "2"},
+    {"mamba_conv_bias", key_rule::wants, "true"}, {"mamba_proj_bias", key_rule::wants, "false"},
+    {"mamba_inner_layernorms", key_rule::wants, "false"}, {"mlp_bias", key_rule::wants, "false"},
+    {"lm_head_bias", key_rule::wants, "false"}, {"attention_bias", key_rule::wants, "true"}, {"qkv_bias", key_rule::wants, "true"},
+    {"use_sliding_window", key_rule::wants, "true"}, {"rms_norm_eps", key_rule::wants, "1e-05"},
+    {"is_encoder_decoder", key_rule::wants, "false"}, {"add_cross_attention", key_rule::wants, "false"},
+    {"cross_attention_hidden_size", key_rule::wants}, {"pruned_heads", key_rule::wants}, {"per_layer_config", key_rule::wants},
+    {"num_experts", key_rule::wants, "0 or 1"}, {"num_local_experts", key_rule::wants, "0 or 1"},
+    {"logit_scale", key_rule::wants, "1"}, {"logits_scaling", key_rule::wants, "1"}, {"embedding_multiplier", key_rule::wants, "1"},
+    {"residual_multiplier", key_rule::wants, "1"}, {"final_logit_softcapping", key_rule::wants, "0"},
+    {"attn_logit_softcapping", key_rule::wants, "0"},
+
+    // Weights that were quantized by another program.
+    {"quantization_config", key_rule::quantized}, {"quantization", key_rule::quantized}, {"compression_config", key_rule::quantized},
+
+    // Positions: the model has none, whatever its class keeps of them.
+    {"rope_theta", key_rule::idle}, {"rope_scaling", key_rule::idle}, {"rope_parameters", key_rule::idle},
+    {"rope_type", key_rule::idle}, {"rope_local_base_freq", key_rule::idle}, {"rope_interleave", key_rule::idle},
+    {"rope_interleaved", key_rule::idle}, {"partial_rotary_factor", key_rule::idle}, {"rotary_dim", key_rule::idle},
+    {"rotary_pct", key_rule::idle}, {"rotary_emb_base", key_rule::idle}, {"original_max_position_embeddings", key_rule::idle},
+    {"position_embedding_type", key_rule::idle}, {"ignore_keys_at_rope_validation", key_rule::idle},
+    {"max_sequence_length", key_rule::idle}, {"max_seq_length", key_rule::idle}, {"max_seq_len", key_rule::idle},
+    {"seq_length", key_rule::idle}, {"model_max_length", key_rule::idle},
+
+    // Training, and how weights begin.
+    {"attention_dropout", key_rule::idle}, {"embd_pdrop", key_rule::idle}, {"resid_pdrop", key_rule::idle},
+    {"hidden_dropout", key_rule::idle}, {"classifier_dropout", key_rule::idle}, {"initializer_range", key_rule::idle},
+    {"initializer_factor", key_rule::idle}, {"rescale_prenorm_residual", key_rule::idle}, {"mamba_dt_min", key_rule::idle},
+    {"mamba_dt_max", key_rule::idle}, {"mamba_dt_init", key_rule::idle}, {"mamba_dt_scale", key_rule::idle},
+    {"mamba_dt_init_floor", key_rule::idle}, {"time_step_min", key_rule::idle}, {"time_step_max", key_rule::idle},
+    {"time_step_floor", key_rule::idle}, {"time_step_scale", key_rule::idle}, {"time_step_init_scheme", key_rule::idle},
+    {"gradient_checkpointing", key_rule::idle}, {"loss_type", key_rule::idle}, {"tf_legacy_loss", key_rule::idle},
+
+    // How another program runs the model.
+    {"dtype", key_rule::idle}, {"torch_dtype", key_rule::idle}, {"use_bfloat16", key_rule::idle}, {"torchscript", key_rule::idle},
+    {"pretraining_tp", key_rule::idle}, {"chunk_size_feed_forward", key_rule::idle}, {"attn_implementation", key_rule::idle},
+    {"experts_implementation", key_rule::idle}, {"use_flash_attn", key_rule::idle}, {"flash_attn", key_rule::idle},
+    {"fused_mlp", key_rule::idle}, {"use_mamba_kernels", key_rule::idle}, {"use_mambapy", key_rule::idle},
+    {"num_logits_to_keep", key_rule::idle}, {"base_model_tp_plan", key_rule::idle}, {"base_model_pp_plan", key_rule::idle},
+    {"base_model_ep_plan", key_rule::idle}, {"base_model_fsdp_plan", key_rule::idle}, {"return_dict", key_rule::idle},
+    {"use_return_dict", key_rule::idle}, {"tie_last_hidden_states", key_rule::idle}, {"transformers.js_config", key_rule::idle},
+
+    // Bookkeeping.
+    {"architectures", key_rule::idle}, {"auto_map", key_rule::idle}, {"name_or_path", key_rule::idle},
+    {"model_name", key_rule::idle}, {"tokenizer_class", key_rule::idle}, {"is_decoder", key_rule::idle},
+    {"tie_encoder_decoder", key_rule::idle}, {"finetuning_task", key_rule::idle}, {"problem_type", key_rule::idle},
+    {"task_specific_params", key_rule::idle}, {"prefix", key_rule::idle}, {"id2label", key_rule::idle},
+    {"label2id", key_rule::idle}, {"num_labels", key_rule::idle}, {"sep_token_id", key_rule::idle}, {"unk_token_id", key_rule::idle},
+    {"license", key_rule::idle},
+};
+
+/// Of generation_config.json; older programs put them into config.json. Those that want something are not supported: with any
+/// other value the file asks for what `generate` does not do.
+PHI4FLASH_OWN_DATA inline constexpr config_key generation_keys[] = {
+    {"eos_token_id", key_rule::read}, {"bos_token_id", key_rule::read}, {"pad_token_id", key_rule::read},
+    {"stop_strings", key_rule::read}, {"do_sample", key_rule::read}, {"temperature", key_rule::read}, {"top_k", key_rule::read},
+    {"top_p", key_rule::read}, {"min_p", key_rule::read}, {"repetition_penalty", key_rule::read},
+    {"max_new_tokens", key_rule::read},
+
+    {"max_length", key_rule::wants, "20"},  // what every such class begins with
+    {"min_length", key_rule::wants, "0"}, {"min_new_tokens", key_rule::wants, "0"}, {"max_time", key_rule::wants},
+    {"num_beams", key_rule::wants, "1"}, {"num_beam_groups", key_rule::wants, "1"}, {"num_return_sequences", key_rule::wants, "1"},
+    {"penalty_alpha", key_rule::wants, "0"}, {"dola_layers", key_rule::wants}, {"typical_p", key_rule::wants, "1"},
+    {"top_h", key_rule::wants}, {"epsilon_cutoff", key_rule::wants, "0"}, {"eta_cutoff", key_rule::wants, "0"},
+    {"diversity_penalty", key_rule::wants, "0"}, {"encoder_repetition_penalty", key_rule::wants, "1"},
+    {"presence_penalty", key_rule::wants, "0"}, {"frequency_penalty", key_rule::wants, "0"},
+    {"no_repeat_ngram_size", key_rule::wants, "0"}, {"encoder_no_repeat_ngram_size", key_rule::wants, "0"},
+    {"bad_words_ids", key_rule::wants}, {"force_words_ids", key_rule::wants}, {"constraints", key_rule::wants},
+    {"forced_bos_token_id", key_rule::wants}, {"forced_eos_token_id", key_rule::wants}, {"forced_decoder_ids", key_rule::wants},
+    {"exponential_decay_length_penalty", key_rule::wants}, {"suppress_tokens", key_rule::wants},
+    {"begin_suppress_tokens", key_rule::wants}, {"sequence_bias", key_rule::wants}, {"logit_bias", key_rule::wants},
+    {"guidance_scale", key_rule::wants, "1"}, {"watermarking_config", key_rule::wants}, {"token_healing", key_rule::wants, "false"},
+
+    // Of beams, which are told above; of caches, drafts and threads; of what a call returns.
+    {"early_stopping", key_rule::idle}, {"length_penalty", key_rule::idle}, {"renormalize_logits", key_rule::idle},
+    {"remove_invalid_values", key_rule::idle}, {"use_cache", key_rule::idle}, {"cache_implementation", key_rule::idle},
+    {"cache_config", key_rule::idle}, {"max_cache_len", key_rule::idle}, {"return_legacy_cache", key_rule::idle},
+    {"prefill_chunk_size", key_rule::idle}, {"compile_config", key_rule::idle}, {"disable_compile", key_rule::idle},
+    {"continuous_batching_config", key_rule::idle}, {"low_memory", key_rule::idle}, {"is_assistant", key_rule::idle},
+    {"num_assistant_tokens", key_rule::idle}, {"num_assistant_tokens_schedule", key_rule::idle},
+    {"assistant_confidence_threshold", key_rule::idle}, {"assistant_early_exit", key_rule::idle},
+    {"assistant_lookbehind", key_rule::idle}, {"target_lookbehind", key_rule::idle}, {"assistant_ensemble_weight", key_rule::idle},
+    {"speculation_type", key_rule::idle}, {"use_mtp", key_rule::idle}, {"prompt_lookup_num_tokens", key_rule::idle},
+    {"max_matching_ngram_size", key_rule::idle}, {"output_attentions", key_rule::idle}, {"output_hidden_states", key_rule::idle},
+    {"output_scores", key_rule::idle}, {"output_logits", key_rule::idle}, {"return_dict_in_generate", key_rule::idle},
+    {"decoder_start_token_id", key_rule::idle}, {"transformers_version", key_rule::idle}, {"trust_remote_code", key_rule::idle},
+};
+// clang-format on
+
+template <std::size_t N>
+[[nodiscard]] const config_key* find_key(const config_key (&keys)[N], std::string_view name) {
+    const auto place = std::find_if(std::begin(keys), std::end(keys), [&](const config_key& k) { return k.name == name; });
+    return place == std::end(keys) ? nullptr : place;
+}
+
+/// Keys that belong to the program that wrote them: every class of Hugging Face keeps its own under an underscore.
+[[nodiscard]] constexpr bool is_private_key(std::string_view name) { return name.starts_with('_') || name.starts_with("unsloth_"); }
+
+[[nodiscard]] inline bool asks_for_nothing(const json_value& value) {
+    return value.is_null() || ((value.is_array() || value.is_object()) && value.empty());
+}
+
+/// Whether the value is one of those that `want` lists.
+[[nodiscard]] inline bool is_wanted(const json_value& value, std::string_view want) {
+    if (value.is_structured()) return false;
+    constexpr std::string_view between = " or ";
+    const std::string have = describe(value);
+    while (true) {
+        const std::size_t end = (std::min)(want.find(between), want.size());
+        if (want.substr(0, end) == have) return true;
+        if (end == want.size()) return false;
+        want.remove_prefix(end + between.size());
+    }
+}
+
+[[nodiscard]] inline error quantized_by_others(const char* key, const json_value& value) {
+    const json_value* const method = value.is_object() ? member(value, "quant_method") : nullptr;
+    return error::format(errc::unsupported_model,
+                         "'%s': the weights are quantized%s%s, a form that is not read here: want the model in bf16, f16 or f32 "
+                         "(phi4flash convert makes small files of it)",
+                         key, method != nullptr ? " as " : "", method != nullptr ? describe(*method).c_str() : "");
+}
+
+/// Compares every key of a config.json with the list. Errors: unsupported_model, json_unknown_key.
+[[nodiscard]] inline status check_config_keys(const json_value& config, const config_options& options) {
+    const std::string* unknown = nullptr;
+    std::size_t more = 0;
+    for (auto item = config.begin(); item != config.end(); ++item) {
+        const std::string& name = item.key();
+        const json_value& value = item.value();
+        const config_key* const key = find_key(config_keys, name);
+        if (key != nullptr && key->rule == key_rule::quantized && !value.is_null()) return quantized_by_others(name.c_str(), value);
+        if (asks_for_nothing(value) || is_private_key(name)) continue;
+        if (key != nullptr && key->rule == key_rule::wants && !is_wanted(value, key->want))
+            return error::format(errc::unsupported_model, "'%s': want %s, have %s", name.c_str(),
+                                 *key->want == '\0' ? "nothing" : key->want, describe(value).c_str());
+        if (key != nullptr || find_key(generation_keys, name) != nullptr) continue;
+        if (unknown == nullptr) {
+            unknown = &name;
+        } else {
+            ++more;
+        }
+    }
+    if (unknown == nullptr || options.ignore_unknown_keys) return {};
+    char others[48] = {};
+    if (more != 0) std::snprintf(others, sizeof others, " (and %zu more)", more);
+    return error::format(errc::json_unknown_key,
+                         "the key '%s'%s is not known here, and it may change what is computed: remove it, or go on without it with "
+                         "--ignore-unknown-keys (ignore_unknown_keys of the options)",
+                         printable(*unknown).c_str(), others);
+}
+}  // namespace detail
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON
+
+// ---- phi4flash/io/config_reader.hpp --------------------------------------------------------------------------------------
+/// Reads the members of a configuration, an object in JSON, one by one.
+
+#if PHI4FLASH_HAS_JSON
+
+PHI4FLASH_BEGIN
+
+/// Limits of config.json and generation_config.json; the released ones have 1 KiB.
+PHI4FLASH_OWN_DATA inline constexpr json_limits hf_config_limits{.bytes = std::size_t{1} << 20, .depth = 32};
 
 namespace detail {
-/// The members of a configuration object. The first defect is kept and everything after it is a no-op, so that a reader
-/// is a list of keys.
+/// The members of a configuration object; null counts as absent, as in the classes that write such files. The first defect is
+/// kept and everything after it is a no-op, so that a reader is a list of keys.
 class config_reader {
 public:
     explicit config_reader(const json_value& object) : object_(object) {}
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
-    [[nodiscard]] const json_value* find(const char* key) const { return outcome_ ? member(object_, key) : nullptr; }
+    [[nodiscard]] const json_value* find(const char* key) const {
+        const json_value* const value = outcome_ ? member(object_, key) : nullptr;
+        return value == nullptr || value->is_null() ? nullptr : value;
+    }
+    [[nodiscard]] bool is_null(const char* key) const {
+        const json_value* const value = member(object_, key);
+        return value != nullptr && value->is_null();
+    }
     void fail(const error& why) {
         if (outcome_) outcome_ = why;
     }
 
     std::size_t extent(const char* key) {
-        const json_value* const value = find(key);
-        if (value != nullptr) return extent(key, *value);
-        fail(error::format(errc::json_missing_key, "no key '%s': want a number", key));
+        if (const json_value* const value = find(key)) return extent(key, *value);
+        fail(is_null(key) ? wrong_type(key, "a number", *member(object_, key))
+                          : error::format(errc::json_missing_key, "no key '%s': want a number", key));
         return 0;
     }
     std::size_t extent_or(const char* key, std::size_t class_default) {
@@ -36765,28 +41182,10 @@ public:
         return 0;
     }
 
-    void want_bool(const char* key, bool want) {
-        const json_value* const value = find(key);
-        if (value == nullptr) return;
-        const auto* have = value->get_ptr<const bool*>();
-        if (have == nullptr) return fail(wrong_type(key, "true or false", *value));
-        if (*have != want) unsupported(key, want ? "true" : "false", *value);
-    }
-    void want_string(const char* key, const char* want) {
-        const json_value* const value = find(key);
-        if (value == nullptr) return;
-        const auto* have = value->get_ptr<const std::string*>();
-        if (have == nullptr) return fail(wrong_type(key, "a string", *value));
-        if (*have != want) unsupported(key, want, *value);
-    }
-    void unsupported(const char* key, const char* want, const json_value& have) {
-        fail(error::format(errc::unsupported_model, "'%s': want %s, have %s", key, want, describe(have).c_str()));
-    }
-
-    /// A finite number; null counts as absent.
+    /// A finite number.
     std::optional<float> number(const char* key) {
         const json_value* const value = find(key);
-        if (value == nullptr || value->is_null()) return std::nullopt;
+        if (value == nullptr) return std::nullopt;
         double x = 0;
         if (const auto* f = value->get_ptr<const json_value::number_float_t*>()) {
             x = *f;
@@ -36796,26 +41195,49 @@ public:
             fail(wrong_type(key, "a number", *value));
             return std::nullopt;
         }
-        if (std::isfinite(x) && std::fabs(x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(x);
+        if (std::fabs(x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(x);  // JSON has neither infinity nor NaN
         fail(error::format(errc::not_finite, "'%s': want a finite 32-bit float, have %s", key, describe(*value).c_str()));
         return std::nullopt;
     }
-    std::optional<std::uint32_t> count(const char* key) {
+    /// A whole number from 0. One below 0 is what many programs write for "none", and counts as `below_zero`.
+    std::optional<std::uint32_t> count(const char* key, std::optional<std::uint32_t> below_zero = std::nullopt) {
         const json_value* const value = find(key);
-        return value == nullptr || value->is_null() ? std::nullopt : count(key, *value);
+        return value == nullptr ? std::nullopt : count_of(key, *value, below_zero);
     }
-    std::optional<std::uint32_t> count(const char* key, const json_value& value) {
+    std::optional<std::uint32_t> count_of(const char* key, const json_value& value,
+                                          std::optional<std::uint32_t> below_zero = std::nullopt) {
+        if (value.is_number_integer() && !value.is_number_unsigned()) return below_zero;
         const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
         if (number) return static_cast<std::uint32_t>(*number);
         fail(number.error());
         return std::nullopt;
     }
+    /// An id that nothing depends on: the first one of a list, and nothing where there is none.
+    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const {
+        const json_value* const value = find(key);
+        if (value == nullptr) return std::nullopt;
+        const json_value& first = value->is_array() && !value->empty() ? value->front() : *value;
+        const auto* const id = first.get_ptr<const json_value::number_unsigned_t*>();
+        return id != nullptr && *id <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*id)) : std::nullopt;
+    }
     std::optional<bool> boolean(const char* key) {
         const json_value* const value = find(key);
-        if (value == nullptr || value->is_null()) return std::nullopt;
+        if (value == nullptr) return std::nullopt;
         if (const auto* b = value->get_ptr<const bool*>()) return *b;
         fail(wrong_type(key, "true or false", *value));
         return std::nullopt;
+    }
+    /// A string or a list of strings, each told to `take`.
+    template <class Take>
+    void strings(const char* key, Take&& take) {
+        const json_value* const value = find(key);
+        if (value == nullptr) return;
+        const auto one = [&](const json_value& v) {
+            if (const auto* s = v.get_ptr<const std::string*>()) return take(*s);
+            fail(wrong_type(key, "a string or a list of strings", v));
+        };
+        if (!value->is_array()) return one(*value);
+        for (const json_value& v : *value) one(v);
     }
 
 private:
@@ -36823,81 +41245,104 @@ private:
     status outcome_;
 };
 
-/// The window, as a number or as a list with one entry a layer: null, or the window on odd layers of the first half.
-inline std::size_t read_window(config_reader& in, std::size_t n_layers) {
-    constexpr const char* key = "sliding_window";
-    const json_value* const value = in.find(key);
-    if (value == nullptr || !value->is_array()) return in.extent(key);
-    if (value->size() != n_layers) {
-        in.fail(
-            error::format(errc::bad_extent, "'%s': want one entry for each of %zu layers, have %zu", key, n_layers, value->size()));
-        return 0;
+[[nodiscard]] inline result<json_value> read_config_object(std::string_view text) {
+    auto document = read_json(text, hf_config_limits);
+    if (document && !document->is_object())
+        return error::format(errc::json_wrong_type, "want an object, have %s", describe(*document).c_str());
+    return document;
+}
+}  // namespace detail
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON
+
+#if PHI4FLASH_HAS_JSON
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+/// The window, as a number or as a list with one entry a layer: null, or the window on odd layers of the first half. The model's
+/// class makes a list of whatever it reads, so a file that was saved twice has a list in the list.
+class window_reader {
+public:
+    window_reader(config_reader& in, std::size_t n_layers) : in_(in), n_layers_(n_layers) {}
+
+    std::size_t read() {
+        const json_value* const value = in_.find(key);
+        if (value == nullptr || !value->is_array()) return in_.extent(key);
+        if (!has_every_layer(*value)) return 0;
+        for (std::size_t layer = 0; layer < n_layers_ && in_.outcome(); ++layer) take(layer, entry_of(*value, layer));
+        return window_;
     }
-    std::size_t window = 0;
+
+private:
+    static constexpr const char* key = "sliding_window";
+
+    bool has_every_layer(const json_value& list) {
+        if (list.size() == n_layers_) return true;
+        in_.fail(error::format(errc::bad_extent, "'%s': want one entry for each of %zu layers, have %zu", key, n_layers_, list.size()));
+        return false;
+    }
+    const json_value& entry_of(const json_value& list, std::size_t layer) {
+        const json_value* entry = &list[layer];
+        while (entry->is_array() && has_every_layer(*entry)) entry = &(*entry)[layer];
+        return *entry;
+    }
+    void take(std::size_t layer, const json_value& entry) {
+        const bool windowed = layer % 2 == 1 && layer < n_layers_ / 2;
+        if (entry.is_null()) {
+            if (windowed)
+                in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want a number on this layer, have null", key, layer));
+            return;
+        }
+        const std::size_t have = in_.extent(key, entry);
+        if (!windowed)
+            in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want null on this layer, have %zu", key, layer, have));
+        if (window_ != 0 && have != window_)
+            in_.fail(
+                error::format(errc::bad_extent, "'%s'[%zu]: want %zu as on the layers before, have %zu", key, layer, window_, have));
+        window_ = have;
+    }
+
+    config_reader& in_;
+    std::size_t n_layers_;
+    std::size_t window_ = 0;
+};
+
+/// A list with a word for each layer. The model's own code does not read it, and transformers 5 writes full_attention for every
+/// attention of an older list; so it is compared as far as such words can be trusted.
+inline void check_layer_types(config_reader& in, std::size_t n_layers) {
+    constexpr const char* key = "layer_types";
+    const json_value* const types = in.find(key);
+    if (types == nullptr) return;
+    if (!types->is_array()) return in.fail(wrong_type(key, "a list", *types));
+    if (types->size() != n_layers)
+        return in.fail(
+            error::format(errc::bad_extent, "'%s': want one entry for each of %zu layers, have %zu", key, n_layers, types->size()));
     std::size_t layer = 0;
-    for (const json_value& entry : *value) {
-        const bool windowed = layer % 2 == 1 && layer < n_layers / 2;
-        if (entry.is_null() && windowed)
-            in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want a number on this layer, have null", key, layer));
-        if (!entry.is_null()) {
-            const std::size_t have = in.extent(key, entry);
-            if (!windowed)
-                in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want null on this layer, have %zu", key, layer, have));
-            if (window != 0 && have != window)
-                in.fail(error::format(errc::bad_extent, "'%s'[%zu]: want %zu as on the layers before, have %zu", key, layer, window,
-                                      have));
-            window = have;
+    for (const json_value& type : *types) {
+        const auto* const word = type.get_ptr<const std::string*>();
+        if (word == nullptr) return in.fail(wrong_type(key, "a list of strings", type));
+        const auto ends = [&](std::string_view end) { return word->ends_with(end); };
+        const bool recurrent = ends("mamba") || ends("mamba1") || *word == "linear_attention" || ends("gmu") || ends("gated_memory");
+        const bool attends = !recurrent && ends("attention");
+        const bool windowed = word->starts_with("sliding");
+        const bool good = layer % 2 == 0 ? recurrent : attends && (!windowed || layer < n_layers / 2);
+        if (!good) {
+            const char* const want = layer % 2 == 0 ? "mamba" : layer < n_layers / 2 ? "sliding_attention" : "full_attention";
+            return in.fail(error::format(errc::unsupported_model, "'%s'[%zu]: want '%s' on this layer, have %s", key, layer, want,
+                                         describe(type).c_str()));
         }
         ++layer;
     }
-    return window;
-}
-
-/// Keys of config.json that decide nothing here: training, bookkeeping, how other programs run the model, and every key of
-/// generation_config.json. Keys that begin with an underscore are private to the program that wrote them.
-inline constexpr std::string_view idle_config_keys[] = {
-    "architectures", "attention_dropout", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
-    "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype",
-    "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty",
-    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range", "is_decoder",
-    "is_encoder_decoder", "label2id", "length_penalty", "max_length", "max_new_tokens", "min_length", "min_p", "name_or_path",
-    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states",
-    "output_scores", "pad_token_id", "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
-    "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
-    "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers_version",
-    "typical_p", "use_bfloat16", "use_cache",
-};
-/// Keys of config.json that are read.
-inline constexpr std::string_view read_config_keys[] = {
-    "head_dim", "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "lm_head_bias", "mamba_conv_bias",
-    "mamba_d_conv", "mamba_d_state", "mamba_dt_rank", "mamba_expand", "mamba_proj_bias", "max_position_embeddings",
-    "mb_per_layer", "mlp_bias", "model_type", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
-    "sliding_window", "tie_word_embeddings", "vocab_size",
-};
-
-/// Errors: json_unknown_key.
-[[nodiscard]] inline status refuse_unknown_keys(const json_value& config) {
-    const auto among = [](const auto& keys, std::string_view key) { return std::find(std::begin(keys), std::end(keys), key) != std::end(keys); };
-    for (const auto& item : config.items()) {
-        const std::string_view key = item.key();
-        // A key whose value is null asks for nothing.
-        if (key.starts_with('_') || item.value().is_null() || among(read_config_keys, key) || among(idle_config_keys, key)) continue;
-        return error::format(errc::json_unknown_key, "the key '%s' is not one of a phi4flash model: it may change what is computed",
-                             printable(key).c_str());
-    }
-    return {};
 }
 
 inline void read_model_type(config_reader& in) {
-    if (in.find("model_type") == nullptr) in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
-    in.want_string("model_type", "phi4flash");
-    in.want_string("hidden_act", "silu");
-    in.want_bool("tie_word_embeddings", true);
-    in.want_bool("mamba_conv_bias", true);
-    in.want_bool("mamba_proj_bias", false);
-    in.want_bool("mlp_bias", false);
-    in.want_bool("lm_head_bias", false);
-    if (in.extent_or("mb_per_layer", 2) != 2 && in.outcome()) in.unsupported("mb_per_layer", "2", *in.find("mb_per_layer"));
+    const json_value* const type = in.find("model_type");
+    if (type == nullptr) return in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
+    if (!type->is_string()) return in.fail(wrong_type("model_type", "'phi4flash'", *type));
+    if (!is_wanted(*type, "'phi4flash'"))
+        in.fail(error::format(errc::unsupported_model, "'model_type': want 'phi4flash', have %s", describe(*type).c_str()));
 }
 
 inline sambay_shape read_shape(config_reader& in) {
@@ -36906,9 +41351,9 @@ inline sambay_shape read_shape(config_reader& in) {
     s.d_ff = in.extent("intermediate_size");
     s.n_layers = in.extent("num_hidden_layers");
     s.n_heads = in.extent("num_attention_heads");
-    s.n_kv_heads = in.extent("num_key_value_heads");
+    s.n_kv_heads = in.is_null("num_key_value_heads") ? s.n_heads : in.extent("num_key_value_heads");  // as the class does
     s.vocab = in.extent("vocab_size");
-    s.window = read_window(in, s.n_layers);
+    s.window = window_reader(in, s.n_layers).read();
     // These are not in the released file: defaults of the model's class.
     s.d_state = in.extent_or("mamba_d_state", 16);
     s.d_conv = in.extent_or("mamba_d_conv", 4);
@@ -36924,25 +41369,20 @@ inline sambay_shape read_shape(config_reader& in) {
     }
     return s;
 }
-
-[[nodiscard]] inline result<json_value> read_config_object(std::string_view text) {
-    auto document = read_json(text, hf_config_limits);
-    if (document && !document->is_object())
-        return error::format(errc::json_wrong_type, "want an object, have %s", describe(*document).c_str());
-    return document;
-}
 }  // namespace detail
 
-/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key, unsupported_model (another
-/// architecture or activation, untied embedding), bad_extent (zero, negative, fractional or huge numbers, and every rule
-/// of check_shape), not_finite, json_bad_number (layer_norm_eps).
-[[nodiscard]] inline result<sambay_config> read_hf_config(std::string_view text) {
+/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
+/// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
+/// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
+/// json_bad_number (layer_norm_eps).
+[[nodiscard]] inline result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {}) {
     const auto document = detail::read_config_object(text);
     if (!document) return document.error();
     detail::config_reader in(*document);
     detail::read_model_type(in);
     sambay_config config;
     config.shape = detail::read_shape(in);
+    detail::check_layer_types(in, config.shape.n_layers);
     config.max_positions = in.count("max_position_embeddings").value_or(0);
     config.norm_eps = in.number("layer_norm_eps").value_or(1e-5f);
     if (!(config.norm_eps >= FLT_MIN))
@@ -36950,7 +41390,7 @@ inline sambay_shape read_shape(config_reader& in) {
                               static_cast<double>(config.norm_eps)));
     if (!in.outcome()) return in.outcome().error();
     if (const status ok = check_shape(config.shape); !ok) return ok.error();
-    if (const status ok = detail::refuse_unknown_keys(*document); !ok) return ok.error();
+    if (const status ok = detail::check_config_keys(*document, options); !ok) return ok.error();
     const std::size_t d_head = config.shape.d_model / config.shape.n_heads;
     if (in.extent_or("head_dim", d_head) != d_head && in.outcome())
         in.fail(error::format(errc::unsupported_model, "'head_dim': want hidden_size / num_attention_heads = %zu, have %s", d_head,
@@ -36959,35 +41399,236 @@ inline sambay_shape read_shape(config_reader& in) {
     return config;
 }
 
-/// The generation settings in `text`: a generation_config.json, or a config.json where a folder has no such file.
-/// Errors, each naming the key: json_*, not_finite.
-[[nodiscard]] inline result<generation_config> read_generation_config(std::string_view text) {
-    const auto document = detail::read_config_object(text);
-    if (!document) return document.error();
-    detail::config_reader in(*document);
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON
+
+// ---- phi4flash/io/hf_generation_config.hpp -------------------------------------------------------------------------------
+/// generation_config.json of a Hugging Face folder: how its texts begin, are chosen and end. io/config_keys.hpp lists the keys.
+
+#if PHI4FLASH_HAS_JSON
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+inline void read_stop_ids(config_reader& in, generation_config& config) {
+    constexpr const char* key = "eos_token_id";
+    const json_value* const ids = in.find(key);
+    if (ids == nullptr) return;
+    const auto take = [&](const json_value& id) {
+        if (const auto n = in.count_of(key, id)) config.stop_ids.push_back(*n);
+    };
+    if (!ids->is_array()) return take(*ids);
+    for (const json_value& id : *ids) take(id);
+}
+
+[[nodiscard]] inline result<generation_config> read_generation(const json_value& document) {
+    config_reader in(document);
     generation_config config;
-    constexpr const char* eos = "eos_token_id";
-    if (const json_value* const ids = in.find(eos); ids != nullptr && ids->is_array()) {
-        for (const json_value& id : *ids)
-            if (const auto n = in.count(eos, id)) config.stop_ids.push_back(*n);
-    } else if (const auto n = in.count(eos)) {
-        config.stop_ids.push_back(*n);
-    }
-    config.bos_id = in.count("bos_token_id");
-    config.pad_id = in.count("pad_token_id");
+    read_stop_ids(in, config);
+    in.strings("stop_strings", [&](const std::string& text) { config.stop_strings.push_back(text); });
+    config.bos_id = in.idle_id("bos_token_id");
+    config.pad_id = in.idle_id("pad_token_id");
     config.do_sample = in.boolean("do_sample");
     config.temperature = in.number("temperature");
     config.top_p = in.number("top_p");
     config.min_p = in.number("min_p");
     config.repetition_penalty = in.number("repetition_penalty");
-    config.top_k = in.count("top_k");
+    config.top_k = in.count("top_k", 0);  // -1 keeps all of them, as 0 does
     config.max_new_tokens = in.count("max_new_tokens");
     if (!in.outcome()) return in.outcome().error();
     return config;
 }
 
+/// Whether a key asks for something that is not done.
+[[nodiscard]] inline bool is_unsupported(const config_key& key, const json_value& value) {
+    return key.rule == key_rule::wants && !asks_for_nothing(value) && !is_wanted(value, key.want);
+}
+}  // namespace detail
+
+/// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
+/// key: json_*, not_finite.
+[[nodiscard]] inline result<generation_config> read_generation_config(std::string_view text) {
+    const auto document = detail::read_config_object(text);
+    if (!document) return document.error();
+    auto config = detail::read_generation(*document);
+    if (!config) return config;
+    for (auto item = document->begin(); item != document->end(); ++item) {
+        if (detail::is_private_key(item.key()) || detail::asks_for_nothing(item.value())) continue;
+        const detail::config_key* const key = detail::find_key(detail::generation_keys, item.key());
+        if (key == nullptr || detail::is_unsupported(*key, item.value())) config->unsupported.push_back(item.key());
+    }
+    return config;
+}
+
+/// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
+/// their classes begin with: those say nothing. Errors: the same.
+[[nodiscard]] inline result<generation_config> read_generation_of_hf_config(std::string_view text) {
+    const auto document = detail::read_config_object(text);
+    if (!document) return document.error();
+    auto config = detail::read_generation(*document);
+    if (!config) return config;
+    if (config->do_sample == false) config->do_sample.reset();
+    if (config->temperature == 1.0f) config->temperature.reset();
+    if (config->top_p == 1.0f) config->top_p.reset();
+    if (config->top_k == 50u) config->top_k.reset();
+    for (const detail::config_key& key : detail::generation_keys) {
+        const auto value = document->find(key.name);
+        if (value != document->end() && detail::is_unsupported(key, *value)) config->unsupported.emplace_back(key.name);
+    }
+    return config;
+}
+
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
+
+// ---- phi4flash/io/model_folder.hpp ---------------------------------------------------------------------------------------
+/// What a folder holds that is not a model, or not yet: the sentences that say which file is missing, and what to give or do instead.
+
+PHI4FLASH_BEGIN
+
+/// The sentence for a path at which there is nothing: a link whose target is gone, the name of a model at the hub, or a plain mistake.
+[[nodiscard]] inline error nothing_there(const std::filesystem::path& path) {
+    std::error_code failed;
+    const printable name(path);
+    if (const auto link = detail::explain_link(path)) return *link;
+    const std::string text = to_utf8(path);
+    if (text.starts_with("~/"))
+        return error::format(errc::file_not_found, "%s: there is no such folder or file: '~' means the home folder to shells alone",
+                             name.c_str());
+    const std::size_t slash = text.find('/');
+    const bool plain = slash != std::string::npos && slash != 0 && text.find('/', slash + 1) == std::string::npos && slash + 1 < text.size();
+    if (plain && text.front() != '.' && !std::filesystem::exists(path.parent_path(), failed))
+        return error::format(errc::file_not_found,
+                             "%s: there is no such folder or file. A model of that name at the hub? 'hf download %s --local-dir FOLDER' "
+                             "brings it, and FOLDER is what to give",
+                             name.c_str(), name.c_str());
+    return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
+}
+
+namespace detail {
+
+inline constexpr std::size_t most_entries = 10000;  // looked at in a folder
+
+/// Names in a folder that `wanted` accepts, sorted.
+template <class Wanted>
+[[nodiscard]] std::vector<std::string> names_in(const std::filesystem::path& folder, Wanted&& wanted) {
+    std::vector<std::string> names;
+    std::error_code failed;
+    std::filesystem::directory_iterator entry(folder, failed);
+    for (std::size_t i = 0; !failed && entry != std::filesystem::directory_iterator() && i < most_entries; entry.increment(failed), ++i) {
+        std::string name = to_utf8(entry->path().filename());
+        if (wanted(std::string_view(name))) names.push_back(std::move(name));
+    }
+    std::ranges::sort(names);
+    return names;
+}
+
+[[nodiscard]] inline std::vector<std::string> names_ending(const std::filesystem::path& folder, std::initializer_list<std::string_view> ends) {
+    return names_in(folder, [&](std::string_view name) {
+        return std::ranges::any_of(ends, [&](std::string_view end) { return name.ends_with(end); });
+    });
+}
+
+[[nodiscard]] inline bool has_config(const std::filesystem::path& folder) {
+    std::error_code failed;
+    return std::filesystem::exists(folder / "config.json", failed);
+}
+
+/// A folder with config.json up to two below: in a cache of the hub, models--owner--name/snapshots/<hash>. Empty: there is none.
+[[nodiscard]] inline std::filesystem::path folder_below(const std::filesystem::path& folder) {
+    const auto any = [](std::string_view name) { return !name.starts_with("."); };
+    const auto of = [](const std::filesystem::path& base, const std::string& name) {
+        return base / std::filesystem::path(std::u8string(name.begin(), name.end()));
+    };
+    std::vector<std::filesystem::path> places;
+    for (const auto& below : {folder, folder / "snapshots"})
+        for (const std::string& name : names_in(below, any)) places.push_back(of(below, name));
+    for (const auto& place : places)
+        if (has_config(place)) return place;
+    for (const auto& place : places)
+        for (const std::string& name : names_in(place / "snapshots", any))
+            if (has_config(of(place / "snapshots", name))) return of(place / "snapshots", name);
+    return {};
+}
+
+/// Whether a download into this folder was begun and not finished.
+[[nodiscard]] inline bool is_unfinished(const std::filesystem::path& folder) {
+    const std::initializer_list<std::string_view> ends{".incomplete"};
+    return !names_ending(folder, ends).empty() || !names_ending(folder / ".cache" / "huggingface" / "download", ends).empty() ||
+           !names_ending(folder / ".." / ".." / "blobs", ends).empty();
+}
+
+}  // namespace detail
+
+/// The text of a JSON file. Errors: those of read_file; wrong_file_kind, file_incomplete.
+[[nodiscard]] inline result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
+    auto text = read_file(path, max_bytes);
+    if (!text) return text;
+    if (const auto other = explain_file(path, std::as_bytes(std::span(*text)), file_kind::json)) return *other;
+    return text;
+}
+
+/// The sentence for a folder without config.json.
+[[nodiscard]] inline error explain_no_config(const std::filesystem::path& folder) {
+    const printable name(folder);
+    if (const auto link = detail::explain_link(folder / "config.json")) return *link;
+    if (const auto below = detail::folder_below(folder); !below.empty())
+        return error::format(errc::file_not_found, "%s: no config.json here, but in a folder below, which is the one to give: %s", name.c_str(),
+                             printable(below).c_str());
+    if (const auto packed = detail::names_ending(folder, {".gguf"}); !packed.empty())
+        return error::format(errc::file_not_found, "%s: no config.json here; to use %s, give that file itself", name.c_str(),
+                             printable(packed.front()).c_str());
+    if (detail::is_unfinished(folder))
+        return error::format(errc::file_incomplete, "%s: no config.json here: a download that is not finished: run 'hf download' again",
+                             name.c_str());
+    return error::format(errc::file_not_found, "%s: no config.json here: want the folder of a model, with config.json and model.safetensors",
+                         name.c_str());
+}
+
+/// The sentence for a folder with config.json and no weights under the usual names.
+[[nodiscard]] inline error explain_no_weights(const std::filesystem::path& folder) {
+    const printable name(folder);
+    const auto say = [&](errc code, const char* pattern, const std::string& file) {
+        return error::format(code, pattern, name.c_str(), printable(file).c_str());
+    };
+    if (detail::is_unfinished(folder))
+        return error::format(errc::file_incomplete, "%s: no weights yet: a download that is not finished: run 'hf download' again", name.c_str());
+    const auto tables = detail::names_ending(folder, {".safetensors"});
+    for (const std::string& file : tables) {
+        if (file.starts_with("adapter_"))
+            return say(errc::file_not_found, "%s: %s is an adapter: merge it into its model first (merge_and_unload() of peft) and save that", file);
+        if (file.find("-of-") != std::string::npos)
+            return say(errc::file_not_found, "%s: shards such as %s, but no model.safetensors.index.json, which says what is in which: download it too",
+                       file);
+    }
+    if (!tables.empty()) return say(errc::file_not_found, "%s: want model.safetensors, have %s: rename it if these are the weights", tables.front());
+    if (const auto torch = detail::names_ending(folder, {".bin", ".pt", ".pth", ".ckpt"}); !torch.empty())
+        return say(errc::wrong_file_kind,
+                   "%s: the weights are PyTorch files (%s): save the model as safetensors, with save_pretrained() of transformers", torch.front());
+    if (const auto packed = detail::names_ending(folder, {".gguf"}); !packed.empty())
+        return say(errc::wrong_file_kind, "%s: no safetensors here; to use %s, give that file itself", packed.front());
+    if (const auto other = detail::names_ending(folder, {".h5", ".msgpack", ".onnx", ".npz", ".keras"}); !other.empty())
+        return say(errc::wrong_file_kind, "%s: want model.safetensors, have weights in another format: %s", other.front());
+    return error::format(errc::file_not_found, "%s: want model.safetensors or model.safetensors.index.json, have neither", name.c_str());
+}
+
+/// The sentence for a shard that the index names and the folder does not have.
+[[nodiscard]] inline error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
+    if (const auto link = detail::explain_link(folder / std::filesystem::path(std::u8string(name.begin(), name.end())))) return *link;
+    return error::format(errc::file_incomplete,
+                         "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
+                         printable(folder).c_str(), printable(name).c_str());
+}
+
+/// The sentence for a file that was given as the folder of a model. `why`: what the system says against the path, or nothing.
+[[nodiscard]] inline error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
+    if (const auto file = mapped_file::open(path))
+        if (const auto other = explain_file(path, file->bytes(), file_kind::unknown)) return *other;
+    return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
+                         why ? ": " : "", why ? why.message().c_str() : "");
+}
+
+PHI4FLASH_END
 
 // ---- phi4flash/io/safetensors.hpp ----------------------------------------------------------------------------------------
 /// The safetensors container: 8 bytes of header length, a JSON header, then the data of the tensors without gaps.
@@ -37002,7 +41643,7 @@ struct safetensors_dtype {
     std::string_view name;
     std::size_t bytes;
 };
-inline constexpr safetensors_dtype safetensors_dtypes[] = {
+PHI4FLASH_OWN_DATA inline constexpr safetensors_dtype safetensors_dtypes[] = {
     {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8}, {"I32", 4},     {"I16", 2},     {"I8", 1},
     {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
 };
@@ -37016,10 +41657,10 @@ inline constexpr safetensors_dtype safetensors_dtypes[] = {
 /// The format's own limit on its header.
 inline constexpr std::size_t max_safetensors_header = 100'000'000;
 
-/// Blocks of bytes that a host hands over start at a multiple of this, so that elements are aligned in memory as in the file.
+/// Where a file begins at a multiple of this in memory, and has a header that the usual library wrote, every element is aligned.
 inline constexpr std::size_t safetensors_alignment = 8;
 
-/// One tensor of a file, of any element type.
+/// One tensor of a file, of any element type. The format lets the header have any length, so that `data` may lie at an odd place.
 struct safetensors_entry {
     std::string_view name;
     std::string_view dtype;  ///< one of safetensors_dtypes
@@ -37031,7 +41672,7 @@ struct safetensors_entry {
     [[nodiscard]] std::span<const std::size_t> shape() const { return {extent, rank}; }
 };
 
-/// The entry as weights. Errors: wrong_dtype for element types that the library does not compute with.
+/// The entry as weights, where it lies: see tensor_view::is_aligned. Errors: wrong_dtype for element types that the library does not compute with.
 [[nodiscard]] inline result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
     tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
     for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
@@ -37048,13 +41689,13 @@ namespace detail {
 /// Reads the header: checks keys, types and numbers of each tensor, and that its bytes fit the shape and the file.
 class safetensors_events : public json_events {
 public:
-    safetensors_events(const json_limits& limits, std::span<const std::byte> data, std::size_t data_begin)
-        : json_events(limits), data_(data), data_begin_(data_begin) {
+    safetensors_events(const json_limits& limits, std::span<const std::byte> data) : json_events(limits), data_(data) {
         names.reserve(limits.bytes);  // never moves: the entries' names point into it
     }
 
     std::vector<char> names;
     std::vector<safetensors_entry> entries;
+    std::uint64_t missing = 0;  ///< bytes of data that the header speaks of and the file does not have
 
     bool null() { return number_or_text("null"); }
     bool boolean(bool) { return number_or_text("a boolean"); }
@@ -37096,7 +41737,6 @@ private:
     bool place_tensor(std::uint64_t bytes);
 
     std::span<const std::byte> data_;
-    std::size_t data_begin_;
     place place_ = place::outside;
     std::string key_;  // of the tensor or of __metadata__
     unsigned seen_ = none;
@@ -37112,7 +41752,7 @@ inline bool safetensors_events::number_unsigned(std::uint64_t n) {
         if (entry_.rank == tensor_view::max_rank)
             return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
                                       tensor_view::max_rank));
-        if (n > std::numeric_limits<std::size_t>::max()) return bad_number("one beyond the address space");
+        if (n > (std::numeric_limits<std::size_t>::max)()) return bad_number("one beyond the address space");
         entry_.extent[entry_.rank++] = static_cast<std::size_t>(n);
         return true;
     }
@@ -37193,7 +41833,7 @@ inline bool safetensors_events::finish_tensor() {
     }
     std::uint64_t bytes = element_bytes_;
     for (const std::size_t extent : entry_.shape()) {
-        if (extent != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / extent)
+        if (extent != 0 && bytes > (std::numeric_limits<std::uint64_t>::max)() / extent)
             return fail(error::format(errc::size_overflow, "tensor '%s': the product of its shape does not fit 64 bits",
                                       printable(key_).c_str()));
         bytes *= extent;
@@ -37205,16 +41845,18 @@ inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
     const auto begin = static_cast<unsigned long long>(offset_[0]);
     const auto end = static_cast<unsigned long long>(offset_[1]);
     const printable name(key_);
-    if (begin > end || end > data_.size())
+    constexpr unsigned long long most = 1ull << 50;  // no file is so long
+    if (begin > end || end > most)
         return fail(error::format(errc::offset_out_of_range,
                                   "tensor '%s': data_offsets [%llu, %llu] leave the %zu bytes of data in the file", name.c_str(),
                                   begin, end, data_.size()));
     if (end - begin != bytes)
         return fail(error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, data_offsets have %llu",
                                   name.c_str(), static_cast<unsigned long long>(bytes), end - begin));
-    if ((data_begin_ + begin) % element_bytes_ != 0)
-        return fail(error::format(errc::offset_misaligned, "tensor '%s': starts at byte %llu of the file, want a multiple of %zu",
-                                  name.c_str(), data_begin_ + begin, element_bytes_));
+    if (end > data_.size()) {  // a file that was cut short; read on to learn how much there should be
+        missing = (std::max)(missing, static_cast<std::uint64_t>(end - data_.size()));
+        return true;
+    }
     entry_.data = data_.data() + begin;
     entry_.bytes = static_cast<std::size_t>(bytes);
     entry_.name = {names.data() + names.size(), key_.size()};
@@ -37232,9 +41874,9 @@ public:
     safetensors(safetensors&&) = default;
     safetensors& operator=(safetensors&&) = default;
 
-    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `safetensors_alignment`. Errors, each
-    /// naming the tensor: invalid_argument, file_empty, header_truncated, header_too_large, json_*, unknown_dtype,
-    /// rank_too_high, size_overflow, size_mismatch, offset_*, trailing_bytes, duplicate_name.
+    /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
+    /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
+    /// file_incomplete, trailing_bytes, duplicate_name.
     static result<safetensors> parse(std::span<const std::byte> file);
 
     [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
@@ -37256,9 +41898,6 @@ private:
 inline result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
-    if (reinterpret_cast<std::uintptr_t>(file.data()) % safetensors_alignment != 0)
-        return error::format(errc::invalid_argument, "the bytes of a safetensors file must start at a multiple of %zu in memory",
-                             safetensors_alignment);
     if (file.size() < length_bytes)
         return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu", length_bytes,
                              file.size());
@@ -37268,7 +41907,7 @@ inline result<std::string_view> safetensors::header_of(std::span<const std::byte
         return error::format(errc::header_too_large, "want a header of at most %zu bytes, have %llu", max_safetensors_header,
                              static_cast<unsigned long long>(length));
     if (length > file.size() - length_bytes)
-        return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu",
+        return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu: a download that is not finished?",
                              static_cast<unsigned long long>(length), file.size());
     const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length));
     if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 0: want '{'");
@@ -37300,11 +41939,14 @@ inline status safetensors::check_cover(std::span<const std::byte> data) {
 inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
     const auto header = header_of(file);
     if (!header) return header.error();
-    const std::size_t data_begin = 8 + header->size();
-    const auto data = file.subspan(data_begin);
+    const auto data = file.subspan(8 + header->size());
     const json_limits limits{.bytes = header->size(), .depth = 3};
-    detail::safetensors_events events(limits, data, data_begin);
+    detail::safetensors_events events(limits, data);
     if (const status ok = read_json_events(*header, limits, events); !ok) return ok.error();
+    if (events.missing != 0)
+        return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
+                             static_cast<unsigned long long>(events.missing),
+                             static_cast<unsigned long long>(events.missing + file.size()));
 
     safetensors table;
     table.names_ = std::move(events.names);
@@ -37330,15 +41972,17 @@ public:
     checkpoint& operator=(checkpoint&&) = default;
 
     /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
-    /// shards that model.safetensors.index.json names. Errors, each naming the file: those of mapped_file::open,
-    /// read_hf_config, read_generation_config, read_checkpoint_index and safetensors::parse; wrong_dtype; duplicate_name
-    /// (across shards); index_mismatch (index and shards disagree).
-    static result<checkpoint> open(const std::filesystem::path& folder);
+    /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming
+    /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
+    /// and safetensors::parse; wrong_dtype; duplicate_name (across shards); index_mismatch (index and shards disagree); out_of_memory
+    /// (for the copies). wrong_file_kind and file_incomplete where a file or the folder is not what it should be (io/file_kind.hpp,
+    /// io/model_folder.hpp).
+    static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {});
 
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
-    /// safetensors files, each aligned to `safetensors_alignment`. No index is needed.
+    /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
     static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                          std::string_view generation_config_json = {});
+                                          std::string_view generation_config_json = {}, const config_options& options = {});
 
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Of generation_config.json, or else what config.json says of it.
@@ -37348,6 +41992,12 @@ public:
     [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     /// Bytes of all tensors.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
+    /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped.
+    [[nodiscard]] std::size_t copied_bytes() const {
+        std::size_t sum = aligned_.bytes().size();
+        for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
+        return sum;
+    }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
         for (const mapped_file& file : files_) file.release_pages();
@@ -37358,11 +42008,12 @@ public:
     [[nodiscard]] const std::filesystem::path& tokenizer_path() const { return tokenizer_path_; }
 
 private:
-    status read_configs(std::string_view config_json, std::string_view generation_json);
-    status read_config_files();
+    status read_configs(std::string_view config_json, std::string_view generation_json, const config_options& options);
+    status read_config_files(const config_options& options);
     status map_shard(const std::string& name);
     status add_file(std::span<const std::byte> bytes);
     status collect();
+    status align();
     status check_index(const checkpoint_index& index) const;
     status open_weights();
 
@@ -37373,30 +42024,34 @@ private:
     std::vector<mapped_file> files_;
     std::vector<safetensors> tables_;
     std::vector<tensor_view> tensors_;
+    memory_block aligned_;
 };
 
-inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json) {
-    const auto config = read_hf_config(config_json);
-    if (!config) return config.error().in("config.json");
+inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
+                                       const config_options& options) {
+    const printable config_path(folder_ / "config.json");
+    const auto config = read_hf_config(config_json, options);
+    if (!config) return config.error().in(config_path.c_str());
     config_ = *config;
     const bool own = !generation_json.empty();
-    auto generation = read_generation_config(own ? generation_json : config_json);
-    if (!generation) return generation.error().in(own ? "generation_config.json" : "config.json");
+    const printable generation_path(folder_ / (own ? "generation_config.json" : "config.json"));
+    auto generation = own ? read_generation_config(generation_json) : read_generation_of_hf_config(config_json);
+    if (!generation) return generation.error().in(generation_path.c_str());
     generation_ = *std::move(generation);
     for (const std::uint32_t id : generation_.stop_ids)
         if (id >= config_.shape.vocab)
             return error::format(errc::unknown_token, "'eos_token_id': want an id below vocab_size %zu, have %lu",
                                  config_.shape.vocab, static_cast<unsigned long>(id))
-                .in(own ? "generation_config.json" : "config.json");
+                .in(generation_path.c_str());
     return {};
 }
 
-inline status checkpoint::read_config_files() {
-    const auto config = read_file(folder_ / "config.json", hf_config_limits.bytes);
-    if (!config) return config.error();
-    const auto generation = read_file(folder_ / "generation_config.json", hf_config_limits.bytes);
+inline status checkpoint::read_config_files(const config_options& options) {
+    const auto config = read_json_text(folder_ / "config.json", hf_config_limits.bytes);
+    if (!config) return config.error().code() == errc::file_not_found ? explain_no_config(folder_) : config.error();
+    const auto generation = read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
     if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
-    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view());
+    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
 }
 
 inline status checkpoint::add_file(std::span<const std::byte> bytes) {
@@ -37412,9 +42067,11 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 inline status checkpoint::map_shard(const std::string& name) {
-    auto file = mapped_file::open(folder_ / std::filesystem::path(std::u8string(name.begin(), name.end())));
+    const auto path = folder_ / std::filesystem::path(std::u8string(name.begin(), name.end()));
+    auto file = mapped_file::open(path);
     if (!file) return file.error();
-    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(name).c_str());
+    if (const auto other = explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
+    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
     files_.push_back(*std::move(file));
     return {};
 }
@@ -37426,6 +42083,14 @@ inline status checkpoint::collect() {
                                           [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
     if (twice == tensors_.end()) return {};
     return error::format(errc::duplicate_name, "tensor '%s' is in more than one safetensors file", printable(twice->name).c_str());
+}
+
+/// After all has been checked.
+inline status checkpoint::align() {
+    auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
+    if (!block) return block.error().in(printable(folder_).c_str());
+    aligned_ = *std::move(block);
+    return {};
 }
 
 /// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
@@ -37449,45 +42114,48 @@ inline status checkpoint::open_weights() {
     constexpr const char* single = "model.safetensors";
     constexpr const char* index_name = "model.safetensors.index.json";
     std::error_code ignored;
-    if (std::filesystem::exists(folder_ / single, ignored)) {
+    const auto is_there = [&](const std::filesystem::path& path) {
+        return std::filesystem::exists(path, ignored) || std::filesystem::is_symlink(path, ignored);
+    };
+    if (is_there(folder_ / single)) {
         if (const status ok = map_shard(single); !ok) return ok;
-        return collect();
+        return collect();  // one file has each name once
     }
-    const auto text = read_file(folder_ / index_name, checkpoint_index_limits.bytes);
-    if (!text && text.error().code() == errc::file_not_found)
-        return error::format(errc::file_not_found, "%s: want %s or %s, have neither", printable(folder_).c_str(), single,
-                             index_name);
+    if (!is_there(folder_ / index_name)) return explain_no_weights(folder_);
+    const auto text = read_json_text(folder_ / index_name, checkpoint_index_limits.bytes);
     if (!text) return text.error();
     const auto index = read_checkpoint_index(*text);
-    if (!index) return index.error().in(index_name);
+    const printable index_path(folder_ / index_name);
+    if (!index) return index.error().in(index_path.c_str());
     for (const std::string& shard : index->shards)
-        if (const status ok = map_shard(shard); !ok) return ok;
-    if (const status ok = collect(); !ok) return ok;
+        if (const status ok = map_shard(shard); !ok)
+            return ok.error().code() == errc::file_not_found ? explain_no_shard(folder_, shard) : ok.error();
+    if (const status ok = collect(); !ok) return ok.error().in(printable(folder_).c_str());
     const status ok = check_index(*index);
-    return ok ? ok : ok.error().in(index_name);
+    return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder) {
+inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options) {
     std::error_code why;
     const auto kind = std::filesystem::status(folder, why).type();
     if (kind == std::filesystem::file_type::not_found)
-        return error::format(errc::file_not_found, "%s: there is no such folder", printable(folder).c_str());
-    if (kind != std::filesystem::file_type::directory)
-        return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s",
-                             printable(folder).c_str(), why ? ": " : "", why ? why.message().c_str() : "");
+        return nothing_there(folder);
+    if (kind != std::filesystem::file_type::directory) return explain_no_folder(folder, why);
     checkpoint loaded;
     loaded.folder_ = folder;
-    if (const status ok = loaded.read_config_files(); !ok) return ok.error();
+    if (const status ok = loaded.read_config_files(options); !ok) return ok.error();
     if (const status ok = loaded.open_weights(); !ok) return ok.error();
-    if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why))
+    if (const status ok = loaded.align(); !ok) return ok.error();
+    // A link whose target is gone, too: whoever opens it learns that.
+    if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why) || std::filesystem::is_symlink(path, why))
         loaded.tokenizer_path_ = std::move(path);
     return loaded;
 }
 
 inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                  std::string_view generation_config_json) {
+                                                  std::string_view generation_config_json, const config_options& options) {
     checkpoint loaded;
-    if (const status ok = loaded.read_configs(config_json, generation_config_json); !ok) return ok.error();
+    if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
     for (std::size_t i = 0; i < files.size(); ++i) {
         if (const status ok = loaded.add_file(files[i]); !ok) {
             char place[32] = {};
@@ -37496,6 +42164,7 @@ inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, 
         }
     }
     if (const status ok = loaded.collect(); !ok) return ok.error();
+    if (const status ok = loaded.align(); !ok) return ok.error();
     return loaded;
 }
 
@@ -37774,7 +42443,8 @@ PHI4FLASH_END
 
 // ---- phi4flash/io/tokenizer_settings.hpp ---------------------------------------------------------------------------------
 /// The small part of tokenizer.json, all but its three long lists: decides whether the file is one that the library can follow
-/// exactly. Whatever would change ids and is not supported is refused by name.
+/// exactly. Whatever would change ids and is not supported is refused by name. `truncation` and `padding` are what somebody asked
+/// of a call before the file was written: they are not looked at, as transformers sets its own for each call.
 
 PHI4FLASH_BEGIN
 
@@ -37808,13 +42478,12 @@ public:
             if (status s = check_key(f); !s) return s;
         }
         if (find("model") == nullptr) return error::format(errc::json_missing_key, "there is no 'model'");
-        if (type_of("model") != "BPE") return refuse("model type", type_of("model"), "BPE");
+        // Files of before 2020 have no type. Only BPE has both a vocabulary and merges, which the reader asks for.
+        if (find("model.type") != nullptr && type_of("model") != "BPE") return refuse("model type", type_of("model"), "BPE");
         if (status s = check_model(); !s) return s;
-        for (const char* key : {"truncation", "padding"}) {
-            if (given(key)) return error::format(errc::unsupported_tokenizer, "'%s' is set, want null", key);
-        }
-        if (given("normalizer")) return refuse("normalizer", type_of("normalizer"), "null");
-        if (given("decoder") && type_of("decoder") != "ByteLevel") return refuse("decoder", type_of("decoder"), "ByteLevel");
+        builder.normalization = normal_form::none;
+        if (status s = apply_normalizer("normalizer", builder); !s) return s;
+        if (status s = check_decoder("decoder"); !s) return s;
         if (status s = check_post_processor("post_processor"); !s) return s;
         const json_fact* const ignore = find("model.ignore_merges");
         builder.ignore_merges = ignore != nullptr && ignore->number != 0.0;
@@ -37847,9 +42516,9 @@ private:
 
     /// Only keys whose meaning is known may be there.
     [[nodiscard]] static status check_key(const json_fact& f) {
-        static constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
+        constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
                                         "pre_tokenizer", "post_processor", "decoder", "model"};
-        static constexpr std::array model{
+        constexpr std::array model{
             "type",     "dropout",       "unk_token",    "continuing_subword_prefix", "end_of_word_suffix",
             "fuse_unk", "byte_fallback", "ignore_merges"};
         std::string_view path = f.path;
@@ -37871,6 +42540,33 @@ private:
                 return error::format(errc::unsupported_tokenizer, "'%s' is set, want null or an empty string", key);
         }
         return {};
+    }
+
+    /// Of several forms the last one stands: the earlier ones change nothing that it sees. DeepSeek's list is empty.
+    [[nodiscard]] status apply_normalizer(const std::string& path, tokenizer_builder& builder) const {
+        if (!given(path)) return {};
+        const std::string_view type = type_of(path);
+        const std::string list = path + ".normalizers";
+        if (type == "NFC") {
+            builder.normalization = normal_form::nfc;
+        } else if (type == "NFD") {
+            builder.normalization = normal_form::nfd;
+        } else if (type == "Sequence" && given(list)) {
+            for (std::size_t i = 0; given(list + "." + std::to_string(i)); ++i) {
+                if (status s = apply_normalizer(list + "." + std::to_string(i), builder); !s) return s;
+            }
+        } else {
+            return refuse("normalizer", type, "NFC, NFD or a Sequence of these");
+        }
+        return {};
+    }
+
+    /// The decoder joins bytes, alone or as the only step of a sequence.
+    [[nodiscard]] status check_decoder(const std::string& path) const {
+        if (!given(path) || type_of(path) == "ByteLevel") return {};
+        const std::string list = path + ".decoders.";
+        if (type_of(path) == "Sequence" && type_of(list + "0") == "ByteLevel" && !given(list + "1")) return {};
+        return refuse("decoder", type_of(path), "ByteLevel");
     }
 
     /// A post-processor adds markers around whole texts, which this library leaves to the chat template.
@@ -37980,12 +42676,12 @@ public:
     [[nodiscard]] status finish() {
         if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
         if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
-        for (const auto& [id, text] : not_byte_level_) {
+        for (const auto& token : not_byte_level_) {  // no structured binding: lambdas may not use one before clang 16
             const bool is_added =
-                std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == id && t.content == text; });
+                std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
             if (!is_added)
                 return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                     static_cast<unsigned long long>(id), text.c_str());
+                                     static_cast<unsigned long long>(token.first), token.second.c_str());
         }
         for (added_token& t : added_) {
             if (status s = builder_.add_added_token(std::move(t)); !s) return s;
@@ -38186,7 +42882,7 @@ private:
 inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
 
 /// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
-/// markers that they do not spell. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported;
+/// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported;
 /// bad_vocabulary; bad_merge.
 inline result<tokenizer> tokenizer_from_json(std::string_view json) {
     if (json.size() > max_tokenizer_json_bytes)
@@ -38221,16 +42917,18 @@ PHI4FLASH_BEGIN
     const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
     const auto mapped = mapped_file::open(file);
     if (!mapped) return mapped.error();
+    if (const auto other = explain_file(file, mapped->bytes(), file_kind::json)) return *other;
     auto text = tokenizer_from_json(mapped->text());
     if (!text) return text.error().in(printable(file).c_str());
     return text;
 }
 #endif
 
-/// How to open packed files; checkpoints are mapped as they are.
+/// How to open a model. The files of a folder are mapped as they are.
 struct opening_options {
-    mapping_options mapping{};  ///< of the file
+    mapping_options mapping{};  ///< of a packed file
     repack_options repack{};    ///< of row-major files, whose quantized tensors are packed in memory of their own
+    config_options config{};    ///< how strictly keys are read
 };
 
 /// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
@@ -38242,16 +42940,16 @@ public:
     model_files& operator=(model_files&&) = default;
 
     /// A folder is opened as a checkpoint, anything else as a packed file. Errors: those of checkpoint::open, packed_model::open
-    /// and repacked_model::create; file_not_found; file_unreadable for a folder where the library was built without a JSON library.
+    /// and repacked_model::create; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
     static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}) {
         model_files made;
         made.path_ = path;
         std::error_code ignored;
         const auto kind = std::filesystem::status(path, ignored).type();
         if (kind == std::filesystem::file_type::not_found)
-            return error::format(errc::file_not_found, "%s: there is no such folder or file", printable(path).c_str());
+            return nothing_there(path);
         if (kind != std::filesystem::file_type::directory) {
-            auto file = packed_model::open(path, options.mapping);
+            auto file = packed_model::open(path, options.mapping, options.config);
             if (!file) return file.error();
             if (file->needs_repacking()) {
                 auto repacked = repacked_model::create(*file, options.repack);
@@ -38262,12 +42960,14 @@ public:
             return made;
         }
 #if PHI4FLASH_HAS_JSON
-        auto folder = checkpoint::open(path);
+        auto folder = checkpoint::open(path, options.config);
         if (!folder) return folder.error();
         made.form_ = *std::move(folder);
         return made;
 #else
-        return error::format(errc::file_unreadable, "%s: want a packed file: folders need a JSON library in the build",
+        return error::format(errc::file_unreadable,
+                             "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
+                             "3.11 on the include path",
                              printable(path).c_str());
 #endif
     }
@@ -38287,6 +42987,18 @@ public:
     }
     /// Bytes of all weights.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors()); }
+    /// Those that lie in memory of this program's own, and not in maps of files: repacked, copied because they were not aligned, or
+    /// because the options wanted it or the file system cannot map.
+    [[nodiscard]] std::uint64_t owned_bytes() const {
+        const auto of = [](const auto& f) -> std::uint64_t {
+            if constexpr (requires { f.copied_bytes(); }) {
+                return f.copied_bytes();
+            } else {
+                return f.mapping().is_copy() ? f.mapping().bytes().size() : 0;
+            }
+        };
+        return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit(of, form_);
+    }
     /// See mapped_file::release_pages.
     void release_pages() const {
         std::visit([](const auto& f) { f.release_pages(); }, form_);
@@ -38314,6 +43026,8 @@ public:
         }
 #if PHI4FLASH_HAS_JSON
         return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
+#else
+        return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
 #endif
     }
 
@@ -38387,7 +43101,7 @@ namespace detail {
 [[nodiscard]] inline result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
     std::uint64_t bytes = find_safetensors_dtype(spec.dtype)->bytes;
     for (const std::size_t extent : spec.shape) {
-        if (extent != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / extent)
+        if (extent != 0 && bytes > (std::numeric_limits<std::uint64_t>::max)() / extent)
             return error::format(errc::size_overflow, "tensor '%s': the product of its shape does not fit 64 bits",
                                  printable(spec.name).c_str());
         bytes *= extent;

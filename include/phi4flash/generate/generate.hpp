@@ -102,7 +102,7 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
         if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return finish(stop_reason::stop_token);
         ++summary.new_tokens;
         std::string_view piece;
-        if (decoder) {
+        if (text != nullptr) {
             const bool hidden = options.skip_special && text->is_special(token);
             piece = hidden ? stops.push_hidden(text->bytes_of(token)) : stops.push(decoder->push(token));
         }

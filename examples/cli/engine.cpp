@@ -61,7 +61,7 @@ public:
             times.seconds += piece;
             times.longest_piece = std::max(times.longest_piece, piece);
         }
-        if (const p4::status ok = p.check_logits(); !ok) return ok.error();
+        if (const p4::status ok = p.check_logits(0); !ok) return ok.error();
         return times;
     }
     void reset() override { past_.reset(); }

@@ -128,8 +128,11 @@ TEST_CASE("model/pass: what cannot be is refused, each with its sentence, before
     check_refused(begin({{&one, nine}}), p4::errc::invalid_argument, "9 tokens");
     check_refused(begin({{&one, two_tokens, 3}}), p4::errc::invalid_argument, "a reading of 2 tokens");
     check_refused(begin({{&one, two_tokens, 1, 3}}), p4::errc::invalid_argument, "a reading of 2 tokens");
-    check_refused(begin({{&one, two_tokens, 2}, {&two, two_tokens, 2}}), p4::errc::invalid_argument, "4 rows of logits");
+    check_refused(begin({{&one, two_tokens, 2}, {&two, two_tokens, 2}}), p4::errc::invalid_argument, "4 rows of logits of 256: there is room for 3");
     check_refused(begin({{&undoing, ids{1, 2, 3}}}), p4::errc::invalid_argument, "3 states");
+    std::vector<float> narrow(2 * f.vocab());
+    const reading wide{&one, two_tokens, 2};
+    check_refused(p.begin(f.m, f.work, {&wide, 1}, {narrow.data(), 2, f.vocab() - 1}), p4::errc::invalid_argument, "room for 2 of 255");
     check_refused(begin({{&one, ids{1, -1}}}), p4::errc::unknown_token, "token -1");
     check_refused(begin({{&one, ids{1, 1 << 20}}}), p4::errc::unknown_token, "want 0 to");
     auto small = *fixture<p4::bf16>::session::create(f.m, 1);
@@ -152,6 +155,7 @@ TEST_CASE("model/pass: what cannot be is refused, each with its sentence, before
     check_refused(p.commit(0, 2), p4::errc::invalid_argument, "a pass that is done");
     while (p.advance()) {}
     check_refused(p.commit(0, 1), p4::errc::invalid_argument, "want 2 to 2");
+    CHECK_FALSE(p.advance_until([] { return false; }));
     check_refused(p.commit(1, 1), p4::errc::invalid_argument, "one of 1 readings");
     p.end();
     CHECK(same_bits(f.future(one), before));
@@ -184,9 +188,9 @@ TEST_CASE("model/pass: sessions that are read together get what they get alone, 
         fixture<float>::pass p;
         REQUIRE(p.begin(f.m, f.work, readings));
         while (p.advance()) {}
-        REQUIRE(p.check_logits());
         for (std::size_t i = 0; i < 5; ++i) {
             CAPTURE(i);
+            CHECK(p.check_logits(i));
             CHECK(p.logits(i).count == readings[i].wanted);
             if (readings[i].wanted != 0) CHECK(worst_difference(want[i], {p.logits(i)[readings[i].wanted - 1], f.vocab()}) < 1e-4f);
             REQUIRE(p.commit(i, texts[i].size()));
@@ -269,4 +273,70 @@ TEST_CASE("model/pass: a session goes back as far as it was made for, to the bit
     read.reset();
     CHECK(read.oldest_position() == 0);
     CHECK(same_bits(f.future(read), futures[0]));
+}
+
+TEST_CASE("model/pass: what is chosen from and what can be taken back add up") {
+    fixture<p4::bf16> f({.chunk = 12, .states = 8, .logits = 1});
+    const ids text = some_tokens(10, f.vocab(), 1);
+    for (std::size_t kept = 7; kept <= 10; ++kept) {
+        CAPTURE(kept);
+        auto past = f.after(some_tokens(6, f.vocab(), 2), 3);
+        const fixture<p4::bf16>::reading r{&past, text, 1, 4};
+        fixture<p4::bf16>::pass p;
+        REQUIRE(p.begin(f.m, f.work, {&r, 1}));
+        while (p.advance()) {}
+        check_refused(p.commit(0, 6), p4::errc::invalid_argument, "want 7 to 10");
+        REQUIRE(p.commit(0, kept));
+        check_refused(p.commit(0, kept), p4::errc::invalid_argument, "not committed");
+        p.end();
+        CHECK(past.oldest_position() == 6 + kept - 3);
+        for (std::size_t back = 1; back <= 3; ++back) {
+            REQUIRE(past.rewind(6 + kept - back));
+            auto read = f.after(some_tokens(6, f.vocab(), 2));
+            REQUIRE(p4::prefill(f.m, read, f.work, std::span(text).first(kept - back)));
+            CHECK(worst_difference(f.future(past), f.future(read)) < 1.0f);
+        }
+    }
+}
+
+TEST_CASE("model/pass: a session that is reset under a pass is not read into") {
+    fixture<float> f({.chunk = 8});
+    auto past = f.after({1, 2, 3});
+    const auto fresh = f.future(f.make());
+    const ids text{4, 5, 6};
+    const fixture<float>::reading r{&past, text};
+    fixture<float>::pass p;
+    REQUIRE(p.begin(f.m, f.work, {&r, 1}));
+    REQUIRE(p.advance());
+    past.reset();
+    while (p.advance()) {}
+    check_refused(p.commit(0, 3), p4::errc::in_use, "was reset");
+    p.end();
+    CHECK(past.position() == 0);
+    CHECK(same_bits(f.future(past), fresh));
+    // By an observer, too.
+    std::vector<float> out(3 * f.vocab());
+    check_refused(p4::logits_all(f.m, past, f.work, text, p4::rows_view<float>{out.data(), 3, f.vocab()},
+                                 [&](std::size_t, std::size_t, p4::rows_view<const float>) { past.reset(); }),
+                  p4::errc::in_use, "was reset");
+    CHECK(same_bits(f.future(past), fresh));
+}
+
+TEST_CASE("model/pass: a moved pass is the same pass") {
+    fixture<float> f({.chunk = 8});
+    auto past = f.after({1, 2, 3});
+    const ids text{4, 5, 6};
+    const fixture<float>::reading r{&past, text};
+    fixture<float>::pass p;
+    REQUIRE(p.begin(f.m, f.work, {&r, 1}));
+    REQUIRE(p.advance());
+    fixture<float>::pass moved = std::move(p);
+    CHECK_FALSE(p.advance());
+    CHECK_FALSE(p.done());
+    while (moved.advance()) {}
+    REQUIRE(moved.commit(0, 3));
+    moved.end();
+    auto want = f.after({1, 2, 3});
+    REQUIRE(p4::prefill(f.m, want, f.work, text));
+    CHECK(same_bits(f.future(past), f.future(want)));
 }

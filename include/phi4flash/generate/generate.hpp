@@ -51,7 +51,7 @@ struct generation_summary {
 /// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop, and is not called again. `text` may be null: then
 /// events carry tokens only. `on_prompt(read, total)` is told how far the prompt is, for progress bars.
 /// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error. not_finite after
-/// any token: damaged weights; the session is of no use before it is reset. in_use also where the sink moves this session; with another
+/// any token: damaged weights; the session has read all tokens before it. in_use also where the sink moves this session; with another
 /// session it may use the workspace, `on_prompt` may not. What a callback throws passes through: the session is then whole, and has read all
 /// tokens before the one that the sink was told of.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>

@@ -40,13 +40,12 @@ private:
 
 /// All tokens of a call have room, and nothing else is refused: before the first chunk is read.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens) {
-    if (tokens.size() > past.context() - past.position())
-        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", past.context(),
-                             past.position(), tokens.size());
+[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
+                                rows_view<float> logits) {
+    if (const status ok = past.room_for(tokens.size()); !ok) return ok;
     for (std::size_t begin = 0; begin < tokens.size() || begin == 0; begin += w.chunk()) {
         const reading<Shape, Kv> r{&past, tokens.subspan(begin, (std::min)(w.chunk(), tokens.size() - begin))};
-        if (const status ok = pass<Shape, Kv>::refusal(m, w, {&r, 1}, w.logits); !ok) return ok;
+        if (const status ok = pass<Shape, Kv>::refusal(m, w, {&r, 1}, logits); !ok) return ok;
     }
     return {};
 }
@@ -58,7 +57,7 @@ template <sambay_shape Shape, class Kv, class Observe>
     if (const status ok = p.begin(m, w, {&r, 1}, logits); !ok) return ok;
     for (std::size_t seen = 0; p.advance();)
         if (p.layers_done() != seen) observe(seen++, p.residual());
-    if (const status ok = p.check_logits(); !ok) return ok;
+    if (const status ok = p.check_logits(0); !ok) return ok;
     return p.commit(0, r.tokens.size());
 }
 
@@ -85,14 +84,14 @@ result<std::span<const float>> step(const model<Shape>& m, session<Shape, Kv>& p
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
                                        std::span<const std::int32_t> tokens, Continue&& go_on = {}) {
-    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok.error();
+    if (const status ok = detail::check_call(m, past, w, tokens, w.logits); !ok) return ok.error();
     for (std::size_t begin = 0; begin < tokens.size();) {
         const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const bool last = begin + count == tokens.size();
         const reading<Shape, Kv> r{&past, tokens.subspan(begin, count), last ? std::size_t{1} : std::size_t{0}};
         if (const status ok = detail::read_chunk(m, w, r, w.logits, detail::observe_nothing{}); !ok) return ok.error();
         begin += count;
-        const detail::use_of in_use(past, w);
+        const detail::use_of in_use(past, w);  // by go_on
         const bool more = go_on(begin, tokens.size());
         if (const status ok = in_use.refusal(); !ok) return ok.error();
         if (!more && !last)
@@ -107,10 +106,9 @@ result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>
 template <sambay_shape Shape, class Kv, class Observe>
 status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
                   rows_view<float> out, Observe&& observe) {
-    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok;
-    if (out.count < tokens.size() || out.stride < m.shape().vocab())
-        return error::format(errc::invalid_argument, "room for logits: want %zu rows of %zu, have %zu of %zu", tokens.size(), m.shape().vocab(),
-                             out.count, out.stride);
+    if (const status ok = detail::check_call(m, past, w, tokens, out); !ok) return ok;
+    if (out.count < tokens.size())
+        return error::format(errc::invalid_argument, "room for logits: want %zu rows, have %zu", tokens.size(), out.count);
     for (std::size_t begin = 0; begin < tokens.size();) {
         const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const reading<Shape, Kv> r{&past, tokens.subspan(begin, count), count};

@@ -44,8 +44,8 @@ public:
         end();
         model_ = other.model_, work_ = std::exchange(other.work_, nullptr);
         logits_ = other.logits_, x_ = other.x_, memory_ = other.memory_;
-        n_texts_ = other.n_texts_, layer_ = other.layer_, piece_ = other.piece_, slice_ = other.slice_;
-        damaged_ = other.damaged_;
+        n_texts_ = other.n_texts_, layer_ = other.layer_, slice_ = other.slice_;
+        piece_ = std::exchange(other.piece_, piece::done);
         return *this;
     }
     ~pass() { end(); }
@@ -53,7 +53,7 @@ public:
     /// What `begin` would refuse, asked without beginning. Errors: see there.
     [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
                                       rows_view<float> logits) {
-        if (w.busy()) return detail::used_by_its_own_callback("workspace");
+        if (w.busy()) return detail::in_use_error("workspace");
         if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
         if (readings.empty()) return error::format(errc::invalid_argument, "no readings: want at least one");
         std::size_t rows = 0;
@@ -73,7 +73,9 @@ public:
         };
         if (rows > w.chunk()) return too_many("tokens", rows, w.chunk());
         if (states > w.states.count) return too_many("states", states, w.states.count);
-        if (wanted > logits.count) return too_many("rows of logits", wanted, logits.count);
+        if (wanted > logits.count || (wanted != 0 && logits.stride < m.shape().vocab()))
+            return error::format(errc::invalid_argument, "a pass over %zu rows of logits of %zu: there is room for %zu of %zu", wanted,
+                                 m.shape().vocab(), logits.count, logits.stride);
         return {};
     }
 
@@ -90,7 +92,6 @@ public:
         place(readings);
         layer_ = slice_ = 0;
         piece_ = piece::mixer;
-        damaged_ = no_row;
         return {};
     }
 
@@ -98,8 +99,7 @@ public:
     /// executor throws passes through; the pass is then over.
     bool advance() {
         if (piece_ == piece::done) return false;
-        const piece now = std::exchange(piece_, piece::broken);
-        switch (now) {
+        switch (std::exchange(piece_, piece::broken)) {
             case piece::mixer: piece_ = mix(); break;
             case piece::mlp_in:
                 norm_and_widen();
@@ -109,7 +109,7 @@ public:
             case piece::head: piece_ = begin_logits(); break;
             case piece::logits: piece_ = slice_of_logits(); break;
             case piece::done:
-            case piece::broken: return false;
+            case piece::broken: return false;  // left in the middle by an exception
         }
         return piece_ != piece::done;
     }
@@ -119,7 +119,7 @@ public:
     bool advance_until(Stop&& stop) {
         while (advance())
             if (stop()) return true;
-        return piece_ != piece::done;
+        return false;
     }
 
     [[nodiscard]] bool done() const { return piece_ == piece::done && work_ != nullptr; }
@@ -130,38 +130,36 @@ public:
         return logits_.rows(t.wanted_row, t.wanted);
     }
 
-    /// not_finite where logits are infinite or NaN: a damaged weight otherwise becomes text like any other.
-    [[nodiscard]] status check_logits() const {
-        if (damaged_ == no_row) return {};
-        for (std::size_t i = 0; i < n_texts_; ++i) {
-            const auto& t = work_->texts[i];
-            if (damaged_ - t.wanted_row < t.wanted) return damaged(t.past->position() + t.count - t.wanted + (damaged_ - t.wanted_row) + 1);
-        }
-        return {};
+    /// not_finite where those logits are infinite or NaN: a damaged weight otherwise becomes text like any other.
+    [[nodiscard]] status check_logits(std::size_t i) const {
+        const auto& t = work_->texts[i];
+        if (t.finite == t.wanted) return {};
+        return error::format(errc::not_finite,
+                             "the logits after %zu tokens are not finite: weights are damaged ('phi4flash info --check' names the "
+                             "tensor), or their products leave the range of f32",
+                             t.first + t.count - t.wanted + t.finite + 1);
     }
 
-    /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading; takes no time worth a
-    /// piece. Errors: invalid_argument (not done, committed already, or another n): nothing has changed then.
+    /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading. Copies the Mamba states
+    /// (at the released shape 3.5 MB, and as much for each token that can be taken back) and the windows' K/V, on the calling thread.
+    /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset meanwhile): nothing has changed
+    /// then.
     [[nodiscard]] status commit(std::size_t i, std::size_t n) {
         if (!done() || i >= n_texts_) return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
         text& t = work_->texts[i];
-        const std::size_t least = t.count - t.kept + 1;
-        if (t.kept == 0 || n < least || n > t.count)
+        const std::size_t least = t.count - t.choices + 1;
+        if (t.choices == 0 || n < least || n > t.count)
             return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least, t.count, n);
         session<Shape, Kv>& s = *t.past;
-        const std::size_t first = s.position();
-        const std::size_t kept = (std::min)(n - least + 1, s.undo() + 1);
-        for (std::size_t at = n - kept + 1; at <= n; ++at) {
-            const float* from = work_->states[t.state_row + (at - least)];
-            float* const to = s.states_after(first + at).data();
-            work_->with.parallel(work_->mambas.floats(), 1, [&](std::size_t begin, std::size_t end) {
-                std::memcpy(to + begin, from + begin, (end - begin) * sizeof(float));
-            });
-        }
+        if (s.disturbed())
+            return error::format(errc::in_use, "commit: the session was reset while the pass was reading into it: do that before, or after");
+        const std::size_t dropped = t.count - t.kept;  // tokens whose states were not kept
+        for (std::size_t at = n - (std::min)(n - dropped, s.undo() + 1); at < n; ++at)
+            std::memcpy(s.states_after(t.first + at + 1).data(), work_->states[t.state_row + at - dropped], work_->mambas.floats() * sizeof(float));
         const head_layout heads = head_layout_of(model_->shape());
-        for (std::size_t w = 0; w < s.windows().size(); ++w) s.windows()[w].commit(heads, work_->staging[w], t.row, first, n);
-        s.advance(n, kept);
-        t.kept = 0;
+        for (std::size_t w = 0; w < s.windows().size(); ++w) s.windows()[w].commit(heads, work_->staging[w], t.row, t.first, n);
+        s.advance(n);
+        t.choices = 0;
         return {};
     }
 
@@ -183,7 +181,6 @@ public:
 private:
     using text = text_in_pass<Shape, Kv>;
     enum class piece : std::uint8_t { mixer, mlp_in, mlp_out, head, logits, done, broken };
-    static constexpr std::size_t no_row = static_cast<std::size_t>(-1);
     static constexpr std::size_t logit_slices = 8;
 
     // What the layers ask of each text, made when they ask.
@@ -199,25 +196,16 @@ private:
         return {n_texts_, make};
     }
 
-    [[nodiscard]] static error damaged(std::size_t read) {
-        return error::format(errc::not_finite,
-                             "the logits after %zu tokens are not finite: weights are damaged ('phi4flash info --check' names the "
-                             "tensor), or their products leave the range of f32",
-                             read);
-    }
-
     [[nodiscard]] static status refusal(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
-        if (r.past->busy()) return detail::used_by_its_own_callback("session");
+        if (r.past->busy()) return detail::in_use_error("session");
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
         if (r.wanted > n || r.choices == 0 || r.choices > n)
             return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
                                  n, r.wanted, r.choices);
-        if (n > r.past->context() - r.past->position())
-            return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", r.past->context(),
-                                 r.past->position(), n);
+        if (const status ok = r.past->room_for(n); !ok) return ok;
         for (const std::int32_t token : r.tokens) {
             if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
                 return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
@@ -225,9 +213,9 @@ private:
         return {};
     }
 
-    /// States that a reading keeps: those the commit may choose from, and those that can be gone back to.
+    /// States that a reading keeps: those the commit may choose from, and those that can be gone back to from there.
     [[nodiscard]] static std::size_t kept_of(const reading_type& r) {
-        return (std::min)(r.tokens.size(), (std::max)(r.choices, r.past->undo() + 1));
+        return (std::min)(r.tokens.size(), r.choices + r.past->undo());
     }
 
     /// Gives every text its rows, and every row its token's embedding.
@@ -240,7 +228,7 @@ private:
         n_texts_ = readings.size();
         for (std::size_t i = 0; i < n_texts_; ++i) {
             const reading_type& r = readings[i];
-            work_->texts[i] = {r.past, row, r.tokens.size(), wanted, r.wanted, state, kept_of(r)};
+            work_->texts[i] = {r.past, r.past->position(), row, r.tokens.size(), r.choices, wanted, r.wanted, state, kept_of(r), r.wanted};
             r.past->set_busy(true);
             for (const std::int32_t token : r.tokens)
                 widen(weights.embedding.data, static_cast<std::size_t>(token), model_->shape().d_model(), work_->residual[row++]);
@@ -263,27 +251,27 @@ private:
         // After the full attention layer, rows are those whose logits are wanted.
         const auto full_keys = each_text([&](std::size_t i) {
             const text& t = w.texts[i];
-            return attention_text<kv_block<Kv>>{&t.past->full(), t.past->position() + t.count - t.wanted, t.wanted_row, t.wanted};
+            return attention_text<kv_block<Kv>>{&t.past->full(), t.first + t.count - t.wanted, t.wanted_row, t.wanted};
         });
         switch (at.kind) {
             case mixer_kind::mamba:
             case mixer_kind::memory_mamba:
                 memory_ = weights.mambas[at.slot](with, w.mamba_scratch, each_text([&](std::size_t i) {
                     const text& t = w.texts[i];
-                    return mamba::text{w.mambas.at(t.past->states_after(t.past->position()).data(), at.slot),
+                    return mamba::text{w.mambas.at(t.past->states_after(t.first).data(), at.slot),
                                        w.mambas.at(w.states[t.state_row], at.slot), w.states.stride, t.kept, t.row, t.count};
                 }), h, h);
                 break;
             case mixer_kind::window_attention:
                 weights.windows[at.slot].template window<Kv>(with, w.attention_scratch, w.staging[at.slot], each_text([&](std::size_t i) {
                     const text& t = w.texts[i];
-                    return attention_text<kv_ring<Kv>>{&t.past->windows()[at.slot], t.past->position(), t.row, t.count};
+                    return attention_text<kv_ring<Kv>>{&t.past->windows()[at.slot], t.first, t.row, t.count};
                 }), h, h);
                 break;
             case mixer_kind::full_attention:
                 weights.full.store_keys(with, w.attention_scratch, each_text([&](std::size_t i) {
                     const text& t = w.texts[i];
-                    return attention_text<kv_block<Kv>>{&t.past->full(), t.past->position(), t.row, t.count};
+                    return attention_text<kv_block<Kv>>{&t.past->full(), t.first, t.row, t.count};
                 }), h);
                 x_ = gather(x_, model_->shape().d_model());
                 h = gather(h, model_->shape().d_model());
@@ -334,8 +322,11 @@ private:
     }
 
     void note_damage(rows_view<const float> rows, std::size_t width) {
-        for (std::size_t t = 0; t < rows.count && damaged_ == no_row; ++t)
-            if (first_not_finite(std::span<const float>(rows[t], width)) < width) damaged_ = t;
+        for (std::size_t i = 0; i < n_texts_; ++i) {
+            text& t = work_->texts[i];
+            for (std::size_t row = 0; row < t.finite; ++row)
+                if (first_not_finite(std::span<const float>(rows[t.wanted_row + row], width)) < width) t.finite = row;
+        }
     }
 
     /// The rows whose logits are wanted, moved to the front: never further back than they lie.
@@ -357,7 +348,6 @@ private:
     std::size_t n_texts_ = 0;
     std::size_t layer_ = 0;
     std::size_t slice_ = 0;
-    std::size_t damaged_ = no_row;  // the first row with a number that is none
     piece piece_ = piece::done;
 };
 

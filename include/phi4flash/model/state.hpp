@@ -10,7 +10,7 @@
 PHI4FLASH_BEGIN
 
 namespace detail {
-[[nodiscard]] inline error used_by_its_own_callback(const char* what) {
+[[nodiscard]] inline error in_use_error(const char* what) {
     return error::format(errc::in_use,
                          "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what, what);
 }
@@ -70,7 +70,8 @@ public:
         return create_in(memory, m, session_options{.context = context});
     }
 
-    /// Forgets everything: the next token is the first of a new text. A call that is under way (whose callback this is) ends with in_use.
+    /// Forgets everything: the next token is the first of a new text. A pass, or a call whose callback this is, then cannot be committed
+    /// (in_use).
     void reset() {
         // K/V need no clearing: nothing is read that was not written before.
         std::ranges::fill(states_.first(state_floats_), 0.0f);
@@ -83,7 +84,7 @@ public:
     /// oldest_position() only a copy, or reading again, leads. Errors: invalid_argument (ahead of position(), or further back); in_use.
     /// Nothing has changed then.
     [[nodiscard]] status rewind(std::size_t position) {
-        if (busy_) return detail::used_by_its_own_callback("session");
+        if (busy_) return detail::in_use_error("session");
         if (position < oldest_ || position > position_)
             return error::format(errc::invalid_argument, "rewind: want token %zu to %zu, have %zu; session_options::undo is how many can be taken back",
                                  oldest_, position_, position);
@@ -95,7 +96,7 @@ public:
     /// the same text. Contexts and what can be undone may differ. Copies what was written and nothing else. Errors: invalid_argument (another
     /// shape); context_full (too little room here); in_use (a pass reads into this one): nothing has changed then.
     status copy_from(const session& other) {
-        if (busy_) return detail::used_by_its_own_callback("session");
+        if (busy_) return detail::in_use_error("session");
         if (!alike(other)) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
         if (other.position_ > context_)
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
@@ -124,11 +125,16 @@ public:
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
     [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
     [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
-    /// `tokens` more have been read, and the states after the last `kept` of them are in place.
-    void advance(std::size_t tokens, std::size_t kept) {
+    /// Errors: context_full.
+    [[nodiscard]] status room_for(std::size_t tokens) const {
+        if (tokens <= context_ - position_) return {};
+        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", context_, position_,
+                             tokens);
+    }
+    /// `tokens` more have been read, and the states after the last undo() + 1 of them are in place.
+    void advance(std::size_t tokens) {
         position_ += tokens;
-        const std::size_t undoable = kept < tokens ? kept - 1 : undo_;
-        oldest_ = (std::max)(oldest_, position_ - (std::min)({position_, undo_, undoable}));
+        oldest_ = (std::max)(oldest_, position_ - (std::min)(position_, undo_));
     }
     [[nodiscard]] bool disturbed() const { return disturbed_; }
     [[nodiscard]] bool busy() const { return busy_; }
@@ -192,12 +198,15 @@ private:
 template <sambay_shape Shape, class Kv>
 struct text_in_pass {
     session<Shape, Kv>* past = nullptr;
+    std::size_t first = 0;       ///< position of its first token
     std::size_t row = 0;         ///< of its first token
     std::size_t count = 0;       ///< tokens
+    std::size_t choices = 0;     ///< how many of the last tokens the commit may end with; 0 when it is committed
     std::size_t wanted_row = 0;  ///< of the first token after which logits are wanted, among all such
     std::size_t wanted = 0;      ///< how many these are, the last ones
     std::size_t state_row = 0;   ///< of the state after the first token that is kept, in the workspace
-    std::size_t kept = 0;        ///< how many these are, the last ones; 0 when the reading is committed
+    std::size_t kept = 0;        ///< how many these are, the last ones
+    std::size_t finite = 0;      ///< rows of logits that are numbers, before the first that is not
 };
 
 /// How a workspace computes.

@@ -105,6 +105,7 @@ TEST_CASE("exp2 over its range") {
                       .a_log2e = a.data(),
                       .d = zeros.data(),
                       .h = h.data(),
+                      .kept = {.first = h.data(), .stride = 0, .count = 1},
                       .y = y.data(),
                       .tokens = 1,
                       .d_inner = n,

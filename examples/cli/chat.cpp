@@ -39,8 +39,7 @@ struct voice {
 };
 
 void greet(const opened& model, const engine& runs, const chat_settings& o, bool bundled, const line_reader& reader, const voice& v) {
-    const auto name = std::filesystem::weakly_canonical(o.run.model).filename().string();
-    v.answer(v.s.strong + name + v.s.plain);
+    v.answer(v.s.strong + file_name(o.run.model) + v.s.plain);
     v.note(text_of(": %s parameters, room for %zu tokens, %s", human_count(p4::parameter_count(model.files.config().shape)).c_str(),
                    runs.context(), runs.kernels().name));
     if (bundled) v.note("A small model that adds, subtracts and multiplies. Try: What is 347 + 285?");
@@ -141,7 +140,11 @@ p4::status talk(conversation& with, const engine& runs, line_reader& reader, con
         ++number;
         while (!message.empty() && std::string_view(" \t\r\n").find(message.back()) != std::string_view::npos) message.pop_back();
         if (got != input::message || message.empty()) continue;
-        if (const p4::status ok = check_utf8(message, text_of("message %zu", number)); !ok) return ok;
+        if (const p4::status ok = check_utf8(message, text_of("message %zu", number)); !ok) {
+            if (!is_terminal(0)) return ok;
+            v.note("Not sent: " + std::string(ok.error().message()) + "\n");
+            continue;
+        }
         switch (command_of(message)) {
             case command::help:
                 print_help(reader, history, v);

@@ -65,6 +65,14 @@ void remember_program(const char* argv0) {
     if (failed) program_path = std::filesystem::weakly_canonical(argv0 == nullptr ? "" : argv0, failed);
 }
 
+std::string file_name(const std::filesystem::path& path) {
+    std::error_code failed;
+    std::filesystem::path whole = std::filesystem::weakly_canonical(path, failed);
+    if (failed) whole = path.lexically_normal();
+    if (!whole.has_filename()) whole = whole.parent_path();
+    return p4::printable(std::string_view(p4::to_utf8(whole.filename()))).c_str();
+}
+
 p4::result<std::string> default_model() {
     const std::filesystem::path inside = std::filesystem::path("models") / "tiny-arithmetic";
     std::vector<std::filesystem::path> places{inside};

@@ -60,6 +60,9 @@ p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path);
 p4::result<std::string> default_model();
 void remember_program(const char* argv0);
 
+/// What a folder or file is called, links followed ("." has a name too), as UTF-8 without control characters.
+std::string file_name(const std::filesystem::path& path);
+
 /// Longest context worth offering by default: the model's own limit, or 32768.
 [[nodiscard]] std::size_t usual_context(const p4::sambay_config& config);
 

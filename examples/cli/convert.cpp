@@ -45,7 +45,7 @@ p4::status run(const convert_options& o) {
     how.matrices = type_named(o.type);
     how.embedding = type_named(o.embedding.empty() ? o.type : o.embedding);
     p4::packed_model_info info;
-    info.name = std::filesystem::weakly_canonical(o.model).filename().string();
+    info.name = file_name(o.model);
     info.config = files.config();
     info.generation = files.generation();
     std::optional<p4::packed_tokenizer> text;

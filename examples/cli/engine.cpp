@@ -7,10 +7,16 @@
 namespace cli {
 namespace {
 
+/// For the plan and for the workspace itself; kernels and threads, which take no memory, are added to the latter.
+p4::workspace_options workspace_of(const engine_options& options) {
+    const auto activations = options.activations == "f32" ? p4::activation_type::f32 : p4::activation_type::int8;
+    return {.chunk = options.chunk, .activations = activations, .logits = options.logits};
+}
+
 template <p4::sambay_shape Shape, class Kv>
 memory_plan plan_of(const p4::model<Shape>& m, const engine_options& options) {
     return {m.parameter_bytes(), p4::session<Shape, Kv>::bytes(m, options.context),
-            p4::workspace<Shape, Kv>::bytes(m, options.chunk)};
+            p4::workspace<Shape, Kv>::bytes(m, workspace_of(options))};
 }
 
 template <p4::sambay_shape Shape, class Kv>
@@ -27,9 +33,9 @@ public:
         if (!past) return past.error();
         const memory_plan memory = plan_of<Shape, Kv>(*model, options);
         std::unique_ptr<engine_of> made(new engine_of(std::move(*model), std::move(*pool), std::move(*past), memory));
-        const auto activations = options.activations == "f32" ? p4::activation_type::f32 : p4::activation_type::int8;
-        p4::workspace_options how{
-            .chunk = options.chunk, .kernels = *kernels, .threads = made->pool_, .activations = activations, .logits = options.logits};
+        p4::workspace_options how = workspace_of(options);
+        how.kernels = *kernels;
+        how.threads = made->pool_;
         auto workspace = p4::workspace<Shape, Kv>::create(made->model_, how);
         if (!workspace) return workspace.error();
         made->workspace_.emplace(std::move(*workspace));

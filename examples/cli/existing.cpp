@@ -14,7 +14,7 @@ bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
 /// GGUF and safetensors, damaged ones too.
 bool holds_weights(const std::filesystem::path& path) {
     std::error_code ignored;
-    if (!std::filesystem::is_regular_file(path, ignored)) return false;
+    if (!std::filesystem::is_regular_file(path, ignored) || p4::is_written_in_place(path)) return false;
     const auto file = p4::mapped_file::open(path);
     if (!file) return false;
     if (starts_with(file->bytes(), "GGUF")) return true;

@@ -68,16 +68,10 @@ p4::status write_line(int file, std::string_view line, const std::string& path) 
     return {};
 }
 
-/// A new file beside the old one takes its place.
-void shorten(const std::string& path, const std::vector<std::string>& messages) {
-    std::string fresh = path + ".XXXXXX";
-    const int file = ::mkstemp(fresh.data());  // mode 0600
-    if (file < 0) return;
+p4::status shorten(const std::string& path, const std::vector<std::string>& messages) {
     std::string all;
     for (const std::string& message : messages) all += escaped(message);
-    const bool whole = static_cast<bool>(write_line(file, all, fresh));
-    ::close(file);
-    if (!whole || ::rename(fresh.c_str(), path.c_str()) != 0) ::unlink(fresh.c_str());
+    return p4::write_file(path, all);
 }
 
 }  // namespace
@@ -94,7 +88,7 @@ p4::result<std::vector<std::string>> history_file::load() const {
     if (messages.size() > most_messages) {
         const bool grown = messages.size() > 2 * most_messages;
         messages.erase(messages.begin(), messages.end() - static_cast<std::ptrdiff_t>(most_messages));
-        if (grown) shorten(path_, messages);
+        if (grown) (void)shorten(path_, messages);  // else the next message that is kept tells why
     }
     return messages;
 }

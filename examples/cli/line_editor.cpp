@@ -73,6 +73,7 @@ public:
     input read(std::string& message) override {
         message.clear();
         interrupt_ = interrupt::none;
+        had_text_ = false;
         int size = 0;
         const wchar_t* const line = el_wgets(edit_, &size);
         if (interrupt_ != interrupt::none) {
@@ -131,17 +132,29 @@ private:
     int next_character(wchar_t& character) {
         if (interrupt_ == interrupt::key_given) {
             interrupt_ = interrupt::done;
+            const LineInfoW* const line = el_wline(edit_);
+            had_text_ = had_text_ || line->lastchar != line->buffer;
             errno = EINTR;
             return -1;
         }
-        std::string bytes;
         for (char byte = 0;;) {
+            if (!bytes_.empty()) {
+                const p4::utf8_step step = p4::decode_utf8(bytes_.data(), bytes_.data() + bytes_.size());
+                if (step.state != p4::utf8_state::truncated) {
+                    bytes_.erase(0, step.size);  // the byte that shows a sequence to be none may be an Escape
+                    character = static_cast<wchar_t>(step.code_point);  // U+FFFD for what is none
+                    return 1;
+                }
+            }
             switch (keys_.next(byte)) {
                 case keyboard::event::byte:
-                    break;
+                    bytes_.push_back(byte);
+                    continue;
                 case keyboard::event::end:
+                    bytes_.clear();
                     return 0;
                 case keyboard::event::interrupted:
+                    bytes_.clear();
                     interrupt_ = interrupt::key_given;
                     character = interrupt_key;
                     return 1;
@@ -152,18 +165,16 @@ private:
                     el_set(edit_, EL_REFRESH);
                     continue;
             }
-            bytes.push_back(byte);
-            const p4::utf8_step step = p4::decode_utf8(bytes.data(), bytes.data() + bytes.size());
-            if (step.state == p4::utf8_state::truncated) continue;
-            character = static_cast<wchar_t>(step.code_point);  // U+FFFD for what is none
-            return 1;
         }
     }
 
     static unsigned char paste(EditLine* edit, int) {
         std::wstring text;
         for (wchar_t c = 0; !text.ends_with(paste_end);) {
-            if (el_wgetc(edit, &c) != 1 || of(edit).interrupt_ != interrupt::none) return CC_NORM;
+            if (el_wgetc(edit, &c) != 1 || of(edit).interrupt_ != interrupt::none) {
+                of(edit).had_text_ = !text.empty();
+                return CC_NORM;
+            }
             if (c != L'\0') text.push_back(c);
         }
         text.resize(text.size() - paste_end.size());
@@ -177,7 +188,6 @@ private:
     static unsigned char begin_line(EditLine* edit, int) { return el_winsertstr(edit, L"\n") == 0 ? CC_REFRESH : CC_ERROR; }
     static unsigned char leave_line(EditLine* edit, int) {
         const LineInfoW* const line = el_wline(edit);
-        of(edit).had_text_ = line->lastchar != line->buffer;
         el_cursor(edit, static_cast<int>(line->lastchar - line->cursor));
         return CC_CURSOR;
     }
@@ -189,7 +199,8 @@ private:
     std::FILE* screen_;  // where the editor draws: the terminal behind standard output
     EditLine* edit_;
     interrupt interrupt_ = interrupt::none;
-    bool had_text_ = false;
+    bool had_text_ = false;  // when it was interrupted
+    std::string bytes_;      // of a character that is not whole yet, or that are to be decoded next
     std::string warning_;
 };
 

@@ -21,6 +21,7 @@ public:
 
     input read(std::string& message) override {
         if (!terminal_) return read_line(message);
+        keys_.collect();
         const bool typed_before = keys_.waiting();
         keys_.show(true);
         say(prompt_);

@@ -207,8 +207,6 @@ struct findings {
     std::size_t windows;
 };
 
-std::string file_name(const std::string& path) { return std::filesystem::weakly_canonical(path).filename().string(); }
-
 void print_table(const findings& found, bool tensors) {
     const p4::prediction_tally& any = found.candidates.front().tally;
     standard_output.print("%zu predictions in %zu texts; KL in nats, against %s with f32 activations\n\n", any.count(), found.windows,

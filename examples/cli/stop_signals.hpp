@@ -15,7 +15,8 @@ static_assert(std::atomic<int>::is_always_lock_free);
 /// Whether it is time to stop. Asked between the pieces of what a command writes.
 [[nodiscard]] inline bool stop_asked() { return stop_signal.load(std::memory_order_relaxed) != 0; }
 
-/// While it lives, the first signal is noted and interrupts what waits (a FIFO without a reader); the second ends the program at once.
+/// While it lives, the first signal is noted and interrupts what waits (a FIFO without a reader); the second, of whichever kind, ends
+/// the program at once.
 /// What the caller ignores (nohup) stays ignored.
 class stop_guard {
 public:
@@ -26,9 +27,8 @@ public:
 #else
             sigaction(signals[i], nullptr, &before_[i]);
             if (before_[i].sa_handler == SIG_IGN) continue;
-            struct sigaction noting = {};
+            struct sigaction noting = {};  // without SA_RESTART, so that waiting ends
             noting.sa_handler = note;
-            noting.sa_flags = static_cast<int>(SA_RESETHAND);  // without SA_RESTART, so that waiting ends
             sigemptyset(&noting.sa_mask);
             sigaction(signals[i], &noting, nullptr);
 #endif
@@ -47,7 +47,12 @@ public:
     stop_guard& operator=(const stop_guard&) = delete;
 
 private:
-    static void note(int signal) { stop_signal.store(signal, std::memory_order_relaxed); }
+    static void note(int signal) {
+        int none = 0;
+        if (stop_signal.compare_exchange_strong(none, signal, std::memory_order_relaxed)) return;
+        std::signal(signal, SIG_DFL);
+        std::raise(signal);
+    }
 
 #if defined(_WIN32)
     static constexpr int signals[] = {SIGINT, SIGTERM};

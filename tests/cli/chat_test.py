@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -74,7 +75,7 @@ class Terminal:
             self.seen += some
             self.all += some
 
-    def wait_for(self, pattern, patience=120.0):
+    def wait_for(self, pattern, patience=30.0):
         """Drops everything up to the end of the match and returns it."""
         end = time.monotonic() + patience
         while not re.search(pattern, self.seen):
@@ -212,6 +213,54 @@ class WithEditor(ChatTest):
         whole = text.replace("\r", "\\n") + "!"
         self.assertEqual(self.messages(), [whole, "a\\nb", whole])
 
+    def test_a_paste_that_is_no_utf8_ends(self):
+        t = self.open("--max-tokens", "2")
+        t.type(b"\x1b[200~caf\xe9\x1b[201~\r")  # Latin-1: the next byte is the Escape of the paste's end
+        t.wait_for(rb"\[2 tokens")
+        t.wait_for(PROMPT)
+        t.type(b"\xe9x\xf0\x9f\xc3\xa9\r")
+        t.wait_for(rb"\[2 tokens")
+        t.wait_for(PROMPT)
+        t.type("\x04")
+        self.assertEqual(t.end(), 0)
+        self.assertEqual(self.messages(), ["caf\ufffd", "\ufffdx\ufffdé"])
+
+    def test_ctrl_c_looks_at_this_line_alone(self):
+        again = b"Ctrl-C again ends"
+        t = self.open()
+        for begins, shown, empty in (("\x1b[200~", None, True), ("words", rb"words", False), ("\x12", rb"bck", True),
+                                     ("\x1b[200~pasted", None, False), ("\x1b[200~", None, True), ("a\x1b[200~", rb"a", False)):
+            t.type(begins)
+            t.wait_for(shown) if shown else time.sleep(0.1)
+            t.type("\x03")
+            self.assertEqual(again in t.wait_for(PROMPT), empty, begins)
+            t.type("x\x03")  # or the next Ctrl-C would be the second
+            self.assertNotIn(again, t.wait_for(rb"\^C[^>]*" + PROMPT))
+        t.type("\x04")
+        self.assertEqual(t.end(), 0)
+
+    def test_a_greeting_shows_no_control_characters(self):
+        folder = self.state.parent / "a\x1b[31m model"
+        folder.symlink_to(BUNDLED)
+        copy = folder.parent / "b\x1b[31m\nmodel"
+        shutil.copytree(BUNDLED, copy)
+        for path, name in ((folder, b"tiny-arithmetic"), (copy, b"b?[31m?model")):
+            t = Terminal("--model", path, state=self.state)
+            self.addCleanup(t.close)
+            self.assertIn(name, t.wait_for(PROMPT))
+            t.type("\x04")
+            self.assertEqual(t.end(), 0)
+            self.assertNotIn(b"\x1b[31m", t.all)
+
+    def test_a_model_in_a_folder_too_deep_for_its_path(self):
+        folder = str(self.state.parent)
+        down = 'cd "$0"; for i in ' + " ".join(str(i) for i in range(20)) + f'; do mkdir $i{"n" * 240}; cd -P $i{"n" * 240}; done; '
+        t = Terminal("--model", "model", state=self.state, shell=("sh", "-c", down + f'ln -s "{BUNDLED}" model; exec "$@"', folder))
+        self.addCleanup(t.close)
+        self.assertIn(b"model", t.wait_for(PROMPT))
+        t.type("\x04")
+        self.assertEqual(t.end(), 0)
+
     def test_history(self):
         t = self.open("--max-tokens", "2")
         t.type("first\\n\r")
@@ -248,6 +297,24 @@ class WithEditor(ChatTest):
         self.assertEqual(t.end(), 0)
         self.assertEqual(self.messages(), [str(i) for i in range(1500, 2500)])
         self.assertEqual(os.listdir(self.history.parent), [self.history.name])
+
+    def test_a_history_that_is_shortened_stays_where_and_what_it_is(self):
+        self.history.parent.mkdir(parents=True)
+        far = self.state / "far"
+        far.write_text("".join(f"{i}\n" for i in range(2500)))
+        far.chmod(0o640)
+        if os.geteuid() == 0:
+            os.chown(far, 1234, 2345)
+        owner = far.stat().st_uid, far.stat().st_gid
+        self.history.symlink_to("../far")
+        t = self.open()
+        t.type("\x04")
+        self.assertEqual(t.end(), 0)
+        self.assertEqual(len(self.messages()), 1000)
+        self.assertTrue(self.history.is_symlink())
+        self.assertEqual(far.stat().st_mode & 0o777, 0o640)
+        self.assertEqual((far.stat().st_uid, far.stat().st_gid), owner)
+        self.assertEqual(sorted(os.listdir(self.state)), ["far", "phi4flash"])
 
     def test_history_that_cannot_be_kept_is_told_and_no_more(self):
         self.state.mkdir()
@@ -380,6 +447,17 @@ class PlainTerminal(ChatTest):
         t.type("\x04")
         self.assertEqual(t.end(), 0)
         self.assertEqual(t.modes(), t.before)
+
+    def test_a_message_that_is_no_utf8_is_not_sent(self):
+        t = self.open("--max-tokens", "2", kind="dumb")
+        t.type(b"caf\xe9\n")
+        t.wait_for(rb"Not sent: message 1, line 1: want UTF-8, have the byte 0xE9")
+        t.wait_for(PROMPT)
+        t.type("1+1\n")
+        t.wait_for(rb"\[2 tokens")
+        t.wait_for(PROMPT)
+        t.type("\x04")
+        self.assertEqual(t.end(), 0)
 
     def test_a_line_that_the_terminal_cut_is_not_sent(self):
         t = self.open("--max-tokens", "2", kind="dumb")

@@ -12,6 +12,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -204,6 +205,46 @@ class Targets(OutputTest):
             file.seek(0)
             self.assertEqual(file.read(), want)
 
+    @unittest.skipUnless(os.path.exists("/dev/stdout"), "needs /dev/stdout")
+    def test_dev_stdout_goes_on_where_it_stands(self):
+        want = self.plain()
+        arguments = [cli_test.PROGRAM, *map(str, self.convert("/dev/stdout"))]
+        path = self.folder / "all"
+        path.write_bytes(b"first")
+        for _ in range(2):  # >>: nothing is replaced, so nobody has to force it
+            with open(path, "ab") as file:
+                subprocess.run(arguments, stdout=file, stderr=subprocess.DEVNULL, check=True)
+        self.assertEqual(path.read_bytes(), b"first" + want + want)
+        with open(path, "wb", buffering=0) as file:  # { echo header; phi4flash ...; echo footer; } > all
+            file.write(b"header")
+            subprocess.run(arguments, stdout=file, stderr=subprocess.DEVNULL, check=True)
+            file.write(b"footer")
+        self.assertEqual(path.read_bytes(), b"header" + want + b"footer")
+        ours, theirs = socket.socketpair()
+        running = subprocess.Popen(arguments, stdout=theirs, stderr=subprocess.DEVNULL)
+        theirs.close()
+        with ours.makefile("rb") as file:
+            self.assertEqual(file.read(), want)
+        ours.close()
+        self.assertEqual(running.wait(timeout=60), 0)
+
+    def test_a_model_in_a_folder_too_deep_for_its_path(self):
+        # The system opens it, but its absolute path is longer than paths may be.
+        names = [str(i) + "n" * 240 for i in range(20)]
+
+        def go_down():
+            os.chdir(self.folder)
+            for name in names:
+                os.mkdir(name)
+                os.chdir(name)
+            os.symlink(BUNDLED, "model")
+
+        path = self.folder / "x.gguf"
+        done = subprocess.run([cli_test.PROGRAM, "convert", "--model", "model", "--output", str(path)], capture_output=True, encoding="utf-8",
+                              preexec_fn=go_down)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertTrue(path.exists())
+
     def test_links_and_modes(self):
         want = self.plain()
         (self.folder / "far").mkdir()
@@ -345,6 +386,21 @@ class Signals(OutputTest):
             self.interrupted(which, out.exists, *make)
             self.assertEqual(self.names(), ["config.json"])
 
+    def test_two_signals_end_the_program_at_once(self):
+        config = self.large_config()
+        for which in ((signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGINT)):
+            out = self.folder / (which[0].name + which[1].name)
+            running = start("synth", "--config", config, "--output", out, "--threads", 1, stdout=subprocess.DEVNULL)
+            end = time.monotonic() + 60
+            while not out.exists():
+                self.assertGreater(end, time.monotonic())
+                time.sleep(0.01)
+            for number in (signal.SIGSTOP, *which, signal.SIGCONT):  # stopped, so that both have come before it can tidy up
+                running.send_signal(number)
+            self.assertEqual(running.communicate(timeout=60)[1], "")
+            self.assertIn(running.returncode, [-number for number in which])
+            self.assertTrue(out.exists())  # at once: one signal lets it remove the folder, see above
+
     def test_a_file_that_was_there_stays(self):
         config = self.large_config()
         out = self.folder / "out"
@@ -404,8 +460,11 @@ class Progress(OutputTest):
                 ("generate", "--model", GOLDEN / "f32-8l", "--tokens", prompt, "--max-tokens", 1),
             ):
                 lines = self.on_a_terminal(columns, *arguments)
-                self.assertTrue(lines, arguments)
-                for line in lines:
+                notes = [line for line in lines if line.startswith("phi4flash: note: ")]  # sentences, never drawn over
+                self.assertEqual(len(notes), 1 if arguments[0] == "generate" else 0, notes)
+                bars = [line for line in lines if line not in notes]
+                self.assertTrue(bars, arguments)
+                for line in bars:
                     self.assertLess(len(line.rstrip()), columns, line)
                     self.assertEqual("|" in line, columns == 80, line)
 

@@ -106,6 +106,9 @@ TEST_CASE("io/file_writer: a name that leaves no room for an ending") {
 }
 
 #if !defined(_WIN32)
+#include <csignal>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -213,7 +216,83 @@ TEST_CASE("io/file_writer: devices are written in place, and a full one is an er
     CHECK(names_in(folder.path()) == list{"full", "link", "null"});
 }
 
+TEST_CASE("io/file_writer: after a failure nothing gets the name, whatever succeeds later") {
+    rlimit before = {};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+    for (const bool nameless : {true, false}) {
+        CAPTURE(nameless);
+        const temporary_folder folder;
+        const auto path = folder.write("x", "old");
+        auto file = file_writer::create(path, nameless);
+        require_value(file);
+        require_value(file->write(std::string(1000, 'a')));
+        rlimit little = before;
+        little.rlim_cur = 500;
+        REQUIRE(::setrlimit(RLIMIT_FSIZE, &little) == 0);
+        const status failed = file->write(std::string(100000, 'b'));  // the 1000 that wait cannot be written
+        REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+        check_error(failed, errc::file_unwritable, {"x", "File too large"});
+        check_error(file->write("c"), errc::file_unwritable, {"x", "File too large"});
+        check_error(file->write(std::string(100000, 'd')), errc::file_unwritable, {"File too large"});
+        check_error(file->commit(), errc::file_unwritable, {"File too large"});
+        file_writer moved(*std::move(file));
+        check_error(moved.commit(), errc::file_unwritable, {"File too large"});
+        CHECK(content(path) == "old");
+    }
+    std::signal(SIGXFSZ, handler);
+}
+
 #if defined(__linux__)
+TEST_CASE("io/file_writer: a descriptor goes on where it stands") {
+    const temporary_folder folder;
+    const auto path = folder.write("all", "0123456789");
+    const auto name = [](int descriptor) { return "/proc/self/fd/" + std::to_string(descriptor); };
+    for (const int appends : {O_APPEND, 0}) {
+        CAPTURE(appends);
+        const int open = ::open(path.c_str(), O_WRONLY | appends);
+        REQUIRE(open >= 0);
+        if (appends == 0) REQUIRE(::lseek(open, 4, SEEK_SET) == 4);
+        require_value(write_file(name(open), "ab"));
+        require_value(write_file("/dev/fd/" + std::to_string(open), "cd"));
+        REQUIRE(::write(open, "!", 1) == 1);  // the host's own writes go on behind ours
+        ::close(open);
+    }
+    CHECK(content(path) == "0123abcd!9abcd!");
+
+    std::array<int, 2> ends{};
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()) == 0);
+    require_value(write_file(name(ends[1]), "through the socket"));
+    char text[64] = {};
+    CHECK(::read(ends[0], text, sizeof text) == 18);
+    CHECK(std::string_view(text) == "through the socket");
+    for (const int end : ends) ::close(end);
+
+    REQUIRE(::pipe2(ends.data(), O_NONBLOCK) == 0);
+    std::string read;
+    std::thread reader([&] {
+        ::fcntl(ends[0], F_SETFL, 0);
+        char piece[4096];
+        for (ssize_t n = 0; (n = ::read(ends[0], piece, sizeof piece)) > 0;) read.append(piece, static_cast<std::size_t>(n));
+    });
+    const auto written = write_file(name(ends[1]), std::string(1000000, 'n'));
+    ::close(ends[1]);
+    reader.join();
+    ::close(ends[0]);
+    require_value(written);
+    CHECK(read == std::string(1000000, 'n'));
+
+    const int reads = ::open(path.c_str(), O_RDONLY);
+    const int holds = ::open(folder.path().c_str(), O_RDONLY);
+    check_error(write_file(name(reads), "x"), errc::file_unwritable, {name(reads).c_str(), "for writing"});
+    check_error(write_file(name(holds), "x"), errc::file_unwritable, {name(holds).c_str()});
+    ::close(reads);
+    ::close(holds);
+    check_error(write_file(name(holds), "x"), errc::file_unwritable, {name(holds).c_str()});
+    CHECK(content(path) == "0123abcd!9abcd!");
+    CHECK(names_in(folder.path()) == list{"all"});
+}
+
 TEST_CASE("io/file_writer: an open descriptor is written as it is, whatever its link says") {
     std::array<int, 2> pipe_ends{};
     REQUIRE(::pipe(pipe_ends.data()) == 0);

@@ -16,6 +16,8 @@ PHI4FLASH_BEGIN
 /// - The new file has the mode of the one it replaces, and the owner where the system allows it; else what the umask leaves. One that
 ///   may not be written is not replaced.
 /// - Devices, FIFOs and open descriptors (/dev/stdout) are written in place, so what was written stays there without `commit`.
+///   A descriptor goes on where it stands, behind what is there: the file is neither cut nor opened a second time.
+/// - The first failure is the answer to every later call: a file with a hole never gets the name.
 /// - On Linux the file has no name until `commit`, so that nothing remains of a program that is killed. Where the file system has no
 ///   such files, and on other systems, it is called `<name>.<12 hexadecimal digits>.part`, which a signal that ends the program leaves
 ///   behind: a host that wants to be tidy turns the signal into an error of its own and lets the destructor run.
@@ -28,7 +30,8 @@ class file_writer {
 public:
     file_writer(file_writer&& other) noexcept
         : asked_(std::move(other.asked_)), target_(std::move(other.target_)), part_(std::exchange(other.part_, {})),
-          descriptor_(std::exchange(other.descriptor_, -1)), waiting_(std::move(other.waiting_)), used_(std::exchange(other.used_, 0)) {}
+          descriptor_(std::exchange(other.descriptor_, -1)), waiting_(std::move(other.waiting_)), used_(std::exchange(other.used_, 0)),
+          so_far_(other.so_far_) {}
     file_writer& operator=(file_writer&&) = delete;
     ~file_writer() {
         if (descriptor_ >= 0) (void)detail::close_file(descriptor_);
@@ -49,19 +52,33 @@ public:
 
     /// Appends. Errors: file_unwritable.
     status write(std::span<const std::byte> bytes) {
-        if (bytes.size() < room - used_) {
+        if (so_far_ && bytes.size() < room - used_) {
             if (!bytes.empty()) std::memcpy(waiting_.get() + used_, bytes.data(), bytes.size());
             used_ += bytes.size();
             return {};
         }
-        if (const status ok = flush(); !ok) return ok;
-        return write_all(bytes);
+        flush();
+        write_all(bytes);
+        return so_far_;
     }
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
 
     /// Gives the file its name, replacing one that has it. Errors: file_unwritable.
     status commit() {
-        if (const status ok = flush(); !ok) return ok;
+        flush();
+        if (so_far_) so_far_ = give_name();
+        return so_far_;
+    }
+
+    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another.
+    [[nodiscard]] bool in_place() const { return target_.in_place; }
+
+private:
+    static constexpr std::size_t room = std::size_t{1} << 16;
+
+    file_writer(const std::filesystem::path& asked, detail::output_target&& target) : asked_(asked), target_(std::move(target)) {}
+
+    status give_name() {
         if (!target_.in_place) {
             if (target_.exists && !detail::write_through(descriptor_)) return detail::unwritable(asked_);
             if (part_.empty() && !detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
@@ -80,17 +97,9 @@ public:
         return {};
     }
 
-    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another.
-    [[nodiscard]] bool in_place() const { return target_.in_place; }
-
-private:
-    static constexpr std::size_t room = std::size_t{1} << 16;
-
-    file_writer(const std::filesystem::path& asked, detail::output_target&& target) : asked_(asked), target_(std::move(target)) {}
-
     status open(bool nameless) {
         if (target_.in_place) {
-            descriptor_ = detail::open_in_place(target_.path);
+            descriptor_ = detail::open_in_place(target_);
         } else {
             if (nameless) descriptor_ = detail::create_nameless(target_);
             if (descriptor_ >= 0) return {};
@@ -103,16 +112,15 @@ private:
         return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
     }
 
-    status write_all(std::span<const std::byte> bytes) {
-        while (!bytes.empty()) {
+    void write_all(std::span<const std::byte> bytes) {
+        while (so_far_ && !bytes.empty()) {
             const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
-            if (n < 0) return detail::unwritable(asked_);
-            bytes = bytes.subspan(static_cast<std::size_t>(n));
+            if (n < 0) so_far_ = detail::unwritable(asked_);
+            else bytes = bytes.subspan(static_cast<std::size_t>(n));
         }
-        return {};
     }
 
-    status flush() { return write_all({waiting_.get(), std::exchange(used_, 0)}); }
+    void flush() { write_all({waiting_.get(), std::exchange(used_, 0)}); }
 
     void remove_part() {
         std::error_code ignored;
@@ -126,6 +134,7 @@ private:
     int descriptor_ = -1;
     std::unique_ptr<std::byte[]> waiting_;
     std::size_t used_ = 0;  // bytes of waiting_
+    status so_far_;         // the first failure
 };
 
 /// A whole small file. Errors: file_unwritable, out_of_memory.

@@ -4,6 +4,7 @@
 #include <phi4flash/io/printable.hpp>
 
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,7 @@
 #if defined(_WIN32)
 #include <io.h>
 #else
+#include <poll.h>
 #include <unistd.h>
 #endif
 
@@ -41,6 +43,7 @@ namespace detail {
 struct output_target {
     std::filesystem::path path;  ///< links followed
     bool in_place = false;       ///< a device, a FIFO or an open descriptor (/dev/stdout): to be written as it stands
+    int descriptor = -1;         ///< of this process, where the path names one
     bool exists = false;
     std::uint32_t mode = 0;  ///< of what exists, as are the next two; POSIX only
     std::uint32_t owner = 0;
@@ -91,7 +94,9 @@ template <class Take>
     return target;
 }
 
-[[nodiscard]] inline int open_in_place(const std::filesystem::path& path) { return _wopen(path.c_str(), _O_WRONLY | _O_BINARY | _O_NOINHERIT); }
+[[nodiscard]] inline int open_in_place(const output_target& target) {
+    return _wopen(target.path.c_str(), _O_WRONLY | _O_BINARY | _O_NOINHERIT);
+}
 [[nodiscard]] inline int create_new(const std::filesystem::path& path, const output_target&) {
     return _wopen(path.c_str(), _O_WRONLY | _O_BINARY | _O_CREAT | _O_EXCL | _O_NOINHERIT, _S_IREAD | _S_IWRITE);
 }
@@ -113,6 +118,29 @@ template <class Take>
     return folder.filename() == "fd" && folder.native().starts_with("/proc/");
 }
 
+/// The number of the descriptor of this process that a path names, links not followed: /proc/self/fd/1, and /dev/fd/1 where that is
+/// no link (macOS, BSD). -1 for every other path.
+[[nodiscard]] inline int descriptor_named(const std::filesystem::path& path) {
+    int number = -1;
+    const std::string name = path.filename().string();
+    const auto [end, wrong] = std::from_chars(name.data(), name.data() + name.size(), number);
+    if (wrong != std::errc() || end != name.data() + name.size()) return -1;
+    std::error_code ignored;
+    const std::filesystem::path folder = std::filesystem::canonical(path.parent_path(), ignored);
+    const bool ours = folder.filename() == "fd" && folder.native().starts_with("/proc/" + std::to_string(::getpid()) + "/");
+    return ours || folder == "/dev/fd" ? number : -1;
+}
+
+/// Errors: file_unwritable.
+[[nodiscard]] inline status check_descriptor(const std::filesystem::path& asked, int descriptor) {
+    const int flags = ::fcntl(descriptor, F_GETFL);
+    if (flags == -1) return unwritable(asked);
+    if ((flags & O_ACCMODE) == O_RDONLY) return unwritable(asked, "want a descriptor that is open for writing, have one for reading");
+    struct stat is = {};
+    if (::fstat(descriptor, &is) == 0 && S_ISDIR(is.st_mode)) return unwritable(asked, std::make_error_code(std::errc::is_a_directory));
+    return {};
+}
+
 /// Errors: file_unwritable.
 [[nodiscard]] inline result<output_target> find_output_target(const std::filesystem::path& asked) {
     constexpr int most_links = 40;  // as Linux
@@ -123,6 +151,12 @@ template <class Take>
         if (::lstat(target.path.c_str(), &is) != 0) {
             if (errno != ENOENT || asked.empty()) return unwritable(asked);
             if (!target.path.has_filename()) return unwritable(asked, std::make_error_code(std::errc::is_a_directory));
+            return target;
+        }
+        target.descriptor = descriptor_named(target.path);
+        if (target.descriptor >= 0) {
+            target.in_place = target.exists = true;
+            if (const status ok = check_descriptor(asked, target.descriptor); !ok) return ok.error();
             return target;
         }
         if (!S_ISLNK(is.st_mode)) break;
@@ -149,7 +183,13 @@ template <class Take>
     return target;
 }
 
-[[nodiscard]] inline int open_in_place(const std::filesystem::path& path) { return ::open(path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC); }
+/// A descriptor is copied, never opened by its path: that would begin at the start of the file, without what stands there and
+/// without O_APPEND, and cannot be done to a socket.
+[[nodiscard]] inline int open_in_place(const output_target& target) {
+    constexpr int behind_standard = 3;
+    return target.descriptor >= 0 ? ::fcntl(target.descriptor, F_DUPFD_CLOEXEC, behind_standard)
+                                  : ::open(target.path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC);
+}
 
 /// Gives a new file the mode of the one that it will replace, and its owner where that is allowed.
 inline void take_after(int descriptor, const output_target& target) {
@@ -204,11 +244,22 @@ inline void take_after(int descriptor, const output_target& target) {
 [[nodiscard]] inline bool close_file(int descriptor) { return ::close(descriptor) == 0; }
 [[nodiscard]] inline std::ptrdiff_t write_some(int descriptor, std::span<const std::byte> bytes) {
     constexpr std::size_t most = std::size_t{1} << 30;  // some systems refuse more than 2 GiB at once
-    return ::write(descriptor, bytes.data(), bytes.size() < most ? bytes.size() : most);
+    while (true) {
+        const ssize_t n = ::write(descriptor, bytes.data(), bytes.size() < most ? bytes.size() : most);
+        if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) return n;
+        pollfd room{descriptor, POLLOUT, 0};  // somebody has made a descriptor that we were given non-blocking
+        if (::poll(&room, 1, -1) < 0) return -1;
+    }
 }
 
 #endif
 
 }  // namespace detail
+
+/// Whether file_writer would write there in place, so that nothing is replaced: a device, a FIFO or an open descriptor (/dev/stdout).
+[[nodiscard]] inline bool is_written_in_place(const std::filesystem::path& path) {
+    const auto target = detail::find_output_target(path);
+    return target && target->in_place;
+}
 
 PHI4FLASH_END

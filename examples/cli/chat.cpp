@@ -69,8 +69,10 @@ void print_help(const line_reader& reader, const std::string& history, const voi
         "/help        this\n"
         "Ctrl-C       stop the answer, or empty the line\n";
     if (reader.edits()) {
+        const p4::printable file{std::filesystem::path(history)};
+        const std::string kept = history.empty() ? "of this chat" : std::string("kept in ") + file.c_str();
         text += "Alt-Enter    a new line of the same message; pasted lines stay together\n"
-                "Up, Ctrl-R   earlier messages, " + (history.empty() ? std::string("of this chat") : "kept in " + history) + '\n';
+                "Up, Ctrl-R   earlier messages, " + kept + '\n';
     }
     text += "A message that begins with a word after a slash needs a space in front.\n\n";
     v.answer((v.person ? v.s.dim : "") + text + (v.person ? v.s.plain : ""));

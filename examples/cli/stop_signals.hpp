@@ -16,8 +16,7 @@ static_assert(std::atomic<int>::is_always_lock_free);
 [[nodiscard]] inline bool stop_asked() { return stop_signal.load(std::memory_order_relaxed) != 0; }
 
 /// While it lives, the first signal is noted and interrupts what waits (a FIFO without a reader); the second, of whichever kind, ends
-/// the program at once.
-/// What the caller ignores (nohup) stays ignored.
+/// the program at once. What the caller ignores (nohup) stays ignored.
 class stop_guard {
 public:
     stop_guard() {

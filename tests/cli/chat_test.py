@@ -254,7 +254,7 @@ class WithEditor(ChatTest):
 
     def test_a_model_in_a_folder_too_deep_for_its_path(self):
         folder = str(self.state.parent)
-        down = 'cd "$0"; for i in ' + " ".join(str(i) for i in range(20)) + f'; do mkdir $i{"n" * 240}; cd -P $i{"n" * 240}; done; '
+        down = 'cd "$0"; for i in ' + " ".join(str(i) for i in range(20)) + f'; do mkdir ${{i}}{"n" * 240}; cd -P ${{i}}{"n" * 240}; done; '
         t = Terminal("--model", "model", state=self.state, shell=("sh", "-c", down + f'ln -s "{BUNDLED}" model; exec "$@"', folder))
         self.addCleanup(t.close)
         self.assertIn(b"model", t.wait_for(PROMPT))

@@ -86,6 +86,18 @@ class Terminal:
         head, self.seen = self.seen[:cut], self.seen[cut:]
         return head
 
+    def wait_until_taken(self):
+        """Until the program has read what was typed, where that shows nothing."""
+        import fcntl
+        import termios
+
+        end = time.monotonic() + 30
+        while struct.unpack("i", fcntl.ioctl(self.slave, termios.FIONREAD, bytes(4)))[0] != 0:
+            if time.monotonic() > end:
+                raise AssertionError("what was typed is not read")
+            time.sleep(0.01)
+        time.sleep(0.1)
+
     def end(self):
         """Waits for the program's end and returns its exit code."""
         end = time.monotonic() + 60
@@ -229,12 +241,14 @@ class WithEditor(ChatTest):
         again = b"Ctrl-C again ends"
         t = self.open()
         for begins, shown, empty in (("\x1b[200~", None, True), ("words", rb"words", False), ("\x12", rb"bck", True),
-                                     ("\x1b[200~pasted", None, False), ("\x1b[200~", None, True), ("a\x1b[200~", rb"a", False)):
+                                     ("\x1b[200~pasted", None, False), ("\x1b[200~", None, True), ("a\x1b[200~", None, False)):
             t.type(begins)
-            t.wait_for(shown) if shown else time.sleep(0.1)
+            t.wait_for(shown) if shown else t.wait_until_taken()
             t.type("\x03")
             self.assertEqual(again in t.wait_for(PROMPT), empty, begins)
-            t.type("x\x03")  # or the next Ctrl-C would be the second
+            t.type("x")  # or the next Ctrl-C would be the second
+            t.wait_for(rb"x")
+            t.type("\x03")
             self.assertNotIn(again, t.wait_for(rb"\^C[^>]*" + PROMPT))
         t.type("\x04")
         self.assertEqual(t.end(), 0)

@@ -29,6 +29,7 @@ for option in "$@"; do
         *) echo "setup: unknown option '$option' (known: --meson, --clang, --all, --aarch64, --headers)" >&2; exit 2 ;;
     esac
 done
+[ "$want_tools" = 1 ] || want_meson=0 want_clang=0 want_aarch64=0 # --headers installs nothing, whatever else is asked for
 
 say() { echo "setup: $*"; }
 warn() { echo "setup: $*" >&2; }
@@ -57,6 +58,7 @@ apt_update_once() {
 
 install_packages() {
     [ $# = 0 ] && return
+    [ "$want_tools" = 1 ] || return 1 # nor whatever is missing
     if ! have apt-get; then
         warn "this machine has no apt-get; install by hand: $*"
         return 1
@@ -276,10 +278,15 @@ PYTHON
     rm -rf "$work"
 }
 
-if [ "$want_tools" = 1 ] && ! barkeep_ok; then
+if [ "$want_tools" = 0 ]; then
+    say "ready"
+    exit
+fi
+if ! barkeep_ok; then
     say "unpacking barkeep into build/deps"
     fetch_barkeep || warn "barkeep could not be had: the example program prints plain percentages instead of a bar"
 fi
+
 # ---- line editor of chat --------------------------------------------------------------------------------------------
 
 # libedit is linked, so it is the machine's own, as the compiler is.

@@ -5,9 +5,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 
 namespace {
 
@@ -106,7 +108,37 @@ TEST_CASE("processors: this system") {
     REQUIRE(pool);
     CHECK(pool->concurrency() == p4::default_concurrency());
 #if defined(__linux__)
-    CHECK(p4::detail::concurrency_of_linux("/no/such/place") == 0);  // default_concurrency() then says 1
     CHECK(p4::default_concurrency() <= p4::detail::allowed_processors("").count());
 #endif
 }
+
+#if defined(__linux__)
+TEST_CASE("processors: a system without /proc is asked by a call") {
+    const p4::detail::processor_set mine = p4::detail::affinity_of_thread();
+    REQUIRE(mine.any());
+    CHECK(mine == p4::detail::allowed_processors(""));
+    CHECK(p4::detail::concurrency_of_linux("/no/such/place") == mine.count());  // nobody tells of siblings
+
+    // Of what is there, the rest counts: processors that are off, and quotas.
+    fake_system some("p4_processors_some", "0", "0-8191");
+    fs::remove_all(some.root / "proc");
+    CHECK(some.threads() == mine.count());
+    some.write("/proc/self/cgroup", "0::/\n");
+    some.write("/sys/fs/cgroup/cpu.max", "100000 100000\n");
+    CHECK(some.threads() == 1);
+    some.write("/sys/fs/cgroup/cpu.max", "max 100000\n");
+    some.write("/sys/devices/system/cpu/online", "\n");  // nothing that this process may run on: the standard library's number
+    CHECK(some.threads() == std::max(1u, std::thread::hardware_concurrency()));
+
+    std::size_t first = 0;
+    while (!mine.test(first)) ++first;
+    std::thread([&] {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(first, &one);
+        if (sched_setaffinity(0, sizeof one, &one) != 0) return;  // a sandbox may refuse it
+        CHECK(p4::detail::affinity_of_thread().count() == 1);
+        CHECK(p4::detail::concurrency_of_linux("/no/such/place") == 1);
+    }).join();
+}
+#endif

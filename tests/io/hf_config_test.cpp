@@ -221,6 +221,7 @@ TEST_CASE("io/hf_config: layer_types") {
 TEST_CASE("io/hf_config: the epsilon") {
     for (const char* value : {"0", "-1e-5", "1e-60", "0.0"})
         check_error(read_with("layer_norm_eps", value), errc::json_bad_number, {"layer_norm_eps"});
+    CHECK(read_with("layer_norm_eps", "18446744073709551615")->norm_eps == 18446744073709551615.0f);
     check_error(read_with("layer_norm_eps", "1e300"), errc::not_finite, {"layer_norm_eps", "1e+300"});
     check_error(read_with("layer_norm_eps", "\"1e-5\""), errc::json_wrong_type, {"layer_norm_eps"});
     check_error(read_with("layer_norm_eps", "1e999"), errc::json_syntax, {"byte "});

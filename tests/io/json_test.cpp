@@ -58,6 +58,9 @@ TEST_CASE("io/json: values have the members that readers use") {
     CHECK((++at)->is_null());
     CHECK(++at == list.end());
     CHECK(document->find("a")->empty());
+    const json_value& largest = *document->find("c");  // more than a signed number holds, and never a negative one
+    CHECK(*largest.get_ptr<const std::uint64_t*>() == 18446744073709551615u);
+    CHECK(largest.get_ptr<const std::int64_t*>() == nullptr);
     CHECK(*document->find("c")->get_ptr<const std::uint64_t*>() == UINT64_MAX);
 }
 #endif

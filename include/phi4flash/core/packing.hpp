@@ -76,6 +76,13 @@ PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> code_begins = [] {
     return begins;
 }();
 
+/// a b, rounded before anything is added to it: a compiler with fused instructions may not make one of the two. (A float in memory is the one
+/// way to say so to every compiler; what must be fast is in kernels/pack-inl.hpp.)
+[[nodiscard]] inline float rounded_product(float a, float b) {
+    const volatile float product = a * b;
+    return product;
+}
+
 /// The scale that fits 32 numbers best, by trying some, each refitted by least squares to the codes it gives.
 template <const q4_codebook& Book>
 [[nodiscard]] float fit_scale(const float* x) {
@@ -90,10 +97,10 @@ template <const q4_codebook& Book>
             float xl = 0.0f;
             float ll = 0.0f;
             for (std::size_t i = 0; i < packed_cols; ++i) {
-                const unsigned code = index_of<Book>.nearest(x[i] * inverse + static_cast<float>(Book.zero));
+                const unsigned code = index_of<Book>.nearest(rounded_product(x[i], inverse) + static_cast<float>(Book.zero));
                 const float level = levels_of<Book>[code];
-                xl += x[i] * level;
-                ll += level * level;
+                xl += rounded_product(x[i], level);
+                ll += level * level;  // whole numbers: exact however it is made
             }
             // Least squares: the scale xl / ll leaves sum x^2 - xl^2 / ll.
             const float gain = ll > 0.0f ? xl * xl / ll : 0.0f;
@@ -127,7 +134,7 @@ void encode_row(q4_block* blocks, std::size_t count, std::size_t r, const float*
         const float scale = to_f32(blocks[g].scale[r]);
         const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t c = 0; c < packed_cols; ++c)
-            set_q4_code(blocks[g], r, c, detail::index_of<Book>.nearest(x[c] * inverse + static_cast<float>(Book.zero)));
+            set_q4_code(blocks[g], r, c, detail::index_of<Book>.nearest(detail::rounded_product(x[c], inverse) + static_cast<float>(Book.zero)));
     }
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 /// How many threads are worth starting: one for each core that this process may run on, and no more than its control group pays for. On
-/// Linux from /proc and /sys, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
+/// Linux from /proc and /sys and the thread's affinity, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
 #include <phi4flash/config/abi.hpp>
 
 #include <algorithm>
@@ -11,11 +11,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
+#include <thread>
 
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
-#elif !defined(__linux__)
-#include <thread>
+#elif defined(__linux__)
+#include <sched.h>
 #endif
 
 PHI4FLASH_BEGIN
@@ -60,6 +61,18 @@ private:
     char line_[4608];
 };
 
+/// Processors that the calling thread may run on, from the system call; empty where it is refused. It does not need /proc.
+[[nodiscard]] inline processor_set affinity_of_thread() {
+    processor_set set;
+#if defined(__linux__)
+    constexpr std::size_t word_bits = 8 * sizeof(unsigned long);
+    unsigned long words[set.size() / word_bits] = {};  // cpu_set_t is too small for the largest machines
+    if (sched_getaffinity(0, sizeof words, reinterpret_cast<cpu_set_t*>(words)) == 0)
+        for (std::size_t i = 0; i < set.size(); ++i) set.set(i, (words[i / word_bits] >> (i % word_bits) & 1u) != 0);
+#endif
+    return set;
+}
+
 /// Processors that the calling thread may run on and that are switched on; empty where the system does not tell.
 [[nodiscard]] inline processor_set allowed_processors(const char* root) {
     constexpr char key[] = "Cpus_allowed_list:";
@@ -67,6 +80,7 @@ private:
     system_file status(root, "/proc/thread-self/status");
     while (const char* const line = status.next())
         if (std::strncmp(line, key, sizeof key - 1) == 0) allowed = read_processors(line + sizeof key - 1);
+    if (allowed.none()) allowed = affinity_of_thread();  // a chroot without /proc, or one that hides it
     system_file online(root, "/sys/devices/system/cpu/online");
     if (const char* const line = online.next()) allowed &= read_processors(line);
     return allowed;
@@ -151,10 +165,11 @@ private:
     return least;
 }
 
-/// From the files of Linux below `root`; 0 where they do not tell.
+/// From the files of Linux below `root`, and from system calls where they are not there; at least one.
 [[nodiscard]] inline std::size_t concurrency_of_linux(const char* root) {
-    const std::size_t cores = count_cores(root, allowed_processors(root));
-    return (std::min)(cores, processor_quota(root));
+    const processor_set allowed = allowed_processors(root);
+    const std::size_t cores = allowed.any() ? count_cores(root, allowed) : std::thread::hardware_concurrency();
+    return (std::max)(std::size_t{1}, (std::min)(cores, processor_quota(root)));
 }
 
 }  // namespace detail
@@ -163,7 +178,7 @@ private:
 /// core's vectors; one beyond the quota stands still for the rest of every period, and everybody waits for it. Reads some files: for starts.
 [[nodiscard]] inline std::size_t default_concurrency() {
 #if defined(__linux__)
-    return std::max<std::size_t>(1, detail::concurrency_of_linux(""));
+    return detail::concurrency_of_linux("");
 #elif defined(__APPLE__)
     for (const char* const name : {"hw.perflevel0.physicalcpu", "hw.physicalcpu"}) {
         int cores = 0;

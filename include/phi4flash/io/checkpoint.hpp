@@ -117,7 +117,7 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 inline status checkpoint::map_shard(const std::string& name) {
-    const auto path = folder_ / std::filesystem::path(std::u8string(name.begin(), name.end()));
+    const auto path = folder_ / from_utf8(name);
     auto file = mapped_file::open(path);
     if (!file) return file.error();
     if (const auto other = explain_file(path, file->bytes(), file_kind::safetensors)) return *other;

@@ -60,7 +60,9 @@ public:
         double x = 0;
         if (const auto* f = value->get_ptr<const json_value::number_float_t*>()) {
             x = *f;
-        } else if (const auto* i = value->get_ptr<const json_value::number_integer_t*>()) {  // unsigned ones included
+        } else if (const auto* u = value->get_ptr<const json_value::number_unsigned_t*>()) {
+            x = static_cast<double>(*u);
+        } else if (const auto* i = value->get_ptr<const json_value::number_integer_t*>()) {
             x = static_cast<double>(*i);
         } else {
             fail(wrong_type(key, "a number", *value));

@@ -95,7 +95,7 @@ public:
             const std::size_t jobs = waiting.empty() ? 0 : 1;
             threads_.parallel_for(n + jobs, 1, [&](std::size_t begin, std::size_t end) {
                 if (begin < jobs) written = out.write(waiting);
-                convert_blocks(b + (std::max)(begin, jobs) - jobs, b + (std::max)(end, jobs) - jobs, made_[turn].data() - b * stride_);
+                convert_blocks(b, b + (std::max)(begin, jobs) - jobs, b + (std::max)(end, jobs) - jobs, made_[turn].data());
             });
             if (!written) return written;
             if (const std::size_t place = unfit_.load(); place != SIZE_MAX) return unfit_error(name, place);
@@ -117,8 +117,8 @@ private:
         ask_for_pages({m_.data + first * row_bytes, rows * row_bytes});
     }
 
-    /// Blocks [begin, end); block b goes to out + b * stride.
-    void convert_blocks(std::size_t begin, std::size_t end, std::byte* out) {
+    /// Blocks [begin, end) of the piece that begins with block `base`, which goes to `out`.
+    void convert_blocks(std::size_t base, std::size_t begin, std::size_t end, std::byte* out) {
         if (begin == end) return;
         std::size_t mine = 0;  // as many ranges are in flight as there are scratch rows
         while (busy_[mine].exchange(true, std::memory_order_acquire)) mine = mine + 1 == scratch_.size() ? 0 : mine + 1;
@@ -127,10 +127,11 @@ private:
             const std::size_t count = (std::min)(packed_rows, m_.rows - first);
             const std::span<float> rows(scratch_[mine].data(), count * m_.cols);
             widen_rows(kernels_, m_, first, count, rows.data());
+            std::byte* const block = out + (b - base) * stride_;
             std::size_t unfit = first_too_large(rows, type_);
             if (unfit == rows.size()) {
-                narrow_rows(kernels_, rows.data(), count, m_.cols, type_, out + b * stride_);
-                unfit = find_overflow(rows, m_.cols, type_, out + b * stride_).value_or(rows.size());
+                narrow_rows(kernels_, rows.data(), count, m_.cols, type_, block);
+                unfit = find_overflow(rows, m_.cols, type_, block).value_or(rows.size());
             }
             if (unfit != rows.size()) keep_least(unfit_, first * m_.cols + unfit);
         }

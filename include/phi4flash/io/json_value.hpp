@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -47,7 +48,8 @@ public:
     [[nodiscard]] bool is_array() const { return kind_ == kind::array; }
     [[nodiscard]] bool is_object() const { return kind_ == kind::object; }
 
-    /// `get_ptr<const std::string*>()`: the value, or nullptr where it is of another kind. Whole numbers from 0 are both integer and unsigned.
+    /// `get_ptr<const std::string*>()`: the value, or nullptr where it is of another kind. Whole numbers from 0 are unsigned, and
+    /// integer as far as that reaches: who takes both looks for unsigned first.
     template <class Pointer>
     [[nodiscard]] Pointer get_ptr() const {
         using wanted = std::remove_const_t<std::remove_pointer_t<Pointer>>;
@@ -56,7 +58,9 @@ public:
         } else if constexpr (std::is_same_v<wanted, std::uint64_t>) {
             return is_number_unsigned() ? &integer_ : nullptr;
         } else if constexpr (std::is_same_v<wanted, std::int64_t>) {
-            return is_number_integer() ? reinterpret_cast<Pointer>(&integer_) : nullptr;
+            constexpr auto largest = static_cast<std::uint64_t>((std::numeric_limits<std::int64_t>::max)());
+            const bool fits = kind_ == kind::negative || (kind_ == kind::whole && integer_ <= largest);
+            return fits ? reinterpret_cast<Pointer>(&integer_) : nullptr;
         } else if constexpr (std::is_same_v<wanted, double>) {
             return is_number_float() ? &fraction_ : nullptr;
         } else {

@@ -62,17 +62,14 @@ template <class Wanted>
 /// A folder with config.json up to two below: in a cache of the hub, models--owner--name/snapshots/<hash>. Empty: there is none.
 [[nodiscard]] inline std::filesystem::path folder_below(const std::filesystem::path& folder) {
     const auto any = [](std::string_view name) { return !name.starts_with("."); };
-    const auto of = [](const std::filesystem::path& base, const std::string& name) {
-        return base / std::filesystem::path(std::u8string(name.begin(), name.end()));
-    };
     std::vector<std::filesystem::path> places;
     for (const auto& below : {folder, folder / "snapshots"})
-        for (const std::string& name : names_in(below, any)) places.push_back(of(below, name));
+        for (const std::string& name : names_in(below, any)) places.push_back(below / from_utf8(name));
     for (const auto& place : places)
         if (has_config(place)) return place;
     for (const auto& place : places)
         for (const std::string& name : names_in(place / "snapshots", any))
-            if (has_config(of(place / "snapshots", name))) return of(place / "snapshots", name);
+            if (auto last = place / "snapshots" / from_utf8(name); has_config(last)) return last;
     return {};
 }
 
@@ -139,7 +136,7 @@ template <class Wanted>
 
 /// The sentence for a shard that the index names and the folder does not have.
 [[nodiscard]] inline error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
-    if (const auto link = detail::explain_link(folder / std::filesystem::path(std::u8string(name.begin(), name.end())))) return *link;
+    if (const auto link = detail::explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
                          printable(folder).c_str(), printable(name).c_str());

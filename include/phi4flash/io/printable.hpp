@@ -35,6 +35,9 @@ PHI4FLASH_BEGIN
     return text;
 }
 
+/// The path that a name of UTF-8 says.
+[[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
+
 /// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths their end.
 class printable {
 public:

@@ -77,9 +77,9 @@ struct cpuid_registers {
 
 }  // namespace detail
 
-/// Asks Linux for the registers of tiles on behalf of the whole process, 8 KiB a thread that the kernel saves only for those who ask; false
-/// where it refuses, as where a thread has an alternative signal stack too small for them. From then on signal stacks too small for them are
-/// refused (sigaltstack: ENOMEM). Asking again is free. Only for an x86_level of amx.
+/// Asks Linux for the registers of tiles on behalf of the whole process, 8 KiB a thread that the kernel saves only for those who ask;
+/// false where it refuses, as where a thread has an alternative signal stack too small for them. From then on signal stacks too small
+/// for them are refused (sigaltstack: ENOMEM). Asking again is free. Only for an x86_level of amx.
 [[nodiscard]] inline bool request_tiles() {
 #if PHI4FLASH_AMX
     constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -93,30 +93,39 @@ struct cpuid_registers {
 /// The highest level of this machine. Every feature that a level implies is tested, not a representative one. Asks the system for nothing:
 /// tiles are used after request_tiles().
 [[nodiscard]] inline x86_level detect_x86_level() {
-    using detail::one_bit;
     using detail::has_bits;
+    using detail::one_bit;
     const std::uint32_t highest = detail::cpuid(0, 0).eax;
     const detail::cpuid_registers one = detail::cpuid(1, 0);
     const detail::cpuid_registers seven = highest >= 7 ? detail::cpuid(7, 0) : detail::cpuid_registers{};
     const detail::cpuid_registers seven_one = highest >= 7 && seven.eax >= 1 ? detail::cpuid(7, 1) : detail::cpuid_registers{};
 
-    if (!has_bits(one.ecx, one_bit(0) | one_bit(9))) return x86_level::baseline;                           // SSE3, SSSE3
-    if (!has_bits(one.ecx, one_bit(1) | one_bit(19) | one_bit(20) | one_bit(25))) return x86_level::ssse3;         // PCLMUL, SSE4.1, SSE4.2, AES
-    const bool os_saves = has_bits(one.ecx, one_bit(27));                                              // OSXSAVE
+    // SSE3, SSSE3
+    if (!has_bits(one.ecx, one_bit(0) | one_bit(9))) return x86_level::baseline;
+    // PCLMUL, SSE4.1, SSE4.2, AES
+    if (!has_bits(one.ecx, one_bit(1) | one_bit(19) | one_bit(20) | one_bit(25))) return x86_level::ssse3;
+    const bool os_saves = has_bits(one.ecx, one_bit(27));  // OSXSAVE
     const std::uint64_t states = os_saves ? detail::saved_states() : 0;
-    const bool avx = has_bits(states, 0x6) && has_bits(one.ecx, one_bit(28) | one_bit(12) | one_bit(29));      // AVX, FMA, F16C
-    if (!avx || !has_bits(seven.ebx, one_bit(5) | one_bit(3) | one_bit(8))) return x86_level::sse4;            // AVX2, BMI1, BMI2
-    const bool avx512 = has_bits(states, 0xe6);
-    if (!avx512 || !has_bits(seven.ebx, one_bit(16) | one_bit(17) | one_bit(28) | one_bit(30) | one_bit(31))) return x86_level::avx2;  // F DQ CD BW VL
+    // AVX, FMA, F16C; AVX2, BMI1, BMI2
+    const bool avx = has_bits(states, 0x6) && has_bits(one.ecx, one_bit(28) | one_bit(12) | one_bit(29));
+    if (!avx || !has_bits(seven.ebx, one_bit(5) | one_bit(3) | one_bit(8))) return x86_level::sse4;
+    // AVX-512 F, DQ, CD, BW, VL
+    const std::uint32_t avx512 = one_bit(16) | one_bit(17) | one_bit(28) | one_bit(30) | one_bit(31);
+    if (!has_bits(states, 0xe6) || !has_bits(seven.ebx, avx512)) return x86_level::avx2;
     // VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ
-    if (!has_bits(seven.ecx, one_bit(1) | one_bit(6) | one_bit(8) | one_bit(9) | one_bit(10) | one_bit(11) | one_bit(12) | one_bit(14))) return x86_level::avx3;
-    if (!has_bits(seven_one.eax, one_bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
-    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, one_bit(22) | one_bit(24) | one_bit(25));  // AMX: BF16, TILE, INT8
+    const std::uint32_t icelake = one_bit(1) | one_bit(6) | one_bit(8) | one_bit(9) | one_bit(10) | one_bit(11) | one_bit(12) | one_bit(14);
+    if (!has_bits(seven.ecx, icelake)) return x86_level::avx3;
+    // AVX512_BF16
+    if (!has_bits(seven_one.eax, one_bit(5))) return x86_level::avx3_dl;
+    // AMX: BF16, TILE, INT8
+    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, one_bit(22) | one_bit(24) | one_bit(25));
     return tiles && detail::system_has_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
 /// Products of bytes that are summed into 32 bits (VNNI), in vectors of 64 bytes: of a CPU of at least avx3.
-[[nodiscard]] inline bool has_avx512_vnni() { return detail::cpuid(0, 0).eax >= 7 && detail::has_bits(detail::cpuid(7, 0).ecx, detail::one_bit(11)); }
+[[nodiscard]] inline bool has_avx512_vnni() {
+    return detail::cpuid(0, 0).eax >= 7 && detail::has_bits(detail::cpuid(7, 0).ecx, detail::one_bit(11));
+}
 /// In vectors of 32 bytes: of a CPU of at least avx2.
 [[nodiscard]] inline bool has_avx_vnni() {
     return detail::cpuid(0, 0).eax >= 7 && detail::cpuid(7, 0).eax >= 1 && detail::has_bits(detail::cpuid(7, 1).eax, detail::one_bit(4));

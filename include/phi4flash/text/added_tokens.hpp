@@ -80,7 +80,6 @@ public:
         return {};
     }
 
-
     [[nodiscard]] bool empty() const { return firsts_ == 0; }
 
     /// The first marker in [p, end): its position in the list given to `build`, or no_token, and its bytes in the text. `p` moves to

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""The scripts of tools/ in a checkout of their own, with stand-ins for the programs that they call.
+
+    scripts_test.py
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+# What setup.sh calls to look around, and no cmake, ninja or compiler.
+PLAIN_TOOLS = "awk bash cat cmp cp dirname env find grep head id mkdir mv paste rm sed seq sort tail".split()
+HEADERS = {
+    "hwy/base.h": "#define HWY_MAJOR 1\n#define HWY_MINOR 2\n#define HWY_PATCH 0\n",
+    "xsimd/config/xsimd_config.hpp":
+        "#define XSIMD_VERSION_MAJOR 13\n#define XSIMD_VERSION_MINOR 0\n#define XSIMD_VERSION_PATCH 0\n",
+    "nlohmann/detail/abi_macros.hpp":
+        "#define NLOHMANN_JSON_VERSION_MAJOR 3\n#define NLOHMANN_JSON_VERSION_MINOR 11\n#define NLOHMANN_JSON_VERSION_PATCH 2\n",
+}
+
+
+class Checkout(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="p4_scripts_"))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def write(self, name, text, executable=False):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if executable:
+            path.chmod(0o755)
+        return path
+
+    def bring(self, name):
+        (self.folder / "tools").mkdir(exist_ok=True)
+        shutil.copy2(SOURCE / "tools" / name, self.folder / "tools" / name)
+
+    def run_script(self, name, *options, path=None):
+        environment = dict(os.environ, **({"PATH": str(path)} if path else {}))
+        return subprocess.run([shutil.which("bash"), str(self.folder / "tools" / name), *options], env=environment, text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+
+
+class Setup(Checkout):
+    """setup.sh --headers installs nothing and needs no root, whatever the machine lacks: here cmake, ninja and a compiler."""
+
+    def setUp(self):
+        super().setUp()
+        self.bring("setup.sh")
+        for tool in PLAIN_TOOLS:
+            (self.folder / "bin").mkdir(exist_ok=True)
+            self.assertTrue(shutil.which(tool), tool)
+            self.write(f"bin/{tool}", f'#!/bin/sh\nexec {shutil.which(tool)} "$@"\n', executable=True)
+        self.calls = self.folder / "calls"
+        for tool in ("apt-get", "sudo", "dpkg-deb", "python3"):
+            self.write(f"bin/{tool}", f'#!/bin/sh\necho "{tool} $*" >> {self.calls}\nexit 1\n', executable=True)
+
+    def run_setup(self, *options):
+        done = self.run_script("setup.sh", *options, path=self.folder / "bin")
+        calls = self.calls.read_text().splitlines() if self.calls.exists() else []
+        return done, calls
+
+    def bring_headers(self):
+        for name, text in HEADERS.items():
+            self.write(f"build/deps/usr/include/{name}", text)
+
+    def test_headers_that_are_there(self):
+        self.bring_headers()
+        for options in (["--headers"], ["--headers", "--all", "--aarch64"]):
+            done, calls = self.run_setup(*options)
+            self.assertEqual((done.returncode, calls), (0, []), done.stdout + done.stderr)
+            self.assertIn("setup: ready", done.stdout)
+
+    def test_headers_that_are_missing(self):
+        done, calls = self.run_setup("--headers")
+        for call in calls:  # apt-get as it is used for unpacking, in a folder of its own
+            self.assertTrue(call.startswith("apt-get -q -o Dir::Etc::SourceList="), call)
+        if calls:
+            self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+            self.assertIn("no new enough version of:", done.stderr)
+
+    def test_without_the_option_it_installs(self):
+        self.bring_headers()
+        done, calls = self.run_setup()
+        self.assertNotEqual(done.returncode, 0)
+        self.assertTrue(any("install" in call or "update" in call for call in calls), calls)
+
+
+class Exactness(Checkout):
+    """exactness.sh: a table of all programs, and no table where one of them has no lines."""
+
+    def setUp(self):
+        super().setUp()
+        self.bring("exactness.sh")
+        for name in ("tools/setup.sh", "tools/build.sh"):
+            self.write(name, "#!/bin/sh\n", executable=True)
+
+    def program(self, suffix, text, code=0):
+        self.write(f"build/release/bin/test_model{suffix}", f"#!/bin/sh\ncat << 'END'\n{text}\nEND\nexit {code}\n", executable=True)
+
+    def line(self, target, worst):
+        return f"golden_test.cpp:1: MESSAGE: f32-8l on {target}: worst logit difference {worst}"
+
+    def test_the_worst_of_each_target(self):
+        self.program("", self.line("avx2", "2e-06") + "\n" + self.line("avx2", "3e-06") + "\n" + self.line("sse2", "1e-06"))
+        self.program(".scalar", self.line("scalar", "4e-06"))
+        done = self.run_script("exactness.sh")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual([line.split() for line in sorted(done.stdout.splitlines())],
+                         [["avx2", "3.0e-06"], ["scalar", "4.0e-06"], ["sse2", "1.0e-06"], ["target", "f32-8l"], ["worst:", "4.0e-06"]])
+
+    def test_a_program_without_lines(self):
+        self.program("", self.line("avx2", "2e-06"))
+        self.program(".scalar", "test cases: 0 | 0 passed")
+        done = self.run_script("exactness.sh")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("test_model.scalar printed no logit difference", done.stderr)
+
+    def test_a_program_that_fails(self):
+        self.program("", self.line("avx2", "2e-06"), code=1)
+        self.program(".scalar", self.line("scalar", "4e-06"))
+        done = self.run_script("exactness.sh")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("test_model failed", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

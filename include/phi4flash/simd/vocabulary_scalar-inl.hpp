@@ -94,12 +94,17 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if defined(__FMA__) || defined(__aarch64__)
+    // A product v would be fused with the sum below, and what is rounded would be another number. These CPUs have an instruction.
+    return detail::each([&](std::size_t i) { return std::nearbyint(v.lane[i]); });
+#else
     // Adding 1.5 * 2^23 rounds to nearest even for |v| < 2^22, which is all that exp asks for. It is taken off again as an integer: with
     // -ffast-math a compiler makes (v + c) - c into v, and in registers of 80 bits it is.
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
         return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
     });
+#endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);

@@ -245,6 +245,7 @@ class WithEditor(ChatTest):
             t.type(begins)
             t.wait_for(shown) if shown else t.wait_until_taken()
             t.type("\x03")
+            t.wait_for(rb"\^C")  # a search draws the prompt too
             self.assertEqual(again in t.wait_for(PROMPT), empty, begins)
             t.type("x")  # or the next Ctrl-C would be the second
             t.wait_for(rb"x")

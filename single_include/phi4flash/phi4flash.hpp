@@ -1181,6 +1181,13 @@ PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> code_begins = [] {
     return begins;
 }();
 
+/// a b, rounded before anything is added to it: a compiler with fused instructions may not make one of the two. (A float in memory is the one
+/// way to say so to every compiler; what must be fast is in kernels/pack-inl.hpp.)
+[[nodiscard]] inline float rounded_product(float a, float b) {
+    const volatile float product = a * b;
+    return product;
+}
+
 /// The scale that fits 32 numbers best, by trying some, each refitted by least squares to the codes it gives.
 template <const q4_codebook& Book>
 [[nodiscard]] float fit_scale(const float* x) {
@@ -1195,10 +1202,10 @@ template <const q4_codebook& Book>
             float xl = 0.0f;
             float ll = 0.0f;
             for (std::size_t i = 0; i < packed_cols; ++i) {
-                const unsigned code = index_of<Book>.nearest(x[i] * inverse + static_cast<float>(Book.zero));
+                const unsigned code = index_of<Book>.nearest(rounded_product(x[i], inverse) + static_cast<float>(Book.zero));
                 const float level = levels_of<Book>[code];
-                xl += x[i] * level;
-                ll += level * level;
+                xl += rounded_product(x[i], level);
+                ll += level * level;  // whole numbers: exact however it is made
             }
             // Least squares: the scale xl / ll leaves sum x^2 - xl^2 / ll.
             const float gain = ll > 0.0f ? xl * xl / ll : 0.0f;
@@ -1232,7 +1239,7 @@ void encode_row(q4_block* blocks, std::size_t count, std::size_t r, const float*
         const float scale = to_f32(blocks[g].scale[r]);
         const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t c = 0; c < packed_cols; ++c)
-            set_q4_code(blocks[g], r, c, detail::index_of<Book>.nearest(x[c] * inverse + static_cast<float>(Book.zero)));
+            set_q4_code(blocks[g], r, c, detail::index_of<Book>.nearest(detail::rounded_product(x[c], inverse) + static_cast<float>(Book.zero)));
     }
 }
 
@@ -1344,14 +1351,15 @@ PHI4FLASH_END
 
 // ---- phi4flash/core/processors.hpp ---------------------------------------------------------------------------------------
 /// How many threads are worth starting: one for each core that this process may run on, and no more than its control group pays for. On
-/// Linux from /proc and /sys, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
+/// Linux from /proc and /sys and the thread's affinity, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
 
 #include <bitset>
 #include <cstdlib>
+#include <thread>
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
-#elif !defined(__linux__)
-#include <thread>
+#elif defined(__linux__)
+#include <sched.h>
 #endif
 
 PHI4FLASH_BEGIN
@@ -1396,6 +1404,18 @@ private:
     char line_[4608];
 };
 
+/// Processors that the calling thread may run on, from the system call; empty where it is refused. It does not need /proc.
+[[nodiscard]] inline processor_set affinity_of_thread() {
+    processor_set set;
+#if defined(__linux__)
+    constexpr std::size_t word_bits = 8 * sizeof(unsigned long);
+    unsigned long words[set.size() / word_bits] = {};  // cpu_set_t is too small for the largest machines
+    if (sched_getaffinity(0, sizeof words, reinterpret_cast<cpu_set_t*>(words)) == 0)
+        for (std::size_t i = 0; i < set.size(); ++i) set.set(i, (words[i / word_bits] >> (i % word_bits) & 1u) != 0);
+#endif
+    return set;
+}
+
 /// Processors that the calling thread may run on and that are switched on; empty where the system does not tell.
 [[nodiscard]] inline processor_set allowed_processors(const char* root) {
     constexpr char key[] = "Cpus_allowed_list:";
@@ -1403,6 +1423,7 @@ private:
     system_file status(root, "/proc/thread-self/status");
     while (const char* const line = status.next())
         if (std::strncmp(line, key, sizeof key - 1) == 0) allowed = read_processors(line + sizeof key - 1);
+    if (allowed.none()) allowed = affinity_of_thread();  // a chroot without /proc, or one that hides it
     system_file online(root, "/sys/devices/system/cpu/online");
     if (const char* const line = online.next()) allowed &= read_processors(line);
     return allowed;
@@ -1487,10 +1508,11 @@ private:
     return least;
 }
 
-/// From the files of Linux below `root`; 0 where they do not tell.
+/// From the files of Linux below `root`, and from system calls where they are not there; at least one.
 [[nodiscard]] inline std::size_t concurrency_of_linux(const char* root) {
-    const std::size_t cores = count_cores(root, allowed_processors(root));
-    return (std::min)(cores, processor_quota(root));
+    const processor_set allowed = allowed_processors(root);
+    const std::size_t cores = allowed.any() ? count_cores(root, allowed) : std::thread::hardware_concurrency();
+    return (std::max)(std::size_t{1}, (std::min)(cores, processor_quota(root)));
 }
 
 }  // namespace detail
@@ -1499,7 +1521,7 @@ private:
 /// core's vectors; one beyond the quota stands still for the rest of every period, and everybody waits for it. Reads some files: for starts.
 [[nodiscard]] inline std::size_t default_concurrency() {
 #if defined(__linux__)
-    return std::max<std::size_t>(1, detail::concurrency_of_linux(""));
+    return detail::concurrency_of_linux("");
 #elif defined(__APPLE__)
     for (const char* const name : {"hw.perflevel0.physicalcpu", "hw.physicalcpu"}) {
         int cores = 0;
@@ -1515,7 +1537,6 @@ private:
 PHI4FLASH_END
 
 #include <chrono>
-#include <thread>
 #if defined(__cpp_exceptions)
 #include <system_error>
 #endif
@@ -2063,9 +2084,9 @@ struct cpuid_registers {
 
 }  // namespace detail
 
-/// Asks Linux for the registers of tiles on behalf of the whole process, 8 KiB a thread that the kernel saves only for those who ask; false
-/// where it refuses, as where a thread has an alternative signal stack too small for them. From then on signal stacks too small for them are
-/// refused (sigaltstack: ENOMEM). Asking again is free. Only for an x86_level of amx.
+/// Asks Linux for the registers of tiles on behalf of the whole process, 8 KiB a thread that the kernel saves only for those who ask;
+/// false where it refuses, as where a thread has an alternative signal stack too small for them. From then on signal stacks too small
+/// for them are refused (sigaltstack: ENOMEM). Asking again is free. Only for an x86_level of amx.
 [[nodiscard]] inline bool request_tiles() {
 #if PHI4FLASH_AMX
     constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -2079,30 +2100,39 @@ struct cpuid_registers {
 /// The highest level of this machine. Every feature that a level implies is tested, not a representative one. Asks the system for nothing:
 /// tiles are used after request_tiles().
 [[nodiscard]] inline x86_level detect_x86_level() {
-    using detail::one_bit;
     using detail::has_bits;
+    using detail::one_bit;
     const std::uint32_t highest = detail::cpuid(0, 0).eax;
     const detail::cpuid_registers one = detail::cpuid(1, 0);
     const detail::cpuid_registers seven = highest >= 7 ? detail::cpuid(7, 0) : detail::cpuid_registers{};
     const detail::cpuid_registers seven_one = highest >= 7 && seven.eax >= 1 ? detail::cpuid(7, 1) : detail::cpuid_registers{};
 
-    if (!has_bits(one.ecx, one_bit(0) | one_bit(9))) return x86_level::baseline;                           // SSE3, SSSE3
-    if (!has_bits(one.ecx, one_bit(1) | one_bit(19) | one_bit(20) | one_bit(25))) return x86_level::ssse3;         // PCLMUL, SSE4.1, SSE4.2, AES
-    const bool os_saves = has_bits(one.ecx, one_bit(27));                                              // OSXSAVE
+    // SSE3, SSSE3
+    if (!has_bits(one.ecx, one_bit(0) | one_bit(9))) return x86_level::baseline;
+    // PCLMUL, SSE4.1, SSE4.2, AES
+    if (!has_bits(one.ecx, one_bit(1) | one_bit(19) | one_bit(20) | one_bit(25))) return x86_level::ssse3;
+    const bool os_saves = has_bits(one.ecx, one_bit(27));  // OSXSAVE
     const std::uint64_t states = os_saves ? detail::saved_states() : 0;
-    const bool avx = has_bits(states, 0x6) && has_bits(one.ecx, one_bit(28) | one_bit(12) | one_bit(29));      // AVX, FMA, F16C
-    if (!avx || !has_bits(seven.ebx, one_bit(5) | one_bit(3) | one_bit(8))) return x86_level::sse4;            // AVX2, BMI1, BMI2
-    const bool avx512 = has_bits(states, 0xe6);
-    if (!avx512 || !has_bits(seven.ebx, one_bit(16) | one_bit(17) | one_bit(28) | one_bit(30) | one_bit(31))) return x86_level::avx2;  // F DQ CD BW VL
+    // AVX, FMA, F16C; AVX2, BMI1, BMI2
+    const bool avx = has_bits(states, 0x6) && has_bits(one.ecx, one_bit(28) | one_bit(12) | one_bit(29));
+    if (!avx || !has_bits(seven.ebx, one_bit(5) | one_bit(3) | one_bit(8))) return x86_level::sse4;
+    // AVX-512 F, DQ, CD, BW, VL
+    const std::uint32_t avx512 = one_bit(16) | one_bit(17) | one_bit(28) | one_bit(30) | one_bit(31);
+    if (!has_bits(states, 0xe6) || !has_bits(seven.ebx, avx512)) return x86_level::avx2;
     // VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ
-    if (!has_bits(seven.ecx, one_bit(1) | one_bit(6) | one_bit(8) | one_bit(9) | one_bit(10) | one_bit(11) | one_bit(12) | one_bit(14))) return x86_level::avx3;
-    if (!has_bits(seven_one.eax, one_bit(5))) return x86_level::avx3_dl;                               // AVX512_BF16
-    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, one_bit(22) | one_bit(24) | one_bit(25));  // AMX: BF16, TILE, INT8
+    const std::uint32_t icelake = one_bit(1) | one_bit(6) | one_bit(8) | one_bit(9) | one_bit(10) | one_bit(11) | one_bit(12) | one_bit(14);
+    if (!has_bits(seven.ecx, icelake)) return x86_level::avx3;
+    // AVX512_BF16
+    if (!has_bits(seven_one.eax, one_bit(5))) return x86_level::avx3_dl;
+    // AMX: BF16, TILE, INT8
+    const bool tiles = has_bits(states, 0x60000) && has_bits(seven.edx, one_bit(22) | one_bit(24) | one_bit(25));
     return tiles && detail::system_has_tiles() ? x86_level::amx : x86_level::avx3_zen4;
 }
 
 /// Products of bytes that are summed into 32 bits (VNNI), in vectors of 64 bytes: of a CPU of at least avx3.
-[[nodiscard]] inline bool has_avx512_vnni() { return detail::cpuid(0, 0).eax >= 7 && detail::has_bits(detail::cpuid(7, 0).ecx, detail::one_bit(11)); }
+[[nodiscard]] inline bool has_avx512_vnni() {
+    return detail::cpuid(0, 0).eax >= 7 && detail::has_bits(detail::cpuid(7, 0).ecx, detail::one_bit(11));
+}
 /// In vectors of 32 bytes: of a CPU of at least avx2.
 [[nodiscard]] inline bool has_avx_vnni() {
     return detail::cpuid(0, 0).eax >= 7 && detail::cpuid(7, 0).eax >= 1 && detail::has_bits(detail::cpuid(7, 1).eax, detail::one_bit(4));
@@ -2561,12 +2591,17 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if defined(__FMA__) || defined(__aarch64__)
+    // A product v would be fused with the sum below, and what is rounded would be another number. These CPUs have an instruction.
+    return detail::each([&](std::size_t i) { return std::nearbyint(v.lane[i]); });
+#else
     // Adding 1.5 * 2^23 rounds to nearest even for |v| < 2^22, which is all that exp asks for. It is taken off again as an integer: with
     // -ffast-math a compiler makes (v + c) - c into v, and in registers of 80 bits it is.
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
         return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
     });
+#endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -7792,10 +7827,14 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return detail::each([&](std::size_t i) { return std::nearbyint(v.lane[i]); });
+#else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
         return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
     });
+#endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -12532,10 +12571,14 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return detail::each([&](std::size_t i) { return std::nearbyint(v.lane[i]); });
+#else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
         return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
     });
+#endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -17272,10 +17315,14 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return detail::each([&](std::size_t i) { return std::nearbyint(v.lane[i]); });
+#else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
         return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
     });
+#endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -22049,10 +22096,14 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return detail::each([&](std::size_t i) { return std::nearbyint(v.lane[i]); });
+#else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
         return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
     });
+#endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -26785,10 +26836,14 @@ PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c
 }
 
 PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return detail::each([&](std::size_t i) { return std::nearbyint(v.lane[i]); });
+#else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
         return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
     });
+#endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
@@ -32812,7 +32867,7 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 namespace detail {
-[[nodiscard]] inline error used_by_its_own_callback(const char* what) {
+[[nodiscard]] inline error in_use_error(const char* what) {
     return error::format(errc::in_use,
                          "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what, what);
 }
@@ -32872,7 +32927,8 @@ public:
         return create_in(memory, m, session_options{.context = context});
     }
 
-    /// Forgets everything: the next token is the first of a new text. A call that is under way (whose callback this is) ends with in_use.
+    /// Forgets everything: the next token is the first of a new text. A pass, or a call whose callback this is, then cannot be committed
+    /// (in_use).
     void reset() {
         // K/V need no clearing: nothing is read that was not written before.
         std::ranges::fill(states_.first(state_floats_), 0.0f);
@@ -32885,7 +32941,7 @@ public:
     /// oldest_position() only a copy, or reading again, leads. Errors: invalid_argument (ahead of position(), or further back); in_use.
     /// Nothing has changed then.
     [[nodiscard]] status rewind(std::size_t position) {
-        if (busy_) return detail::used_by_its_own_callback("session");
+        if (busy_) return detail::in_use_error("session");
         if (position < oldest_ || position > position_)
             return error::format(errc::invalid_argument, "rewind: want token %zu to %zu, have %zu; session_options::undo is how many can be taken back",
                                  oldest_, position_, position);
@@ -32897,7 +32953,7 @@ public:
     /// the same text. Contexts and what can be undone may differ. Copies what was written and nothing else. Errors: invalid_argument (another
     /// shape); context_full (too little room here); in_use (a pass reads into this one): nothing has changed then.
     status copy_from(const session& other) {
-        if (busy_) return detail::used_by_its_own_callback("session");
+        if (busy_) return detail::in_use_error("session");
         if (!alike(other)) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
         if (other.position_ > context_)
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
@@ -32926,11 +32982,16 @@ public:
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
     [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
     [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
-    /// `tokens` more have been read, and the states after the last `kept` of them are in place.
-    void advance(std::size_t tokens, std::size_t kept) {
+    /// Errors: context_full.
+    [[nodiscard]] status room_for(std::size_t tokens) const {
+        if (tokens <= context_ - position_) return {};
+        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", context_, position_,
+                             tokens);
+    }
+    /// `tokens` more have been read, and the states after the last undo() + 1 of them are in place.
+    void advance(std::size_t tokens) {
         position_ += tokens;
-        const std::size_t undoable = kept < tokens ? kept - 1 : undo_;
-        oldest_ = (std::max)(oldest_, position_ - (std::min)({position_, undo_, undoable}));
+        oldest_ = (std::max)(oldest_, position_ - (std::min)(position_, undo_));
     }
     [[nodiscard]] bool disturbed() const { return disturbed_; }
     [[nodiscard]] bool busy() const { return busy_; }
@@ -32994,12 +33055,15 @@ private:
 template <sambay_shape Shape, class Kv>
 struct text_in_pass {
     session<Shape, Kv>* past = nullptr;
+    std::size_t first = 0;       ///< position of its first token
     std::size_t row = 0;         ///< of its first token
     std::size_t count = 0;       ///< tokens
+    std::size_t choices = 0;     ///< how many of the last tokens the commit may end with; 0 when it is committed
     std::size_t wanted_row = 0;  ///< of the first token after which logits are wanted, among all such
     std::size_t wanted = 0;      ///< how many these are, the last ones
     std::size_t state_row = 0;   ///< of the state after the first token that is kept, in the workspace
-    std::size_t kept = 0;        ///< how many these are, the last ones; 0 when the reading is committed
+    std::size_t kept = 0;        ///< how many these are, the last ones
+    std::size_t finite = 0;      ///< rows of logits that are numbers, before the first that is not
 };
 
 /// How a workspace computes.
@@ -33149,8 +33213,8 @@ public:
         end();
         model_ = other.model_, work_ = std::exchange(other.work_, nullptr);
         logits_ = other.logits_, x_ = other.x_, memory_ = other.memory_;
-        n_texts_ = other.n_texts_, layer_ = other.layer_, piece_ = other.piece_, slice_ = other.slice_;
-        damaged_ = other.damaged_;
+        n_texts_ = other.n_texts_, layer_ = other.layer_, slice_ = other.slice_;
+        piece_ = std::exchange(other.piece_, piece::done);
         return *this;
     }
     ~pass() { end(); }
@@ -33158,7 +33222,7 @@ public:
     /// What `begin` would refuse, asked without beginning. Errors: see there.
     [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
                                       rows_view<float> logits) {
-        if (w.busy()) return detail::used_by_its_own_callback("workspace");
+        if (w.busy()) return detail::in_use_error("workspace");
         if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
         if (readings.empty()) return error::format(errc::invalid_argument, "no readings: want at least one");
         std::size_t rows = 0;
@@ -33178,7 +33242,9 @@ public:
         };
         if (rows > w.chunk()) return too_many("tokens", rows, w.chunk());
         if (states > w.states.count) return too_many("states", states, w.states.count);
-        if (wanted > logits.count) return too_many("rows of logits", wanted, logits.count);
+        if (wanted > logits.count || (wanted != 0 && logits.stride < m.shape().vocab()))
+            return error::format(errc::invalid_argument, "a pass over %zu rows of logits of %zu: there is room for %zu of %zu", wanted,
+                                 m.shape().vocab(), logits.count, logits.stride);
         return {};
     }
 
@@ -33195,7 +33261,6 @@ public:
         place(readings);
         layer_ = slice_ = 0;
         piece_ = piece::mixer;
-        damaged_ = no_row;
         return {};
     }
 
@@ -33203,8 +33268,7 @@ public:
     /// executor throws passes through; the pass is then over.
     bool advance() {
         if (piece_ == piece::done) return false;
-        const piece now = std::exchange(piece_, piece::broken);
-        switch (now) {
+        switch (std::exchange(piece_, piece::broken)) {
             case piece::mixer: piece_ = mix(); break;
             case piece::mlp_in:
                 norm_and_widen();
@@ -33214,7 +33278,7 @@ public:
             case piece::head: piece_ = begin_logits(); break;
             case piece::logits: piece_ = slice_of_logits(); break;
             case piece::done:
-            case piece::broken: return false;
+            case piece::broken: return false;  // left in the middle by an exception
         }
         return piece_ != piece::done;
     }
@@ -33224,7 +33288,7 @@ public:
     bool advance_until(Stop&& stop) {
         while (advance())
             if (stop()) return true;
-        return piece_ != piece::done;
+        return false;
     }
 
     [[nodiscard]] bool done() const { return piece_ == piece::done && work_ != nullptr; }
@@ -33235,38 +33299,36 @@ public:
         return logits_.rows(t.wanted_row, t.wanted);
     }
 
-    /// not_finite where logits are infinite or NaN: a damaged weight otherwise becomes text like any other.
-    [[nodiscard]] status check_logits() const {
-        if (damaged_ == no_row) return {};
-        for (std::size_t i = 0; i < n_texts_; ++i) {
-            const auto& t = work_->texts[i];
-            if (damaged_ - t.wanted_row < t.wanted) return damaged(t.past->position() + t.count - t.wanted + (damaged_ - t.wanted_row) + 1);
-        }
-        return {};
+    /// not_finite where those logits are infinite or NaN: a damaged weight otherwise becomes text like any other.
+    [[nodiscard]] status check_logits(std::size_t i) const {
+        const auto& t = work_->texts[i];
+        if (t.finite == t.wanted) return {};
+        return error::format(errc::not_finite,
+                             "the logits after %zu tokens are not finite: weights are damaged ('phi4flash info --check' names the "
+                             "tensor), or their products leave the range of f32",
+                             t.first + t.count - t.wanted + t.finite + 1);
     }
 
-    /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading; takes no time worth a
-    /// piece. Errors: invalid_argument (not done, committed already, or another n): nothing has changed then.
+    /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading. Copies the Mamba states
+    /// (at the released shape 3.5 MB, and as much for each token that can be taken back) and the windows' K/V, on the calling thread.
+    /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset meanwhile): nothing has changed
+    /// then.
     [[nodiscard]] status commit(std::size_t i, std::size_t n) {
         if (!done() || i >= n_texts_) return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
         text& t = work_->texts[i];
-        const std::size_t least = t.count - t.kept + 1;
-        if (t.kept == 0 || n < least || n > t.count)
+        const std::size_t least = t.count - t.choices + 1;
+        if (t.choices == 0 || n < least || n > t.count)
             return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least, t.count, n);
         session<Shape, Kv>& s = *t.past;
-        const std::size_t first = s.position();
-        const std::size_t kept = (std::min)(n - least + 1, s.undo() + 1);
-        for (std::size_t at = n - kept + 1; at <= n; ++at) {
-            const float* from = work_->states[t.state_row + (at - least)];
-            float* const to = s.states_after(first + at).data();
-            work_->with.parallel(work_->mambas.floats(), 1, [&](std::size_t begin, std::size_t end) {
-                std::memcpy(to + begin, from + begin, (end - begin) * sizeof(float));
-            });
-        }
+        if (s.disturbed())
+            return error::format(errc::in_use, "commit: the session was reset while the pass was reading into it: do that before, or after");
+        const std::size_t dropped = t.count - t.kept;  // tokens whose states were not kept
+        for (std::size_t at = n - (std::min)(n - dropped, s.undo() + 1); at < n; ++at)
+            std::memcpy(s.states_after(t.first + at + 1).data(), work_->states[t.state_row + at - dropped], work_->mambas.floats() * sizeof(float));
         const head_layout heads = head_layout_of(model_->shape());
-        for (std::size_t w = 0; w < s.windows().size(); ++w) s.windows()[w].commit(heads, work_->staging[w], t.row, first, n);
-        s.advance(n, kept);
-        t.kept = 0;
+        for (std::size_t w = 0; w < s.windows().size(); ++w) s.windows()[w].commit(heads, work_->staging[w], t.row, t.first, n);
+        s.advance(n);
+        t.choices = 0;
         return {};
     }
 
@@ -33288,7 +33350,6 @@ public:
 private:
     using text = text_in_pass<Shape, Kv>;
     enum class piece : std::uint8_t { mixer, mlp_in, mlp_out, head, logits, done, broken };
-    static constexpr std::size_t no_row = static_cast<std::size_t>(-1);
     static constexpr std::size_t logit_slices = 8;
 
     // What the layers ask of each text, made when they ask.
@@ -33304,25 +33365,16 @@ private:
         return {n_texts_, make};
     }
 
-    [[nodiscard]] static error damaged(std::size_t read) {
-        return error::format(errc::not_finite,
-                             "the logits after %zu tokens are not finite: weights are damaged ('phi4flash info --check' names the "
-                             "tensor), or their products leave the range of f32",
-                             read);
-    }
-
     [[nodiscard]] static status refusal(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
-        if (r.past->busy()) return detail::used_by_its_own_callback("session");
+        if (r.past->busy()) return detail::in_use_error("session");
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
         if (r.wanted > n || r.choices == 0 || r.choices > n)
             return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
                                  n, r.wanted, r.choices);
-        if (n > r.past->context() - r.past->position())
-            return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", r.past->context(),
-                                 r.past->position(), n);
+        if (const status ok = r.past->room_for(n); !ok) return ok;
         for (const std::int32_t token : r.tokens) {
             if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
                 return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
@@ -33330,9 +33382,9 @@ private:
         return {};
     }
 
-    /// States that a reading keeps: those the commit may choose from, and those that can be gone back to.
+    /// States that a reading keeps: those the commit may choose from, and those that can be gone back to from there.
     [[nodiscard]] static std::size_t kept_of(const reading_type& r) {
-        return (std::min)(r.tokens.size(), (std::max)(r.choices, r.past->undo() + 1));
+        return (std::min)(r.tokens.size(), r.choices + r.past->undo());
     }
 
     /// Gives every text its rows, and every row its token's embedding.
@@ -33345,7 +33397,7 @@ private:
         n_texts_ = readings.size();
         for (std::size_t i = 0; i < n_texts_; ++i) {
             const reading_type& r = readings[i];
-            work_->texts[i] = {r.past, row, r.tokens.size(), wanted, r.wanted, state, kept_of(r)};
+            work_->texts[i] = {r.past, r.past->position(), row, r.tokens.size(), r.choices, wanted, r.wanted, state, kept_of(r), r.wanted};
             r.past->set_busy(true);
             for (const std::int32_t token : r.tokens)
                 widen(weights.embedding.data, static_cast<std::size_t>(token), model_->shape().d_model(), work_->residual[row++]);
@@ -33368,27 +33420,27 @@ private:
         // After the full attention layer, rows are those whose logits are wanted.
         const auto full_keys = each_text([&](std::size_t i) {
             const text& t = w.texts[i];
-            return attention_text<kv_block<Kv>>{&t.past->full(), t.past->position() + t.count - t.wanted, t.wanted_row, t.wanted};
+            return attention_text<kv_block<Kv>>{&t.past->full(), t.first + t.count - t.wanted, t.wanted_row, t.wanted};
         });
         switch (at.kind) {
             case mixer_kind::mamba:
             case mixer_kind::memory_mamba:
                 memory_ = weights.mambas[at.slot](with, w.mamba_scratch, each_text([&](std::size_t i) {
                     const text& t = w.texts[i];
-                    return mamba::text{w.mambas.at(t.past->states_after(t.past->position()).data(), at.slot),
+                    return mamba::text{w.mambas.at(t.past->states_after(t.first).data(), at.slot),
                                        w.mambas.at(w.states[t.state_row], at.slot), w.states.stride, t.kept, t.row, t.count};
                 }), h, h);
                 break;
             case mixer_kind::window_attention:
                 weights.windows[at.slot].template window<Kv>(with, w.attention_scratch, w.staging[at.slot], each_text([&](std::size_t i) {
                     const text& t = w.texts[i];
-                    return attention_text<kv_ring<Kv>>{&t.past->windows()[at.slot], t.past->position(), t.row, t.count};
+                    return attention_text<kv_ring<Kv>>{&t.past->windows()[at.slot], t.first, t.row, t.count};
                 }), h, h);
                 break;
             case mixer_kind::full_attention:
                 weights.full.store_keys(with, w.attention_scratch, each_text([&](std::size_t i) {
                     const text& t = w.texts[i];
-                    return attention_text<kv_block<Kv>>{&t.past->full(), t.past->position(), t.row, t.count};
+                    return attention_text<kv_block<Kv>>{&t.past->full(), t.first, t.row, t.count};
                 }), h);
                 x_ = gather(x_, model_->shape().d_model());
                 h = gather(h, model_->shape().d_model());
@@ -33439,8 +33491,11 @@ private:
     }
 
     void note_damage(rows_view<const float> rows, std::size_t width) {
-        for (std::size_t t = 0; t < rows.count && damaged_ == no_row; ++t)
-            if (first_not_finite(std::span<const float>(rows[t], width)) < width) damaged_ = t;
+        for (std::size_t i = 0; i < n_texts_; ++i) {
+            text& t = work_->texts[i];
+            for (std::size_t row = 0; row < t.finite; ++row)
+                if (first_not_finite(std::span<const float>(rows[t.wanted_row + row], width)) < width) t.finite = row;
+        }
     }
 
     /// The rows whose logits are wanted, moved to the front: never further back than they lie.
@@ -33462,7 +33517,6 @@ private:
     std::size_t n_texts_ = 0;
     std::size_t layer_ = 0;
     std::size_t slice_ = 0;
-    std::size_t damaged_ = no_row;  // the first row with a number that is none
     piece piece_ = piece::done;
 };
 
@@ -33505,13 +33559,12 @@ private:
 
 /// All tokens of a call have room, and nothing else is refused: before the first chunk is read.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens) {
-    if (tokens.size() > past.context() - past.position())
-        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", past.context(),
-                             past.position(), tokens.size());
+[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
+                                rows_view<float> logits) {
+    if (const status ok = past.room_for(tokens.size()); !ok) return ok;
     for (std::size_t begin = 0; begin < tokens.size() || begin == 0; begin += w.chunk()) {
         const reading<Shape, Kv> r{&past, tokens.subspan(begin, (std::min)(w.chunk(), tokens.size() - begin))};
-        if (const status ok = pass<Shape, Kv>::refusal(m, w, {&r, 1}, w.logits); !ok) return ok;
+        if (const status ok = pass<Shape, Kv>::refusal(m, w, {&r, 1}, logits); !ok) return ok;
     }
     return {};
 }
@@ -33523,7 +33576,7 @@ template <sambay_shape Shape, class Kv, class Observe>
     if (const status ok = p.begin(m, w, {&r, 1}, logits); !ok) return ok;
     for (std::size_t seen = 0; p.advance();)
         if (p.layers_done() != seen) observe(seen++, p.residual());
-    if (const status ok = p.check_logits(); !ok) return ok;
+    if (const status ok = p.check_logits(0); !ok) return ok;
     return p.commit(0, r.tokens.size());
 }
 
@@ -33550,14 +33603,14 @@ result<std::span<const float>> step(const model<Shape>& m, session<Shape, Kv>& p
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
                                        std::span<const std::int32_t> tokens, Continue&& go_on = {}) {
-    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok.error();
+    if (const status ok = detail::check_call(m, past, w, tokens, w.logits); !ok) return ok.error();
     for (std::size_t begin = 0; begin < tokens.size();) {
         const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const bool last = begin + count == tokens.size();
         const reading<Shape, Kv> r{&past, tokens.subspan(begin, count), last ? std::size_t{1} : std::size_t{0}};
         if (const status ok = detail::read_chunk(m, w, r, w.logits, detail::observe_nothing{}); !ok) return ok.error();
         begin += count;
-        const detail::use_of in_use(past, w);
+        const detail::use_of in_use(past, w);  // by go_on
         const bool more = go_on(begin, tokens.size());
         if (const status ok = in_use.refusal(); !ok) return ok.error();
         if (!more && !last)
@@ -33572,10 +33625,9 @@ result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>
 template <sambay_shape Shape, class Kv, class Observe>
 status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
                   rows_view<float> out, Observe&& observe) {
-    if (const status ok = detail::check_call(m, past, w, tokens); !ok) return ok;
-    if (out.count < tokens.size() || out.stride < m.shape().vocab())
-        return error::format(errc::invalid_argument, "room for logits: want %zu rows of %zu, have %zu of %zu", tokens.size(), m.shape().vocab(),
-                             out.count, out.stride);
+    if (const status ok = detail::check_call(m, past, w, tokens, out); !ok) return ok;
+    if (out.count < tokens.size())
+        return error::format(errc::invalid_argument, "room for logits: want %zu rows, have %zu", tokens.size(), out.count);
     for (std::size_t begin = 0; begin < tokens.size();) {
         const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const reading<Shape, Kv> r{&past, tokens.subspan(begin, count), count};
@@ -37386,7 +37438,7 @@ struct generation_summary {
 /// Reads `prompt` into the session and generates. `sink(const generation_event&)` returns false to stop, and is not called again. `text` may be null: then
 /// events carry tokens only. `on_prompt(read, total)` is told how far the prompt is, for progress bars.
 /// Errors: those of `prefill` and of `sampler::create`; nothing was generated then. A cancelled prompt is not an error. not_finite after
-/// any token: damaged weights; the session is of no use before it is reset. in_use also where the sink moves this session; with another
+/// any token: damaged weights; the session has read all tokens before it. in_use also where the sink moves this session; with another
 /// session it may use the workspace, `on_prompt` may not. What a callback throws passes through: the session is then whole, and has read all
 /// tokens before the one that the sink was told of.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
@@ -37437,7 +37489,7 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
         if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return finish(stop_reason::stop_token);
         ++summary.new_tokens;
         std::string_view piece;
-        if (decoder) {
+        if (text != nullptr) {
             const bool hidden = options.skip_special && text->is_special(token);
             piece = hidden ? stops.push_hidden(text->bytes_of(token)) : stops.push(decoder->push(token));
         }
@@ -37569,6 +37621,9 @@ PHI4FLASH_BEGIN
     return text;
 }
 
+/// The path that a name of UTF-8 says.
+[[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
+
 /// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths their end.
 class printable {
 public:
@@ -37638,12 +37693,14 @@ PHI4FLASH_END
 /// Where a file that is to be written really goes, and the system's calls that put it there. For file_writer.
 
 #include <cerrno>
+#include <charconv>
 #include <system_error>
 #include <fcntl.h>
 #include <sys/stat.h>
 #if defined(_WIN32)
 #include <io.h>
 #else
+#include <poll.h>
 #include <unistd.h>
 #endif
 
@@ -37666,6 +37723,7 @@ namespace detail {
 struct output_target {
     std::filesystem::path path;  ///< links followed
     bool in_place = false;       ///< a device, a FIFO or an open descriptor (/dev/stdout): to be written as it stands
+    int descriptor = -1;         ///< of this process, where the path names one
     bool exists = false;
     std::uint32_t mode = 0;  ///< of what exists, as are the next two; POSIX only
     std::uint32_t owner = 0;
@@ -37716,7 +37774,9 @@ template <class Take>
     return target;
 }
 
-[[nodiscard]] inline int open_in_place(const std::filesystem::path& path) { return _wopen(path.c_str(), _O_WRONLY | _O_BINARY | _O_NOINHERIT); }
+[[nodiscard]] inline int open_in_place(const output_target& target) {
+    return _wopen(target.path.c_str(), _O_WRONLY | _O_BINARY | _O_NOINHERIT);
+}
 [[nodiscard]] inline int create_new(const std::filesystem::path& path, const output_target&) {
     return _wopen(path.c_str(), _O_WRONLY | _O_BINARY | _O_CREAT | _O_EXCL | _O_NOINHERIT, _S_IREAD | _S_IWRITE);
 }
@@ -37738,6 +37798,29 @@ template <class Take>
     return folder.filename() == "fd" && folder.native().starts_with("/proc/");
 }
 
+/// The number of the descriptor of this process that a path names, links not followed: /proc/self/fd/1, and /dev/fd/1 where that is
+/// no link (macOS, BSD). -1 for every other path.
+[[nodiscard]] inline int descriptor_named(const std::filesystem::path& path) {
+    int number = -1;
+    const std::string name = path.filename().string();
+    const auto [end, wrong] = std::from_chars(name.data(), name.data() + name.size(), number);
+    if (wrong != std::errc() || end != name.data() + name.size()) return -1;
+    std::error_code ignored;
+    const std::filesystem::path folder = std::filesystem::canonical(path.parent_path(), ignored);
+    const bool ours = folder.filename() == "fd" && folder.native().starts_with("/proc/" + std::to_string(::getpid()) + "/");
+    return ours || folder == "/dev/fd" ? number : -1;
+}
+
+/// Errors: file_unwritable.
+[[nodiscard]] inline status check_descriptor(const std::filesystem::path& asked, int descriptor) {
+    const int flags = ::fcntl(descriptor, F_GETFL);
+    if (flags == -1) return unwritable(asked);
+    if ((flags & O_ACCMODE) == O_RDONLY) return unwritable(asked, "want a descriptor that is open for writing, have one for reading");
+    struct stat is = {};
+    if (::fstat(descriptor, &is) == 0 && S_ISDIR(is.st_mode)) return unwritable(asked, std::make_error_code(std::errc::is_a_directory));
+    return {};
+}
+
 /// Errors: file_unwritable.
 [[nodiscard]] inline result<output_target> find_output_target(const std::filesystem::path& asked) {
     constexpr int most_links = 40;  // as Linux
@@ -37748,6 +37831,12 @@ template <class Take>
         if (::lstat(target.path.c_str(), &is) != 0) {
             if (errno != ENOENT || asked.empty()) return unwritable(asked);
             if (!target.path.has_filename()) return unwritable(asked, std::make_error_code(std::errc::is_a_directory));
+            return target;
+        }
+        target.descriptor = descriptor_named(target.path);
+        if (target.descriptor >= 0) {
+            target.in_place = target.exists = true;
+            if (const status ok = check_descriptor(asked, target.descriptor); !ok) return ok.error();
             return target;
         }
         if (!S_ISLNK(is.st_mode)) break;
@@ -37774,7 +37863,13 @@ template <class Take>
     return target;
 }
 
-[[nodiscard]] inline int open_in_place(const std::filesystem::path& path) { return ::open(path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC); }
+/// A descriptor is copied, never opened by its path: that would begin at the start of the file, without what stands there and
+/// without O_APPEND, and cannot be done to a socket.
+[[nodiscard]] inline int open_in_place(const output_target& target) {
+    constexpr int behind_standard = 3;
+    return target.descriptor >= 0 ? ::fcntl(target.descriptor, F_DUPFD_CLOEXEC, behind_standard)
+                                  : ::open(target.path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC);
+}
 
 /// Gives a new file the mode of the one that it will replace, and its owner where that is allowed.
 inline void take_after(int descriptor, const output_target& target) {
@@ -37829,12 +37924,23 @@ inline void take_after(int descriptor, const output_target& target) {
 [[nodiscard]] inline bool close_file(int descriptor) { return ::close(descriptor) == 0; }
 [[nodiscard]] inline std::ptrdiff_t write_some(int descriptor, std::span<const std::byte> bytes) {
     constexpr std::size_t most = std::size_t{1} << 30;  // some systems refuse more than 2 GiB at once
-    return ::write(descriptor, bytes.data(), bytes.size() < most ? bytes.size() : most);
+    while (true) {
+        const ssize_t n = ::write(descriptor, bytes.data(), bytes.size() < most ? bytes.size() : most);
+        if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) return n;
+        pollfd room{descriptor, POLLOUT, 0};  // somebody has made a descriptor that we were given non-blocking
+        if (::poll(&room, 1, -1) < 0) return -1;
+    }
 }
 
 #endif
 
 }  // namespace detail
+
+/// Whether file_writer would write there in place, so that nothing is replaced: a device, a FIFO or an open descriptor (/dev/stdout).
+[[nodiscard]] inline bool is_written_in_place(const std::filesystem::path& path) {
+    const auto target = detail::find_output_target(path);
+    return target && target->in_place;
+}
 
 PHI4FLASH_END
 
@@ -37847,6 +37953,8 @@ PHI4FLASH_BEGIN
 /// - The new file has the mode of the one it replaces, and the owner where the system allows it; else what the umask leaves. One that
 ///   may not be written is not replaced.
 /// - Devices, FIFOs and open descriptors (/dev/stdout) are written in place, so what was written stays there without `commit`.
+///   A descriptor goes on where it stands, behind what is there: the file is neither cut nor opened a second time.
+/// - The first failure is the answer to every later call: a file with a hole never gets the name.
 /// - On Linux the file has no name until `commit`, so that nothing remains of a program that is killed. Where the file system has no
 ///   such files, and on other systems, it is called `<name>.<12 hexadecimal digits>.part`, which a signal that ends the program leaves
 ///   behind: a host that wants to be tidy turns the signal into an error of its own and lets the destructor run.
@@ -37859,7 +37967,8 @@ class file_writer {
 public:
     file_writer(file_writer&& other) noexcept
         : asked_(std::move(other.asked_)), target_(std::move(other.target_)), part_(std::exchange(other.part_, {})),
-          descriptor_(std::exchange(other.descriptor_, -1)), waiting_(std::move(other.waiting_)), used_(std::exchange(other.used_, 0)) {}
+          descriptor_(std::exchange(other.descriptor_, -1)), waiting_(std::move(other.waiting_)), used_(std::exchange(other.used_, 0)),
+          so_far_(other.so_far_) {}
     file_writer& operator=(file_writer&&) = delete;
     ~file_writer() {
         if (descriptor_ >= 0) (void)detail::close_file(descriptor_);
@@ -37880,19 +37989,33 @@ public:
 
     /// Appends. Errors: file_unwritable.
     status write(std::span<const std::byte> bytes) {
-        if (bytes.size() < room - used_) {
+        if (so_far_ && bytes.size() < room - used_) {
             if (!bytes.empty()) std::memcpy(waiting_.get() + used_, bytes.data(), bytes.size());
             used_ += bytes.size();
             return {};
         }
-        if (const status ok = flush(); !ok) return ok;
-        return write_all(bytes);
+        flush();
+        write_all(bytes);
+        return so_far_;
     }
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
 
     /// Gives the file its name, replacing one that has it. Errors: file_unwritable.
     status commit() {
-        if (const status ok = flush(); !ok) return ok;
+        flush();
+        if (so_far_) so_far_ = give_name();
+        return so_far_;
+    }
+
+    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another.
+    [[nodiscard]] bool in_place() const { return target_.in_place; }
+
+private:
+    static constexpr std::size_t room = std::size_t{1} << 16;
+
+    file_writer(const std::filesystem::path& asked, detail::output_target&& target) : asked_(asked), target_(std::move(target)) {}
+
+    status give_name() {
         if (!target_.in_place) {
             if (target_.exists && !detail::write_through(descriptor_)) return detail::unwritable(asked_);
             if (part_.empty() && !detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
@@ -37911,17 +38034,9 @@ public:
         return {};
     }
 
-    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another.
-    [[nodiscard]] bool in_place() const { return target_.in_place; }
-
-private:
-    static constexpr std::size_t room = std::size_t{1} << 16;
-
-    file_writer(const std::filesystem::path& asked, detail::output_target&& target) : asked_(asked), target_(std::move(target)) {}
-
     status open(bool nameless) {
         if (target_.in_place) {
-            descriptor_ = detail::open_in_place(target_.path);
+            descriptor_ = detail::open_in_place(target_);
         } else {
             if (nameless) descriptor_ = detail::create_nameless(target_);
             if (descriptor_ >= 0) return {};
@@ -37934,16 +38049,15 @@ private:
         return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
     }
 
-    status write_all(std::span<const std::byte> bytes) {
-        while (!bytes.empty()) {
+    void write_all(std::span<const std::byte> bytes) {
+        while (so_far_ && !bytes.empty()) {
             const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
-            if (n < 0) return detail::unwritable(asked_);
-            bytes = bytes.subspan(static_cast<std::size_t>(n));
+            if (n < 0) so_far_ = detail::unwritable(asked_);
+            else bytes = bytes.subspan(static_cast<std::size_t>(n));
         }
-        return {};
     }
 
-    status flush() { return write_all({waiting_.get(), std::exchange(used_, 0)}); }
+    void flush() { write_all({waiting_.get(), std::exchange(used_, 0)}); }
 
     void remove_part() {
         std::error_code ignored;
@@ -37957,6 +38071,7 @@ private:
     int descriptor_ = -1;
     std::unique_ptr<std::byte[]> waiting_;
     std::size_t used_ = 0;  // bytes of waiting_
+    status so_far_;         // the first failure
 };
 
 /// A whole small file. Errors: file_unwritable, out_of_memory.
@@ -38902,7 +39017,7 @@ public:
             const std::size_t jobs = waiting.empty() ? 0 : 1;
             threads_.parallel_for(n + jobs, 1, [&](std::size_t begin, std::size_t end) {
                 if (begin < jobs) written = out.write(waiting);
-                convert_blocks(b + (std::max)(begin, jobs) - jobs, b + (std::max)(end, jobs) - jobs, made_[turn].data() - b * stride_);
+                convert_blocks(b, b + (std::max)(begin, jobs) - jobs, b + (std::max)(end, jobs) - jobs, made_[turn].data());
             });
             if (!written) return written;
             if (const std::size_t place = unfit_.load(); place != SIZE_MAX) return unfit_error(name, place);
@@ -38924,8 +39039,8 @@ private:
         ask_for_pages({m_.data + first * row_bytes, rows * row_bytes});
     }
 
-    /// Blocks [begin, end); block b goes to out + b * stride.
-    void convert_blocks(std::size_t begin, std::size_t end, std::byte* out) {
+    /// Blocks [begin, end) of the piece that begins with block `base`, which goes to `out`.
+    void convert_blocks(std::size_t base, std::size_t begin, std::size_t end, std::byte* out) {
         if (begin == end) return;
         std::size_t mine = 0;  // as many ranges are in flight as there are scratch rows
         while (busy_[mine].exchange(true, std::memory_order_acquire)) mine = mine + 1 == scratch_.size() ? 0 : mine + 1;
@@ -38934,10 +39049,11 @@ private:
             const std::size_t count = (std::min)(packed_rows, m_.rows - first);
             const std::span<float> rows(scratch_[mine].data(), count * m_.cols);
             widen_rows(kernels_, m_, first, count, rows.data());
+            std::byte* const block = out + (b - base) * stride_;
             std::size_t unfit = first_too_large(rows, type_);
             if (unfit == rows.size()) {
-                narrow_rows(kernels_, rows.data(), count, m_.cols, type_, out + b * stride_);
-                unfit = find_overflow(rows, m_.cols, type_, out + b * stride_).value_or(rows.size());
+                narrow_rows(kernels_, rows.data(), count, m_.cols, type_, block);
+                unfit = find_overflow(rows, m_.cols, type_, block).value_or(rows.size());
             }
             if (unfit != rows.size()) keep_least(unfit_, first * m_.cols + unfit);
         }
@@ -40539,7 +40655,8 @@ public:
     [[nodiscard]] bool is_array() const { return kind_ == kind::array; }
     [[nodiscard]] bool is_object() const { return kind_ == kind::object; }
 
-    /// `get_ptr<const std::string*>()`: the value, or nullptr where it is of another kind. Whole numbers from 0 are both integer and unsigned.
+    /// `get_ptr<const std::string*>()`: the value, or nullptr where it is of another kind. Whole numbers from 0 are unsigned, and
+    /// integer as far as that reaches: who takes both looks for unsigned first.
     template <class Pointer>
     [[nodiscard]] Pointer get_ptr() const {
         using wanted = std::remove_const_t<std::remove_pointer_t<Pointer>>;
@@ -40548,7 +40665,9 @@ public:
         } else if constexpr (std::is_same_v<wanted, std::uint64_t>) {
             return is_number_unsigned() ? &integer_ : nullptr;
         } else if constexpr (std::is_same_v<wanted, std::int64_t>) {
-            return is_number_integer() ? reinterpret_cast<Pointer>(&integer_) : nullptr;
+            constexpr auto largest = static_cast<std::uint64_t>((std::numeric_limits<std::int64_t>::max)());
+            const bool fits = kind_ == kind::negative || (kind_ == kind::whole && integer_ <= largest);
+            return fits ? reinterpret_cast<Pointer>(&integer_) : nullptr;
         } else if constexpr (std::is_same_v<wanted, double>) {
             return is_number_float() ? &fraction_ : nullptr;
         } else {
@@ -41189,7 +41308,9 @@ public:
         double x = 0;
         if (const auto* f = value->get_ptr<const json_value::number_float_t*>()) {
             x = *f;
-        } else if (const auto* i = value->get_ptr<const json_value::number_integer_t*>()) {  // unsigned ones included
+        } else if (const auto* u = value->get_ptr<const json_value::number_unsigned_t*>()) {
+            x = static_cast<double>(*u);
+        } else if (const auto* i = value->get_ptr<const json_value::number_integer_t*>()) {
             x = static_cast<double>(*i);
         } else {
             fail(wrong_type(key, "a number", *value));
@@ -41537,17 +41658,14 @@ template <class Wanted>
 /// A folder with config.json up to two below: in a cache of the hub, models--owner--name/snapshots/<hash>. Empty: there is none.
 [[nodiscard]] inline std::filesystem::path folder_below(const std::filesystem::path& folder) {
     const auto any = [](std::string_view name) { return !name.starts_with("."); };
-    const auto of = [](const std::filesystem::path& base, const std::string& name) {
-        return base / std::filesystem::path(std::u8string(name.begin(), name.end()));
-    };
     std::vector<std::filesystem::path> places;
     for (const auto& below : {folder, folder / "snapshots"})
-        for (const std::string& name : names_in(below, any)) places.push_back(of(below, name));
+        for (const std::string& name : names_in(below, any)) places.push_back(below / from_utf8(name));
     for (const auto& place : places)
         if (has_config(place)) return place;
     for (const auto& place : places)
         for (const std::string& name : names_in(place / "snapshots", any))
-            if (has_config(of(place / "snapshots", name))) return of(place / "snapshots", name);
+            if (auto last = place / "snapshots" / from_utf8(name); has_config(last)) return last;
     return {};
 }
 
@@ -41614,7 +41732,7 @@ template <class Wanted>
 
 /// The sentence for a shard that the index names and the folder does not have.
 [[nodiscard]] inline error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
-    if (const auto link = detail::explain_link(folder / std::filesystem::path(std::u8string(name.begin(), name.end())))) return *link;
+    if (const auto link = detail::explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
                          printable(folder).c_str(), printable(name).c_str());
@@ -42067,7 +42185,7 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 inline status checkpoint::map_shard(const std::string& name) {
-    const auto path = folder_ / std::filesystem::path(std::u8string(name.begin(), name.end()));
+    const auto path = folder_ / from_utf8(name);
     auto file = mapped_file::open(path);
     if (!file) return file.error();
     if (const auto other = explain_file(path, file->bytes(), file_kind::safetensors)) return *other;

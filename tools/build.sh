@@ -15,16 +15,23 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . build/deps/environment.sh
 log=build/$preset.build.log
 
-show_progress() { # reads ninja's lines, "[done/all] what"
-    local line done all tenth=0 columns=80
+show_progress() { # reads ninja's lines, "[done/all] what"; on a terminal the seconds go on while nothing comes
+    local line part='' done=0 all=0 what='' tenth=0 columns=80 code
     [ -t 1 ] && columns=$(tput cols 2> /dev/null || echo 80)
-    while IFS= read -r line; do
-        [[ $line =~ ^\[([0-9]+)/([0-9]+)\]\ (.*) ]] || continue
-        done=${BASH_REMATCH[1]} all=${BASH_REMATCH[2]}
+    while true; do
+        code=0
+        IFS= read -r -t 1 line || code=$?
+        part+=$line
+        if [ $code = 0 ]; then
+            [[ $part =~ ^\[([0-9]+)/([0-9]+)\]\ (.*) ]] && done=${BASH_REMATCH[1]} all=${BASH_REMATCH[2]} what=${BASH_REMATCH[3]##*/}
+            part=''
+        elif [ $code -le 128 ]; then
+            break # the end; more than 128 is a second without a line
+        fi
         if [ -t 1 ]; then
-            line="build: $preset $done of $all, $((SECONDS - started)) s  ${BASH_REMATCH[3]##*/}"
+            line="build: $preset $done of $all, $((SECONDS - started)) s  ${what:+last: }$what"
             printf '\r\033[K%s' "${line:0:columns-1}"
-        elif [ $((done * 10 / all)) -gt "$tenth" ]; then
+        elif [ "$all" -gt 2 ] && [ $((done * 10 / all)) -gt "$tenth" ]; then # up to 2: ninja looks for new files
             tenth=$((done * 10 / all))
             echo "build: $preset $done of $all, $((SECONDS - started)) s"
         fi

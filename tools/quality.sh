@@ -12,6 +12,7 @@ esac
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 model=${1:-$root/models/tiny-arithmetic}
 text=${2:-$root/tests/data/arithmetic_held_out.jsonl}
+for path in "$model" "$text"; do [ -e "$path" ] || { echo "quality: $path: there is no such folder or file (see --help)" >&2; exit 2; }; done
 shift $(($# < 2 ? $# : 2))
 
 if [ -z "${PHI4FLASH:-}" ]; then

@@ -68,7 +68,7 @@ install_packages() {
     say "installing $*: $(LC_ALL=C apt-get install --assume-no --no-install-recommends "$@" 2> /dev/null |
         sed -n 's/.* \([0-9]*\) newly installed.*/\1 packages/p; s/^After this operation, \(.* [kMG]\{0,1\}B\) of additional.*/\1/p' |
         paste -s -d, - | sed 's/,/, /')"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" > /dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" > /dev/null 2> >(grep -v '^debconf: delaying package configuration' >&2)
 }
 
 compiler_version() { "$1" -dumpfullversion -dumpversion 2> /dev/null || echo 0; }

@@ -36,6 +36,7 @@ p4::dtype type_named(const std::string& name) {
 
 p4::status run(const convert_options& o) {
     if (const p4::status ok = check_output_file(o.output, o.force); !ok) return ok;
+    if (const p4::status ok = check_not_of_model(o.output, o.model); !ok) return ok;
     const auto model = open_model(o.model, o.open);
     if (!model) return model.error();
     auto pool = p4::thread_pool::create(o.threads);

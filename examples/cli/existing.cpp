@@ -11,16 +11,15 @@ bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
     return bytes.size() >= text.size() && std::memcmp(bytes.data(), text.data(), text.size()) == 0;
 }
 
-/// GGUF and safetensors, damaged ones too.
-bool holds_weights(const std::filesystem::path& path) {
+/// Nothing that anybody would miss: no file, an empty one, what is written in place, or logits of ours.
+bool may_be_replaced(const std::filesystem::path& path) {
     std::error_code ignored;
-    if (!std::filesystem::is_regular_file(path, ignored) || p4::is_written_in_place(path)) return false;
+    if (!std::filesystem::is_regular_file(path, ignored) || p4::is_written_in_place(path)) return true;
+    if (std::filesystem::file_size(path, ignored) == 0) return true;
     const auto file = p4::mapped_file::open(path);
-    if (!file) return false;
-    if (starts_with(file->bytes(), "GGUF")) return true;
-    if (file->bytes().size() < 9 || !starts_with(file->bytes().subspan(8), "{")) return false;
+    if (!file || file->bytes().size() < 9 || !starts_with(file->bytes().subspan(8), "{")) return false;
     const auto table = p4::safetensors::parse(file->bytes());
-    return !table || table->entries().size() != 1 || table->find("logits") == nullptr;
+    return table && table->entries().size() == 1 && table->find("logits") != nullptr;
 }
 
 bool is_named_like_weights(const std::filesystem::path& path) {
@@ -36,9 +35,16 @@ p4::status is_there(const std::filesystem::path& path) {
 }  // namespace
 
 p4::status check_output_file(const std::filesystem::path& path, bool force) {
-    if (force || !holds_weights(path)) return {};
-    return p4::error::format(p4::errc::file_unwritable, "%s is there already and holds weights: want another --output, or --force to replace it",
-                             p4::printable(path).c_str());
+    if (force || may_be_replaced(path)) return {};
+    return is_there(path);
+}
+
+p4::status check_not_of_model(const std::filesystem::path& path, const std::filesystem::path& model) {
+    std::error_code why;
+    if (!std::filesystem::is_directory(model, why) || !std::filesystem::is_regular_file(path, why)) return {};
+    const auto folder = std::filesystem::canonical(path, why).parent_path();
+    if (why || !std::filesystem::equivalent(folder, model, why) || path.extension() == ".gguf") return {};
+    return p4::error::format(p4::errc::file_unwritable, "%s is a file of the model that is read: want another --output", p4::printable(path).c_str());
 }
 
 p4::status check_output_folder(const std::filesystem::path& folder, std::span<const char* const> names, bool force) {
@@ -51,7 +57,7 @@ p4::status check_output_folder(const std::filesystem::path& folder, std::span<co
     return {};
 }
 
-void add_force_option(CLI::App& command, bool& force) { command.add_flag("--force", force, "Replace weights that are there already"); }
+void add_force_option(CLI::App& command, bool& force) { command.add_flag("--force", force, "Replace what is there already"); }
 
 new_files::~new_files() {
     std::error_code ignored;

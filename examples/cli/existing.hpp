@@ -1,11 +1,14 @@
 #pragma once
-/// What an output would destroy. Weights are hours of download or work: they are replaced only where --force says so.
+/// What an output would destroy: files that are there are replaced only where --force says so.
 #include "command.hpp"
 
 namespace cli {
 
-/// Errors: file_unwritable where `path` is a file with weights and not `force`. One that only has logits of ours is none.
+/// Errors: file_unwritable where `path` is a file that is not empty, and not `force`. Logits of ours may be replaced.
 p4::status check_output_file(const std::filesystem::path& path, bool force);
+
+/// Errors: file_unwritable where `path` is a file in the folder of the model that is being read, a GGUF file of it excepted.
+p4::status check_not_of_model(const std::filesystem::path& path, const std::filesystem::path& model);
 
 /// Errors: file_unwritable where the folder holds weights, or one of `names`, and not `force`.
 p4::status check_output_folder(const std::filesystem::path& folder, std::span<const char* const> names, bool force);

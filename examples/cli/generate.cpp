@@ -48,6 +48,18 @@ p4::result<std::vector<std::int32_t>> prompt_of(const std::optional<std::string>
     return ids;
 }
 
+/// Tokens to make room for where nobody says so. New ones that are asked for have room up to the model's longest context, others up to
+/// the usual one. Errors: context_full where the prompt alone is longer than the model was made for.
+p4::result<std::size_t> context_for(const p4::sambay_config& config, std::size_t prompt, std::size_t max_tokens, bool asked) {
+    const std::size_t longest = config.max_positions == 0 ? p4::max_extent : config.max_positions;
+    if (prompt >= longest)
+        return p4::error::format(p4::errc::context_full,
+                                 "the prompt has %zu tokens, and the model was made for %zu with its answer: --context %zu reads it all the same", prompt,
+                                 longest, prompt + std::min(max_tokens, longest));
+    const std::size_t limit = asked ? longest : std::max(usual_context(config), prompt + 1);
+    return std::min(limit, prompt + std::min(max_tokens, limit));
+}
+
 p4::status run(const generate_options& o) {
     const auto text = prompt_text(o);
     if (!text) return text.error();
@@ -68,8 +80,9 @@ p4::status run(const generate_options& o) {
 
     engine_options how = o.run.engine;
     if (how.context == 0) {
-        const std::size_t limit = std::max(usual_context(model->files.config()), prompt->size() + 1);
-        how.context = std::min(limit, prompt->size() + std::min(options.max_tokens, limit));
+        const auto room = context_for(model->files.config(), prompt->size(), options.max_tokens, o.sampling.max_tokens.has_value());
+        if (!room) return room.error();
+        how.context = *room;
     }
     auto engine = make_engine(model->files, how);
     if (!engine) return engine.error();

@@ -118,7 +118,7 @@ p4::status run(info_options options) {
 
     text_table table;
     table.heading("Model");
-    table.row("folder", o.model);
+    table.row(std::filesystem::is_directory(o.model) ? "folder" : "file", p4::printable(o.model).c_str());
     table.row("tokenizer", model->text
                                ? text_of("%zu ids, %zu added tokens", model->text->vocab_size(), model->text->added_tokens().size())
                                : "none");

@@ -107,6 +107,18 @@ class Tokenize(unittest.TestCase):
         self.assertIn(b"want UTF-8", done.stderr)
 
 
+class LongPrompts(unittest.TestCase):
+    def test_a_prompt_longer_than_the_model_is_refused_unless_asked_for(self):
+        text = "1234 5678 " * 420  # some 4,200 tokens; the bundled model was made for 4,096
+        ask = [PROGRAM, "generate", "--model", BUNDLED, "--prompt-file", "-", "-n", "20", "--ignore-eos"]
+        run = subprocess.run([str(a) for a in ask], input=text, capture_output=True, text=True, check=False, timeout=120)
+        self.assertEqual((run.returncode, run.stdout), (1, ""))
+        self.assertRegex(run.stderr, "made for 4096 .*--context")
+        run = subprocess.run([*map(str, ask), "--context", "6000", "--json"], input=text, capture_output=True, text=True, check=False, timeout=120)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(len(json.loads(run.stdout)["tokens"]), 20)
+
+
 class CutTexts(unittest.TestCase):
     def generate(self, *arguments):
         done = run("generate", "--model", BUNDLED, "--temperature", 0, "--prompt", "What is 347 + 285?", *arguments)

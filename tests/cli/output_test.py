@@ -15,6 +15,7 @@ import signal
 import socket
 import stat
 import struct
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -328,8 +329,25 @@ class WhatIsThere(OutputTest):
         weights.write_bytes((GOLDEN / "f32-8l" / "model.safetensors").read_bytes())
         before = weights.read_bytes()
         self.refused("--force", *ask, "--output", weights)
+        notes = self.folder / "notes.txt"
+        notes.write_text("mine")
+        self.refused("--force", *ask, "--output", notes)
+        self.refused("--force", "convert", "--model", BUNDLED, "--output", notes)
+        self.assertEqual(notes.read_text(), "mine")
         self.assertEqual(weights.read_bytes(), before)
         self.good(*ask, "--output", weights, "--force")
+
+    def test_the_model_that_is_read_is_never_replaced(self):
+        model = self.folder / "model"
+        shutil.copytree(BUNDLED, model)
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            before = (model / name).read_bytes()
+            for more in ((), ("--force",)):
+                self.refused("model", "convert", "--model", model, "--output", model / name, *more)
+                self.refused("model", "logits", "--model", model, "--tokens", "1", "--output", model / name, *more)
+            self.assertEqual((model / name).read_bytes(), before)
+        self.good("convert", "--model", model, "--output", model / "packed.gguf")
+        self.good("convert", "--model", model, "--output", model / "packed.gguf", "--force")
 
     def test_synth_does_not_replace_models(self):
         model = self.folder / "model"

@@ -253,7 +253,8 @@ class Targets(OutputTest):
         file.write_bytes(b"old")
         file.chmod(0o600)
         link.symlink_to("far/file.gguf")
-        self.good(*self.convert(link))
+        self.refused("--force", *self.convert(link))
+        self.good(*self.convert(link, "--force"))
         self.assertTrue(link.is_symlink())
         self.assertEqual(file.read_bytes(), want)
         self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
@@ -475,7 +476,7 @@ class Progress(OutputTest):
                 self.convert(self.folder / "x.gguf", "--force"),
                 ("logits", "--model", GOLDEN / "f32-8l", "--tokens", prompt, "--output", self.folder / "l"),
                 ("quality", "--reference", GOLDEN / "f32-8l", "--model", GOLDEN / "f32-8l", "--tokens", tokens),
-                ("generate", "--model", GOLDEN / "f32-8l", "--tokens", prompt, "--max-tokens", 1),
+                ("generate", "--model", GOLDEN / "f32-8l", "--tokens", prompt, "--max-tokens", 1, "--context", 2001),
             ):
                 lines = self.on_a_terminal(columns, *arguments)
                 notes = [line for line in lines if line.startswith("phi4flash: note: ")]  # sentences, never drawn over

@@ -41,7 +41,6 @@ p4::status bench_passes(const p4::model_files& files, engine& runs, const pass_b
     if (what.depth != 0)
         if (const auto read = runs.prefill(std::span<const std::int32_t>(text).first(what.depth)); !read) return read.error();
 
-    std::vector<findings> all;
     double one = 0.0;
     grid table({"tokens", "all logits, ms", "of the first", "longest of n pieces, ms", "part of a prompt, ms", "longest piece, ms"});
     json rows = json::array();

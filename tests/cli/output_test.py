@@ -427,7 +427,7 @@ class Signals(OutputTest):
         old = out / "model.safetensors"
         old.write_text("old")
         for which in (signal.SIGINT, signal.SIGKILL):
-            def begun(when=time.monotonic() + 0.3):
+            def begun(when=time.monotonic() + 0.05):
                 return time.monotonic() > when
             self.interrupted(which, begun, "synth", "--config", config, "--output", out, "--threads", 1, "--force", "--dtype", "f32")
             self.assertEqual(old.read_text(), "old")

@@ -27,6 +27,8 @@ BANNED = {"iostream", "istream", "ostream", "fstream", "sstream", "iomanip", "re
           "stdexcept", "exception"}
 # A pool of threads that a host may choose to use is a header of its own.
 MAY_USE_THREADS = {"core/thread_pool.hpp", "core/processors.hpp"}
+# Where what containers throw becomes a value.
+MAY_CATCH = {"core/out_of_memory.hpp"}
 BANNED_WORDS = [
     (re.compile(r"\bthrow\b"), "throws"),
     (re.compile(r"\bdynamic_cast\b|\btypeid\b"), "needs RTTI"),
@@ -71,7 +73,8 @@ def check_include(name, folder, inline, mark, target, complain):
     if mark == '"':
         complain(f'#include "{target}": headers are included with angle brackets')
         return
-    if target in BANNED and not (name in MAY_USE_THREADS and target in ("thread", "mutex")):
+    if target in BANNED and not (name in MAY_USE_THREADS and target in ("thread", "mutex")) \
+            and not (name in MAY_CATCH and target == "stdexcept"):
         complain(f"<{target}>: the library uses no iostreams, regular expressions, threads, exceptions or RTTI")
     if target.startswith(("hwy/", "xsimd/")) and not SIMD_FILES.match(name):
         complain(f"<{target}>: hwy/ and xsimd/ belong in simd/, config/ and kernels/dispatch.hpp")

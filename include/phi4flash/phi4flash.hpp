@@ -11,6 +11,7 @@
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/core/number.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/core/packing.hpp>
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/core/thread_pool.hpp>

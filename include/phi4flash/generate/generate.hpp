@@ -59,6 +59,8 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
                                     std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {
     auto chooser = sampler::create(options.sampling, allowed_ids(m.shape().vocab(), text, options.stop_ids));
     if (!chooser) return chooser.error();
+    auto stops = stop_matcher::create(options.stop_strings);
+    if (!stops) return stops.error();
     const auto cancelled = [&] { return options.cancel != nullptr && options.cancel->load(std::memory_order_relaxed); };
     for (const std::int32_t token : prompt) chooser->accept(token);
 
@@ -82,15 +84,12 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
     // Without a tokenizer there is no text, so nothing to decode and no string to find.
     std::optional<stream_decoder> decoder;
     if (text != nullptr) decoder.emplace(*text, decode_options{.skip_special = options.skip_special});
-    stop_matcher stops(options.stop_strings);
-    const auto finish = [&](stop_reason reason) {
+    const auto finish = [&](stop_reason reason) -> result<generation_summary> {
         summary.reason = reason;
-        std::string rest;
-        if (decoder && reason != stop_reason::stop_string && reason != stop_reason::sink) {
-            rest = stops.push(decoder->flush());
-            rest += stops.flush();
-        }
-        if (!rest.empty()) sink(generation_event{-1, rest});
+        if (!decoder || reason == stop_reason::stop_string || reason == stop_reason::sink) return summary;
+        const auto rest = stops->finish(decoder->flush());
+        if (!rest) return rest.error();
+        if (!rest->empty()) sink(generation_event{-1, *rest});
         return summary;
     };
     while (true) {
@@ -104,14 +103,16 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
         std::string_view piece;
         if (text != nullptr) {
             const bool hidden = options.skip_special && text->is_special(token);
-            piece = hidden ? stops.push_hidden(text->bytes_of(token)) : stops.push(decoder->push(token));
+            const auto certain = hidden ? stops->push_hidden(text->bytes_of(token)) : stops->push(decoder->push(token));
+            if (!certain) return certain.error();
+            piece = *certain;
         }
         const std::size_t here = past.position();
         if (!sink(generation_event{token, piece})) return finish(stop_reason::sink);
         if (past.position() != here)
             return error::format(errc::in_use, "the sink has moved the session of its own text from token %zu to %zu: give it a session of its own",
                                  here, past.position());
-        if (stops.matched()) return finish(stop_reason::stop_string);
+        if (stops->matched()) return finish(stop_reason::stop_string);
         if (summary.new_tokens == options.max_tokens) return finish(stop_reason::max_tokens);
         if (past.position() == past.context()) return finish(stop_reason::context_full);
         logits = step(m, past, w, token);

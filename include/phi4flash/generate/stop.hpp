@@ -1,11 +1,14 @@
 #pragma once
 /// When a text ends: at a token, or at a string that may arrive in pieces.
-#include <phi4flash/config/abi.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
+#include <phi4flash/text/decoder.hpp>
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 PHI4FLASH_BEGIN
@@ -15,27 +18,57 @@ PHI4FLASH_BEGIN
 /// that nobody is shown, and never released.
 class stop_matcher {
 public:
-    explicit stop_matcher(std::vector<std::string> strings = {}) : strings_(std::move(strings)) {
-        std::erase_if(strings_, [](const std::string& s) { return s.empty(); });
+    /// Text of at most so many bytes, such as a decoder gives at once, takes no memory.
+    static constexpr std::size_t longest_text = stream_decoder::longest_text;
+
+    /// Watches for nothing.
+    stop_matcher() = default;
+    stop_matcher(stop_matcher&&) = default;
+    stop_matcher& operator=(stop_matcher&&) = default;
+
+    /// Takes copies of the strings and all memory that it will need; empty strings are left out. Errors: out_of_memory.
+    static result<stop_matcher> create(std::span<const std::string> strings) {
+        return detail::or_out_of_memory("watch for stop strings", [&]() -> result<stop_matcher> {
+            stop_matcher made;
+            std::size_t longest = 0;
+            for (const std::string& s : strings) {
+                if (s.empty()) continue;
+                made.strings_.push_back(s);
+                longest = (std::max)(longest, s.size());
+            }
+            if (longest != 0) made.make_room(longest + longest_text);
+            return made;
+        });
     }
 
-    /// Takes more text and returns what is certain. Valid until the next call.
-    std::string_view push(std::string_view text) { return push(text, false); }
+    /// Takes more text and returns what is certain: a view of the text itself or of the matcher's memory, valid until the next call.
+    /// Errors: out_of_memory, for longer text than `longest_text`; it was not taken then.
+    [[nodiscard]] result<std::string_view> push(std::string_view text) { return push(text, false); }
     /// The same of text that is not to be released, which may still end what was held back before it.
-    std::string_view push_hidden(std::string_view text) { return push(text, true); }
+    [[nodiscard]] result<std::string_view> push_hidden(std::string_view text) { return push(text, true); }
 
     /// The text ends here: what was held back. Valid until the next call.
     std::string_view flush() {
         released_.clear();
         return release(held_.size());
     }
+    /// The text ends with this: push and flush in one. Errors: those of push.
+    [[nodiscard]] result<std::string_view> finish(std::string_view text) {
+        const auto certain = push(text);
+        return certain && !matched_ && !held_.empty() ? release(held_.size()) : certain;
+    }
 
     [[nodiscard]] bool matched() const { return matched_; }
 
 private:
-    std::string_view push(std::string_view text, bool hidden) {
+    result<std::string_view> push(std::string_view text, bool hidden) {
         released_.clear();
-        if (matched_ || (hidden && strings_.empty())) return released_;
+        if (strings_.empty()) return hidden ? std::string_view() : text;
+        if (matched_) return std::string_view();
+        if (text.size() > held_.capacity() - held_.size()) {
+            const status ok = detail::or_out_of_memory("watch a long text for stop strings", [&] { return make_room(held_.size() + text.size()); });
+            if (!ok) return ok.error();
+        }
         held_.append(text);
         hidden_.resize(held_.size(), hidden);
         std::size_t match = std::string::npos;
@@ -45,10 +78,17 @@ private:
         release(match);
         held_.clear();
         hidden_.clear();
-        return released_;
+        return std::string_view(released_);
     }
 
-    /// Moves the first n bytes that are held to the released ones, the hidden ones to nowhere.
+    /// For so many bytes in all.
+    void make_room(std::size_t bytes) {
+        hidden_.reserve(bytes);
+        released_.reserve(bytes);
+        held_.reserve(bytes);  // the last one: its capacity says whether there is room
+    }
+
+    /// Moves the first n bytes that are held behind the released ones, the hidden ones to nowhere.
     std::string_view release(std::size_t n) {
         for (std::size_t i = 0; i < n; ++i)
             if (!hidden_[i]) released_.push_back(held_[i]);

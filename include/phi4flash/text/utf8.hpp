@@ -108,14 +108,42 @@ inline void append_utf8(char32_t c, std::string& out) {
     return static_cast<std::size_t>(p - text.data());
 }
 
-/// Appends `bytes` as well-formed UTF-8: one U+FFFD for each maximal invalid subpart, everything else as it is.
-inline void append_lossy_utf8(std::string_view bytes, std::string& out) {
+namespace detail {
+
+/// Text in an array: what a std::string does, for text whose most is known, without taking memory. The caller keeps to Most.
+template <std::size_t Most>
+class fixed_text {
+public:
+    fixed_text& append(std::string_view more) {
+        if (!more.empty()) std::memcpy(bytes_ + size_, more.data(), more.size());
+        size_ += more.size();
+        return *this;
+    }
+    /// Leaves the text from `first` on.
+    void keep_from(std::size_t first) {
+        size_ -= first;
+        std::memmove(bytes_, bytes_ + first, size_);
+    }
+    void clear() { size_ = 0; }
+    [[nodiscard]] std::string_view view() const { return {bytes_, size_}; }
+
+private:
+    std::size_t size_ = 0;
+    char bytes_[Most] = {};
+};
+
+}  // namespace detail
+
+/// Appends `bytes` as well-formed UTF-8: one U+FFFD for each maximal invalid subpart, everything else as it is. `out` has a member
+/// append(std::string_view), as a std::string.
+template <class Out>
+void append_lossy_utf8(std::string_view bytes, Out& out) {
     while (!bytes.empty()) {
         const std::size_t good = valid_utf8_prefix(bytes);
         out.append(bytes.substr(0, good));
         bytes.remove_prefix(good);
         if (bytes.empty()) return;
-        out.append("\xEF\xBF\xBD");
+        out.append(std::string_view("\xEF\xBF\xBD"));
         bytes.remove_prefix(decode_utf8(bytes.data(), bytes.data() + bytes.size()).size);
     }
 }

@@ -3,6 +3,7 @@
 
 // What everything stands on.
 #include <phi4flash/config/abi.hpp>
+#include <phi4flash/core/checksum.hpp>
 #include <phi4flash/core/error.hpp>
 #include <phi4flash/core/executor.hpp>
 #include <phi4flash/core/finite.hpp>
@@ -31,10 +32,12 @@
 #include <phi4flash/layers/norm.hpp>
 
 // The model: shape, weights, state, forward pass.
+#include <phi4flash/model/fingerprint.hpp>
 #include <phi4flash/model/forward.hpp>
 #include <phi4flash/model/layer_plan.hpp>
 #include <phi4flash/model/quality.hpp>
 #include <phi4flash/model/shape.hpp>
+#include <phi4flash/model/snapshot.hpp>
 #include <phi4flash/model/tensor_list.hpp>
 
 // Text: tokenizer, streaming decoder, chat template.

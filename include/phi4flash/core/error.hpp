@@ -19,6 +19,9 @@ enum class errc : std::uint16_t {
     cancelled,
     unknown_target,
     in_use,
+    // saved sessions
+    wrong_checksum,
+    wrong_weights,
     // files
     file_not_found,
     file_unreadable,

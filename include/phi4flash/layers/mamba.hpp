@@ -135,7 +135,8 @@ class mamba_states {
 public:
     mamba_states() = default;
     mamba_states(std::size_t layers, std::size_t d_inner, std::size_t d_state, std::size_t d_conv)
-        : layers_(layers), convolution_(round_up((d_conv - 1) * d_inner, channel_block)), ssm_(blocked_size(d_inner, d_state)) {}
+        : layers_(layers), d_inner_(d_inner), d_state_(d_state), history_(d_conv - 1),
+          convolution_(round_up(history_ * d_inner, channel_block)), ssm_(blocked_size(d_inner, d_state)) {}
 
     [[nodiscard]] std::size_t floats() const { return layers_ * (convolution_ + ssm_); }
     [[nodiscard]] mamba::state at(float* all, std::size_t layer) const {
@@ -145,8 +146,27 @@ public:
         return s;
     }
 
+    /// Numbers that mean something: without what only fills up blocks of channels.
+    [[nodiscard]] std::size_t numbers() const { return layers_ * d_inner_ * (history_ + d_state_); }
+    /// Calls `visit(std::span<float>)` for all of those, in order, until it returns false. Returns whether it never did.
+    template <class Visit>
+    bool each_part(float* all, Visit&& visit) const {
+        const std::size_t rest = d_inner_ % channel_block;
+        const std::size_t whole = (d_inner_ - rest) * d_state_;
+        for (std::size_t layer = 0; layer < layers_; ++layer) {
+            const mamba::state s = at(all, layer);
+            if (!visit(std::span(s.convolution, history_ * d_inner_)) || !visit(std::span(s.ssm, whole))) return false;
+            for (std::size_t n = 0; rest != 0 && n < d_state_; ++n)
+                if (!visit(std::span(s.ssm + whole + n * channel_block, rest))) return false;
+        }
+        return true;
+    }
+
 private:
     std::size_t layers_ = 0;
+    std::size_t d_inner_ = 0;
+    std::size_t d_state_ = 0;
+    std::size_t history_ = 0;
     std::size_t convolution_ = 0;
     std::size_t ssm_ = 0;
 };

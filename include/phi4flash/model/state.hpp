@@ -117,13 +117,15 @@ public:
     /// Tokens that can be taken back at any time.
     [[nodiscard]] std::size_t undo() const { return undo_; }
 
-    // For pass.hpp.
+    // For pass.hpp and snapshot.hpp.
     /// All Mamba states after the first `position` tokens, which must not be older than oldest_position().
     [[nodiscard]] std::span<float> states_after(std::size_t position) const {
         return states_.subspan(position % (undo_ + 1) * state_floats_, state_floats_);
     }
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
     [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
+    [[nodiscard]] const head_layout& heads() const { return heads_; }
+    [[nodiscard]] const sambay_shape& shape() const { return shape_; }
     [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
     /// Errors: context_full.
     [[nodiscard]] status room_for(std::size_t tokens) const {
@@ -135,6 +137,11 @@ public:
     void advance(std::size_t tokens) {
         position_ += tokens;
         oldest_ = (std::max)(oldest_, position_ - (std::min)(position_, undo_));
+    }
+    /// Everything that belongs to these positions is in place.
+    void resume(std::size_t position, std::size_t oldest) {
+        position_ = position;
+        oldest_ = oldest;
     }
     [[nodiscard]] bool disturbed() const { return disturbed_; }
     [[nodiscard]] bool busy() const { return busy_; }

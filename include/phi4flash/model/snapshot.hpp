@@ -1,0 +1,318 @@
+#pragma once
+/// A session as bytes: saved to memory or piece by piece, and restored, so that going on gives the bits of never having stopped.
+///
+///     header  192 bytes: magic, version, K/V type, bytes in all, fingerprint of the weights, position, tokens that can be taken back, shape,
+///             XXH64 of the header
+///     states  f32: for each position from the oldest on, for each Mamba layer, the convolution's last inputs and the SSM state
+///     K/V     of each window, then of the full layer, in the order of positions: keys, values and, of 8 bits, their scales, head by head
+///     trailer 8 bytes: XXH64 of states and K/V
+///
+/// All of it little-endian. The same session has the same bytes on every target, back end and number of threads, wherever its rings stand.
+#include <phi4flash/core/checksum.hpp>
+#include <phi4flash/model/fingerprint.hpp>
+#include <phi4flash/model/session_pieces.hpp>
+
+#include <concepts>
+#include <type_traits>
+
+PHI4FLASH_BEGIN
+
+static_assert(std::endian::native == std::endian::little, "phi4flash: snapshots are little-endian and copied as they are");
+
+inline constexpr std::uint32_t snapshot_version = 1;
+/// A sink is never given more at once, nor a source asked for more.
+inline constexpr std::size_t snapshot_piece = std::size_t{1} << 20;
+
+/// What a snapshot says of itself.
+struct snapshot_info {
+    std::uint32_t version = snapshot_version;
+    kv_format kv = kv_format::bf16;
+    sambay_shape shape;
+    weights_fingerprint weights;
+    std::size_t position = 0;         ///< tokens that were read
+    std::size_t oldest_position = 0;  ///< how far a restored session can rewind, where it has room for that
+    std::size_t bytes = 0;            ///< of the whole snapshot
+};
+
+namespace detail {
+
+struct snapshot_header {
+    char magic[8] = {'p', '4', 's', 'e', 's', 's', 'n', '\n'};
+    std::uint32_t version = snapshot_version;
+    std::uint32_t kv = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t weights = 0;
+    std::uint64_t position = 0;
+    std::uint64_t undo = 0;
+    std::uint64_t shape[extent_count] = {};
+    std::uint64_t unused[6] = {};
+    std::uint64_t checksum = 0;
+};
+static_assert(sizeof(snapshot_header) == 192 && std::is_trivially_copyable_v<snapshot_header>);
+inline constexpr std::size_t snapshot_trailer = sizeof(std::uint64_t);
+
+[[nodiscard]] inline std::uint64_t checksum_of(const snapshot_header& h) {
+    xxh64 sum;
+    sum.update(std::as_bytes(std::span(&h, 1)).first(offsetof(snapshot_header, checksum)));
+    return sum.value();
+}
+
+[[nodiscard]] inline error snapshot_cut_off(std::size_t want, std::size_t have) {
+    return error::format(errc::file_incomplete, "the saved session is cut off: want %zu bytes, have %zu", want, have);
+}
+[[nodiscard]] inline error snapshot_altered() {
+    return error::format(errc::wrong_checksum, "the saved session was altered since it was written: its checksum does not fit");
+}
+
+/// The header's own truth. Errors: see inspect_snapshot.
+[[nodiscard]] inline result<snapshot_info> read_header(std::span<const std::byte> bytes) {
+    snapshot_header h;
+    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), h.magic, sizeof h.magic) == 0;
+    if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
+    if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
+    std::memcpy(&h, bytes.data(), sizeof h);
+    if (h.version > snapshot_version)
+        return error::format(errc::unsupported_version, "the saved session is of version %u: want at most %u, a newer phi4flash wrote it",
+                             static_cast<unsigned>(h.version), static_cast<unsigned>(snapshot_version));
+    if (h.checksum != checksum_of(h)) return snapshot_altered();
+    const bool good = h.version == snapshot_version && h.kv < kv_format_count && h.position <= max_extent && h.undo <= h.position &&
+                      h.bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX);
+    if (!good) return error::format(errc::bad_value, "the saved session's header holds numbers that cannot be");
+    snapshot_info info;
+    info.version = h.version;
+    info.kv = static_cast<kv_format>(h.kv);
+    const auto extent = [&h](std::size_t i) { return static_cast<std::size_t>(h.shape[i]); };
+    info.shape = {extent(0), extent(1), extent(2), extent(3), extent(4), extent(5), extent(6), extent(7), extent(8), extent(9), extent(10)};
+    info.weights.value = h.weights;
+    info.position = static_cast<std::size_t>(h.position);
+    info.oldest_position = static_cast<std::size_t>(h.position - h.undo);
+    info.bytes = static_cast<std::size_t>(h.bytes);
+    return info;
+}
+
+/// Cuts what is handed on into pieces that are not too large.
+template <class Visit>
+[[nodiscard]] bool in_pieces(std::byte* memory, std::size_t bytes, Visit&& visit) {
+    for (std::size_t at = 0; at < bytes; at += snapshot_piece)
+        if (!visit(memory == nullptr ? nullptr : memory + at, (std::min)(snapshot_piece, bytes - at))) return false;
+    return true;
+}
+
+/// A host's callback may answer with a status or a bool.
+template <class Answer>
+[[nodiscard]] status status_of(Answer&& answer, errc code, const char* what, std::size_t at) {
+    if constexpr (std::same_as<std::remove_cvref_t<Answer>, status>) {
+        return answer;
+    } else {
+        return answer ? status() : status(error::format(code, "%s after %zu bytes of the saved session", what, at));
+    }
+}
+
+[[nodiscard]] constexpr const char* name_of_kv(kv_format kv) {
+    constexpr const char* names[] = {"f32", "bf16", "8 bits"};
+    return names[static_cast<std::size_t>(kv)];
+}
+
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] std::size_t payload_bytes(const session<Shape, Kv>& s, const session_extent& of) {
+    return state_bytes(s, of) + of.position * kv_bytes<Kv>(s.heads());
+}
+
+template <sambay_shape Shape, class Kv, class Visit>
+bool each_payload_piece(const session<Shape, Kv>& s, const session_extent& of, Visit&& visit) {
+    const auto cut = [&](std::byte* memory, std::size_t bytes) { return in_pieces(memory, bytes, visit); };
+    return each_state_piece(s, of, cut) && each_full_piece(s, 0, of.position, cut);
+}
+
+/// Whether this session can become that one. Errors: see restore_snapshot.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info) {
+    for (std::size_t i = 0; i < extent_count; ++i) {
+        const auto [name, want] = extent_at(s.shape(), i);
+        if (const std::size_t have = extent_at(info.shape, i).value; have != want)
+            return error::format(errc::wrong_shape, "the saved session is of a model of another shape: %s: want %zu, have %zu", name, want, have);
+    }
+    if (info.kv != kv_format_of<Kv>)
+        return error::format(errc::wrong_dtype, "the saved session's K/V are of %s: want %s", name_of_kv(info.kv), name_of_kv(kv_format_of<Kv>));
+    if (info.weights != weights)
+        return error::format(errc::wrong_weights, "the saved session belongs to other weights of this shape: want %016llx, have %016llx",
+                             static_cast<unsigned long long>(weights.value), static_cast<unsigned long long>(info.weights.value));
+    const session_extent of{info.position, info.oldest_position, s.shape().window};
+    if (const std::size_t want = sizeof(snapshot_header) + payload_bytes(s, of) + snapshot_trailer; info.bytes != want)
+        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want, info.position);
+    if (info.position > s.context())
+        return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position, s.context());
+    return {};
+}
+
+template <sambay_shape Shape, class Kv>
+void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
+    s.resume(info.position, (std::max)(info.oldest_position, info.position - (std::min)(info.position, s.undo())));
+}
+
+/// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
+/// throws.
+template <sambay_shape Shape, class Kv>
+class filling {
+public:
+    explicit filling(session<Shape, Kv>& s) : s_(s) { s_.set_busy(true); }
+    ~filling() {
+        s_.set_busy(false);
+        if (!whole_) s_.reset();
+    }
+    filling(const filling&) = delete;
+    filling& operator=(const filling&) = delete;
+    void keep(const snapshot_info& info) {
+        resume_at(s_, info);
+        whole_ = true;
+    }
+
+private:
+    session<Shape, Kv>& s_;
+    bool whole_ = false;
+};
+
+}  // namespace detail
+
+/// Takes a piece of a snapshot: `sink(std::span<const std::byte>)` returns false, or an error, to stop.
+template <class Sink>
+concept snapshot_sink = std::invocable<Sink&, std::span<const std::byte>>;
+/// Gives the next piece of a snapshot: `source(std::span<std::byte>)` fills all of the span; false, or an error, where it cannot.
+template <class Source>
+concept snapshot_source = std::invocable<Source&, std::span<std::byte>>;
+
+/// Keep as many states as the session has.
+inline constexpr std::size_t all_undo = static_cast<std::size_t>(-1);
+
+/// Bytes of a snapshot of this session as it is now, with at most `undo` tokens to take back after it is restored: each costs the Mamba
+/// states again, which are 3.5 MB at the released shape. The rest is 20 MiB of windows there, and 5 KiB a token.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] std::size_t snapshot_bytes(const session<Shape, Kv>& s, std::size_t undo = all_undo) {
+    return sizeof(detail::snapshot_header) + detail::payload_bytes(s, detail::extent_of(s, undo)) + detail::snapshot_trailer;
+}
+
+/// Writes a snapshot piece by piece, straight from the session's memory: nothing is allocated. `weights` is fingerprint_of what the session's
+/// model was bound to. The session may be in use by a pass, which has then not happened; the sink must not change it. Errors: the sink's
+/// own, or cancelled where it returned false.
+template <sambay_shape Shape, class Kv, snapshot_sink Sink>
+[[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink, std::size_t undo = all_undo) {
+    const detail::session_extent of = detail::extent_of(s, undo);
+    detail::snapshot_header header;
+    header.kv = static_cast<std::uint32_t>(kv_format_of<Kv>);
+    header.bytes = snapshot_bytes(s, undo);
+    header.weights = weights.value;
+    header.position = of.position;
+    header.undo = of.position - of.oldest;
+    for (std::size_t i = 0; i < detail::extent_count; ++i) header.shape[i] = detail::extent_at(s.shape(), i).value;
+    header.checksum = detail::checksum_of(header);
+
+    status outcome;
+    std::size_t written = 0;
+    const auto put = [&](std::span<const std::byte> piece) {
+        outcome = detail::status_of(sink(piece), errc::cancelled, "the sink took no more", written);
+        written += piece.size();
+        return outcome.has_value();
+    };
+    xxh64 sum;
+    if (!put(std::as_bytes(std::span(&header, 1)))) return outcome;
+    if (!detail::each_payload_piece(s, of, [&](const std::byte* memory, std::size_t bytes) {
+            sum.update(std::span(memory, bytes));
+            return put({memory, bytes});
+        }))
+        return outcome;
+    const std::uint64_t trailer = sum.value();
+    (void)put(std::as_bytes(std::span(&trailer, 1)));
+    return outcome;
+}
+
+/// The same into memory: the first snapshot_bytes of it. Errors: invalid_argument (too few bytes), and nothing is written.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, std::span<std::byte> out, std::size_t undo = all_undo) {
+    const std::size_t want = snapshot_bytes(s, undo);
+    if (out.size() < want) return error::format(errc::invalid_argument, "memory for a snapshot: want %zu bytes, have %zu", want, out.size());
+    const auto append = [&](std::span<const std::byte> piece) {
+        std::memcpy(out.data(), piece.data(), piece.size());
+        out = out.subspan(piece.size());
+        return true;
+    };
+    return save_snapshot(s, weights, append, undo);
+}
+
+/// What a snapshot is of, from its first 192 bytes. Errors: bad_magic (no snapshot), file_incomplete, unsupported_version (a newer one),
+/// wrong_checksum (altered), bad_value.
+[[nodiscard]] inline result<snapshot_info> inspect_snapshot(std::span<const std::byte> bytes) { return detail::read_header(bytes); }
+
+/// The session becomes the one that was saved, which may be of another context and undo: it goes on, and can be taken back as far as both
+/// allow. Checks all of the bytes before it changes anything; where it fails, the session is as before, bit for bit.
+/// Errors: those of inspect_snapshot; trailing_bytes; wrong_shape, wrong_dtype (another K/V type), wrong_weights, context_full; in_use.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, std::span<const std::byte> bytes) {
+    if (s.busy()) return detail::in_use_error("session");
+    const auto info = detail::read_header(bytes);
+    if (!info) return info.error();
+    if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
+    if (bytes.size() < info->bytes) return detail::snapshot_cut_off(info->bytes, bytes.size());
+    if (bytes.size() > info->bytes)
+        return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info->bytes,
+                             info->bytes, bytes.size());
+    std::span<const std::byte> payload = bytes.subspan(sizeof(detail::snapshot_header), info->bytes - sizeof(detail::snapshot_header) - detail::snapshot_trailer);
+    xxh64 sum;
+    sum.update(payload);
+    std::uint64_t trailer;
+    std::memcpy(&trailer, bytes.data() + bytes.size() - sizeof trailer, sizeof trailer);
+    if (sum.value() != trailer) return detail::snapshot_altered();
+
+    const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
+    detail::each_payload_piece(s, of, [&](std::byte* memory, std::size_t count) {
+        if (memory != nullptr) std::memcpy(memory, payload.data(), count);
+        payload = payload.subspan(count);
+        return true;
+    });
+    detail::resume_at(s, *info);
+    return {};
+}
+
+/// The same piece by piece, straight into the session's memory. Whether all was right is known at the end only, so the session must have read
+/// nothing: where it fails, it still has. (A session that has read something is restored from memory, or replaced by a new one that was
+/// restored.) Errors: as above; the source's own, or file_incomplete where it returned false; invalid_argument (the session has read something).
+template <sambay_shape Shape, class Kv, snapshot_source Source>
+[[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, Source&& source) {
+    if (s.busy()) return detail::in_use_error("session");
+    if (s.position() != 0)
+        return error::format(errc::invalid_argument,
+                             "restoring piece by piece: want a session that has read nothing, have one that has read %zu tokens: reset it, or take a new one",
+                             s.position());
+    status outcome;
+    std::size_t taken = 0;
+    const auto get = [&](std::span<std::byte> piece) {
+        outcome = detail::status_of(source(piece), errc::file_incomplete, "the source ended", taken);
+        taken += piece.size();
+        return outcome.has_value();
+    };
+    std::byte start[sizeof(detail::snapshot_header)];
+    if (!get(start)) return outcome;
+    const auto info = detail::read_header(start);
+    if (!info) return info.error();
+    if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
+
+    detail::filling<Shape, Kv> into(s);
+    xxh64 sum;
+    const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
+    std::uint64_t trailer = 0;
+    const bool read = detail::each_payload_piece(s, of, [&](std::byte* memory, std::size_t count) {
+        std::byte unused[4096];  // for what this session has no room for
+        for (std::size_t at = 0; at < count;) {
+            const std::span<std::byte> piece = memory != nullptr ? std::span(memory, count) : std::span(unused).first((std::min)(sizeof unused, count - at));
+            if (!get(piece)) return false;
+            sum.update(piece);
+            at += piece.size();
+        }
+        return true;
+    }) && get(std::as_writable_bytes(std::span(&trailer, 1)));
+    if (read && sum.value() != trailer) outcome = detail::snapshot_altered();
+    if (outcome && s.disturbed()) outcome = error::format(errc::in_use, "the session was reset by the source that fills it: do that before, or after");
+    if (outcome) into.keep(*info);
+    return outcome;
+}
+
+PHI4FLASH_END

@@ -49,6 +49,7 @@
 // Generation.
 #include <phi4flash/generate/conversation.hpp>
 #include <phi4flash/generate/generate.hpp>
+#include <phi4flash/generate/generation.hpp>
 
 // Files; the Hugging Face formats where a JSON library is on the include path.
 #include <phi4flash/io/check_weights.hpp>

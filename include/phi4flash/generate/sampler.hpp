@@ -92,9 +92,13 @@ public:
 
     /// Remembers a token of the text, for the repetition penalty.
     void accept(std::int32_t token) {
-        if (options_.repetition_penalty == 1.0f || token < 0 || static_cast<std::size_t>(token) >= allowed_.size()) return;
-        if (seen_.empty()) seen_.resize(allowed_.size());
-        seen_[static_cast<std::size_t>(token)] = true;
+        if (token >= 0 && static_cast<std::size_t>(token) < seen_.size()) seen_[static_cast<std::size_t>(token)] = true;
+    }
+
+    /// Begins another text, with the same random numbers.
+    void restart() {
+        std::fill(seen_.begin(), seen_.end(), false);
+        random_ = random_stream(options_.seed);
     }
 
 private:
@@ -109,6 +113,7 @@ private:
     sampler(const sampling_options& options, std::vector<bool> allowed)
         : options_(options), allowed_(std::move(allowed)), random_(options.seed) {
         candidates_.reserve(allowed_.size());
+        if (options.repetition_penalty != 1.0f) seen_.resize(allowed_.size());
     }
 
     [[nodiscard]] std::int32_t first_allowed() const {

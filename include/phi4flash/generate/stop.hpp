@@ -60,6 +60,13 @@ public:
 
     [[nodiscard]] bool matched() const { return matched_; }
 
+    /// Begins another text.
+    void restart() {
+        held_.clear();
+        hidden_.clear();
+        matched_ = false;
+    }
+
 private:
     result<std::string_view> push(std::string_view text, bool hidden) {
         released_.clear();

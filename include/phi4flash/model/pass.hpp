@@ -50,6 +50,24 @@ public:
     }
     ~pass() { end(); }
 
+    /// What is wrong with one reading, whatever the workspace. Errors: see `begin`.
+    [[nodiscard]] static status refusal(const model<Shape>& m, const reading_type& r) {
+        if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
+        if (r.past->busy()) return detail::in_use_error("session");
+        if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
+        const std::size_t n = r.tokens.size();
+        if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
+        if (r.wanted > n || r.choices == 0 || r.choices > n)
+            return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
+                                 n, r.wanted, r.choices);
+        if (const status ok = r.past->room_for(n); !ok) return ok;
+        for (const std::int32_t token : r.tokens) {
+            if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
+                return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
+        }
+        return {};
+    }
+
     /// What `begin` would refuse, asked without beginning. Errors: see there.
     [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
                                       rows_view<float> logits) {
@@ -122,6 +140,8 @@ public:
         return false;
     }
 
+    /// Whether it has begun and not ended: session and workspace are in use.
+    [[nodiscard]] bool begun() const { return work_ != nullptr; }
     [[nodiscard]] bool done() const { return piece_ == piece::done && work_ != nullptr; }
 
     /// After the pass is done: the logits of reading i, [wanted, vocab].
@@ -194,23 +214,6 @@ private:
     template <class Make>
     [[nodiscard]] texts_of<Make> each_text(Make make) const {
         return {n_texts_, make};
-    }
-
-    [[nodiscard]] static status refusal(const model<Shape>& m, const reading_type& r) {
-        if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
-        if (r.past->busy()) return detail::in_use_error("session");
-        if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
-        const std::size_t n = r.tokens.size();
-        if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
-        if (r.wanted > n || r.choices == 0 || r.choices > n)
-            return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
-                                 n, r.wanted, r.choices);
-        if (const status ok = r.past->room_for(n); !ok) return ok;
-        for (const std::int32_t token : r.tokens) {
-            if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
-                return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
-        }
-        return {};
     }
 
     /// States that a reading keeps: those the commit may choose from, and those that can be gone back to from there.

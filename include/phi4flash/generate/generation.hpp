@@ -1,0 +1,156 @@
+#pragma once
+/// A text that is being generated, as a value: advanced until something happens, or until the host wants its thread back. It owns no thread
+/// and calls nobody back. `generate` is a loop over it, `scheduler` drives many texts in the same passes.
+#include <phi4flash/generate/text_writer.hpp>
+#include <phi4flash/model/pass.hpp>
+
+#include <atomic>
+#include <utility>
+
+PHI4FLASH_BEGIN
+
+/// Made once, started for one text after the other. Movable at any time; model, workspace, session and tokenizer must stay where they are.
+/// After `create` it allocates nothing. While a pass is under way (`advance_until` returned `none`), session and workspace are in use; they
+/// are free when an event has been returned. For one thread at a time.
+template <sambay_shape Shape = any_sambay, class Kv = bf16>
+class generation {
+public:
+    /// `text` may be null: then events carry tokens only. Errors: those of sampler::create.
+    static result<generation> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const generation_options& options,
+                                     const text_limits& limits) {
+        auto writer = text_writer::create(m.shape().vocab(), text, options, limits);
+        if (!writer) return writer.error();
+        return generation(m, w, *std::move(writer), options.cancel);
+    }
+
+    generation(generation&& other) noexcept
+        : model_(other.model_), work_(other.work_), past_(std::exchange(other.past_, nullptr)), cancel_(other.cancel_), here_(other.here_),
+          writer_(std::move(other.writer_)), pass_(std::move(other.pass_)) {}
+    generation& operator=(generation&& other) noexcept {
+        if (this == &other) return *this;
+        release();
+        model_ = other.model_, work_ = other.work_, cancel_ = other.cancel_, here_ = other.here_;
+        past_ = std::exchange(other.past_, nullptr);
+        writer_ = std::move(other.writer_);
+        pass_ = std::move(other.pass_);
+        return *this;
+    }
+    /// Leaves the session whole: it has read the tokens before the last one that was told.
+    ~generation() { release(); }
+
+    /// Begins a text in a session that may have read something before. A text that was under way is dropped, its session left whole.
+    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session), in_use, context_full, unknown_token: the session
+    /// has not changed then, and nothing is under way.
+    [[nodiscard]] status start(session<Shape, Kv>& past, std::span<const std::int32_t> prompt, drafter_ref guesses = {}) {
+        release();
+        if (const status ok = pass<Shape, Kv>::refusal(*model_, {&past, prompt}); !ok) return ok;
+        if (const status ok = writer_.start(prompt, past.context() - past.position(), guesses); !ok) return ok;
+        past_ = &past;
+        here_ = past.position();
+        return {};
+    }
+
+    /// Computes pieces of passes (`pass`) until something happens, or `stop()` is true, which is asked between two of them: then the event
+    /// is of kind `none`, and the next call goes on there. At least one piece is computed in each call that has nothing to tell yet, so a text
+    /// ends under any budget. After the end: `none`.
+    /// Errors: not_finite (damaged weights); in_use where somebody else moved the session or resets it: the text is over, and the session is
+    /// as it was before the pass. in_use where another pass has the workspace or the session: nothing has changed, ask again later. What
+    /// `stop` or the executor throws passes through; the next call goes on.
+    template <class Stop>
+    [[nodiscard]] result<generation_event> advance_until(Stop&& stop) {
+        while (running()) {
+            if (cancelled()) cancel();
+            if (const generation_event event = writer_.event(); event.kind != event_kind::none) {
+                if (event.kind == event_kind::end) release();
+                return event;
+            }
+            if (!pass_.begun())
+                if (const status ok = begin(); !ok) return ok.error();
+            bool stopped = false;
+            pass_.advance_until([&] { return cancelled() || (stopped = stop()); });
+            if (pass_.done()) {
+                if (const status ok = finish_pass(); !ok) return fail(ok);
+            } else if (stopped) {
+                break;
+            } else if (!cancelled()) {
+                pass_.end();  // broken by an exception: once more
+            }
+        }
+        return generation_event{.kind = event_kind::none};
+    }
+
+    /// Until something happens. Errors: as advance_until.
+    [[nodiscard]] result<generation_event> advance() {
+        return advance_until([] { return false; });
+    }
+
+    /// Ends the text: what is under way is dropped, and the next event is the end. The session has read the tokens before the last one that
+    /// was told, which is summary().unread.
+    void cancel() { stop(stop_reason::cancelled); }
+    void stop(stop_reason reason) {
+        pass_.end();
+        writer_.stop(reason);
+    }
+
+    /// Whether there is more to come: a text was started, and its end has not been told.
+    [[nodiscard]] bool running() const { return past_ != nullptr; }
+    /// How the text stands; `reason` after its end.
+    [[nodiscard]] const generation_summary& summary() const { return writer_.summary(); }
+
+private:
+    generation(const model<Shape>& m, workspace<Shape, Kv>& w, text_writer&& writer, const std::atomic<bool>* cancel)
+        : model_(&m), work_(&w), cancel_(cancel), writer_(std::move(writer)) {}
+
+    [[nodiscard]] bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed); }
+
+    [[nodiscard]] status begin() {
+        if (past_->position() != here_)
+            return fail(error::format(errc::in_use, "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
+                                      here_, past_->position()));
+        const text_slice slice = writer_.next(most());
+        const reading<Shape, Kv> r{past_, slice.tokens, slice.wanted, slice.choices};
+        const status ok = pass_.begin(*model_, *work_, {&r, 1});
+        if (ok || ok.error().code() == errc::in_use) return ok;
+        return fail(ok);
+    }
+
+    /// Tokens of a pass. Drafts are read only where all of them can be chosen from and taken back.
+    [[nodiscard]] std::size_t most() const {
+        if (!writer_.writing()) return work_->chunk();
+        return (std::min)({work_->chunk(), work_->states.count, work_->logits.count, past_->undo() + 1});
+    }
+
+    [[nodiscard]] status finish_pass() {
+        if (const status ok = pass_.check_logits(0); !ok) return ok;
+        const std::size_t n = writer_.take(pass_.logits(0));
+        const status ok = pass_.commit(0, n);
+        if (ok) here_ += n;
+        pass_.end();
+        return ok;
+    }
+
+    [[nodiscard]] error fail(const status& why) {
+        pass_.end();
+        past_ = nullptr;
+        return why.error();
+    }
+
+    /// The text is over: the session goes back to where it ended.
+    void release() {
+        pass_.end();
+        if (past_ == nullptr) return;
+        session<Shape, Kv>& past = *std::exchange(past_, nullptr);
+        const std::size_t back = writer_.surplus();
+        if (back != 0 && past.position() == here_) (void)past.rewind(here_ - back);
+    }
+
+    const model<Shape>* model_;
+    workspace<Shape, Kv>* work_;
+    session<Shape, Kv>* past_ = nullptr;
+    const std::atomic<bool>* cancel_;
+    std::size_t here_ = 0;  // where the session is, if nobody else moved it
+    text_writer writer_;
+    pass<Shape, Kv> pass_;
+};
+
+PHI4FLASH_END

@@ -1,0 +1,244 @@
+#pragma once
+/// One text being written, apart from the passes that read it: what it wants read next, what is chosen from the logits that come of it, and
+/// when it ends. `generation` drives one of these, `scheduler` many in the same passes.
+///
+///     next(most)    tokens that a pass should read now: a slice of the prompt, or the last chosen token and drafts of what follows it
+///     take(logits)  chooses; how many of these tokens are to be committed
+///     event()       what happened, one after the other, until there is nothing: then another pass is wanted, or the text has ended
+///     surplus()     after the end: tokens that were committed and are not part of the text, to be taken back (session::rewind)
+#include <phi4flash/generate/drafter.hpp>
+#include <phi4flash/generate/events.hpp>
+#include <phi4flash/generate/options.hpp>
+#include <phi4flash/generate/stop.hpp>
+#include <phi4flash/kernels/compute.hpp>
+#include <phi4flash/text/decoder.hpp>
+
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+PHI4FLASH_BEGIN
+
+/// Which ids may be chosen: those that have a string, and the stop ids. Without a tokenizer, all.
+[[nodiscard]] inline std::vector<bool> allowed_ids(std::size_t vocab, const tokenizer* text, std::span<const std::int32_t> stop_ids) {
+    std::vector<bool> allowed(vocab, text == nullptr);
+    for (std::size_t id = 0; text != nullptr && id < vocab; ++id) allowed[id] = text->has_string(static_cast<std::int64_t>(id));
+    for (const std::int32_t id : stop_ids) {
+        if (id >= 0 && static_cast<std::size_t>(id) < vocab) allowed[static_cast<std::size_t>(id)] = true;
+    }
+    return allowed;
+}
+
+/// What a text wants read, and what of it: see `reading`.
+struct text_slice {
+    std::span<const std::int32_t> tokens;
+    std::size_t wanted = 0;
+    std::size_t choices = 1;
+};
+
+/// What is set aside for a text when it is made.
+struct text_limits {
+    std::size_t prompt = 0;  ///< tokens of the longest prompt
+    std::size_t drafts = 0;  ///< at once, at most
+};
+
+/// For one thread at a time. After `create` it allocates nothing. The tokenizer must outlive it and stay in place.
+class text_writer {
+public:
+    /// `text` may be null: then events carry tokens only. Errors: those of sampler::create; out_of_memory.
+    static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits) {
+        return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
+            auto chooser = sampler::create(options.sampling, allowed_ids(vocab, text, options.stop_ids));
+            if (!chooser) return chooser.error();
+            auto stops = stop_matcher::create(options.stop_strings);
+            if (!stops) return stops.error();
+            return text_writer(vocab, text, options, limits, *std::move(chooser), *std::move(stops));
+        });
+    }
+
+    /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
+    /// in place until the text has ended.
+    /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
+    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}) {
+        if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
+        if (prompt.size() > limits_.prompt)
+            return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
+                                 limits_.prompt);
+        if (prompt.size() > room)
+            return error::format(errc::context_full, "a prompt of %zu tokens: the session has room for %zu more", prompt.size(), room);
+        for (const std::int32_t token : prompt)
+            if (!in_vocabulary(token))
+                return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
+        chooser_.restart();
+        for (const std::int32_t token : prompt) chooser_.accept(token);
+        if (decoder_) (void)decoder_->flush();
+        stops_.restart();
+        prompt_.assign(prompt.begin(), prompt.end());
+        chosen_.clear();
+        slice_.clear();
+        summary_ = {};
+        drafter_ = guesses;
+        drafter_.read(prompt);
+        told_ = read_ = delivered_ = 0;
+        room_ = room;
+        ending_.reset();
+        state_ = state::running;
+        return {};
+    }
+
+    /// Whether it is being written: started, and its end has not been told.
+    [[nodiscard]] bool running() const { return state_ == state::running; }
+    /// Whether it is past its prompt.
+    [[nodiscard]] bool writing() const { return read_ == prompt_.size(); }
+    /// Tokens of the prompt that have not been read.
+    [[nodiscard]] std::size_t prompt_left() const { return prompt_.size() - read_; }
+
+    /// What it wants read in the next pass, at most `most` tokens, at least one. To be asked when `event` has nothing to tell and the text
+    /// is running. Valid until the next call of anything here.
+    [[nodiscard]] text_slice next(std::size_t most) {
+        if (!writing()) {
+            const std::size_t n = (std::min)(most, prompt_left());
+            slice_.clear();
+            count_ = n;
+            return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
+        }
+        slice_.resize(1 + (std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
+        slice_[0] = summary_.unread;
+        const std::span<std::int32_t> drafts = std::span(slice_).subspan(1);
+        const std::size_t proposed = drafts.empty() ? 0 : (std::min)(drafter_.propose(drafts), drafts.size());
+        count_ = 1;
+        while (count_ <= proposed && in_vocabulary(slice_[count_])) ++count_;
+        slice_.resize(count_);
+        return {std::span(slice_), count_, count_};
+    }
+
+    /// What `next` asked for has been read, and these are the logits after the last `wanted` of it: [wanted, vocab], finite numbers.
+    /// Returns how many of its tokens are to be committed.
+    [[nodiscard]] std::size_t take(rows_view<const float> logits) {
+        chosen_.clear();
+        delivered_ = 0;
+        if (!writing()) {
+            read_ += count_;
+            room_ -= count_;
+            summary_.prompt_tokens = read_;
+            if (writing()) choose(logits);
+            return count_;
+        }
+        choose(logits);
+        summary_.unread = -1;
+        room_ -= chosen_.size();
+        return chosen_.size();
+    }
+
+    /// What happened, one after the other; kind `none` when there is nothing more to tell. `end` comes once, and is the last.
+    [[nodiscard]] generation_event event() {
+        if (!running()) return {.kind = event_kind::none};
+        if (told_ != read_ && !ending_) {
+            told_ = read_;
+            return {.kind = event_kind::prompt, .read = read_, .total = prompt_.size()};
+        }
+        if (!ending_ && writing() && max_tokens_ == 0) ending_ = stop_reason::max_tokens;
+        if (!ending_ && delivered_ < chosen_.size()) {
+            const std::int32_t token = chosen_[delivered_++];
+            summary_.unread = token;
+            if (!is_stop(token)) return deliver(token);
+            ending_ = stop_reason::stop_token;
+        }
+        return ending_ ? finish() : generation_event{.kind = event_kind::none};
+    }
+
+    /// Ends the text before anything else is told; `event` then tells the end.
+    void stop(stop_reason reason) {
+        if (running()) ending_ = reason;
+    }
+
+    /// Tokens that were committed and come after the last one told: to be taken back where the text ends here.
+    [[nodiscard]] std::size_t surplus() const {
+        const std::size_t untold = chosen_.size() - delivered_;
+        return untold != 0 && delivered_ == 0 ? untold - 1 : untold;
+    }
+
+    [[nodiscard]] const generation_summary& summary() const { return summary_; }
+
+private:
+    enum class state : std::uint8_t { idle, running };
+
+    text_writer(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits, sampler&& chooser,
+                stop_matcher&& stops)
+        : text_(text), chooser_(std::move(chooser)), stops_(std::move(stops)), stop_ids_(options.stop_ids), limits_(limits), vocab_(vocab),
+          max_tokens_(options.max_tokens), skip_special_(options.skip_special) {
+        // Without a tokenizer there is no text, so nothing to decode and no string to find.
+        if (text != nullptr) decoder_.emplace(*text, decode_options{.skip_special = options.skip_special});
+        prompt_.reserve(limits.prompt);
+        slice_.reserve(limits.drafts + 1);
+        chosen_.reserve(limits.drafts + 1);
+    }
+
+    [[nodiscard]] bool in_vocabulary(std::int32_t token) const { return token >= 0 && static_cast<std::size_t>(token) < vocab_; }
+    [[nodiscard]] bool is_stop(std::int32_t token) const { return std::ranges::find(stop_ids_, token) != stop_ids_.end(); }
+
+    /// Chooses after each token that was read, as long as what is chosen is what was read next.
+    void choose(rows_view<const float> logits) {
+        const std::size_t most = max_tokens_ - summary_.new_tokens;
+        while (chosen_.size() < most) {
+            const std::size_t row = chosen_.size();
+            const std::int32_t token = chooser_.choose({logits[row], vocab_});
+            chooser_.accept(token);
+            chosen_.push_back(token);
+            if (is_stop(token) || row + 1 >= slice_.size() || slice_[row + 1] != token) break;
+        }
+        drafter_.read(chosen_);
+    }
+
+    [[nodiscard]] generation_event deliver(std::int32_t token) {
+        ++summary_.new_tokens;
+        std::string_view piece;
+        if (text_ != nullptr) {
+            const bool hidden = skip_special_ && text_->is_special(token);
+            // Never longer than the matcher has memory for: never an error.
+            piece = *(hidden ? stops_.push_hidden(text_->bytes_of(token)) : stops_.push(decoder_->push(token)));
+        }
+        if (stops_.matched()) {
+            ending_ = stop_reason::stop_string;
+        } else if (summary_.new_tokens == max_tokens_) {
+            ending_ = stop_reason::max_tokens;
+        } else if (room_ == 0 && delivered_ == chosen_.size()) {
+            ending_ = stop_reason::context_full;
+        }
+        return {.token = token, .text = piece, .kind = event_kind::token};
+    }
+
+    [[nodiscard]] generation_event finish() {
+        state_ = state::idle;
+        summary_.reason = *ending_;
+        std::string_view rest;
+        if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
+        return {.text = rest, .kind = event_kind::end, .reason = *ending_};
+    }
+
+    const tokenizer* text_;
+    sampler chooser_;
+    stop_matcher stops_;
+    std::optional<stream_decoder> decoder_;
+    std::vector<std::int32_t> stop_ids_;
+    drafter_ref drafter_;
+    text_limits limits_;
+    std::size_t vocab_;
+    std::size_t max_tokens_;
+    bool skip_special_;
+
+    std::vector<std::int32_t> prompt_;
+    std::vector<std::int32_t> slice_;   // what is being read, past the prompt
+    std::vector<std::int32_t> chosen_;  // in the last pass
+    generation_summary summary_;
+    std::size_t count_ = 0;      // tokens that `next` asked for
+    std::size_t read_ = 0;       // tokens of the prompt
+    std::size_t told_ = 0;       // of them
+    std::size_t delivered_ = 0;  // of those chosen
+    std::size_t room_ = 0;       // tokens that the session can still read
+    std::optional<stop_reason> ending_;
+    state state_ = state::idle;
+};
+
+PHI4FLASH_END

@@ -50,6 +50,7 @@
 #include <phi4flash/generate/conversation.hpp>
 #include <phi4flash/generate/generate.hpp>
 #include <phi4flash/generate/generation.hpp>
+#include <phi4flash/generate/prefix_cache.hpp>
 
 // Files; the Hugging Face formats where a JSON library is on the include path.
 #include <phi4flash/io/check_weights.hpp>

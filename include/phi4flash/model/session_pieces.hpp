@@ -34,16 +34,16 @@ template <class Kv>
 }
 
 /// Calls `visit(std::byte* memory, std::size_t bytes)` for the rows of `block` that hold positions [from, to), of each plane in turn: keys,
-/// values, scales of keys, scales of values. A position's slot is position mod rows. The first `skipped` of them are not here: memory is
-/// then null. Until `visit` returns false; returns whether it never did.
-template <class Kv, class Visit>
-bool each_row_piece(const head_layout& heads, const kv_block<Kv>& block, std::size_t from, std::size_t to, std::size_t skipped, Visit&& visit) {
+/// values, scales of keys, scales of values. A position's slot is position mod rows. The first `missing` of them are not here: `skip(bytes)` is called
+/// for them. Until either returns false; returns whether none did.
+template <class Kv, class Visit, class Skip>
+bool each_row_piece(const head_layout& heads, const kv_block<Kv>& block, std::size_t from, std::size_t to, std::size_t missing, Visit&& visit, Skip&& skip) {
     const auto planes = [&](auto* memory, std::size_t count, std::size_t width) {
         const std::size_t row_bytes = width * sizeof *memory;
         for (std::size_t p = 0; p < count; ++p) {
             auto* const plane = reinterpret_cast<std::byte*>(memory) + p * block.rows * row_bytes;
-            if (skipped != 0 && !visit(static_cast<std::byte*>(nullptr), skipped * row_bytes)) return false;
-            for (std::size_t at = from + skipped; at < to;) {
+            if (missing != 0 && !skip(missing * row_bytes)) return false;
+            for (std::size_t at = from + missing; at < to;) {
                 const std::size_t slot = at % block.rows;
                 const std::size_t run = (std::min)(to - at, block.rows - slot);
                 if (!visit(plane + slot * row_bytes, run * row_bytes)) return false;
@@ -57,19 +57,23 @@ bool each_row_piece(const head_layout& heads, const kv_block<Kv>& block, std::si
     return true;
 }
 
-/// Mamba states from the oldest on, then each window's K/V. `visit` as above; what this session has no room to take back is not here.
-template <sambay_shape Shape, class Kv, class Visit>
-bool each_state_piece(const session<Shape, Kv>& s, const session_extent& of, Visit&& visit) {
+/// Where nothing is missing.
+struct never_skips {
+    bool operator()(std::size_t) const { return true; }
+};
+
+/// Mamba states from the oldest on, then each window's K/V. `visit` and `skip` as above; what this session has no room to take back is not here.
+template <sambay_shape Shape, class Kv, class Visit, class Skip = never_skips>
+bool each_state_piece(const session<Shape, Kv>& s, const session_extent& of, Visit&& visit, Skip&& skip = {}) {
     const mamba_states states = states_of(s.shape());
     const std::size_t back = (std::min)(of.position - of.oldest, s.undo());  // that there is room for
-    if (const std::size_t skipped = of.states() - 1 - back; skipped != 0 && !visit(static_cast<std::byte*>(nullptr), skipped * states.numbers() * sizeof(float)))
-        return false;
+    if (const std::size_t missing = of.states() - 1 - back; missing != 0 && !skip(missing * states.numbers() * sizeof(float))) return false;
     for (std::size_t at = of.position - back; at <= of.position; ++at)
         if (!states.each_part(s.states_after(at).data(), [&](std::span<float> part) { return visit(reinterpret_cast<std::byte*>(part.data()), part.size_bytes()); }))
             return false;
     const std::size_t rows = of.window_rows();
     for (const kv_ring<Kv>& ring : s.windows())
-        if (!each_row_piece(s.heads(), ring.block, of.position - rows, of.position, rows - (std::min)(rows, of.window + back), visit)) return false;
+        if (!each_row_piece(s.heads(), ring.block, of.position - rows, of.position, rows - (std::min)(rows, of.window + back), visit, skip)) return false;
     return true;
 }
 template <sambay_shape Shape, class Kv>
@@ -80,7 +84,7 @@ template <sambay_shape Shape, class Kv>
 /// The full layer's K/V of the tokens [from, to).
 template <sambay_shape Shape, class Kv, class Visit>
 bool each_full_piece(const session<Shape, Kv>& s, std::size_t from, std::size_t to, Visit&& visit) {
-    return each_row_piece(s.heads(), s.full(), from, to, 0, visit);
+    return each_row_piece(s.heads(), s.full(), from, to, 0, visit, never_skips{});
 }
 
 }  // namespace detail

@@ -90,14 +90,6 @@ inline constexpr std::size_t snapshot_trailer = sizeof(std::uint64_t);
     return info;
 }
 
-/// Cuts what is handed on into pieces that are not too large.
-template <class Visit>
-[[nodiscard]] bool in_pieces(std::byte* memory, std::size_t bytes, Visit&& visit) {
-    for (std::size_t at = 0; at < bytes; at += snapshot_piece)
-        if (!visit(memory == nullptr ? nullptr : memory + at, (std::min)(snapshot_piece, bytes - at))) return false;
-    return true;
-}
-
 /// A host's callback may answer with a status or a bool.
 template <class Answer>
 [[nodiscard]] status status_of(Answer&& answer, errc code, const char* what, std::size_t at) {
@@ -118,10 +110,15 @@ template <sambay_shape Shape, class Kv>
     return state_bytes(s, of) + of.position * kv_bytes<Kv>(s.heads());
 }
 
-template <sambay_shape Shape, class Kv, class Visit>
-bool each_payload_piece(const session<Shape, Kv>& s, const session_extent& of, Visit&& visit) {
-    const auto cut = [&](std::byte* memory, std::size_t bytes) { return in_pieces(memory, bytes, visit); };
-    return each_state_piece(s, of, cut) && each_full_piece(s, 0, of.position, cut);
+/// In the order of the file, cut into pieces that are not too large.
+template <sambay_shape Shape, class Kv, class Visit, class Skip = never_skips>
+bool each_payload_piece(const session<Shape, Kv>& s, const session_extent& of, Visit&& visit, Skip&& skip = {}) {
+    const auto cut = [&](std::byte* memory, std::size_t bytes) {
+        for (std::size_t at = 0; at < bytes; at += snapshot_piece)
+            if (!visit(memory + at, (std::min)(snapshot_piece, bytes - at))) return false;
+        return true;
+    };
+    return each_state_piece(s, of, cut, skip) && each_full_piece(s, 0, of.position, cut);
 }
 
 /// Whether this session can become that one. Errors: see restore_snapshot.
@@ -263,11 +260,14 @@ template <sambay_shape Shape, class Kv>
     if (sum.value() != trailer) return detail::snapshot_altered();
 
     const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
-    detail::each_payload_piece(s, of, [&](std::byte* memory, std::size_t count) {
-        if (memory != nullptr) std::memcpy(memory, payload.data(), count);
+    const auto skip = [&](std::size_t count) {
         payload = payload.subspan(count);
         return true;
-    });
+    };
+    detail::each_payload_piece(s, of, [&](std::byte* memory, std::size_t count) {
+        std::memcpy(memory, payload.data(), count);
+        return skip(count);
+    }, skip);
     detail::resume_at(s, *info);
     return {};
 }
@@ -299,16 +299,18 @@ template <sambay_shape Shape, class Kv, snapshot_source Source>
     xxh64 sum;
     const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
     std::uint64_t trailer = 0;
-    const bool read = detail::each_payload_piece(s, of, [&](std::byte* memory, std::size_t count) {
-        std::byte unused[4096];  // for what this session has no room for
-        for (std::size_t at = 0; at < count;) {
-            const std::span<std::byte> piece = memory != nullptr ? std::span(memory, count) : std::span(unused).first((std::min)(sizeof unused, count - at));
-            if (!get(piece)) return false;
-            sum.update(piece);
-            at += piece.size();
-        }
+    const auto fill = [&](std::byte* memory, std::size_t count) {
+        if (!get({memory, count})) return false;
+        sum.update({memory, count});
         return true;
-    }) && get(std::as_writable_bytes(std::span(&trailer, 1)));
+    };
+    const auto skip = [&](std::size_t count) {  // what this session has no room for
+        std::byte unused[4096];
+        for (std::size_t n = 0; count != 0; count -= n)
+            if (n = (std::min)(sizeof unused, count); !fill(unused, n)) return false;
+        return true;
+    };
+    const bool read = detail::each_payload_piece(s, of, fill, skip) && get(std::as_writable_bytes(std::span(&trailer, 1)));
     if (read && sum.value() != trailer) outcome = detail::snapshot_altered();
     if (outcome && s.disturbed()) outcome = error::format(errc::in_use, "the session was reset by the source that fills it: do that before, or after");
     if (outcome) into.keep(*info);

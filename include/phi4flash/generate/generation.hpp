@@ -68,12 +68,12 @@ public:
                 if (const status ok = begin(); !ok) return ok.error();
             bool stopped = false;
             pass_.advance_until([&] { return cancelled() || (stopped = stop()); });
-            if (pass_.done()) {
-                if (const status ok = finish_pass(); !ok) return fail(ok);
-            } else if (stopped) {
-                break;
-            } else if (!cancelled()) {
+            if (cancelled()) continue;
+            if (stopped) break;
+            if (!pass_.done()) {
                 pass_.end();  // broken by an exception: once more
+            } else if (const status ok = finish_pass(); !ok) {
+                return fail(ok);
             }
         }
         return generation_event{.kind = event_kind::none};

@@ -16,6 +16,7 @@
 #include <phi4flash/core/packing.hpp>
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/core/thread_pool.hpp>
+#include <phi4flash/core/token_weight.hpp>
 
 // Kernels, compiled once for each target.
 #include <phi4flash/kernels/dispatch.hpp>

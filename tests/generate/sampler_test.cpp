@@ -1,5 +1,9 @@
-/// The sampler: greedy and its ties, each filter against probabilities worked out by hand, seeds, and ids that may not be chosen.
+/// The sampler: greedy and its ties, each filter against probabilities worked out by hand, seeds, and ids that may not be chosen; and all of it
+/// against a twin that sorts.
+#include "../support/test_support.hpp"
+
 #include <phi4flash/generate/sampler.hpp>
+#include <phi4flash/kernels/dispatch.hpp>
 
 #include <doctest/doctest.h>
 
@@ -36,7 +40,155 @@ std::map<std::int32_t, double> frequencies(p4::sampler& s, const floats& logits,
 
 constexpr p4::sampling_options plain{.temperature = 1.0f, .top_p = 1.0f};
 
+/// The sampler once more, without a thought for speed: sorts everything and marks what each filter keeps. Draws as documented: among all that
+/// min_p keeps, by id, and where top_p does not keep the token, among those likelier.
+class slow_sampler {
+public:
+    slow_sampler(const p4::sampling_options& options, std::vector<bool> allowed)
+        : o_(options), allowed_(std::move(allowed)), seen_(allowed_.size()), random_(options.seed) {}
+
+    void accept(std::int32_t id) { seen_[static_cast<std::size_t>(id)] = o_.repetition_penalty != 1.0f; }
+
+    std::int32_t choose(const floats& logits) {
+        p4::random_stream draws(o_.temperature == 0.0f ? 0 : random_.next());
+        std::vector<token> all;
+        for (std::size_t id = 0; id < (std::min)(logits.size(), allowed_.size()); ++id) {
+            if (!allowed_[id] || p4::rank_of(logits[id]) == p4::rank_of_none) continue;
+            all.push_back({id, penalized(logits[id], seen_[id])});
+        }
+        if (all.empty()) return static_cast<std::int32_t>(std::ranges::find(allowed_, true) - allowed_.begin());
+        std::ranges::stable_sort(all, [](const token& a, const token& b) { return p4::rank_of(a.logit) > p4::rank_of(b.logit); });
+        const float highest = all[0].logit;
+        if (o_.temperature == 0.0f || p4::rank_of(highest) == p4::rank_of_infinity) return static_cast<std::int32_t>(all[0].id);
+        if (o_.top_k != 0 && o_.top_k < all.size()) all.resize(o_.top_k);
+        const float scale = p4::weight_scale((std::max)(o_.temperature, FLT_MIN));
+        for (token& t : all) t.weight = p4::weight_of(p4::rank_of(t.logit), highest, scale);
+        std::ranges::sort(all, [](const token& a, const token& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; });
+        double sum = 0.0;
+        for (const token& t : all) sum += t.weight;
+        double before = 0.0;
+        for (token& t : all) {
+            t.kept = o_.top_p >= 1.0f || before < static_cast<double>(o_.top_p) * sum;
+            before += t.weight;
+        }
+        std::erase_if(all, [&](const token& t) { return t.weight == 0 || t.weight < static_cast<double>(o_.min_p) * p4::highest_weight; });
+        while (true) {
+            const std::size_t at = drawn(all, draws.uniform());
+            if (all[at].kept) return static_cast<std::int32_t>(all[at].id);
+            all.resize(at);
+        }
+    }
+
+private:
+    struct token {
+        std::size_t id;
+        float logit;
+        std::int32_t weight = 0;
+        bool kept = false;
+    };
+
+    float penalized(float logit, bool seen) const {
+        if (!seen || p4::rank_of(logit) == p4::rank_of_infinity) return logit;
+        return std::clamp(logit > 0.0f ? logit / o_.repetition_penalty : logit * o_.repetition_penalty, -1e38f, 1e38f);
+    }
+
+    static std::size_t drawn(const std::vector<token>& all, double share) {
+        std::vector<std::size_t> by_id(all.size());
+        std::uint64_t sum = 0;
+        for (std::size_t i = 0; i < all.size(); ++i) {
+            by_id[i] = i;
+            sum += static_cast<std::uint64_t>(all[i].weight);
+        }
+        std::ranges::sort(by_id, {}, [&](std::size_t i) { return all[i].id; });
+        auto left = (std::min)(static_cast<std::uint64_t>(share * static_cast<double>(sum)), sum - 1);
+        for (const std::size_t i : by_id) {
+            if (left < static_cast<std::uint64_t>(all[i].weight)) return i;
+            left -= static_cast<std::uint64_t>(all[i].weight);
+        }
+        return by_id.back();
+    }
+
+    p4::sampling_options o_;
+    std::vector<bool> allowed_;
+    std::vector<bool> seen_;
+    p4::random_stream random_;
+};
+
+/// Logits with many of the same, some of which are no numbers.
+floats mixed_logits(p4::random_stream& random, std::size_t n, double width) {
+    floats logits(n);
+    for (float& x : logits) {
+        const double sum = random.uniform() + random.uniform() + random.uniform() - 1.5;
+        x = static_cast<float>(width * sum);
+        if (random.uniform() < 0.1) x = std::round(x);
+        if (random.uniform() < 0.003) x = std::bit_cast<float>(random.next() % 2 == 0 ? 0x7fc00000u : 0xff800000u);
+    }
+    return logits;
+}
+
 }  // namespace
+
+TEST_CASE("sampler: as a twin that sorts, on every target and without one") {
+    p4::random_stream random(11);
+    for (int round = 0; round < 160; ++round) {
+        const std::size_t n = round % 4 == 0 ? 1 + random.next() % 5000 : 1 + random.next() % 300;
+        const floats logits = mixed_logits(random, n, std::array{0.5, 4.0, 30.0}[random.next() % 3]);
+        p4::sampling_options o{.seed = random.next()};
+        o.temperature = std::array{0.0f, 0.3f, 0.6f, 1.0f, 5.0f}[random.next() % 5];
+        o.top_p = std::array{0.05f, 0.5f, 0.95f, 1.0f}[random.next() % 4];
+        o.min_p = std::array{0.0f, 0.0f, 0.1f, 1.0f}[random.next() % 4];
+        o.top_k = std::array<std::size_t, 5>{0, 0, 1, 20, 1000}[random.next() % 5];
+        o.repetition_penalty = std::array{1.0f, 1.3f, 0.7f}[random.next() % 3];
+        std::vector<bool> allowed(n + random.next() % 5);
+        for (std::size_t id = 0; id < allowed.size(); ++id) allowed[id] = random.uniform() < 0.95;
+        allowed[random.next() % n] = true;
+        CAPTURE(round);
+        slow_sampler slow(o, allowed);
+        std::vector<std::int32_t> want;
+        for (int i = 0; i < 12; ++i) {
+            want.push_back(slow.choose(logits));
+            slow.accept(want.back());
+        }
+        const auto as_wanted = [&](const p4::choosing_kernels& kernels) {
+            auto fast = p4::sampler::create(o, allowed, kernels);
+            REQUIRE(fast);
+            for (const std::int32_t id : want) {
+                REQUIRE(fast->choose(logits) == id);
+                fast->accept(id);
+            }
+        };
+        as_wanted(p4::plain_choosing);
+        phi4flash_test::for_each_target([&](const p4::kernel_table& kernels) { as_wanted(kernels.choosing); });
+    }
+}
+
+TEST_CASE("sampler: top-p among many equally likely tokens") {
+    // 10,000 of them, half of which are kept: the lower ids.
+    auto options = plain;
+    options.top_p = 0.5f;
+    p4::sampler s = make(options, std::vector<bool>(10000, true));
+    const floats logits(10000, 3.0f);
+    double sum = 0.0;
+    for (int i = 0; i < 4000; ++i) {
+        const std::int32_t id = s.choose(logits);
+        REQUIRE(id < 5000);
+        sum += id;
+    }
+    CHECK(sum / 4000 == doctest::Approx(2500).epsilon(0.05));
+}
+
+TEST_CASE("sampler: a choice's random numbers are its own") {
+    // Logits that make one sampler draw again change that choice alone.
+    floats logits(400);
+    p4::random_stream noise(9);
+    for (float& x : logits) x = static_cast<float>(noise.uniform());
+    const p4::sampling_options o{.temperature = 1.0f, .top_p = 0.3f, .seed = 5};
+    p4::sampler a = make(o, std::vector<bool>(400, true));
+    p4::sampler b = make(o, std::vector<bool>(400, true));
+    (void)a.choose(logits);
+    (void)b.choose(floats(400, 1.0f));
+    for (int i = 0; i < 50; ++i) CHECK(a.choose(logits) == b.choose(logits));
+}
 
 TEST_CASE("sampler: greedy takes the highest logit, and the lowest id among equals") {
     p4::sampler s = make({.temperature = 0.0f}, std::vector<bool>(5, true));

@@ -18,7 +18,7 @@ public:
     /// `text` may be null: then events carry tokens only. Errors: those of sampler::create.
     static result<generation> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const generation_options& options,
                                      const text_limits& limits) {
-        auto writer = text_writer::create(m.shape().vocab(), text, options, limits);
+        auto writer = text_writer::create(m.shape().vocab(), text, options, limits, w.kernels().choosing);
         if (!writer) return writer.error();
         return generation(m, w, *std::move(writer), options.cancel);
     }

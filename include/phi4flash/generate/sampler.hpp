@@ -1,13 +1,14 @@
 #pragma once
 /// From logits to a token: greedy or random, with the usual filters, in the usual order (repetition penalty, temperature, top-k,
 /// top-p, min-p; as Hugging Face's generate does it).
-#include <phi4flash/core/number.hpp>
-#include <phi4flash/core/result.hpp>
+#include <phi4flash/core/memory.hpp>
+#include <phi4flash/core/token_weight.hpp>
 
 #include <algorithm>
 #include <bit>
 #include <cfloat>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -57,128 +58,269 @@ private:
     std::uint64_t state_;
 };
 
-/// Chooses tokens for one text. Ids that are not `allowed` are never chosen. Owns buffers of the vocabulary's size; for one
-/// thread at a time.
+/// Chooses tokens for one text. Ids that are not `allowed` are never chosen. Takes one block of memory when it is made and none afterwards;
+/// for one thread at a time.
+///
+/// How: a pass ranks all logits, one weighs them, and a token is drawn from all by its weight. Where it is not among the likeliest that top_p
+/// keeps, which a pass over the weights says, neither is any token that is less likely: those are left out and another is drawn. A token that
+/// is kept is then chosen as often as from the kept ones alone, and nothing is sorted. Source: Rejection sampling, as in FlashInfer
+/// (arXiv:2501.01005).   Weights are integers (core/token_weight.hpp): two tokens whose probabilities differ by less than one in 16,000 may
+/// count as equally likely, and one that is 2^-30 times as likely as the likeliest is never chosen.
 class sampler {
 public:
-    /// `allowed[id]` says whether an id may be chosen: false for ids without a string, and for rows that only pad the vocabulary.
-    /// Errors: invalid_argument where an option is out of range or nothing is allowed.
-    static result<sampler> create(const sampling_options& options, std::vector<bool> allowed) {
-        if (const status ok = check_sampling(options); !ok) return ok.error();
-        if (std::ranges::find(allowed, true) == allowed.end())
-            return error::format(errc::invalid_argument, "no token may be chosen: want at least one of the %zu ids allowed", allowed.size());
-        return sampler(options, std::move(allowed));
+    /// Bytes that a sampler for so many ids takes.
+    [[nodiscard]] static std::size_t bytes(const sampling_options& options, std::size_t ids) {
+        sampler s;
+        arena counting;
+        s.lay_out(counting, options, ids);
+        return counting.bytes();
     }
 
-    /// The next token. Shape: logits [at least as many as `allowed`]. Always an allowed id, whatever the logits are: -infinity and NaN
-    /// are not chosen, +infinity is chosen before anything else, and where no allowed logit is left the lowest allowed id is returned.
-    /// That is how a host masks and forces ids. `step` and `prefill` never hand out logits that are not finite.
-    [[nodiscard]] std::int32_t choose(std::span<const float> logits) {
-        candidates_.clear();
-        const std::size_t n = (std::min)(logits.size(), allowed_.size());
-        for (std::size_t id = 0; id < n; ++id) {
-            if (!allowed_[id]) continue;
-            if (is_finite(logits[id])) {
-                candidates_.push_back({logits[id], static_cast<std::int32_t>(id)});
-            } else if (std::bit_cast<std::uint32_t>(logits[id]) == 0x7f800000u) {  // +infinity
-                return static_cast<std::int32_t>(id);
+    /// `allowed(id)` says whether an id of [0, ids) may be chosen: not those without a string, nor rows that only pad the vocabulary. With the
+    /// kernels of any table the same tokens are chosen, only faster. Errors: invalid_argument where an option is out of range or nothing is
+    /// allowed; out_of_memory.
+    template <class Allowed>
+        requires std::predicate<Allowed&, std::size_t>
+    static result<sampler> create(const sampling_options& options, std::size_t ids, Allowed&& allowed,
+                                  const choosing_kernels& kernels = plain_choosing) {
+        if (const status ok = check_sampling(options); !ok) return ok.error();
+        auto block = memory_block::allocate(bytes(options, ids), "sampler");
+        if (!block) return block.error();
+        sampler s;
+        s.own_ = std::move(*block);
+        s.kernels_ = &kernels;
+        s.options_ = options;
+        s.random_ = random_stream(options.seed);
+        arena carving(s.own_.bytes().data());
+        s.lay_out(carving, options, ids);
+        std::ranges::fill(s.barred_, 0u);
+        std::ranges::fill(s.seen_, 0u);
+        s.first_allowed_ = ids;
+        for (std::size_t id = 0; id < ids; ++id) {
+            if (!allowed(id)) {
+                s.barred_[id / 64] |= std::uint64_t{1} << id % 64;
+            } else if (s.first_allowed_ == ids) {
+                s.first_allowed_ = id;
             }
         }
-        if (candidates_.empty()) return first_allowed();
-        penalize();
-        const candidate best = *std::ranges::max_element(candidates_, comes_after);
-        return options_.temperature == 0.0f ? best.id : draw(best);
+        if (s.first_allowed_ == ids)
+            return error::format(errc::invalid_argument, "no token may be chosen: want at least one of the %zu ids allowed", ids);
+        return s;
+    }
+
+    /// The same, as a list.
+    static result<sampler> create(const sampling_options& options, const std::vector<bool>& allowed, const choosing_kernels& kernels = plain_choosing) {
+        return create(options, allowed.size(), [&](std::size_t id) { return static_cast<bool>(allowed[id]); }, kernels);
+    }
+
+    /// The next token. Shape: logits [at least as many as there are ids]. Always an allowed id, whatever the logits are: -infinity and NaN
+    /// are not chosen, +infinity is chosen before anything else, and where no allowed logit is left the lowest allowed id is returned.
+    /// That is how a host masks and forces ids. `step` and `prefill` never hand out logits that are not finite. The n-th call has random
+    /// numbers of its own, so that logits which differ by rounding change one choice at most as often as they differ.
+    [[nodiscard]] std::int32_t choose(std::span<const float> logits) {
+        random_stream draws(options_.temperature == 0.0f ? 0 : random_.next());
+        const std::int32_t highest = read(logits.first((std::min)(logits.size(), ids_)));
+        if (highest == rank_of_none) return static_cast<std::int32_t>(first_allowed_);
+        if (options_.temperature == 0.0f || highest == rank_of_infinity) return first_of(highest);
+        return draw(highest, draws);
     }
 
     /// Remembers a token of the text, for the repetition penalty.
     void accept(std::int32_t token) {
-        if (token >= 0 && static_cast<std::size_t>(token) < seen_.size()) seen_[static_cast<std::size_t>(token)] = true;
+        if (seen_.empty() || token < 0 || static_cast<std::size_t>(token) >= ids_) return;
+        seen_[static_cast<std::size_t>(token) / 64] |= std::uint64_t{1} << token % 64;
     }
 
     /// Begins another text, with the same random numbers.
     void restart() {
-        std::fill(seen_.begin(), seen_.end(), false);
+        std::ranges::fill(seen_, 0u);
         random_ = random_stream(options_.seed);
     }
 
 private:
-    struct candidate {
-        float score;  // a logit, later a probability up to a common factor
-        std::int32_t id;
+    static constexpr std::size_t words_a_block = choosing_block / 64;
+
+    /// Tokens [begin, end) and their ranks, which become weights.
+    struct block {
+        std::size_t begin;
+        std::size_t count;
+        std::int32_t* data;
     };
-    /// A strict order: by score, then the lower id first, so that equal scores cannot make results depend on the algorithm.
-    static bool comes_after(const candidate& a, const candidate& b) { return a.score < b.score || (a.score == b.score && a.id > b.id); }
-    static bool comes_before(const candidate& a, const candidate& b) { return comes_after(b, a); }
+    /// Tokens that a draw may give: those before `split` that weigh at least `least`, and those from there on that weigh more.
+    struct candidates {
+        std::int32_t least;
+        std::size_t split;
+        std::uint64_t sum = 0;  ///< of their weights; block by block in sums_
+        [[nodiscard]] std::int32_t least_at(std::size_t id) const { return id < split ? least : least + 1; }
+    };
 
-    sampler(const sampling_options& options, std::vector<bool> allowed)
-        : options_(options), allowed_(std::move(allowed)), random_(options.seed) {
-        candidates_.reserve(allowed_.size());
-        if (options.repetition_penalty != 1.0f) seen_.resize(allowed_.size());
+    sampler() = default;
+
+    void lay_out(arena& memory, const sampling_options& options, std::size_t ids) {
+        const std::size_t blocks = (ids + choosing_block - 1) / choosing_block;
+        ids_ = ids;
+        const auto take = [&]<class T>(std::span<T>& out, std::size_t count) {
+            T* const place = memory.take<T>(count);
+            if (place != nullptr) out = {place, count};
+        };
+        take(x_, ids);
+        take(highest_, blocks);
+        take(sums_, blocks);
+        take(barred_, blocks * words_a_block);
+        if (options.repetition_penalty != 1.0f) take(seen_, blocks * words_a_block);
     }
 
-    [[nodiscard]] std::int32_t first_allowed() const {
-        return static_cast<std::int32_t>(std::ranges::find(allowed_, true) - allowed_.begin());
+    [[nodiscard]] std::size_t blocks() const { return (n_ + choosing_block - 1) / choosing_block; }
+    [[nodiscard]] block at(std::size_t b) const {
+        const std::size_t begin = b * choosing_block;
+        return {begin, (std::min)(choosing_block, n_ - begin), x_.data() + begin};
     }
 
-    void penalize() {
-        if (seen_.empty()) return;
-        for (candidate& c : candidates_) {
-            if (!seen_[static_cast<std::size_t>(c.id)]) continue;
-            const float score = c.score > 0.0f ? c.score / options_.repetition_penalty : c.score * options_.repetition_penalty;
-            c.score = std::clamp(score, -1e38f, 1e38f);
+    /// Ranks all logits, and returns the highest rank.
+    std::int32_t read(std::span<const float> logits) {
+        n_ = logits.size();
+        std::int32_t highest = rank_of_none;
+        for (std::size_t i = 0; i < blocks(); ++i) {
+            const block b = at(i);
+            kernels_->rank(logits.data() + b.begin, b.count, b.data);
+            const std::size_t words = (b.count + 63) / 64;
+            for (std::size_t w = 0; !seen_.empty() && w < words; ++w) penalize(seen_[i * words_a_block + w], b, 64 * w);
+            for (std::size_t w = 0; w < words; ++w) bar(barred_[i * words_a_block + w], b, 64 * w);
+            highest_[i] = kernels_->highest(b.data, b.count);
+            highest = (std::max)(highest, highest_[i]);
+        }
+        return highest;
+    }
+
+    static void bar(std::uint64_t ids, const block& b, std::size_t first) {
+        for (; ids != 0; ids &= ids - 1) {
+            const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
+            if (i < b.count) b.data[i] = rank_of_none;
         }
     }
 
-    /// Every score is finite here. No step may make it NaN, even where -ffast-math divides by multiplying with an inverse: sorting reads
-    /// out of bounds then.
-    std::int32_t draw(const candidate& best) {
-        const float temperature = (std::max)(options_.temperature, FLT_MIN);  // whose inverse is finite
-        if (options_.top_k != 0 && options_.top_k < candidates_.size()) {
-            std::ranges::nth_element(candidates_, candidates_.begin() + static_cast<std::ptrdiff_t>(options_.top_k), comes_before);
-            candidates_.resize(options_.top_k);
+    void penalize(std::uint64_t ids, const block& b, std::size_t first) const {
+        for (; ids != 0; ids &= ids - 1) {
+            const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
+            if (i >= b.count || b.data[i] == rank_of_none || b.data[i] == rank_of_infinity) continue;
+            const float logit = logit_of(b.data[i]);
+            const float score = logit > 0.0f ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
+            b.data[i] = rank_of(std::clamp(score, -1e38f, 1e38f));
         }
-        double total = 0.0;
-        for (candidate& c : candidates_) {
-            c.score = std::exp((std::max)((c.score - best.score) / temperature, -1000.0f));
-            total += static_cast<double>(c.score);
-        }
-        keep_top_p(total);
-        // Relative to the likeliest, whose score is 1.
-        if (options_.min_p > 0.0f) std::erase_if(candidates_, [this](const candidate& c) { return c.score < options_.min_p; });
-        // Summed in order of id where nothing was sorted and by likelihood where it was: fixed either way.
-        total = 0.0;
-        for (const candidate& c : candidates_) total += static_cast<double>(c.score);
-        double left = random_.uniform() * total;
-        for (const candidate& c : candidates_) {
-            left -= static_cast<double>(c.score);
-            if (left < 0.0) return c.id;
-        }
-        return candidates_.empty() ? best.id : candidates_.back().id;
     }
 
-    /// Keeps the likeliest tokens, the one that crosses the threshold included. A heap, because a few tokens usually suffice.
-    void keep_top_p(double total) {
-        if (options_.top_p >= 1.0f) {
-            std::ranges::sort(candidates_, comes_before);
-            return;
-        }
-        std::ranges::make_heap(candidates_, comes_after);
-        double kept = 0.0;
-        auto end = candidates_.end();
-        while (end != candidates_.begin() && kept < static_cast<double>(options_.top_p) * total) {
-            std::pop_heap(candidates_.begin(), end, comes_after);
-            --end;
-            kept += static_cast<double>(end->score);
-        }
-        candidates_.erase(candidates_.begin(), end);
-        std::ranges::reverse(candidates_);
+    /// The lowest id of that rank, which some id has.
+    [[nodiscard]] std::int32_t first_of(std::int32_t rank) const {
+        const block b = at(static_cast<std::size_t>(std::ranges::find(highest_.first(blocks()), rank) - highest_.begin()));
+        return static_cast<std::int32_t>(std::find(b.data, b.data + b.count, rank) - x_.data());
     }
 
+    std::int32_t draw(std::int32_t highest, random_stream& draws) {
+        const std::uint64_t all = weigh(options_.top_k == 0 ? rank_of_none : keep_top_k(highest), highest);
+        candidates from{1, n_, all};
+        // Relative to the likeliest; what top_p keeps is counted among all.
+        if (options_.min_p > 0.0f) {
+            from.least = (std::max)(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
+            add_up(from);
+        }
+        while (true) {
+            const std::size_t id = drawn(from, draws.uniform());
+            const std::int32_t token = static_cast<std::int32_t>(id);
+            if (options_.top_p >= 1.0f) return token;
+            // Those that come before it: likelier ones, and lower ids that are as likely.
+            from.least = x_[id];
+            from.split = id;
+            add_up(from);
+            if (static_cast<double>(from.sum) < static_cast<double>(options_.top_p) * static_cast<double>(all)) return token;
+        }
+    }
+
+    /// Weights in place of the ranks, and their sum.
+    std::uint64_t weigh(std::int32_t least, std::int32_t highest) {
+        const float top = logit_of(highest);
+        const float scale = weight_scale((std::max)(options_.temperature, FLT_MIN));
+        std::uint64_t all = 0;
+        for (std::size_t i = 0; i < blocks(); ++i) {
+            // A block without weight is never looked at again.
+            const bool any = highest_[i] >= least && weight_of(highest_[i], top, scale) != 0;
+            const block b = at(i);
+            sums_[i] = any ? kernels_->weigh(b.data, b.count, least, top, scale) : 0;
+            all += sums_[i];
+        }
+        return all;
+    }
+
+    /// Sums of the weights of candidates. A block that had none has none of fewer.
+    void add_up(candidates& of) {
+        of.sum = 0;
+        for (std::size_t i = 0; i < blocks(); ++i) {
+            if (sums_[i] == 0) continue;
+            const block b = at(i);
+            const std::size_t below = std::clamp(of.split, b.begin, b.begin + b.count) - b.begin;
+            sums_[i] = below == 0 ? 0 : kernels_->sum(b.data, below, of.least);
+            if (below != b.count) sums_[i] += kernels_->sum(b.data + below, b.count - below, of.least + 1);
+            of.sum += sums_[i];
+        }
+    }
+
+    /// The candidate in which `share` of all their weight, in order of id, ends.
+    [[nodiscard]] std::size_t drawn(const candidates& from, double share) const {
+        auto left = (std::min)(static_cast<std::uint64_t>(share * static_cast<double>(from.sum)), from.sum - 1);
+        std::size_t i = 0;
+        for (; left >= sums_[i]; ++i) left -= sums_[i];
+        for (std::size_t id = i * choosing_block;; ++id) {
+            const auto weight = x_[id] >= from.least_at(id) ? static_cast<std::uint64_t>(x_[id]) : 0u;
+            if (left < weight) return id;
+            left -= weight;
+        }
+    }
+
+    /// The lowest rank among the top_k highest, after dropping, of those that have it, the highest ids that are too many.
+    std::int32_t keep_top_k(std::int32_t highest) {
+        const std::size_t k = options_.top_k;
+        std::int32_t least = rank_of_none + 1;
+        std::size_t count = count_ranks(least);
+        std::int32_t above = highest;  // too few are higher
+        while (count > k && least < above) {
+            const auto middle = static_cast<std::int32_t>(least + (static_cast<std::int64_t>(above) - least + 1) / 2);
+            const std::size_t here = count_ranks(middle);
+            if (here >= k) {
+                least = middle;
+                count = here;
+            } else {
+                above = middle - 1;
+            }
+        }
+        for (std::size_t i = blocks(); count > k && i-- != 0;) {
+            const block b = at(i);
+            for (std::size_t j = highest_[i] < least ? 0 : b.count; count > k && j-- != 0;) {
+                if (b.data[j] != least) continue;
+                b.data[j] = rank_of_none;
+                --count;
+            }
+        }
+        return least;
+    }
+
+    [[nodiscard]] std::size_t count_ranks(std::int32_t least) const {
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < blocks(); ++i)
+            if (highest_[i] >= least) count += kernels_->count(at(i).data, at(i).count, least);
+        return count;
+    }
+
+    memory_block own_;
+    const choosing_kernels* kernels_ = &plain_choosing;
     sampling_options options_;
-    std::vector<bool> allowed_;
-    std::vector<bool> seen_;
-    std::vector<candidate> candidates_;
-    random_stream random_;
+    random_stream random_{0};
+    std::size_t ids_ = 0;
+    std::size_t n_ = 0;                  // of them that have a logit now
+    std::size_t first_allowed_ = 0;
+    std::span<std::int32_t> x_;          // [ids] ranks, then weights
+    std::span<std::int32_t> highest_;    // rank of each block
+    std::span<std::uint64_t> sums_;      // of the candidates' weights in each block
+    std::span<std::uint64_t> barred_;    // a bit for each id that is not allowed
+    std::span<std::uint64_t> seen_;      // and for each of the text; empty without a penalty
 };
 
 PHI4FLASH_END

@@ -46,10 +46,12 @@ struct text_limits {
 /// For one thread at a time. After `create` it allocates nothing. The tokenizer must outlive it and stay in place.
 class text_writer {
 public:
-    /// `text` may be null: then events carry tokens only. Errors: those of sampler::create; out_of_memory.
-    static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits) {
+    /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of
+    /// sampler::create; out_of_memory.
+    static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
+                                      const choosing_kernels& kernels = plain_choosing) {
         return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
-            auto chooser = sampler::create(options.sampling, allowed_ids(vocab, text, options.stop_ids));
+            auto chooser = sampler::create(options.sampling, allowed_ids(vocab, text, options.stop_ids), kernels);
             if (!chooser) return chooser.error();
             auto stops = stop_matcher::create(options.stop_strings);
             if (!stops) return stops.error();

@@ -8,6 +8,7 @@
 /// pure and may run in any number of threads at once.
 #include <phi4flash/core/kv_format.hpp>
 #include <phi4flash/core/packed.hpp>
+#include <phi4flash/core/token_weight.hpp>
 
 #include <cstddef>
 
@@ -173,6 +174,9 @@ struct kernel_table {
     void (*difference_norm)(const float* first, const float* second, float lambda, const float* weight, float eps, std::size_t n, float* y);
     /// Rotates pairs (x[i], x[i + half]) by the angle whose cosine and sine are given, i < half.   Source: arXiv:2104.09864.
     void (*rotate)(float* x, const float* cosine, const float* sine, std::size_t half);
+
+    /// What the sampler does with all logits. Integers: the same on every target, and as plain_choosing has them.
+    choosing_kernels choosing;
 
     /// Reads every byte once (an even number of them) and returns a number that depends on all: the limit against which
     /// kernels are measured.

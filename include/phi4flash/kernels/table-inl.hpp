@@ -67,6 +67,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
+    .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
 

@@ -1,5 +1,6 @@
 // Everything that is compiled once per target, in order. Included by kernels/dispatch.hpp only.
 #include <phi4flash/simd/vocabulary-inl.hpp>
+#include <phi4flash/simd/lane_integers-inl.hpp>
 #include <phi4flash/simd/integer-inl.hpp>
 #if PHI4FLASH_ROUNDED_BYTES
 #include <phi4flash/simd/rounded_bytes-inl.hpp>
@@ -9,6 +10,7 @@
 #include <phi4flash/kernels/linear-inl.hpp>
 #include <phi4flash/kernels/matmul-inl.hpp>
 #include <phi4flash/kernels/elementwise-inl.hpp>
+#include <phi4flash/kernels/choosing-inl.hpp>
 #include <phi4flash/kernels/mamba-inl.hpp>
 #include <phi4flash/kernels/attention_tile-inl.hpp>
 #include <phi4flash/kernels/attention_vectors-inl.hpp>

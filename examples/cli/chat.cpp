@@ -1,5 +1,5 @@
 /// chat: a conversation at the terminal, or with lines from a pipe.
-#include "conversation.hpp"
+#include "chat_file.hpp"
 #include "cut_note.hpp"
 #include "history_file.hpp"
 #include "input_text.hpp"
@@ -19,6 +19,8 @@ struct chat_settings {
     sampling_flags sampling;
     std::string system;
     std::string system_file;
+    std::string session;
+    std::optional<std::size_t> prefix_cache;  ///< MiB
     bool no_history = false;
 };
 
@@ -47,7 +49,7 @@ void greet(const opened& model, const engine& runs, const chat_settings& o, bool
                           : "Ctrl-C stops an answer, Ctrl-D ends, /help says more.\n");
 }
 
-enum class command : std::uint8_t { none, help, reset, quit, unknown };
+enum class command : std::uint8_t { none, help, reset, undo, retry, save, quit, unknown };
 
 /// A line such as "/word": letters after the slash, so that paths and fractions are questions.
 command command_of(std::string_view line) {
@@ -57,6 +59,9 @@ command command_of(std::string_view line) {
     if (!std::ranges::all_of(word, letter) || line.find('\n') != line.npos) return command::none;
     if (line == "/help" || line == "/") return command::help;
     if (line == "/reset" || line == "/clear" || line == "/new") return command::reset;
+    if (line == "/undo") return command::undo;
+    if (line == "/retry" || line == "/again") return command::retry;
+    if (line == "/save" || line.starts_with("/save ")) return command::save;
     if (line == "/quit" || line == "/exit" || line == "/bye") return command::quit;
     return command::unknown;
 }
@@ -64,6 +69,9 @@ command command_of(std::string_view line) {
 /// To standard output wherever that leads: it was asked for.
 void print_help(const line_reader& reader, const std::string& history, const voice& v) {
     std::string text =
+        "/undo        take the last question and its answer back\n"
+        "/retry       answer the last question once more\n"
+        "/save        keep this chat in the file of --session; /save FILE in another\n"
         "/reset       forget what was said, begin anew\n"
         "/quit        end; so does Ctrl-D\n"
         "/help        this\n"
@@ -92,82 +100,177 @@ void print_answer_line(const answer& a, std::size_t context, const voice& v) {
     v.note(line + (note.empty() ? "" : ", " + note) + "]\n");
 }
 
-/// Asks the model. Errors: those that no other question would mend.
-p4::status ask(conversation& with, const engine& runs, line_reader& reader, const std::string& message, const voice& v) {
-    interrupt_noted.store(false);
-    const bool progress = v.person && *v.s.plain != '\0';
-    bool shown = false;
-    const auto erase_progress = [&] {
-        if (std::exchange(shown, false)) v.answer("\r\033[K");
-    };
-    const auto show = [&](const p4::generation_event& event) {
-        erase_progress();
-        reader.keys().collect();
-        return v.answer(event.text);
-    };
-    const auto got = with.ask(message, show, [&](std::size_t read, std::size_t total) {
-        reader.keys().collect();
-        if (!progress || read >= total) return;
-        v.answer(text_of("\r%sreading %zu of %zu tokens, Ctrl-C stops%s", v.s.dim, read, total, v.s.plain));
-        shown = true;
-    });
-    erase_progress();
-    interrupt_noted.store(false);
-    if (!got && got.error().code() == p4::errc::context_full) {
-        v.note(text_of("Not sent: it does not fit into the context of %zu tokens any more.\n/reset begins anew, --context makes more room.\n",
-                       runs.context()));
-        return {};
-    }
-    if (!got) return got.error();
-    if (got->summary.reason == p4::stop_reason::cancelled && got->summary.new_tokens == 0) {
-        v.note("[stopped before the answer: this message is dropped]\n");
-        return {};
-    }
-    if (!v.answer(v.person ? "\n" : "\n\n")) return standard_output.state();
-    print_answer_line(*got, runs.context(), v);
-    return {};
-}
+/// The chat itself: messages in, answers out, commands between.
+class talk {
+public:
+    talk(conversation& with, engine& runs, line_reader& reader, const chat_settings& o, std::string history, const voice& v)
+        : with_(with), runs_(runs), reader_(reader), file_(std::filesystem::path(o.session)), history_(std::move(history)), v_(v) {}
 
-p4::status talk(conversation& with, const engine& runs, line_reader& reader, const std::string& history, const voice& v) {
-    bool warned = false;  // of Ctrl-C at the prompt
-    std::size_t number = 0;
-    for (std::string message;;) {
-        if (const std::string trouble = reader.warning(); !trouble.empty()) v.note("phi4flash: note: " + trouble);
-        const input got = reader.read(message);
-        if (got == input::end || (got == input::interrupted && (warned || !is_terminal(0)))) break;
-        warned = got == input::interrupted;
-        if (warned) v.note("Ctrl-C again ends, or Ctrl-D.");
-        if (got == input::cut)
-            v.note("Not sent: a terminal hands over lines of 4095 bytes at most.\nphi4flash generate --prompt-file FILE reads any length.\n");
-        ++number;
-        while (!message.empty() && std::string_view(" \t\r\n").find(message.back()) != std::string_view::npos) message.pop_back();
-        if (got != input::message || message.empty()) continue;
-        if (const p4::status ok = check_utf8(message, text_of("message %zu", number)); !ok) {
-            if (!is_terminal(0)) return ok;
-            v.note("Not sent: " + std::string(ok.error().message()) + "\n");
-            continue;
-        }
-        switch (command_of(message)) {
-            case command::help:
-                print_help(reader, history, v);
-                break;
-            case command::reset:
-                with.reset();
-                v.note("[forgotten]\n");
-                break;
-            case command::quit:
-                return {};
-            case command::unknown:
-                v.note("Not sent: there is no command " + std::string(p4::printable(message).c_str()) +
-                       ". There are /help, /reset and /quit;\na message that begins so needs a space in front.\n");
-                break;
-            case command::none:
-                reader.remember(message);
-                if (const p4::status ok = ask(with, runs, reader, message, v); !ok) return ok;
-        }
-        if (!standard_output.good()) return standard_output.state();
+    /// Until the input ends. Errors: those that no other message would mend; file_unwritable where the chat could not be kept in the end.
+    p4::status run() {
+        const p4::status ok = read_messages();
+        if (is_terminal(0) && ok) v_.note("");
+        const p4::status kept = unsaved_ ? save_chat(file_, runs_, with_) : p4::status();
+        return ok ? kept : ok;
     }
-    if (is_terminal(0)) v.note("");
+
+private:
+    p4::status read_messages() {
+        bool warned = false;  // of Ctrl-C at the prompt
+        std::size_t number = 0;
+        for (std::string message;;) {
+            if (const std::string trouble = reader_.warning(); !trouble.empty()) v_.note("phi4flash: note: " + trouble);
+            const input got = reader_.read(message);
+            if (got == input::end || (got == input::interrupted && (warned || !is_terminal(0)))) return {};
+            warned = got == input::interrupted;
+            if (warned) v_.note("Ctrl-C again ends, or Ctrl-D.");
+            if (got == input::cut)
+                v_.note("Not sent: a terminal hands over lines of 4095 bytes at most.\nphi4flash generate --prompt-file FILE reads any length.\n");
+            ++number;
+            while (!message.empty() && std::string_view(" \t\r\n").find(message.back()) != std::string_view::npos) message.pop_back();
+            if (got != input::message || message.empty()) continue;
+            if (const p4::status ok = check_utf8(message, text_of("message %zu", number)); !ok) {
+                if (!is_terminal(0)) return ok;
+                v_.note("Not sent: " + std::string(ok.error().message()) + "\n");
+                continue;
+            }
+            const command asked = command_of(message);
+            if (asked == command::quit) return {};
+            if (const p4::status ok = obey(asked, message); !ok) return ok;
+            if (!standard_output.good()) return standard_output.state();
+        }
+    }
+
+    p4::status obey(command asked, const std::string& message) {
+        switch (asked) {
+            case command::help: print_help(reader_, history_, v_); break;
+            case command::reset:
+                with_.reset();
+                unsaved_ = !file_.empty();
+                v_.note("[forgotten]\n");
+                break;
+            case command::undo: return undo();
+            case command::retry: return retry();
+            case command::save: save(message); break;
+            case command::quit: break;
+            case command::unknown:
+                v_.note("Not sent: there is no command " + std::string(p4::printable(message).c_str()) +
+                        ". There are /help, /undo, /retry, /save, /reset and /quit;\na message that begins so needs a space in front.\n");
+                break;
+            case command::none: reader_.remember(message); return ask(message);
+        }
+        return {};
+    }
+
+    /// Asks the model. Errors: those that no other question would mend.
+    p4::status ask(const std::string& message) {
+        interrupt_noted.store(false);
+        const bool progress = v_.person && *v_.s.plain != '\0';
+        bool shown = false;
+        const auto erase_progress = [&] {
+            if (std::exchange(shown, false)) v_.answer("\r\033[K");
+        };
+        const auto show = [&](const p4::generation_event& event) {
+            erase_progress();
+            reader_.keys().collect();
+            return v_.answer(event.text);
+        };
+        const auto got = with_.ask(message, show, [&](std::size_t read, std::size_t total) {
+            reader_.keys().collect();
+            if (!progress || read >= total) return;
+            v_.answer(text_of("\r%sreading %zu of %zu tokens, Ctrl-C stops%s", v_.s.dim, read, total, v_.s.plain));
+            shown = true;
+        });
+        erase_progress();
+        interrupt_noted.store(false);
+        if (!got && got.error().code() == p4::errc::context_full) {
+            v_.note(text_of("Not sent: it does not fit into the context of %zu tokens any more.\n/reset begins anew, --context makes more room.\n",
+                            runs_.context()));
+            return {};
+        }
+        if (!got) return got.error();
+        if (got->summary.reason == p4::stop_reason::cancelled && got->summary.new_tokens == 0) {
+            v_.note("[stopped before the answer: this message is dropped]\n");
+            return {};
+        }
+        if (!v_.answer(v_.person ? "\n" : "\n\n")) return standard_output.state();
+        print_answer_line(*got, runs_.context(), v_);
+        keep();
+        return {};
+    }
+
+    /// What can be taken back, in the few words that tell it from others.
+    static std::string shortened(const std::string& question) {
+        constexpr std::size_t most = 60;
+        std::string text = p4::printable(question).c_str();
+        if (text.size() <= most) return text;
+        text.resize(p4::valid_utf8_prefix(std::string_view(text).substr(0, most)));
+        return text + "...";
+    }
+
+    p4::status undo() {
+        if (with_.said().turns.empty()) {
+            v_.note("There is nothing to take back.\n");
+            return {};
+        }
+        const std::string question = with_.said().turns.back().question;
+        if (const p4::status ok = with_.take_back(); !ok) return ok;
+        v_.note("[taken back: " + shortened(question) + "]\n");
+        unsaved_ = !file_.empty();
+        return {};
+    }
+
+    p4::status retry() {
+        if (with_.said().turns.empty()) {
+            v_.note("There is no question to answer once more.\n");
+            return {};
+        }
+        const std::string question = with_.said().turns.back().question;
+        if (const p4::status ok = with_.take_back(); !ok) return ok;
+        unsaved_ = !file_.empty();
+        return ask(question);
+    }
+
+    /// The chat after an answer, so that whatever ends the program ends no chat.
+    void keep() {
+        if (file_.empty()) return;
+        const p4::status ok = save_chat(file_, runs_, with_);
+        unsaved_ = !ok;
+        if (!ok) v_.note("phi4flash: note: this chat could not be kept: " + std::string(ok.error().message()));
+    }
+
+    void save(std::string_view message) {
+        message.remove_prefix((std::min)(message.size(), std::string_view("/save ").size()));
+        const std::filesystem::path to = message.empty() ? file_ : std::filesystem::path(std::u8string(message.begin(), message.end()));
+        if (to.empty()) {
+            v_.note("Where? /save FILE, or begin with --session FILE.\n");
+            return;
+        }
+        const p4::status ok = save_chat(to, runs_, with_);
+        if (ok && to == file_) unsaved_ = false;
+        v_.note(ok ? "[kept in " + std::string(p4::printable(to).c_str()) + "]\n" : "Not kept: " + std::string(ok.error().message()) + "\n");
+    }
+
+    conversation& with_;
+    engine& runs_;
+    line_reader& reader_;
+    std::filesystem::path file_;  // of --session; empty: none
+    std::string history_;
+    const voice& v_;
+    bool unsaved_ = false;
+};
+
+/// Goes on from the file of --session, where there is one. Errors: those of load_chat; invalid_argument (another system message).
+p4::status go_on(conversation& with, const chat_settings& o, const voice& v) {
+    if (o.session.empty()) return {};
+    const auto loaded = load_chat(o.session, with);
+    if (!loaded) return loaded.error();
+    if (!*loaded) return {};
+    if (!o.system.empty() && o.system != with.said().system)
+        return p4::error::format(p4::errc::invalid_argument, "%s goes on with a system message of its own: leave this one out, or want another --session",
+                                 p4::printable(o.session).c_str());
+    const std::size_t n = with.said().turns.size();
+    if (n != 0) v.note(text_of("[goes on after %zu answer%s, %zu tokens]\n", n, n == 1 ? "" : "s", with.said().tokens.size()));
     return {};
 }
 
@@ -184,6 +287,8 @@ p4::status run(chat_settings o) {
         if (!text) return text.error();
         o.system = std::move(*text);
     }
+    if (!o.session.empty())
+        if (const p4::status ok = check_chat_file(o.session); !ok) return ok;
     const voice v;
     const std::string history = o.no_history ? "" : usual_history_file();
     const auto reader = make_line_reader({.colour = v.s.strong, .plain = v.s.plain, .history_file = history});
@@ -193,6 +298,9 @@ p4::status run(chat_settings o) {
         return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer.json, and chat needs one",
                                  p4::printable(o.run.model).c_str());
     if (o.run.engine.context == 0) o.run.engine.context = usual_context(model->files.config());
+    constexpr std::size_t usual_cache = 256;
+    o.run.engine.prefix_cache = o.prefix_cache.value_or(usual_cache) << 20;
+    o.run.engine.prefix_cache_may_miss = !o.prefix_cache;
     const auto engine = make_engine(model->files, o.run.engine);
     if (!engine) return engine.error();
 
@@ -202,7 +310,8 @@ p4::status run(chat_settings o) {
     conversation with(**engine, *model->text, options, o.system);
     reader->keys().note_interrupts();
     if (v.person) greet(*model, **engine, o, bundled, *reader, v);
-    return talk(with, **engine, *reader, history, v);
+    if (const p4::status ok = go_on(with, o, v); !ok) return ok;
+    return talk(with, **engine, *reader, o, history, v).run();
 }
 
 }  // namespace
@@ -213,6 +322,10 @@ void add_chat(CLI::App& app, action& chosen) {
     add_run_options(*command, o->run);
     auto* system = command->add_option("--system", o->system, "A system message")->type_name("TEXT");
     command->add_option("--system-file", o->system_file, "The same from a file")->type_name("FILE")->excludes(system);
+    command->add_option("--session", o->session, "Go on with the chat in this file, and keep it there")->type_name("FILE");
+    command->add_option("--prefix-cache", o->prefix_cache, "MiB for what has been read, so that /undo and /retry need not read it again (256)")
+        ->type_name("MIB")
+        ->check(CLI::Range(0, 1 << 20));
     command->add_flag("--no-history", o->no_history, "Keep no messages for the next chat");
     add_sampling_options(*command, o->sampling);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });

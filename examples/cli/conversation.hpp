@@ -27,28 +27,61 @@ public:
     /// Says something to the model; `take` gets its answer, and `tell` how far the question has been read. Errors: those of
     /// conversation::ask and generate; context_full where the question does not fit any more: all is then as before.
     p4::result<answer> ask(std::string_view question, const engine::sink& take, const engine::on_prompt& tell) {
-        const auto prompt = turns_.ask(question);
+        if (const p4::status ok = return_to_text(); !ok) return ok.error();
+        // Where the text stands now is where it goes on if this question is taken back.
+        const bool kept = engine_.keep(turns_.tokens());
+        const auto prompt = turns_.ask(question, engine_.position());
         if (!prompt) return prompt.error();
+        const std::size_t length = prompt->size();
         using clock = std::chrono::steady_clock;
         clock::time_point first{};
         clock::time_point last{};
+        written_.clear();
         const auto timed = [&](const p4::generation_event& event) {
             last = clock::now();
             if (event.token >= 0 && first == clock::time_point{}) first = last;
+            if (event.token >= 0) written_.push_back(event.token);
             return take(event);
         };
         const auto summary = engine_.generate(&text_, *prompt, options_, timed, tell);
         if (!summary) return summary.error();
-        turns_.answered(*summary);
+        if (summary->prompt_tokens < length && kept) {
+            if (const p4::status ok = return_to_text(); !ok) return ok.error();  // nothing of it remains
+        } else if (const p4::status ok = turns_.answered(*summary, written_); !ok) {
+            return ok.error();
+        }
         ++options_.sampling.seed;  // the same question again may have another answer
         return answer{*summary, std::chrono::duration<double>(last - first).count()};
     }
 
+    /// The last question and its answer were never said. Errors: invalid_argument (there is none).
+    p4::status take_back() {
+        if (const p4::status ok = turns_.take_back(); !ok) return ok;
+        return return_to_text();
+    }
+
+    /// Goes on from what was saved. Errors: those of conversation::restore and restore_snapshot; all is then as before.
+    p4::status restore(p4::conversation_record said, std::span<const std::byte> snapshot) {
+        p4::conversation turns(text_);
+        if (const p4::status ok = turns.restore(std::move(said)); !ok) return ok;
+        if (const p4::status ok = engine_.read_snapshot(snapshot); !ok) return ok;
+        return turns_.restore(turns.record());
+    }
+
+    [[nodiscard]] const p4::conversation_record& said() const { return turns_.record(); }
+
 private:
+    /// Takes the session back to where the text is, or before: what is missing is read with the next question.
+    p4::status return_to_text() {
+        const auto at = engine_.go_back(turns_.tokens());
+        return at ? p4::status() : p4::status(at.error());
+    }
+
     engine& engine_;
     const p4::tokenizer& text_;
     p4::generation_options options_;
     p4::conversation turns_;
+    std::vector<std::int32_t> written_;
 };
 
 }  // namespace cli

@@ -32,13 +32,18 @@ public:
         auto past = p4::session<Shape, Kv>::create(*model, options.context);
         if (!past) return past.error();
         const memory_plan memory = plan_of<Shape, Kv>(*model, options);
-        std::unique_ptr<engine_of> made(new engine_of(std::move(*model), std::move(*pool), std::move(*past), memory));
+        std::unique_ptr<engine_of> made(new engine_of(std::move(*model), std::move(*pool), std::move(*past), memory, files));
         p4::workspace_options how = workspace_of(options);
         how.kernels = *kernels;
         how.threads = made->pool_;
         auto workspace = p4::workspace<Shape, Kv>::create(made->model_, how);
         if (!workspace) return workspace.error();
         made->workspace_.emplace(std::move(*workspace));
+        if (options.prefix_cache != 0) {
+            auto cache = p4::prefix_cache<Shape, Kv>::create(made->model_, options.prefix_cache);
+            if (!cache && !options.prefix_cache_may_miss) return cache.error();
+            if (cache) made->cache_.emplace(std::move(*cache));
+        }
         return std::unique_ptr<engine>(std::move(made));
     }
 
@@ -82,6 +87,22 @@ public:
         return saved_ ? past_.copy_from(*saved_) : p4::error::format(p4::errc::invalid_argument, "no session was saved");
     }
 
+    p4::status write_snapshot(const std::function<p4::status(std::span<const std::byte>)>& put) override {
+        return p4::save_snapshot(past_, weights(), put, 0);
+    }
+    p4::status read_snapshot(std::span<const std::byte> bytes) override { return p4::restore_snapshot(past_, weights(), bytes); }
+    bool keep(std::span<const std::int32_t> tokens) override {
+        if (tokens.empty() || past_.position() != tokens.size()) return tokens.empty() && past_.position() == 0;
+        return cache_ && cache_->keep(past_, tokens);
+    }
+    p4::result<std::size_t> go_back(std::span<const std::int32_t> tokens) override { return p4::go_back(past_, tokens, cache_ ? &*cache_ : nullptr); }
+    p4::status renew() override {
+        auto fresh = p4::session<Shape, Kv>::create(model_, {.context = past_.context(), .undo = past_.undo()});
+        if (!fresh) return fresh.error();
+        past_ = std::move(*fresh);
+        return {};
+    }
+
     std::size_t position() const override { return past_.position(); }
     std::size_t context() const override { return past_.context(); }
     const memory_plan& memory() const override { return memory_; }
@@ -89,15 +110,23 @@ public:
     p4::executor_ref threads() override { return pool_; }
 
 private:
-    engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const memory_plan& memory)
-        : model_(std::move(m)), pool_(std::move(pool)), past_(std::move(past)), memory_(memory) {}
+    engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const memory_plan& memory, const p4::model_files& files)
+        : model_(std::move(m)), pool_(std::move(pool)), past_(std::move(past)), memory_(memory), files_(files) {}
+
+    p4::weights_fingerprint weights() {
+        if (!weights_) weights_ = p4::fingerprint_of(files_, model_);
+        return *weights_;
+    }
 
     p4::model<Shape> model_;
     p4::thread_pool pool_;
     p4::session<Shape, Kv> past_;
     std::optional<p4::session<Shape, Kv>> saved_;
     std::optional<p4::workspace<Shape, Kv>> workspace_;
+    std::optional<p4::prefix_cache<Shape, Kv>> cache_;
     memory_plan memory_;
+    const p4::model_files& files_;
+    std::optional<p4::weights_fingerprint> weights_;
 };
 
 /// Calls `visit.operator()<Shape, Kv>()` with types that fit. The released shape is compiled with the usual K/V type alone: each pair

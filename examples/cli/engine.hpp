@@ -17,6 +17,8 @@ struct engine_options {
     std::size_t context = 0;           ///< tokens
     std::size_t chunk = p4::workspace_options{}.chunk;  ///< prompt tokens read at once
     std::size_t logits = 1;            ///< rows of logits that a pass can have
+    std::size_t prefix_cache = 0;      ///< bytes for what has been read and is kept; 0: none
+    bool prefix_cache_may_miss = false;  ///< none, too, where that is too little for this model
 };
 
 /// Bytes that a model takes beside its mapped weights.
@@ -53,6 +55,15 @@ public:
     /// Keeps a copy of the session, and goes back to it. Errors: out_of_memory; invalid_argument (nothing was saved).
     virtual p4::status save() = 0;
     virtual p4::status restore() = 0;
+    /// The session, to be saved outside, and back from there: save_snapshot and restore_snapshot.
+    virtual p4::status write_snapshot(const std::function<p4::status(std::span<const std::byte>)>& put) = 0;
+    virtual p4::status read_snapshot(std::span<const std::byte> bytes) = 0;
+    /// Whether the session after these tokens, all that it has read, is in the prefix cache from now on, or is the beginning of a text.
+    virtual bool keep(std::span<const std::int32_t> tokens) = 0;
+    /// p4::go_back, with the prefix cache where there is one.
+    virtual p4::result<std::size_t> go_back(std::span<const std::int32_t> tokens) = 0;
+    /// A new session instead of this one, which has touched none of its memory yet. Errors: out_of_memory.
+    virtual p4::status renew() = 0;
 
     [[nodiscard]] virtual std::size_t position() const = 0;
     [[nodiscard]] virtual std::size_t context() const = 0;

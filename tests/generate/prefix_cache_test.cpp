@@ -273,6 +273,9 @@ TEST_CASE("generate/prefix_cache: going back by undo where that is enough, else 
     CHECK(*p4::go_back(s, std::span(text).first(100), &*cache) == 70);
     CHECK(f.saved(s) == saved);
     CHECK(*p4::go_back(s, std::span(text).first(60), &*cache) == 0);
+    CHECK(*p4::go_back(s, std::span(text).first(65), &*cache) == 0);
+    CHECK(*p4::go_back(s, text, &*cache) == 70);  // nearer than where it was
+    CHECK(f.saved(s) == saved);
     auto t = f.after(text);
     fixture<p4::bf16>::cache* const no_cache = nullptr;
     CHECK(*p4::go_back(t, std::span(text).first(100), no_cache) == 0);

@@ -335,14 +335,15 @@ private:
     std::uint64_t clock_ = 0;
 };
 
-/// Takes a session back to having read `tokens`, with which all that it has read begins, or as near before as can be: by rewinding where
-/// it can go back so far, else from the cache, which may be null, else to nothing. Returns how many of the tokens it has read then; the rest is
-/// left to read. Errors: in_use.
+/// Brings a session to having read `tokens`, or as near before that as can be: by rewinding where it can go back so far, else from the cache,
+/// which may be null, else to nothing. What the session has read begins with `tokens`, or is the beginning of them. Returns how many of them it
+/// has read then; the rest is left to read. Errors: in_use.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] result<std::size_t> go_back(session<Shape, Kv>& s, std::span<const std::int32_t> tokens, prefix_cache<Shape, Kv>* cache) {
     if (s.busy()) return detail::in_use_error("session");
-    if (s.position() <= tokens.size()) return s.position();
-    if (s.rewind(tokens.size())) return s.position();
+    if (s.position() > tokens.size() && s.rewind(tokens.size())) return s.position();
+    const bool too_far = s.position() > tokens.size();
+    if (!too_far && (cache == nullptr || cache->find(tokens) <= s.position())) return s.position();
     if (cache != nullptr) return cache->restore(s, tokens);
     s.reset();
     return std::size_t{0};

@@ -33,6 +33,14 @@ class session {
     static_assert(kv_element<Kv>, "phi4flash: K/V are kept in bf16, float or kv_int8");
 
 public:
+    /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
+    [[nodiscard]] static status refusal(const session_options& o) {
+        if (o.context == 0 || o.context > max_extent)
+            return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);
+        if (o.undo > o.context) return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
+        return {};
+    }
+
     /// Bytes that such a session takes.
     [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const session_options& options) {
         session s;
@@ -151,13 +159,6 @@ public:
     }
 
 private:
-    static status refusal(const session_options& o) {
-        if (o.context == 0 || o.context > max_extent)
-            return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);
-        if (o.undo > o.context) return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
-        return {};
-    }
-
     [[nodiscard]] bool alike(const session& other) const { return shape_ == other.shape_; }
 
     void attach(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
@@ -231,6 +232,16 @@ struct workspace_options {
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class workspace {
 public:
+    /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
+    [[nodiscard]] static status refusal(const workspace_options& o) {
+        if (o.chunk == 0 || o.chunk > 65536) return error::format(errc::invalid_argument, "chunk: want 1 to 65536 tokens, have %zu", o.chunk);
+        if (o.states == 0 || o.states > o.chunk)
+            return error::format(errc::invalid_argument, "states: want 1 to %zu, the chunk, have %zu", o.chunk, o.states);
+        if (o.logits == 0 || o.logits > o.chunk)
+            return error::format(errc::invalid_argument, "logits: want 1 to %zu rows, the chunk, have %zu", o.chunk, o.logits);
+        return {};
+    }
+
     /// Bytes that such a workspace takes.
     [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const workspace_options& options) {
         workspace w;
@@ -284,15 +295,6 @@ public:
     std::span<text_in_pass<Shape, Kv>> texts;  ///< [chunk]
 
 private:
-    static status refusal(const workspace_options& o) {
-        if (o.chunk == 0 || o.chunk > 65536) return error::format(errc::invalid_argument, "chunk: want 1 to 65536 tokens, have %zu", o.chunk);
-        if (o.states == 0 || o.states > o.chunk)
-            return error::format(errc::invalid_argument, "states: want 1 to %zu, the chunk, have %zu", o.chunk, o.states);
-        if (o.logits == 0 || o.logits > o.chunk)
-            return error::format(errc::invalid_argument, "logits: want 1 to %zu rows, the chunk, have %zu", o.chunk, o.logits);
-        return {};
-    }
-
     void attach(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options) {
         arena carving(memory.data());
         lay_out(carving, m, options);

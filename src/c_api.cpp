@@ -509,6 +509,97 @@ phi4flash_code phi4flash_generation_get_info(const phi4flash_generation* generat
     });
 }
 
+#if __has_include(<phi4flash/generate/scheduler.hpp>)
+// ---- schedulers --------------------------------------------------------------------------------------------------------------------------
+
+phi4flash_code phi4flash_scheduler_create(phi4flash_workspace* workspace, phi4flash_tokenizer* tokenizer, const phi4flash_scheduler_options* options,
+                                          phi4flash_scheduler** out, phi4flash_error* error) {
+    return entry(error, [&]() -> outcome {
+        ref<workspace_handle> w;
+        ref<tokenizer_handle> words;
+        if (outcome ok = check_out_handle(out); !ok) return ok;
+        if (outcome ok = find_handle(workspace, w, "workspace"); !ok) return ok;
+        if (tokenizer != nullptr)
+            if (outcome ok = find_handle(tokenizer, words, "tokenizer"); !ok) return ok;
+        return make_scheduler(w, words, options, out);
+    });
+}
+
+void phi4flash_scheduler_destroy(phi4flash_scheduler* scheduler) { destroy_handle<scheduler_handle>(scheduler); }
+
+phi4flash_code phi4flash_scheduler_submit(phi4flash_scheduler* scheduler, phi4flash_session* session, const int32_t* prompt, size_t count,
+                                          const phi4flash_generation_options* options, uint64_t* request, phi4flash_error* error) {
+    return entry(error, [&]() -> outcome {
+        held<scheduler_handle> s;
+        held<session_handle> past;
+        std::span<const std::int32_t> ids;
+        generation_choices how;
+        if (request == nullptr) return missing("request");
+        *request = 0;
+        if (outcome ok = s.take(scheduler, "scheduler"); !ok) return ok;
+        if (outcome ok = past.take(session, "session"); !ok) return ok;
+        if (prompt == nullptr) return missing("prompt");
+        if (outcome ok = read_array(prompt, count, ids, "prompt"); !ok) return ok;
+        if (outcome ok = s->read_options(options, how); !ok) return ok;
+        return s->submit(past.user(), ids, std::move(how.options), request);
+    });
+}
+
+phi4flash_code phi4flash_scheduler_tick(phi4flash_scheduler* scheduler, const phi4flash_budget* budget, uint32_t* outcome_of_tick,
+                                        phi4flash_error* error) {
+    return entry(error, [&]() -> outcome {
+        scheduler_in_use s;
+        phi4flash_budget how;
+        if (outcome_of_tick == nullptr) return missing("outcome");
+        *outcome_of_tick = PHI4FLASH_TICK_IDLE;
+        if (outcome ok = read_optional(budget, how, "budget"); !ok) return ok;
+        if (outcome ok = s.take(scheduler); !ok) return ok;
+        const auto done = s.of->tick(time_budget(how));
+        if (!done) return done.error();
+        *outcome_of_tick = static_cast<uint32_t>(*done);
+        return {};
+    });
+}
+
+phi4flash_code phi4flash_scheduler_next_event(phi4flash_scheduler* scheduler, phi4flash_event* event, phi4flash_error* error) {
+    return entry(error, [&]() -> outcome {
+        scheduler_in_use s;
+        if (outcome ok = check_out(event, "event"); !ok) return ok;
+        if (outcome ok = s.take(scheduler); !ok) return ok;
+        fill_struct(event, s.of->next_event());
+        return {};
+    });
+}
+
+phi4flash_code phi4flash_scheduler_cancel(phi4flash_scheduler* scheduler, uint64_t request, phi4flash_error* error) {
+    return entry(error, [&]() -> outcome {
+        held<scheduler_handle> s;
+        if (outcome ok = s.take(scheduler, "scheduler"); !ok) return ok;
+        return s->cancel(request);
+    });
+}
+
+phi4flash_code phi4flash_scheduler_cancel_all(phi4flash_scheduler* scheduler, phi4flash_error* error) {
+    return entry(error, [&]() -> outcome {
+        ref<scheduler_handle> s;
+        if (outcome ok = find_handle(scheduler, s, "scheduler"); !ok) return ok;
+        s->cancel_all();
+        return {};
+    });
+}
+
+phi4flash_code phi4flash_scheduler_get_info(const phi4flash_scheduler* scheduler, phi4flash_scheduler_info* info, phi4flash_error* error) {
+    return entry(error, [&]() -> outcome {
+        held<scheduler_handle> s;
+        if (outcome ok = s.take(scheduler, "scheduler"); !ok) return ok;
+        if (outcome ok = check_out(info, "info"); !ok) return ok;
+        fill_struct(info, s->info());
+        return {};
+    });
+}
+
+#endif
+
 // ---- prefix caches -----------------------------------------------------------------------------------------------------------------------
 
 phi4flash_code phi4flash_prefix_cache_get_bytes(const phi4flash_model* model, uint32_t kv_type, uint64_t texts, uint64_t tokens, uint64_t* bytes,

@@ -357,8 +357,9 @@ typedef struct phi4flash_workspace_options {
     const phi4flash_allocator* allocator; /* NULL: the model's */
     const char* kernels;                /* a target by its name, "avx2" and so on; NULL: the best of this machine */
     size_t kernels_length;
-    uint32_t states;                    /* what a pass can keep and compute, for many texts at once and for drafts; 0: 1 */
-    uint32_t logits;
+    uint32_t states;                    /* what a pass can keep: at least 1 + undo of the session that is read; for a scheduler, those of all
+                                           texts that are to go on at once; 0: 1. Each is the Mamba states of all layers */
+    uint32_t logits;                    /* rows of logits that a pass can compute: for a scheduler, texts that are written at once; 0: 1 */
 } phi4flash_workspace_options;
 
 typedef struct phi4flash_workspace_info {

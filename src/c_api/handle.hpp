@@ -201,6 +201,10 @@ public:
     held(const held&) = delete;
     held& operator=(const held&) = delete;
     held(held&& other) noexcept : of_(std::move(other.of_)) {}
+    held& operator=(held&& other) noexcept {
+        std::swap(of_, other.of_);
+        return *this;
+    }
     ~held() {
         if (of_) of_->unlock();
     }

@@ -51,6 +51,7 @@
 #include <phi4flash/generate/conversation.hpp>
 #include <phi4flash/generate/generate.hpp>
 #include <phi4flash/generate/generation.hpp>
+#include <phi4flash/generate/scheduler.hpp>
 #include <phi4flash/generate/prefix_cache.hpp>
 
 // Files; the Hugging Face formats where a JSON library is on the include path.

@@ -30,6 +30,7 @@ public:
         : self_(&d), read_([](void* self, std::span<const std::int32_t> tokens) { static_cast<D*>(self)->read(tokens); }),
           propose_([](void* self, std::span<std::int32_t> out) -> std::size_t { return static_cast<D*>(self)->propose(out); }) {}
 
+    explicit operator bool() const { return self_ != nullptr; }
     void read(std::span<const std::int32_t> tokens) const {
         if (read_ != nullptr) read_(self_, tokens);
     }

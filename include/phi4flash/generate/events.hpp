@@ -1,10 +1,12 @@
 #pragma once
 /// What happens while a text is generated, and how it ended.
-#include <phi4flash/config/abi.hpp>
+#include <phi4flash/core/error.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 PHI4FLASH_BEGIN
 
@@ -16,10 +18,11 @@ enum class stop_reason : std::uint8_t {
     context_full,  ///< the session has no room for another token
     cancelled,     ///< the host cancelled it
     sink,          ///< the sink returned false
+    failed,        ///< of a scheduler's request: an error, which the event has; elsewhere that is the result of the call
 };
 
 [[nodiscard]] constexpr const char* name_of(stop_reason reason) {
-    constexpr const char* names[] = {"stop_token", "stop_string", "max_tokens", "context_full", "cancelled", "sink"};
+    constexpr const char* names[] = {"stop_token", "stop_string", "max_tokens", "context_full", "cancelled", "sink", "failed"};
     return names[static_cast<std::size_t>(reason)];
 }
 
@@ -39,6 +42,26 @@ struct generation_event {
     stop_reason reason{};           ///< of the end
     std::size_t read = 0;           ///< of the prompt: tokens that have been read
     std::size_t total = 0;          ///< of the prompt: tokens that it has
+    const error* failure = nullptr; ///< of the end, where it failed; valid as long as the text
+};
+
+/// A non-owning reference to anything that takes events and returns whether it wants more, passed by value. Default: none.
+class event_sink {
+public:
+    event_sink() = default;
+
+    template <class Sink>
+        requires(!std::same_as<std::remove_cv_t<Sink>, event_sink> && std::is_invocable_r_v<bool, Sink&, const generation_event&>)
+    event_sink(Sink& sink)  // NOLINT(google-explicit-constructor)
+        : self_(const_cast<void*>(static_cast<const void*>(&sink))),
+          tell_([](void* self, const generation_event& event) -> bool { return (*static_cast<Sink*>(self))(event); }) {}
+
+    explicit operator bool() const { return tell_ != nullptr; }
+    bool operator()(const generation_event& event) const { return tell_(self_, event); }
+
+private:
+    void* self_ = nullptr;
+    bool (*tell_)(void*, const generation_event&) = nullptr;
 };
 
 struct generation_summary {

@@ -35,7 +35,7 @@ public:
         pass_ = std::move(other.pass_);
         return *this;
     }
-    /// Leaves the session whole: it has read the tokens before the last one that was told.
+    /// Leaves the session whole: as `cancel` does.
     ~generation() { release(); }
 
     /// Begins a text in a session that may have read something before. A text that was under way is dropped, its session left whole.
@@ -84,8 +84,8 @@ public:
         return advance_until([] { return false; });
     }
 
-    /// Ends the text: what is under way is dropped, and the next event is the end. The session has read the tokens before the last one that
-    /// was told, which is summary().unread.
+    /// Ends the text: what is under way is dropped, and the next event is the end. The session has read the tokens that were told, but for
+    /// summary().unread.
     void cancel() { stop(stop_reason::cancelled); }
     void stop(stop_reason reason) {
         pass_.end();

@@ -13,6 +13,7 @@
 #include <phi4flash/kernels/compute.hpp>
 #include <phi4flash/text/decoder.hpp>
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
@@ -82,15 +83,16 @@ public:
         summary_ = {};
         drafter_ = guesses;
         drafter_.read(prompt);
-        told_ = read_ = delivered_ = 0;
+        told_ = read_ = delivered_ = guessed_ = 0;
         room_ = room;
         ending_.reset();
-        state_ = state::running;
+        stopped_ = false;
+        running_ = true;
         return {};
     }
 
     /// Whether it is being written: started, and its end has not been told.
-    [[nodiscard]] bool running() const { return state_ == state::running; }
+    [[nodiscard]] bool running() const { return running_; }
     /// Whether it is past its prompt.
     [[nodiscard]] bool writing() const { return read_ == prompt_.size(); }
     /// Tokens of the prompt that have not been read.
@@ -105,6 +107,7 @@ public:
             count_ = n;
             return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
         }
+        drafter_.read(std::span(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
         slice_.resize(1 + (std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
         slice_[0] = summary_.unread;
         const std::span<std::int32_t> drafts = std::span(slice_).subspan(1);
@@ -116,15 +119,17 @@ public:
     }
 
     /// What `next` asked for has been read, and these are the logits after the last `wanted` of it: [wanted, vocab], finite numbers.
-    /// Returns how many of its tokens are to be committed.
+    /// Returns how many of its tokens are to be committed. Touches nothing but this text: may run on any thread.
     [[nodiscard]] std::size_t take(rows_view<const float> logits) {
         chosen_.clear();
-        delivered_ = 0;
+        delivered_ = guessed_ = 0;
         if (!writing()) {
             read_ += count_;
             room_ -= count_;
             summary_.prompt_tokens = read_;
-            if (writing()) choose(logits);
+            if (!writing()) return count_;
+            choose(logits);
+            if (max_tokens_ == 0) ending_ = stop_reason::max_tokens;
             return count_;
         }
         choose(logits);
@@ -136,11 +141,10 @@ public:
     /// What happened, one after the other; kind `none` when there is nothing more to tell. `end` comes once, and is the last.
     [[nodiscard]] generation_event event() {
         if (!running()) return {.kind = event_kind::none};
-        if (told_ != read_ && !ending_) {
+        if (told_ != read_ && !stopped_) {
             told_ = read_;
             return {.kind = event_kind::prompt, .read = read_, .total = prompt_.size()};
         }
-        if (!ending_ && writing() && max_tokens_ == 0) ending_ = stop_reason::max_tokens;
         if (!ending_ && delivered_ < chosen_.size()) {
             const std::int32_t token = chosen_[delivered_++];
             summary_.unread = token;
@@ -150,10 +154,15 @@ public:
         return ending_ ? finish() : generation_event{.kind = event_kind::none};
     }
 
-    /// Ends the text before anything else is told; `event` then tells the end.
+    /// Ends the text before anything else is told, unless what was told last has ended it already; `event` then tells the end.
     void stop(stop_reason reason) {
-        if (running()) ending_ = reason;
+        if (!running()) return;
+        if (!ending_ || reason == stop_reason::sink) ending_ = reason;
+        stopped_ = true;
     }
+
+    /// Whether `event` has something to tell; where it has not, a running text wants another pass.
+    [[nodiscard]] bool has_event() const { return running() && (ending_ || told_ != read_ || delivered_ < chosen_.size()); }
 
     /// Tokens that were committed and come after the last one told: to be taken back where the text ends here.
     [[nodiscard]] std::size_t surplus() const {
@@ -164,14 +173,12 @@ public:
     [[nodiscard]] const generation_summary& summary() const { return summary_; }
 
 private:
-    enum class state : std::uint8_t { idle, running };
-
     text_writer(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits, sampler&& chooser,
                 stop_matcher&& stops)
         : text_(text), chooser_(std::move(chooser)), stops_(std::move(stops)), stop_ids_(options.stop_ids), limits_(limits), vocab_(vocab),
           max_tokens_(options.max_tokens), skip_special_(options.skip_special) {
         // Without a tokenizer there is no text, so nothing to decode and no string to find.
-        if (text != nullptr) decoder_.emplace(*text, decode_options{.skip_special = options.skip_special});
+        if (text != nullptr) decoder_ = std::make_unique<stream_decoder>(*text, decode_options{.skip_special = options.skip_special});
         prompt_.reserve(limits.prompt);
         slice_.reserve(limits.drafts + 1);
         chosen_.reserve(limits.drafts + 1);
@@ -190,7 +197,6 @@ private:
             chosen_.push_back(token);
             if (is_stop(token) || row + 1 >= slice_.size() || slice_[row + 1] != token) break;
         }
-        drafter_.read(chosen_);
     }
 
     [[nodiscard]] generation_event deliver(std::int32_t token) {
@@ -212,7 +218,7 @@ private:
     }
 
     [[nodiscard]] generation_event finish() {
-        state_ = state::idle;
+        running_ = false;
         summary_.reason = *ending_;
         std::string_view rest;
         if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
@@ -222,7 +228,7 @@ private:
     const tokenizer* text_;
     sampler chooser_;
     stop_matcher stops_;
-    std::optional<stream_decoder> decoder_;
+    std::unique_ptr<stream_decoder> decoder_;  // not in here: it is large, and what it gave stays valid where this is moved
     std::vector<std::int32_t> stop_ids_;
     drafter_ref drafter_;
     text_limits limits_;
@@ -238,9 +244,11 @@ private:
     std::size_t read_ = 0;       // tokens of the prompt
     std::size_t told_ = 0;       // of them
     std::size_t delivered_ = 0;  // of those chosen
+    std::size_t guessed_ = 0;    // of those chosen: the drafter has read them
     std::size_t room_ = 0;       // tokens that the session can still read
     std::optional<stop_reason> ending_;
-    state state_ = state::idle;
+    bool stopped_ = false;  // by `stop`
+    bool running_ = false;
 };
 
 PHI4FLASH_END

@@ -78,7 +78,7 @@ public:
         if (find([&](const slot& s) { return s.taken() && s.past == r.past; }) != nullptr)
             return error::format(errc::in_use, "the session has a request already: give this one a session of its own");
         const std::size_t drafts = r.drafts ? (std::min)({work_->states.count, work_->logits.count, r.past->undo() + 1}) - 1 : 0;
-        auto writer = text_writer::create(model_->shape().vocab(), text_, r.options, {r.prompt.size(), drafts});
+        auto writer = text_writer::create(model_->shape().vocab(), text_, r.options, {r.prompt.size(), drafts}, work_->kernels().choosing);
         if (!writer) return writer.error();
         const std::size_t here = r.past->position();
         if (const status ok = writer->start(r.prompt, r.past->context() - here, r.drafts); !ok) return ok.error();

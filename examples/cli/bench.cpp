@@ -55,17 +55,17 @@ step_bytes bytes_of_step(const p4::model_files& files, const memory_plan& memory
     return bytes;
 }
 
-/// Reads the mapped weights as fast as the machine can, with the threads that the model uses.
+/// Reads memory as fast as the machine can, with the threads that the model uses.
 class reader {
 public:
-    reader(const p4::model_files& files, engine& runs) : runs_(runs) {
+    explicit reader(engine& runs) : runs_(runs) {}
+
+    void add(std::span<const std::byte> memory) {
         constexpr std::size_t piece = std::size_t{1} << 20;
-        for (const p4::tensor_view& tensor : files.tensors()) {
-            if (!is_streamed(tensor)) continue;
-            for (std::size_t begin = 0; begin + 1 < tensor.bytes; begin += piece)
-                pieces_.push_back({tensor.data + begin, std::min(piece, tensor.bytes - begin) / 2 * 2});
+        for (std::size_t begin = 0; begin + 1 < memory.size(); begin += piece) {
+            pieces_.push_back(memory.subspan(begin, std::min(piece, memory.size() - begin) / 2 * 2));
+            bytes_ += static_cast<double>(pieces_.back().size());
         }
-        for (const auto& p : pieces_) bytes_ += static_cast<double>(p.size());
     }
 
     /// Bytes a second, over half a second at least: a shared machine is not as fast in each tenth of one.
@@ -73,7 +73,7 @@ public:
         double bytes = 0.0;
         double seconds = 0.0;
         p4::status ignored;
-        while (seconds < 0.5) {
+        while (seconds < 0.5 && bytes_ > 0.0) {
             seconds += seconds_of(
                 [&]() -> p4::status {
                     runs_.threads().parallel_for(pieces_.size(), 1, [&](std::size_t begin, std::size_t end) {
@@ -87,7 +87,7 @@ public:
                 ignored);
             bytes += bytes_;
         }
-        return bytes / seconds;
+        return seconds > 0.0 ? bytes / seconds : 0.0;
     }
 
 private:
@@ -97,13 +97,41 @@ private:
     std::atomic<float> seen_{0.0f};  // so that the reading cannot be left out
 };
 
+/// What writing is held against: memory of this program's own in huge pages, as large as the weights or larger than any cache; and the
+/// weights where they lie.
+struct limits {
+    explicit limits(const p4::model_files& files, engine& runs) : machine(runs), weights(runs) {
+        std::size_t streamed = 0;
+        for (const p4::tensor_view& tensor : files.tensors()) {
+            if (!is_streamed(tensor)) continue;
+            weights.add({tensor.data, tensor.bytes});
+            streamed += tensor.bytes;
+        }
+        constexpr std::size_t enough = std::size_t{1} << 30;
+        auto block = p4::memory_block::allocate(std::min(streamed, enough), "memory to measure with", p4::page_size::huge);
+        if (!block) return;  // the weights have taken what there was
+        memory = std::move(*block);
+        std::ranges::fill(memory.bytes(), std::byte{1});
+        machine.add(memory.bytes());
+    }
+    p4::memory_block memory;
+    reader machine;
+    reader weights;
+};
+
+double part_of(std::size_t some, std::size_t all) { return all == 0 ? 0.0 : static_cast<double>(some) / static_cast<double>(all); }
+
 struct findings {
     series prefill;    ///< tokens a second
     series decode;     ///< tokens a second
-    series bandwidth;  ///< bytes a second
+    series machine;    ///< bytes a second, of memory in huge pages
+    series weights;    ///< bytes a second, of the weights as they lie
+    double machine_huge = 0.0;  ///< how much of that memory is in huge pages
+    double weights_huge = 0.0;  ///< and of the weights
     step_bytes step;
     [[nodiscard]] double decode_bandwidth() const { return decode.median() * step.all(); }
-    [[nodiscard]] double ratio() const { return bandwidth.median() > 0.0 ? decode_bandwidth() / bandwidth.median() : 0.0; }
+    [[nodiscard]] double limit() const { return machine.median() > 0.0 ? machine.median() : weights.median(); }
+    [[nodiscard]] double ratio() const { return limit() > 0.0 ? decode_bandwidth() / limit() : 0.0; }
 };
 
 /// Measures one phase `repetitions` times, after one time that does not count, each at the same depth.
@@ -144,7 +172,7 @@ p4::result<findings> measure(const opened& model, engine& runs, const bench_opti
         if (!ok) return ok.error();
     }
     if (o.generate_tokens != 0) {
-        reader memory(model.files, runs);
+        limits memory(model.files, runs);
         const auto work = [&]() -> p4::status {
             for (std::size_t i = 0; i < o.generate_tokens; ++i) {
                 const auto read = runs.step(text[i % text.size()]);
@@ -155,10 +183,16 @@ p4::result<findings> measure(const opened& model, engine& runs, const bench_opti
         if (text.empty()) text.push_back(0);
         // Speeds of a shared machine drift, so the limit is measured in turn with what is held against it.
         const p4::status ok = measure_phase(runs, o, text, o.generate_tokens, work, found.decode, [&](std::size_t r) {
-            const double speed = memory.measure();
-            if (r != 0) found.bandwidth.add(speed);
+            const double machine = memory.machine.measure();
+            const double weights = memory.weights.measure();
+            if (r == 0) return;
+            found.machine.add(machine);
+            found.weights.add(weights);
         });
         if (!ok) return ok.error();
+        found.machine_huge = part_of(memory.memory.huge_bytes(), memory.memory.bytes().size());
+        const p4::page_share share = model.files.residency();
+        found.weights_huge = part_of(share.huge, share.resident);
         found.step = bytes_of_step(model.files, runs.memory(), o.run.engine.kv, o.depth + o.generate_tokens / 2);
     }
     return found;
@@ -180,9 +214,11 @@ void print_table(const opened& model, engine& runs, const bench_options& o, cons
         table.row("read a token: weights", text_of("%10.3f MB", found.step.weights * 1e-6));
         table.row("read a token: K/V and states", text_of("%10.3f MB", found.step.past * 1e-6));
         table.row("decode reads", rate(found.decode_bandwidth()));
-        table.row("this machine can read",
-                  rate(found.bandwidth.median()) +
-                      text_of("   (%.2f to %.2f)", found.bandwidth.lowest() * 1e-9, found.bandwidth.highest() * 1e-9));
+        const auto reading = [&](const series& s, double huge) {
+            return rate(s.median()) + text_of("   (%.2f to %.2f), %.0f %% in huge pages", s.lowest() * 1e-9, s.highest() * 1e-9, 100.0 * huge);
+        };
+        if (found.machine.median() > 0.0) table.row("this machine can read", reading(found.machine, found.machine_huge));
+        table.row("the weights as they lie", reading(found.weights, found.weights_huge));
         table.row("ratio", text_of("%10.1f %%", 100.0 * found.ratio()));
     }
     table.print();
@@ -204,14 +240,17 @@ void print_json(engine& runs, const bench_options& o, const findings& found) {
         object["bytes_per_token"] = found.step.all();
         object["weight_bytes_per_token"] = found.step.weights;
         object["decode_bytes_per_second"] = found.decode_bandwidth();
-        object["read_bytes_per_second"] = of(found.bandwidth);
+        object["read_bytes_per_second"] = of(found.machine);
+        object["read_in_huge_pages"] = found.machine_huge;
+        object["weights_read_bytes_per_second"] = of(found.weights);
+        object["weights_in_huge_pages"] = found.weights_huge;
         object["ratio"] = found.ratio();
     }
     print(object);
 }
 
 p4::status run(bench_options o) {
-    const auto model = open_weights(o.run.model, o.run.open);
+    const auto model = open_weights(o.run.model, o.run.open, weights_for::running);
     if (!model) return model.error();
     engine_options how = o.run.engine;
     const std::size_t needed = o.depth + std::max(o.prompt_tokens, o.generate_tokens);

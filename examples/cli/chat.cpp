@@ -292,7 +292,7 @@ p4::status run(chat_settings o) {
     const voice v;
     const std::string history = o.no_history ? "" : usual_history_file();
     const auto reader = make_line_reader({.colour = v.s.strong, .plain = v.s.plain, .history_file = history});
-    const auto model = open_model(o.run.model, o.run.open);
+    const auto model = open_model(o.run.model, o.run.open, weights_for::running);
     if (!model) return model.error();
     if (!model->text)
         return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer.json, and chat needs one",

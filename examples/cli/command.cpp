@@ -1,6 +1,10 @@
 /// Options and files that several subcommands share.
 #include "command.hpp"
 
+#include "progress.hpp"
+
+#include <chrono>
+
 namespace cli {
 namespace {
 std::filesystem::path program_path;  // set once, by main
@@ -13,7 +17,12 @@ void add_ignore_unknown_keys(CLI::App& command, open_flags& flags) {
 void add_run_options(CLI::App& command, run_options& options) {
     engine_options& engine = options.engine;
     command.add_option("--model,-m", options.model, "Folder with config.json and model.safetensors, or a packed file")->type_name("PATH");
-    command.add_flag("--huge-pages", options.open.huge_pages, "Copy the weights of a packed file into huge pages");
+    command
+        .add_option("--pages", options.open.pages,
+                    "Where the weights lie: huge pages where the system has them; reread: also if it must read the file again; copy: in memory of "
+                    "the program's own; small: as the system likes")
+        ->check(CLI::IsMember({"huge", "reread", "copy", "small"}))
+        ->capture_default_str();
     add_ignore_unknown_keys(command, options.open);
     command.add_option("--threads,-t", engine.threads, "Threads; 0: one for each core, as affinity and quota allow")->capture_default_str();
     command.add_option("--target", engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
@@ -26,13 +35,41 @@ void add_run_options(CLI::App& command, run_options& options) {
     command.add_option("--context", engine.context, "Tokens to make room for; 0: what is needed")->capture_default_str();
 }
 
-p4::result<opened> open_weights(const std::string& path, const open_flags& flags) {
-    if (path.empty()) return p4::error::format(p4::errc::invalid_argument, "which model? Say --model PATH");
+namespace {
+p4::opening_options opening_of(const open_flags& flags, weights_for use) {
     p4::opening_options how;
     how.config.ignore_unknown_keys = flags.ignore_unknown_keys;
-    how.mapping.huge_pages = how.mapping.copy = flags.huge_pages;
-    how.repack.pages = flags.huge_pages ? p4::page_size::huge : p4::page_size::normal;
-    auto files = p4::model_files::open(path, how);
+    how.mapping.pages = how.repack.pages = flags.pages == "small" ? p4::page_size::normal : p4::page_size::huge;
+    how.mapping.reread = flags.pages == "reread";
+    how.mapping.copy = flags.pages == "copy";
+    how.mapping.populate = use == weights_for::running;
+    return how;
+}
+
+/// A bar, once loading has taken a while.
+class loading_bar {
+public:
+    void operator()(std::uint64_t done, std::uint64_t total) {
+        constexpr double soon = 0.5;
+        const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin_;
+        if (done < shown_) bar_.reset(), shown_ = 0;  // the next part of the work
+        if (!bar_ && taken.count() > soon && done < total) bar_.emplace("loading", "MB/s", static_cast<double>(total), 1e6);
+        if (!bar_) return;
+        bar_->advance(static_cast<double>(done - shown_));
+        shown_ = done;
+    }
+
+private:
+    std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+    std::optional<progress> bar_;
+    std::uint64_t shown_ = 0;
+};
+}  // namespace
+
+p4::result<opened> open_weights(const std::string& path, const open_flags& flags, weights_for use) {
+    if (path.empty()) return p4::error::format(p4::errc::invalid_argument, "which model? Say --model PATH");
+    loading_bar bar;
+    auto files = p4::model_files::open(path, opening_of(flags, use), bar);
     if (!files) return files.error();
     return opened{std::move(*files), std::nullopt};
 }
@@ -45,8 +82,8 @@ p4::status add_tokenizer(opened& model) {
     return {};
 }
 
-p4::result<opened> open_model(const std::string& path, const open_flags& flags) {
-    auto model = open_weights(path, flags);
+p4::result<opened> open_model(const std::string& path, const open_flags& flags, weights_for use) {
+    auto model = open_weights(path, flags, use);
     if (!model) return model.error();
     if (const p4::status ok = add_tokenizer(*model); !ok) return ok.error();
     return model;

@@ -26,7 +26,7 @@ void add_quality(CLI::App& app, action& chosen);
 
 /// How the files of a model are opened.
 struct open_flags {
-    bool huge_pages = false;
+    std::string pages = "huge";  ///< huge, reread, copy or small
     bool ignore_unknown_keys = false;
 };
 void add_ignore_unknown_keys(CLI::App& command, open_flags& flags);
@@ -39,6 +39,12 @@ struct run_options {
 };
 void add_run_options(CLI::App& command, run_options& options);
 
+/// What a subcommand wants of weights.
+enum class weights_for : std::uint8_t {
+    looking,  ///< their names and sizes: nothing is read before it is needed
+    running   ///< all of them, read at once, with a bar where that takes long
+};
+
 /// The files of a model.
 struct opened {
     p4::model_files files;
@@ -46,9 +52,9 @@ struct opened {
 
     [[nodiscard]] const p4::tokenizer* tokenizer() const { return text ? &*text : nullptr; }
 };
-p4::result<opened> open_model(const std::string& path, const open_flags& flags = {});
+p4::result<opened> open_model(const std::string& path, const open_flags& flags = {}, weights_for use = weights_for::looking);
 /// The same without looking at its tokenizer: for what needs ids alone.
-p4::result<opened> open_weights(const std::string& path, const open_flags& flags = {});
+p4::result<opened> open_weights(const std::string& path, const open_flags& flags = {}, weights_for use = weights_for::looking);
 /// Adds the tokenizer, where there is one. Errors: those of model_files::open_tokenizer.
 p4::status add_tokenizer(opened& model);
 

@@ -63,7 +63,7 @@ p4::result<std::size_t> context_for(const p4::sambay_config& config, std::size_t
 p4::status run(const generate_options& o) {
     const auto text = prompt_text(o);
     if (!text) return text.error();
-    auto model = open_weights(o.run.model, o.run.open);
+    auto model = open_weights(o.run.model, o.run.open, weights_for::running);
     if (!model) return model.error();
     if (const p4::status ok = add_tokenizer(*model); !ok) {
         // Ids need no tokenizer: without one they are printed as they are.

@@ -65,6 +65,10 @@ void describe_memory(text_table& table, const memory_plan& memory, const run_opt
     };
     const std::uint64_t owned = files.owned_bytes();
     table.row("mapped weights", line(files.bytes() - std::min(owned, files.bytes()), "shared, read-only, in the page cache"));
+    const p4::page_share share = files.residency();
+    if (share.resident != 0)
+        table.row("in memory now", line(share.resident, text_of("%.0f %% of it in huge pages",
+                                                                100.0 * static_cast<double>(share.huge) / static_cast<double>(share.resident)).c_str()));
     if (owned != 0) table.row("copied weights", line(owned, "of this program's own: they cannot be used where they lie in the file"));
     table.row("parameters", line(memory.parameters, "shared: vectors in f32"));
     table.row("session", line(memory.session, "one a conversation; touched as it grows"));

@@ -17,7 +17,7 @@ struct logits_options {
 p4::status run(const logits_options& o) {
     if (const p4::status ok = check_output_file(o.output, o.force); !ok) return ok;
     if (const p4::status ok = check_not_of_model(o.output, o.run.model); !ok) return ok;
-    const auto model = open_weights(o.run.model, o.run.open);
+    const auto model = open_weights(o.run.model, o.run.open, weights_for::running);
     if (!model) return model.error();
     engine_options how = o.run.engine;
     if (how.context == 0) how.context = o.tokens.size();

@@ -361,12 +361,19 @@ class Files(ProgramTest):
         options = [part for key, value in asked.items() for part in ("--" + key.replace("_", "-"), value)]
         found = json.loads(self.good(*bench, *options, "--json"))
         self.assertEqual({key: found[key] for key in asked}, asked)
-        for key in ("prefill_tokens_per_second", "decode_tokens_per_second", "read_bytes_per_second"):
+        for key in ("prefill_tokens_per_second", "decode_tokens_per_second", "read_bytes_per_second", "weights_read_bytes_per_second"):
             self.assertLessEqual(0 < found[key]["min"] and found[key]["min"], found[key]["median"])
             self.assertLessEqual(found[key]["median"], found[key]["max"])
         self.assertGreater(found["bytes_per_token"], 1e5)
         self.assertAlmostEqual(found["ratio"], found["decode_bytes_per_second"] / found["read_bytes_per_second"]["median"])
-        self.assertIn("tokens/s", self.good(*bench, "--repetitions", 1, "--prompt-tokens", 5, "--generate-tokens", 2))
+        for key in ("read_in_huge_pages", "weights_in_huge_pages"):
+            self.assertTrue(0 <= found[key] <= 1, found[key])
+        short = (*bench, "--repetitions", 1, "--prompt-tokens", 5, "--generate-tokens", 2)
+        for pages in ("huge", "reread", "copy", "small"):
+            table = self.good(*short, "--pages", pages)
+            for words in ("tokens/s", "this machine can read", "the weights as they lie", "in huge pages"):
+                self.assertIn(words, table)
+        self.refused("--pages", *short, "--pages", "large")
 
 
 class Quality(ProgramTest):

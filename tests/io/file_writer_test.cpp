@@ -230,11 +230,12 @@ TEST_CASE("io/file_writer: after a failure nothing gets the name, whatever succe
         rlimit little = before;
         little.rlim_cur = 500;
         REQUIRE(::setrlimit(RLIMIT_FSIZE, &little) == 0);
-        const status failed = file->write(std::string(100000, 'b'));  // the 1000 that wait cannot be written
+        const std::size_t large = std::size_t{4} << 20;                // more than waits
+        const status failed = file->write(std::string(large, 'b'));  // the 1000 that wait cannot be written
         REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
         check_error(failed, errc::file_unwritable, {"x", "File too large"});
         check_error(file->write("c"), errc::file_unwritable, {"x", "File too large"});
-        check_error(file->write(std::string(100000, 'd')), errc::file_unwritable, {"File too large"});
+        check_error(file->write(std::string(large, 'd')), errc::file_unwritable, {"File too large"});
         check_error(file->commit(), errc::file_unwritable, {"File too large"});
         file_writer moved(*std::move(file));
         check_error(moved.commit(), errc::file_unwritable, {"File too large"});

@@ -35,18 +35,27 @@ TEST_CASE("io/mapped_file: options change where the bytes are, never which") {
         std::string content(size, '\0');
         for (std::size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 31 >> 4);
         const auto path = folder.write("big.bin", content);
-        for (int bits = 0; bits < 8; ++bits) {
+        for (int bits = 0; bits < 16; ++bits) {
             CAPTURE(bits);
-            const mapping_options options{.huge_pages = (bits & 1) != 0, .copy = (bits & 2) != 0, .populate = (bits & 4) != 0};
+            const mapping_options options{.pages = (bits & 1) != 0 ? page_size::huge : page_size::normal,
+                                          .reread = (bits & 8) != 0,
+                                          .copy = (bits & 2) != 0,
+                                          .populate = (bits & 4) != 0};
             auto file = mapped_file::open(path, options);
             require_value(file);
             CHECK(file->text() == content);
             file->release_pages();
             CHECK(file->text() == content);
             CHECK(file->huge_bytes() <= size);
+            CHECK(file->residency().huge <= file->residency().resident);
+            CHECK(file->residency().resident <= size);
+#if !defined(_WIN32)
+            if (file->is_copy() || ((bits & 1) != 0 && size >= huge))
+                CHECK(reinterpret_cast<std::uintptr_t>(file->bytes().data()) % huge == 0);
+#endif
             if (!file->is_copy()) continue;
             CHECK((bits & 2) != 0);
-            CHECK(reinterpret_cast<std::uintptr_t>(file->bytes().data()) % huge == 0);
+            CHECK(file->residency().resident == size);
             if (bits == 3 && size > 2 * huge) MESSAGE(file->huge_bytes() << " of " << size << " bytes are in huge pages");
             const mapped_file moved(*std::move(file));
             CHECK(moved.is_copy());
@@ -55,7 +64,9 @@ TEST_CASE("io/mapped_file: options change where the bytes are, never which") {
     }
     CHECK(mapped_file().huge_bytes() == 0);
     CHECK_FALSE(mapped_file().is_copy());
-    const mapping_options copy{.huge_pages = true, .copy = true};
+    CHECK(mapped_file().residency().resident == 0);
+    CHECK(mapped_file().populate());
+    const mapping_options copy{.copy = true};
     check_error(mapped_file::open(folder.path() / "nothing.bin", copy), errc::file_not_found, {"nothing.bin", "opened"});
     check_error(mapped_file::open(folder.path(), copy), errc::file_unreadable, {"folder"});
     check_error(mapped_file::open(folder.write("empty.bin", ""), copy), errc::file_empty, {"empty.bin"});
@@ -74,6 +85,33 @@ TEST_CASE("io/mapped_file: a copy outlives what happens to the file") {
     CHECK(file->text() == "hello");
 }
 
+TEST_CASE("io/mapped_file: reading all of a file is told, and can be stopped") {
+    const temporary_folder folder;
+    const std::size_t size = 3 * (std::size_t{16} << 20) + 5;
+    const auto path = folder.write("big.bin", std::string(size, 'x'));
+    for (const bool copy : {false, true}) {
+        CAPTURE(copy);
+        std::vector<std::uint64_t> told;
+        const auto tell = [&](std::uint64_t done, std::uint64_t total) {
+            CHECK(total == size);
+            told.push_back(done);
+        };
+        require_value(mapped_file::open(path, {.copy = copy, .populate = true}, tell));
+#if !defined(_WIN32)
+        REQUIRE(told.size() > 1);
+#endif
+        if (!told.empty()) CHECK(told.back() == size);
+        CHECK(std::is_sorted(told.begin(), told.end()));
+        const auto stop = [&](std::uint64_t, std::uint64_t) { return false; };
+        check_error(mapped_file::open(path, {.copy = copy, .populate = true}, stop), errc::cancelled, {"big.bin", "stopped", std::to_string(size).c_str()});
+    }
+    const auto file = mapped_file::open(path);
+    require_value(file);
+    CHECK_FALSE(file->populate([](std::uint64_t, std::uint64_t) { return false; }));
+    CHECK(file->populate());
+    CHECK(file->bytes().back() == std::byte{'x'});
+}
+
 #if !defined(_WIN32)
 TEST_CASE("io/mapped_file: a file system that refuses shared maps, or all of them") {
     const temporary_folder folder;
@@ -85,7 +123,7 @@ TEST_CASE("io/mapped_file: a file system that refuses shared maps, or all of the
     std::vector<int> asked;
     const auto open_where = [&](int reason, bool private_maps) {
         asked.clear();
-        return detail::map_or_copy(path, fd, content.size(), {}, [&](int sharing) -> void* {
+        return detail::map_or_copy(path, fd, content.size(), {}, {}, [&](int sharing) -> void* {
             asked.push_back(sharing);
             if (sharing == MAP_PRIVATE && private_maps) return ::mmap(nullptr, content.size(), PROT_READ, sharing, fd, 0);
             errno = reason;
@@ -98,7 +136,7 @@ TEST_CASE("io/mapped_file: a file system that refuses shared maps, or all of the
         CHECK(got->copied != private_maps);
         CHECK(asked == std::vector<int>{MAP_SHARED, MAP_PRIVATE});
         CHECK(std::string_view(reinterpret_cast<const char*>(got->bytes.data()), got->bytes.size()) == content);
-        if (private_maps) detail::release_file_pages(got->bytes);
+        if (private_maps) detail::release_pages(got->bytes);
         CHECK(got->bytes[9999] == std::byte{'x'});
         detail::unmap_file(got->bytes);
     }

@@ -23,7 +23,7 @@ enum class page_size : std::uint8_t { normal, huge };
 /// Memory that is to lie in huge pages begins at a multiple of this: the size on x86-64, and on aarch64 with pages of 4 KiB.
 inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 
-/// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been written yet. False where the
+/// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been touched yet. False where the
 /// system has none to give; true is a wish, not a promise.
 inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
@@ -33,14 +33,37 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
 #endif
 }
 
-/// How much of the memory lies in huge pages now, from /proc/self/smaps; 0 where there is no such file. The system counts by ranges
+/// Moves memory that has been touched, and begins at a multiple of `huge_page_bytes`, into huge pages, as far as it fills whole ones: now
+/// and on the calling thread, by copying. Linux 6.1 and later do it for memory of a program's own and for tmpfs; for files of other
+/// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it.
+inline bool collapse_into_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
+#if defined(__linux__)
+#if defined(MADV_COLLAPSE)
+    constexpr int collapse = MADV_COLLAPSE;
+#else
+    constexpr int collapse = 25;  // libraries are older than kernels
+#endif
+    const std::size_t whole = memory.size() / huge_page_bytes * huge_page_bytes;
+    return whole != 0 && ::madvise(const_cast<std::byte*>(memory.data()), whole, collapse) == 0;
+#else
+    return false;
+#endif
+}
+
+/// How much of some memory is there, and not on disk or never written, and how much of that in huge pages.
+struct page_share {
+    std::size_t resident = 0;
+    std::size_t huge = 0;
+};
+
+/// Of what this program has touched of the memory, from /proc/self/smaps; nothing where there is no such file. The system counts by ranges
 /// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops.
-[[nodiscard]] inline std::size_t bytes_in_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
+[[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
+    page_share found;
 #if defined(__linux__)
     std::FILE* const file = std::fopen("/proc/self/smaps", "re");
-    if (file == nullptr) return 0;
+    if (file == nullptr) return found;
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
-    std::size_t found = 0;
     std::size_t inside = 0;  // bytes of the range being read that are asked about
     char line[512];
     while (std::fgets(line, sizeof line, file) != nullptr) {
@@ -54,14 +77,19 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
             continue;
         }
         if (inside == 0) continue;
+        const auto bytes = [&] { return (std::min)(inside, static_cast<std::size_t>(kib) * 1024); };
+        if (std::sscanf(line, "Rss: %llu", &kib) == 1) found.resident += bytes();
         for (const char* kind : {"AnonHugePages: %llu", "ShmemPmdMapped: %llu", "FilePmdMapped: %llu"})
-            if (std::sscanf(line, kind, &kib) == 1) found += (std::min)(inside, static_cast<std::size_t>(kib) * 1024);
+            if (std::sscanf(line, kind, &kib) == 1) found.huge += bytes();
     }
     std::fclose(file);
-    return (std::min)(found, memory.size());
-#else
-    return 0;
+    found.resident = (std::min)(found.resident, memory.size());
+    found.huge = (std::min)(found.huge, memory.size());
 #endif
+    return found;
 }
+
+/// How much of the memory lies in huge pages now; see touched_pages.
+[[nodiscard]] inline std::size_t bytes_in_huge_pages(std::span<const std::byte> memory) { return touched_pages(memory).huge; }
 
 PHI4FLASH_END

@@ -26,8 +26,9 @@ public:
     /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
     /// and safetensors::parse; wrong_dtype; duplicate_name (across shards); index_mismatch (index and shards disagree); out_of_memory
     /// (for the copies). wrong_file_kind and file_incomplete where a file or the folder is not what it should be (io/file_kind.hpp,
-    /// io/model_folder.hpp).
-    static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {});
+    /// io/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights; cancelled where it stops that.
+    static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {}, const mapping_options& mapping = {},
+                                   progress_ref tell = {});
 
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
     /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
@@ -48,6 +49,16 @@ public:
         for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
         return sum;
     }
+    /// See mapped_file::residency; of all its files, and nothing in memory of the host's.
+    [[nodiscard]] page_share residency() const {
+        page_share sum;
+        for (const mapped_file& file : files_) {
+            const page_share one = file.residency();
+            sum.resident += one.resident;
+            sum.huge += one.huge;
+        }
+        return sum;
+    }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
         for (const mapped_file& file : files_) file.release_pages();
@@ -60,12 +71,12 @@ public:
 private:
     status read_configs(std::string_view config_json, std::string_view generation_json, const config_options& options);
     status read_config_files(const config_options& options);
-    status map_shard(const std::string& name);
+    status map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell);
     status add_file(std::span<const std::byte> bytes);
     status collect();
     status align();
     status check_index(const checkpoint_index& index) const;
-    status open_weights();
+    status open_weights(const mapping_options& mapping, progress_ref tell);
 
     sambay_config config_;
     generation_config generation_;
@@ -116,9 +127,9 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
     return {};
 }
 
-inline status checkpoint::map_shard(const std::string& name) {
+inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
     const auto path = folder_ / from_utf8(name);
-    auto file = mapped_file::open(path);
+    auto file = mapped_file::open(path, mapping, tell);
     if (!file) return file.error();
     if (const auto other = explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
     if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
@@ -160,7 +171,7 @@ inline status checkpoint::check_index(const checkpoint_index& index) const {
     return {};
 }
 
-inline status checkpoint::open_weights() {
+inline status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
     constexpr const char* single = "model.safetensors";
     constexpr const char* index_name = "model.safetensors.index.json";
     std::error_code ignored;
@@ -168,7 +179,7 @@ inline status checkpoint::open_weights() {
         return std::filesystem::exists(path, ignored) || std::filesystem::is_symlink(path, ignored);
     };
     if (is_there(folder_ / single)) {
-        if (const status ok = map_shard(single); !ok) return ok;
+        if (const status ok = map_shard(single, mapping, tell); !ok) return ok;
         return collect();  // one file has each name once
     }
     if (!is_there(folder_ / index_name)) return explain_no_weights(folder_);
@@ -178,14 +189,15 @@ inline status checkpoint::open_weights() {
     const printable index_path(folder_ / index_name);
     if (!index) return index.error().in(index_path.c_str());
     for (const std::string& shard : index->shards)
-        if (const status ok = map_shard(shard); !ok)
+        if (const status ok = map_shard(shard, mapping, tell); !ok)
             return ok.error().code() == errc::file_not_found ? explain_no_shard(folder_, shard) : ok.error();
     if (const status ok = collect(); !ok) return ok.error().in(printable(folder_).c_str());
     const status ok = check_index(*index);
     return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options) {
+inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
+                                           progress_ref tell) {
     std::error_code why;
     const auto kind = std::filesystem::status(folder, why).type();
     if (kind == std::filesystem::file_type::not_found)
@@ -194,8 +206,12 @@ inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, 
     checkpoint loaded;
     loaded.folder_ = folder;
     if (const status ok = loaded.read_config_files(options); !ok) return ok.error();
-    if (const status ok = loaded.open_weights(); !ok) return ok.error();
+    mapping_options at_first = mapping;
+    at_first.populate = false;  // but when all files are known
+    if (const status ok = loaded.open_weights(at_first, tell); !ok) return ok.error();
     if (const status ok = loaded.align(); !ok) return ok.error();
+    if (mapping.populate)
+        if (const status ok = detail::populate(loaded.files_, folder, tell); !ok) return ok.error();
     // A link whose target is gone, too: whoever opens it learns that.
     if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why) || std::filesystem::is_symlink(path, why))
         loaded.tokenizer_path_ = std::move(path);

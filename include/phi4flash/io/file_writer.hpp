@@ -1,5 +1,6 @@
 #pragma once
 /// A file that appears under its name only when it is complete.
+#include <phi4flash/io/file_pages.hpp>
 #include <phi4flash/io/output_file.hpp>
 
 #include <cstring>
@@ -23,6 +24,8 @@ PHI4FLASH_BEGIN
 ///   behind: a host that wants to be tidy turns the signal into an error of its own and lets the destructor run.
 /// - A file that is replaced is replaced by one that has reached the disk (fsync), so that a power cut leaves one of them. A new
 ///   name is not waited for.
+/// - A large file stays cached in huge pages, in which reading it is fastest: it is written in whole ones. Where the file system caches what
+///   is written in small pages and what is read in huge ones, it is not left in the cache (and then has reached the disk).
 ///
 /// The library handles no signals; a handler without SA_RESTART ends a write that waits for a reader, with an error. Not for several
 /// threads.
@@ -30,8 +33,8 @@ class file_writer {
 public:
     file_writer(file_writer&& other) noexcept
         : asked_(std::move(other.asked_)), target_(std::move(other.target_)), part_(std::exchange(other.part_, {})),
-          descriptor_(std::exchange(other.descriptor_, -1)), waiting_(std::move(other.waiting_)), used_(std::exchange(other.used_, 0)),
-          so_far_(other.so_far_) {}
+          descriptor_(std::exchange(other.descriptor_, -1)), waiting_(std::move(other.waiting_)), room_(other.room_),
+          used_(std::exchange(other.used_, 0)), written_(other.written_), so_far_(other.so_far_) {}
     file_writer& operator=(file_writer&&) = delete;
     ~file_writer() {
         if (descriptor_ >= 0) (void)detail::close_file(descriptor_);
@@ -44,7 +47,7 @@ public:
         auto target = detail::find_output_target(path);
         if (!target) return target.error();
         file_writer file(path, std::move(*target));
-        file.waiting_.reset(new (std::nothrow) std::byte[room]);
+        file.waiting_.reset(new (std::nothrow) std::byte[file.room_]);
         if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
         if (const status ok = file.open(nameless); !ok) return ok.error();
         return file;
@@ -52,13 +55,17 @@ public:
 
     /// Appends. Errors: file_unwritable.
     status write(std::span<const std::byte> bytes) {
-        if (so_far_ && bytes.size() < room - used_) {
-            if (!bytes.empty()) std::memcpy(waiting_.get() + used_, bytes.data(), bytes.size());
-            used_ += bytes.size();
-            return {};
+        while (so_far_ && bytes.size() >= room_ - used_) {
+            if (used_ == 0) {
+                const std::size_t whole = bytes.size() / room_ * room_;
+                write_all(bytes.first(whole));
+                bytes = bytes.subspan(whole);
+            } else {
+                bytes = bytes.subspan(keep(bytes.first(room_ - used_)));
+                flush();
+            }
         }
-        flush();
-        write_all(bytes);
+        if (so_far_) keep(bytes);
         return so_far_;
     }
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
@@ -74,9 +81,10 @@ public:
     [[nodiscard]] bool in_place() const { return target_.in_place; }
 
 private:
-    static constexpr std::size_t room = std::size_t{1} << 16;
+    static constexpr std::size_t large = std::size_t{32} << 20;  // enough to ask how it is cached
 
-    file_writer(const std::filesystem::path& asked, detail::output_target&& target) : asked_(asked), target_(std::move(target)) {}
+    file_writer(const std::filesystem::path& asked, detail::output_target&& target)
+        : asked_(asked), target_(std::move(target)), room_(target_.in_place ? std::size_t{1} << 16 : huge_page_bytes) {}
 
     status give_name() {
         if (!target_.in_place) {
@@ -88,6 +96,7 @@ private:
                 }))
                 return detail::unwritable(asked_);
         }
+        if (!target_.in_place && written_ >= large) detail::leave_no_small_pages(descriptor_, written_);
         if (!detail::close_file(std::exchange(descriptor_, -1))) return detail::unwritable(asked_);
         if (target_.in_place) return {};
         std::error_code why;
@@ -116,8 +125,14 @@ private:
         while (so_far_ && !bytes.empty()) {
             const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
             if (n < 0) so_far_ = detail::unwritable(asked_);
-            else bytes = bytes.subspan(static_cast<std::size_t>(n));
+            else bytes = bytes.subspan(static_cast<std::size_t>(n)), written_ += static_cast<std::size_t>(n);
         }
+    }
+
+    std::size_t keep(std::span<const std::byte> bytes) {
+        if (!bytes.empty()) std::memcpy(waiting_.get() + used_, bytes.data(), bytes.size());
+        used_ += bytes.size();
+        return bytes.size();
     }
 
     void flush() { write_all({waiting_.get(), std::exchange(used_, 0)}); }
@@ -133,7 +148,9 @@ private:
     std::filesystem::path part_;  // empty while there is nothing to remove
     int descriptor_ = -1;
     std::unique_ptr<std::byte[]> waiting_;
-    std::size_t used_ = 0;  // bytes of waiting_
+    std::size_t room_ = 0;     // bytes of waiting_: a multiple of it is written at a multiple of it
+    std::size_t used_ = 0;     // of them
+    std::size_t written_ = 0;  // to the file
     status so_far_;         // the first failure
 };
 

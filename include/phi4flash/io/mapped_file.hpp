@@ -1,10 +1,12 @@
 #pragma once
 /// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched. Where the file
 /// system cannot map (FUSE with direct_io, some network mounts) it is read instead.
-#include <phi4flash/core/huge_pages.hpp>
+#include <phi4flash/core/progress_ref.hpp>
 #include <phi4flash/core/result.hpp>
+#include <phi4flash/io/file_pages.hpp>
 #include <phi4flash/io/printable.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -34,26 +36,26 @@ __declspec(dllimport) unsigned long __stdcall GetFileType(void*);
 __declspec(dllimport) int __stdcall CloseHandle(void*);
 __declspec(dllimport) unsigned long __stdcall GetLastError(void);
 }
-#else
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #endif
 
 PHI4FLASH_BEGIN
 
-/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows nothing
-/// of this is done.
+/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows files are
+/// mapped, and nothing else of this is done but `populate`.
 struct mapping_options {
-    /// Ask for huge pages. Of a map they come only from some file systems (tmpfs, and those whose cache has pages so large; seldom
-    /// ext4); of a copy from any.
-    bool huge_pages = false;
+    /// Huge pages are asked for before anything is read. Of a map they come from file systems that cache files in pages so large, where
+    /// the file is not yet cached in small ones (docs/loading.md); of a copy from any.
+    page_size pages = page_size::huge;
+    /// Drop a file that the system has cached in small pages, to read it again in huge ones, where that is to be had. It takes as long as
+    /// reading the file, and lasts as long as the file stays in the cache. Without this, only a cache of at most a quarter of the file is
+    /// dropped.
+    bool reread = false;
     /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
     /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
     /// long as reading. Afterwards the file may change or go.
     bool copy = false;
-    /// Read all of the map when it is opened, and not page by page when it is first looked at.
+    /// Read all of the map when it is opened, and not when it is first looked at, and move it into huge pages where the kernel does
+    /// that to a cache that has it in small ones. Left out where the file is larger than the machine's memory.
     bool populate = false;
 };
 
@@ -61,7 +63,14 @@ namespace detail {
 struct file_bytes {
     std::span<const std::byte> bytes;
     bool copied = false;
+    bool may_know = false;  ///< what is cached of it; see may_know_cache
+    page_size pages = page_size::normal;
 };
+
+[[nodiscard]] inline error opening_stopped(const std::filesystem::path& path, std::uint64_t done, std::uint64_t total) {
+    return error::format(errc::cancelled, "%s: stopped by the caller after %llu of %llu bytes", printable(path).c_str(),
+                         static_cast<unsigned long long>(done), static_cast<unsigned long long>(total));
+}
 
 [[nodiscard]] inline error file_error(errc code, const std::filesystem::path& path, const char* what, const char* reason) {
     return error::format(code, "%s: %s: %s", printable(path).c_str(), what, reason);
@@ -104,7 +113,7 @@ struct scoped_handle {
     void* value;
 };
 
-[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&) {
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&, progress_ref) {
     constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80, disk_file = 1;
     constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
     constexpr unsigned long page_readonly = 2, map_read = 4;
@@ -127,7 +136,9 @@ struct scoped_handle {
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
-inline void release_file_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
+inline void release_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
+[[nodiscard]] inline page_share share_of_map(std::span<const std::byte>, bool) { return {}; }
+[[nodiscard]] inline std::uint64_t memory_of_machine() { return UINT64_MAX; }  // not asked
 #else
 [[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
     const int code = errno;
@@ -147,57 +158,40 @@ struct scoped_descriptor {
     int value;
 };
 
-/// Memory of exactly `size` bytes, in whole pages, that begins where a huge page may; nullptr if the system has none.
-[[nodiscard]] inline std::byte* take_pages(std::size_t size) {
-    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    if (size > static_cast<std::size_t>(PTRDIFF_MAX) - 2 * huge_page_bytes) return nullptr;
-    const std::size_t kept = (size + page - 1) / page * page;
-    const std::size_t taken = kept + huge_page_bytes;
-    void* const place = ::mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (place == MAP_FAILED) return nullptr;
-    auto* const base = static_cast<std::byte*>(place);
-    const std::size_t before = (huge_page_bytes - reinterpret_cast<std::uintptr_t>(base) % huge_page_bytes) % huge_page_bytes;
-    if (before != 0) ::munmap(base, before);
-    if (before != huge_page_bytes) ::munmap(base + before + kept, huge_page_bytes - before);
-    return base + before;
+[[nodiscard]] inline std::uint64_t memory_of_machine() {
+    const long pages = ::sysconf(_SC_PHYS_PAGES);
+    const long page = ::sysconf(_SC_PAGESIZE);
+    return pages <= 0 || page <= 0 ? UINT64_MAX : static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
 }
 
 /// The file in memory of its own; empty if there is none for it.
-[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, bool huge_pages) {
-    std::byte* const place = take_pages(size);
+[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, page_size pages, progress_ref tell) {
+    std::byte* const place = take_pages(size, PROT_READ | PROT_WRITE);
     if (place == nullptr) return file_bytes{};
-    if (huge_pages) ask_for_huge_pages({place, size});
-    constexpr std::size_t most = std::size_t{1} << 30;  // systems read less than 2 GiB at a time
+    if (pages == page_size::huge) ask_for_huge_pages({place, size});
+    constexpr std::size_t most = std::size_t{32} << 20;
     for (std::size_t at = 0; at < size;) {
         const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(at));
-        if (n > 0) at += static_cast<std::size_t>(n);
-        if (n > 0 || (n < 0 && errno == EINTR)) continue;
-        const error why = n < 0 ? last_system_error(path, "cannot be read")
-                                : file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        if (n < 0 && errno == EINTR) continue;
+        const bool more = n > 0 && tell(at += static_cast<std::size_t>(n), size);
+        if (more) continue;
+        const error why = n < 0   ? last_system_error(path, "cannot be read")
+                          : n > 0 ? opening_stopped(path, at, size)
+                                  : file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
         ::munmap(place, size);
         return why;
     }
     ::mprotect(place, size, PROT_READ);
-    return file_bytes{{place, size}, true};
-}
-
-inline void advise_map([[maybe_unused]] void* data, [[maybe_unused]] std::size_t size, const mapping_options& options) {
-    if (options.huge_pages) ask_for_huge_pages({static_cast<const std::byte*>(data), size});
-    if (!options.populate) return;
-#if defined(MADV_POPULATE_READ)
-    if (::madvise(data, size, MADV_POPULATE_READ) != 0) ::madvise(data, size, MADV_WILLNEED);
-#elif defined(MADV_WILLNEED)
-    ::madvise(data, size, MADV_WILLNEED);
-#endif
+    return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
 }
 
 /// `map(MAP_SHARED)` and so on is mmap of the file. Some file systems refuse shared maps and allow private ones, which are the same for
 /// a reader; some refuse all, but can be read.
 template <class Map>
 [[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::size_t size, const mapping_options& options,
-                                             Map&& map) {
+                                             progress_ref tell, Map&& map) {
     if (options.copy) {
-        const auto copied = copy_file(path, fd, size, options.huge_pages);
+        const auto copied = copy_file(path, fd, size, options.pages, tell);
         if (!copied || copied->copied) return copied;
     }
     void* data = map(MAP_SHARED);
@@ -206,17 +200,15 @@ template <class Map>
         const bool no_memory = errno == ENOMEM;
         const error why = last_system_error(path, "cannot be mapped");
         if (no_memory) return error::format(errc::out_of_memory, "%s", why.message());
-        const auto copied = copy_file(path, fd, size, options.huge_pages);
+        const auto copied = copy_file(path, fd, size, options.pages, tell);
         if (!copied || copied->copied) return copied;
         return error::format(errc::out_of_memory, "%s, and there is no memory to read its %zu bytes into", why.message(), size);
     }
-    // Unless somebody asks, no advice is the best: MADV_WILLNEED reads the whole file before the first token, MADV_SEQUENTIAL drops
-    // pages that the next token reads again, and MADV_HUGEPAGE makes 2 MiB resident for each small tensor that is looked at.
-    advise_map(data, size, options);
-    return file_bytes{{static_cast<const std::byte*>(data), size}};
+    // No other advice: MADV_WILLNEED reads in small pages, MADV_SEQUENTIAL drops pages that the next token reads again.
+    return file_bytes{.bytes = {static_cast<const std::byte*>(data), size}, .may_know = may_know_cache(fd), .pages = options.pages};
 }
 
-[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options) {
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
     // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return last_system_error(path, "cannot be opened");
@@ -227,14 +219,12 @@ template <class Map>
     if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
 
     const auto size = static_cast<std::size_t>(about.st_size);
-    return map_or_copy(path, file.value, size, options,
-                       [&](int sharing) { return ::mmap(nullptr, size, PROT_READ, sharing, file.value, 0); });
+    if (options.pages == page_size::huge && !options.copy) drop_small_pages(file.value, size, options.reread ? size : size / 4);
+    return map_or_copy(path, file.value, size, options, tell,
+                       [&](int sharing) { return map_pages(file.value, size, sharing, options.pages); });
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
-inline void release_file_pages(std::span<const std::byte> bytes) {
-    ::madvise(const_cast<std::byte*>(bytes.data()), bytes.size(), MADV_DONTNEED);  // of a shared map: unmaps, loses nothing
-}
 #endif
 }  // namespace detail
 
@@ -252,22 +242,30 @@ public:
         if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
     }
 
-    /// Errors, each naming the path and the system's reason: file_not_found (a link whose target is gone, too), file_unreadable (no
-    /// permission, a folder, a device), file_empty, size_overflow, out_of_memory.
-    static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}) {
-        const auto bytes = detail::map_file(path, options);
-        if (!bytes) return bytes.error();
-        mapped_file file;
-        file.file_ = *bytes;
-        return file;
-    }
+    /// `tell` hears how far copying and populating are. Errors, each naming the path and the system's reason: file_not_found (a link whose
+    /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled.
+    static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
 
+    /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it.
+    bool populate(progress_ref tell = {}) const {
+        constexpr std::size_t piece = std::size_t{16} << 20;
+        if (file_.copied) return true;
+        const std::span<const std::byte> all = bytes();
+        bool collapse = file_.pages == page_size::huge;
+        for (std::size_t at = 0; at < all.size(); at += piece) {
+            const auto part = all.subspan(at, (std::min)(piece, all.size() - at));
+            detail::read_pages(part);
+            collapse = collapse && collapse_into_huge_pages(part);
+            if (!tell(at + part.size(), all.size())) return false;
+        }
+        return true;
+    }
     /// The whole file, aligned to a page.
     [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes; }
     /// Pages looked at so far stop counting as this program's memory; they come back when they are read again. Worth a call
     /// after many small tensors of a large file were read: the system may map up to 2 MiB around each. A copy stays.
     void release_pages() const {
-        if (!file_.bytes.empty() && !file_.copied) detail::release_file_pages(file_.bytes);
+        if (!file_.bytes.empty() && !file_.copied) detail::release_pages(file_.bytes);
     }
     [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
 
@@ -275,14 +273,48 @@ public:
     [[nodiscard]] bool is_copy() const { return file_.copied; }
     /// How much of it lies in huge pages now; see bytes_in_huge_pages.
     [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
+    /// How much of it is in memory now, whoever has read it, and how much of that in huge pages; of a file that belongs to another user
+    /// only what this program has touched. Reads nothing from disk. Takes some milliseconds.
+    [[nodiscard]] page_share residency() const {
+        if (bytes().empty()) return {};
+        if (file_.copied) return {bytes().size(), huge_bytes()};
+        return detail::share_of_map(bytes(), file_.may_know);
+    }
 
 private:
     detail::file_bytes file_;
 };
 
+namespace detail {
+/// Populates the files of a model, unless they are larger together than the machine's memory. Errors: cancelled, naming the path.
+[[nodiscard]] inline status populate(std::span<const mapped_file> files, const std::filesystem::path& path, progress_ref tell) {
+    std::uint64_t total = 0;
+    for (const mapped_file& file : files) total += file.bytes().size();
+    if (total > memory_of_machine()) return {};
+    std::uint64_t before = 0;
+    for (const mapped_file& file : files) {
+        std::uint64_t seen = 0;
+        if (!file.populate([&](std::uint64_t done, std::uint64_t) { return tell(before + (seen = done), total); }))
+            return opening_stopped(path, before + seen, total);
+        before += file.bytes().size();
+    }
+    return {};
+}
+}  // namespace detail
+
+inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    const auto bytes = detail::map_file(path, options, tell);
+    if (!bytes) return bytes.error();
+    mapped_file file;
+    file.file_ = *bytes;
+    if (options.populate)
+        if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
+    return file;
+}
+
 /// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
 [[nodiscard]] inline result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
-    const auto file = mapped_file::open(path);
+    const auto file = mapped_file::open(path, {.pages = page_size::normal});
     if (!file) return file.error();
     if (file->bytes().size() > max_bytes)
         return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %zu", printable(path).c_str(), max_bytes,

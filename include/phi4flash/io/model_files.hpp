@@ -29,9 +29,9 @@ PHI4FLASH_BEGIN
 }
 #endif
 
-/// How to open a model. The files of a folder are mapped as they are.
+/// How to open a model.
 struct opening_options {
-    mapping_options mapping{};  ///< of a packed file
+    mapping_options mapping{};  ///< of its weights
     repack_options repack{};    ///< of row-major files, whose quantized tensors are packed in memory of their own
     config_options config{};    ///< how strictly keys are read
 };
@@ -44,9 +44,10 @@ public:
     model_files(model_files&&) = default;
     model_files& operator=(model_files&&) = default;
 
-    /// A folder is opened as a checkpoint, anything else as a packed file. Errors: those of checkpoint::open, packed_model::open
+    /// A folder is opened as a checkpoint, anything else as a packed file. `tell` hears how far reading is, where the options or the file
+    /// make opening read all weights; it may begin again at 0 for repacking. Errors: those of checkpoint::open, packed_model::open
     /// and repacked_model::create; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
-    static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}) {
+    static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}, progress_ref tell = {}) {
         model_files made;
         made.path_ = path;
         std::error_code ignored;
@@ -54,10 +55,10 @@ public:
         if (kind == std::filesystem::file_type::not_found)
             return nothing_there(path);
         if (kind != std::filesystem::file_type::directory) {
-            auto file = packed_model::open(path, options.mapping, options.config);
+            auto file = packed_model::open(path, options.mapping, options.config, tell);
             if (!file) return file.error();
             if (file->needs_repacking()) {
-                auto repacked = repacked_model::create(*file, options.repack);
+                auto repacked = repacked_model::create(*file, options.repack, tell);
                 if (!repacked) return repacked.error().in(printable(path).c_str());
                 made.repacked_.emplace(*std::move(repacked));
             }
@@ -65,7 +66,7 @@ public:
             return made;
         }
 #if PHI4FLASH_HAS_JSON
-        auto folder = checkpoint::open(path, options.config);
+        auto folder = checkpoint::open(path, options.config, options.mapping, tell);
         if (!folder) return folder.error();
         made.form_ = *std::move(folder);
         return made;
@@ -103,6 +104,12 @@ public:
             }
         };
         return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit(of, form_);
+    }
+    /// How much of the files is in memory, and how much of that in huge pages: see mapped_file::residency. Of weights that were repacked,
+    /// those.
+    [[nodiscard]] page_share residency() const {
+        if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
+        return std::visit([](const auto& f) { return f.residency(); }, form_);
     }
     /// See mapped_file::release_pages.
     void release_pages() const {

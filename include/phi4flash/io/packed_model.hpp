@@ -53,15 +53,20 @@ public:
     packed_model(packed_model&&) = default;
     packed_model& operator=(packed_model&&) = default;
 
-    /// Maps a file; no weight is touched, unless the options want it. Errors, naming the file: those of mapped_file::open and
-    /// from_memory; wrong_file_kind and file_incomplete (io/file_kind.hpp).
+    /// Maps a file; no weight is touched, unless the options want it: then `tell` hears how far that is. A file that needs repacking is
+    /// not populated. Errors, naming the file: those of mapped_file::open and from_memory; wrong_file_kind and file_incomplete
+    /// (io/file_kind.hpp).
     static result<packed_model> open(const std::filesystem::path& path, const mapping_options& mapping = {},
-                                     const config_options& options = {}) {
-        auto file = mapped_file::open(path, mapping);
+                                     const config_options& options = {}, progress_ref tell = {}) {
+        mapping_options at_first = mapping;
+        at_first.populate = false;  // but when it is known to be a model
+        auto file = mapped_file::open(path, at_first, tell);
         if (!file) return file.error();
         if (const auto other = explain_file(path, file->bytes(), file_kind::gguf)) return *other;
         auto model = from_memory(file->bytes(), options);
         if (!model) return model.error().in(printable(path).c_str());
+        if (mapping.populate && !model->needs_repacking())
+            if (const status ok = detail::populate({&*file, 1}, path, tell); !ok) return ok.error();
         model->mapping_ = *std::move(file);
         return model;
     }
@@ -103,6 +108,8 @@ public:
 
     /// The file as memory; empty after from_memory.
     [[nodiscard]] const mapped_file& mapping() const { return mapping_; }
+    /// See mapped_file::residency; nothing after from_memory.
+    [[nodiscard]] page_share residency() const { return mapping_.residency(); }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const { mapping_.release_pages(); }
 

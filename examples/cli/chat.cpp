@@ -1,4 +1,5 @@
 /// chat: a conversation at the terminal, or with lines from a pipe.
+#include "bundled_model.hpp"
 #include "chat_file.hpp"
 #include "cut_note.hpp"
 #include "history_file.hpp"
@@ -277,7 +278,7 @@ p4::status go_on(conversation& with, const chat_settings& o, const voice& v) {
 p4::status run(chat_settings o) {
     const bool bundled = o.run.model.empty();
     if (bundled) {
-        auto place = default_model();
+        auto place = bundled_model();
         if (!place) return place.error();
         o.run.model = std::move(*place);
     }

@@ -6,9 +6,6 @@
 #include <chrono>
 
 namespace cli {
-namespace {
-std::filesystem::path program_path;  // set once, by main
-}
 
 void add_ignore_unknown_keys(CLI::App& command, open_flags& flags) {
     command.add_flag("--ignore-unknown-keys", flags.ignore_unknown_keys, "Go on where the configuration has keys that nobody knows");
@@ -96,35 +93,12 @@ p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path) {
     return files->open_tokenizer();
 }
 
-void remember_program(const char* argv0) {
-    std::error_code failed;
-    program_path = std::filesystem::read_symlink("/proc/self/exe", failed);
-    if (failed) program_path = std::filesystem::weakly_canonical(argv0 == nullptr ? "" : argv0, failed);
-}
-
 std::string file_name(const std::filesystem::path& path) {
     std::error_code failed;
     std::filesystem::path whole = std::filesystem::weakly_canonical(path, failed);
     if (failed) whole = path.lexically_normal();
     if (!whole.has_filename()) whole = whole.parent_path();
     return p4::printable(std::string_view(p4::to_utf8(whole.filename()))).c_str();
-}
-
-p4::result<std::string> default_model() {
-    const std::filesystem::path inside = std::filesystem::path("models") / "tiny-arithmetic";
-    std::vector<std::filesystem::path> places{inside};
-    for (std::filesystem::path up = program_path.parent_path(); up.has_relative_path() && places.size() < 5;
-         up = up.parent_path()) {
-        places.push_back(up / inside);
-    }
-#if defined(PHI4FLASH_DEFAULT_MODEL)
-    places.emplace_back(PHI4FLASH_DEFAULT_MODEL);
-#endif
-    std::error_code ignored;
-    for (const auto& place : places) {
-        if (std::filesystem::exists(place / "config.json", ignored)) return place.string();
-    }
-    return p4::error::format(p4::errc::file_not_found, "the bundled model models/tiny-arithmetic is not here: say --model PATH");
 }
 
 std::size_t usual_context(const p4::sambay_config& config) {

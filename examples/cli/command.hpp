@@ -61,11 +61,6 @@ p4::status add_tokenizer(opened& model);
 /// `path` is a tokenizer.json, a folder that holds one, or a packed model.
 p4::result<p4::tokenizer> open_tokenizer(const std::filesystem::path& path);
 
-/// The model to use where nobody names one: models/tiny-arithmetic in the current folder, in the checkout that the program was
-/// built in, or where the build said it is. Errors: file_not_found, naming what to do.
-p4::result<std::string> default_model();
-void remember_program(const char* argv0);
-
 /// What a folder or file is called, links followed ("." has a name too), as UTF-8 without control characters.
 std::string file_name(const std::filesystem::path& path);
 

@@ -1,4 +1,5 @@
 /// info: what a checkpoint holds, what it takes to run it, and with which instructions.
+#include "bundled_model.hpp"
 #include "command.hpp"
 #include "progress.hpp"
 #include "text_table.hpp"
@@ -106,7 +107,7 @@ p4::status check(const opened& model, std::size_t threads) {
 p4::status run(info_options options) {
     run_options& o = options.run;
     if (o.model.empty()) {
-        auto place = default_model();
+        auto place = bundled_model();
         if (!place) return place.error();
         o.model = std::move(*place);
     }

@@ -1,4 +1,5 @@
 /// phi4flash: runs SambaY models from the command line. Each subcommand is a file of its own.
+#include "bundled_model.hpp"
 #include "command.hpp"
 #include "help_format.hpp"
 #include "numbers.hpp"

@@ -7,6 +7,8 @@ macro(flags_of prefix)
     string(STRIP "${output}" flags)
     separate_arguments(flags UNIX_COMMAND "${flags}")
     expect("-std=c++20" "-pthread")
+    run("${CMAKE_COMMAND}" -E env "PKG_CONFIG_LIBDIR=${prefix}/share/pkgconfig" "${PKG_CONFIG}" --validate phi4flash)
+    set(words "${flags}")
 endmacro()
 
 # Installed on a machine that had nothing: the header looks again, and says what it finds.
@@ -27,6 +29,31 @@ run("${COMPILER}" "${here}/quick.cpp" ${flags} -o consumer)
 expect_not("KERNELS ARE SCALAR")
 run("${work}/consumer")
 expect("back end scalar, target scalar, json 0")
+
+# Dependencies that a package manager looks after: named as modules, whose folders come along, and not linked.
+foreach(module "libhwy 1.2.0" "xsimd 13.0.0" "nlohmann_json 3.11.2")
+    separate_arguments(module)
+    list(GET module 0 name)
+    list(GET module 1 number)
+    file(WRITE "${work}/modules/${name}.pc"
+        "includedir=${work}/headers\nName: ${name}\nDescription: a stand-in\nVersion: ${number}\nLibs: -l${name}\nCflags: -I\${includedir}\n")
+endforeach()
+set(ENV{PKG_CONFIG_LIBDIR} "${work}/modules")
+install_library("${work}/of_a_distribution" "-DCMAKE_INCLUDE_PATH=${work}/headers" -DPHI4FLASH_SIMD=${BEST_SIMD} -DPHI4FLASH_WITH_JSON=ON
+    -DPHI4FLASH_INSTALL_DEPENDENCIES=OFF -DPHI4FLASH_INSTALL_PKGCONFIGDIR=lib/pkgconfig)
+expect_warnings(0)
+unset(ENV{PKG_CONFIG_LIBDIR})
+file(READ "${work}/of_a_distribution/lib/pkgconfig/phi4flash.pc" words)
+expect("nlohmann_json >= 3.11.0")
+expect_not("${work}")
+run("${CMAKE_COMMAND}" -E env "PKG_CONFIG_LIBDIR=${work}/of_a_distribution/lib/pkgconfig:${work}/modules" "${PKG_CONFIG}" --cflags --libs phi4flash)
+expect_not("-lhwy" "-lxsimd" "-lnlohmann")
+separate_arguments(flags UNIX_COMMAND "${output}")
+run("${COMPILER}" "${here}/quick.cpp" ${flags} -fsyntax-only)
+expect_not("KERNELS ARE SCALAR")
+run_failing("${CMAKE_COMMAND}" -E env "PKG_CONFIG_LIBDIR=${work}/of_a_distribution/lib/pkgconfig" "${PKG_CONFIG}" --cflags phi4flash)
+expect("nlohmann_json")
+run("${CMAKE_COMMAND}" -E remove_directory "${work}/library")  # and what its cache remembers
 
 # With the headers that the checkout had.
 run("${work}/checkout/tools/setup.sh" --headers)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import unittest
+import unittest.mock
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 # What setup.sh calls to look around, and no cmake, ninja or compiler.
@@ -126,6 +127,37 @@ class Exactness(Checkout):
         done = self.run_script("exactness.sh")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("test_model failed", done.stderr)
+
+
+class Packages(Checkout):
+    """packages.sh: what it is asked for, and a folder that is not its own is left alone."""
+
+    def setUp(self):
+        super().setUp()
+        self.bring("packages.sh")
+        self.bring("print_version.py")
+        shutil.copytree(SOURCE / "tools" / "packages", self.folder / "tools" / "packages")
+        self.write("include/phi4flash/config/version.hpp", '#define PHI4FLASH_VERSION_STRING "1.2.3"\n')
+
+    def refused(self, code, sentence, *words, **environment):
+        with unittest.mock.patch.dict(os.environ, environment):
+            done = self.run_script("packages.sh", *words)
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        self.assertIn(sentence, done.stderr)
+
+    def test_words(self):
+        self.refused(2, "packages: unknown word 'rpm' (known: conan, vcpkg, meson, deb, all)", "deb", "rpm")
+        self.assertIn("tools/packages.sh [conan|vcpkg|meson|deb|all]", self.run_script("packages.sh", "--help").stdout)
+
+    def test_folders_that_are_not_its_own(self):
+        mine = self.write("elsewhere/meson/mine", "")
+        for place, sentence in ((self.folder / "build", "must be outside of the checkout"), ("relative", "must begin with a slash")):
+            self.refused(1, sentence, "meson", PHI4FLASH_PACKAGES_DIR=str(place))
+        with tempfile.TemporaryDirectory(prefix="p4_packages_") as outside:
+            kept = pathlib.Path(outside) / "meson"
+            shutil.copytree(mine.parent, kept)
+            self.refused(1, "has files that are not of this script", "meson", PHI4FLASH_PACKAGES_DIR=outside)
+            self.assertTrue((kept / "mine").exists())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ install_port() {
     local ports=$1 features=$2
     shift 2
     rm -rf "$work/installed"
-    run "$VCPKG_ROOT/vcpkg" install "phi4flash[$features]" "--overlay-ports=$ports" "--overlay-ports=$work/stand_ins" \
+    run "$VCPKG_ROOT/vcpkg" install --classic "phi4flash[$features]" "--overlay-ports=$ports" "--overlay-ports=$work/stand_ins" \
         "--x-install-root=$work/installed" "$@"
     [[ $output != *"warning:"* ]] || { printf '%s\n' "$output" | grep -A 8 "warning:" >&2; fail "vcpkg complains of phi4flash[$features]"; }
     installed=$(dirname "$(find "$work/installed" -path "*/share/phi4flash/phi4flash-config.cmake")")

@@ -8,7 +8,7 @@ include(CMakePackageConfigHelpers)
 set(phi4flash_package_dir "${CMAKE_INSTALL_DATADIR}/cmake/phi4flash")
 set(phi4flash_dependencies_dir "${CMAKE_INSTALL_DATADIR}/phi4flash/dependencies")
 
-install(DIRECTORY include/phi4flash DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT dev FILES_MATCHING PATTERN "*.hpp" PATTERN "*.h")
+install(DIRECTORY include/phi4flash DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT dev FILES_MATCHING PATTERN "*.hpp")
 if(EXISTS "${PROJECT_SOURCE_DIR}/single_include/phi4flash/phi4flash.hpp")
     install(FILES single_include/phi4flash/phi4flash.hpp DESTINATION "${CMAKE_INSTALL_DATADIR}/phi4flash/single_include/phi4flash" COMPONENT dev)
 endif()

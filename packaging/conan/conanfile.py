@@ -64,8 +64,7 @@ class Phi4flash(ConanFile):
 
     def package(self):
         copy(self, "LICENSE", src=self.source_folder, dst=os.path.join(self.package_folder, "licenses"))
-        for headers in ("*.hpp", "*.h"):
-            copy(self, headers, src=os.path.join(self.source_folder, "include"), dst=os.path.join(self.package_folder, "include"))
+        copy(self, "*.hpp", src=os.path.join(self.source_folder, "include"), dst=os.path.join(self.package_folder, "include"))
         copy(self, "phi4flash-standard.cmake", src=self.source_folder, dst=os.path.join(self.package_folder, "share", "phi4flash"))
 
     def package_id(self):

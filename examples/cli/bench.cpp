@@ -1,5 +1,6 @@
 /// bench: how fast a model reads a prompt and writes a text here, and how close the writing comes to what the memory can give.
 #include "bench_pass.hpp"
+#include "bench_sessions.hpp"
 #include "command.hpp"
 #include "json_lines.hpp"
 #include "series.hpp"
@@ -17,6 +18,8 @@ struct bench_options {
     std::size_t depth = 0;
     std::size_t repetitions = 5;
     std::vector<std::size_t> passes;
+    std::vector<std::size_t> sessions;
+    p4::scheduler_options scheduling;
     bool json = false;
 };
 
@@ -261,9 +264,22 @@ p4::status run(bench_options o) {
         how.chunk = std::max(how.chunk, most);
         how.logits = most;
     }
+    if (!o.sessions.empty()) {
+        const std::size_t most = std::ranges::max(o.sessions);
+        how.context = 1;  // of the session that is not used
+        how.chunk = std::max(how.chunk, most + 1);
+        how.logits = how.states = most + 1;
+    }
     const auto engine = make_engine(model->files, how);
     if (!engine) return engine.error();
     if (!o.passes.empty()) return bench_passes(model->files, **engine, {o.passes, o.depth, o.repetitions, o.json});
+    if (!o.sessions.empty()) {
+        const sessions_work work{.prompt = o.depth == 0 ? 128 : o.depth,
+                                 .tokens = std::max(o.generate_tokens, std::size_t{1}),
+                                 .arriving = o.prompt_tokens,
+                                 .how = o.scheduling};
+        return bench_sessions(**engine, {o.sessions, work, o.repetitions, o.json});
+    }
     const auto found = measure(*model, **engine, o);
     if (!found) return found.error();
     if (o.json) {
@@ -291,6 +307,15 @@ void add_bench(CLI::App& app, action& chosen) {
     command->add_option("--pass", o->passes, "Measure passes of so many tokens instead, such as 1,2,4,8, and their longest piece")
         ->delimiter(',')
         ->check(CLI::Range(1, 4096));
+    command->add_option("--sessions", o->sessions, "Measure so many texts in the same passes instead, such as 1,4,8,16; each has read --depth tokens or 128")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 1024));
+    command->add_option("--prompt-rows", o->scheduling.prompt_rows, "With --sessions: prompt tokens in a pass in which others write")
+        ->check(CLI::Range(1, 65536))
+        ->capture_default_str();
+    command->add_option("--longest-tick", o->scheduling.longest_tick, "With --sessions: seconds that such a pass should take at most; 0: any")
+        ->check(CLI::Range(0.0, 1e6))
+        ->capture_default_str();
     command->add_flag("--json", o->json, "Print one object");
     command->callback([o, &chosen] { chosen = [o] { return run(std::move(*o)); }; });
 }

@@ -1,6 +1,7 @@
 /// The one place where the model code is compiled: for the released shape, known at compile time, and for any other; with
 /// K/V in bf16, f32 and int8.
 #include "engine.hpp"
+#include "timed_sessions.hpp"
 
 #include <chrono>
 
@@ -10,7 +11,7 @@ namespace {
 /// For the plan and for the workspace itself; kernels and threads, which take no memory, are added to the latter.
 p4::workspace_options workspace_of(const engine_options& options) {
     const auto activations = options.activations == "f32" ? p4::activation_type::f32 : p4::activation_type::int8;
-    return {.chunk = options.chunk, .activations = activations, .logits = options.logits};
+    return {.chunk = options.chunk, .activations = activations, .states = options.states, .logits = options.logits};
 }
 
 template <p4::sambay_shape Shape, class Kv>
@@ -75,6 +76,7 @@ public:
         if (const p4::status ok = p.check_logits(0); !ok) return ok.error();
         return times;
     }
+    p4::result<sessions_times> time_sessions(const sessions_work& work) override { return cli::time_sessions(model_, *workspace_, work); }
     void reset() override { past_.reset(); }
     p4::status save() override {
         auto copy = p4::session<Shape, Kv>::create(model_, past_.context());

@@ -17,6 +17,7 @@ struct engine_options {
     std::size_t context = 0;           ///< tokens
     std::size_t chunk = p4::workspace_options{}.chunk;  ///< prompt tokens read at once
     std::size_t logits = 1;            ///< rows of logits that a pass can have
+    std::size_t states = 1;            ///< Mamba states that a pass can keep
     std::size_t prefix_cache = 0;      ///< bytes for what has been read and is kept; 0: none
     bool prefix_cache_may_miss = false;  ///< none, too, where that is too little for this model
 };
@@ -35,6 +36,26 @@ struct pass_times {
     std::size_t pieces = 0;
 };
 
+/// Texts that are written in the same passes.
+struct sessions_work {
+    std::size_t sessions = 1;
+    std::size_t prompt = 128;    ///< tokens that each has read before
+    std::size_t tokens = 32;     ///< that each writes
+    std::size_t arriving = 512;  ///< tokens of a prompt that comes while they write; 0: none
+    p4::scheduler_options how;
+};
+
+/// What came of them.
+struct sessions_times {
+    double prompt_seconds = 0.0;   ///< for the prompts of all
+    double seconds = 0.0;          ///< in which all wrote
+    std::size_t tokens = 0;        ///< that they wrote together
+    double longest_wait = 0.0;     ///< for a token
+    double arriving_seconds = 0.0; ///< until the first token of the prompt that came
+    double longest_wait_then = 0.0;
+    double wait_then = 0.0;        ///< the median
+};
+
 /// One model, one session, one workspace, one pool of threads. The files must outlive it.
 class engine {
 public:
@@ -51,6 +72,8 @@ public:
     virtual p4::status logits_all(std::span<const std::int32_t> tokens, p4::rows_view<float> out) = 0;
     /// A pass over these tokens with logits after the last `wanted` of them; the session stays where it is.
     virtual p4::result<pass_times> time_pass(std::span<const std::int32_t> tokens, std::size_t wanted) = 0;
+    /// Texts in sessions of their own, in the same workspace. Errors: those of session::create and scheduler::add.
+    virtual p4::result<sessions_times> time_sessions(const sessions_work& work) = 0;
     virtual void reset() = 0;
     /// Keeps a copy of the session, and goes back to it. Errors: out_of_memory; invalid_argument (nothing was saved).
     virtual p4::status save() = 0;

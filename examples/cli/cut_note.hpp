@@ -18,6 +18,7 @@ inline std::string cut_note(const p4::generation_summary& summary, std::size_t c
         case p4::stop_reason::stop_token:
         case p4::stop_reason::stop_string:
         case p4::stop_reason::sink:
+        case p4::stop_reason::failed:  // of schedulers
             break;
     }
     return {};

@@ -44,7 +44,7 @@ void decode(benchmark::State& state) {
     std::string back;
     for (auto _ : state) {
         back.clear();
-        words->decode(ids, {}, back);
+        if (const auto ok = words->decode(ids, {}, back); !ok) return state.SkipWithError(ok.error().message());
         benchmark::DoNotOptimize(back.data());
     }
     state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * back.size()));

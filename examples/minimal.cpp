@@ -21,8 +21,9 @@ static p4::status run(const char* path, const char* question) {
     p4::encoder encoder(*text);
     const p4::chat_message message{"user", question};
     if (const auto ok = p4::encode_chat(encoder, {&message, 1}, {}, prompt); !ok) return ok;
-    const p4::generation_options options = p4::options_from(files->generation(), &*text);
-    const auto summary = p4::generate(*model, *session, *workspace, &*text, prompt, options, [](const p4::generation_event& event) {
+    const auto options = p4::options_from(files->generation(), &*text);
+    if (!options) return options.error();
+    const auto summary = p4::generate(*model, *session, *workspace, &*text, prompt, *options, [](const p4::generation_event& event) {
         return std::fwrite(event.text.data(), 1, event.text.size(), stdout) == event.text.size();  // false stops
     });
     if (!summary) return summary.error();

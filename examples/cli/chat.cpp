@@ -306,9 +306,10 @@ p4::status run(chat_settings o) {
     if (!engine) return engine.error();
 
     if (!o.sampling.seed) o.sampling.seed = std::random_device{}();
-    p4::generation_options options = generation_options_of(*model, o.sampling);
-    options.cancel = &interrupt_noted;
-    conversation with(**engine, *model->text, options, o.system);
+    auto options = generation_options_of(*model, o.sampling);
+    if (!options) return options.error();
+    options->cancel = &interrupt_noted;
+    conversation with(**engine, *model->text, *options, o.system);
     reader->keys().note_interrupts();
     if (v.person) greet(*model, **engine, o, bundled, *reader, v);
     if (const p4::status ok = go_on(with, o, v); !ok) return ok;

@@ -98,7 +98,7 @@ std::string file_name(const std::filesystem::path& path) {
     std::filesystem::path whole = std::filesystem::weakly_canonical(path, failed);
     if (failed) whole = path.lexically_normal();
     if (!whole.has_filename()) whole = whole.parent_path();
-    return p4::printable(std::string_view(p4::to_utf8(whole.filename()))).c_str();
+    return p4::printable(whole.filename()).c_str();
 }
 
 std::size_t usual_context(const p4::sambay_config& config) {
@@ -128,9 +128,11 @@ void tell_unsupported(const p4::generation_config& said) {
 }
 }  // namespace
 
-p4::generation_options generation_options_of(const opened& model, const sampling_flags& flags) {
+p4::result<p4::generation_options> generation_options_of(const opened& model, const sampling_flags& flags) {
     tell_unsupported(model.files.generation());
-    p4::generation_options options = p4::options_from(model.files.generation(), model.tokenizer());
+    auto made = p4::options_from(model.files.generation(), model.tokenizer());
+    if (!made) return made;
+    p4::generation_options& options = *made;
     const auto prefer = [](const auto& flag, auto& option) {
         if (flag) option = *flag;
     };
@@ -143,7 +145,7 @@ p4::generation_options generation_options_of(const opened& model, const sampling
     prefer(flags.seed, s.seed);
     prefer(flags.max_tokens, options.max_tokens);
     options.stop_strings.insert(options.stop_strings.end(), flags.stop.begin(), flags.stop.end());
-    return options;
+    return made;
 }
 
 }  // namespace cli

@@ -80,6 +80,6 @@ struct sampling_flags {
 };
 void add_sampling_options(CLI::App& command, sampling_flags& flags);
 /// Tells, on standard error, what the model's files ask for that is not done.
-p4::generation_options generation_options_of(const opened& model, const sampling_flags& flags);
+p4::result<p4::generation_options> generation_options_of(const opened& model, const sampling_flags& flags);
 
 }  // namespace cli

@@ -50,7 +50,11 @@ p4::status run(const convert_options& o) {
     info.config = files.config();
     info.generation = files.generation();
     std::optional<p4::packed_tokenizer> text;
-    if (model->text) info.tokenizer = &text.emplace(p4::describe_tokenizer(*model->text, files.config().shape.vocab));
+    if (model->text) {
+        auto described = p4::describe_tokenizer(*model->text, files.config().shape.vocab);
+        if (!described) return described.error();
+        info.tokenizer = &text.emplace(*std::move(described));
+    }
 
     const auto begin = std::chrono::steady_clock::now();
     std::optional<progress> bar;

@@ -14,7 +14,8 @@ bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
 /// Nothing that anybody would miss: no file, an empty one, what is written in place, or logits of ours.
 bool may_be_replaced(const std::filesystem::path& path) {
     std::error_code ignored;
-    if (!std::filesystem::is_regular_file(path, ignored) || p4::is_written_in_place(path)) return true;
+    if (!std::filesystem::is_regular_file(path, ignored) ) return true;
+    if (const auto in_place = p4::is_written_in_place(path); !in_place || *in_place) return true;  // the writer says what is wrong
     if (std::filesystem::file_size(path, ignored) == 0) return true;
     const auto file = p4::mapped_file::open(path);
     if (!file || file->bytes().size() < 9 || !starts_with(file->bytes().subspan(8), "{")) return false;

@@ -72,7 +72,9 @@ p4::status run(const generate_options& o) {
     }
     const auto prompt = prompt_of(*text, o, *model);
     if (!prompt) return prompt.error();
-    p4::generation_options options = generation_options_of(*model, o.sampling);
+    auto made = generation_options_of(*model, o.sampling);
+    if (!made) return made.error();
+    p4::generation_options& options = *made;
     if (o.ignore_eos) {  // whatever the model's files call an end; --stop stays
         options.stop_ids.clear();
         options.stop_strings = o.sampling.stop;

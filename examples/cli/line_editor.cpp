@@ -82,7 +82,7 @@ public:
             return had_text_ ? input::emptied : input::interrupted;
         }
         if (line == nullptr || size <= 0) return input::end;
-        for (int i = 0; i < size; ++i) p4::append_utf8(static_cast<char32_t>(line[i]), message);
+        for (int i = 0; i < size; ++i) message += p4::encode_utf8(static_cast<char32_t>(line[i])).view();
         if (message.ends_with('\n')) message.pop_back();
         return input::message;
     }

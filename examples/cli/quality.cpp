@@ -192,7 +192,8 @@ p4::status judge(engine& reference, std::vector<candidate>& candidates, std::spa
                         found[t] =
                             p4::compare_predictions(row(want, t), row(have, t), static_cast<std::size_t>(window[begin + t + 1]));
                 });
-                for (std::size_t t = 0; t < predictions; ++t) c.tally.add(found[t]);
+                for (std::size_t t = 0; t < predictions; ++t)
+                    if (const p4::status ok = c.tally.add(found[t]); !ok) return ok;
             }
             bar.advance(static_cast<double>(piece.size()));
         }
@@ -206,6 +207,12 @@ struct findings {
     const std::vector<candidate>& candidates;
     std::size_t windows;
 };
+
+/// NaN where there is no memory to sort.
+double quantile_of(const p4::prediction_tally& t) {
+    const auto found = t.divergence_quantile(0.99);
+    return found ? *found : std::nan("");
+}
 
 void print_table(const findings& found, bool tensors) {
     const p4::prediction_tally& any = found.candidates.front().tally;
@@ -221,7 +228,7 @@ void print_table(const findings& found, bool tensors) {
         table.row({file_name(c.file->path), c.activations, bytes(*c.file), text_of("%.2f", c.file->bits()),
                    text_of("%.3f %%", 100.0 * c.file->error.relative()), text_of("%.4f", t.perplexity()),
                    text_of("%.4f", t.perplexity_ratio()), text_of("%.6f", t.mean_divergence()),
-                   text_of("+- %.6f", t.divergence_error()), text_of("%.5f", t.divergence_quantile(0.99)),
+                   text_of("+- %.6f", t.divergence_error()), text_of("%.5f", quantile_of(t)),
                    text_of("%.2f %%", 100.0 * t.agreement())});
     }
     table.print();
@@ -250,7 +257,7 @@ void print_json(const findings& found, bool tensors) {
                  {"perplexity_ratio", t.perplexity_ratio()},
                  {"mean_kl", t.mean_divergence()},
                  {"mean_kl_error", t.divergence_error()},
-                 {"kl_99", t.divergence_quantile(0.99)},
+                 {"kl_99", quantile_of(t)},
                  {"same_top", t.agreement()}};
         if (tensors) {
             json list = json::array();

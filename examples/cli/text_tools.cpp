@@ -48,7 +48,7 @@ p4::status detokenize(const text_options& o) {
         const auto ids = ids_of(line);
         if (!ids) return ids.error();
         std::string said;
-        text->decode(*ids, {.skip_special = o.skip_special}, said);
+        if (const p4::status ok = text->decode(*ids, {.skip_special = o.skip_special}, said); !ok) return ok.error();
         return json{{"text", said}};
     });
 }

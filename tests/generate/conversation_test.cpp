@@ -242,12 +242,12 @@ TEST_CASE("generate/options: a chat stops at the template's own end, though the 
     const p4::tokenizer text = byte_tokenizer();
     p4::generation_config said;
     said.stop_ids = {end_of_text};
-    CHECK(p4::options_from(said, &text).stop_ids == ids_type{end_of_text, end});
+    CHECK(p4::options_from(said, &text)->stop_ids == ids_type{end_of_text, end});
     said.stop_ids = {end, end_of_text};
-    CHECK(p4::options_from(said, &text).stop_ids == ids_type{end, end_of_text});
+    CHECK(p4::options_from(said, &text)->stop_ids == ids_type{end, end_of_text});
     p4::generation_options own;
-    p4::stop_at_end_of_message(own, text);
-    p4::stop_at_end_of_message(own, text);
+    REQUIRE(p4::stop_at_end_of_message(own, text));
+    REQUIRE(p4::stop_at_end_of_message(own, text));
     CHECK(own.stop_ids == ids_type{end});
 }
 
@@ -260,12 +260,12 @@ TEST_CASE("generate/conversation: without a system message, and markers in the t
 
 TEST_CASE("generate/options: the files, else the model card; stop ids, else the markers'") {
     const p4::tokenizer text = byte_tokenizer();
-    const p4::generation_options card = p4::options_from({});
+    const p4::generation_options card = *p4::options_from({});
     CHECK(card.sampling.temperature == 0.6f);
     CHECK(card.sampling.top_p == 0.95f);
     CHECK(card.max_tokens == 32768);
     CHECK(card.stop_ids.empty());
-    CHECK(p4::options_from({}, &text).stop_ids == ids_type{end, end_of_text});
+    CHECK(p4::options_from({}, &text)->stop_ids == ids_type{end, end_of_text});
 
     p4::generation_config said;
     said.stop_ids = {7, 9};
@@ -276,9 +276,9 @@ TEST_CASE("generate/options: the files, else the model card; stop ids, else the 
     said.repetition_penalty = 1.5f;
     said.max_new_tokens = 12;
     said.stop_strings = {"STOP"};
-    p4::generation_options options = p4::options_from(said, &text);
+    p4::generation_options options = *p4::options_from(said, &text);
     CHECK(options.stop_ids == ids_type{7, 9, end});  // an answer is one message, whatever the files call an end
-    CHECK(p4::options_from(said).stop_ids == ids_type{7, 9});
+    CHECK(p4::options_from(said)->stop_ids == ids_type{7, 9});
     CHECK(options.stop_strings == std::vector<std::string>{"STOP"});
     CHECK(options.sampling.temperature == 0.3f);
     CHECK(options.sampling.top_p == 0.5f);
@@ -287,5 +287,5 @@ TEST_CASE("generate/options: the files, else the model card; stop ids, else the 
     CHECK(options.sampling.repetition_penalty == 1.5f);
     CHECK(options.max_tokens == 12);
     said.do_sample = false;
-    CHECK(p4::options_from(said).sampling.temperature == 0.0f);
+    CHECK(p4::options_from(said)->sampling.temperature == 0.0f);
 }

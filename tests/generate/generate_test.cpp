@@ -250,7 +250,7 @@ TEST_CASE("generate: text, stop strings and ids without a string") {
     REQUIRE(f.tokens.size() == 200);
     for (const std::int32_t token : f.tokens) CHECK(t.has_string(token));
     std::string all;
-    t.decode(f.tokens, {}, all);
+    REQUIRE(t.decode(f.tokens, {}, all));
     CHECK(f.text == all);
     CHECK(p4::valid_utf8_prefix(f.text) == f.text.size());
 
@@ -345,7 +345,7 @@ TEST_CASE("generate: a stop string that is a special token ends the text, whethe
     const p4::tokenizer t = tokenizer_with_special(ids[place]);
     const auto text_of = [&](std::size_t n, bool skip_special) {
         std::string text;
-        t.decode(std::span(ids).first(n), {.skip_special = skip_special}, text);
+        REQUIRE(t.decode(std::span(ids).first(n), {.skip_special = skip_special}, text));
         return text;
     };
     const std::string after(t.bytes_of(ids[place + 1]));
@@ -372,13 +372,13 @@ TEST_CASE("generate: a stop string that is a special token ends the text, whethe
 TEST_CASE("generate: ids that may be chosen") {
     const p4::tokenizer t = small_tokenizer();
     const ids_type stops{210, 255, -1, 100000};
-    const std::vector<bool> allowed = p4::allowed_ids(400, &t, stops);
+    const std::vector<bool> allowed = *p4::allowed_ids(400, &t, stops);
     REQUIRE(allowed.size() == 400);
     CHECK(allowed[0]);
     CHECK_FALSE(allowed[200]);  // a gap
     CHECK(allowed[210]);        // a stop id, though it has no string
     CHECK(allowed[295]);
     CHECK_FALSE(allowed[296]);  // beyond the tokenizer
-    CHECK(p4::allowed_ids(3, nullptr, {}) == std::vector<bool>(3, true));
+    CHECK(*p4::allowed_ids(3, nullptr, {}) == std::vector<bool>(3, true));
 }
 #endif

@@ -125,7 +125,7 @@ result<packed_model> open_with(const std::function<void(gguf_metadata&)>& edit, 
 TEST_CASE("io/gguf_model: everything comes back") {
     const auto list = tensor_list();
     const tokenizer text = small_tokenizer();
-    const packed_tokenizer described = describe_tokenizer(text, shape.vocab);
+    const packed_tokenizer described = *describe_tokenizer(text, shape.vocab);
     const packed_model_info info = info_of(&described);
     const bytes file = write_model(info, list);
     auto opened = packed_model::from_memory(file);
@@ -332,7 +332,7 @@ TEST_CASE("io/gguf_model: a sample for other readers") {
         return;
     }
     const tokenizer text = small_tokenizer();
-    const packed_tokenizer described = describe_tokenizer(text, shape.vocab);
+    const packed_tokenizer described = *describe_tokenizer(text, shape.vocab);
     const auto list = tensor_list();
     require_value(write_packed_model(std::filesystem::path(path), info_of(&described), list, [&](std::size_t i, gguf_sink& sink) {
         return sink.write(content_of(list[i], i));
@@ -341,7 +341,7 @@ TEST_CASE("io/gguf_model: a sample for other readers") {
 
 TEST_CASE("io/gguf_model: damaged metadata never reads out of bounds") {
     const tokenizer text = small_tokenizer();
-    const packed_tokenizer described = describe_tokenizer(text, shape.vocab);
+    const packed_tokenizer described = *describe_tokenizer(text, shape.vocab);
     const std::vector<packed_tensor> list = {{"w", dtype::q8, {8, 32}}, {"v", dtype::f32, {3}}};
     const bytes valid = write_model(info_of(&described), list);
     std::mt19937 random(20250611);

@@ -1,4 +1,4 @@
-/// The JSON reader's limits, that nlohmann's freedoms (NUL as end, duplicate keys) are not ours, and what it does without memory.
+/// The JSON reader's limits, that nlohmann's freedoms (NUL as end, duplicate keys) are not ours.
 #include "io_testing.hpp"
 
 #include <phi4flash/io/json.hpp>
@@ -62,53 +62,5 @@ TEST_CASE("io/json: values have the members that readers use") {
     CHECK(*largest.get_ptr<const std::uint64_t*>() == 18446744073709551615u);
     CHECK(largest.get_ptr<const std::int64_t*>() == nullptr);
     CHECK(*document->find("c")->get_ptr<const std::uint64_t*>() == UINT64_MAX);
-}
-#endif
-
-#if PHI4FLASH_HAS_JSON && defined(__cpp_exceptions)
-#include <phi4flash/io/checkpoint_index.hpp>
-#include <phi4flash/io/hf_config.hpp>
-#include <phi4flash/io/mapped_file.hpp>
-#include <phi4flash/io/tokenizer_json.hpp>
-
-#include <support/failing_memory.hpp>
-
-namespace {
-
-/// Reads with no memory, with memory for one allocation, for two ...: each time ends with std::bad_alloc or a value, never the program.
-/// (The destructor of nlohmann's own values takes memory, and ends it.)
-template <class Read>
-void check_without_memory(const std::string& what, const std::string& text, Read&& read) {
-    CAPTURE(what);
-    const long failures = failing_memory::run_out_everywhere([&] {
-        const auto value = read(text);
-        const bool ran_out = failing_memory::left == 0;
-        failing_memory::left = -1;
-        if (!ran_out) require_value(value);
-        failing_memory::left = 0;  // for the destructor
-        return ran_out;
-    });
-    CHECK(failures >= 3);
-}
-
-std::string nested(std::size_t depth) {
-    std::string text = "[1, \"two, which is longer than a small string\", {\"three\": [4]}]";
-    for (std::size_t i = 0; i < depth; ++i) text = "{\"a\": [" + text + ", {}, []], \"a key that is longer than a small string\": " + text + "}";
-    return text;
-}
-
-}  // namespace
-
-TEST_CASE("io/json: where memory runs out, reading ends with std::bad_alloc and nothing else") {
-    check_without_memory("values", nested(3), [](const std::string& text) { return read_json(text); });
-    const std::string index = R"({"metadata": {"total_size": 12}, "weight_map": {"model.a.weight": "model-00001-of-00002.safetensors",
-                                  "model.b.weight": "model-00002-of-00002.safetensors"}})";
-    check_without_memory("an index", index, [](const std::string& text) { return read_checkpoint_index(text); });
-    const auto config = mapped_file::open(std::filesystem::path(PHI4FLASH_TEST_DATA) / "golden" / "f32-8l" / "config.json");
-    REQUIRE(config);
-    check_without_memory("a configuration", std::string(config->text()), [](const std::string& text) { return read_hf_config(text); });
-    const auto tokens = mapped_file::open(std::filesystem::path(PHI4FLASH_TEST_DATA) / "text" / "tiny_tokenizer.json");
-    REQUIRE(tokens);
-    check_without_memory("a tokenizer", std::string(tokens->text()), [](const std::string& text) { return tokenizer_from_json(text); });
 }
 #endif

@@ -81,22 +81,22 @@ TEST_CASE("impossible tokens: what the reference rules out costs nothing, what o
 
 TEST_CASE("a tally's means, error and quantiles") {
     p4::prediction_tally tally;
-    CHECK(tally.divergence_quantile(0.99) == 0.0);
+    CHECK(*tally.divergence_quantile(0.99) == 0.0);
     for (int i = 200; i >= 1; --i)
-        tally.add({.divergence = i * 0.01,
-                   .reference_loss = i % 2 == 0 ? 1.0 : 2.0,
-                   .loss = i % 2 == 0 ? 1.0 : 3.0,
-                   .same_top = i % 4 != 0});
+        REQUIRE(tally.add({.divergence = i * 0.01,
+                           .reference_loss = i % 2 == 0 ? 1.0 : 2.0,
+                           .loss = i % 2 == 0 ? 1.0 : 3.0,
+                           .same_top = i % 4 != 0}));
     CHECK(tally.count() == 200);
     CHECK(tally.mean_divergence() == doctest::Approx(1.005));
     CHECK(tally.reference_perplexity() == doctest::Approx(std::exp(1.5)));
     CHECK(tally.perplexity() == doctest::Approx(std::exp(2.0)));
     CHECK(tally.perplexity_ratio() == doctest::Approx(std::exp(0.5)));
     CHECK(tally.agreement() == doctest::Approx(0.75));
-    CHECK(tally.divergence_quantile(0.99) == 1.98);
-    CHECK(tally.divergence_quantile(0.5) == 1.0);
-    CHECK(tally.divergence_quantile(1.0) == 2.0);
-    CHECK(tally.divergence_quantile(1e-9) == 0.01);
+    CHECK(*tally.divergence_quantile(0.99) == 1.98);
+    CHECK(*tally.divergence_quantile(0.5) == 1.0);
+    CHECK(*tally.divergence_quantile(1.0) == 2.0);
+    CHECK(*tally.divergence_quantile(1e-9) == 0.01);
     // The variance of 1 to n is (n^2 + n) / 12 with n - 1 below.
     CHECK(tally.divergence_error() == doctest::Approx(0.01 * std::sqrt((200.0 * 200.0 + 200.0) / 12.0 / 200.0)));
 }

@@ -1,17 +1,27 @@
 #pragma once
 /// Memory that runs out when a test says so. Replaces the global operator new of a test program: include it in one file of each, and
 /// only where there are exceptions.
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 
 namespace failing_memory {
 
-/// Allocations of this thread that still succeed; -1: all. At 0 every one fails.
+/// Allocations of this thread that still succeed; -1: all. At 0 every one fails, or the next one alone where `once` is true.
 inline thread_local long left = -1;
+inline thread_local bool once = false;
+/// Allocations of this thread that failed.
+inline thread_local long failed = 0;
 
 inline bool one_more() {
     if (left > 0) --left;
-    return left != 0;
+    else if (left == 0) {
+        ++failed;
+        if (once) left = -1;
+        return false;
+    }
+    return true;
 }
 
 /// Calls `work()` with memory for no allocation, for one, for two ... until it ends without std::bad_alloc. `work` returns whether it ended
@@ -32,6 +42,15 @@ long run_out_everywhere(Work&& work, long most = 100000) {
     return -1;
 }
 
+inline void* take(std::size_t bytes) { return one_more() ? std::malloc(bytes == 0 ? 1 : bytes) : nullptr; }
+
+#if !defined(_MSC_VER)
+inline void* take(std::size_t bytes, std::align_val_t alignment) {
+    const auto a = static_cast<std::size_t>(alignment);
+    return one_more() ? std::aligned_alloc(a, (bytes + a - 1) / a * a) : nullptr;
+}
+#endif
+
 }  // namespace failing_memory
 
 // Not inlined: GCC would see malloc and free where it knows new and delete, and warn of a mismatch.
@@ -41,9 +60,21 @@ long run_out_everywhere(Work&& work, long most = 100000) {
 #define PHI4FLASH_TEST_NOINLINE
 #endif
 PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes) {
-    if (failing_memory::one_more())
-        if (void* const p = std::malloc(bytes == 0 ? 1 : bytes)) return p;
+    if (void* const p = failing_memory::take(bytes)) return p;
     throw std::bad_alloc();
 }
+PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return failing_memory::take(bytes); }
+PHI4FLASH_TEST_NOINLINE void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept { return failing_memory::take(bytes); }
 PHI4FLASH_TEST_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
 PHI4FLASH_TEST_NOINLINE void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+#if !defined(_MSC_VER)  // whose aligned memory is not free()'s
+PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes, std::align_val_t alignment) {
+    if (void* const p = failing_memory::take(bytes, alignment)) return p;
+    throw std::bad_alloc();
+}
+PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+    return failing_memory::take(bytes, alignment);
+}
+PHI4FLASH_TEST_NOINLINE void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+PHI4FLASH_TEST_NOINLINE void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+#endif

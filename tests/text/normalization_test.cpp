@@ -14,7 +14,7 @@ namespace {
 std::string normalized(std::string_view text, normal_form form) {
     const exact_buffer exact(text);
     std::string out = "before";
-    append_normalized(exact.view(), form, out);
+    REQUIRE(append_normalized(exact.view(), form, out));
     REQUIRE(out.starts_with("before"));
     return out.substr(6);
 }
@@ -26,8 +26,8 @@ std::uint64_t hash_of_all(normal_form form) {
     for (char32_t c = 1; c < 0x110000; ++c) {
         if (c >= 0xD800 && c < 0xE000) continue;
         one.clear(), out.clear();
-        append_utf8(c, one);
-        append_normalized(one, form, out);
+        one += encode_utf8(c).view();
+        REQUIRE(append_normalized(one, form, out));
         for (const char byte : out) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3u;
     }
     return hash;
@@ -83,7 +83,7 @@ TEST_CASE("normalization: text that is composed is only looked at") {
 TEST_CASE("normalization: long runs of marks are ordered and joined") {
     std::string text = "e", want;
     for (int i = 0; i < 50000; ++i) text += "\xCC\x81\xCC\xA3";
-    append_utf8(0x1EB9, want);
+    want += encode_utf8(0x1EB9).view();
     for (int i = 1; i < 50000; ++i) want += "\xCC\xA3";
     for (int i = 0; i < 50000; ++i) want += "\xCC\x81";
     CHECK(normalized(text, normal_form::nfc) == want);

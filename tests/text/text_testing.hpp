@@ -70,7 +70,7 @@ inline ids_type encode(const phi4flash::tokenizer& t, std::string_view text,
 
 inline std::string decode(const phi4flash::tokenizer& t, const ids_type& ids, bool skip_special = false) {
     std::string text;
-    t.decode(ids, {skip_special}, text);
+    REQUIRE(t.decode(ids, {skip_special}, text));
     return text;
 }
 

@@ -128,7 +128,7 @@ TEST_CASE("tokenizer: invalid text counts as U+FFFD, nothing is read out of boun
     for (int round = 0; round < 3000; ++round) {
         const exact_buffer text(random_text(random, random() % 10, false));
         std::string clean;
-        append_lossy_utf8(text.view(), clean);
+        detail::append_lossy_utf8(text.view(), clean);
         ids_type ids;
         REQUIRE(e.encode(text.view(), {}, ids));
         CHECK(ids == encode(tiny(), clean));

@@ -5,6 +5,9 @@
 /// What happens without exceptions (-fno-exceptions), and what can be done without these containers: docs/memory.md.
 #include <phi4flash/core/result.hpp>
 
+#include <cstddef>
+#include <type_traits>
+
 #if defined(__cpp_exceptions)
 #include <new>
 #include <stdexcept>
@@ -41,6 +44,15 @@ template <class Work>
     } else {
         return unless_out_of_memory(work, otherwise);
     }
+}
+
+/// The same of work that appends to `out`, a string or a vector: where it fails, `out` is as it was.
+template <class Out, class Work>
+[[nodiscard]] status append_or_nothing(const char* what, Out& out, Work&& work) {
+    const std::size_t before = out.size();
+    const status done = or_out_of_memory(what, work);
+    if (!done) out.resize(before);  // shorter: takes nothing
+    return done;
 }
 
 }  // namespace detail

@@ -24,34 +24,37 @@ struct generation_options {
 };
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
-/// the end of a text.
-inline void stop_at_end_of_message(generation_options& options, const tokenizer& text) {
+/// the end of a text. Errors: out_of_memory; nothing has changed then.
+inline status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
     const added_token* const end = end_of_message(text);
-    if (end == nullptr) return;
+    if (end == nullptr) return {};
     const auto id = static_cast<std::int32_t>(end->id);
-    if (std::ranges::find(options.stop_ids, id) == options.stop_ids.end()) options.stop_ids.push_back(id);
+    if (std::ranges::find(options.stop_ids, id) != options.stop_ids.end()) return {};
+    return detail::or_out_of_memory("add a stop id", [&] { options.stop_ids.push_back(id); });
 }
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
-/// always among the stop ids, and without any in the files `<|endoftext|>` too.
-[[nodiscard]] inline generation_options options_from(const generation_config& said, const tokenizer* text = nullptr) {
-    generation_options options;
-    sampling_options& s = options.sampling;
-    const bool greedy = said.do_sample.has_value() && !*said.do_sample;
-    s.temperature = greedy ? 0.0f : said.temperature.value_or(s.temperature);
-    s.top_p = said.top_p.value_or(s.top_p);
-    s.min_p = said.min_p.value_or(s.min_p);
-    s.repetition_penalty = said.repetition_penalty.value_or(s.repetition_penalty);
-    if (said.top_k) s.top_k = *said.top_k;
-    if (said.max_new_tokens) options.max_tokens = *said.max_new_tokens;
-    options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
-    options.stop_strings = said.stop_strings;
-    if (text == nullptr) return options;
-    stop_at_end_of_message(options, *text);
-    if (!said.stop_ids.empty()) return options;
-    if (const added_token* const end = text->added(std::string_view("<|endoftext|>")))
-        options.stop_ids.push_back(static_cast<std::int32_t>(end->id));
-    return options;
+/// always among the stop ids, and without any in the files `<|endoftext|>` too. Errors: out_of_memory.
+[[nodiscard]] inline result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr) {
+    return detail::or_out_of_memory("make the options of a text", [&]() -> result<generation_options> {
+        generation_options options;
+        sampling_options& s = options.sampling;
+        const bool greedy = said.do_sample.has_value() && !*said.do_sample;
+        s.temperature = greedy ? 0.0f : said.temperature.value_or(s.temperature);
+        s.top_p = said.top_p.value_or(s.top_p);
+        s.min_p = said.min_p.value_or(s.min_p);
+        s.repetition_penalty = said.repetition_penalty.value_or(s.repetition_penalty);
+        if (said.top_k) s.top_k = *said.top_k;
+        if (said.max_new_tokens) options.max_tokens = *said.max_new_tokens;
+        options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
+        options.stop_strings = said.stop_strings;
+        if (text == nullptr) return options;
+        if (const status ok = stop_at_end_of_message(options, *text); !ok) return ok.error();
+        if (!said.stop_ids.empty()) return options;
+        if (const added_token* const end = text->added(std::string_view("<|endoftext|>")))
+            options.stop_ids.push_back(static_cast<std::int32_t>(end->id));
+        return options;
+    });
 }
 
 PHI4FLASH_END

@@ -21,14 +21,16 @@
 
 PHI4FLASH_BEGIN
 
-/// Which ids may be chosen: those that have a string, and the stop ids. Without a tokenizer, all.
-[[nodiscard]] inline std::vector<bool> allowed_ids(std::size_t vocab, const tokenizer* text, std::span<const std::int32_t> stop_ids) {
-    std::vector<bool> allowed(vocab, text == nullptr);
-    for (std::size_t id = 0; text != nullptr && id < vocab; ++id) allowed[id] = text->has_string(static_cast<std::int64_t>(id));
-    for (const std::int32_t id : stop_ids) {
-        if (id >= 0 && static_cast<std::size_t>(id) < vocab) allowed[static_cast<std::size_t>(id)] = true;
-    }
-    return allowed;
+/// Which ids may be chosen: those that have a string, and the stop ids. Without a tokenizer, all. Errors: out_of_memory.
+[[nodiscard]] inline result<std::vector<bool>> allowed_ids(std::size_t vocab, const tokenizer* text, std::span<const std::int32_t> stop_ids) {
+    return detail::or_out_of_memory("list the ids that may be chosen", [&]() -> result<std::vector<bool>> {
+        std::vector<bool> allowed(vocab, text == nullptr);
+        for (std::size_t id = 0; text != nullptr && id < vocab; ++id) allowed[id] = text->has_string(static_cast<std::int64_t>(id));
+        for (const std::int32_t id : stop_ids) {
+            if (id >= 0 && static_cast<std::size_t>(id) < vocab) allowed[static_cast<std::size_t>(id)] = true;
+        }
+        return allowed;
+    });
 }
 
 /// What a text wants read, and what of it: see `reading`.
@@ -52,7 +54,9 @@ public:
     static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
                                       const choosing_kernels& kernels = plain_choosing) {
         return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
-            auto chooser = sampler::create(options.sampling, allowed_ids(vocab, text, options.stop_ids), kernels);
+            const auto allowed = allowed_ids(vocab, text, options.stop_ids);
+            if (!allowed) return allowed.error();
+            auto chooser = sampler::create(options.sampling, *allowed, kernels);
             if (!chooser) return chooser.error();
             auto stops = stop_matcher::create(options.stop_strings);
             if (!stops) return stops.error();

@@ -25,7 +25,7 @@ public:
     /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming
     /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
     /// and safetensors::parse; wrong_dtype; duplicate_name (across shards); index_mismatch (index and shards disagree); out_of_memory
-    /// (for the copies). wrong_file_kind and file_incomplete where a file or the folder is not what it should be (io/file_kind.hpp,
+    /// (for the copies, or anything else). wrong_file_kind and file_incomplete where a file or the folder is not what it should be (io/file_kind.hpp,
     /// io/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights; cancelled where it stops that.
     static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {}, const mapping_options& mapping = {},
                                    progress_ref tell = {});
@@ -108,9 +108,9 @@ inline status checkpoint::read_configs(std::string_view config_json, std::string
 }
 
 inline status checkpoint::read_config_files(const config_options& options) {
-    const auto config = read_json_text(folder_ / "config.json", hf_config_limits.bytes);
-    if (!config) return config.error().code() == errc::file_not_found ? explain_no_config(folder_) : config.error();
-    const auto generation = read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
+    const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
+    if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
+    const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
     if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
     return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
 }
@@ -128,10 +128,10 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
-    const auto path = folder_ / from_utf8(name);
+    const auto path = folder_ / detail::from_utf8(name);
     auto file = mapped_file::open(path, mapping, tell);
     if (!file) return file.error();
-    if (const auto other = explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
+    if (const auto other = detail::explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
     if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
     files_.push_back(*std::move(file));
     return {};
@@ -182,15 +182,15 @@ inline status checkpoint::open_weights(const mapping_options& mapping, progress_
         if (const status ok = map_shard(single, mapping, tell); !ok) return ok;
         return collect();  // one file has each name once
     }
-    if (!is_there(folder_ / index_name)) return explain_no_weights(folder_);
-    const auto text = read_json_text(folder_ / index_name, checkpoint_index_limits.bytes);
+    if (!is_there(folder_ / index_name)) return detail::explain_no_weights(folder_);
+    const auto text = detail::read_json_text(folder_ / index_name, checkpoint_index_limits.bytes);
     if (!text) return text.error();
     const auto index = read_checkpoint_index(*text);
     const printable index_path(folder_ / index_name);
     if (!index) return index.error().in(index_path.c_str());
     for (const std::string& shard : index->shards)
         if (const status ok = map_shard(shard, mapping, tell); !ok)
-            return ok.error().code() == errc::file_not_found ? explain_no_shard(folder_, shard) : ok.error();
+            return ok.error().code() == errc::file_not_found ? detail::explain_no_shard(folder_, shard) : ok.error();
     if (const status ok = collect(); !ok) return ok.error().in(printable(folder_).c_str());
     const status ok = check_index(*index);
     return ok ? ok : ok.error().in(index_path.c_str());
@@ -198,40 +198,44 @@ inline status checkpoint::open_weights(const mapping_options& mapping, progress_
 
 inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
                                            progress_ref tell) {
-    std::error_code why;
-    const auto kind = std::filesystem::status(folder, why).type();
-    if (kind == std::filesystem::file_type::not_found)
-        return nothing_there(folder);
-    if (kind != std::filesystem::file_type::directory) return explain_no_folder(folder, why);
-    checkpoint loaded;
-    loaded.folder_ = folder;
-    if (const status ok = loaded.read_config_files(options); !ok) return ok.error();
-    mapping_options at_first = mapping;
-    at_first.populate = false;  // but when all files are known
-    if (const status ok = loaded.open_weights(at_first, tell); !ok) return ok.error();
-    if (const status ok = loaded.align(); !ok) return ok.error();
-    if (mapping.populate)
-        if (const status ok = detail::populate(loaded.files_, folder, tell); !ok) return ok.error();
-    // A link whose target is gone, too: whoever opens it learns that.
-    if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why) || std::filesystem::is_symlink(path, why))
-        loaded.tokenizer_path_ = std::move(path);
-    return loaded;
+    return detail::or_out_of_memory("open a checkpoint", [&]() -> result<checkpoint> {
+        std::error_code why;
+        const auto kind = std::filesystem::status(folder, why).type();
+        if (kind == std::filesystem::file_type::not_found)
+            return detail::nothing_there(folder);
+        if (kind != std::filesystem::file_type::directory) return detail::explain_no_folder(folder, why);
+        checkpoint loaded;
+        loaded.folder_ = folder;
+        if (const status ok = loaded.read_config_files(options); !ok) return ok.error();
+        mapping_options at_first = mapping;
+        at_first.populate = false;  // but when all files are known
+        if (const status ok = loaded.open_weights(at_first, tell); !ok) return ok.error();
+        if (const status ok = loaded.align(); !ok) return ok.error();
+        if (mapping.populate)
+            if (const status ok = detail::populate(loaded.files_, folder, tell); !ok) return ok.error();
+        // A link whose target is gone, too: whoever opens it learns that.
+        if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why) || std::filesystem::is_symlink(path, why))
+            loaded.tokenizer_path_ = std::move(path);
+        return loaded;
+    });
 }
 
 inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
                                                   std::string_view generation_config_json, const config_options& options) {
-    checkpoint loaded;
-    if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
-    for (std::size_t i = 0; i < files.size(); ++i) {
-        if (const status ok = loaded.add_file(files[i]); !ok) {
-            char place[32] = {};
-            std::snprintf(place, sizeof place, "file %zu", i);
-            return ok.error().in(place);
+    return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
+        checkpoint loaded;
+        if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
+        for (std::size_t i = 0; i < files.size(); ++i) {
+            if (const status ok = loaded.add_file(files[i]); !ok) {
+                char place[32] = {};
+                std::snprintf(place, sizeof place, "file %zu", i);
+                return ok.error().in(place);
+            }
         }
-    }
-    if (const status ok = loaded.collect(); !ok) return ok.error();
-    if (const status ok = loaded.align(); !ok) return ok.error();
-    return loaded;
+        if (const status ok = loaded.collect(); !ok) return ok.error();
+        if (const status ok = loaded.align(); !ok) return ok.error();
+        return loaded;
+    });
 }
 
 PHI4FLASH_END

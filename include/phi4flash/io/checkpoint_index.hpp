@@ -31,32 +31,34 @@ struct checkpoint_index {
     return true;
 }
 
-/// Errors: json_* (a tensor named twice is json_duplicate_key), path_outside_folder, index_mismatch (no tensor at all).
+/// Errors: json_* (a tensor named twice is json_duplicate_key), path_outside_folder, index_mismatch (no tensor at all), out_of_memory.
 [[nodiscard]] inline result<checkpoint_index> read_checkpoint_index(std::string_view text) {
-    const auto document = read_json(text, checkpoint_index_limits);
-    if (!document) return document.error();
-    if (!document->is_object()) return detail::wrong_type("the index", "an object", *document);
-    const json_value* const map = detail::member(*document, "weight_map");
-    if (map == nullptr) return error::format(errc::json_missing_key, "no key 'weight_map'");
-    if (!map->is_object()) return detail::wrong_type("weight_map", "an object", *map);
-    if (map->empty()) return error::format(errc::index_mismatch, "'weight_map' names no tensor");
+    return detail::or_out_of_memory("read the index of a checkpoint", [&]() -> result<checkpoint_index> {
+        const auto document = read_json(text, checkpoint_index_limits);
+        if (!document) return document.error();
+        if (!document->is_object()) return detail::wrong_type("the index", "an object", *document);
+        const json_value* const map = detail::member(*document, "weight_map");
+        if (map == nullptr) return error::format(errc::json_missing_key, "no key 'weight_map'");
+        if (!map->is_object()) return detail::wrong_type("weight_map", "an object", *map);
+        if (map->empty()) return error::format(errc::index_mismatch, "'weight_map' names no tensor");
 
-    checkpoint_index index;
-    for (auto it = map->begin(); it != map->end(); ++it) {  // nlohmann's objects are sorted by key
-        const auto* const file = it.value().get_ptr<const std::string*>();
-        if (file == nullptr) return detail::wrong_type(printable(it.key()).c_str(), "the name of a file", it.value());
-        if (!is_plain_file_name(*file))
-            return error::format(errc::path_outside_folder, "tensor '%s': want a file in the same folder, have '%s'",
-                                 printable(it.key()).c_str(), printable(*file).c_str());
-        index.shards.push_back(*file);
-    }
-    std::sort(index.shards.begin(), index.shards.end());
-    index.shards.erase(std::unique(index.shards.begin(), index.shards.end()), index.shards.end());
-    for (auto it = map->begin(); it != map->end(); ++it) {
-        const auto place = std::lower_bound(index.shards.begin(), index.shards.end(), *it.value().get_ptr<const std::string*>());
-        index.entries.push_back({it.key(), static_cast<std::size_t>(place - index.shards.begin())});
-    }
-    return index;
+        checkpoint_index index;
+        for (auto it = map->begin(); it != map->end(); ++it) {  // nlohmann's objects are sorted by key
+            const auto* const file = it.value().get_ptr<const std::string*>();
+            if (file == nullptr) return detail::wrong_type(printable(it.key()).c_str(), "the name of a file", it.value());
+            if (!is_plain_file_name(*file))
+                return error::format(errc::path_outside_folder, "tensor '%s': want a file in the same folder, have '%s'",
+                                     printable(it.key()).c_str(), printable(*file).c_str());
+            index.shards.push_back(*file);
+        }
+        std::sort(index.shards.begin(), index.shards.end());
+        index.shards.erase(std::unique(index.shards.begin(), index.shards.end()), index.shards.end());
+        for (auto it = map->begin(); it != map->end(); ++it) {
+            const auto place = std::lower_bound(index.shards.begin(), index.shards.end(), *it.value().get_ptr<const std::string*>());
+            index.entries.push_back({it.key(), static_cast<std::size_t>(place - index.shards.begin())});
+        }
+        return index;
+    });
 }
 
 PHI4FLASH_END

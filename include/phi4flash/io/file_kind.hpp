@@ -57,15 +57,13 @@ namespace detail {
     return printable(file.has_parent_path() ? file.parent_path() : std::filesystem::path("."));
 }
 
-}  // namespace detail
-
 /// The sentence for a file that is not `wanted` but something else that is known; nothing where it is what was wanted, or cannot be told.
 /// Codes: wrong_file_kind, file_incomplete.
 [[nodiscard]] inline std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
                                                        file_kind wanted) {
     const printable name(path);
     const file_kind have = identify(bytes);
-    if (have != wanted && detail::is_unfinished_name(path))
+    if (have != wanted && is_unfinished_name(path))
         return error::format(errc::file_incomplete, "%s: a download that is not finished: go on with it, then use what it makes", name.c_str());
     if (have == wanted || have == file_kind::unknown) return std::nullopt;
     const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
@@ -79,11 +77,11 @@ namespace detail {
         case file_kind::gguf: return is("a GGUF file: give it itself as the model, without a folder");
         case file_kind::safetensors:
             return error::format(errc::wrong_file_kind, "%s: a safetensors file; give the folder it is in, with config.json beside it: %s",
-                                 name.c_str(), detail::folder_of(path).c_str());
+                                 name.c_str(), folder_of(path).c_str());
         case file_kind::json:
             if (wanted == file_kind::safetensors) return is("a JSON file, not weights");
             return error::format(errc::wrong_file_kind, "%s: a JSON file; to use the model it belongs to, give the folder it is in: %s",
-                                 name.c_str(), detail::folder_of(path).c_str());
+                                 name.c_str(), folder_of(path).c_str());
         default: break;
     }
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
@@ -92,5 +90,7 @@ namespace detail {
                          : wanted == file_kind::safetensors ? "weights"
                                                             : "a JSON object");
 }
+
+}  // namespace detail
 
 PHI4FLASH_END

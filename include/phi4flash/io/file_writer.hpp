@@ -44,16 +44,18 @@ public:
     /// What is there stays untouched. `nameless` false: the file has its temporary name from the beginning, as where there is no
     /// other way. Errors: file_unwritable, naming the path and the system's reason; out_of_memory.
     static result<file_writer> create(const std::filesystem::path& path, bool nameless = true) {
-        auto target = detail::find_output_target(path);
-        if (!target) return target.error();
-        file_writer file(path, std::move(*target));
-        file.waiting_.reset(new (std::nothrow) std::byte[file.room_]);
-        if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
-        if (const status ok = file.open(nameless); !ok) return ok.error();
-        return file;
+        return detail::or_out_of_memory("begin a file", [&]() -> result<file_writer> {
+            auto target = detail::find_output_target(path);
+            if (!target) return target.error();
+            file_writer file(path, std::move(*target));
+            file.waiting_.reset(new (std::nothrow) std::byte[file.room_]);
+            if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
+            if (const status ok = file.open(nameless); !ok) return ok.error();
+            return file;
+        });
     }
 
-    /// Appends. Errors: file_unwritable.
+    /// Appends. Errors: file_unwritable, out_of_memory.
     status write(std::span<const std::byte> bytes) {
         while (so_far_ && bytes.size() >= room_ - used_) {
             if (used_ == 0) {
@@ -70,10 +72,10 @@ public:
     }
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
 
-    /// Gives the file its name, replacing one that has it. Errors: file_unwritable.
+    /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory.
     status commit() {
         flush();
-        if (so_far_) so_far_ = give_name();
+        if (so_far_) so_far_ = detail::or_out_of_memory("name a file", [&] { return give_name(); });
         return so_far_;
     }
 
@@ -124,7 +126,7 @@ private:
     void write_all(std::span<const std::byte> bytes) {
         while (so_far_ && !bytes.empty()) {
             const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
-            if (n < 0) so_far_ = detail::unwritable(asked_);
+            if (n < 0) so_far_ = detail::or_out_of_memory("say why a file cannot be written", [&] { return status(detail::unwritable(asked_)); });
             else bytes = bytes.subspan(static_cast<std::size_t>(n)), written_ += static_cast<std::size_t>(n);
         }
     }

@@ -4,6 +4,7 @@
 /// Source: github.com/ggml-org/ggml, docs/gguf.md.
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/memory.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/io/ggml_types.hpp>
 #include <phi4flash/io/gguf_value.hpp>
 
@@ -337,15 +338,17 @@ public:
     /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
     /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
     /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
-    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name.
+    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
     static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {}) {
-        detail::gguf_parser parser(file, limits);
-        if (const status ok = parser.read(); !ok) return ok.error();
-        gguf table;
-        table.values_ = std::move(parser.values);
-        table.tensors_ = std::move(parser.tensors);
-        table.alignment_ = parser.alignment;
-        return table;
+        return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
+            detail::gguf_parser parser(file, limits);
+            if (const status ok = parser.read(); !ok) return ok.error();
+            gguf table;
+            table.values_ = std::move(parser.values);
+            table.tensors_ = std::move(parser.tensors);
+            table.alignment_ = parser.alignment;
+            return table;
+        });
     }
 
     [[nodiscard]] std::span<const gguf_value> values() const { return values_; }

@@ -11,36 +11,51 @@
 
 PHI4FLASH_BEGIN
 
-/// Metadata to be written, in the order of the calls. Keys are checked by plan_gguf.
+/// Metadata to be written, in the order of the calls. Keys are checked by plan_gguf, which also says where there was no memory for one.
 class gguf_metadata {
 public:
     template <class T>
         requires std::is_arithmetic_v<T>
     void add(std::string_view key, T number) {
-        begin(key, gguf_type_of<T>());
-        put(number);
+        append([&] {
+            begin(key, gguf_type_of<T>());
+            put(number);
+        });
     }
     void add(std::string_view key, std::string_view text) {
-        begin(key, gguf_type::string);
-        put_text(text);
+        append([&] {
+            begin(key, gguf_type::string);
+            put_text(text);
+        });
     }
     template <class T>
         requires std::is_arithmetic_v<T>
     void add_list(std::string_view key, std::span<const T> numbers) {
-        begin_list(key, gguf_type_of<T>(), numbers.size());
-        if (!numbers.empty()) bytes_.append(reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes());
+        append([&] {
+            begin_list(key, gguf_type_of<T>(), numbers.size());
+            if (!numbers.empty()) bytes_.append(reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes());
+        });
     }
     /// `text_of(i)` gives string i as something that a std::string_view can be made of.
     template <class TextOf>
     void add_strings(std::string_view key, std::size_t count, TextOf&& text_of) {
-        begin_list(key, gguf_type::string, count);
-        for (std::size_t i = 0; i < count; ++i) put_text(text_of(i));
+        append([&] {
+            begin_list(key, gguf_type::string, count);
+            for (std::size_t i = 0; i < count; ++i) put_text(text_of(i));
+        });
     }
 
     [[nodiscard]] const std::vector<std::string>& keys() const { return keys_; }
     [[nodiscard]] std::string_view bytes() const { return bytes_; }
+    /// Whether everything that was added is there. Errors: out_of_memory.
+    [[nodiscard]] const status& outcome() const { return outcome_; }
 
 private:
+    /// The first failure sticks, and later calls do nothing.
+    template <class Work>
+    void append(Work&& work) {
+        if (outcome_) outcome_ = detail::or_out_of_memory("describe a model", work);
+    }
     template <class T>
     void put(T x) {
         bytes_.append(reinterpret_cast<const char*>(&x), sizeof x);
@@ -62,6 +77,7 @@ private:
 
     std::vector<std::string> keys_;
     std::string bytes_;
+    status outcome_;
 };
 
 /// A tensor to be written. The shape is in row-major order, as [rows, cols].
@@ -154,68 +170,75 @@ void append_number(std::string& to, T x) {
 }  // namespace detail
 
 /// Adds general.alignment by itself. Errors, each naming the key or the tensor: invalid_argument, bad_alignment, duplicate_key,
-/// unknown_dtype, rank_too_high, partial_block, size_overflow, duplicate_name.
+/// unknown_dtype, rank_too_high, partial_block, size_overflow, duplicate_name; out_of_memory.
 [[nodiscard]] inline result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs,
                                                  std::size_t alignment = block_alignment) {
-    if (!std::has_single_bit(alignment) || alignment < 8 || alignment > gguf_limits{}.alignment)
-        return error::format(errc::bad_alignment, "want an alignment that is a power of two from 8 to %zu, have %zu",
-                             gguf_limits{}.alignment, alignment);
-    gguf_metadata own;
-    own.add("general.alignment", static_cast<std::uint32_t>(alignment));
-    std::vector<std::string_view> names(metadata.keys().begin(), metadata.keys().end());
-    for (const std::string_view key : names)
-        if (key.empty() || key.size() > gguf_limits{}.key_bytes)
-            return error::format(errc::invalid_argument, "key '%s': want 1 to %zu bytes", printable(key).c_str(),
-                                 gguf_limits{}.key_bytes);
-    names.push_back(own.keys().front());
-    if (const status ok = detail::check_unique(std::move(names), errc::duplicate_key, "key"); !ok) return ok.error();
+    return detail::or_out_of_memory("plan a GGUF file", [&]() -> result<gguf_plan> {
+        if (!std::has_single_bit(alignment) || alignment < 8 || alignment > gguf_limits{}.alignment)
+            return error::format(errc::bad_alignment, "want an alignment that is a power of two from 8 to %zu, have %zu",
+                                 gguf_limits{}.alignment, alignment);
+        gguf_metadata own;
+        own.add("general.alignment", static_cast<std::uint32_t>(alignment));
+        for (const gguf_metadata* const added : {&metadata, static_cast<const gguf_metadata*>(&own)})
+            if (!added->outcome()) return added->outcome().error();
+        std::vector<std::string_view> names(metadata.keys().begin(), metadata.keys().end());
+        for (const std::string_view key : names)
+            if (key.empty() || key.size() > gguf_limits{}.key_bytes)
+                return error::format(errc::invalid_argument, "key '%s': want 1 to %zu bytes", printable(key).c_str(),
+                                     gguf_limits{}.key_bytes);
+        names.push_back(own.keys().front());
+        if (const status ok = detail::check_unique(std::move(names), errc::duplicate_key, "key"); !ok) return ok.error();
 
-    gguf_plan plan{.header = "GGUF", .bytes = {}, .alignment = alignment};
-    detail::append_number(plan.header, gguf_version);
-    detail::append_number(plan.header, static_cast<std::uint64_t>(specs.size()));
-    detail::append_number(plan.header, static_cast<std::uint64_t>(metadata.keys().size() + 1));
-    plan.header.append(metadata.bytes()).append(own.bytes());
-    std::uint64_t offset = 0;
-    names = {};
-    for (const gguf_spec& spec : specs) {
-        const auto bytes = detail::bytes_of(spec);
-        if (!bytes) return bytes.error();
-        if (*bytes > static_cast<std::uint64_t>(PTRDIFF_MAX) - offset - 2 * alignment)
-            return error::format(errc::size_overflow, "tensor '%s': the file would be too large", printable(spec.name).c_str());
-        names.push_back(spec.name);
-        detail::append_number(plan.header, static_cast<std::uint64_t>(spec.name.size()));
-        plan.header += spec.name;
-        detail::append_number(plan.header, static_cast<std::uint32_t>(spec.shape.size()));
-        for (std::size_t i = spec.shape.size(); i > 0; --i)
-            detail::append_number(plan.header, static_cast<std::uint64_t>(spec.shape[i - 1]));
-        detail::append_number(plan.header, static_cast<std::uint32_t>(spec.type));
-        detail::append_number(plan.header, offset);
-        plan.bytes.push_back(*bytes);
-        offset += (*bytes + alignment - 1) / alignment * alignment;
-    }
-    if (const status ok = detail::check_unique(std::move(names), errc::duplicate_name, "tensor"); !ok) return ok.error();
-    plan.header.resize(round_up(plan.header.size(), alignment), '\0');
-    return plan;
+        gguf_plan plan{.header = "GGUF", .bytes = {}, .alignment = alignment};
+        detail::append_number(plan.header, gguf_version);
+        detail::append_number(plan.header, static_cast<std::uint64_t>(specs.size()));
+        detail::append_number(plan.header, static_cast<std::uint64_t>(metadata.keys().size() + 1));
+        plan.header.append(metadata.bytes()).append(own.bytes());
+        std::uint64_t offset = 0;
+        names = {};
+        for (const gguf_spec& spec : specs) {
+            const auto bytes = detail::bytes_of(spec);
+            if (!bytes) return bytes.error();
+            if (*bytes > static_cast<std::uint64_t>(PTRDIFF_MAX) - offset - 2 * alignment)
+                return error::format(errc::size_overflow, "tensor '%s': the file would be too large", printable(spec.name).c_str());
+            names.push_back(spec.name);
+            detail::append_number(plan.header, static_cast<std::uint64_t>(spec.name.size()));
+            plan.header += spec.name;
+            detail::append_number(plan.header, static_cast<std::uint32_t>(spec.shape.size()));
+            for (std::size_t i = spec.shape.size(); i > 0; --i)
+                detail::append_number(plan.header, static_cast<std::uint64_t>(spec.shape[i - 1]));
+            detail::append_number(plan.header, static_cast<std::uint32_t>(spec.type));
+            detail::append_number(plan.header, offset);
+            plan.bytes.push_back(*bytes);
+            offset += (*bytes + alignment - 1) / alignment * alignment;
+        }
+        if (const status ok = detail::check_unique(std::move(names), errc::duplicate_name, "tensor"); !ok) return ok.error();
+        plan.header.resize(round_up(plan.header.size(), alignment), '\0');
+        return plan;
+    });
 }
 
 /// Writes a planned file to `out`. `produce(i, sink)` returns a status and
 /// writes the data of `specs[i]` to the gguf_sink in as many pieces as it likes; it is called once a tensor, in order. Errors:
-/// size_mismatch (naming the tensor that got too many or too few bytes), and those of `out` and `produce`.
+/// size_mismatch (naming the tensor that got too many or too few bytes), out_of_memory (also where `produce` throws std::bad_alloc), and
+/// those of `out` and `produce`.
 template <byte_output Out, class Produce>
 [[nodiscard]] status write_gguf(Out& out, const gguf_plan& plan, std::span<const gguf_spec> specs, Produce&& produce) {
-    if (const status ok = out.write(std::as_bytes(std::span(plan.header))); !ok) return ok;
-    const std::vector<std::byte> zeros(plan.alignment);
-    for (std::size_t i = 0; i < specs.size(); ++i) {
-        gguf_sink sink(out);
-        if (const status ok = produce(i, sink); !ok) return ok;
-        if (sink.written() != plan.bytes[i])
-            return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
-                                 printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan.bytes[i]),
-                                 static_cast<unsigned long long>(sink.written()));
-        const std::size_t padding = (plan.alignment - plan.bytes[i] % plan.alignment) % plan.alignment;
-        if (const status ok = out.write(std::span(zeros).first(padding)); !ok) return ok;
-    }
-    return {};
+    return detail::or_out_of_memory("write a GGUF file", [&]() -> status {
+        if (const status ok = out.write(std::as_bytes(std::span(plan.header))); !ok) return ok;
+        const std::vector<std::byte> zeros(plan.alignment);
+        for (std::size_t i = 0; i < specs.size(); ++i) {
+            gguf_sink sink(out);
+            if (const status ok = produce(i, sink); !ok) return ok;
+            if (sink.written() != plan.bytes[i])
+                return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
+                                     printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan.bytes[i]),
+                                     static_cast<unsigned long long>(sink.written()));
+            const std::size_t padding = (plan.alignment - plan.bytes[i] % plan.alignment) % plan.alignment;
+            if (const status ok = out.write(std::span(zeros).first(padding)); !ok) return ok;
+        }
+        return {};
+    });
 }
 
 /// Writes a file, whole or not at all. Errors: those of plan_gguf, write_gguf and file_writer.

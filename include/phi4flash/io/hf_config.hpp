@@ -125,29 +125,31 @@ inline sambay_shape read_shape(config_reader& in) {
 /// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
 /// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
 /// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
-/// json_bad_number (layer_norm_eps).
+/// json_bad_number (layer_norm_eps), out_of_memory.
 [[nodiscard]] inline result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {}) {
-    const auto document = detail::read_config_object(text);
-    if (!document) return document.error();
-    detail::config_reader in(*document);
-    detail::read_model_type(in);
-    sambay_config config;
-    config.shape = detail::read_shape(in);
-    detail::check_layer_types(in, config.shape.n_layers);
-    config.max_positions = in.count("max_position_embeddings").value_or(0);
-    config.norm_eps = in.number("layer_norm_eps").value_or(1e-5f);
-    if (!(config.norm_eps >= FLT_MIN))
-        in.fail(error::format(errc::json_bad_number, "'layer_norm_eps': want a positive number, have %.9g",
-                              static_cast<double>(config.norm_eps)));
-    if (!in.outcome()) return in.outcome().error();
-    if (const status ok = check_shape(config.shape); !ok) return ok.error();
-    if (const status ok = detail::check_config_keys(*document, options); !ok) return ok.error();
-    const std::size_t d_head = config.shape.d_model / config.shape.n_heads;
-    if (in.extent_or("head_dim", d_head) != d_head && in.outcome())
-        in.fail(error::format(errc::unsupported_model, "'head_dim': want hidden_size / num_attention_heads = %zu, have %s", d_head,
-                              detail::describe(*in.find("head_dim")).c_str()));
-    if (!in.outcome()) return in.outcome().error();
-    return config;
+    return detail::or_out_of_memory("read a config.json", [&]() -> result<sambay_config> {
+        const auto document = detail::read_config_object(text);
+        if (!document) return document.error();
+        detail::config_reader in(*document);
+        detail::read_model_type(in);
+        sambay_config config;
+        config.shape = detail::read_shape(in);
+        detail::check_layer_types(in, config.shape.n_layers);
+        config.max_positions = in.count("max_position_embeddings").value_or(0);
+        config.norm_eps = in.number("layer_norm_eps").value_or(1e-5f);
+        if (!(config.norm_eps >= FLT_MIN))
+            in.fail(error::format(errc::json_bad_number, "'layer_norm_eps': want a positive number, have %.9g",
+                                  static_cast<double>(config.norm_eps)));
+        if (!in.outcome()) return in.outcome().error();
+        if (const status ok = check_shape(config.shape); !ok) return ok.error();
+        if (const status ok = detail::check_config_keys(*document, options); !ok) return ok.error();
+        const std::size_t d_head = config.shape.d_model / config.shape.n_heads;
+        if (in.extent_or("head_dim", d_head) != d_head && in.outcome())
+            in.fail(error::format(errc::unsupported_model, "'head_dim': want hidden_size / num_attention_heads = %zu, have %s", d_head,
+                                  detail::describe(*in.find("head_dim")).c_str()));
+        if (!in.outcome()) return in.outcome().error();
+        return config;
+    });
 }
 
 PHI4FLASH_END

@@ -47,36 +47,40 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
 }  // namespace detail
 
 /// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
-/// key: json_*, not_finite.
+/// key: json_*, not_finite; out_of_memory.
 [[nodiscard]] inline result<generation_config> read_generation_config(std::string_view text) {
-    const auto document = detail::read_config_object(text);
-    if (!document) return document.error();
-    auto config = detail::read_generation(*document);
-    if (!config) return config;
-    for (auto item = document->begin(); item != document->end(); ++item) {
-        if (detail::is_private_key(item.key()) || detail::asks_for_nothing(item.value())) continue;
-        const detail::config_key* const key = detail::find_key(detail::generation_keys, item.key());
-        if (key == nullptr || detail::is_unsupported(*key, item.value())) config->unsupported.push_back(item.key());
-    }
-    return config;
+    return detail::or_out_of_memory("read a generation_config.json", [&]() -> result<generation_config> {
+        const auto document = detail::read_config_object(text);
+        if (!document) return document.error();
+        auto config = detail::read_generation(*document);
+        if (!config) return config;
+        for (auto item = document->begin(); item != document->end(); ++item) {
+            if (detail::is_private_key(item.key()) || detail::asks_for_nothing(item.value())) continue;
+            const detail::config_key* const key = detail::find_key(detail::generation_keys, item.key());
+            if (key == nullptr || detail::is_unsupported(*key, item.value())) config->unsupported.push_back(item.key());
+        }
+        return config;
+    });
 }
 
 /// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
 /// their classes begin with: those say nothing. Errors: the same.
 [[nodiscard]] inline result<generation_config> read_generation_of_hf_config(std::string_view text) {
-    const auto document = detail::read_config_object(text);
-    if (!document) return document.error();
-    auto config = detail::read_generation(*document);
-    if (!config) return config;
-    if (config->do_sample == false) config->do_sample.reset();
-    if (config->temperature == 1.0f) config->temperature.reset();
-    if (config->top_p == 1.0f) config->top_p.reset();
-    if (config->top_k == 50u) config->top_k.reset();
-    for (const detail::config_key& key : detail::generation_keys) {
-        const auto value = document->find(key.name);
-        if (value != document->end() && detail::is_unsupported(key, *value)) config->unsupported.emplace_back(key.name);
-    }
-    return config;
+    return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
+        const auto document = detail::read_config_object(text);
+        if (!document) return document.error();
+        auto config = detail::read_generation(*document);
+        if (!config) return config;
+        if (config->do_sample == false) config->do_sample.reset();
+        if (config->temperature == 1.0f) config->temperature.reset();
+        if (config->top_p == 1.0f) config->top_p.reset();
+        if (config->top_k == 50u) config->top_k.reset();
+        for (const detail::config_key& key : detail::generation_keys) {
+            const auto value = document->find(key.name);
+            if (value != document->end() && detail::is_unsupported(key, *value)) config->unsupported.emplace_back(key.name);
+        }
+        return config;
+    });
 }
 
 PHI4FLASH_END

@@ -1,7 +1,7 @@
 #pragma once
 /// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
-/// every error a value that says at which byte. Nothing here throws, or aborts where exceptions are off.
-#include <phi4flash/core/result.hpp>
+/// every error a value that says at which byte.
+#include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/io/json_value.hpp>
 #include <phi4flash/io/printable.hpp>
 
@@ -124,7 +124,7 @@ struct counting_iterator {
 }  // namespace detail
 
 /// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
-/// json_too_deep, json_duplicate_key, and those of the derived class.
+/// json_too_deep, json_duplicate_key, out_of_memory, and those of the derived class.
 template <class Events>
 [[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
     if (text.size() > limits.bytes)
@@ -135,7 +135,9 @@ template <class Events>
     std::size_t* const count = events.position_counter();
     const detail::counting_iterator first{text.data(), count};
     const detail::counting_iterator last{text.data() + text.size(), count};
-    const bool complete = nlohmann::json::sax_parse(first, last, &events);
+    bool complete = false;
+    const status taken = detail::or_out_of_memory("read JSON", [&] { complete = nlohmann::json::sax_parse(first, last, &events); });
+    if (!taken) return taken;
     if (complete || !events.outcome()) return events.outcome();
     return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
 }

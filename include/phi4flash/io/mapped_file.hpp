@@ -2,7 +2,7 @@
 /// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched. Where the file
 /// system cannot map (FUSE with direct_io, some network mounts) it is read instead.
 #include <phi4flash/core/progress_ref.hpp>
-#include <phi4flash/core/result.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/io/file_pages.hpp>
 #include <phi4flash/io/printable.hpp>
 
@@ -175,11 +175,12 @@ struct scoped_descriptor {
         if (n < 0 && errno == EINTR) continue;
         const bool more = n > 0 && tell(at += static_cast<std::size_t>(n), size);
         if (more) continue;
-        const error why = n < 0   ? last_system_error(path, "cannot be read")
-                          : n > 0 ? opening_stopped(path, at, size)
-                                  : file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        const int reason = errno;
         ::munmap(place, size);
-        return why;
+        errno = reason;
+        if (n < 0) return last_system_error(path, "cannot be read");
+        if (n > 0) return opening_stopped(path, at, size);
+        return file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
     }
     ::mprotect(place, size, PROT_READ);
     return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
@@ -303,23 +304,27 @@ namespace detail {
 }  // namespace detail
 
 inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
-    const auto bytes = detail::map_file(path, options, tell);
-    if (!bytes) return bytes.error();
-    mapped_file file;
-    file.file_ = *bytes;
-    if (options.populate)
-        if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
-    return file;
+    return detail::or_out_of_memory("open a file", [&]() -> result<mapped_file> {
+        const auto bytes = detail::map_file(path, options, tell);
+        if (!bytes) return bytes.error();
+        mapped_file file;
+        file.file_ = *bytes;
+        if (options.populate)
+            if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
+        return file;
+    });
 }
 
 /// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
 [[nodiscard]] inline result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
-    const auto file = mapped_file::open(path, {.pages = page_size::normal});
-    if (!file) return file.error();
-    if (file->bytes().size() > max_bytes)
-        return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %zu", printable(path).c_str(), max_bytes,
-                             file->bytes().size());
-    return std::string(file->text());
+    return detail::or_out_of_memory("read a file", [&]() -> result<std::string> {
+        const auto file = mapped_file::open(path, {.pages = page_size::normal});
+        if (!file) return file.error();
+        if (file->bytes().size() > max_bytes)
+            return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %zu", printable(path).c_str(), max_bytes,
+                                 file->bytes().size());
+        return std::string(file->text());
+    });
 }
 
 PHI4FLASH_END

@@ -18,14 +18,16 @@ PHI4FLASH_BEGIN
 /// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of mapped_file::open and
 /// tokenizer_from_json.
 [[nodiscard]] inline result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
-    std::error_code ignored;
-    const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
-    const auto mapped = mapped_file::open(file);
-    if (!mapped) return mapped.error();
-    if (const auto other = explain_file(file, mapped->bytes(), file_kind::json)) return *other;
-    auto text = tokenizer_from_json(mapped->text());
-    if (!text) return text.error().in(printable(file).c_str());
-    return text;
+    return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
+        std::error_code ignored;
+        const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
+        const auto mapped = mapped_file::open(file);
+        if (!mapped) return mapped.error();
+        if (const auto other = detail::explain_file(file, mapped->bytes(), file_kind::json)) return *other;
+        auto text = tokenizer_from_json(mapped->text());
+        if (!text) return text.error().in(printable(file).c_str());
+        return text;
+    });
 }
 #endif
 
@@ -46,36 +48,38 @@ public:
 
     /// A folder is opened as a checkpoint, anything else as a packed file. `tell` hears how far reading is, where the options or the file
     /// make opening read all weights; it may begin again at 0 for repacking. Errors: those of checkpoint::open, packed_model::open
-    /// and repacked_model::create; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
+    /// and repacked_model::create; out_of_memory; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
     static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}, progress_ref tell = {}) {
-        model_files made;
-        made.path_ = path;
-        std::error_code ignored;
-        const auto kind = std::filesystem::status(path, ignored).type();
-        if (kind == std::filesystem::file_type::not_found)
-            return nothing_there(path);
-        if (kind != std::filesystem::file_type::directory) {
-            auto file = packed_model::open(path, options.mapping, options.config, tell);
-            if (!file) return file.error();
-            if (file->needs_repacking()) {
-                auto repacked = repacked_model::create(*file, options.repack, tell);
-                if (!repacked) return repacked.error().in(printable(path).c_str());
-                made.repacked_.emplace(*std::move(repacked));
+        return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
+            model_files made;
+            made.path_ = path;
+            std::error_code ignored;
+            const auto kind = std::filesystem::status(path, ignored).type();
+            if (kind == std::filesystem::file_type::not_found)
+                return detail::nothing_there(path);
+            if (kind != std::filesystem::file_type::directory) {
+                auto file = packed_model::open(path, options.mapping, options.config, tell);
+                if (!file) return file.error();
+                if (file->needs_repacking()) {
+                    auto repacked = repacked_model::create(*file, options.repack, tell);
+                    if (!repacked) return repacked.error().in(printable(path).c_str());
+                    made.repacked_.emplace(*std::move(repacked));
+                }
+                made.form_ = *std::move(file);
+                return made;
             }
-            made.form_ = *std::move(file);
+    #if PHI4FLASH_HAS_JSON
+            auto folder = checkpoint::open(path, options.config, options.mapping, tell);
+            if (!folder) return folder.error();
+            made.form_ = *std::move(folder);
             return made;
-        }
-#if PHI4FLASH_HAS_JSON
-        auto folder = checkpoint::open(path, options.config, options.mapping, tell);
-        if (!folder) return folder.error();
-        made.form_ = *std::move(folder);
-        return made;
-#else
-        return error::format(errc::file_unreadable,
-                             "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
-                             "3.11 on the include path",
-                             printable(path).c_str());
-#endif
+    #else
+            return error::format(errc::file_unreadable,
+                                 "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
+                                 "3.11 on the include path",
+                                 printable(path).c_str());
+    #endif
+        });
     }
 
     [[nodiscard]] const sambay_config& config() const {
@@ -130,17 +134,19 @@ public:
     }
     /// Errors: those of read_tokenizer and open_tokenizer_json; file_not_found where there is none.
     [[nodiscard]] result<tokenizer> open_tokenizer() const {
-        if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
-        if (const packed_model* const file = packed()) {
-            auto text = read_tokenizer(*file);
-            if (!text) return text.error().in(printable(path_).c_str());
-            return text;
-        }
-#if PHI4FLASH_HAS_JSON
-        return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
-#else
-        return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
-#endif
+        return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
+            if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
+            if (const packed_model* const file = packed()) {
+                auto text = read_tokenizer(*file);
+                if (!text) return text.error().in(printable(path_).c_str());
+                return text;
+            }
+    #if PHI4FLASH_HAS_JSON
+            return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
+    #else
+            return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
+    #endif
+        });
     }
 
 private:

@@ -5,17 +5,24 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#if !defined(_WIN32)
+#include <dirent.h>
+#endif
+
 PHI4FLASH_BEGIN
+
+namespace detail {
 
 /// The sentence for a path at which there is nothing: a link whose target is gone, the name of a model at the hub, or a plain mistake.
 [[nodiscard]] inline error nothing_there(const std::filesystem::path& path) {
     std::error_code failed;
     const printable name(path);
-    if (const auto link = detail::explain_link(path)) return *link;
+    if (const auto link = explain_link(path)) return *link;
     const std::string text = to_utf8(path);
     if (text.starts_with("~/"))
         return error::format(errc::file_not_found, "%s: there is no such folder or file: '~' means the home folder to shells alone",
@@ -30,20 +37,43 @@ PHI4FLASH_BEGIN
     return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
 }
 
-namespace detail {
-
 inline constexpr std::size_t most_entries = 10000;  // looked at in a folder
+
+#if defined(_WIN32)
+/// Calls `visit(name)` for what a folder holds, in UTF-8, until it returns false.
+template <class Visit>
+void each_name(const std::filesystem::path& folder, Visit&& visit) {
+    std::error_code failed;
+    std::filesystem::directory_iterator entry(folder, failed);
+    for (; !failed && entry != std::filesystem::directory_iterator(); entry.increment(failed))
+        if (!visit(std::string_view(to_utf8(entry->path().filename())))) return;
+}
+#else
+struct close_folder {
+    void operator()(DIR* d) const { (void)::closedir(d); }
+};
+/// Calls `visit(name)` for what a folder holds until it returns false. Not by std::filesystem::directory_iterator: libstdc++'s ends the
+/// program where there is no memory for a name.
+template <class Visit>
+void each_name(const std::filesystem::path& folder, Visit&& visit) {
+    const std::unique_ptr<DIR, close_folder> open(::opendir(folder.c_str()));
+    const dirent* entry = nullptr;
+    while (open && (entry = ::readdir(open.get())) != nullptr) {
+        const std::string_view name(entry->d_name);
+        if (name != "." && name != ".." && !visit(name)) return;
+    }
+}
+#endif
 
 /// Names in a folder that `wanted` accepts, sorted.
 template <class Wanted>
 [[nodiscard]] std::vector<std::string> names_in(const std::filesystem::path& folder, Wanted&& wanted) {
     std::vector<std::string> names;
-    std::error_code failed;
-    std::filesystem::directory_iterator entry(folder, failed);
-    for (std::size_t i = 0; !failed && entry != std::filesystem::directory_iterator() && i < most_entries; entry.increment(failed), ++i) {
-        std::string name = to_utf8(entry->path().filename());
-        if (wanted(std::string_view(name))) names.push_back(std::move(name));
-    }
+    std::size_t looked_at = 0;
+    each_name(folder, [&](std::string_view name) {
+        if (wanted(name)) names.emplace_back(name);
+        return ++looked_at < most_entries;
+    });
     std::ranges::sort(names);
     return names;
 }
@@ -80,8 +110,6 @@ template <class Wanted>
            !names_ending(folder / ".." / ".." / "blobs", ends).empty();
 }
 
-}  // namespace detail
-
 /// The text of a JSON file. Errors: those of read_file; wrong_file_kind, file_incomplete.
 [[nodiscard]] inline result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
     auto text = read_file(path, max_bytes);
@@ -93,14 +121,14 @@ template <class Wanted>
 /// The sentence for a folder without config.json.
 [[nodiscard]] inline error explain_no_config(const std::filesystem::path& folder) {
     const printable name(folder);
-    if (const auto link = detail::explain_link(folder / "config.json")) return *link;
-    if (const auto below = detail::folder_below(folder); !below.empty())
+    if (const auto link = explain_link(folder / "config.json")) return *link;
+    if (const auto below = folder_below(folder); !below.empty())
         return error::format(errc::file_not_found, "%s: no config.json here, but in a folder below, which is the one to give: %s", name.c_str(),
                              printable(below).c_str());
-    if (const auto packed = detail::names_ending(folder, {".gguf"}); !packed.empty())
+    if (const auto packed = names_ending(folder, {".gguf"}); !packed.empty())
         return error::format(errc::file_not_found, "%s: no config.json here; to use %s, give that file itself", name.c_str(),
                              printable(packed.front()).c_str());
-    if (detail::is_unfinished(folder))
+    if (is_unfinished(folder))
         return error::format(errc::file_incomplete, "%s: no config.json here: a download that is not finished: run 'hf download' again",
                              name.c_str());
     return error::format(errc::file_not_found, "%s: no config.json here: want the folder of a model, with config.json and model.safetensors",
@@ -113,9 +141,9 @@ template <class Wanted>
     const auto say = [&](errc code, const char* pattern, const std::string& file) {
         return error::format(code, pattern, name.c_str(), printable(file).c_str());
     };
-    if (detail::is_unfinished(folder))
+    if (is_unfinished(folder))
         return error::format(errc::file_incomplete, "%s: no weights yet: a download that is not finished: run 'hf download' again", name.c_str());
-    const auto tables = detail::names_ending(folder, {".safetensors"});
+    const auto tables = names_ending(folder, {".safetensors"});
     for (const std::string& file : tables) {
         if (file.starts_with("adapter_"))
             return say(errc::file_not_found, "%s: %s is an adapter: merge it into its model first (merge_and_unload() of peft) and save that", file);
@@ -124,19 +152,19 @@ template <class Wanted>
                        file);
     }
     if (!tables.empty()) return say(errc::file_not_found, "%s: want model.safetensors, have %s: rename it if these are the weights", tables.front());
-    if (const auto torch = detail::names_ending(folder, {".bin", ".pt", ".pth", ".ckpt"}); !torch.empty())
+    if (const auto torch = names_ending(folder, {".bin", ".pt", ".pth", ".ckpt"}); !torch.empty())
         return say(errc::wrong_file_kind,
                    "%s: the weights are PyTorch files (%s): save the model as safetensors, with save_pretrained() of transformers", torch.front());
-    if (const auto packed = detail::names_ending(folder, {".gguf"}); !packed.empty())
+    if (const auto packed = names_ending(folder, {".gguf"}); !packed.empty())
         return say(errc::wrong_file_kind, "%s: no safetensors here; to use %s, give that file itself", packed.front());
-    if (const auto other = detail::names_ending(folder, {".h5", ".msgpack", ".onnx", ".npz", ".keras"}); !other.empty())
+    if (const auto other = names_ending(folder, {".h5", ".msgpack", ".onnx", ".npz", ".keras"}); !other.empty())
         return say(errc::wrong_file_kind, "%s: want model.safetensors, have weights in another format: %s", other.front());
     return error::format(errc::file_not_found, "%s: want model.safetensors or model.safetensors.index.json, have neither", name.c_str());
 }
 
 /// The sentence for a shard that the index names and the folder does not have.
 [[nodiscard]] inline error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
-    if (const auto link = detail::explain_link(folder / from_utf8(name))) return *link;
+    if (const auto link = explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
                          printable(folder).c_str(), printable(name).c_str());
@@ -149,5 +177,7 @@ template <class Wanted>
     return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
                          why ? ": " : "", why ? why.message().c_str() : "");
 }
+
+}  // namespace detail
 
 PHI4FLASH_END

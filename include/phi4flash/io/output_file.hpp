@@ -1,6 +1,6 @@
 #pragma once
 /// Where a file that is to be written really goes, and the system's calls that put it there. For file_writer.
-#include <phi4flash/core/result.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/io/printable.hpp>
 
 #include <cerrno>
@@ -256,10 +256,13 @@ inline void take_after(int descriptor, const output_target& target) {
 
 }  // namespace detail
 
-/// Whether file_writer would write there in place, so that nothing is replaced: a device, a FIFO or an open descriptor (/dev/stdout).
-[[nodiscard]] inline bool is_written_in_place(const std::filesystem::path& path) {
-    const auto target = detail::find_output_target(path);
-    return target && target->in_place;
+/// Whether file_writer would write there in place, so that nothing is replaced: a device, a FIFO or an open descriptor (/dev/stdout);
+/// false for a path that cannot be written. Errors: out_of_memory.
+[[nodiscard]] inline result<bool> is_written_in_place(const std::filesystem::path& path) {
+    return detail::or_out_of_memory("look at a path", [&]() -> result<bool> {
+        const auto target = detail::find_output_target(path);
+        return target && target->in_place;
+    });
 }
 
 PHI4FLASH_END

@@ -58,22 +58,24 @@ public:
     /// (io/file_kind.hpp).
     static result<packed_model> open(const std::filesystem::path& path, const mapping_options& mapping = {},
                                      const config_options& options = {}, progress_ref tell = {}) {
-        mapping_options at_first = mapping;
-        at_first.populate = false;  // but when it is known to be a model
-        auto file = mapped_file::open(path, at_first, tell);
-        if (!file) return file.error();
-        if (const auto other = explain_file(path, file->bytes(), file_kind::gguf)) return *other;
-        auto model = from_memory(file->bytes(), options);
-        if (!model) return model.error().in(printable(path).c_str());
-        if (mapping.populate && !model->needs_repacking())
-            if (const status ok = detail::populate({&*file, 1}, path, tell); !ok) return ok.error();
-        model->mapping_ = *std::move(file);
-        return model;
+        return detail::or_out_of_memory("open a packed model", [&]() -> result<packed_model> {
+            mapping_options at_first = mapping;
+            at_first.populate = false;  // but when it is known to be a model
+            auto file = mapped_file::open(path, at_first, tell);
+            if (!file) return file.error();
+            if (const auto other = detail::explain_file(path, file->bytes(), file_kind::gguf)) return *other;
+            auto model = from_memory(file->bytes(), options);
+            if (!model) return model.error().in(printable(path).c_str());
+            if (mapping.populate && !model->needs_repacking())
+                if (const status ok = detail::populate({&*file, 1}, path, tell); !ok) return ok.error();
+            model->mapping_ = *std::move(file);
+            return model;
+        });
     }
 
     /// The same from bytes that start at a multiple of `gguf_host_alignment`. Errors: those of gguf::parse; missing_key,
     /// wrong_value_type, bad_extent, not_finite, bad_value, unsupported_model, unknown_key, unknown_token; unsupported_layout; wrong_dtype and
-    /// wrong_shape of tensors.
+    /// wrong_shape of tensors; out_of_memory.
     static result<packed_model> from_memory(std::span<const std::byte> bytes, const config_options& options = {});
 
     [[nodiscard]] const sambay_config& config() const { return config_; }
@@ -150,22 +152,24 @@ inline status packed_model::collect() {
 }
 
 inline result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
-    auto file = gguf::parse(bytes);
-    if (!file) return file.error();
-    packed_model model;
-    model.file_ = *std::move(file);
-    const auto config = detail::read_config(model.file_);
-    if (!config) return config.error();
-    model.config_ = *config;
-    auto generation = detail::read_generation(model.file_, config->shape.vocab);
-    if (!generation) return generation.error();
-    model.generation_ = *std::move(generation);
-    if (const status ok = detail::check_packed_keys(model.file_, config->shape, options); !ok) return ok.error();
-    const auto layout = detail::read_layout(model.file_);
-    if (!layout) return layout.error();
-    model.packed_ = *layout;
-    if (const status ok = model.collect(); !ok) return ok.error();
-    return model;
+    return detail::or_out_of_memory("read a packed model", [&]() -> result<packed_model> {
+        auto file = gguf::parse(bytes);
+        if (!file) return file.error();
+        packed_model model;
+        model.file_ = *std::move(file);
+        const auto config = detail::read_config(model.file_);
+        if (!config) return config.error();
+        model.config_ = *config;
+        auto generation = detail::read_generation(model.file_, config->shape.vocab);
+        if (!generation) return generation.error();
+        model.generation_ = *std::move(generation);
+        if (const status ok = detail::check_packed_keys(model.file_, config->shape, options); !ok) return ok.error();
+        const auto layout = detail::read_layout(model.file_);
+        if (!layout) return layout.error();
+        model.packed_ = *layout;
+        if (const status ok = model.collect(); !ok) return ok.error();
+        return model;
+    });
 }
 
 inline const gguf_tensor* packed_model::find_array(std::string_view name) const {

@@ -95,18 +95,21 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
 
 /// Writes a model to `out`. `produce(i, sink)` returns a status and writes the bytes of `tensors[i]` (matrix_bytes of it) to the
 /// gguf_sink, a few rows at a time as it likes; it is called once a tensor, in order. Errors: those of check_shape, plan_gguf and
-/// write_gguf; wrong_shape, invalid_argument.
+/// write_gguf; wrong_shape, invalid_argument, out_of_memory.
 template <byte_output Out, class Produce>
 [[nodiscard]] status write_packed_model(Out& out, const packed_model_info& info, std::span<const packed_tensor> tensors,
                                         Produce&& produce) {
-    if (const status ok = check_shape(info.config.shape); !ok) return ok;
-    const auto arrays = info.tokenizer == nullptr ? std::vector<packed_array>{} : info.tokenizer->arrays();
-    const auto specs = detail::plan_tensors(tensors, arrays);
-    if (!specs) return specs.error();
-    const auto plan = plan_gguf(detail::describe_model(info, tensors), *specs);
-    if (!plan) return plan.error();
-    return write_gguf(out, *plan, *specs, [&](std::size_t i, gguf_sink& sink) -> status {
-        return i < tensors.size() ? produce(i, sink) : sink.write(arrays[i - tensors.size()].data);
+    return detail::or_out_of_memory("write a model", [&]() -> status {
+        if (const status ok = check_shape(info.config.shape); !ok) return ok;
+        const auto arrays = info.tokenizer == nullptr ? result(std::vector<packed_array>{}) : info.tokenizer->arrays();
+        if (!arrays) return arrays.error();
+        const auto specs = detail::plan_tensors(tensors, *arrays);
+        if (!specs) return specs.error();
+        const auto plan = plan_gguf(detail::describe_model(info, tensors), *specs);
+        if (!plan) return plan.error();
+        return write_gguf(out, *plan, *specs, [&](std::size_t i, gguf_sink& sink) -> status {
+            return i < tensors.size() ? produce(i, sink) : sink.write((*arrays)[i - tensors.size()].data);
+        });
     });
 }
 

@@ -37,15 +37,17 @@ struct packed_tokenizer {
     std::vector<std::uint32_t> added_begins;  ///< [added + 1]
     std::vector<packed_array> tables;         ///< the tokenizer's own, in place
 
-    /// All tables; points into this object and the tokenizer.
-    [[nodiscard]] std::vector<packed_array> arrays() const {
-        std::vector<packed_array> all = tables;
-        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
-        add("added.ids", added_ids);
-        add("added.flags", added_flags);
-        add("added.bytes", added_bytes);
-        add("added.begins", added_begins);
-        return all;
+    /// All tables; points into this object and the tokenizer. Errors: out_of_memory.
+    [[nodiscard]] result<std::vector<packed_array>> arrays() const {
+        return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
+            std::vector<packed_array> all = tables;
+            const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
+            add("added.ids", added_ids);
+            add("added.flags", added_flags);
+            add("added.bytes", added_bytes);
+            add("added.begins", added_begins);
+            return all;
+        });
     }
 };
 
@@ -165,7 +167,9 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     if (!in.outcome()) return in.outcome();
 
     const bool has_added_table = model.has_array("added.ids");
-    builder.reserve(static_cast<std::size_t>(tokens->count), tokens->data.size(), static_cast<std::size_t>(merges->count));
+    const status room =
+        builder.reserve(static_cast<std::size_t>(tokens->count), tokens->data.size(), static_cast<std::size_t>(merges->count));
+    if (!room) return room;
     std::string left, right;
     gguf_strings token_list(*tokens), merge_list(*merges);
     std::size_t id = 0;
@@ -196,53 +200,57 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
 }  // namespace detail
 
 /// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
-/// tokenizer, which must stay in place until the file is written.
-[[nodiscard]] inline packed_tokenizer describe_tokenizer(const tokenizer& t, std::size_t rows) {
-    packed_tokenizer p;
-    for (const detail::pattern_name& known : detail::pattern_names)
-        if (known.pattern == t.pattern()) p.pre = known.pre;
-    for (const detail::normal_form_prefix& prefix : detail::normal_form_prefixes)
-        if (prefix.form == t.normalization()) p.pattern = prefix.text;
-    p.pattern += regex_of(t.pattern());
-    p.ignore_merges = t.merges().ignore_merges();
-    for (std::size_t id = 0; id < (std::max)(rows, t.vocab_size()); ++id) {
-        const added_token* const added = t.added(static_cast<std::int64_t>(id));
-        const std::string_view bytes = t.merges().strings().bytes_of(id);
-        std::string text;
-        if (added != nullptr) {
-            text = added->content;
-        } else if (!bytes.empty()) {
-            detail::append_byte_level(bytes, text);
-        } else {
-            text = "[PAD" + std::to_string(id) + "]";
+/// tokenizer, which must stay in place until the file is written. Errors: out_of_memory.
+[[nodiscard]] inline result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows) {
+    return detail::or_out_of_memory("describe a tokenizer", [&]() -> result<packed_tokenizer> {
+        packed_tokenizer p;
+        for (const detail::pattern_name& known : detail::pattern_names)
+            if (known.pattern == t.pattern()) p.pre = known.pre;
+        for (const detail::normal_form_prefix& prefix : detail::normal_form_prefixes)
+            if (prefix.form == t.normalization()) p.pattern = prefix.text;
+        p.pattern += regex_of(t.pattern());
+        p.ignore_merges = t.merges().ignore_merges();
+        for (std::size_t id = 0; id < (std::max)(rows, t.vocab_size()); ++id) {
+            const added_token* const added = t.added(static_cast<std::int64_t>(id));
+            const std::string_view bytes = t.merges().strings().bytes_of(id);
+            std::string text;
+            if (added != nullptr) {
+                text = added->content;
+            } else if (!bytes.empty()) {
+                detail::append_byte_level(bytes, text);
+            } else {
+                text = "[PAD" + std::to_string(id) + "]";
+            }
+            p.tokens.push_back(std::move(text));
+            p.types.push_back(added != nullptr ? (added->special ? 3 : 4) : bytes.empty() ? 5 : 1);
         }
-        p.tokens.push_back(std::move(text));
-        p.types.push_back(added != nullptr ? (added->special ? 3 : 4) : bytes.empty() ? 5 : 1);
-    }
-    for (const merge_rule& rule : t.merges().rules()) p.merges.push_back(p.tokens[rule.left] + " " + p.tokens[rule.right]);
-    detail::describe_added_tokens(t, p);
-    t.for_each_table([&](std::string_view name, auto table) { p.tables.push_back(packed_array::of(name, table)); });
-    return p;
+        for (const merge_rule& rule : t.merges().rules()) p.merges.push_back(p.tokens[rule.left] + " " + p.tokens[rule.right]);
+        detail::describe_added_tokens(t, p);
+        t.for_each_table([&](std::string_view name, auto table) { p.tables.push_back(packed_array::of(name, table)); });
+        return p;
+    });
 }
 
 /// The tokenizer of a file: from its tables in milliseconds, else from its strings; it does not point into the file. Errors:
 /// missing_key, wrong_value_type, unsupported_tokenizer (another kind or split pattern), missing_tensor, wrong_dtype, wrong_shape,
-/// bad_vocabulary, bad_merge.
+/// bad_vocabulary, bad_merge, out_of_memory.
 [[nodiscard]] inline result<tokenizer> read_tokenizer(const packed_model& model) {
-    tokenizer_builder builder;
-    if (const status ok = detail::read_settings(model, builder); !ok) return ok.error();
-    if (model.has_array("added.ids"))
-        if (const status ok = detail::read_added_tokens(model, builder); !ok) return ok.error();
-    const gguf_value* const version = model.file().value(detail::packed_tables_key);
-    if (version == nullptr || version->is_array || version->whole() != detail::packed_tables_version) {
-        if (const status ok = detail::read_token_strings(model, builder); !ok) return ok.error();
-        return builder.build();
-    }
-    return builder.build_from_tables([&](std::string_view name, auto& table) -> status {
-        const auto stored = model.array<typename std::decay_t<decltype(table)>::value_type>(name);
-        if (!stored) return stored.error();
-        table.assign(stored->data(), stored->data() + stored->size());
-        return {};
+    return detail::or_out_of_memory("read a tokenizer", [&]() -> result<tokenizer> {
+        tokenizer_builder builder;
+        if (const status ok = detail::read_settings(model, builder); !ok) return ok.error();
+        if (model.has_array("added.ids"))
+            if (const status ok = detail::read_added_tokens(model, builder); !ok) return ok.error();
+        const gguf_value* const version = model.file().value(detail::packed_tables_key);
+        if (version == nullptr || version->is_array || version->whole() != detail::packed_tables_version) {
+            if (const status ok = detail::read_token_strings(model, builder); !ok) return ok.error();
+            return builder.build();
+        }
+        return builder.build_from_tables([&](std::string_view name, auto& table) -> status {
+            const auto stored = model.array<typename std::decay_t<decltype(table)>::value_type>(name);
+            if (!stored) return stored.error();
+            table.assign(stored->data(), stored->data() + stored->size());
+            return {};
+        });
     });
 }
 

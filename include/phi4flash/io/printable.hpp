@@ -11,6 +11,8 @@
 
 PHI4FLASH_BEGIN
 
+namespace detail {
+
 /// The path as UTF-8. On Windows, halves of surrogate pairs that stand alone are lost; nothing throws.
 [[nodiscard]] inline std::string to_utf8(const std::filesystem::path& path) {
     std::string text;
@@ -38,6 +40,8 @@ PHI4FLASH_BEGIN
 /// The path that a name of UTF-8 says.
 [[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
 
+}  // namespace detail
+
 /// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths their end.
 class printable {
 public:
@@ -46,7 +50,11 @@ public:
     explicit printable(std::string_view text) { copy(text, false); }
     template <std::same_as<std::filesystem::path> Path>  // and nothing that converts to one
     explicit printable(const Path& path) {
-        copy(to_utf8(path), true);
+        if constexpr (sizeof(std::filesystem::path::value_type) == 1) {
+            copy(path.native(), true);  // takes no memory
+        } else {
+            copy(detail::to_utf8(path), true);
+        }
     }
 
     [[nodiscard]] const char* c_str() const { return text_; }

@@ -167,6 +167,11 @@ struct repack_plan {
 
     /// Errors: size_overflow; those of extents::from.
     static result<repack_plan> of(const packed_model& from) {
+        return or_out_of_memory("plan what is repacked", [&] { return make(from); });
+    }
+
+private:
+    static result<repack_plan> make(const packed_model& from) {
         repack_plan plan;
         std::vector<std::string> tables;
         if (from.needs_repacking()) {
@@ -206,7 +211,7 @@ public:
     repacked_model(repacked_model&&) = default;
     repacked_model& operator=(repacked_model&&) = default;
 
-    /// Bytes that `create` will take. Looks at no weight. Errors: size_overflow, naming the tensor.
+    /// Bytes that `create` will take. Looks at no weight. Errors: size_overflow, naming the tensor; out_of_memory.
     static result<std::size_t> bytes_needed(const packed_model& from) {
         const auto plan = detail::repack_plan::of(from);
         if (!plan) return plan.error();

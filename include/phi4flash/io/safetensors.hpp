@@ -257,7 +257,7 @@ public:
 
     /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
     /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
-    /// file_incomplete, trailing_bytes, duplicate_name.
+    /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
     static result<safetensors> parse(std::span<const std::byte> file);
 
     [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
@@ -318,24 +318,26 @@ inline status safetensors::check_cover(std::span<const std::byte> data) {
 }
 
 inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
-    const auto header = header_of(file);
-    if (!header) return header.error();
-    const auto data = file.subspan(8 + header->size());
-    const json_limits limits{.bytes = header->size(), .depth = 3};
-    detail::safetensors_events events(limits, data);
-    if (const status ok = read_json_events(*header, limits, events); !ok) return ok.error();
-    if (events.missing != 0)
-        return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
-                             static_cast<unsigned long long>(events.missing),
-                             static_cast<unsigned long long>(events.missing + file.size()));
+    return detail::or_out_of_memory("read a safetensors file", [&]() -> result<safetensors> {
+        const auto header = header_of(file);
+        if (!header) return header.error();
+        const auto data = file.subspan(8 + header->size());
+        const json_limits limits{.bytes = header->size(), .depth = 3};
+        detail::safetensors_events events(limits, data);
+        if (const status ok = read_json_events(*header, limits, events); !ok) return ok.error();
+        if (events.missing != 0)
+            return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
+                                 static_cast<unsigned long long>(events.missing),
+                                 static_cast<unsigned long long>(events.missing + file.size()));
 
-    safetensors table;
-    table.names_ = std::move(events.names);
-    table.entries_ = std::move(events.entries);
-    if (const status ok = table.check_cover(data); !ok) return ok.error();
-    std::sort(table.entries_.begin(), table.entries_.end(),
-              [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
-    return table;
+        safetensors table;
+        table.names_ = std::move(events.names);
+        table.entries_ = std::move(events.entries);
+        if (const status ok = table.check_cover(data); !ok) return ok.error();
+        std::sort(table.entries_.begin(), table.entries_.end(),
+                  [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
+        return table;
+    });
 }
 #endif  // PHI4FLASH_HAS_JSON
 

@@ -84,43 +84,45 @@ namespace detail {
 }  // namespace detail
 
 /// Errors, each naming the tensor: invalid_argument, unknown_dtype, rank_too_high, size_overflow, duplicate_name,
-/// header_too_large.
+/// header_too_large; out_of_memory.
 [[nodiscard]] inline result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
-    safetensors_plan plan;
-    std::vector<std::string_view> names;
-    for (std::size_t i = 0; i < specs.size(); ++i) {
-        if (const status ok = detail::check_spec(specs[i]); !ok) return ok.error();
-        const auto bytes = detail::bytes_of(specs[i]);
-        if (!bytes) return bytes.error();
-        plan.bytes.push_back(*bytes);
-        plan.order.push_back(i);
-        names.push_back(specs[i].name);
-    }
-    names.push_back("__metadata__");
-    std::sort(names.begin(), names.end());
-    if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-        return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(*twice).c_str());
-    std::sort(plan.order.begin(), plan.order.end(), [specs](std::size_t a, std::size_t b) {
-        const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
-        const std::size_t wide_b = find_safetensors_dtype(specs[b].dtype)->bytes;
-        return wide_a != wide_b ? wide_a > wide_b : a < b;
-    });
+    return detail::or_out_of_memory("plan a safetensors file", [&]() -> result<safetensors_plan> {
+        safetensors_plan plan;
+        std::vector<std::string_view> names;
+        for (std::size_t i = 0; i < specs.size(); ++i) {
+            if (const status ok = detail::check_spec(specs[i]); !ok) return ok.error();
+            const auto bytes = detail::bytes_of(specs[i]);
+            if (!bytes) return bytes.error();
+            plan.bytes.push_back(*bytes);
+            plan.order.push_back(i);
+            names.push_back(specs[i].name);
+        }
+        names.push_back("__metadata__");
+        std::sort(names.begin(), names.end());
+        if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
+            return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(*twice).c_str());
+        std::sort(plan.order.begin(), plan.order.end(), [specs](std::size_t a, std::size_t b) {
+            const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
+            const std::size_t wide_b = find_safetensors_dtype(specs[b].dtype)->bytes;
+            return wide_a != wide_b ? wide_a > wide_b : a < b;
+        });
 
-    // Other readers want to be told that the layout is PyTorch's.
-    plan.header = R"({"__metadata__":{"format":"pt"})";
-    std::uint64_t begin = 0;
-    for (const std::size_t i : plan.order) {
-        if (plan.bytes[i] > static_cast<std::uint64_t>(PTRDIFF_MAX) - begin)
-            return error::format(errc::size_overflow, "tensor '%s': the file would be too large", printable(specs[i].name).c_str());
-        plan.header += detail::header_entry(specs[i], begin, begin + plan.bytes[i]);
-        begin += plan.bytes[i];
-    }
-    plan.header += '}';
-    while (plan.header.size() % 8 != 0) plan.header += ' ';
-    if (plan.header.size() > max_safetensors_header)
-        return error::format(errc::header_too_large, "want a header of at most %zu bytes, have %zu", max_safetensors_header,
-                             plan.header.size());
-    return plan;
+        // Other readers want to be told that the layout is PyTorch's.
+        plan.header = R"({"__metadata__":{"format":"pt"})";
+        std::uint64_t begin = 0;
+        for (const std::size_t i : plan.order) {
+            if (plan.bytes[i] > static_cast<std::uint64_t>(PTRDIFF_MAX) - begin)
+                return error::format(errc::size_overflow, "tensor '%s': the file would be too large", printable(specs[i].name).c_str());
+            plan.header += detail::header_entry(specs[i], begin, begin + plan.bytes[i]);
+            begin += plan.bytes[i];
+        }
+        plan.header += '}';
+        while (plan.header.size() % 8 != 0) plan.header += ' ';
+        if (plan.header.size() > max_safetensors_header)
+            return error::format(errc::header_too_large, "want a header of at most %zu bytes, have %zu", max_safetensors_header,
+                                 plan.header.size());
+        return plan;
+    });
 }
 
 /// Writes a file, whole or not at all. `produce(i, sink)` returns a status and writes the data of `specs[i]` to the

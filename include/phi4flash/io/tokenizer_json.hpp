@@ -273,24 +273,26 @@ inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
 
 /// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
 /// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported;
-/// bad_vocabulary; bad_merge.
+/// bad_vocabulary; bad_merge; out_of_memory.
 inline result<tokenizer> tokenizer_from_json(std::string_view json) {
-    if (json.size() > max_tokenizer_json_bytes)
-        return error::format(errc::json_too_large, "%zu bytes, at most %zu are read", json.size(), max_tokenizer_json_bytes);
-    if (json.empty()) return error::format(errc::file_empty, "the tokenizer.json is empty");
-    tokenizer_builder builder;
-    // The released files spend about 78 bytes on a token and its merge.
-    builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72);
-    detail::tokenizer_json_reader reader(builder, false);
-    nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &reader);
-    if (!reader.outcome()) return reader.outcome().error();
-    if (reader.merges_came_first()) {
-        detail::tokenizer_json_reader again(builder, true);
-        nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &again);
-        if (!again.outcome()) return again.outcome().error();
-    }
-    if (status s = reader.finish(); !s) return s.error();
-    return builder.build();
+    return detail::or_out_of_memory("read a tokenizer.json", [&]() -> result<tokenizer> {
+        if (json.size() > max_tokenizer_json_bytes)
+            return error::format(errc::json_too_large, "%zu bytes, at most %zu are read", json.size(), max_tokenizer_json_bytes);
+        if (json.empty()) return error::format(errc::file_empty, "the tokenizer.json is empty");
+        tokenizer_builder builder;
+        // The released files spend about 78 bytes on a token and its merge.
+        if (status s = builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72); !s) return s.error();
+        detail::tokenizer_json_reader reader(builder, false);
+        nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &reader);
+        if (!reader.outcome()) return reader.outcome().error();
+        if (reader.merges_came_first()) {
+            detail::tokenizer_json_reader again(builder, true);
+            nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &again);
+            if (!again.outcome()) return again.outcome().error();
+        }
+        if (status s = reader.finish(); !s) return s.error();
+        return builder.build();
+    });
 }
 
 PHI4FLASH_END

@@ -2,6 +2,7 @@
 /// What a model loses by quantization: distances between two models' predictions, and between two models' matrices. Plain code in
 /// f64; nothing else in the library needs it.
 #include <phi4flash/core/matrix.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/kernels/kernel_table.hpp>
 
 #include <algorithm>
@@ -58,11 +59,14 @@ struct softmax_summary {
 /// Means over many predictions. Add in a fixed order for the same bits.
 class prediction_tally {
 public:
-    void add(const prediction_difference& d) {
-        divergences_.push_back(d.divergence);
+    /// Errors: out_of_memory; it was not added then.
+    [[nodiscard]] status add(const prediction_difference& d) {
+        const status room = detail::or_out_of_memory("add to a tally", [&] { divergences_.push_back(d.divergence); });
+        if (!room) return room;
         reference_loss_ += d.reference_loss;
         loss_ += d.loss;
         same_top_ += d.same_top ? 1 : 0;
+        return {};
     }
 
     [[nodiscard]] std::size_t count() const { return divergences_.size(); }
@@ -84,13 +88,15 @@ public:
         for (const double d : divergences_) squares += (d - mean) * (d - mean);
         return count() < 2 ? 0.0 : std::sqrt(squares / (number() - 1.0) / number());
     }
-    /// The smallest divergence that at least a share `q` of all do not exceed, 0 < q <= 1. Sorts a copy.
-    [[nodiscard]] double divergence_quantile(double q) const {
+    /// The smallest divergence that at least a share `q` of all do not exceed, 0 < q <= 1. Sorts a copy. Errors: out_of_memory.
+    [[nodiscard]] result<double> divergence_quantile(double q) const {
         if (divergences_.empty()) return 0.0;
-        std::vector<double> sorted(divergences_);
-        std::ranges::sort(sorted);
-        const double rank = std::ceil(q * number());
-        return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
+        return detail::or_out_of_memory("sort a tally", [&]() -> result<double> {
+            std::vector<double> sorted(divergences_);
+            std::ranges::sort(sorted);
+            const double rank = std::ceil(q * number());
+            return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
+        });
     }
 
 private:

@@ -62,15 +62,17 @@ public:
         std::vector<std::string> contents(tokens.size());
         for (std::uint32_t i = 0; i < tokens.size(); ++i) {
             if (tokens[i].normalized != normalized) continue;
-            append_normalized(tokens[i].content, form, contents[i]);
-            if (const status ok = contents_.add(i, contents[i]); !ok)
+            append_normal(tokens[i].content, form, contents[i]);
+            const status ok = contents_.add(i, contents[i]);
+            if (!ok && ok.error().code() == errc::out_of_memory) return ok;
+            if (!ok)
                 return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
                                      tokens[i].content.c_str());
             sorted.push_back(i);
         }
         std::sort(sorted.begin(), sorted.end(),
                   [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
-        trie_.build(contents_, sorted);
+        if (const status ok = trie_.build(contents_, sorted); !ok) return ok;
         for (const std::uint32_t i : sorted) {
             const auto byte = static_cast<unsigned char>(contents[i].front());
             if (!starts_[byte]) ++firsts_;

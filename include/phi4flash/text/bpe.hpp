@@ -21,10 +21,10 @@
 
 PHI4FLASH_BEGIN
 
-/// Buffers of one thread for one bpe; grown as needed, never shrunk.
+/// Buffers of one thread for one bpe; taken and grown by the calls that need them, never shrunk.
 struct bpe_scratch {
     /// Remembers so many pairs of tokens, at 8 bytes each. Worth it for more than one text.
-    explicit bpe_scratch(std::size_t remembered_pairs = 1) : pairs(std::bit_ceil(remembered_pairs), ~std::uint64_t{0}) {}
+    explicit bpe_scratch(std::size_t remembered_pairs = 1) : n_pairs(std::bit_ceil(remembered_pairs)) {}
 
     struct symbol {
         std::uint32_t token, previous, next;
@@ -37,7 +37,8 @@ struct bpe_scratch {
     };
     std::vector<placed> tokens;
     std::vector<std::uint64_t> dead;
-    std::vector<std::uint64_t> pairs;  // two tokens side by side and whether they stay apart; a power of two
+    std::size_t n_pairs;
+    std::vector<std::uint64_t> pairs;  // two tokens side by side and whether they stay apart; a power of two, or still none
     std::vector<symbol> symbols;
     std::vector<candidate> heap;
 };
@@ -47,33 +48,37 @@ class bpe {
 public:
     /// `ignore_merges`: a piece that is a token is that token, whatever the merges say.
     /// Errors: bad_vocabulary (a byte has no token), bad_merge (unknown ids, a merge whose result is not its parts joined, a pair
-    /// given twice, too many).
+    /// given twice, too many), out_of_memory.
     static result<bpe> create(vocabulary strings, std::vector<merge_rule> rules, bool ignore_merges) {
-        bpe b;
-        b.strings_ = std::move(strings);
-        b.rules_ = std::move(rules);
-        b.ignore_merges_ = ignore_merges;
-        if (status s = b.check_rules(); !s) return s.error();
-        b.find_histories();
-        b.build_trie();
-        return b;
+        return detail::or_out_of_memory("build the tables of a tokenizer", [&]() -> result<bpe> {
+            bpe b;
+            b.strings_ = std::move(strings);
+            b.rules_ = std::move(rules);
+            b.ignore_merges_ = ignore_merges;
+            if (status s = b.check_rules(); !s) return s.error();
+            b.find_histories();
+            if (status s = b.build_trie(); !s) return s.error();
+            return b;
+        });
     }
 
     /// The same from tables that a finished one gave to for_each_table: `fill(name, vector)` returns a status and fills each. They
     /// are checked so far that no text makes anything read out of bounds or not end, whatever they hold; not that they are right.
-    /// Errors: bad_vocabulary, bad_merge, and those of `fill`.
+    /// Errors: bad_vocabulary, bad_merge, those of `fill`, and out_of_memory, also where `fill` throws std::bad_alloc.
     template <class Fill>
     static result<bpe> from_tables(Fill&& fill, bool ignore_merges) {
-        bpe b;
-        b.ignore_merges_ = ignore_merges;
-        status filled;
-        for_each_table(b, [&](std::string_view name, auto& table) {
-            if (filled) filled = fill(name, table);
+        return detail::or_out_of_memory("read the tables of a tokenizer", [&]() -> result<bpe> {
+            bpe b;
+            b.ignore_merges_ = ignore_merges;
+            status filled;
+            for_each_table(b, [&](std::string_view name, auto& table) {
+                if (filled) filled = fill(name, table);
+            });
+            if (!filled) return filled.error();
+            b.ordered_ = !b.histories_.empty();
+            if (status s = b.check_tables(); !s) return s.error();
+            return b;
         });
-        if (!filled) return filled.error();
-        b.ordered_ = !b.histories_.empty();
-        if (status s = b.check_tables(); !s) return s.error();
-        return b;
     }
 
     /// See vocabulary::for_each_table.
@@ -93,25 +98,41 @@ public:
     [[nodiscard]] bool ordered() const { return ordered_; }
     [[nodiscard]] std::size_t trie_bytes() const { return trie_.memory_bytes(); }
 
-    /// Calls `sink(id)` for each token of `piece` (not empty, below 2^31 bytes), in order.
+    /// Calls `sink(id)` for each token of `piece` (not empty, below 2^31 bytes), in order. Errors: out_of_memory, also where `sink` throws
+    /// std::bad_alloc.
     template <class Sink>
-    void encode(std::string_view piece, bpe_scratch& scratch, Sink&& sink) const {
+    status encode(std::string_view piece, bpe_scratch& scratch, Sink&& sink) const {
+        return detail::or_out_of_memory("encode a piece of text", [&] { tokens_of(piece, scratch, sink); });
+    }
+
+    /// The ordinary way, for any vocabulary: a heap of candidate merges over a linked list. The same result, and the same errors.
+    template <class Sink>
+    status encode_by_merging(std::string_view piece, bpe_scratch& scratch, Sink&& sink) const {
+        return detail::or_out_of_memory("encode a piece of text", [&] { merge(piece, scratch, sink); });
+    }
+
+private:
+    friend class encoder;
+    friend class tokenizer;
+    bpe() = default;
+
+    template <class Sink>
+    void tokens_of(std::string_view piece, bpe_scratch& scratch, Sink&& sink) const {
         if (!ordered_) {
             if (const std::uint32_t id = ignore_merges_ ? strings_.find(piece) : no_token; id != no_token) return sink(id);
-            return encode_by_merging(piece, scratch, sink);
+            return merge(piece, scratch, sink);
         }
         const byte_trie::match longest = trie_.longest(strings_, piece.data(), piece.size());
         if (longest.size == piece.size()) return sink(longest.token);
         if (ignore_merges_) {
             if (const std::uint32_t id = strings_.find(piece); id != no_token) return sink(id);
         }
-        if (!search(piece, longest, scratch)) return encode_by_merging(piece, scratch, sink);
+        if (!search(piece, longest, scratch)) return merge(piece, scratch, sink);
         for (const bpe_scratch::placed& t : scratch.tokens) sink(t.token);
     }
 
-    /// The ordinary way, for any vocabulary: a heap of candidate merges over a linked list.
     template <class Sink>
-    void encode_by_merging(std::string_view piece, bpe_scratch& scratch, Sink&& sink) const {
+    void merge(std::string_view piece, bpe_scratch& scratch, Sink&& sink) const {
         auto& symbols = scratch.symbols;
         symbols.resize(piece.size());
         const auto count = static_cast<std::uint32_t>(piece.size());
@@ -139,7 +160,6 @@ public:
         for (std::uint32_t i = 0; i < count; i = symbols[i].next) sink(symbols[i].token);
     }
 
-private:
     /// How a token comes to be when its own bytes are encoded: by the rule `rank`, from `left` and `right`.
     struct history {
         std::int32_t rank = unreachable;
@@ -245,7 +265,7 @@ private:
         if (!ordered_) histories_.clear();
     }
 
-    void build_trie() {
+    [[nodiscard]] status build_trie() {
         std::vector<std::pair<std::uint64_t, std::uint32_t>> keyed;  // the first eight bytes, big endian, and the id
         keyed.reserve(strings_.count());
         for (std::uint32_t id = 0; id < histories_.size(); ++id) {
@@ -267,7 +287,7 @@ private:
             if (!prefixes.empty()) histories_[id].shorter = prefixes.back();
             prefixes.push_back(id);
         }
-        trie_.build(strings_, sorted);
+        return trie_.build(strings_, sorted);
     }
 
     /// True if x and y, side by side, are never merged across their border by a rule below `limit`. Goes back in time: the
@@ -304,6 +324,7 @@ private:
     /// is longer than the text where it was found: only in tables of a damaged file.
     [[nodiscard]] bool search(std::string_view piece, byte_trie::match next, bpe_scratch& scratch) const {
         const auto size = static_cast<std::uint32_t>(piece.size());
+        if (scratch.pairs.empty()) scratch.pairs.assign(scratch.n_pairs, ~std::uint64_t{0});
         std::vector<bpe_scratch::placed>& tokens = scratch.tokens;
         std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
         tokens.clear();

@@ -14,6 +14,7 @@
 
 PHI4FLASH_BEGIN
 
+/// To be built, or to be filled with the tables of a built one, before anything is looked for.
 /// Source: Aoe, "An efficient digital search algorithm by using a double-array structure", 1989.
 class byte_trie {
 public:
@@ -44,17 +45,9 @@ public:
         return best;
     }
 
-    /// Takes the tokens with these ids, sorted by their bytes. Linear in the bytes, but for the search of free places.
-    void build(const vocabulary& strings, std::span<const std::uint32_t> sorted) {
-        units_.reserve(sorted.size() * 2 + 1024);
-        units_.assign(1024, unit{});
-        free_.assign(units_.size() / 64, ~std::uint64_t{0});
-        first_free_ = 0;
-        take(0);
-        if (sorted.empty()) return;
-        std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
-        for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
-        free_ = {};
+    /// Takes the tokens with these ids, sorted by their bytes. Linear in the bytes, but for the search of free places. Errors: out_of_memory.
+    [[nodiscard]] status build(const vocabulary& strings, std::span<const std::uint32_t> sorted) {
+        return detail::or_out_of_memory("build the tables of a vocabulary", [&] { build_tables(strings, sorted); });
     }
 
     /// See vocabulary::for_each_table.
@@ -100,6 +93,18 @@ private:
         std::uint32_t node, lo, hi, depth;  // tokens sorted[lo, hi) share `depth` bytes
     };
     PHI4FLASH_OWN_DATA static constexpr std::uint32_t leaf = 0xFFFFFFF0;  // + 1: bytes of the token are left to compare
+
+    void build_tables(const vocabulary& strings, std::span<const std::uint32_t> sorted) {
+        units_.reserve(sorted.size() * 2 + 1024);
+        units_.assign(1024, unit{});
+        free_.assign(units_.size() / 64, ~std::uint64_t{0});
+        first_free_ = 0;
+        take(0);
+        if (sorted.empty()) return;
+        std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
+        for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
+        free_ = {};
+    }
 
     void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open) {
         unsigned char labels[256];
@@ -165,7 +170,7 @@ private:
         while (first_free_ < units_.size() && free_bits(first_free_) == 0) first_free_ += 64;
     }
 
-    std::vector<unit> units_ = std::vector<unit>(512);
+    std::vector<unit> units_;  // empty until `build`
     std::vector<std::uint64_t> free_;  // while building: one bit a unit
     std::uint32_t first_free_ = 0;     // no unit before it is free
 };

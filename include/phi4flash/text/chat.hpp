@@ -82,36 +82,31 @@ void walk_chat(std::span<const chat_message> messages, const chat_options& optio
 
 }  // namespace detail
 
-/// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word).
+/// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
 inline status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
     if (status s = detail::check_roles(messages); !s) return s;
-    detail::walk_chat(
-        messages, options, [&](std::string_view name) { prompt.append("<|").append(name).append("|>"); },
-        [&](std::string_view content) { prompt.append(content); });
-    return {};
+    return detail::append_or_nothing("render a chat", prompt, [&] {
+        detail::walk_chat(
+            messages, options, [&](std::string_view name) { prompt.append("<|").append(name).append("|>"); },
+            [&](std::string_view content) { prompt.append(content); });
+    });
 }
 
-/// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
-/// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
-/// in this tokenizer.
-inline status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                          std::vector<std::int32_t>& ids) {
-    if (options.content_markers == marker_policy::parse) {
-        std::string prompt;
-        if (status s = render_chat(messages, options, prompt); !s) return s;
-        return e.encode(prompt, {marker_policy::parse}, ids);
-    }
-    if (status s = detail::check_roles(messages); !s) return s;
+namespace detail {
+
+/// encode_chat, for content that is not parsed.
+[[nodiscard]] inline status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                                            std::vector<std::int32_t>& ids) {
     status outcome;
     std::string content, name;          // text since the last marker
     const added_token* last = nullptr;  // the last marker
     const auto flush = [&] {
         std::string_view rest = content;
-        if (last != nullptr && last->rstrip) rest.remove_prefix(detail::leading_space(rest));
+        if (last != nullptr && last->rstrip) rest.remove_prefix(leading_space(rest));
         if (outcome && !rest.empty()) outcome = e.encode(rest, {options.content_markers}, ids);
         content.clear();
     };
-    detail::walk_chat(
+    walk_chat(
         messages, options,
         [&](std::string_view word) {
             flush();
@@ -126,6 +121,22 @@ inline status encode_chat(encoder& e, std::span<const chat_message> messages, co
         },
         [&](std::string_view text) { content.append(text); });
     return outcome;
+}
+
+}  // namespace detail
+
+/// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
+/// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
+/// in this tokenizer. `ids` is then as it was.
+inline status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                          std::vector<std::int32_t>& ids) {
+    if (status s = detail::check_roles(messages); !s) return s;
+    return detail::append_or_nothing("encode a chat", ids, [&]() -> status {
+        if (options.content_markers != marker_policy::parse) return detail::encode_messages(e, messages, options, ids);
+        std::string prompt;
+        if (status s = render_chat(messages, options, prompt); !s) return s;
+        return e.encode(prompt, {marker_policy::parse}, ids);
+    });
 }
 
 PHI4FLASH_END

@@ -22,7 +22,7 @@ public:
         if (options_.skip_special && tokenizer_->is_special(id)) return text_.view();
         held_.append(tokenizer_->bytes_of(id));
         const std::size_t certain = held_.view().size() - incomplete_utf8_tail(held_.view());
-        append_lossy_utf8(held_.view().substr(0, certain), text_);
+        detail::append_lossy_utf8(held_.view().substr(0, certain), text_);
         held_.keep_from(certain);
         return text_.view();
     }
@@ -30,7 +30,7 @@ public:
     /// The end of the stream: what was held back, as U+FFFD. The decoder can then be used for another stream.
     std::string_view flush() {
         text_.clear();
-        append_lossy_utf8(held_.view(), text_);
+        detail::append_lossy_utf8(held_.view(), text_);
         held_.clear();
         return text_.view();
     }

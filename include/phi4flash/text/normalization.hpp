@@ -1,6 +1,7 @@
 #pragma once
 /// Unicode normalization, as tokenizers of Qwen and others ask for before a text is split. Text that is normalized already is only
 /// looked at; around what is not, a segment is decomposed, ordered and composed (Unicode Standard Annex #15).
+#include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/text/normalization_tables.hpp>
 #include <phi4flash/text/utf8.hpp>
 
@@ -155,7 +156,7 @@ private:
         } while (p < end && !is_boundary(normal_kind_of(decode_utf8(p, end).code_point)));
         order();
         if (Compose) join();
-        for (const unit& u : units_) append_utf8(u.code_point, out);
+        for (const unit& u : units_) out.append(encode_utf8(u.code_point).view());
         return static_cast<std::size_t>(p - text.data());
     }
 
@@ -213,6 +214,14 @@ private:
 
 }  // namespace detail
 
+namespace detail {
+inline void append_normal(std::string_view text, normal_form form, std::string& out) {
+    if (form == normal_form::nfc) return normalizer<true>().append(text, out);
+    if (form == normal_form::nfd) return normalizer<false>().append(text, out);
+    out.append(text);
+}
+}  // namespace detail
+
 /// Bytes at the start of `text` that are in this form as they stand; `text.size()` if all of it is. Needs well-formed UTF-8.
 [[nodiscard]] inline std::size_t normalized_prefix(std::string_view text, normal_form form) {
     if (form == normal_form::nfc) return detail::normalizer<true>::normalized_prefix(text);
@@ -221,11 +230,9 @@ private:
 }
 
 /// Appends `text` in a normalization form, in linear time. Needs well-formed UTF-8. Code points of Unicode 9.0, as in Hugging Face's
-/// tokenizers: what was assigned later stays as it is.
-inline void append_normalized(std::string_view text, normal_form form, std::string& out) {
-    if (form == normal_form::nfc) return detail::normalizer<true>().append(text, out);
-    if (form == normal_form::nfd) return detail::normalizer<false>().append(text, out);
-    out.append(text);
+/// tokenizers: what was assigned later stays as it is. Errors: out_of_memory; `out` is then as it was.
+inline status append_normalized(std::string_view text, normal_form form, std::string& out) {
+    return detail::append_or_nothing("normalize a text", out, [&] { detail::append_normal(text, form, out); });
 }
 
 PHI4FLASH_END

@@ -84,7 +84,7 @@ private:
     }
     [[nodiscard]] static std::uint32_t tag(std::uint64_t h) { return static_cast<std::uint32_t>(h << 24) & 0xFF000000u; }
 
-    std::vector<std::uint32_t> slots_ = std::vector<std::uint32_t>(64, none);
+    std::vector<std::uint32_t> slots_;  // empty until `reserve`
     int shift_ = 58;
 };
 

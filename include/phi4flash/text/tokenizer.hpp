@@ -81,17 +81,19 @@ public:
     }
 
     /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. For many texts use an `encoder`, which remembers words.
-    /// Errors: invalid_argument for texts of 2 GiB and more.
+    /// Errors: invalid_argument for texts of 2 GiB and more; out_of_memory. `ids` is then as it was.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const;
 
     /// Appends the text of `ids` to `text`: their bytes joined, then one U+FFFD for each maximal invalid subpart. Ids without
-    /// a string are nothing.
-    void decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const {
-        std::string bytes;
-        for (const std::int32_t id : ids) {
-            if (!options.skip_special || !is_special(id)) bytes.append(bytes_of(id));
-        }
-        append_lossy_utf8(bytes, text);
+    /// a string are nothing. Errors: out_of_memory; `text` is then as it was.
+    status decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const {
+        return detail::append_or_nothing("decode a text", text, [&] {
+            std::string bytes;
+            for (const std::int32_t id : ids) {
+                if (!options.skip_special || !is_special(id)) bytes.append(bytes_of(id));
+            }
+            detail::append_lossy_utf8(bytes, text);
+        });
     }
 
 private:
@@ -108,16 +110,17 @@ private:
     normal_form normalization_ = normal_form::none;
 };
 
-/// Puts a tokenizer together from its parts, checking each: first all tokens, then merges in order of rank, and added tokens.
+/// Puts a tokenizer together from its parts, checking each: first all tokens, then merges in order of rank, and added tokens. Every call
+/// may also fail with out_of_memory; the builder is then good for nothing but to be dropped.
 class tokenizer_builder {
 public:
     split_pattern pattern = split_pattern::o200k;
     normal_form normalization = normal_form::none;
     bool ignore_merges = false;  ///< a piece that is a token is that token, whatever the merges say
 
-    void reserve(std::size_t tokens, std::size_t bytes, std::size_t merges) {
-        strings_.reserve(tokens, bytes);
-        rules_.reserve(merges);
+    [[nodiscard]] status reserve(std::size_t tokens, std::size_t bytes, std::size_t merges) {
+        const status room = strings_.reserve(tokens, bytes);
+        return room ? detail::or_out_of_memory("take the merges of a tokenizer", [&] { rules_.reserve(merges); }) : room;
     }
 
     /// A token of the vocabulary, as bytes. Errors: bad_vocabulary.
@@ -125,6 +128,47 @@ public:
 
     /// The next merge. Errors: bad_merge if a part or the result is no token.
     [[nodiscard]] status add_merge(std::string_view left, std::string_view right) {
+        return detail::or_out_of_memory("add a merge to the tokenizer", [&] { return append_merge(left, right); });
+    }
+
+    /// Errors: bad_vocabulary (id out of range, content empty, too long or not UTF-8).
+    [[nodiscard]] status add_added_token(added_token token) {
+        if (token.id >= max_vocabulary_ids)
+            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", token.id,
+                                 max_vocabulary_ids);
+        if (token.content.empty() || token.content.size() > max_token_bytes ||
+            valid_utf8_prefix(token.content) != token.content.size())
+            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", token.id,
+                                 max_token_bytes, token.content.size());
+        return detail::or_out_of_memory("add a token to the tokenizer", [&] { added_.push_back(std::move(token)); });
+    }
+
+    /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that
+    /// contradict each other or the vocabulary), bad_merge.
+    [[nodiscard]] result<tokenizer> build() {
+        return detail::or_out_of_memory("build a tokenizer", [&]() -> result<tokenizer> {
+            if (status s = check_added(strings_); !s) return s.error();
+            return finish(bpe::create(std::move(strings_), std::move(rules_), ignore_merges));
+        });
+    }
+
+    /// The tokenizer from the tables of one like it, instead of tokens and merges; added tokens come first. `fill(name, vector)`
+    /// returns a status and fills one table. Tables are checked so far that nothing in them can do harm, not that they are right.
+    /// Errors: bad_vocabulary, bad_merge, and those of `fill`.
+    template <class Fill>
+    [[nodiscard]] result<tokenizer> build_from_tables(Fill&& fill) {
+        return detail::or_out_of_memory("build a tokenizer", [&]() -> result<tokenizer> {
+            result<bpe> b = bpe::from_tables(fill, ignore_merges);
+            if (!b) return b.error();
+            if (status s = check_added(b->strings()); !s) return s.error();
+            return finish(std::move(b));
+        });
+    }
+
+    [[nodiscard]] const vocabulary& strings() const { return strings_; }
+
+private:
+    [[nodiscard]] status append_merge(std::string_view left, std::string_view right) {
         merge_rule r{strings_.find(left), strings_.find(right), no_token};
         if (r.left == no_token || r.right == no_token)
             return error::format(errc::bad_merge, "merge %zu: its %s part is not in the vocabulary", rules_.size(),
@@ -145,40 +189,6 @@ public:
         return {};
     }
 
-    /// Errors: bad_vocabulary (id out of range, content empty, too long or not UTF-8).
-    [[nodiscard]] status add_added_token(added_token token) {
-        if (token.id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", token.id,
-                                 max_vocabulary_ids);
-        if (token.content.empty() || token.content.size() > max_token_bytes ||
-            valid_utf8_prefix(token.content) != token.content.size())
-            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", token.id,
-                                 max_token_bytes, token.content.size());
-        added_.push_back(std::move(token));
-        return {};
-    }
-
-    /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that
-    /// contradict each other or the vocabulary), bad_merge.
-    [[nodiscard]] result<tokenizer> build() {
-        if (status s = check_added(strings_); !s) return s.error();
-        return finish(bpe::create(std::move(strings_), std::move(rules_), ignore_merges));
-    }
-
-    /// The tokenizer from the tables of one like it, instead of tokens and merges; added tokens come first. `fill(name, vector)`
-    /// returns a status and fills one table. Tables are checked so far that nothing in them can do harm, not that they are right.
-    /// Errors: bad_vocabulary, bad_merge, and those of `fill`.
-    template <class Fill>
-    [[nodiscard]] result<tokenizer> build_from_tables(Fill&& fill) {
-        result<bpe> b = bpe::from_tables(fill, ignore_merges);
-        if (!b) return b.error();
-        if (status s = check_added(b->strings()); !s) return s.error();
-        return finish(std::move(b));
-    }
-
-    [[nodiscard]] const vocabulary& strings() const { return strings_; }
-
-private:
     [[nodiscard]] result<tokenizer> finish(result<bpe> b) {
         if (!b) return b.error();
         tokenizer t;
@@ -201,7 +211,9 @@ private:
             const added_token& t = added_[i];
             if (i != 0 && added_[i - 1].id == t.id)
                 return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", t.id);
-            if (!contents.add(i, t.content))
+            const status ok = contents.add(i, t.content);
+            if (!ok && ok.error().code() == errc::out_of_memory) return ok;
+            if (!ok)
                 return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
             const std::string_view in_vocabulary = strings.bytes_of(t.id);
             const std::uint32_t id_there = strings.find(t.content);
@@ -218,39 +230,49 @@ private:
     std::string joined_;
 };
 
-/// Encodes with one tokenizer, which must outlive it and stay in place. Owns the buffers and a cache of words, so it is for one
-/// thread at a time.
+/// Encodes with one tokenizer, which must outlive it and stay in place. Owns the buffers and a cache of words, which the first text takes,
+/// so it is for one thread at a time.
 class encoder {
 public:
     static constexpr std::size_t default_cache_entries = 8192;  ///< of 64 bytes each, all in all
 
     explicit encoder(const tokenizer& t, std::size_t cache_entries = default_cache_entries)
-        : tokenizer_(&t), words_(cache_entries), long_words_((cache_entries + 3) / 4), scratch_(2 * cache_entries) {}
+        : tokenizer_(&t), cache_entries_(cache_entries), scratch_(2 * cache_entries) {}
 
-    /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more.
+    /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more;
+    /// out_of_memory. `ids` is then as it was.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
         if (text.size() >= (std::size_t{1} << 31))
             return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
                                  text.size());
-        if (valid_utf8_prefix(text) != text.size()) {
-            clean_.clear();
-            append_lossy_utf8(text, clean_);
-            text = clean_;
-        }
-        if (options.markers == marker_policy::plain_text) {
-            encode_plain(normalized(text), ids);
-            return {};
-        }
-        encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
-            encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
-                          [&](std::string_view plain) { encode_plain(plain, ids); });
+        return detail::append_or_nothing("encode a text", ids, [&] {
+            take_caches();
+            append_ids(text, options, ids);
         });
-        return {};
     }
 
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
 
 private:
+    void take_caches() {
+        if (!words_.empty()) return;
+        long_words_ = detail::word_cache<5, 5>((cache_entries_ + 3) / 4);
+        words_ = detail::word_cache<2, 3>(cache_entries_);
+    }
+
+    void append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
+        if (valid_utf8_prefix(text) != text.size()) {
+            clean_.clear();
+            detail::append_lossy_utf8(text, clean_);
+            text = clean_;
+        }
+        if (options.markers == marker_policy::plain_text) return encode_plain(normalized(text), ids);
+        encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
+            encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
+                          [&](std::string_view plain) { encode_plain(plain, ids); });
+        });
+    }
+
     /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
     std::string_view normalized(std::string_view text) {
         const normal_form form = tokenizer_->normalization_;
@@ -258,7 +280,7 @@ private:
         const std::size_t good = normalized_prefix(text, form);
         if (good == text.size()) return text;
         normalized_.assign(text.substr(0, good));
-        append_normalized(text.substr(good), form, normalized_);
+        detail::append_normal(text.substr(good), form, normalized_);
         return normalized_;
     }
 
@@ -311,7 +333,7 @@ private:
     }
 
     void encode_piece(std::string_view piece, std::vector<std::int32_t>& ids) {
-        tokenizer_->bpe_.encode(piece, scratch_, [&ids](std::uint32_t id) { ids.push_back(static_cast<std::int32_t>(id)); });
+        tokenizer_->bpe_.tokens_of(piece, scratch_, [&ids](std::uint32_t id) { ids.push_back(static_cast<std::int32_t>(id)); });
     }
 
     /// `end` of the text, up to which bytes may be read.
@@ -333,6 +355,7 @@ private:
     }
 
     const tokenizer* tokenizer_;
+    std::size_t cache_entries_;
     detail::word_cache<2, 3> words_;
     detail::word_cache<5, 5> long_words_;
     bpe_scratch scratch_;

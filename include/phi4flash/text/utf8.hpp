@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <string>
 #include <string_view>
 
 PHI4FLASH_BEGIN
@@ -78,14 +77,21 @@ namespace detail {
     return detail::decode_utf8_any(p, end);
 }
 
-/// Appends the UTF-8 form of a code point; surrogates and values beyond U+10FFFF become U+FFFD.
-inline void append_utf8(char32_t c, std::string& out) {
+/// The UTF-8 form of a code point.
+struct utf8_form {
+    char bytes[4] = {};
+    std::uint32_t size = 0;
+    [[nodiscard]] std::string_view view() const { return {bytes, size}; }
+};
+
+/// Surrogates and values beyond U+10FFFF become U+FFFD.
+[[nodiscard]] constexpr utf8_form encode_utf8(char32_t c) {
     if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) c = replacement_character;
-    const auto put = [&out](char32_t byte) { out.push_back(static_cast<char>(byte)); };
-    if (c < 0x80) return put(c);
-    if (c < 0x800) return put(0xC0 | c >> 6), put(0x80 | (c & 0x3F));
-    if (c < 0x10000) return put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
+    const auto tail = [c](unsigned shift) { return static_cast<char>(0x80 | (c >> shift & 0x3F)); };
+    if (c < 0x80) return {{static_cast<char>(c)}, 1};
+    if (c < 0x800) return {{static_cast<char>(0xC0 | c >> 6), tail(0)}, 2};
+    if (c < 0x10000) return {{static_cast<char>(0xE0 | c >> 12), tail(6), tail(0)}, 3};
+    return {{static_cast<char>(0xF0 | c >> 18), tail(12), tail(6), tail(0)}, 4};
 }
 
 /// Bytes of the longest well-formed prefix; `text.size()` if all of it is.
@@ -132,8 +138,6 @@ private:
     char bytes_[Most] = {};
 };
 
-}  // namespace detail
-
 /// Appends `bytes` as well-formed UTF-8: one U+FFFD for each maximal invalid subpart, everything else as it is. `out` has a member
 /// append(std::string_view), as a std::string.
 template <class Out>
@@ -147,6 +151,8 @@ void append_lossy_utf8(std::string_view bytes, Out& out) {
         bytes.remove_prefix(decode_utf8(bytes.data(), bytes.data() + bytes.size()).size);
     }
 }
+
+}  // namespace detail
 
 /// Bytes at the end (0 to 3) that later bytes could still complete to a code point.
 [[nodiscard]] inline std::size_t incomplete_utf8_tail(std::string_view bytes) {

@@ -1,6 +1,6 @@
 #pragma once
 /// The strings of a vocabulary: one blob of bytes, offsets by id, and an index from bytes to id.
-#include <phi4flash/core/result.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
 
 #include <bit>
 #include <cstddef>
@@ -73,39 +73,19 @@ public:
         return no_token;
     }
 
-    /// Makes room for `ids` strings of `bytes` in all.
-    void reserve(std::size_t ids, std::size_t bytes) {
-        places_.reserve(ids);
-        blob_.reserve(bytes);
-        if (ids * 2 > index_.size()) rebuild_index(ids);
+    /// Makes room for `ids` strings of `bytes` in all. Errors: out_of_memory.
+    [[nodiscard]] status reserve(std::size_t ids, std::size_t bytes) {
+        return detail::or_out_of_memory("take a vocabulary", [&] {
+            places_.reserve(ids);
+            blob_.reserve(bytes);
+            if (ids * 2 > index_.size()) rebuild_index(ids);
+        });
     }
 
-    /// Gives an id its string. Errors, bad_vocabulary: empty or oversized string, id out of range or taken, string taken.
+    /// Gives an id its string. Errors: bad_vocabulary (empty or oversized string, id out of range or taken, string taken); out_of_memory.
+    /// Nothing has changed then.
     [[nodiscard]] status add(std::size_t id, std::string_view bytes) {
-        if (id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "token id %zu is not below the limit of %zu", id, max_vocabulary_ids);
-        if (bytes.empty()) return error::format(errc::bad_vocabulary, "token %zu is an empty string", id);
-        if (bytes.size() > max_token_bytes)
-            return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(),
-                                 max_token_bytes);
-        if (blob_.size() + bytes.size() > max_vocabulary_bytes)
-            return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes",
-                                 max_vocabulary_bytes);
-        if (has_string(id)) return error::format(errc::bad_vocabulary, "id %zu is given to two tokens", id);
-        if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
-        const std::size_t mask = index_.size() - 1;
-        std::size_t i = slot_of(bytes);
-        for (; index_[i] != no_token; i = (i + 1) & mask) {
-            if (bytes_of(index_[i]) == bytes)
-                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", index_[i], id,
-                                     bytes.size());
-        }
-        if (id >= places_.size()) places_.resize(id + 1);
-        places_[id] = {static_cast<std::uint32_t>(blob_.size()), static_cast<std::uint32_t>(bytes.size())};
-        blob_.insert(blob_.end(), bytes.begin(), bytes.end());
-        index_[i] = static_cast<std::uint32_t>(id);
-        ++count_;
-        return {};
+        return detail::or_out_of_memory("add a token to the vocabulary", [&] { return insert(id, bytes); });
     }
 
     /// Calls visit(name, table) with each table of `self`, a vocabulary or a const one: how a finished one goes to a file and back.
@@ -148,12 +128,40 @@ private:
         std::uint32_t size = 0;
     };
 
+    [[nodiscard]] status insert(std::size_t id, std::string_view bytes) {
+        if (id >= max_vocabulary_ids)
+            return error::format(errc::bad_vocabulary, "token id %zu is not below the limit of %zu", id, max_vocabulary_ids);
+        if (bytes.empty()) return error::format(errc::bad_vocabulary, "token %zu is an empty string", id);
+        if (bytes.size() > max_token_bytes)
+            return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(),
+                                 max_token_bytes);
+        if (blob_.size() + bytes.size() > max_vocabulary_bytes)
+            return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes",
+                                 max_vocabulary_bytes);
+        if (has_string(id)) return error::format(errc::bad_vocabulary, "id %zu is given to two tokens", id);
+        if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
+        const std::size_t mask = index_.size() - 1;
+        std::size_t i = slot_of(bytes);
+        for (; index_[i] != no_token; i = (i + 1) & mask) {
+            if (bytes_of(index_[i]) == bytes)
+                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", index_[i], id,
+                                     bytes.size());
+        }
+        const auto place_of_bytes = static_cast<std::uint32_t>(blob_.size());
+        blob_.insert(blob_.end(), bytes.begin(), bytes.end());  // bytes that nothing points to do no harm
+        if (id >= places_.size()) places_.resize(id + 1);
+        places_[id] = {place_of_bytes, static_cast<std::uint32_t>(bytes.size())};
+        index_[i] = static_cast<std::uint32_t>(id);
+        ++count_;
+        return {};
+    }
+
     [[nodiscard]] std::size_t slot_of(std::string_view bytes) const { return detail::hash_bytes(bytes) & (index_.size() - 1); }
 
     void rebuild_index(std::size_t wanted) {
         std::size_t size = 512;
         while (size < wanted * 2) size *= 2;
-        index_.assign(size, no_token);
+        std::vector<std::uint32_t>(size, no_token).swap(index_);
         for (std::size_t id = 0; id < places_.size(); ++id) {
             if (places_[id].size == 0) continue;
             std::size_t i = slot_of(bytes_of(id));

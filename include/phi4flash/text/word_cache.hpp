@@ -32,7 +32,10 @@ public:
         std::uint32_t count = 0;
     };
 
+    /// Has no place yet.
+    word_cache() = default;
     explicit word_cache(std::size_t entries) : entries_(std::bit_ceil(entries)) {}
+    [[nodiscard]] bool empty() const { return entries_.empty(); }
 
     /// The key of [p, p + size); `readable` bytes from p on may be read, at least `size`.
     [[nodiscard]] static key key_of(const char* p, std::size_t size, std::size_t readable) {

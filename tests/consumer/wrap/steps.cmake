@@ -29,6 +29,17 @@ run("${MESON}" test -C build --print-errorlogs)
 run("${work}/build/consumer")
 expect("phi4flash ${VERSION}, back end ${BEST_SIMD}" "json 1")
 
+# Another wrap of the same project comes before what nothing else has.
+file(REMOVE "${work}/modules/nlohmann_json.pc")
+file(COPY "${work}/headers/nlohmann" DESTINATION "${app}/subprojects/json-of-a-wrap")
+file(WRITE "${app}/subprojects/json-of-a-wrap/meson.build" "project('json-of-a-wrap', 'cpp', version: '3.11.2')
+nlohmann_json_dep = declare_dependency(include_directories: include_directories('.'), version: meson.project_version())\n")
+file(WRITE "${app}/subprojects/json-of-a-wrap.wrap" "[wrap-file]\ndirectory = json-of-a-wrap\n[provide]\nnlohmann_json = nlohmann_json_dep\n")
+run("${MESON}" setup --wipe build project)
+expect_times(0 "WARNING: phi4flash")
+expect("SIMD: ${BEST_SIMD}" "JSON: True")
+run("${MESON}" compile -C build)
+
 # An archive that is not the one that was published is refused.
 file(APPEND "${archive}" "x")
 file(REMOVE_RECURSE "${app}/subprojects/checkout")

@@ -59,7 +59,7 @@ gives core scalar OFF
 gives core,json scalar ON
 gives core,xsimd xsimd OFF
 gives core,highway,xsimd,json highway ON
-gives core,tool scalar ON
+gives core,highway,tool highway ON
 run "$(dirname "$(dirname "$installed")")/tools/phi4flash/phi4flash" info
 expect "share/phi4flash/models/tiny-arithmetic"
 

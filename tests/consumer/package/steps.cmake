@@ -3,9 +3,23 @@
 make_checkout()
 file(COPY "${SOURCE_DIR}/CHANGELOG.md" DESTINATION "${work}/checkout")
 file(COPY "${SOURCE_DIR}/examples/consumer" DESTINATION "${work}/app")
+set(headers_only -DPHI4FLASH_BUILD_TESTS=OFF -DPHI4FLASH_BUILD_EXAMPLES=OFF -DPHI4FLASH_BUILD_BENCHMARKS=OFF -DPHI4FLASH_BUILD_C_API=OFF)
+if(DPKG_DEB)
+    # Dependencies that the system has are named, and not packed.
+    run("${CMAKE_COMMAND}" -C "${work}/nothing.cmake" -S "${work}/checkout" -B "${work}/library" -G "${GENERATOR}" ${headers_only}
+        "-DCMAKE_INCLUDE_PATH=${work}/headers")
+    run("${CMAKE_COMMAND}" --build "${work}/library" --target package)
+    run("${DPKG_DEB}" --info "${work}/library/libphi4flash-dev_${VERSION}-1_all.deb")
+    set(debian_highway libhwy-dev)
+    set(debian_xsimd libxsimd-dev)
+    expect("Depends: ${debian_${BEST_SIMD}} (>= " "nlohmann-json3-dev (>= 3.11.0)")
+    run("${DPKG_DEB}" --contents "${work}/library/libphi4flash-dev_${VERSION}-1_all.deb")
+    expect_not("share/phi4flash/dependencies")
+    file(REMOVE_RECURSE "${work}/library")
+endif()
+
 run("${work}/checkout/tools/setup.sh" --headers)
-run("${CMAKE_COMMAND}" -C "${work}/nothing.cmake" -S "${work}/checkout" -B "${work}/library" -G "${GENERATOR}" -DPHI4FLASH_BUILD_TESTS=OFF
-    -DPHI4FLASH_BUILD_EXAMPLES=OFF -DPHI4FLASH_BUILD_BENCHMARKS=OFF "-DPHI4FLASH_PACKAGE_CONTACT=A Packager <packager@site.example>")
+run("${CMAKE_COMMAND}" -C "${work}/nothing.cmake" -S "${work}/checkout" -B "${work}/library" -G "${GENERATOR}" ${headers_only} "-DPHI4FLASH_PACKAGE_CONTACT=A Packager <packager@site.example>")
 run("${CMAKE_COMMAND}" --build "${work}/library" --target package)
 file(GLOB archive "${work}/library/phi4flash-${VERSION}-*.tar.gz")
 file(GLOB debian "${work}/library/libphi4flash-dev_${VERSION}-1_all.deb")

@@ -1,5 +1,5 @@
-# Run by cpack between installing and packing: /usr/share/doc/<package> as Debian has it, compressed manuals, and no other copy of the licence.
-# The other generators' trees stay as they are.
+# Run by cpack between installing and packing: /usr/share/doc/<package> as Debian has it, compressed manuals, and no other copy of the
+# licence. The other generators' trees stay as they are.
 if(NOT CPACK_GENERATOR STREQUAL "DEB")
     return()
 endif()
@@ -27,8 +27,9 @@ foreach(component IN LISTS CPACK_COMPONENTS_ALL)
         file(APPEND "${share}/doc/${package}/copyright" "\n----\nHeaders of ${name}, in /usr/share/phi4flash/dependencies\n\n${licence}")
     endforeach()
     file(REMOVE_RECURSE "${share}/phi4flash/dependencies/licenses")
-    write_compressed("${share}/doc/${package}/changelog.Debian"
-        "phi4flash (${CPACK_PACKAGE_VERSION}-${CPACK_DEBIAN_PACKAGE_RELEASE}) unstable; urgency=medium\n\n  * As made by cpack from the sources of this version.\n\n -- ${CPACK_PACKAGE_CONTACT}  ${date}\n")
+    string(CONCAT entry "phi4flash (${CPACK_PACKAGE_VERSION}-${CPACK_DEBIAN_PACKAGE_RELEASE}) unstable; urgency=medium\n\n"
+        "  * As made by cpack from the sources of this version.\n\n -- ${CPACK_PACKAGE_CONTACT}  ${date}\n")
+    write_compressed("${share}/doc/${package}/changelog.Debian" "${entry}")
     file(READ "${CPACK_PHI4FLASH_SOURCE_DIR}/CHANGELOG.md" changes)
     write_compressed("${share}/doc/${package}/changelog" "${changes}")
     file(GLOB manuals "${share}/man/man1/*.1")

@@ -55,8 +55,8 @@ p4::result<std::string> bundled_model() {
         if (fs::exists(place / "config.json", ignored)) return place.string();
     }
     return p4::error::format(p4::errc::file_not_found,
-                             "no model is named, and the bundled one is neither models/tiny-arithmetic of this folder nor in %s of a folder above "
-                             "the program, %s: say --model PATH",
+                             "no model is named, and the bundled one is neither models/tiny-arithmetic of this folder nor in %s of a "
+                             "folder above the program, %s: say --model PATH",
                              p4::printable(installed / inside).c_str(), p4::printable(program_path).c_str());
 }
 

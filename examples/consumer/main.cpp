@@ -35,7 +35,8 @@ static p4::status answer(const char* path, const char* question) {
 
 int main(int argc, char** argv) {
     const char* back_end = PHI4FLASH_SIMD_HIGHWAY ? "highway" : PHI4FLASH_SIMD_XSIMD ? "xsimd" : "scalar";
-    std::printf("phi4flash %s, back end %s, target %s, json %d\n", PHI4FLASH_VERSION_STRING, back_end, p4::best_kernels().name, PHI4FLASH_HAS_JSON);
+    const char* target = p4::best_kernels().name;
+    std::printf("phi4flash %s, back end %s, target %s, json %d\n", PHI4FLASH_VERSION_STRING, back_end, target, PHI4FLASH_HAS_JSON);
     if (argc < 3) return 0;
     const p4::status ok = answer(argv[1], argv[2]);
     if (!ok) std::fprintf(stderr, "%s\n", ok.error().message());

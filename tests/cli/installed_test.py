@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the program as packages install it: it finds the bundled model from where it is, wherever that has been moved, and says so where it does not;
-the manual knows its commands.
+"""Checks the program as packages install it: it finds the bundled model from where it is, wherever that has been moved, and says so where
+it does not; the manual knows its commands.
 
     tests/cli/installed_test.py PATH_OF_PHI4FLASH [unittest arguments]
 """
@@ -73,8 +73,9 @@ class InstalledTest(ProgramTest):
         for command in ("info", "chat"):
             done = self.call(program, command)
             self.assertEqual((done.returncode, done.stdout), (1, ""))
-            self.assertRegex(done.stderr, r"^phi4flash: no model is named, and the bundled one is neither models/tiny-arithmetic of this folder nor in "
-                                          r"share/phi4flash/models/tiny-arithmetic of a folder above the program, .*/prefix/bin/phi4flash: say --model PATH\n$")
+            self.assertRegex(done.stderr, r"^phi4flash: no model is named, and the bundled one is neither models/tiny-arithmetic of this folder "
+                                          r"nor in share/phi4flash/models/tiny-arithmetic of a folder above the program, "
+                                          r".*/prefix/bin/phi4flash: say --model PATH\n$")
 
     def test_the_manual_knows_every_command(self):
         manual = (ROOT / "packaging/phi4flash.1").read_text(encoding="utf-8")

@@ -40,7 +40,8 @@ headers_of() {
 }
 highway_version() { sed -n 's/^#define HWY_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\)$/\2/p' "$(headers_of hwy)/hwy/base.h" | paste -s -d. -; }
 json_version() {
-    sed -n 's/^#define NLOHMANN_JSON_VERSION_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\).*/\2/p' "$(headers_of nlohmann)/nlohmann/detail/abi_macros.hpp" | paste -s -d. -
+    sed -n 's/^#define NLOHMANN_JSON_VERSION_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\).*/\2/p' \
+        "$(headers_of nlohmann)/nlohmann/detail/abi_macros.hpp" | paste -s -d. -
 }
 
 # run COMMAND...: with its output in the log, which is shown if it fails; $output is what it printed.

@@ -11,7 +11,8 @@ grep -v '^source_url' "$work/registry/phi4flash.wrap" > "$app/subprojects/phi4fl
 for pair in "libhwy hwy $(highway_version)" "nlohmann_json nlohmann $(json_version)"; do
     read -r module folder number <<< "$pair"
     cp -R --parents -L -t "$work/pkgconfig" "$(headers_of "$folder")/$folder"
-    printf 'Name: %s\nDescription: a stand-in\nVersion: %s\nCflags: -I%s\n' "$module" "$number" "$work/pkgconfig$(headers_of "$folder")" > "$work/pkgconfig/$module.pc"
+    printf 'Name: %s\nDescription: a stand-in\nVersion: %s\nCflags: -I%s\n' "$module" "$number" "$work/pkgconfig$(headers_of "$folder")" \
+        > "$work/pkgconfig/$module.pc"
 done
 rm -rf "$work/source"
 in_app env "PKG_CONFIG_LIBDIR=$work/pkgconfig" "$have_meson" setup build

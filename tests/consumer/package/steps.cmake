@@ -1,5 +1,5 @@
-# cpack: the .tar.gz unpacked anywhere, with the preset of examples/consumer, and the Debian packages where dpkg-deb is. The program and its model
-# are in tests/cli/installed_test.py.
+# cpack: the .tar.gz unpacked anywhere, with the preset of examples/consumer, and the Debian package of the headers where dpkg-deb is. The
+# program and its model are in tests/cli/installed_test.py.
 make_checkout()
 file(COPY "${SOURCE_DIR}/CHANGELOG.md" DESTINATION "${work}/checkout")
 file(COPY "${SOURCE_DIR}/examples/consumer" DESTINATION "${work}/app")
@@ -19,7 +19,8 @@ if(DPKG_DEB)
 endif()
 
 run("${work}/checkout/tools/setup.sh" --headers)
-run("${CMAKE_COMMAND}" -C "${work}/nothing.cmake" -S "${work}/checkout" -B "${work}/library" -G "${GENERATOR}" ${headers_only} "-DPHI4FLASH_PACKAGE_CONTACT=A Packager <packager@site.example>")
+run("${CMAKE_COMMAND}" -C "${work}/nothing.cmake" -S "${work}/checkout" -B "${work}/library" -G "${GENERATOR}" ${headers_only}
+    "-DPHI4FLASH_PACKAGE_CONTACT=A Packager <packager@site.example>")
 run("${CMAKE_COMMAND}" --build "${work}/library" --target package)
 file(GLOB archive "${work}/library/phi4flash-${VERSION}-*.tar.gz")
 file(GLOB debian "${work}/library/libphi4flash-dev_${VERSION}-1_all.deb")
@@ -43,12 +44,13 @@ expect("phi4flash ${VERSION}, back end ${BEST_SIMD}" "json 1" "\\boxed{632}")
 
 if(DPKG_DEB)
     run("${DPKG_DEB}" --info "${work}/libphi4flash-dev.deb")
-    expect("Package: libphi4flash-dev" "Version: ${VERSION}-1" "Architecture: all" "Section: libdevel" "Maintainer: A Packager <packager@site.example>"
+    expect("Package: libphi4flash-dev" "Version: ${VERSION}-1" "Architecture: all" "Section: libdevel"
+        "Maintainer: A Packager <packager@site.example>"
         "Description: inference of Phi-4-mini-flash-reasoning, C++20 headers")
     expect_not("Depends:")  # headers that only the checkout had are inside
     run("${DPKG_DEB}" -x "${work}/libphi4flash-dev.deb" "${work}/debian")
-    foreach(file doc/libphi4flash-dev/copyright doc/libphi4flash-dev/changelog.Debian.gz phi4flash/dependencies/include/nlohmann/json.hpp cmake/phi4flash/phi4flash-config.cmake
-            pkgconfig/phi4flash.pc)
+    foreach(file doc/libphi4flash-dev/copyright doc/libphi4flash-dev/changelog.Debian.gz phi4flash/dependencies/include/nlohmann/json.hpp
+            cmake/phi4flash/phi4flash-config.cmake pkgconfig/phi4flash.pc)
         if(NOT EXISTS "${work}/debian/usr/share/${file}")
             message(FATAL_ERROR "the Debian package has no ${file}")
         endif()
@@ -56,7 +58,7 @@ if(DPKG_DEB)
     if(EXISTS "${work}/debian/usr/share/licenses")
         message(FATAL_ERROR "Debian has no /usr/share/licenses")
     endif()
-    set(configure "${CMAKE_COMMAND}" -C "${work}/nothing.cmake" "-DCMAKE_PREFIX_PATH=${work}/debian/usr" -G "${GENERATOR}" -S "${here}/find_package" -B "${work}/build")
-    run(${configure})
+    run("${CMAKE_COMMAND}" -C "${work}/nothing.cmake" "-DCMAKE_PREFIX_PATH=${work}/debian/usr" -G "${GENERATOR}"
+        -S "${here}/find_package" -B "${work}/build")
     expect("consumer: ${BEST_SIMD}, JSON ON")
 endif()

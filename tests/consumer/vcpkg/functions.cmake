@@ -57,8 +57,9 @@ function(vcpkg_cmake_configure)
         if(type STREQUAL "Debug")
             string(APPEND prefix "/debug")
         endif()
-        execute_process(COMMAND "${CMAKE_COMMAND}" -C "${INITIAL}" -G "${GENERATOR}" -S "${arg_SOURCE_PATH}" -B "${CURRENT_BUILDTREES_DIR}/${type}" -DCMAKE_BUILD_TYPE=${type}
-            "-DCMAKE_PREFIX_PATH=${DEPENDENCIES}" "-DCMAKE_INSTALL_PREFIX=${prefix}" ${arg_OPTIONS} ${arg_OPTIONS_${upper}} COMMAND_ERROR_IS_FATAL ANY)
+        execute_process(COMMAND "${CMAKE_COMMAND}" -C "${INITIAL}" -G "${GENERATOR}" -S "${arg_SOURCE_PATH}"
+            -B "${CURRENT_BUILDTREES_DIR}/${type}" -DCMAKE_BUILD_TYPE=${type} "-DCMAKE_PREFIX_PATH=${DEPENDENCIES}"
+            "-DCMAKE_INSTALL_PREFIX=${prefix}" ${arg_OPTIONS} ${arg_OPTIONS_${upper}} COMMAND_ERROR_IS_FATAL ANY)
     endforeach()
 endfunction()
 

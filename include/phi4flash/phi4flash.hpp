@@ -14,6 +14,7 @@
 #include <phi4flash/core/number.hpp>
 #include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/core/packing.hpp>
+#include <phi4flash/core/progress_ref.hpp>
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/core/thread_pool.hpp>
 #include <phi4flash/core/token_weight.hpp>

@@ -130,6 +130,13 @@ TEST_CASE("a block in huge pages is a block like any other") {
         const memory_block moved = *std::move(block);
         CHECK(std::count(moved.bytes().begin(), moved.bytes().end(), std::byte{7}) == static_cast<std::ptrdiff_t>(moved.bytes().size()));
     }
+    // Of a part alone.
+    const auto part = memory_block::allocate(6 * huge_page_bytes, "test", page_size::huge, huge_page_bytes + 1);
+    REQUIRE(part);
+    std::fill(part->bytes().begin(), part->bytes().end(), std::byte{7});
+    CHECK(reinterpret_cast<std::uintptr_t>(part->bytes().data()) % huge_page_bytes == 0);
+    const bool always = part->huge_bytes() == part->bytes().size();  // the system gives them unasked
+    if (!always) CHECK(part->huge_bytes() <= 2 * huge_page_bytes);
     for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2, SIZE_MAX / 4}) {
         for (const page_size pages : {page_size::normal, page_size::huge}) {
             const auto none = memory_block::allocate(size, "weights", pages);

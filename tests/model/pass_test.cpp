@@ -139,6 +139,7 @@ TEST_CASE("model/pass: what cannot be is refused, each with its sentence, before
     check_refused(begin({{&one, two_tokens, 1, 3}}), p4::errc::invalid_argument, "a reading of 2 tokens");
     check_refused(begin({{&one, two_tokens, 2}, {&two, two_tokens, 2}}), p4::errc::invalid_argument, "4 rows of logits of 256: there is room for 3");
     check_refused(begin({{&undoing, ids{1, 2, 3}}}), p4::errc::invalid_argument, "3 states");
+    check_refused(begin({{&undoing, two_tokens}, {&one, two_tokens, 1, 2}}), p4::errc::invalid_argument, "4 states");
     std::vector<float> narrow(2 * f.vocab());
     const reading wide{&one, two_tokens, 2};
     check_refused(p.begin(f.m, f.work, {&wide, 1}, {narrow.data(), 2, f.vocab() - 1}), p4::errc::invalid_argument, "room for 2 of 255");
@@ -329,6 +330,37 @@ TEST_CASE("model/pass: a session that is reset under a pass is not read into") {
                                  [&](std::size_t, std::size_t, p4::rows_view<const float>) { past.reset(); }),
                   p4::errc::in_use, "was reset");
     CHECK(same_bits(f.future(past), fresh));
+}
+
+TEST_CASE("model/pass: a session that is reset, or dropped from, at any piece has the states of its position, wherever they lie") {
+    fixture<float> f({.chunk = 8, .states = 4});
+    const auto fresh = f.future(f.make());
+    for (const std::size_t undo : {0, 1, 2}) {
+        for (const std::size_t before : {0, 1, 2, 3, 4}) {
+            for (const std::size_t count : {1, 2, 3, 4}) {
+                CAPTURE(undo);
+                CAPTURE(before);
+                CAPTURE(count);
+                auto past = f.make(undo);
+                for (std::size_t i = 0; i < before; ++i) REQUIRE(p4::step(f.m, past, f.work, static_cast<std::int32_t>(i)));
+                const auto future = f.future(past);
+                const ids text = some_tokens(count, f.vocab(), 7);
+                const fixture<float>::reading r{&past, text};
+                fixture<float>::pass p;
+                for (const bool reset : {false, true}) {  // in the middle of the layers, and at the end
+                    for (const std::size_t pieces : {7, 1000}) {
+                        REQUIRE(p.begin(f.m, f.work, {&r, 1}));
+                        std::size_t left = pieces;
+                        (void)p.advance_until([&] { return --left == 0; });
+                        if (reset) past.reset();
+                        while (p.advance()) {}
+                        p.end();
+                        CHECK(same_bits(f.future(past), reset ? fresh : future));
+                    }
+                }
+            }
+        }
+    }
 }
 
 TEST_CASE("model/pass: a moved pass is the same pass") {

@@ -50,9 +50,9 @@ class memory_block {
 public:
     memory_block() = default;
 
-    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Huge pages are a wish (core/huge_pages.hpp) and
-    /// round what is taken up to a multiple of theirs. Errors: out_of_memory, naming `purpose` and the bytes.
-    static result<memory_block> allocate(std::size_t bytes, const char* purpose, page_size pages = page_size::normal) {
+    /// Contents are indeterminate, so that pages which nobody writes cost nothing. Huge pages are a wish (core/huge_pages.hpp) for the first
+    /// `huge` bytes, and round what is taken up to a multiple of theirs. Errors: out_of_memory, naming `purpose` and the bytes.
+    static result<memory_block> allocate(std::size_t bytes, const char* purpose, page_size pages = page_size::normal, std::size_t huge = SIZE_MAX) {
         memory_block block;
         const std::size_t alignment = pages == page_size::huge && bytes >= huge_page_bytes ? huge_page_bytes : block_alignment;
         if (bytes <= static_cast<std::size_t>(PTRDIFF_MAX) - alignment) {
@@ -60,7 +60,8 @@ public:
             const std::size_t taken = round_up(bytes, alignment);
             void* const place = ::operator new(taken, std::align_val_t{alignment}, std::nothrow);
             block.data_ = {static_cast<std::byte*>(place), detail::aligned_delete{alignment}};
-            if (block.data_ && alignment == huge_page_bytes) ask_for_huge_pages({block.data_.get(), taken});
+            if (block.data_ && alignment == huge_page_bytes)
+                ask_for_huge_pages({block.data_.get(), huge < taken ? round_up(huge, huge_page_bytes) : taken});
         }
         if (!block.data_) return error::format(errc::out_of_memory, "cannot take %zu bytes for the %s", bytes, purpose);
         return block;

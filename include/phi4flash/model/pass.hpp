@@ -13,8 +13,8 @@
 /// every token, the full layer stores keys and values, and everything after it runs for the tokens whose logits are wanted. Nothing is
 /// approximated, and reading a prompt is linear in its length.   Source: arXiv:2507.06607 section 2 (YOCO: arXiv:2405.05254).
 ///
-/// What a pass finds out stays in the workspace (states, K/V of windows) or behind the session's position (K/V of the full layer) until it
-/// is committed: what is not committed has not happened.
+/// What a pass finds out stays in the workspace (K/V of windows, several states) or behind the session's position (K/V of the full layer, one
+/// state) until it is committed: what is not committed has not happened.
 #include <phi4flash/model/state.hpp>
 
 #include <utility>
@@ -84,7 +84,7 @@ public:
                     return error::format(errc::invalid_argument, "readings %zu and %zu are of one session: want each once in a pass", j, i);
             rows += readings[i].tokens.size();
             wanted += readings[i].wanted;
-            states += kept_of(readings[i]);
+            states += rows_of_states(readings[i]);
         }
         const auto too_many = [](const char* what, std::size_t want, std::size_t have) {
             return error::format(errc::invalid_argument, "a pass over %zu %s: the workspace has room for %zu (workspace_options)", want, what, have);
@@ -160,8 +160,9 @@ public:
                              t.first + t.count - t.wanted + t.finite + 1);
     }
 
-    /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading. Copies the Mamba states
-    /// (at the released shape 3.5 MB, and as much for each token that can be taken back) and the windows' K/V, on the calling thread.
+    /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading. Copies the windows' K/V
+    /// and, where there was more than one to choose from or to go back to, the Mamba states (at the released shape 3.5 MB, and as much for each
+    /// token that can be taken back), on the calling thread.
     /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset meanwhile): nothing has changed
     /// then.
     [[nodiscard]] status commit(std::size_t i, std::size_t n) {
@@ -173,9 +174,12 @@ public:
         session<Shape, Kv>& s = *t.past;
         if (s.disturbed())
             return error::format(errc::in_use, "commit: the session was reset while the pass was reading into it: do that before, or after");
-        const std::size_t dropped = t.count - t.kept;  // tokens whose states were not kept
-        for (std::size_t at = n - (std::min)(n - dropped, s.undo() + 1); at < n; ++at)
-            std::memcpy(s.states_after(t.first + at + 1).data(), work_->states[t.state_row + at - dropped], work_->mambas.floats() * sizeof(float));
+        if (t.kept > 1) {  // else it is in place
+            const std::size_t kept = (std::min)(n, s.undo() + 1);
+            const float* from = t.after + (n - kept - (t.count - t.kept)) * work_->states.stride;
+            for (std::size_t slot = 1; slot <= kept; ++slot, from += work_->states.stride)
+                std::memcpy(s.states_after(t.first + slot).data(), from, work_->mambas.floats() * sizeof(float));
+        }
         const head_layout heads = head_layout_of(model_->shape());
         for (std::size_t w = 0; w < s.windows().size(); ++w) s.windows()[w].commit(heads, work_->staging[w], t.row, t.first, n);
         s.advance(n);
@@ -220,6 +224,8 @@ private:
     [[nodiscard]] static std::size_t kept_of(const reading_type& r) {
         return (std::min)(r.tokens.size(), r.choices + r.past->undo());
     }
+    /// How many of them the workspace keeps: one alone is written where the session has room for it.
+    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
 
     /// Gives every text its rows, and every row its token's embedding.
     void place(std::span<const reading_type> readings) {
@@ -231,12 +237,15 @@ private:
         n_texts_ = readings.size();
         for (std::size_t i = 0; i < n_texts_; ++i) {
             const reading_type& r = readings[i];
-            work_->texts[i] = {r.past, r.past->position(), row, r.tokens.size(), r.choices, wanted, r.wanted, state, kept_of(r), r.wanted};
+            const std::size_t first = r.past->position();
+            const std::size_t rows = rows_of_states(r);
+            float* const after = rows == 0 ? r.past->states_after(first + 1).data() : work_->states[state];
+            work_->texts[i] = {r.past, first, row, r.tokens.size(), r.choices, wanted, r.wanted, r.past->states_after(first).data(), after, kept_of(r), r.wanted};
             r.past->set_busy(true);
             for (const std::int32_t token : r.tokens)
                 widen(weights.embedding.data, static_cast<std::size_t>(token), model_->shape().d_model(), work_->residual[row++]);
             wanted += r.wanted;
-            state += kept_of(r);
+            state += rows;
         }
         work_->set_busy(true);
         x_ = work_->residual.first(row);
@@ -261,8 +270,7 @@ private:
             case mixer_kind::memory_mamba:
                 memory_ = weights.mambas[at.slot](with, w.mamba_scratch, each_text([&](std::size_t i) {
                     const text& t = w.texts[i];
-                    return mamba::text{w.mambas.at(t.past->states_after(t.first).data(), at.slot),
-                                       w.mambas.at(w.states[t.state_row], at.slot), w.states.stride, t.kept, t.row, t.count};
+                    return mamba::text{w.mambas.at(t.before, at.slot), w.mambas.at(t.after, at.slot), w.states.stride, t.kept, t.row, t.count};
                 }), h, h);
                 break;
             case mixer_kind::window_attention:

@@ -20,14 +20,15 @@ namespace detail {
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
     std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
+    page_size pages = page_size::huge;  ///< of states and windows, in memory that it takes itself; the full layer's K/V grow page by page
 };
 
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
 /// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable while no pass reads into
 /// it; used by one thread at a time.
 ///
-/// What a pass changes, it changes at the end (pass::commit). Until then only keys of the full layer are written, behind position(), where
-/// nothing reads them.
+/// What a pass changes, it changes at the end (pass::commit). Until then it writes only where nothing reads: keys of the full layer behind
+/// position(), and the states that would follow in a place that holds none.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class session {
     static_assert(kv_element<Kv>, "phi4flash: K/V are kept in bf16, float or kv_int8");
@@ -53,9 +54,11 @@ public:
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
     static result<session> create(const model<Shape>& m, const session_options& options) {
         if (const status ok = refusal(options); !ok) return ok.error();
-        auto block = memory_block::allocate(bytes(m, options), "session");
-        if (!block) return block.error();
         session s;
+        arena counting;
+        s.lay_out(counting, m, options);
+        auto block = memory_block::allocate(counting.bytes(), "session", options.pages, s.fixed_bytes_);
+        if (!block) return block.error();
         s.own_ = std::move(*block);
         s.attach(s.own_.bytes(), m, options);
         return s;
@@ -82,8 +85,9 @@ public:
     /// (in_use).
     void reset() {
         // K/V need no clearing: nothing is read that was not written before.
-        std::ranges::fill(states_.first(state_floats_), 0.0f);
+        first_slot_ = slot_of(position_);  // never the one that a pass writes
         position_ = 0;
+        std::ranges::fill(states_after(0), 0.0f);
         oldest_ = 0;
         disturbed_ = busy_;
     }
@@ -126,10 +130,9 @@ public:
     [[nodiscard]] std::size_t undo() const { return undo_; }
 
     // For pass.hpp and snapshot.hpp.
-    /// All Mamba states after the first `position` tokens, which must not be older than oldest_position().
-    [[nodiscard]] std::span<float> states_after(std::size_t position) const {
-        return states_.subspan(position % (undo_ + 1) * state_floats_, state_floats_);
-    }
+    /// All Mamba states after the first `position` tokens, from oldest_position() to position(). The place behind the last of them is free:
+    /// nothing reads it before `advance`.
+    [[nodiscard]] std::span<float> states_after(std::size_t position) const { return states_.subspan(slot_of(position) * state_floats_, state_floats_); }
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
     [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
     [[nodiscard]] const head_layout& heads() const { return heads_; }
@@ -141,8 +144,12 @@ public:
         return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", context_, position_,
                              tokens);
     }
-    /// `tokens` more have been read, and the states after the last undo() + 1 of them are in place.
+    /// `tokens` more have been read. The states after the last of them, up to undo() + 1, are in the places behind position(), one after the
+    /// other, as if no more had been read than these.
     void advance(std::size_t tokens) {
+        const std::size_t slots = undo_ + 2;
+        const std::size_t skipped = tokens - (std::min)(tokens, undo_ + 1);
+        first_slot_ = (first_slot_ + slots - skipped % slots) % slots;
         position_ += tokens;
         oldest_ = (std::max)(oldest_, position_ - (std::min)(position_, undo_));
     }
@@ -159,6 +166,8 @@ public:
     }
 
 private:
+    [[nodiscard]] std::size_t slot_of(std::size_t position) const { return (first_slot_ + position) % (undo_ + 2); }
+
     [[nodiscard]] bool alike(const session& other) const { return shape_ == other.shape_; }
 
     void attach(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
@@ -175,25 +184,28 @@ private:
         shape_ = e.shape();
         const head_layout heads = heads_ = head_layout_of(e);
         state_floats_ = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv()).floats();
-        const std::size_t all = state_floats_ * (options.undo + 1);
+        const std::size_t all = state_floats_ * (options.undo + 2);
         auto* const states = memory.take<float>(all);
         auto* const windows = memory.take<kv_ring<Kv>>(plan.n_window());
         for (std::size_t i = 0; i < plan.n_window(); ++i) {
             const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window() + options.undo), e.window()};
             if (windows != nullptr) std::construct_at(windows + i, one);
         }
+        fixed_bytes_ = memory.bytes();
         full_ = kv_block<Kv>(memory, heads, options.context);
         if (states != nullptr) states_ = {states, all};
         if (windows != nullptr) windows_ = {windows, plan.n_window()};
     }
 
     memory_block own_;
-    std::span<float> states_;  // [undo + 1] times all Mamba states; those after n tokens at n mod (undo + 1)
+    std::span<float> states_;  // [undo + 2] times all Mamba states: those after n tokens at (first_slot + n) mod (undo + 2)
     std::span<kv_ring<Kv>> windows_;
     kv_block<Kv> full_;
     head_layout heads_;
     sambay_shape shape_;
+    std::size_t fixed_bytes_ = 0;  // of everything that each token touches
     std::size_t state_floats_ = 0;
+    std::size_t first_slot_ = 0;
     std::size_t position_ = 0;
     std::size_t oldest_ = 0;
     std::size_t context_ = 0;
@@ -212,7 +224,8 @@ struct text_in_pass {
     std::size_t choices = 0;     ///< how many of the last tokens the commit may end with; 0 when it is committed
     std::size_t wanted_row = 0;  ///< of the first token after which logits are wanted, among all such
     std::size_t wanted = 0;      ///< how many these are, the last ones
-    std::size_t state_row = 0;   ///< of the state after the first token that is kept, in the workspace
+    float* before = nullptr;     ///< the session's states
+    float* after = nullptr;      ///< those after the first token that is kept: of the session too where that is one, else in the workspace
     std::size_t kept = 0;        ///< how many these are, the last ones
     std::size_t finite = 0;      ///< rows of logits that are numbers, before the first that is not
 };
@@ -224,7 +237,7 @@ struct workspace_options {
     executor_ref threads{};                ///< default: the calling thread alone
     activation_type activations = activation_type::int8;  ///< what packed weights are multiplied with
     page_size pages = page_size::huge;     ///< of memory that it takes itself: the tokens of a chunk lie far apart
-    std::size_t states = 1;                ///< Mamba states of all layers that a pass can keep until its end: see `reading`
+    std::size_t states = 1;                ///< Mamba states of all layers that a pass can keep until its end: see `reading`; one alone needs none
     std::size_t logits = 1;                ///< rows of logits that a pass can compute: see `reading`
 };
 
@@ -325,7 +338,8 @@ private:
             if (windows != nullptr) std::construct_at(windows + i, one);
         }
         mambas = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv());
-        states = take_rows(memory, options.states, mambas.floats());
+        states = take_rows(memory, options.states == 1 ? 0 : options.states, mambas.floats());
+        states.count = options.states;  // one alone is never written here: see pass.hpp
         auto* const places = memory.take<text_in_pass<Shape, Kv>>(chunk);
         for (std::size_t i = 0; places != nullptr && i < chunk; ++i) std::construct_at(places + i);
         if (windows != nullptr) staging = {windows, plan.n_window()};

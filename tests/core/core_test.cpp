@@ -161,6 +161,50 @@ static_assert(phi4flash::executor<backwards>);
 static_assert(phi4flash::executor<phi4flash::inline_executor>);
 }  // namespace
 
+TEST_CASE("a block of the host's memory goes back where it came from") {
+    struct host {
+        alignas(64) std::byte memory[512];
+        std::size_t at = 0;
+        std::size_t taken = 0;
+        std::size_t given_back = 0;
+        bool full = false;
+    } h;
+    phi4flash::block_source source;
+    source.self = &h;
+    source.take = [](void* self, std::size_t bytes, std::size_t alignment) -> void* {
+        host& of = *static_cast<host*>(self);
+        CHECK(alignment == phi4flash::block_alignment);
+        if (of.full) return nullptr;
+        of.taken += bytes;
+        return of.memory + of.at;
+    };
+    source.give_back = [](void* self, void* memory, std::size_t bytes, std::size_t alignment) {
+        host& of = *static_cast<host*>(self);
+        CHECK(memory == of.memory + of.at);
+        CHECK(alignment == phi4flash::block_alignment);
+        of.given_back += bytes;
+    };
+    {
+        auto block = memory_block::allocate(100, "test", phi4flash::page_size::huge, SIZE_MAX, source);
+        REQUIRE(block);
+        CHECK(block->bytes().data() == h.memory);
+        CHECK(block->bytes().size() == 128);
+        const memory_block moved = *std::move(block);
+        CHECK(h.taken == 128);
+        CHECK(h.given_back == 0);
+    }
+    CHECK(h.given_back == 128);
+    // Memory that is not aligned goes back at once.
+    h.at = 8;
+    CHECK_FALSE(memory_block::allocate(100, "test", phi4flash::page_size::normal, SIZE_MAX, source));
+    CHECK(h.given_back == 256);
+    h.full = true;
+    const auto none = memory_block::allocate(100, "test", phi4flash::page_size::normal, SIZE_MAX, source);
+    REQUIRE_FALSE(none);
+    CHECK(none.error().code() == phi4flash::errc::out_of_memory);
+    CHECK(h.given_back == 256);
+}
+
 TEST_CASE("an executor covers every index once") {
     phi4flash::inline_executor on_this_thread;
     backwards other;

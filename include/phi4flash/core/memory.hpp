@@ -38,10 +38,23 @@ private:
     std::size_t used_ = 0;
 };
 
+/// Memory of the host's. `take` returns `bytes` bytes that begin at a multiple of `alignment`, or nullptr; `give_back` gets the same numbers, and does
+/// not throw. What `self` points to must outlive every block. Default: the C++ heap.
+struct block_source {
+    void* self = nullptr;
+    void* (*take)(void* self, std::size_t bytes, std::size_t alignment) = nullptr;
+    void (*give_back)(void* self, void* memory, std::size_t bytes, std::size_t alignment) = nullptr;
+};
+
 namespace detail {
 struct aligned_delete {
     std::size_t alignment = block_alignment;
-    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{alignment}); }
+    std::size_t bytes = 0;
+    block_source from{};
+    void operator()(std::byte* p) const {
+        if (from.take == nullptr) return ::operator delete(p, std::align_val_t{alignment});
+        from.give_back(from.self, p, bytes, alignment);
+    }
 };
 }  // namespace detail
 
@@ -51,15 +64,19 @@ public:
     memory_block() = default;
 
     /// Contents are indeterminate, so that pages which nobody writes cost nothing. Huge pages are a wish (core/huge_pages.hpp) for the first
-    /// `huge` bytes, and round what is taken up to a multiple of theirs. Errors: out_of_memory, naming `purpose` and the bytes.
-    static result<memory_block> allocate(std::size_t bytes, const char* purpose, page_size pages = page_size::normal, std::size_t huge = SIZE_MAX) {
+    /// `huge` bytes, and round what is taken up to a multiple of theirs; a host's memory is what it is. Errors: out_of_memory, naming `purpose` and
+    /// the bytes; also where a host's memory is not aligned.
+    static result<memory_block> allocate(std::size_t bytes, const char* purpose, page_size pages = page_size::normal, std::size_t huge = SIZE_MAX,
+                                         const block_source& from = {}) {
         memory_block block;
-        const std::size_t alignment = pages == page_size::huge && bytes >= huge_page_bytes ? huge_page_bytes : block_alignment;
+        const bool heap = from.take == nullptr;
+        const std::size_t alignment = heap && pages == page_size::huge && bytes >= huge_page_bytes ? huge_page_bytes : block_alignment;
         if (bytes <= static_cast<std::size_t>(PTRDIFF_MAX) - alignment) {
             block.size_ = round_up(bytes, block_alignment);
             const std::size_t taken = round_up(bytes, alignment);
-            void* const place = ::operator new(taken, std::align_val_t{alignment}, std::nothrow);
-            block.data_ = {static_cast<std::byte*>(place), detail::aligned_delete{alignment}};
+            void* const place = heap ? ::operator new(taken, std::align_val_t{alignment}, std::nothrow) : from.take(from.self, taken, alignment);
+            block.data_ = {static_cast<std::byte*>(place), detail::aligned_delete{alignment, taken, from}};
+            if (reinterpret_cast<std::uintptr_t>(place) % alignment != 0) block.data_.reset();
             if (block.data_ && alignment == huge_page_bytes)
                 ask_for_huge_pages({block.data_.get(), huge < taken ? round_up(huge, huge_page_bytes) : taken});
         }

@@ -31,6 +31,7 @@ PHI4FLASH_BEGIN
 struct repack_options {
     executor_ref executor = {};           ///< shares the work of each tensor; the memory has the same bits for any
     page_size pages = page_size::normal;  ///< of the memory that is taken
+    block_source memory{};                ///< that it is taken from
 };
 
 namespace detail {
@@ -251,7 +252,7 @@ result<repacked_model> repacked_model::create(const packed_model& from, const re
     model.config_ = from.config();
     model.tensors_ = std::move(plan->tensors);
     if (plan->source_bytes == 0) return model;
-    auto block = memory_block::allocate(plan->bytes, "repacked weights", options.pages);
+    auto block = memory_block::allocate(plan->bytes, "repacked weights", options.pages, SIZE_MAX, options.memory);
     if (!block) return block.error();
     model.memory_ = *std::move(block);
     arena memory(model.memory_.bytes().data());

@@ -14,9 +14,9 @@ public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
     /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, offset_misaligned, unexpected_tensor,
     /// untied_embedding, out_of_memory; not_finite (a vector or a table of the model with an infinity or NaN in it; matrices are not
-    /// read here).
+    /// read here). What the model owns is taken from `memory`.
     template <tensor_source Source>
-    static result<model> bind(const Source& source, const sambay_config& config) {
+    static result<model> bind(const Source& source, const sambay_config& config, const block_source& memory = {}) {
         const auto e = extents<Shape>::from(config.shape);
         if (!e) return e.error();
         model m(*e, config);
@@ -24,7 +24,7 @@ public:
         const sambay_weights checked = detail::bind_all(first, *e, config.norm_eps);
         if (first.failed()) return first.failure().error();
         if (const status rest = detail::check_rest(source, *e, checked.embedding, first.found()); !rest) return rest.error();
-        auto block = memory_block::allocate(first.bytes(), "model's parameters");
+        auto block = memory_block::allocate(first.bytes(), "model's parameters", page_size::normal, 0, memory);
         if (!block) return block.error();
         m.parameters_ = std::move(*block);
         detail::tensor_binder<Source> fill(source, arena(m.parameters_.bytes().data()), true);

@@ -8,9 +8,7 @@
 #endif
 #include "c_api/generation.hpp"
 #include "c_api/prefix_cache.hpp"
-#if __has_include(<phi4flash/generate/scheduler.hpp>)
 #include "c_api/scheduler.hpp"
-#endif
 
 using namespace phi4flash::c_api;
 namespace p4 = phi4flash;
@@ -175,7 +173,7 @@ phi4flash_code phi4flash_tokenizer_decode(const phi4flash_tokenizer* tokenizer, 
         if (outcome ok = read_array(ids, count, tokens, "ids"); !ok) return ok;
         if (outcome ok = check_choice(skip_special, 2, "skip_special"); !ok) return ok;
         std::string made;
-        if (outcome ok = decode(t->words, tokens, {.skip_special = skip_special != 0}, made); !ok) return ok;
+        if (const p4::status ok = t->words.decode(tokens, {.skip_special = skip_special != 0}, made); !ok) return ok;
         return give_out(made, text, capacity, length, 1, "text");
     });
 }
@@ -509,7 +507,6 @@ phi4flash_code phi4flash_generation_get_info(const phi4flash_generation* generat
     });
 }
 
-#if __has_include(<phi4flash/generate/scheduler.hpp>)
 // ---- schedulers --------------------------------------------------------------------------------------------------------------------------
 
 phi4flash_code phi4flash_scheduler_create(phi4flash_workspace* workspace, phi4flash_tokenizer* tokenizer, const phi4flash_scheduler_options* options,
@@ -597,8 +594,6 @@ phi4flash_code phi4flash_scheduler_get_info(const phi4flash_scheduler* scheduler
         return {};
     });
 }
-
-#endif
 
 // ---- prefix caches -----------------------------------------------------------------------------------------------------------------------
 

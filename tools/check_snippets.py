@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Compiles the C++ blocks of README.md and docs/*.md.
+"""Compiles the C++ and C blocks of README.md and docs/*.md.
 
-    tools/check_snippets.py [--root CHECKOUT] [--list] -- COMPILER FLAG...
+    tools/check_snippets.py [--root CHECKOUT] [--c-compiler CC] -- COMPILER FLAG...
 
 The words after ```cpp say what a block is:
     ```cpp            statements: becomes the body of a function; its #include lines go to the top
@@ -9,6 +9,8 @@ The words after ```cpp say what a block is:
     ```cpp file       a whole file; so is any block that has `int main(`
     ```cpp file PATH  the very text of that file of the checkout, which is compiled and run elsewhere
     ```cpp fragment   not compiled (a layout, a signature cut out of a header)
+
+```c blocks are the same in C11, over phi4flash.h; without --c-compiler they are compiled as C++20, which they must be as well.
 """
 import argparse
 import concurrent.futures
@@ -20,21 +22,22 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FENCE = re.compile(r"^```cpp\b[ \t]*([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(cpp|c)\b[ \t]*([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+HEADERS = {"cpp": "#include <phi4flash/phi4flash.hpp>\n", "c": "#include <phi4flash/phi4flash.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"}
 
 
 def blocks_of(path):
-    """(line, words, code) of each C++ block."""
+    """(language, line, words, code) of each block."""
     text = path.read_text(encoding="utf-8")
     for match in FENCE.finditer(text):
-        yield text.count("\n", 0, match.start()) + 2, match.group(1).split(), match.group(2)
+        yield match.group(1), text.count("\n", 0, match.start()) + 2, match.group(2).split(), match.group(3)
 
 
-def units_of(path, name):
+def units_of(path, name, language):
     """The translation units that a page needs: one for all its statements, one for each whole file."""
     includes, bodies, files = [], [], []
-    for line, words, code in blocks_of(path):
-        if "fragment" in words:
+    for written_in, line, words, code in blocks_of(path):
+        if "fragment" in words or written_in != language:
             continue
         where = f'#line {line} "{name}"\n'
         if words[:1] == ["file"] and len(words) == 2:
@@ -54,29 +57,34 @@ def units_of(path, name):
         else:
             bodies.append(body)
     if bodies:
-        functions = "".join(f"[[maybe_unused]] static void snippet_{i}() {{\n{body}}}\n" for i, body in enumerate(bodies))
-        files.insert(0, "#include <phi4flash/phi4flash.hpp>\n" + "\n".join(dict.fromkeys(includes)) + "\n" + functions)
+        parameters = "" if language == "cpp" else "void"
+        functions = "".join(f"void snippet_{i}({parameters});\nvoid snippet_{i}({parameters}) {{\n{body}}}\n" for i, body in enumerate(bodies))
+        files.insert(0, HEADERS[language] + "\n".join(dict.fromkeys(includes)) + "\n" + functions)
     return files
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=pathlib.Path, default=ROOT)
+    parser.add_argument("--c-compiler", default="")
     parser.add_argument("compiler", nargs="+")
     arguments = parser.parse_args()
     root = arguments.root
     pages = [p for p in [root / "README.md", *sorted((root / "docs").glob("*.md"))] if p.is_file()]
     # Readers' names in snippets need not be used up.
-    command = [*arguments.compiler, "-DPHI4FLASH_COMPILE_ONCE=1", "-Wno-unused-variable", "-Wno-unused-but-set-variable",
-               "-Wno-missing-field-initializers",
-               "-I", str(root / "include"), "-fsyntax-only"]
-    units = [(p.relative_to(root).as_posix(), unit) for p in pages for unit in units_of(p, p.relative_to(root).as_posix())]
+    lenient = ["-Wno-unused-variable", "-Wno-unused-but-set-variable", "-Wno-missing-field-initializers", "-I", str(root / "include"), "-fsyntax-only"]
+    in_c = [arguments.c_compiler, "-std=c11"] if arguments.c_compiler else [arguments.compiler[0], "-std=c++20", "-x", "c++"]
+    commands = {"cpp": [*arguments.compiler, "-DPHI4FLASH_COMPILE_ONCE=1", *lenient],
+                "c": [*in_c, "-Wall", "-Wextra", "-Wpedantic", "-Werror", *lenient]}
+    units = [(p.relative_to(root).as_posix(), language, unit)
+             for p in pages for language in commands for unit in units_of(p, p.relative_to(root).as_posix(), language)]
 
-    def compile_unit(named):
-        with tempfile.NamedTemporaryFile("w", suffix=".cpp", encoding="utf-8") as file:
-            file.write(named[1])
+    def compile_unit(unit):
+        name, language, text = unit
+        with tempfile.NamedTemporaryFile("w", suffix="." + language, encoding="utf-8") as file:
+            file.write(text)
             file.flush()
-            return named[0], subprocess.run([*command, file.name], capture_output=True, text=True, check=False)
+            return name, subprocess.run([*commands[language], file.name], capture_output=True, text=True, check=False)
 
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -11,9 +11,9 @@
  *             the default. Members are only ever added at the end: a smaller struct (of a program compiled with an older header) is read as if the
  *             rest were zero, a larger one is taken if what this library does not know is zero. What a function fills is cut the same way.
  * Strings     are pointer and length in bytes, UTF-8; those that the library gives are terminated by a NUL as well.
- * Handles     *_destroy gives up the caller's handle, takes NULL, and may be called in any order: what others still need lives until
- *             they are destroyed too (a session keeps its model, a generation its session and workspace). In a callback of a call that uses it a
- *             handle may be destroyed as well; it lives until the call returns.
+ * Handles     *_destroy gives up the caller's handle, takes NULL, and may be called in any order: what others still need lives until they are
+ *             destroyed too (a session keeps its model, a generation its workspace, and the session of the text that is under way). In a callback
+ *             of a call that uses it a handle may be destroyed as well; it lives until the call returns.
  * Threads     Models and tokenizers never change: any number of threads may use one. Other handles are for one thread at a time, and so is what
  *             they were made with while a call uses it; where two threads meet, one gets PHI4FLASH_IN_USE and nothing happens. Three functions may
  *             be called by any thread at any time: phi4flash_generation_cancel, phi4flash_scheduler_cancel_all and the plain questions at the top.
@@ -21,9 +21,9 @@
  * Callbacks   are called by the thread that made the call, an executor's tasks excepted. They may call the library; what the call that is under
  *             way uses is PHI4FLASH_IN_USE for them. They must not leave by longjmp. If one written in C++ throws, the call ends with
  *             PHI4FLASH_HOST_EXCEPTION, and the handles are as they were before the piece of work that was under way.
- * Memory      Handles, and the blocks of sessions, workspaces, caches and weights that are copied, come from phi4flash_allocator. Names,
- *             vocabularies, stop strings and what a text needs of the size of the vocabulary come from the C++ heap (operator new), and
- *             from there alone; a call that finds none there ends with PHI4FLASH_OUT_OF_MEMORY.
+ * Memory      Handles, and the blocks of sessions, workspaces, caches and weights that are not used in place, come from phi4flash_allocator. Names,
+ *             vocabularies, stop strings and what a text needs of the size of the vocabulary come from the C++ heap (operator new); a call that
+ *             finds none there ends with PHI4FLASH_OUT_OF_MEMORY.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -108,7 +108,7 @@ PHI4FLASH_API uint32_t phi4flash_default_concurrency(void);
 /* ---- what the host may bring --------------------------------------------------------------------------------------------------- */
 
 /* Memory of the host's. Both are called by any thread that calls the library; `allocate` returns NULL where there is none. `alignment` is a power
- * of two, 64 at most. Copied when a handle is made; `user` and what it points to must live until the last handle that was made with it is gone. */
+ * of two, 64 at most. `release` must not throw. Copied when a handle is made; `user` and what it points to must live until the last handle that was made with it is gone. */
 typedef struct phi4flash_allocator {
     uint32_t size;
     uint32_t reserved;
@@ -398,7 +398,7 @@ typedef struct phi4flash_generation_options {
     uint64_t max_tokens;                /* new ones, at most; 0: 32768 */
     const int32_t* stop_ids;            /* end the text, beside those of the model's files and the end of a message */
     size_t n_stop_ids;
-    const phi4flash_string* stop_strings; /* end the text; neither they nor what follows is given */
+    const phi4flash_string* stop_strings; /* end the text; neither they nor what follows is given. Empty ones are none */
     size_t n_stop_strings;
     uint32_t no_own_stops;              /* 1: stop at what is given here alone */
     uint32_t keep_special;              /* 1: special tokens are part of the text */

@@ -36,7 +36,7 @@ private:
 
 // ---- options -----------------------------------------------------------------------------------------------------------------------
 
-/// options_from gives options, or a result of them.
+/// What the model's files say, and where an answer ends.
 [[nodiscard]] inline result<generation_options> own_options(const model_handle& m, const tokenizer_handle* words) {
     return options_from(m.source.generation(), words == nullptr ? nullptr : &words->words);
 }
@@ -162,7 +162,7 @@ public:
     }
 
     const ref<workspace_handle> work;
-    ref<session_handle> past;  // of the text that is under way, or was last
+    ref<session_handle> past;  // of the text that is under way
     std::atomic<bool> cancelled{false};
 
     /// Makes the writer of texts, with a place for prompts of so many tokens.
@@ -194,7 +194,9 @@ public:
     }
 
     [[nodiscard]] result<generation_event> advance(const time_budget& budget) {
-        return std::visit([&](auto& g) { return g.advance_until(budget); }, *writer_);
+        auto event = std::visit([&](auto& g) { return g.advance_until(budget); }, *writer_);
+        if (!running()) past = nullptr;
+        return event;
     }
 
     [[nodiscard]] bool running() const {

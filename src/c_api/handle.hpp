@@ -18,6 +18,11 @@ public:
     explicit host_memory(const phi4flash_allocator& from) : host_(from) {}
 
     [[nodiscard]] bool is_heap() const { return host_.allocate == nullptr; }
+    /// For the library's blocks.
+    [[nodiscard]] block_source source() const { return {host_.user, host_.allocate, host_.release}; }
+    [[nodiscard]] result<memory_block> take_block(std::size_t bytes, const char* purpose) const {
+        return memory_block::allocate((std::max)(bytes, std::size_t{1}), purpose, page_size::normal, 0, source());
+    }
 
     /// nullptr where there is none, or where it is not aligned.
     [[nodiscard]] void* take(std::size_t bytes, std::size_t alignment) const {
@@ -31,14 +36,7 @@ public:
     void give_back(void* place, std::size_t bytes, std::size_t alignment) const noexcept {
         if (place == nullptr) return;
         if (is_heap()) return ::operator delete(place, std::align_val_t{alignment});
-#if defined(__cpp_exceptions)
-        try {
-            host_.release(host_.user, place, bytes, alignment);
-        } catch (...) {  // nobody is left who could be told
-        }
-#else
         host_.release(host_.user, place, bytes, alignment);
-#endif
     }
 
 private:
@@ -56,35 +54,6 @@ private:
     to = host_memory(a);
     return {};
 }
-
-/// Bytes of the host's memory, aligned to block_alignment, owned.
-class host_block {
-public:
-    host_block() = default;
-    static result<host_block> take(const host_memory& from, std::size_t bytes, const char* purpose) {
-        host_block b;
-        b.from_ = from;
-        b.size_ = round_up((std::max)(bytes, std::size_t{1}), block_alignment);
-        if (bytes <= static_cast<std::size_t>(PTRDIFF_MAX) - block_alignment) b.data_ = static_cast<std::byte*>(from.take(b.size_, block_alignment));
-        if (b.data_ == nullptr) return error::format(errc::out_of_memory, "cannot take %zu bytes for the %s", bytes, purpose);
-        return b;
-    }
-    host_block(host_block&& other) noexcept : from_(other.from_), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-    host_block& operator=(host_block&& other) noexcept {
-        std::swap(from_, other.from_);
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-        return *this;
-    }
-    ~host_block() { from_.give_back(data_, size_, block_alignment); }
-
-    [[nodiscard]] std::span<std::byte> bytes() const { return {data_, size_}; }
-
-private:
-    host_memory from_;
-    std::byte* data_ = nullptr;
-    std::size_t size_ = 0;
-};
 
 enum class handle_kind : std::uint32_t {
     destroyed = 0,
@@ -159,12 +128,19 @@ public:
     }
 
     [[nodiscard]] T* get() const { return of_; }
-    [[nodiscard]] T& operator*() const { return *of_; }
-    [[nodiscard]] T* operator->() const { return of_; }
+    [[nodiscard]] T& operator*() const { return *there(); }
+    [[nodiscard]] T* operator->() const { return there(); }
     explicit operator bool() const { return of_ != nullptr; }
     [[nodiscard]] T* release() { return std::exchange(of_, nullptr); }
 
 private:
+    [[nodiscard]] T* there() const {
+#if defined(__GNUC__) || defined(__clang__)
+        if (of_ == nullptr) __builtin_unreachable();  // or GCC warns of what is done with nothing
+#endif
+        return of_;
+    }
+
     T* of_ = nullptr;
 };
 

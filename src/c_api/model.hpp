@@ -57,7 +57,7 @@ struct model_choices {
 
 /// Binds the model in its place: views point into the source, which must not move afterwards but as a whole.
 [[nodiscard]] inline outcome finish_model(const host_memory& memory, model_source&& source, phi4flash_model** out) {
-    auto bound = model_type::bind(source);
+    auto bound = model_type::bind(source, source.config(), memory.source());
     if (!bound) return bound.error();
     auto made = make_handle<model_handle>(memory, std::move(source), *std::move(bound));
     if (!made) return made.error();
@@ -73,13 +73,14 @@ struct model_choices {
     opening_options options;
     options.mapping.copy = choices.copy_file;
     options.config = choices.config;
+    options.repack.memory = choices.memory.source();
     auto files = model_files::open(from_utf8(path), options);
     if (!files) return files.error();
     return finish_model(choices.memory, model_source(*std::move(files)), out);
 }
 
 /// A file in memory: the host's own where it can be used in place, else a copy, which is added to `copies`.
-[[nodiscard]] inline outcome read_file_of_host(const phi4flash_file& f, std::size_t i, const host_memory& memory, std::vector<host_block>& copies,
+[[nodiscard]] inline outcome read_file_of_host(const phi4flash_file& f, std::size_t i, const host_memory& memory, std::vector<memory_block>& copies,
                                                named_bytes& to) {
     std::string_view name;
     if (outcome ok = read_text(f.name, f.name_length, name, "files[i].name"); !ok) return ok;
@@ -96,7 +97,7 @@ struct model_choices {
         to.bytes = {static_cast<const std::byte*>(f.data), bytes};
         return {};
     }
-    auto block = host_block::take(memory, bytes, "copy of a file");
+    auto block = memory.take_block(bytes, "copy of a file");
     if (!block) return block.error();
     std::byte* const place = block->bytes().data();
     copies.push_back(*std::move(block));
@@ -122,14 +123,14 @@ struct model_choices {
     if (outcome ok = read_model_options(given, choices); !ok) return ok;
     if (files == nullptr) return missing("files");
     if (count == 0 || count > most) return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "files: want 1 to %zu, have %zu", most, count);
-    std::vector<host_block> copies;
+    std::vector<memory_block> copies;
     std::vector<named_bytes> named(count);
     for (std::size_t i = 0; i < count; ++i) {
         phi4flash_file file;
         if (outcome ok = read_element(files, i, file, "file"); !ok) return ok;
         if (outcome ok = read_file_of_host(file, i, choices.memory, copies, named[i]); !ok) return ok;
     }
-    auto opened = memory_files::open(named, choices.config);
+    auto opened = memory_files::open(named, choices.config, {.memory = choices.memory.source()});
     if (!opened) return opened.error();
     return finish_model(choices.memory, model_source(*std::move(opened), std::move(copies)), out);
 }

@@ -18,10 +18,10 @@ struct named_bytes {
 /// One GGUF file, or the files of a checkpoint, in memory that must outlive it.
 class memory_files {
 public:
-    static result<memory_files> open(std::span<const named_bytes> files, const config_options& options) {
+    static result<memory_files> open(std::span<const named_bytes> files, const config_options& options, const repack_options& repacking) {
         const auto has_magic = [](std::span<const std::byte> b) { return identify(b) == file_kind::gguf; };
         if (files.size() == 1 && files[0].name != "config.json" && (has_magic(files[0].bytes) || !files[0].name.ends_with(".safetensors")))
-            return open_packed(files[0].bytes, options);
+            return open_packed(files[0].bytes, options, repacking);
         return open_checkpoint(files, options);
     }
 
@@ -53,13 +53,13 @@ public:
     }
 
 private:
-    static result<memory_files> open_packed(std::span<const std::byte> bytes, const config_options& options) {
+    static result<memory_files> open_packed(std::span<const std::byte> bytes, const config_options& options, const repack_options& repacking) {
         auto file = packed_model::from_memory(bytes, options);
         if (!file) return file.error();
         memory_files made;
         made.packed_.emplace(*std::move(file));
         if (!made.packed_->needs_repacking()) return made;
-        auto repacked = repacked_model::create(*made.packed_);
+        auto repacked = repacked_model::create(*made.packed_, repacking);
         if (!repacked) return repacked.error();
         made.repacked_.emplace(*std::move(repacked));
         return made;
@@ -109,7 +109,7 @@ private:
 class model_source {
 public:
     explicit model_source(model_files&& files) : form_(std::move(files)) {}
-    model_source(memory_files&& files, std::vector<host_block>&& copies) : form_(std::move(files)), copies_(std::move(copies)) {}
+    model_source(memory_files&& files, std::vector<memory_block>&& copies) : form_(std::move(files)), copies_(std::move(copies)) {}
 
     [[nodiscard]] const sambay_config& config() const {
         return std::visit([](const auto& f) -> const sambay_config& { return f.config(); }, form_);
@@ -131,13 +131,13 @@ public:
     }
     [[nodiscard]] std::uint64_t owned_bytes() const {
         std::uint64_t sum = std::visit([](const auto& f) -> std::uint64_t { return f.owned_bytes(); }, form_);
-        for (const host_block& copy : copies_) sum += copy.bytes().size();
+        for (const memory_block& copy : copies_) sum += copy.bytes().size();
         return sum;
     }
 
 private:
     std::variant<model_files, memory_files> form_;
-    std::vector<host_block> copies_;  // of what readers read, and of what lay at an odd place
+    std::vector<memory_block> copies_;  // of what readers read, and of what lay at an odd place
 };
 
 }  // namespace c_api

@@ -11,7 +11,7 @@ using any_cache = one_of_each_kv<cache_type>;
 
 class cache_handle : public handle<cache_handle, handle_kind::prefix_cache> {
 public:
-    cache_handle(const host_memory& memory, const ref<model_handle>& model, host_block&& block, any_cache&& made)
+    cache_handle(const host_memory& memory, const ref<model_handle>& model, memory_block&& block, any_cache&& made)
         : handle(memory), of(model), block_(std::move(block)), cache(std::move(made)) {}
 
     [[nodiscard]] std::uint32_t kv_type() const { return static_cast<std::uint32_t>(cache.index()); }
@@ -19,7 +19,7 @@ public:
     const ref<model_handle> of;
 
 private:
-    host_block block_;
+    memory_block block_;
 
 public:
     any_cache cache;
@@ -53,7 +53,7 @@ public:
         if (o.bytes < least)
             return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "options.bytes: want at least %zu, have %llu", least,
                                    static_cast<unsigned long long>(o.bytes));
-        auto block = host_block::take(memory, clamped(o.bytes), "prefix cache");
+        auto block = memory.take_block(clamped(o.bytes), "prefix cache");
         if (!block) return block.error();
         auto made = cache_type<Kv>::create_in(block->bytes().first(clamped(o.bytes)), m->weights);
         if (!made) return made.error();

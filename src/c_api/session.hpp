@@ -43,7 +43,7 @@ auto with_kv(std::uint32_t kv_type, Work&& work) {
 
 class session_handle : public handle<session_handle, handle_kind::session> {
 public:
-    session_handle(const host_memory& memory, const ref<model_handle>& model, const session_options& options, host_block&& block, any_session&& made)
+    session_handle(const host_memory& memory, const ref<model_handle>& model, const session_options& options, memory_block&& block, any_session&& made)
         : handle(memory), of(model), how(options), place_(std::move(block)), state(std::move(made)) {}
 
     [[nodiscard]] std::uint32_t kv_type() const { return static_cast<std::uint32_t>(state.index()); }
@@ -53,7 +53,7 @@ public:
     const session_options how;
 
 private:
-    host_block place_;
+    memory_block place_;
 
 public:
     any_session state;
@@ -80,7 +80,7 @@ struct session_choices {
 }
 
 [[nodiscard]] inline outcome make_session(const ref<model_handle>& m, const session_choices& how, ref<session_handle>& out) {
-    auto block = host_block::take(how.memory, session_bytes(*m, how), "session");
+    auto block = how.memory.take_block(session_bytes(*m, how), "session");
     if (!block) return block.error();
     return with_kv(how.kv_type, [&]<class Kv>(std::type_identity<Kv>) -> outcome {
         auto made = session_type<Kv>::create_in(block->bytes(), m->weights, how.options);

@@ -29,17 +29,6 @@ namespace c_api {
 #endif
 }
 
-/// tokenizer::decode returns nothing, or a status.
-template <class Words>
-[[nodiscard]] outcome decode(const Words& words, std::span<const std::int32_t> ids, const decode_options& how, std::string& text) {
-    if constexpr (std::is_void_v<decltype(words.decode(ids, how, text))>) {
-        words.decode(ids, how, text);
-        return {};
-    } else {
-        return words.decode(ids, how, text);
-    }
-}
-
 /// What is rendered: views of the caller's texts.
 struct chat {
     std::vector<chat_message> messages;

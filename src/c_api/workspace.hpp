@@ -31,7 +31,7 @@ public:
     const ref<model_handle> of;
     std::optional<host_executor> host;  // one of the two, or none; in place before `place`, which points here
     std::optional<thread_pool> pool;
-    host_block block;
+    memory_block block;
     std::size_t bytes = 0;
     std::optional<any_workspace> place;  // always, once it was made
 };
@@ -101,7 +101,7 @@ struct workspace_choices {
     w.bytes = workspace_bytes(*m, how);
     // Huge pages are the library's own business; a host's allocator has them or not.
     if (!how.memory.is_heap()) {
-        auto block = host_block::take(how.memory, w.bytes, "workspace");
+        auto block = how.memory.take_block(w.bytes, "workspace");
         if (!block) return block.error();
         w.block = *std::move(block);
     }

@@ -1,0 +1,360 @@
+/// Memory: the host's allocator counts, and fails, at every call; the C++ heap does too. Files from memory and by readers.
+#include "c_api_testing.hpp"
+#include "support/failing_memory.hpp"
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <new>
+
+using namespace c_api_testing;
+
+namespace {
+
+/// Counts what it gave and has not got back; fails when `left` is used up.
+struct counting_allocator {
+    long left = -1;
+    size_t calls = 0;
+    size_t bytes = 0;
+    size_t blocks = 0;
+    bool wrong = false;
+
+    static void* allocate(void* self, size_t bytes, size_t alignment) {
+        auto& a = *static_cast<counting_allocator*>(self);
+        ++a.calls;
+        if (a.left == 0) return nullptr;
+        if (a.left > 0) --a.left;
+        a.wrong = a.wrong || alignment > 64 || (alignment & (alignment - 1)) != 0 || bytes == 0;
+        a.bytes += bytes;
+        ++a.blocks;
+        return ::operator new(bytes, std::align_val_t{alignment});
+    }
+    static void release(void* self, void* memory, size_t bytes, size_t alignment) {
+        auto& a = *static_cast<counting_allocator*>(self);
+        a.bytes -= bytes;
+        --a.blocks;
+        ::operator delete(memory, std::align_val_t{alignment});
+    }
+    phi4flash_allocator as_struct() {
+        auto a = sized<phi4flash_allocator>();
+        a.user = this;
+        a.allocate = &counting_allocator::allocate;
+        a.release = &counting_allocator::release;
+        return a;
+    }
+};
+
+/// Everything that takes memory, once; ends with the first call that does not succeed.
+phi4flash_code whole_talk(const phi4flash_allocator* allocator, std::string* text) {
+    phi4flash_error error;
+    auto opening = sized<phi4flash_model_options>();
+    opening.allocator = allocator;
+    owned<phi4flash_model> model;
+    owned<phi4flash_tokenizer> words;
+    owned<phi4flash_session> session;
+    owned<phi4flash_session> fork;
+    owned<phi4flash_workspace> workspace;
+    owned<phi4flash_generation> generation;
+    owned<phi4flash_scheduler> scheduler;
+    owned<phi4flash_prefix_cache> cache;
+    const auto answer = [&](phi4flash_code code) {
+        if (code != PHI4FLASH_OK) {
+            failing_memory::left = -1;  // the test itself needs some
+            CHECK_MESSAGE(code == PHI4FLASH_OUT_OF_MEMORY, error.message);
+            CHECK(std::strlen(error.message) > 10);
+        }
+        return code != PHI4FLASH_OK;
+    };
+    phi4flash_code code = phi4flash_model_open(folder().data(), folder().size(), &opening, model.out(), &error);
+    if (answer(code)) return code;
+    code = phi4flash_tokenizer_open(model, words.out(), &error);
+    if (answer(code)) return code;
+    auto room = sized<phi4flash_session_options>();
+    room.context = 128;
+    code = phi4flash_session_create(model, &room, session.out(), &error);
+    if (answer(code)) return code;
+    auto how = sized<phi4flash_workspace_options>();
+    how.chunk = 16;
+    code = phi4flash_workspace_create(model, &how, workspace.out(), &error);
+    if (answer(code)) return code;
+    auto options = greedy(6);
+    const phi4flash_string stop{"never in this text", 18};
+    options.stop_strings = &stop;
+    options.n_stop_strings = 1;
+    code = phi4flash_generation_create(workspace, words, &options, generation.out(), &error);
+    if (answer(code)) return code;
+    auto message = sized<phi4flash_chat_message>();
+    message.role = "user";
+    message.role_length = 4;
+    message.content = "What is 1 + 1?";
+    message.content_length = 14;
+    int32_t prompt[64];
+    size_t count = 0;
+    code = phi4flash_tokenizer_encode_chat(words, &message, 1, nullptr, prompt, 64, &count, &error);
+    if (answer(code)) return code;
+    code = phi4flash_generation_start(generation, session, prompt, count, &error);
+    if (answer(code)) return code;
+    auto event = sized<phi4flash_event>();
+    text->clear();
+    do {
+        code = phi4flash_generation_advance(generation, nullptr, &event, &error);
+        if (answer(code)) return code;
+        text->append(event.text, event.text_length);
+    } while (event.kind != PHI4FLASH_EVENT_END);
+    code = phi4flash_session_fork(session, nullptr, fork.out(), &error);
+    if (answer(code)) return code;
+    auto budget = sized<phi4flash_prefix_cache_options>();
+    code = phi4flash_prefix_cache_get_bytes(model, PHI4FLASH_KV_BF16, 2, 64, &budget.bytes, &error);
+    if (answer(code)) return code;
+    code = phi4flash_prefix_cache_create(model, &budget, cache.out(), &error);
+    if (answer(code)) return code;
+    code = phi4flash_scheduler_create(workspace, words, nullptr, scheduler.out(), &error);
+    if (answer(code)) return code;
+    uint64_t request = 0;
+    code = phi4flash_scheduler_submit(scheduler, fork, prompt, count, &options, &request, &error);
+    if (answer(code)) return code;
+    return code;
+}
+
+std::string file_text(const std::string& name) {
+    std::ifstream file(folder() + "/" + name, std::ios::binary);
+    REQUIRE(file);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// The bundled model's files, in memory.
+struct in_memory {
+    std::string names[4] = {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors"};
+    std::string texts[4];
+    phi4flash_file files[4];
+    in_memory() {
+        for (int i = 0; i < 4; ++i) {
+            texts[i] = file_text(names[i]);
+            files[i] = sized<phi4flash_file>();
+            files[i].name = names[i].data();
+            files[i].name_length = names[i].size();
+            files[i].data = texts[i].data();
+            files[i].bytes = texts[i].size();
+        }
+    }
+};
+
+/// Reads a text, and fails from the `left`th call on.
+struct text_reader {
+    const std::string* text = nullptr;
+    int left = -1;
+    size_t largest = 0;
+    static int32_t read(void* self, uint64_t offset, void* into, size_t bytes) {
+        auto& r = *static_cast<text_reader*>(self);
+        if (r.left == 0) return -3;
+        if (r.left > 0) --r.left;
+        if (offset + bytes > r.text->size()) return -4;
+        std::memcpy(into, r.text->data() + offset, bytes);
+        r.largest = bytes > r.largest ? bytes : r.largest;
+        return 0;
+    }
+};
+
+std::string ask_model(phi4flash_model* model) {
+    owned<phi4flash_tokenizer> words;
+    owned<phi4flash_session> session;
+    owned<phi4flash_workspace> workspace;
+    owned<phi4flash_generation> generation;
+    auto room = sized<phi4flash_session_options>();
+    room.context = 128;
+    const auto options = greedy();
+    C_API_OK(phi4flash_tokenizer_open(model, words.out(), error));
+    C_API_OK(phi4flash_session_create(model, &room, session.out(), error));
+    C_API_OK(phi4flash_workspace_create(model, nullptr, workspace.out(), error));
+    C_API_OK(phi4flash_generation_create(workspace, words, &options, generation.out(), error));
+    return ask(generation, session, "What is 40 + 2?").text;
+}
+
+}  // namespace
+
+TEST_CASE("a host's allocator gives all large blocks, and gets everything back") {
+    counting_allocator memory;
+    const auto allocator = memory.as_struct();
+    {
+        auto opening = sized<phi4flash_model_options>();
+        opening.allocator = &allocator;
+        owned<phi4flash_model> model;
+        owned<phi4flash_session> session;
+        owned<phi4flash_workspace> workspace;
+        C_API_OK(phi4flash_model_open(folder().data(), folder().size(), &opening, model.out(), error));
+        auto info = sized<phi4flash_model_info>();
+        C_API_OK(phi4flash_model_get_info(model, &info, error));
+        CHECK(info.owned_bytes > 0);
+        CHECK(memory.bytes >= info.owned_bytes);
+        auto room = sized<phi4flash_session_options>();
+        room.context = 1000;
+        uint64_t bytes = 0;
+        C_API_OK(phi4flash_session_get_bytes(model, &room, &bytes, error));
+        size_t before = memory.bytes;
+        C_API_OK(phi4flash_session_create(model, &room, session.out(), error));
+        CHECK(memory.bytes - before >= bytes);
+        CHECK(memory.bytes - before < bytes + 4096);  // and its handle
+        C_API_OK(phi4flash_workspace_get_bytes(model, nullptr, &bytes, error));
+        before = memory.bytes;
+        C_API_OK(phi4flash_workspace_create(model, nullptr, workspace.out(), error));
+        CHECK(memory.bytes - before >= bytes);
+        CHECK(memory.bytes - before < bytes + 4096);
+
+        // One of its own.
+        counting_allocator another;
+        const auto own = another.as_struct();
+        room.allocator = &own;
+        owned<phi4flash_session> apart;
+        C_API_OK(phi4flash_session_create(model, &room, apart.out(), error));
+        CHECK(another.blocks == 2);
+        apart = {};
+        CHECK(another.blocks == 0);
+        CHECK(another.bytes == 0);
+    }
+    CHECK(memory.blocks == 0);
+    CHECK(memory.bytes == 0);
+    CHECK(!memory.wrong);
+}
+
+TEST_CASE("handles are destroyed in any order: what others need lives on") {
+    counting_allocator memory;
+    const auto allocator = memory.as_struct();
+    auto opening = sized<phi4flash_model_options>();
+    opening.allocator = &allocator;
+    owned<phi4flash_model> model;
+    owned<phi4flash_tokenizer> words;
+    owned<phi4flash_session> session;
+    owned<phi4flash_workspace> workspace;
+    owned<phi4flash_generation> generation;
+    C_API_OK(phi4flash_model_open(folder().data(), folder().size(), &opening, model.out(), error));
+    C_API_OK(phi4flash_tokenizer_open(model, words.out(), error));
+    auto room = sized<phi4flash_session_options>();
+    room.context = 128;
+    C_API_OK(phi4flash_session_create(model, &room, session.out(), error));
+    C_API_OK(phi4flash_workspace_create(model, nullptr, workspace.out(), error));
+    const auto options = greedy();
+    C_API_OK(phi4flash_generation_create(workspace, words, &options, generation.out(), error));
+    const auto prompt = prompt_of("What is 40 + 2?");
+    C_API_OK(phi4flash_generation_start(generation, session, prompt.data(), prompt.size(), error));
+    model = {};
+    words = {};
+    workspace = {};
+    session = {};
+    CHECK(contains(finish(generation).text, "\\boxed{42}"));
+    CHECK(memory.blocks > 0);
+    generation = {};
+    CHECK(memory.blocks == 0);
+}
+
+TEST_CASE("an allocator that fails at the nth call is an error, and everything is given back") {
+    counting_allocator memory;
+    const auto allocator = memory.as_struct();
+    std::string text;
+    REQUIRE(whole_talk(&allocator, &text) == PHI4FLASH_OK);
+    const auto calls = static_cast<long>(memory.calls);
+    CHECK(calls >= 8);
+    CHECK(memory.blocks == 0);
+    for (long n = 0; n < calls; ++n) {
+        CAPTURE(n);
+        memory = {};
+        memory.left = n;
+        CHECK(whole_talk(&allocator, &text) == PHI4FLASH_OUT_OF_MEMORY);
+        CHECK(memory.blocks == 0);
+        CHECK(memory.bytes == 0);
+    }
+}
+
+#if defined(__GLIBC__)  // where a program's operator new is a shared library's, too
+TEST_CASE("a C++ heap that fails at the nth call is an error, and nothing is thrown across") {
+    (void)bundled();
+    std::string expected;
+    REQUIRE(whole_talk(nullptr, &expected) == PHI4FLASH_OK);
+    long failures = 0;
+    for (long n = 0; n < 1000000; n = n < 200 ? n + 1 : n + 1 + n / 50) {
+        std::string text;
+        text.reserve(4096);
+        failing_memory::left = n;
+        phi4flash_code code = PHI4FLASH_OUT_OF_MEMORY;
+        try {
+            code = whole_talk(nullptr, &text);
+        } catch (const std::bad_alloc&) {  // the test's own
+        }
+        failing_memory::left = -1;
+        if (code == PHI4FLASH_OK) {
+            CHECK(text == expected);
+            break;
+        }
+        REQUIRE(code == PHI4FLASH_OUT_OF_MEMORY);
+        ++failures;
+    }
+    CHECK(failures > 50);
+}
+#endif
+
+TEST_CASE("an allocator whose memory is not aligned is an error, and so is one that throws") {
+    auto allocator = sized<phi4flash_allocator>();
+    alignas(64) static unsigned char place[1 << 16];
+    allocator.allocate = [](void*, size_t bytes, size_t) -> void* { return bytes < sizeof place - 1 ? place + 1 : nullptr; };
+    allocator.release = [](void*, void*, size_t, size_t) {};
+    auto room = sized<phi4flash_session_options>();
+    room.context = 64;
+    room.allocator = &allocator;
+    phi4flash_session* none = nullptr;
+    C_API_FAILS(PHI4FLASH_OUT_OF_MEMORY, phi4flash_session_create(bundled().model, &room, &none, error));
+    allocator.allocate = [](void*, size_t, size_t) -> void* { throw 1; };
+    C_API_FAILS(PHI4FLASH_HOST_EXCEPTION, phi4flash_session_create(bundled().model, &room, &none, error));
+    CHECK(none == nullptr);
+}
+
+TEST_CASE("a model from memory, and by readers") {
+    in_memory all;
+    owned<phi4flash_model> model;
+    C_API_OK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), error));
+    const std::string expected = ask_model(bundled().model);
+    CHECK(contains(expected, "\\boxed{42}"));
+    CHECK(ask_model(model) == expected);
+
+    text_reader readers[4];
+    for (int i = 0; i < 4; ++i) {
+        readers[i].text = &all.texts[i];
+        all.files[i].data = nullptr;
+        all.files[i].user = &readers[i];
+        all.files[i].read = &text_reader::read;
+    }
+    counting_allocator memory;
+    const auto allocator = memory.as_struct();
+    auto opening = sized<phi4flash_model_options>();
+    opening.allocator = &allocator;
+    C_API_OK(phi4flash_model_open_files(all.files, 4, &opening, model.out(), error));
+    CHECK(memory.bytes >= all.texts[3].size());
+    CHECK(ask_model(model) == expected);
+    auto info = sized<phi4flash_model_info>();
+    C_API_OK(phi4flash_model_get_info(model, &info, error));
+    CHECK(info.owned_bytes >= all.texts[3].size());
+    CHECK(info.has_tokenizer == 1);
+
+    for (auto& reader : readers) {
+        reader.left = 0;
+        C_API_FAILS(PHI4FLASH_HOST_FAILED, phi4flash_model_open_files(all.files, 4, &opening, model.out(), error));
+        reader.left = -1;
+    }
+    all.files[2].read = [](void*, uint64_t, void*, size_t) -> int32_t { throw std::string("no"); };
+    C_API_FAILS(PHI4FLASH_HOST_EXCEPTION, phi4flash_model_open_files(all.files, 4, &opening, model.out(), error));
+    all.files[2].read = &text_reader::read;
+    CHECK(memory.blocks == 0);
+
+    // At an odd place it is copied.
+    std::string shifted = "x" + all.texts[3];
+    all.files[3].read = nullptr;
+    all.files[3].data = shifted.data() + 1;
+    C_API_OK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), error));
+    CHECK(ask_model(model) == expected);
+    // What is missing is told.
+    C_API_FAILS(PHI4FLASH_FILE_NOT_FOUND, phi4flash_model_open_files(all.files, 3, nullptr, model.out(), error));
+    C_API_FAILS(PHI4FLASH_FILE_NOT_FOUND, phi4flash_model_open_files(all.files + 1, 3, nullptr, model.out(), error));
+    all.files[3].bytes = 0;
+    C_API_FAILS(PHI4FLASH_FILE_EMPTY, phi4flash_model_open_files(all.files, 4, nullptr, model.out(), error));
+    all.files[3].bytes = 100;
+    phi4flash_error error;
+    CHECK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), &error) != PHI4FLASH_OK);
+}

@@ -47,7 +47,9 @@ public:
         : handle(memory), of(model), how(options), place_(std::move(block)), state(std::move(made)) {}
 
     [[nodiscard]] std::uint32_t kv_type() const { return static_cast<std::uint32_t>(state.index()); }
-    [[nodiscard]] std::size_t bytes() const { return place_.bytes().size(); }
+    [[nodiscard]] std::size_t bytes() const {
+        return std::visit([&]<class S>(const S&) { return S::bytes(of->weights, how); }, state);
+    }
 
     const ref<model_handle> of;
     const session_options how;
@@ -80,12 +82,18 @@ struct session_choices {
 }
 
 [[nodiscard]] inline outcome make_session(const ref<model_handle>& m, const session_choices& how, ref<session_handle>& out) {
-    auto block = how.memory.take_block(session_bytes(*m, how), "session");
-    if (!block) return block.error();
+    // Huge pages are the library's own business; a host's allocator has them or not.
+    memory_block place;
+    if (!how.memory.is_heap()) {
+        auto block = how.memory.take_block(session_bytes(*m, how), "session");
+        if (!block) return block.error();
+        place = *std::move(block);
+    }
     return with_kv(how.kv_type, [&]<class Kv>(std::type_identity<Kv>) -> outcome {
-        auto made = session_type<Kv>::create_in(block->bytes(), m->weights, how.options);
+        auto made = how.memory.is_heap() ? session_type<Kv>::create(m->weights, how.options)
+                                         : session_type<Kv>::create_in(place.bytes(), m->weights, how.options);
         if (!made) return made.error();
-        auto h = make_handle<session_handle>(how.memory, m, how.options, *std::move(block), any_session(*std::move(made)));
+        auto h = make_handle<session_handle>(how.memory, m, how.options, std::move(place), any_session(*std::move(made)));
         if (!h) return h.error();
         out = *std::move(h);
         return {};

@@ -1,5 +1,6 @@
 /// bench: how fast a model reads a prompt and writes a text here, and how close the writing comes to what the memory can give.
 #include "bench_pass.hpp"
+#include "bench_reuse.hpp"
 #include "bench_sessions.hpp"
 #include "command.hpp"
 #include "json_lines.hpp"
@@ -20,6 +21,7 @@ struct bench_options {
     std::vector<std::size_t> passes;
     std::vector<std::size_t> sessions;
     p4::scheduler_options scheduling;
+    std::size_t reuse = 0;
     bool json = false;
 };
 
@@ -270,8 +272,14 @@ p4::status run(bench_options o) {
         how.chunk = std::max(how.chunk, most + 1);
         how.logits = how.states = most + 1;
     }
+    const reuse_bench reuse{.document = o.reuse, .repetitions = o.repetitions, .json = o.json};
+    if (o.reuse != 0) {
+        how.context = std::max(how.context, reuse.document + reuse.question);
+        how.prefix_cache = (std::size_t{64} << 20) + (reuse.document << 14);
+    }
     const auto engine = make_engine(model->files, how);
     if (!engine) return engine.error();
+    if (o.reuse != 0) return bench_reuse(model->files, **engine, reuse);
     if (!o.passes.empty()) return bench_passes(model->files, **engine, {o.passes, o.depth, o.repetitions, o.json});
     if (!o.sessions.empty()) {
         const sessions_work work{.prompt = o.depth == 0 ? 128 : o.depth,
@@ -316,6 +324,8 @@ void add_bench(CLI::App& app, action& chosen) {
     command->add_option("--longest-tick", o->scheduling.longest_tick, "With --sessions: seconds that such a pass should take at most; 0: any")
         ->check(CLI::Range(0.0, 1e6))
         ->capture_default_str();
+    command->add_option("--reuse", o->reuse, "Measure a second question about a document of so many tokens instead, such as 8192")
+        ->check(CLI::Range(1, 1 << 20));
     command->add_flag("--json", o->json, "Print one object");
     command->callback([o, &chosen] { chosen = [o] { return run(std::move(*o)); }; });
 }

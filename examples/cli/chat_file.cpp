@@ -92,13 +92,11 @@ p4::status check_chat_file(const std::filesystem::path& path) {
     const p4::printable name(path);
     if (p4::is_written_in_place(path))
         return p4::error::format(p4::errc::file_unwritable, "%s: cannot be written: want a file, have a device or a pipe", name.c_str());
-    if (!is_new(path)) {
-        const auto file = p4::mapped_file::open(path);
-        if (!file) return file.error();
-        if (!begins_like_a_chat(file->bytes())) return no_chat().in(name.c_str());
-    }
-    const auto trial = p4::file_writer::create(path);  // and dropped again
-    return trial ? p4::status() : p4::status(trial.error());
+    if (const auto trial = p4::file_writer::create(path); !trial) return trial.error();  // and dropped again
+    if (is_new(path)) return {};
+    const auto file = p4::mapped_file::open(path);
+    if (!file) return file.error();
+    return begins_like_a_chat(file->bytes()) ? p4::status() : p4::status(no_chat().in(name.c_str()));
 }
 
 p4::result<bool> load_chat(const std::filesystem::path& path, conversation& chat) {

@@ -169,6 +169,31 @@ private:
     bool whole_ = false;
 };
 
+/// States and K/V of a session that has read nothing, checked while they come: `get(std::span<std::byte>)` fills the span or returns false.
+/// Where the checksum does not fit, or `get` fails, the session has still read nothing. Errors: wrong_checksum, in_use.
+template <sambay_shape Shape, class Kv, class Get>
+[[nodiscard]] status fill(session<Shape, Kv>& s, const snapshot_info& info, Get&& get) {
+    filling<Shape, Kv> into(s);
+    xxh64 sum;
+    const auto take = [&](std::byte* memory, std::size_t count) {
+        if (!get(std::span(memory, count))) return false;
+        sum.update({memory, count});
+        return true;
+    };
+    const auto skip = [&](std::size_t count) {  // what this session has no room for
+        std::byte unused[4096];
+        for (std::size_t n = 0; count != 0; count -= n)
+            if (n = (std::min)(sizeof unused, count); !take(unused, n)) return false;
+        return true;
+    };
+    std::uint64_t trailer = 0;
+    const session_extent of{info.position, info.oldest_position, s.shape().window};
+    if (!each_payload_piece(s, of, take, skip) || !get(std::as_writable_bytes(std::span(&trailer, 1))) || sum.value() != trailer) return snapshot_altered();
+    if (s.disturbed()) return error::format(errc::in_use, "the session was reset by the source that fills it: do that before, or after");
+    into.keep(info);
+    return {};
+}
+
 }  // namespace detail
 
 /// Takes a piece of a snapshot: `sink(std::span<const std::byte>)` returns false, or an error, to stop.
@@ -252,7 +277,14 @@ template <sambay_shape Shape, class Kv>
     if (bytes.size() > info->bytes)
         return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info->bytes,
                              info->bytes, bytes.size());
-    std::span<const std::byte> payload = bytes.subspan(sizeof(detail::snapshot_header), info->bytes - sizeof(detail::snapshot_header) - detail::snapshot_trailer);
+    std::span<const std::byte> payload = bytes.subspan(sizeof(detail::snapshot_header));
+    if (s.position() == 0)  // nothing to lose: once over the bytes is enough
+        return detail::fill(s, *info, [&](std::span<std::byte> piece) {
+            std::memcpy(piece.data(), payload.data(), piece.size());
+            payload = payload.subspan(piece.size());
+            return true;
+        });
+    payload = payload.first(payload.size() - detail::snapshot_trailer);
     xxh64 sum;
     sum.update(payload);
     std::uint64_t trailer;
@@ -295,26 +327,8 @@ template <sambay_shape Shape, class Kv, snapshot_source Source>
     if (!info) return info.error();
     if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
 
-    detail::filling<Shape, Kv> into(s);
-    xxh64 sum;
-    const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
-    std::uint64_t trailer = 0;
-    const auto fill = [&](std::byte* memory, std::size_t count) {
-        if (!get({memory, count})) return false;
-        sum.update({memory, count});
-        return true;
-    };
-    const auto skip = [&](std::size_t count) {  // what this session has no room for
-        std::byte unused[4096];
-        for (std::size_t n = 0; count != 0; count -= n)
-            if (n = (std::min)(sizeof unused, count); !fill(unused, n)) return false;
-        return true;
-    };
-    const bool read = detail::each_payload_piece(s, of, fill, skip) && get(std::as_writable_bytes(std::span(&trailer, 1)));
-    if (read && sum.value() != trailer) outcome = detail::snapshot_altered();
-    if (outcome && s.disturbed()) outcome = error::format(errc::in_use, "the session was reset by the source that fills it: do that before, or after");
-    if (outcome) into.keep(*info);
-    return outcome;
+    const status filled = detail::fill(s, *info, get);
+    return outcome ? filled : outcome;
 }
 
 PHI4FLASH_END

@@ -113,6 +113,9 @@ void check_going_on() {
                 CHECK(same_bits(f.future(*s), future));
             }
             CHECK(f.save(other) == f.save(fresh));
+            fresh.reset();
+            REQUIRE(p4::restore_snapshot(fresh, f.weights, saved));
+            CHECK(f.save(other) == f.save(fresh));
             if (room >= undo) CHECK(f.save(other) == saved);
             CHECK(f.save(other) == f.save(past, room));
             // And back, as far as both go.
@@ -210,6 +213,7 @@ TEST_CASE("model/snapshot: every byte that is altered, and every length that is 
         accepted += p4::restore_snapshot(s, f.weights, saved).has_value();
         if (i % 61 == 0 || i < 200) {
             accepted += p4::restore_snapshot(fresh, f.weights, source_of(saved)).has_value();
+            accepted += p4::restore_snapshot(fresh, f.weights, saved).has_value();
             if (f.save(fresh) != nothing || f.save(s) != before) FAIL("changed at byte " << i);
         }
         saved[i] = was;

@@ -90,7 +90,9 @@ bool is_new(const std::filesystem::path& path) {
 
 p4::status check_chat_file(const std::filesystem::path& path) {
     const p4::printable name(path);
-    if (p4::is_written_in_place(path))
+    const auto in_place = p4::is_written_in_place(path);
+    if (!in_place) return in_place.error();
+    if (*in_place)
         return p4::error::format(p4::errc::file_unwritable, "%s: cannot be written: want a file, have a device or a pipe", name.c_str());
     if (const auto trial = p4::file_writer::create(path); !trial) return trial.error();  // and dropped again
     if (is_new(path)) return {};

@@ -1,7 +1,8 @@
-/// Kernels by themselves, on one thread: matrix-vector products as bytes of weights a second beside a plain read of as many bytes,
-/// matrix-matrix products as multiplications a second, and attention over a long past.
+/// Kernels by themselves, on one thread: products with weights too large for any cache as bytes a second beside a plain read of as many bytes,
+/// for one token and for several (pass), products with weights that stay there as multiplications a second (matmul), and attention over a
+/// long past. PHI4FLASH_BENCHMARK_TARGET names a target other than the best.
 ///
-///     benchmark_kernels --benchmark_filter=matvec --benchmark_repetitions=5
+///     benchmark_kernels --benchmark_filter=pass/Q4_DENSE --benchmark_repetitions=5
 #include <phi4flash/phi4flash.hpp>
 
 #include <benchmark/benchmark.h>
@@ -24,12 +25,23 @@ constexpr std::size_t rows = 32768;
 
 /// On a cache line's start, as weights and activations lie in a model: loads that straddle lines would be measured otherwise.
 p4::memory_block room_for(std::size_t bytes) {
-    auto block = p4::memory_block::allocate(bytes, "benchmark");
+    auto block = p4::memory_block::allocate(bytes, "benchmark", p4::page_size::huge);
     if (!block) {
         std::fprintf(stderr, "%s\n", block.error().message());
         std::exit(1);
     }
     return std::move(*block);
+}
+
+const p4::kernel_table& kernels_here() {
+    static const p4::kernel_table& kernels = [&]() -> const p4::kernel_table& {
+        const char* const name = std::getenv("PHI4FLASH_BENCHMARK_TARGET");
+        const auto found = p4::kernels_named(name == nullptr ? "" : name);
+        if (found) return **found;
+        std::fprintf(stderr, "%s\n", found.error().message());
+        std::exit(1);
+    }();
+    return kernels;
 }
 
 p4::memory_block random_weights(p4::dtype type, std::size_t n_rows) {
@@ -42,7 +54,7 @@ p4::memory_block random_weights(p4::dtype type, std::size_t n_rows) {
     const std::size_t step = p4::matrix_bytes(type, p4::packed_rows, cols);
     // The numbers do not change the speed: eight rows, again and again.
     for (std::size_t at = 0; at < w.size(); at += step)
-        p4::detail::narrow_rows(p4::best_kernels(), eight.data(), p4::packed_rows, cols, type, w.data() + at);
+        p4::detail::narrow_rows(kernels_here(), eight.data(), p4::packed_rows, cols, type, w.data() + at);
     return block;
 }
 
@@ -57,24 +69,32 @@ std::vector<float> random_floats(std::size_t n) {
 void read(benchmark::State& state) {
     const p4::memory_block block = random_weights(p4::dtype::bf16, rows);
     const std::span<const std::byte> w = block.bytes();
-    const p4::kernel_table& kernels = p4::best_kernels();
+    const p4::kernel_table& kernels = kernels_here();
     for (auto _ : state) benchmark::DoNotOptimize(kernels.read(w.data(), w.size()));
     state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * w.size()));
 }
 
-void matvec(benchmark::State& state, p4::dtype type) {
+/// Weights go by once for so many tokens.
+void pass(benchmark::State& state, p4::dtype type) {
+    const auto tokens = static_cast<std::size_t>(state.range(0));
     const p4::memory_block block = random_weights(type, rows);
     const std::span<const std::byte> w = block.bytes();
-    const auto x = random_floats(cols);
-    const p4::linear_kernels& kernels = p4::best_kernels().linear[static_cast<std::size_t>(type)];
-    const p4::memory_block scratch = room_for(p4::arranged_bytes(cols));
-    std::vector<float> y(rows);
+    const auto x = random_floats(tokens * cols);
+    const p4::linear_kernels& kernels = kernels_here().linear[static_cast<std::size_t>(type)];
+    const p4::memory_block scratch = room_for(tokens * p4::arranged_bytes(cols));
+    std::vector<float> y(tokens * rows);
     for (auto _ : state) {
-        const std::byte* arranged = kernels.arrange(x.data(), cols, cols, 0, 1, 1, scratch.bytes().data());
-        kernels.matvec(w.data(), rows, cols, arranged, nullptr, y.data());
+        const std::byte* arranged = kernels.arrange(x.data(), cols, cols, 0, tokens, tokens, scratch.bytes().data());
+        if (tokens == 1) {
+            kernels.matvec(w.data(), rows, cols, arranged, nullptr, y.data());
+        } else {
+            kernels.matmul(w.data(), rows, cols, arranged, tokens, nullptr, y.data(), rows);
+        }
         benchmark::DoNotOptimize(y.data());
     }
     state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * w.size()));
+    const double products = static_cast<double>(rows * cols * tokens);
+    state.counters["MAC/s"] = benchmark::Counter(products, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void matmul(benchmark::State& state, p4::dtype type) {
@@ -82,7 +102,7 @@ void matmul(benchmark::State& state, p4::dtype type) {
     const auto tokens = static_cast<std::size_t>(state.range(0));
     const p4::memory_block w = random_weights(type, n_rows);
     const auto x = random_floats(tokens * cols);
-    const p4::linear_kernels& kernels = p4::best_kernels().linear[static_cast<std::size_t>(type)];
+    const p4::linear_kernels& kernels = kernels_here().linear[static_cast<std::size_t>(type)];
     const p4::memory_block scratch = room_for(tokens * p4::arranged_bytes(cols));
     std::vector<float> y(tokens * n_rows);
     for (auto _ : state) {
@@ -113,7 +133,7 @@ void attend(benchmark::State& state) {
     p4::arena arena(memory.bytes().data());
     const p4::kv_block<Kv> block = lay_out(arena, q, out);
     p4::compute with;
-    with.kernels = &p4::best_kernels();
+    with.kernels = &kernels_here();
     const auto k = random_floats(heads.kv_width());
     for (std::size_t t = 0; t < depth; ++t) block.write(with, heads, {k.data(), 1, k.size()}, {k.data(), 1, k.size()}, t);
 
@@ -150,9 +170,13 @@ const bool registered = [] {
     for (std::size_t i = 0; i < p4::dtype_count; ++i) {
         const auto type = static_cast<p4::dtype>(i);
         const std::string name = p4::name_of(type);
-        benchmark::RegisterBenchmark(("matvec/" + name).c_str(), [type](benchmark::State& s) { matvec(s, type); })->UseRealTime();
+        auto* const passes = benchmark::RegisterBenchmark(("pass/" + name).c_str(), [type](benchmark::State& s) { pass(s, type); })->UseRealTime();
+        for (const int tokens : {1, 2, 4, 8, 16, 32}) passes->Arg(tokens);
         benchmark::RegisterBenchmark(("matmul/" + name).c_str(), [type](benchmark::State& s) { matmul(s, type); })
             ->Arg(4)
+            ->Arg(16)
+            ->Arg(32)
+            ->Arg(64)
             ->Arg(256)
             ->UseRealTime();
     }

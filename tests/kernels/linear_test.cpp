@@ -97,10 +97,11 @@ struct matmul_case {
         error.see(here.value);
         CHECK(gaps_untouched(y, rows, y_stride));
 
-        // Any cut of rows and tokens gives the same bits, but a single token is for matvec.
+        // Any cut of rows gives the same bits, and so does any cut of tokens into few, or into many. A single token is for matvec.
         buffer<float> cut(y.size(), offset, canary);
         const std::size_t row_cut = random.below(rows + 1);
-        const std::size_t token_cut = tokens < 4 ? 0 : 2 + random.below(tokens - 3);
+        const std::size_t least = tokens <= linear.few_tokens ? 2 : linear.few_tokens + 1;
+        const std::size_t token_cut = tokens < 2 * least ? 0 : least + random.below(tokens - 2 * least + 1);
         const std::size_t row_at[] = {0, row_cut, rows};
         const std::size_t token_at[] = {0, token_cut, tokens};
         for (std::size_t j = 0; j < 2; ++j) {
@@ -115,6 +116,14 @@ struct matmul_case {
             }
         }
         CHECK(same_bits(y, cut));
+
+        buffer<float> alone(rows, offset, canary);
+        for (std::size_t t = 0; t < tokens && tokens <= linear.few_tokens; ++t) {
+            buffer<std::byte> scratch(phi4flash::arranged_bytes(cols), 4 * offset);
+            const std::byte* const one = linear.arrange(x.data() + t * x_stride, x_stride, cols, 0, 1, 1, scratch.data());
+            linear.matvec(w.bytes(), rows, cols, one, bias_data, alone.data());
+            CHECK(same_bits(alone.data(), y.data() + t * y_stride, rows));
+        }
     }
 };
 
@@ -161,6 +170,8 @@ TEST_CASE_TEMPLATE("matmul", Element, float, f16, bf16) {
             for (std::size_t tokens = 2; tokens <= 35; tokens += 1 + tokens / 8)
                 matmul_case<Element>{rows, 37, tokens, tokens % 2, rows % 2 == 0}.check(kernels, random, error);
         }
+        for (std::size_t tokens = 2; tokens <= 33; ++tokens)
+            matmul_case<Element>{5 + tokens % 4, 67 + tokens, tokens, tokens % 2, tokens % 3 == 0}.check(kernels, random, error);
         for (const std::size_t cols : {127u, 128u, 129u, 1025u, 2560u})
             matmul_case<Element>{8, cols, 7, cols % 2, true}.check(kernels, random, error);
         matmul_case<Element>{31, 160, 33, 1, false}.check(kernels, random, error);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 namespace p4 = phi4flash;
 
@@ -208,7 +209,7 @@ struct packed_case {
     void expect(const p4::linear_kernels& linear, bool alone = false) {
         std::vector<float> row(cols);
         expected.resize(tokens * rows);
-        const bool as_bytes = !alone && rounding_of(linear, type) > 0.0 && tokens >= (type == p4::dtype::q8 ? 16 : 8);
+        const bool as_bytes = !alone && rounding_of(linear, type) > 0.0 && tokens > linear.few_tokens;
         for (std::size_t t = 0; t < tokens; ++t) {
             const float* const token = x.data() + t * cols;
             const read_activations read = as_bytes ? arrange_as_bytes(token, cols, type) : values_of(arrange_one(linear, token, cols));
@@ -282,7 +283,7 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
     // tile; and more columns and rows than a panel has.
     const shape shapes[] = {{24, 32, 7},  {24, 64, 45},  {40, 160, 9},  {16, 544, 16}, {24, 672, 5},   {8, 96, 1},    {72, 128, 24}, {32, 32, 40},
                             {16, 96, 48}, {16, 160, 64}, {16, 128, 100}, {8, 64, 130}, {16, 544, 141}, {24, 96, 300}, {8, 128, 2},   {8, 32, 15},
-                            {88, 2848, 20}};
+                            {88, 2848, 20}, {24, 64, 93},  {24, 672, 69}, {88, 2848, 84}};
     for_each_target([&](const p4::kernel_table& kernels) {
         for (const p4::dtype type : formats) {
             CAPTURE(std::string(p4::name_of(type)));
@@ -342,10 +343,49 @@ TEST_CASE("packed products equal the f64 sums of the same codes, for any number 
                 }
                 c.expect(linear, true);
                 CHECK(c.worst(one, s.rows) < tolerance);
-                // Tokens that are too few to lie side by side, and all with 8-bit weights that keep their scales, give the same bits together and alone.
-                const bool same = s.tokens < 4 || (type == p4::dtype::q8 && (rounding == 0.0 || s.tokens < 16));
-                for (std::size_t t = 0; t < s.tokens && same; ++t)
+                for (std::size_t t = 0; t < s.tokens && s.tokens <= linear.few_tokens; ++t)  // the same bits together and alone
                     CHECK(phi4flash_test::same_bits(one.data() + t * s.rows, y.data() + t * stride, s.rows));
+            }
+        }
+    });
+}
+
+TEST_CASE("every number of tokens from 1 to 33: a token has the same bits alone and among few") {
+    phi4flash_test::generator random{9};
+    struct shape {
+        std::size_t rows, cols;
+    };
+    // One row of blocks, rows that fill no vector of two blocks, rows in four places with one, two and three left over; columns that fill no
+    // block of groups, and one that do by one.
+    const shape shapes[] = {{8, 32}, {24, 96}, {32, 256}, {40, 288}, {48, 64}, {56, 544}};
+    for_each_target([&](const p4::kernel_table& kernels) {
+        for (const p4::dtype type : formats) {
+            CAPTURE(std::string(p4::name_of(type)));
+            const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
+            for (std::size_t tokens = 1; tokens <= 33; ++tokens) {
+                const shape& s = shapes[tokens % std::size(shapes)];
+                CAPTURE(tokens);
+                CAPTURE(s.rows);
+                packed_case c(linear, random, type, s.rows, s.cols, tokens, 0.5f);
+                buffer<std::byte> arranged(tokens * p4::arranged_bytes(s.cols), tokens % 3 * 4);
+                const std::size_t stride = s.rows + tokens % 4;
+                buffer<float> y((tokens - 1) * stride + s.rows, tokens % 2, phi4flash_test::canary);
+                std::vector<float> alone(s.rows);
+                std::size_t differ = 0;
+                if (tokens > 1) {
+                    linear.arrange(c.x.data(), s.cols, s.cols, 0, tokens, tokens, arranged.data());
+                    linear.matmul(c.w.data(), s.rows, s.cols, arranged.data(), tokens, c.bias.data(), y.data(), stride);
+                    CHECK(phi4flash_test::gaps_untouched(y, s.rows, stride));
+                }
+                for (std::size_t t = 0; t < tokens; ++t) {
+                    const auto x = arrange_one(linear, c.x.data() + t * s.cols, s.cols);
+                    linear.matvec(c.w.data(), s.rows, s.cols, reinterpret_cast<const std::byte*>(x.data()), c.bias.data(), alone.data());
+                    if (tokens == 1) std::copy(alone.begin(), alone.end(), y.data());
+                    differ += phi4flash_test::same_bits(alone.data(), y.data() + t * stride, s.rows) ? 0u : 1u;
+                }
+                const std::vector<float> all(y.data(), y.data() + y.size());
+                CHECK(c.worst(all, stride, rounding_of(linear, type)) < 1e-6);
+                if (tokens <= linear.few_tokens) CHECK(differ == 0);
             }
         }
     });
@@ -374,12 +414,12 @@ TEST_CASE("scales of one row may differ as much as they like, and others' need n
 TEST_CASE("weights that become bytes give the same bits on every target that has such") {
     phi4flash_test::generator random{11};
     for (const p4::dtype type : {p4::dtype::q4, p4::dtype::q4_dense}) {
-        for (const std::size_t tokens : {8u, 17u, 40u, 280u}) {
+        for (const std::size_t tokens : {64u, 73u, 96u, 280u}) {
             packed_case c(p4::best_kernels().linear[static_cast<std::size_t>(type)], random, type, 88, 2912, tokens, 0.0f);
             std::vector<float> first;
             for_each_target([&](const p4::kernel_table& kernels) {
                 const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
-                if (rounding_of(linear, type) == 0.0) return;
+                if (rounding_of(linear, type) == 0.0 || tokens <= linear.few_tokens) return;
                 const std::vector<float> y = c.product(linear);
                 if (first.empty()) first = y;
                 CHECK(phi4flash_test::same_bits(first.data(), y.data(), y.size()));

@@ -30,8 +30,8 @@ struct linear_kernels {
                                 std::byte* scratch);
 
     /// y[t,r] = bias[r] + sum_c W[r,c] x[t,c] for two tokens or more, x arranged for so many. bias may be null. Errors as of matvec. Cuts
-    /// into fewer rows or tokens, but two at least, do not change a bit, except that packed weights may be rounded where tokens are
-    /// many, see weight_rounding. Takes up to 80 KiB of stack.
+    /// into fewer rows do not change a bit, nor do cuts into fewer tokens while there are few_tokens at most, or more before and after
+    /// them; packed weights may be rounded where there are more, see weight_rounding. Takes up to 80 KiB of stack.
     void (*matmul)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
                    std::size_t y_stride);
 
@@ -43,10 +43,13 @@ struct linear_kernels {
     void (*matmul_exact)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
                          const float* bias, float* y, std::size_t y_stride);
 
-    /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight where tokens are many: 0, 2^-12 (scales
+    /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight for more than few_tokens tokens: 0, 2^-12 (scales
     /// as integers, see scale_unit), 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits) or 2^-14
     /// (q8 as two bytes; activations are then rounded no more than that either).
     float weight_rounding;
+
+    /// Up to so many tokens, `matmul` gives each of them the bits that `matvec` gives it alone.
+    std::size_t few_tokens;
 };
 
 /// Bytes that `linear_kernels::arrange` may write for `cols` inputs, and the kernels read: up to six for each, as three bf16, and a vector that

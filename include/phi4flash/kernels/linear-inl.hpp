@@ -1,4 +1,4 @@
-// Weights in a plain type: products with one activation column, conversions, reading.
+// Weights in a plain type: how they are read, conversions.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -33,92 +33,6 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
         prefetch(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
-}
-
-/// Products of 4 * lanes() elements, in four independent sums, which hides the latency of the additions.
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void add_products(const Element* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
-                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
-    const std::size_t lane_count = lanes();
-    s0 = mul_add(load(a), x0, s0);
-    s1 = mul_add(load(a + lane_count), x1, s1);
-    s2 = mul_add(load(a + 2 * lane_count), x2, s2);
-    s3 = mul_add(load(a + 3 * lane_count), x3, s3);
-}
-
-/// bf16 meets an x arranged by `arrange_even_odd`: blocks of 2 * lanes() with the even elements first.
-PHI4FLASH_VECTOR_INLINE void add_products(const bf16* a, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0,
-                                          f32_vector& s1, f32_vector& s2, f32_vector& s3) {
-    f32_vector even;
-    f32_vector odd;
-    load_even_odd(a, even, odd);
-    s0 = mul_add(even, x0, s0);
-    s1 = mul_add(odd, x1, s1);
-    load_even_odd(a + 2 * lanes(), even, odd);
-    s2 = mul_add(even, x2, s2);
-    s3 = mul_add(odd, x3, s3);
-}
-
-/// The end of a row: fewer than 4 * lanes() elements.
-template <class Element>
-PHI4FLASH_VECTOR_INLINE void add_last_products(const Element* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + lane_count <= n; i += lane_count) s0 = mul_add(load(a + i), load(x + i), s0);
-    if (i < n) s1 = mul_add(load_first(a + i, n - i), load_first(x + i, n - i), s1);
-}
-
-PHI4FLASH_VECTOR_INLINE void add_last_products(const bf16* a, const float* x, std::size_t n, f32_vector& s0, f32_vector& s1) {
-    const std::size_t lane_count = lanes();
-    const std::size_t step = 2 * lane_count;
-    f32_vector even;
-    f32_vector odd;
-    for (std::size_t i = 0; i < n; i += step) {
-        bf16 last[2 * max_lanes] = {};
-        const bf16* block = a + i;
-        if (i + step > n) {  // a ragged end: what lies behind it belongs to somebody else
-            for (std::size_t j = i; j < n; ++j) last[j - i] = a[j];
-            block = last;
-        }
-        load_even_odd(block, even, odd);
-        s0 = mul_add(even, load(x + i), s0);
-        s1 = mul_add(odd, load(x + i + lane_count), s1);
-    }
-}
-
-/// y[R * y_stride] = sum_i a[R * stride + i] x[i] for every R: rows that lie apart, read side by side.
-template <std::size_t... R, class Element>
-PHI4FLASH_VECTOR_INLINE void dots(const Element* PHI4FLASH_RESTRICT a, std::size_t stride, const float* PHI4FLASH_RESTRICT x, std::size_t n,
-                                  float* PHI4FLASH_RESTRICT y, std::size_t y_stride, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
-    const std::size_t lane_count = lanes();
-    std::size_t i = 0;
-    for (; i + 4 * lane_count <= n; i += 4 * lane_count, a += 4 * lane_count, x += 4 * lane_count) {
-        (prefetch_ahead(a + R * stride, 4 * lane_count * sizeof(Element)), ...);
-        const f32_vector x0 = load(x);
-        const f32_vector x1 = load(x + lane_count);
-        const f32_vector x2 = load(x + 2 * lane_count);
-        const f32_vector x3 = load(x + 3 * lane_count);
-        (add_products(a + R * stride, x0, x1, x2, x3, s0, s1, s2, s3), ...);
-    }
-    (add_last_products(a + R * stride, x, n - i, s0, s1), ...);
-    ((y[R * y_stride] = reduce_sum(add(add(s0, s1), add(s2, s3)))), ...);
-}
-
-template <class Element, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void dots(std::index_sequence<R...>, const Element* a, std::size_t stride, const float* x, std::size_t n, float* y,
-                                  std::size_t y_stride) {
-    dots<R...>(a, stride, x, n, y, y_stride, f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())..., f32_of<R>(zero())...);
-}
-
-/// The rows in row_streams parts, each of them read from its beginning to its end.
-template <class Element>
-inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, const float* bias, float* y) {
-    const auto* x = reinterpret_cast<const float*>(arranged);
-    const auto* row = reinterpret_cast<const Element*>(w);
-    const std::size_t part = rows / row_streams;
-    for (std::size_t r = 0; r < part; ++r) dots(std::make_index_sequence<row_streams>(), row + r * cols, part * cols, x, cols, y + r, part);
-    for (std::size_t r = part * row_streams; r < rows; ++r) dots(std::index_sequence<0>(), row + r * cols, 0, x, cols, y + r, 0);
-    for (std::size_t r = 0; bias != nullptr && r < rows; ++r) y[r] += bias[r];
 }
 
 /// The `n` elements at `from` as f32. Asks for those that lie `ahead` further on the way.

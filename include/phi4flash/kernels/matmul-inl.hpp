@@ -1,29 +1,17 @@
-// Products of plain weights with the activations of several tokens, and the forms in which plain products read activations.
+// Products of plain weights with the activations of many tokens, which lie side by side in a vector, and what plain products read.
 
 PHI4FLASH_TARGET_BEGIN
 
 /// Tokens whose activations lie side by side: column by column, [cols][tokens]. The last bundle has as many as are left.
 PHI4FLASH_VECTOR_INLINE std::size_t bundle_tokens() { return 2 * lanes(); }
 
-/// One token of bf16 weights: even places before odd ones, in blocks of 2 * lanes().
-PHI4FLASH_VECTOR_INLINE void arrange_even_odd(const float* PHI4FLASH_RESTRICT x, std::size_t cols, float* PHI4FLASH_RESTRICT out) {
-    const std::size_t half = lanes();
-    for (std::size_t i = 0; i < cols; i += 2 * half) {
-        for (std::size_t j = 0; j < half; ++j) {
-            out[i + j] = i + 2 * j < cols ? x[i + 2 * j] : 0.0f;
-            out[i + half + j] = i + 2 * j + 1 < cols ? x[i + 2 * j + 1] : 0.0f;
-        }
-    }
-}
-
-/// One token as matvec reads it; several as bundles, one after the other.
+/// A few tokens as matmul_few reads them; many as bundles, one after the other.
 template <class Element>
 inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
                                       std::size_t end, std::size_t tokens, std::byte* scratch) {
     auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
-    if (tokens == 1) {
-        if constexpr (dtype_of<Element> != dtype::bf16) return reinterpret_cast<const std::byte*>(x);
-        arrange_even_odd(x, cols, out);
+    if (tokens <= plain_few_tokens) {
+        arrange_few<Element>(x, x_stride, cols, begin, end, out);
         return scratch;
     }
     for (std::size_t t = begin; t < end;) {
@@ -82,6 +70,7 @@ inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, c
 template <class Element>
 inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
                    float* y, std::size_t y_stride) {
+    if (tokens <= plain_few_tokens) return matmul_few<Element>(w, rows, cols, arranged, tokens, bias, y, y_stride);
     alignas(64) float panel[panel_rows * panel_cols];
     alignas(64) float sums[panel_rows * panel_tokens];
     const std::size_t step = bundle_tokens();

@@ -36,10 +36,13 @@ struct parts_layout {
     }
 };
 
-/// One token as matvec reads it, several as parts.
+/// Fewer tokens than this are cheaper on vectors: putting weights into tiles costs what 8 tokens do there.
+inline constexpr std::size_t bf16_tile_tokens = 8;
+
+/// A few tokens as matmul_few reads them, more as parts.
 inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                       std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens == 1) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
+    if (tokens < bf16_tile_tokens) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
     const parts_layout layout(cols, tokens);
     for (std::size_t t = begin; t < end; ++t) {
         const float* from = x + t * x_stride;
@@ -183,6 +186,7 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
 /// Panels of tokens, then of columns, outside; then rows, whose weights are streamed, and put into tiles strip by strip.
 inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
                             float* y, std::size_t y_stride) {
+    if (tokens < bf16_tile_tokens) return matmul_few<bf16>(w, rows, cols, arranged, tokens, bias, y, y_stride);
     tile_configuration tiles;
     bf16_strip strip;
     const parts_layout layout(cols, tokens);

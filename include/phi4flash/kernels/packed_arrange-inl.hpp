@@ -1,4 +1,4 @@
-// Activations as the packed products read them: rounded to 8 bits, several tokens side by side.
+// Packed weights, ways "registers" and "bundles": activations as they read them, rounded to 8 bits: token by token, or side by side for vectors.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -84,7 +84,7 @@ PHI4FLASH_VECTOR_INLINE float scale_of(const float* x, std::size_t groups) {
 
 /// q[i] = round(x[i] / scale) for a group; every four q lie `step` bytes after the four before. Returns the group's start.
 /// Error: |x - scale q| <= scale / 2 (tests/kernels/packed_test.cpp).
-template <int Zero>
+template <class Products, int Zero>
 PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, std::byte* q, std::size_t step) {
     const std::size_t lane_count = lanes();
     float columns[packed_cols];
@@ -97,60 +97,56 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
         if (lane_count < 4) store(rounded, columns + i);
     }
     const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
-    return dot_start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+    return Products::start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
 }
 
 /// One token: group g goes to `to` + g * group_bytes, its scale and start scale_step and start_step steps of `step` bytes behind its first q.
-template <int SumLimit, int Zero, std::size_t ScaleGroups>
+template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
 PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
     for (std::size_t g = 0; g < groups; g += ScaleGroups) {
         const std::size_t some = groups - g < ScaleGroups ? groups - g : ScaleGroups;
         const float scale = scale_of<SumLimit>(x + g * packed_cols, some);
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
-            const std::int32_t start = round_group<Zero>(x + (g + i) * packed_cols, inverse, to, step);
+            const std::int32_t start = round_group<Products, Zero>(x + (g + i) * packed_cols, inverse, to, step);
             std::memcpy(to + scale_step * step, &scale, sizeof scale);
             std::memcpy(to + start_step * step, &start, sizeof start);
         }
     }
 }
 
-/// Bundled: tokens side by side where enough of them come together; else every token by itself.
-template <int SumLimit, int Zero, std::size_t ScaleGroups, bool Bundled>
+/// Tokens side by side where `bundled` and enough of them come together; else every token by itself.
+template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
 inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
-                                     std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+                                     std::size_t tokens, bool bundled, std::byte* PHI4FLASH_RESTRICT scratch) {
     const std::size_t groups = cols / packed_cols;
     const std::size_t lane_count = tokens_lanes();
-    const std::size_t bundles = Bundled ? tokens / lane_count : 0;
+    const std::size_t bundles = bundled ? tokens / lane_count : 0;
     const std::size_t singles = tokens - bundles * lane_count;
     for (std::size_t t = begin; t < end; ++t) {
         const std::size_t bundle = t / lane_count;
         if (bundle < bundles) {
             const bundle_tile tile = tile_of(bundle, bundles);
             std::byte* to = scratch + arranged_offset(tile.first, groups) + (bundle - tile.first) * bundle_bytes() + 4 * (t % lane_count);
-            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
+            arrange_token<Products, SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
         } else {
             std::byte* to = scratch + arranged_offset(bundles, groups) + (t - bundles * lane_count) * sizeof(activation_group);
-            arrange_token<SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
+            arrange_token<Products, SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
         }
     }
     return scratch;
 }
 
-/// Whether many tokens lie side by side.
-template <dtype Format>
-inline constexpr bool is_bundled = Format == dtype::q8 ? bundled_bytes : bundled_levels;
-
-/// As the products with weights of this format read them.
-template <dtype Format>
-inline const std::byte* arrange_packed(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
-                                       std::byte* scratch) {
+/// As products with weights of this format read them.
+template <dtype Format, class Products>
+inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                      bool bundled, std::byte* scratch) {
     if constexpr (Format == dtype::q8) {
-        return arrange_int8<0, signed_offset, 1, is_bundled<Format>>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<Products, 0, Products::byte_offset, 1>(x, x_stride, cols, begin, end, tokens, bundled, scratch);
     } else if constexpr (Format == dtype::q4) {
-        return arrange_int8<0, q4_uniform.zero, scale_groups, is_bundled<Format>>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<Products, 0, q4_uniform.zero, scale_groups>(x, x_stride, cols, begin, end, tokens, bundled, scratch);
     } else {
-        return arrange_int8<dense_activation_sum, q4_dense.zero, scale_groups, is_bundled<Format>>(x, x_stride, cols, begin, end, tokens, scratch);
+        return arrange_int8<Products, Products::activation_sum, q4_dense.zero, scale_groups>(x, x_stride, cols, begin, end, tokens, bundled, scratch);
     }
 }
 

@@ -1,6 +1,11 @@
-// Products of packed weights and 8-bit activations of many tokens, which lie side by side in a vector (packed_arrange-inl.hpp).
+// Packed weights, way "bundles": many tokens, side by side in a vector (packed_arrange-inl.hpp), where there is no VNNI.
+// Weights are unpacked to levels, strip by strip (packed_strip-inl.hpp); each level, repeated, meets the activations of many tokens. 4 bits
+// only. Runs when: packed_ways-inl.hpp.
 
 PHI4FLASH_TARGET_BEGIN
+
+/// Fewer tokens than this are cheaper in registers.
+inline constexpr std::size_t bundled_tokens = 8;
 
 /// Bundles that a strip meets while it is unpacked. Their activations in its columns stay in the second-level cache; those of a tile
 /// that share a scale, in the first-level one.
@@ -22,54 +27,29 @@ struct strip_row {
 
 // Vectors cannot stand in arrays, so a tile's sums are packs of parameters: one for each bundle B.
 //
-// Where activations share a scale in a block of groups, the block is added up by itself, and multiplied by that scale in the end. Where they do not
-// (q8), every group goes to the sum, in the order and with the bits of add_group in packed-inl.hpp.
-template <bool Shared>
-using block_type = std::conditional_t<Shared, decltype(block_zero()), tokens_f32>;
-template <bool Shared, std::size_t>
-using block_of = block_type<Shared>;
+// Activations share a scale in a block of groups: the block is added up by itself, and multiplied by that scale in the end.
+template <std::size_t>
+using block_of = decltype(block_zero());
 template <std::size_t>
 using sums_of = decltype(bundle_start(nullptr));
 
-/// What a block begins with, for a bundle.
-template <bool Shared>
-PHI4FLASH_VECTOR_INLINE block_type<Shared> block_start([[maybe_unused]] const float* sum) {
-    if constexpr (Shared) {
-        return block_zero();
-    } else {
-        return load_tokens(sum);
-    }
-}
-/// A group's products join a block; `x` is the bundle in that group.
-template <bool Shared, class Block, class Sums, class Scale>
-PHI4FLASH_VECTOR_INLINE void group_ends(Block& block, Sums sums, Scale scale, [[maybe_unused]] const std::byte* x) {
-    if constexpr (Shared) {
-        block = block_add(block, sums, scale);
-    } else {
-        block = multiply_add(scale, scaled(sums, bundle_scales(x)), block);
-    }
-}
 /// A block joins the sum; `x` is the bundle in any of its groups.
-template <bool Shared, class Block>
-PHI4FLASH_VECTOR_INLINE void block_ends(Block block, [[maybe_unused]] float unit, [[maybe_unused]] const std::byte* x, float* sum) {
-    if constexpr (Shared) {
-        store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
-    } else {
-        store_tokens(block, sum);
-    }
+template <class Block>
+PHI4FLASH_VECTOR_INLINE void block_ends(Block block, float unit, const std::byte* x, float* sum) {
+    store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
 }
 
 /// One group of a row: its products with every bundle, times its scale, added to the blocks. `sums` are the starts.
-template <bool Shared, std::size_t... B>
+template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                       block_of<Shared, B>&... block, sums_of<B>... sums) {
+                                       block_of<B>&... block, sums_of<B>... sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
         const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
         ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
     }
     const auto scales = repeat_scale(scale);
-    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
+    ((block = block_add(block, sums, scales)), ...);
 }
 
 template <class Sums, class Activations>
@@ -79,9 +59,9 @@ PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activat
 }
 
 /// The same for two rows, which meet each load of activations.
-template <bool Shared, std::size_t... B>
+template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
-                                            block_of<Shared, B>&... block, block_of<Shared, B>&... next_block, sums_of<B>... sums,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums,
                                             sums_of<B>... next_sums) {
     const auto* q = reinterpret_cast<const std::int8_t*>(x);
     for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
@@ -91,53 +71,52 @@ PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const st
     }
     const auto scales = repeat_scale(scale);
     const auto next_scales = repeat_scale(scale + 1);
-    (group_ends<Shared>(block, sums, scales, x + B * bundle_bytes()), ...);
-    (group_ends<Shared>(next_block, next_sums, next_scales, x + B * bundle_bytes()), ...);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
 }
 
 /// A row of a block of groups against a tile, whose groups lie group_bytes apart. Adds to sum [bundles][tokens_lanes()].
-template <bool Shared, std::size_t... B>
+template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                     block_of<Shared, B>... block) {
+                                     block_of<B>... block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_group<Shared, B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
-    (block_ends<Shared>(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+        add_group<B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (block_ends(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 /// Two rows, where scales are floats.
-template <bool Shared, std::size_t... B>
+template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
-                                          block_of<Shared, B>... block, block_of<Shared, B>... next_block) {
+                                          block_of<B>... block, block_of<B>... next_block) {
     const std::byte* from = x;
     const std::uint8_t* levels = row.levels;
     const std::uint32_t* scale = row.scales;
     for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
-        add_two_groups<Shared, B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+        add_two_groups<B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
                                bundle_start(from + B * bundle_bytes())...);
-    (block_ends<Shared>(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    (block_ends(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
     sum += sizeof...(B) * tokens_lanes();
-    (block_ends<Shared>(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    (block_ends(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
 }
 
 /// Rows that meet a load of activations.
 inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
 
-template <bool Shared, std::size_t... B>
+template <std::size_t... B>
 PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
     if constexpr (rows_at_once == 2) {
-        const float* next_sum = sum + sizeof...(B) * tokens_lanes();
-        add_two_rows<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...,
-                             block_start<Shared>(next_sum + B * tokens_lanes())...);
+        add_two_rows<B...>(row, x, group_bytes, sum, block_of<B>(block_zero())...,
+                             block_of<B>(block_zero())...);
     } else {
-        add_row<Shared, B...>(row, x, group_bytes, sum, block_start<Shared>(sum + B * tokens_lanes())...);
+        add_row<B...>(row, x, group_bytes, sum, block_of<B>(block_zero())...);
     }
 }
 
 /// A strip against a tile; `x` is the tile's first group here. Adds to sums [rows][tokens of the tile].
-template <bool Shared, std::size_t Bundles>
+template <std::size_t Bundles>
 PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
     const std::size_t group_bytes = Bundles * bundle_bytes();
     const float* unit = w.units;
@@ -147,7 +126,7 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
         for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
             for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
                 if constexpr (integer_scales) row.unit = *unit++;
-                add_rows<Shared>(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
                 row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
             }
         }
@@ -155,17 +134,16 @@ PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t r
 }
 
 /// A strip, columns from group `first_group` of `all_groups`, against bundles [begin, end) of `bundles`. Sums: tile by tile, [rows][tokens].
-template <bool Shared>
 inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
                          const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
     while (begin < end) {
         const std::size_t count = tile_of(begin, bundles).count;
         const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
         switch (count) {
-            case 6: bundle_strip<Shared, 6>(w, rows, groups, from, sums); break;
-            case 4: bundle_strip<Shared, 4>(w, rows, groups, from, sums); break;
-            case 2: bundle_strip<Shared, 2>(w, rows, groups, from, sums); break;
-            default: bundle_strip<Shared, 1>(w, rows, groups, from, sums); break;
+            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<1>(w, rows, groups, from, sums); break;
         }
         begin += count;
         sums += count * tokens_lanes() * rows;
@@ -216,26 +194,33 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
             const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
-            bundle_tiles<Format != dtype::q8>(strip, count, g, some, groups, x, begin, end, bundles, sums);
+            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
         }
         put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
     }
     return end;
 }
 
+/// Many tokens side by side, those that fill no vector by themselves.
 template <dtype Format>
-inline void packed_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
-                          float* y, std::size_t y_stride) {
-    std::size_t bundles = 0;
-    if constexpr (is_bundled<Format>) {
-        bundles = tokens / tokens_lanes();
+struct bundle_way {
+    static constexpr float weight_rounding = integer_scales ? 0x1p-12f : 0.0f;
+    static constexpr std::size_t from = bundled_tokens;
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return arrange_codes<Format, own_products>(x, x_stride, cols, begin, end, tokens, true, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        const std::size_t bundles = tokens / tokens_lanes();
         for (std::size_t b = 0; b < bundles;)
             b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+        const std::size_t bundled = bundles * tokens_lanes();
+        if (bundled == tokens) return;
+        const auto* singles = reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols));
+        packed_few<Format, own_products>(w, rows, cols, singles, tokens - bundled, bias, y + bundled * y_stride, y_stride);
     }
-    const std::size_t bundled = bundles * tokens_lanes();
-    if (bundled < tokens)
-        packed_matmul_singles<Format>(w, rows, cols, reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols)),
-                                      tokens - bundled, bias, y + bundled * y_stride, y_stride);
-}
+};
 
 PHI4FLASH_TARGET_END

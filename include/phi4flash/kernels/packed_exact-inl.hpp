@@ -1,4 +1,6 @@
-// Products of packed weights with f32 activations, unrounded: what the integer kernels are measured against.
+// Packed weights, way "exact": any number of tokens with f32 activations, unrounded, what the integer kernels are measured against.
+// Weights become f32, in registers for one token, else panel by panel. Runs when activations are to stay f32 (matmul_exact):
+// packed_ways-inl.hpp.
 
 PHI4FLASH_TARGET_BEGIN
 

@@ -1,4 +1,4 @@
-// Products of packed weights and activations of many tokens, where both become bytes first, one or two of each.
+// Packed weights, ways "vectors" and "tiles": what both share. Many tokens, and weights that become bytes first, as activations do.
 //
 // A strip of weights is unpacked once for many tokens. Its numbers share a scale over scale_groups groups, as activations do, so that sums stay
 // integers for long. 4-bit weights are rounded to 1/127 of the largest of their row there, a tenth of what 4 bits have cost already; 8-bit
@@ -7,7 +7,7 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Fewer tokens than this are cheaper without; and their activations would not fit arranged_bytes once padded to whole tiles.
+/// Activations of fewer tokens than this would not fit arranged_bytes once padded to whole tiles.
 template <std::size_t Digits>
 inline constexpr std::size_t rounded_tokens = 8 * Digits;
 
@@ -83,10 +83,9 @@ inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* cod
         std::memset(codes + (cols / tile_cols * digits + digit) * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
 }
 
-template <dtype Format, class Products>
+template <class Products>
 inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
-    if (tokens < rounded_tokens<Products::digits>) return arrange_packed<Format>(x, x_stride, cols, begin, end, tokens, scratch);
     const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
     for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
@@ -211,10 +210,10 @@ static_assert(rounded_strip_rows == 2 * tile_rows);
 
 /// y[t, r] = sums, or y[t, r] + sums, + bias.
 PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool first, const float* bias, float* y) {
-    for (std::size_t r = 0; r < rows; r += packed_rows) {
+    for (std::size_t r = 0; r < rows; r += rows_lanes()) {
         rows_f32 v = load_rows(sums + r);
         if (!first) v = add_rows_f32(v, load_rows(y + r));
-        put_rows(v, bias == nullptr ? nullptr : bias + r, y + r);
+        store_rows(bias == nullptr ? v : add_rows_f32(v, load_rows(bias + r)), y + r);
     }
 }
 
@@ -228,7 +227,6 @@ PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
 template <dtype Format, class Products>
 inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    if (tokens < rounded_tokens<Products::digits>) return packed_matmul<Format>(w, rows, cols, x, tokens, bias, y, y_stride);
     [[maybe_unused]] const typename Products::session session;
     constexpr std::size_t panel_cols_at_once = rounded_panel_cols<Products::digits>;
     const rounded_layout<Products::digits> at(cols, tokens);
@@ -268,5 +266,14 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
     }
     streamed();
 }
+
+template <dtype Format, class Products>
+struct rounded_way {
+    static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
+    static_assert(Products::tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::tokens;
+    static constexpr auto arrange = &arrange_rounded<Products>;
+    static constexpr auto matmul = &rounded_matmul<Format, Products>;
+};
 
 PHI4FLASH_TARGET_END

@@ -1,4 +1,4 @@
-// Strips of packed weights, unpacked once for many tokens.
+// Packed weights, way "bundles": strips of them, unpacked to levels once for many tokens. Next: packed_bundles-inl.hpp.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -20,15 +20,10 @@ PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row
     const code_vector book = load_levels(q4_dense.level);
     for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
         const code_vector codes = load_codes(block.code[s] + 4 * row);
-        store_codes(q4_levels<Dense>(book, low_codes(codes)), to);
-        store_codes(q4_levels<Dense>(book, high_codes(codes)), to + 16 * packed_rows);
+        store_codes(Dense ? levels_of(book, low_codes(codes)) : low_codes(codes), to);
+        store_codes(Dense ? levels_of(book, high_codes(codes)) : high_codes(codes), to + 16 * packed_rows);
     }
 }
-template <bool>
-PHI4FLASH_VECTOR_INLINE void unpack_block(const q8_block& block, std::size_t row, std::uint8_t* to) {
-    for (std::size_t s = 0; s < 8; ++s, to += 4 * packed_rows) store_codes(lifted_codes(load_codes(block.code[s] + 4 * row)), to);
-}
-
 /// Levels and scales (as floats, [groups][packed_rows]) of eight rows. Asks for the blocks at `next` on the way.
 template <dtype Format>
 PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,

@@ -1,4 +1,5 @@
-// The products of packed_rounded-inl.hpp by vectors: four bytes of 8 or 16 rows in each, times four of one token.
+// Packed weights, way "vectors": many tokens with VNNI, on weights that packed_rounded-inl.hpp has made bytes.
+// A vector has four bytes of each of 8 or 16 rows, and meets four of one token, repeated. 4 bits only. Runs when: packed_ways-inl.hpp.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -66,6 +67,7 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 struct packed_vector_products {
     struct session {};
     static constexpr std::size_t digits = 1;
+    static constexpr std::size_t tokens = 64;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 

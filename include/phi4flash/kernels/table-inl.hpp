@@ -12,16 +12,7 @@ inline constexpr linear_kernels plain_kernels{
     .widen = &widen_row<Element>,
     .matmul_exact = nullptr,
     .weight_rounding = 0.0f,
-};
-
-template <dtype Format>
-inline constexpr linear_kernels packed_kernels{
-    .matvec = &packed_matvec<Format>,
-    .arrange = &arrange_packed<Format>,
-    .matmul = &packed_matmul<Format>,
-    .widen = &packed_widen_row<Format>,
-    .matmul_exact = &packed_matmul_exact<Format>,
-    .weight_rounding = integer_scales && Format != dtype::q8 ? 0x1p-12f : 0.0f,
+    .few_tokens = plain_few_tokens,
 };
 
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
@@ -30,29 +21,19 @@ inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_produ
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
 
-#if PHI4FLASH_ROUNDED_BYTES
-/// Many tokens meet 4-bit weights as bytes.
-template <dtype Format, class Products>
-constexpr void round_weights(kernel_table& t) {
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
-    linear.arrange = &arrange_rounded<Format, Products>;
-    linear.matmul = &rounded_matmul<Format, Products>;
-    linear.weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
-}
-template <class Products>
-constexpr kernel_table with_rounded_weights(kernel_table t, const char* name) {
-    t.name = name;
-    round_weights<dtype::q4, Products>(t);
-    round_weights<dtype::q4_dense, Products>(t);
-    return t;
-}
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+template <dtype Format>
+using own_many = rounded_way<Format, packed_vector_products>;
+#else
+template <dtype Format>
+using own_many = bundle_way<Format>;
 #endif
 
-PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8>, packed_kernels<dtype::q4>,
-               packed_kernels<dtype::q4_dense>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, own_products, no_other_way>,
+               packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>, packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -71,26 +52,38 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table own_table{
     .read = &read_all,
 };
 
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_OWN_DATA inline constexpr kernel_table table = with_rounded_weights<packed_vector_products>(own_table, own_table.name);
-#else
-PHI4FLASH_OWN_DATA inline constexpr kernel_table table = own_table;
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
+}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
-PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_rounded_weights<packed_vector_products>(table, PHI4FLASH_TARGET_LABEL "_vnni");
+constexpr kernel_table with_vnni(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_vnni";
+    multiply_by<dtype::q8, vnni_products, no_other_way>(t);
+    multiply_by<dtype::q4, vnni_products, rounded_way<dtype::q4, packed_vector_products>>(t);
+    multiply_by<dtype::q4_dense, vnni_products, rounded_way<dtype::q4_dense, packed_vector_products>>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
 constexpr kernel_table with_tiles(kernel_table t) {
-    round_weights<dtype::q8, packed_digit_products>(t);
+    t.name = "amx";
+    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
+    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
+    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
     linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
     linear.arrange = &arrange_parts;
     linear.matmul = &matmul_on_tiles;
+    linear.few_tokens = bf16_tile_tokens - 1;
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
-PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(with_rounded_weights<packed_tile_products>(table, "amx"));
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
 #endif
 
 PHI4FLASH_TARGET_END

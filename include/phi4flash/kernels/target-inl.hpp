@@ -8,6 +8,7 @@
 #include <phi4flash/kernels/math-inl.hpp>
 #include <phi4flash/kernels/outer_product-inl.hpp>
 #include <phi4flash/kernels/linear-inl.hpp>
+#include <phi4flash/kernels/matmul_few-inl.hpp>
 #include <phi4flash/kernels/matmul-inl.hpp>
 #include <phi4flash/kernels/elementwise-inl.hpp>
 #include <phi4flash/kernels/choosing-inl.hpp>
@@ -21,8 +22,7 @@
 #include <phi4flash/kernels/attention_bytes-inl.hpp>
 #endif
 #include <phi4flash/kernels/packed_arrange-inl.hpp>
-#include <phi4flash/kernels/packed-inl.hpp>
-#include <phi4flash/kernels/packed_matvec-inl.hpp>
+#include <phi4flash/kernels/packed_few-inl.hpp>
 #include <phi4flash/kernels/pack-inl.hpp>
 #include <phi4flash/kernels/packed_strip-inl.hpp>
 #include <phi4flash/kernels/packed_bundles-inl.hpp>
@@ -37,4 +37,5 @@
 #include <phi4flash/kernels/matmul_tiles-inl.hpp>
 #include <phi4flash/kernels/attention_matrix-inl.hpp>
 #endif
+#include <phi4flash/kernels/packed_ways-inl.hpp>
 #include <phi4flash/kernels/table-inl.hpp>

@@ -6,8 +6,6 @@ using rows_tag = hn::CappedTag<std::int32_t, 8>;
 using rows_f32_tag = hn::RebindToFloat<rows_tag>;
 using rows_u8_tag = hn::Repartition<std::uint8_t, rows_tag>;
 using rows_i8_tag = hn::Repartition<std::int8_t, rows_tag>;
-using rows_i16_tag = hn::Repartition<std::int16_t, rows_tag>;
-using rows_u16_tag = hn::Repartition<std::uint16_t, rows_tag>;
 using rows_i32 = hn::Vec<rows_tag>;
 using rows_f32 = hn::Vec<rows_f32_tag>;
 using code_vector = hn::Vec<rows_u8_tag>;
@@ -17,17 +15,16 @@ PHI4FLASH_VECTOR_INLINE std::size_t rows_lanes() { return hn::Lanes(rows_tag());
 PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) { return hn::LoadU(rows_u8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE signed_code_vector load_codes(const std::int8_t* p) { return hn::LoadU(rows_i8_tag(), p); }
 PHI4FLASH_VECTOR_INLINE code_vector load_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(rows_u8_tag(), sixteen); }
-PHI4FLASH_VECTOR_INLINE code_vector low_codes(code_vector v) { return hn::And(v, hn::Set(rows_u8_tag(), std::uint8_t{15})); }
-PHI4FLASH_VECTOR_INLINE code_vector high_codes(code_vector v) {
-    const rows_u16_tag du16;
-    return low_codes(hn::BitCast(rows_u8_tag(), hn::ShiftRight<4>(hn::BitCast(du16, v))));
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
+    return hn::And(v, hn::Set(hn::DFromV<Codes>(), std::uint8_t{15}));
+}
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+    const hn::DFromV<Codes> d;
+    return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
 }
 PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
-PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(rows_i8_tag(), hn::Set(rows_tag(), four));
-}
 
 // A number for each of several tokens: whole vectors, where the rows of a block would fill a part.
 using tokens_tag = hn::CappedTag<std::int32_t, 16>;
@@ -117,43 +114,39 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
 #endif
-PHI4FLASH_VECTOR_INLINE auto repeat_start(std::int32_t start) {
-    return hn::BitCast(hn::Repartition<dot_lane, rows_tag>(), hn::Set(rows_tag(), start));
-}
 PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
     return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
 }
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 // |w| * (x with the sign of w): two products of at most 128 * 127 fit 16 bits, where an offset would not.
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
-    const auto magnitude = hn::BitCast(rows_u8_tag(), hn::Abs(w));
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+    const hn::DFromV<Integers> d;
+    const hn::Repartition<std::int16_t, decltype(d)> d16;
+    const auto magnitude = hn::BitCast(hn::Repartition<std::uint8_t, decltype(d)>(), hn::Abs(w));
     const auto signed_x = hn::IfNegativeThenNegOrUndefIfZero(w, x);
-    return hn::Add(total, hn::WidenMulPairwiseAdd(rows_tag(), hn::SatWidenMulPairwiseAdd(rows_i16_tag(), magnitude, signed_x),
-                                                  hn::Set(rows_i16_tag(), std::int16_t{1})));
+    return hn::Add(total, hn::WidenMulPairwiseAdd(d, hn::SatWidenMulPairwiseAdd(d16, magnitude, signed_x), hn::Set(d16, std::int16_t{1})));
 }
 inline constexpr int signed_offset = 0;
 #elif HWY_ARCH_X86
 // VNNI wants one side without a sign.
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
-    const auto lifted = hn::Xor(w, hn::Set(rows_i8_tag(), std::int8_t{-128}));
-    return hn::SumOfMulQuadAccumulate(rows_tag(), hn::BitCast(rows_u8_tag(), lifted), x, total);
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+    const hn::DFromV<Integers> d;
+    const auto lifted = hn::Xor(w, hn::Set(hn::DFromV<Bytes>(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(d, hn::BitCast(hn::Repartition<std::uint8_t, decltype(d)>(), lifted), x, total);
 }
 inline constexpr int signed_offset = 128;
 #else
-PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(rows_i32 total, signed_code_vector w, signed_code_vector x) {
-    return hn::SumOfMulQuadAccumulate(rows_tag(), w, x, total);
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
 }
 inline constexpr int signed_offset = 0;
 #endif
 
-inline constexpr bool bundled_bytes = !integer_scales;
-inline constexpr bool bundled_levels = !PHI4FLASH_BLOCKS_SIDE_BY_SIDE;
-PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) {
-    return hn::BitCast(rows_u8_tag(), hn::Xor(w, hn::Set(rows_i8_tag(), static_cast<std::int8_t>(-signed_offset))));
-}
 
-PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) { return hn::Set(rows_tag(), x); }
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
 PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
     const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
@@ -209,11 +202,112 @@ PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32
 #endif
 }
 
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE void store_two(tokens_f32 v, float* p, float* q) {
-    store_rows(hn::LowerHalf(rows_f32_tag(), v), p);
-    store_rows(hn::UpperHalf(rows_f32_tag(), v), q);
+// As many rows as a vector has: of two blocks side by side where it has 16.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+using wide_tag = tokens_tag;
+inline constexpr std::size_t wide_blocks = 2;
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_u8_tag> codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
 }
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
+#else
+using wide_tag = rows_tag;
+inline constexpr std::size_t wide_blocks = 1;
+PHI4FLASH_VECTOR_INLINE code_vector codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE rows_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+using wide_f32_tag = hn::RebindToFloat<wide_tag>;
+using wide_u8_tag = hn::Repartition<std::uint8_t, wide_tag>;
+using wide_i8_tag = hn::Repartition<std::int8_t, wide_tag>;
+using wide_i32 = hn::Vec<wide_tag>;
+using wide_f32 = hn::Vec<wide_f32_tag>;
+using wide_codes = hn::Vec<wide_u8_tag>;
+using wide_bytes = hn::Vec<wide_i8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t wide_rows() { return hn::Lanes(wide_tag()); }
+PHI4FLASH_VECTOR_INLINE wide_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
+PHI4FLASH_VECTOR_INLINE wide_bytes with_sign(wide_codes v) { return hn::BitCast(wide_i8_tag(), v); }
+PHI4FLASH_VECTOR_INLINE wide_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(wide_i8_tag(), hn::Set(wide_tag(), four));
+}
+PHI4FLASH_VECTOR_INLINE wide_f32 load_wide(const float* p) { return hn::LoadU(wide_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_wide(wide_f32 v, float* p) { hn::StoreU(v, wide_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE wide_f32 repeat_wide(float x) { return hn::Set(wide_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE wide_f32 wide_floats(wide_i32 v) { return hn::ConvertTo(wide_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE wide_f32 add_wide(wide_f32 a, wide_f32 b) { return hn::Add(a, b); }
+
+PHI4FLASH_VECTOR_INLINE wide_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(wide_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    // The instruction takes six bits of each byte, of which the upper two choose among four copies of the levels: nothing need be masked.
+    return wide_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(wide_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+    return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+}
+
+/// How this target multiplies codes with activations.
+struct own_products {
+    static constexpr int activation_sum = dense_activation_sum;
+    static constexpr int byte_offset = signed_offset;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
+    static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
+        return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
+    }
+    template <class Sums>
+    static PHI4FLASH_VECTOR_INLINE Sums next(Sums sums, wide_codes w, wide_bytes x) {
+        return in_this_order(dot_next(sums, w, x));
+    }
+    template <class Sums>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(Sums sums) {
+        return dot_fold(sums);
+    }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next_bytes(wide_i32 sums, wide_bytes w, wide_bytes x) { return in_this_order(dot_signed(sums, w, x)); }
+};
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+/// sums + four products of bytes each. Highway's target does not imply the instruction, and compilers want a flag for its intrinsic that a
+/// header cannot set.
+PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_bytes x) {
+#if defined(_MSC_VER) && !defined(__clang__) && HWY_TARGET == HWY_AVX2
+    return wide_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#elif defined(_MSC_VER) && !defined(__clang__)
+    return wide_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#elif HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+    return sums;
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+    return sums;
+#endif
+}
+
+/// The same with VNNI, where the CPU has it although the target's name does not say so.
+struct vnni_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 128;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next_bytes(wide_i32 sums, wide_bytes w, wide_bytes x) {
+        return vnni_dot(sums, hn::BitCast(wide_u8_tag(), hn::Xor(w, hn::Set(wide_i8_tag(), std::int8_t{-128}))), x);
+    }
+};
 #endif
 
 PHI4FLASH_TARGET_END

@@ -83,16 +83,12 @@ PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vecto
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
 inline constexpr int dense_activation_sum = 0;
 PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
-PHI4FLASH_VECTOR_INLINE rows_i32 repeat_start(std::int32_t start) { return set_rows(start); }
 PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
     rows_i32 v;
     std::memcpy(v.lane, p, sizeof v.lane);
     return v;
 }
 inline constexpr int signed_offset = 0;
-inline constexpr bool bundled_bytes = false;
-inline constexpr bool bundled_levels = true;
-PHI4FLASH_VECTOR_INLINE code_vector lifted_codes(signed_code_vector w) { return std::bit_cast<code_vector>(w); }
 PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
     return detail::plain_dot(total, w, x);
 }
@@ -154,6 +150,43 @@ PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
     return v;
 }
 
+// Rows are as many as a vector has.
+inline constexpr std::size_t wide_blocks = 1;
+using wide_i32 = rows_i32;
+using wide_f32 = rows_f32;
+using wide_codes = code_vector;
+using wide_bytes = signed_code_vector;
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t wide_rows() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE code_vector codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE code_vector codes_of_rows(const std::int8_t* p, const std::int8_t*) { return std::bit_cast<code_vector>(load_codes(p)); }
+PHI4FLASH_VECTOR_INLINE signed_code_vector with_sign(const code_vector& v) { return std::bit_cast<signed_code_vector>(v); }
+PHI4FLASH_VECTOR_INLINE rows_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+PHI4FLASH_VECTOR_INLINE signed_code_vector repeat_activations(const std::int8_t* p) { return broadcast_four(p); }
+PHI4FLASH_VECTOR_INLINE rows_f32 load_wide(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_wide(const rows_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_wide(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_wide(const rows_f32& a, const rows_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 wide_floats(const rows_i32& v) {
+    rows_f32 floats;
+    for (std::size_t r = 0; r < plain_rows; ++r) floats.lane[r] = static_cast<float>(v.lane[r]);
+    return floats;
+}
+PHI4FLASH_VECTOR_INLINE code_vector repeat_levels(const std::uint8_t* sixteen) { return load_levels(sixteen); }
+PHI4FLASH_VECTOR_INLINE code_vector low_levels(const code_vector& levels, const code_vector& codes) { return levels_of(levels, low_codes(codes)); }
+PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const code_vector& codes) { return levels_of(levels, high_codes(codes)); }
+
+struct own_products {
+    static constexpr int activation_sum = dense_activation_sum;
+    static constexpr int byte_offset = signed_offset;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {
+        return dot_signed(sums, w, x);
+    }
+};
 
 inline constexpr bool integer_scales = false;
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }

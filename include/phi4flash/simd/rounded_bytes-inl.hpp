@@ -1,18 +1,14 @@
-// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp,
-// some of packed_matvec-inl.hpp.
+// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp.
 // There where PHI4FLASH_ROUNDED_BYTES is.
 //
 //   signed_bytes store_bytes(v, p)  four bytes for each token or row of a vector
 //   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): such bytes
 //   tokens_i32 repeat_integer(x) to_floats(v)   a 32-bit integer for each
 //   dot_bytes(sums, w, x)           sums + four products each, w lifted
-//   repeat_activations(p)           four activations, repeated
 //   store_as_bytes(v, p)            integral floats within [-128, 127], one after the other
 //   store_signed_digits(v, high, low)   integral floats up to 127 * 256 as two signed bytes each, which join_digits(high, low) puts together
 //                                   again: 256 * high + low. Returns them as integers. load_integers(p)
 //   stream(v, p)                    floats to memory, past the caches; streamed(): before another thread is told of them
-//   codes_of_rows(p, q)             the codes of a vector's rows: 8 from p, and 8 from q where there is room; scales_of_rows(p, q)
-//   repeat_levels(p)                16 levels, so that low_levels(levels, codes) and high_levels can find those of the nibbles
 //   multipliers(m, first, second)   of a vector's rows: integral floats, magnitudes below 2^15
 //   multiplied(codes, first, second)   round(code * multiplier / 128) as signed bytes, for signed codes, four for each row;
 //   store_multiplied_digits(codes, first, second, upper, lower)   the same as two signed bytes each, 256 * upper + lower, up to 127 * 256
@@ -42,31 +38,12 @@ PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
 }
 PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
 
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) { return in_this_order(dot_next(sums, w, x)); }
-#elif defined(_MSC_VER) && !defined(__clang__)
-PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
-#if HWY_TARGET == HWY_AVX2
-    return tokens_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+    return in_this_order(dot_next(sums, w, x));
 #else
-    return tokens_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+    return vnni_dot(sums, w, x);
 #endif
-}
-#else
-/// Highway's target does not imply the instruction, and compilers want a flag for its intrinsic that a header cannot set.
-PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
-#if HWY_TARGET == HWY_AVX2
-    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
-#else
-    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
-#endif
-    return sums;
-}
-#endif
-PHI4FLASH_VECTOR_INLINE signed_bytes repeat_activations(const std::int8_t* p) {
-    std::int32_t four;
-    std::memcpy(&four, p, sizeof four);
-    return hn::BitCast(tokens_i8_tag(), hn::Set(tokens_tag(), four));
 }
 
 PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
@@ -86,38 +63,6 @@ PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t
 PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
-
-#if HWY_TARGET <= HWY_AVX3
-PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
-    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
-}
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
-    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
-    const hn::Half<decltype(both)> half;
-    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
-                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
-}
-#else
-PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
-PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
-#endif
-
-PHI4FLASH_VECTOR_INLINE token_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
-    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
-}
-
-PHI4FLASH_VECTOR_INLINE token_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(tokens_u8_tag(), sixteen); }
-PHI4FLASH_VECTOR_INLINE token_codes low_levels(token_codes levels, token_codes codes) {
-#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-    // The instruction takes six bits of each byte, of which the upper two choose among four copies of the levels: nothing need be masked.
-    return token_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
-#else
-    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(tokens_u8_tag(), std::uint8_t{15})));
-#endif
-}
-PHI4FLASH_VECTOR_INLINE token_codes high_levels(token_codes levels, token_codes codes) {
-    return low_levels(levels, hn::BitCast(tokens_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, tokens_tag>(), codes))));
-}
 
 using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
 PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {

@@ -1,0 +1,254 @@
+// Packed weights, way "registers": one token, a few, or many in turns of 16.
+// A block of weights (two blocks side by side where a vector has room for 16 rows) is unpacked once, in registers, and meets all tokens of a
+// turn before the next is read. Weights go by once, in row_streams places in turn; nothing is rounded but activations.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Tokens that a block meets while it is in registers. Where there are 32 of them, the tokens' sums are there too.
+inline constexpr std::size_t turn_tokens = 16;
+
+/// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
+inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+/// Blocks that are unpacked together: the first of them is for the first 8 rows of a vector, the second for the others, if there are any.
+struct block_pair {
+    const std::byte* first;
+    const std::byte* second;
+};
+
+// Vectors cannot stand in arrays, so the sums of a turn are packs of parameters: one for each token T.
+template <std::size_t>
+using wide_of = wide_f32;
+template <std::size_t>
+using wide_in = wide_f32&;
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE auto begin_dots(const activation_group& x) {
+    if constexpr (Format == dtype::q8) {
+        return Products::begin_bytes(x.start);
+    } else {
+        return Products::begin(x.start);
+    }
+}
+template <dtype Format, class Products, std::size_t>
+using dots_of = decltype(begin_dots<Format, Products>(activation_group{}));
+
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE Dots next_dots(Dots dots, Codes w, const std::int8_t* x) {
+    if constexpr (Format == dtype::q8) {
+        return Products::next_bytes(dots, w, repeat_activations(x));
+    } else {
+        return Products::next(dots, w, repeat_activations(x));
+    }
+}
+
+/// sum + the products of a group times its scale. With 8-bit weights activations have a scale for each group; with 4 bits they share one for
+/// scale_groups groups, and it comes later.
+template <dtype Format, class Products, class Dots>
+PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_unused]] const activation_group& x, wide_f32 sum) {
+    if constexpr (Format == dtype::q8) {
+        return multiply_add(scales, scaled(dots, repeat_wide(x.scale)), sum);
+    } else {
+        return multiply_add(wide_floats(Products::fold(dots)), scales, sum);
+    }
+}
+
+/// A group, unpacked (w0 for columns 0 to 3, and so on), meets tokens T, whose products are in flight together: enough independent work to hide
+/// their latency.
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                           const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+    ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+    ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+    ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+    ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+    ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+    ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+    ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+    ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
+}
+
+/// The same for any number of tokens, four together.
+template <dtype Format, class Products, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                  const activation_group* x, wide_f32& a) {
+    meet_together<Format, Products, 0>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x, a, begin_dots<Format, Products>(x[0]));
+}
+template <dtype Format, class Products, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                  const activation_group* x, wide_f32& a, wide_f32& b) {
+    meet_together<Format, Products, 0, 1>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x, a, b, begin_dots<Format, Products>(x[0]),
+                                          begin_dots<Format, Products>(x[1]));
+}
+template <dtype Format, class Products, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                  const activation_group* x, wide_f32& a, wide_f32& b, wide_f32& c) {
+    meet_together<Format, Products, 0, 1, 2>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x, a, b, c, begin_dots<Format, Products>(x[0]),
+                                             begin_dots<Format, Products>(x[1]), begin_dots<Format, Products>(x[2]));
+}
+template <dtype Format, class Products, class Codes, class... Rest>
+PHI4FLASH_VECTOR_INLINE void meet(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                  const activation_group* x, wide_f32& a, wide_f32& b, wide_f32& c, wide_f32& d, Rest&... rest) {
+    meet_together<Format, Products, 0, 1, 2, 3>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x, a, b, c, d, begin_dots<Format, Products>(x[0]),
+                                                begin_dots<Format, Products>(x[1]), begin_dots<Format, Products>(x[2]),
+                                                begin_dots<Format, Products>(x[3]));
+    if constexpr (sizeof...(rest) != 0) meet<Format, Products>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x + 4, rest...);
+}
+
+/// Columns 4 s to 4 s + 3 (of 4 bits: and 16 further) of the rows of a vector, as they lie in the blocks.
+template <class Block>
+PHI4FLASH_VECTOR_INLINE wide_codes codes_at(const Block& a, const Block& b, std::size_t s, std::size_t row) {
+    return codes_of_rows(a.code[s] + 4 * row, b.code[s] + 4 * row);
+}
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE wide_codes low_half([[maybe_unused]] wide_codes levels, wide_codes codes) {
+    if constexpr (Format == dtype::q4) {
+        return low_codes(codes);
+    } else {
+        return low_levels(levels, codes);
+    }
+}
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels, wide_codes codes) {
+    if constexpr (Format == dtype::q4) {
+        return high_codes(codes);
+    } else {
+        return high_levels(levels, codes);
+    }
+}
+
+/// A group of blocks against as many tokens as there are sums.
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+    meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
+                           with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
+                           with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
+                           sum...);
+}
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
+                                         Sums&... sum) {
+    const wide_codes codes0 = codes_at(a, b, 0, row);
+    const wide_codes codes1 = codes_at(a, b, 1, row);
+    const wide_codes codes2 = codes_at(a, b, 2, row);
+    const wide_codes codes3 = codes_at(a, b, 3, row);
+    meet<Format, Products>(low_half<Format>(levels, codes0), low_half<Format>(levels, codes1), low_half<Format>(levels, codes2),
+                           low_half<Format>(levels, codes3), high_half<Format>(levels, codes0), high_half<Format>(levels, codes1),
+                           high_half<Format>(levels, codes2), high_half<Format>(levels, codes3), scales_of_rows(a.scale + row, b.scale + row), x,
+                           sum...);
+}
+
+/// A token's sum of up to scale_groups groups joins its total.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activation_group& x, float* total) {
+    if constexpr (Format == dtype::q8) {
+        store_wide(add_wide(sum, load_wide(total)), total);
+    } else {
+        store_wide(multiply_add(sum, repeat_wide(x.scale), load_wide(total)), total);
+    }
+}
+
+/// Room for the numbers of a vector's rows.
+inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
+
+/// Up to scale_groups groups of blocks against tokens T, whose activations of a group are x[T], and of the next `stride` further. Adds to
+/// totals [T][few_rows].
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(block_pair from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                        wide_of<T>... sum) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const auto* b = reinterpret_cast<const block*>(from.second);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) {
+        prefetch_ahead(a + g, sizeof(block));
+        if constexpr (wide_blocks == 2) prefetch_ahead(b + g, sizeof(block));
+        meet_blocks<Format, Products>(a[g], b[g], row, levels, at, sum...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
+}
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
+}
+
+/// The same for `tokens` tokens, a turn after the other.
+template <dtype Format, class Products>
+inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    while (tokens != 0) {
+        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
+            default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+        }
+        tokens -= done, x += done, totals += done * few_rows;
+    }
+}
+
+/// y[t, r] = total + bias of 8 rows.
+PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, float* y) {
+    for (std::size_t r = 0; r < packed_rows; r += rows_lanes()) {
+        const rows_f32 v = load_rows(total + r);
+        store_rows(bias == nullptr ? v : add_rows_f32(v, load_rows(bias + r)), y + r);
+    }
+}
+
+/// Rows of blocks that lie apart, each read from its beginning to its end, in turn. Shape: w [count, cols], rows of blocks `stride` bytes apart, whose
+/// outputs lie packed_rows * `apart` floats apart.
+struct block_rows {
+    const std::byte* w;
+    std::size_t stride;
+    std::size_t count;  ///< up to row_streams, or wide_blocks if that is more
+    std::size_t apart;
+    [[nodiscard]] const std::byte* at(std::size_t i) const { return w + (i < count ? i : count - 1) * stride; }
+};
+
+/// y[t] of `tokens` tokens, few_tokens at most.
+template <dtype Format, class Products>
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
+                           float* y, std::size_t y_stride) {
+    constexpr std::size_t most = row_streams > wide_blocks ? row_streams : wide_blocks;
+    alignas(64) float totals[most / wide_blocks][few_tokens * few_rows];
+    for (std::size_t i = 0; i < rows.count; i += wide_blocks) std::memset(totals[i / wide_blocks], 0, tokens * few_rows * sizeof(float));
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        const std::size_t at = g * sizeof(packed_block<Format>);
+        for (std::size_t i = 0; i < rows.count; i += wide_blocks)
+            add_turns<Format, Products>({rows.at(i) + at, rows.at(i + wide_blocks - 1) + at}, some, x, stride, tokens, totals[i / wide_blocks]);
+    }
+    for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
+        for (std::size_t i = 0; i < rows.count; ++i)
+            put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
+                       y + i * rows.apart);
+    }
+}
+
+/// y[t, r] = bias[r] + sum_c W[r, c] x[t, c].   Shape: x [groups][tokens].
+template <dtype Format, class Products>
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
+    const std::size_t blocks = rows / packed_rows;
+    const std::size_t part = blocks / row_streams;
+    for (std::size_t t = 0; t < tokens; t += few_tokens) {
+        const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
+        const auto put = [&](const block_rows& from, std::size_t first) {
+            few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                             y + t * y_stride + first * packed_rows, y_stride);
+        };
+        for (std::size_t b = 0; b < part; ++b) put({w + b * row_bytes, part * row_bytes, row_streams, part * packed_rows}, b);
+        for (std::size_t b = part * row_streams; b < blocks; b += wide_blocks)
+            put({w + b * row_bytes, row_bytes, blocks - b < wide_blocks ? blocks - b : wide_blocks, packed_rows}, b);
+    }
+}
+
+PHI4FLASH_TARGET_END

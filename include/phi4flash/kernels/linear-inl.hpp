@@ -11,7 +11,9 @@ inline constexpr std::size_t read_ahead = 2048;
 
 /// Asks for the `n` bytes that lie read_ahead further.
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
-    for (std::size_t line = 0; line < n; line += 64) prefetch(static_cast<const std::byte*>(p) + read_ahead + line);
+    // A number, not a pointer: it may be of nothing that can be pointed at.
+    const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
+    for (std::size_t line = 0; line < n; line += 64) prefetch(reinterpret_cast<const void*>(ahead + line));
 }
 
 /// Pieces of memory, `row_bytes` apart.

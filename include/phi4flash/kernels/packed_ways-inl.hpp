@@ -2,14 +2,14 @@
 //
 //   way        file                    weights become                          runs for so many tokens
 //   registers  packed_few-inl.hpp      levels, in registers                    1 and more, up to where another way begins; q8 without AMX: all
-//   bundles    packed_bundles-inl.hpp  levels, in strips                       4 bits from 32 without VNNI: AVX2, AVX-512, NEON, xsimd, scalar ...
+//   bundles    packed_bundles-inl.hpp  levels, in strips                       4 bits from 8 without VNNI: AVX2, AVX-512, NEON, xsimd, scalar ...
 //   vectors    packed_vectors-inl.hpp  bytes, rounded to 1/127, in strips      4 bits from 64 with VNNI
 //   tiles      packed_tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      packed_exact-inl.hpp    f32                                     all, where activations are to stay f32
 //
 // Plain weights: matmul_few-inl.hpp up to 16 tokens, matmul-inl.hpp from 17; bf16 with AMX matmul_tiles-inl.hpp from 8.
 //
-// Where another way begins was measured where that was possible (Zen 5; docs/simd.md), and is an estimate for AMX: to make bytes of a block costs
+// Where "vectors" begins was measured on a Zen 5 (docs/simd.md); for AMX it is an estimate: to make bytes of a block costs
 // what 20 tokens cost in registers.
 
 PHI4FLASH_TARGET_BEGIN

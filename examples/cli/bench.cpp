@@ -44,7 +44,7 @@ bool is_streamed(const p4::tensor_view& tensor) {
     return tensor.rank == 2 && !tensor.name.ends_with("A_log") && tensor.name != "lm_head.weight";
 }
 
-step_bytes bytes_of_step(const p4::model_files& files, const memory_plan& memory, const std::string& kv, std::size_t depth) {
+step_bytes bytes_of_step(const p4::model_files& files, const p4::memory_plan& memory, const std::string& kv, std::size_t depth) {
     const p4::sambay_shape& s = files.config().shape;
     const p4::layer_plan plan(s.n_layers);
     step_bytes bytes;

@@ -14,10 +14,14 @@ p4::workspace_options workspace_of(const engine_options& options) {
     return {.chunk = options.chunk, .activations = activations, .states = options.states, .logits = options.logits};
 }
 
-template <p4::sambay_shape Shape, class Kv>
-memory_plan plan_of(const p4::model<Shape>& m, const engine_options& options) {
-    return {m.parameter_bytes(), p4::session<Shape, Kv>::bytes(m, options.context),
-            p4::workspace<Shape, Kv>::bytes(m, workspace_of(options))};
+/// With the weights as these files have them.
+template <class Kv>
+p4::memory_plan plan_of(const p4::model_files& files, const engine_options& options, std::size_t undo, std::size_t sessions) {
+    auto plan = p4::memory_plan::of<Kv>(
+        files.config().shape,
+        {.context = options.context, .undo = undo, .chunk = options.chunk, .states = options.states, .logits = options.logits, .sessions = sessions});
+    plan.weights = files.bytes();
+    return plan;
 }
 
 template <p4::sambay_shape Shape, class Kv>
@@ -32,7 +36,7 @@ public:
         if (!pool) return pool.error();
         auto past = p4::session<Shape, Kv>::create(*model, options.context);
         if (!past) return past.error();
-        const memory_plan memory = plan_of<Shape, Kv>(*model, options);
+        const p4::memory_plan memory = plan_of<Kv>(files, options, 0, 1);
         std::unique_ptr<engine_of> made(new engine_of(std::move(*model), std::move(*pool), std::move(*past), memory, files));
         p4::workspace_options how = workspace_of(options);
         how.kernels = *kernels;
@@ -107,12 +111,12 @@ public:
 
     std::size_t position() const override { return past_.position(); }
     std::size_t context() const override { return past_.context(); }
-    const memory_plan& memory() const override { return memory_; }
+    const p4::memory_plan& memory() const override { return memory_; }
     const p4::kernel_table& kernels() const override { return workspace_->kernels(); }
     p4::executor_ref threads() override { return pool_; }
 
 private:
-    engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const memory_plan& memory, const p4::model_files& files)
+    engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const p4::memory_plan& memory, const p4::model_files& files)
         : model_(std::move(m)), pool_(std::move(pool)), past_(std::move(past)), memory_(memory), files_(files) {}
 
     p4::weights_fingerprint weights() {
@@ -126,7 +130,7 @@ private:
     std::optional<p4::session<Shape, Kv>> saved_;
     std::optional<p4::workspace<Shape, Kv>> workspace_;
     std::optional<p4::prefix_cache<Shape, Kv>> cache_;
-    memory_plan memory_;
+    p4::memory_plan memory_;
     const p4::model_files& files_;
     std::optional<p4::weights_fingerprint> weights_;
 };
@@ -148,11 +152,13 @@ p4::result<std::unique_ptr<engine>> make_engine(const p4::model_files& files, co
                       [&]<p4::sambay_shape Shape, class Kv>() { return engine_of<Shape, Kv>::make(files, options); });
 }
 
-p4::result<memory_plan> plan_memory(const p4::model_files& files, const engine_options& options) {
-    return with_types(files.config().shape, options.kv, [&]<p4::sambay_shape Shape, class Kv>() -> p4::result<memory_plan> {
-        const auto m = p4::model<Shape>::bind(files);
+p4::result<p4::memory_plan> plan_memory(const p4::model_files& files, const engine_options& options, std::size_t undo, std::size_t sessions) {
+    return with_types(files.config().shape, options.kv, [&]<p4::sambay_shape Shape, class Kv>() -> p4::result<p4::memory_plan> {
+        const auto m = p4::model<Shape>::bind(files);  // whether it can be run at all
         if (!m) return m.error().in(p4::printable(files.path()).c_str());
-        return plan_of<Shape, Kv>(*m, options);
+        if (const p4::status ok = p4::session<Shape, Kv>::refusal({.context = options.context, .undo = undo}); !ok) return ok.error();
+        if (const p4::status ok = p4::workspace<Shape, Kv>::refusal(workspace_of(options)); !ok) return ok.error();
+        return plan_of<Kv>(files, options, undo, sessions);
     });
 }
 

@@ -22,13 +22,6 @@ struct engine_options {
     bool prefix_cache_may_miss = false;  ///< none, too, where that is too little for this model
 };
 
-/// Bytes that a model takes beside its mapped weights.
-struct memory_plan {
-    std::size_t parameters;  ///< vectors, widened
-    std::size_t session;     ///< state of one conversation
-    std::size_t workspace;   ///< activations
-};
-
 /// How long a pass and its pieces took.
 struct pass_times {
     double seconds = 0.0;
@@ -90,7 +83,7 @@ public:
 
     [[nodiscard]] virtual std::size_t position() const = 0;
     [[nodiscard]] virtual std::size_t context() const = 0;
-    [[nodiscard]] virtual const memory_plan& memory() const = 0;
+    [[nodiscard]] virtual const p4::memory_plan& memory() const = 0;
     [[nodiscard]] virtual const p4::kernel_table& kernels() const = 0;
     [[nodiscard]] virtual p4::executor_ref threads() = 0;
 };
@@ -98,7 +91,8 @@ public:
 /// Errors: those of model::bind, naming the path; of session, workspace, kernels_named and thread_pool.
 p4::result<std::unique_ptr<engine>> make_engine(const p4::model_files& files, const engine_options& options);
 
-/// What make_engine would take. Errors: those of model::bind.
-p4::result<memory_plan> plan_memory(const p4::model_files& files, const engine_options& options);
+/// What make_engine would take, of so many sessions that can take back `undo` tokens each. Errors: those of model::bind, and of session and
+/// workspace.
+p4::result<p4::memory_plan> plan_memory(const p4::model_files& files, const engine_options& options, std::size_t undo = 0, std::size_t sessions = 1);
 
 }  // namespace cli

@@ -41,6 +41,7 @@
 #include <phi4flash/model/shape.hpp>
 #include <phi4flash/model/snapshot.hpp>
 #include <phi4flash/model/tensor_list.hpp>
+#include <phi4flash/model/weight_types.hpp>
 
 // Text: tokenizer, streaming decoder, chat template.
 #include <phi4flash/text/chat.hpp>
@@ -53,6 +54,7 @@
 #include <phi4flash/generate/generate.hpp>
 #include <phi4flash/generate/generation.hpp>
 #include <phi4flash/generate/scheduler.hpp>
+#include <phi4flash/generate/memory_plan.hpp>
 #include <phi4flash/generate/prefix_cache.hpp>
 
 // Files; the Hugging Face formats where a JSON library is on the include path.

@@ -313,6 +313,22 @@ class Files(ProgramTest):
         for want in ("parameters", "BF16", "F32", "session", "workspace", "100 tokens", "K/V in f32", *targets()):
             self.assertIn(want, text)
 
+    def test_info_plans_memory(self):
+        def plan(*more):
+            text = self.good("info", "--model", GOLDEN / "bf16-12l-sharded", "--context", 100, *more)
+            return {name: int(n) for name, n in re.findall(r"^ *(mapped weights|parameters|workspace|session|generation|all|saved session) +([0-9]+) bytes", text, re.M)}
+
+        one = plan()
+        shared = one["mapped weights"] + one["parameters"] + one["workspace"]
+        each = one["session"] + one["generation"]
+        self.assertEqual(one["all"], shared + each)
+        self.assertEqual(plan("--sessions", 7)["all"], shared + 7 * each)
+        undoing = plan("--undo", 3)
+        self.assertGreater(undoing["session"], one["session"])
+        self.assertGreater(undoing["saved session"], one["saved session"])
+        self.assertLess(plan("--chunk", 16)["workspace"], one["workspace"])
+        self.refused("undo", "info", "--model", GOLDEN / "bf16-12l-sharded", "--context", 10, "--undo", 11)
+
     def test_synth(self):
         with tempfile.TemporaryDirectory() as folder:
             def made(name, *more):

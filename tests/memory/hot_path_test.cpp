@@ -172,6 +172,60 @@ bool sessions(fixture& f, counter& count) {
     return good && past.rewind(f.prompt.size() - 3).has_value();
 }
 
+/// Drafts that are right about every second time, chosen from and taken back.
+bool drafted(fixture& f, counter& count) {
+    struct repeats {
+        std::int32_t last = 0;
+        void read(std::span<const std::int32_t> tokens) { last = tokens.empty() ? last : tokens.back(); }
+        std::size_t propose(std::span<std::int32_t> out) const { return std::ranges::fill(out, last), out.size(); }
+    } guesses;
+    auto past = f.session(5);
+    auto work = f.workspace(6);
+    auto made = p4::generation<>::create(f.m, work, &f.words, fixture::options(), {.prompt = 64, .drafts = 5});
+    if (!made) return false;
+    count.begin();
+    if (!made->start(past, std::span(f.prompt).first(64), guesses)) return false;
+    while (made->running())
+        if (!made->advance()) return false;
+    return made->summary().new_tokens == 300;
+}
+
+/// Ticks over three requests.
+bool scheduled(fixture& f, counter& count) {
+    auto a = f.session(), b = f.session(), c = f.session();
+    auto work = f.workspace(4);
+    auto made = p4::scheduler<>::create(f.m, work, &f.words, {.requests = 3});
+    if (!made) return false;
+    std::size_t tokens = 0;
+    const auto sink = [&](const p4::generation_event& event) { return tokens += event.token >= 0 ? 1u : 0u, true; };
+    for (p4::session<>* past : {&a, &b, &c})
+        if (!made->add({.past = past, .prompt = std::span(f.prompt).first(64), .options = fixture::options(), .sink = sink})) return false;
+    count.begin();
+    while (made->size() != 0)
+        if (!made->tick()) return false;
+    count.end();
+    return tokens == 900;
+}
+
+/// Saved, restored, kept and found again.
+bool snapshots(fixture& f, counter& count) {
+    auto past = f.session(2);
+    auto work = f.workspace(4);
+    auto cache = p4::prefix_cache<>::create(f.m, std::size_t{32} << 20);
+    const p4::weights_fingerprint weights = p4::fingerprint_of(f.files, f.m);
+    const std::span<const std::int32_t> ids(f.prompt);
+    if (!cache || !p4::prefill(f.m, past, work, ids)) return false;
+    std::vector<std::byte> saved(p4::snapshot_bytes(past));
+    count.begin();
+    bool good = true;
+    for (int i = 0; i < 5; ++i) {
+        const std::span<std::byte> now = std::span(saved).first(p4::snapshot_bytes(past));  // fewer once the cache has been asked
+        good = good && p4::save_snapshot(past, weights, now) && p4::restore_snapshot(past, weights, std::span<const std::byte>(now));
+        good = good && cache->keep(past, ids) && cache->restore(past, ids) && past.position() == ids.size();
+    }
+    return good;
+}
+
 struct hot_path {
     const char* name;
     bool (*run)(fixture&, counter&);
@@ -187,6 +241,9 @@ constexpr hot_path hot_paths[] = {
     {"generation", generation_values},
     {"decoder and stop strings", decoding},
     {"sessions: copied and rewound", sessions},
+    {"generation with drafts", drafted},
+    {"scheduler", scheduled},
+    {"snapshots and prefix cache", snapshots},
 };
 
 }  // namespace

@@ -297,6 +297,28 @@ TEST_CASE("running out: options, a generation, and the session after it") {
         return p4::generate(f.m, f.past, f.work, &f.words, prompt, options, [](const p4::generation_event&) { return true; });
     };
     run_out("generate", 3, [&] { return ending(write()); });
+    run_out("a generation", 3, [&] { return ending(p4::generation<>::create(f.m, f.work, &f.words, options, {.prompt = 9, .drafts = 3})); });
+    run_out("a prefix cache", 0, [&] { return ending(p4::prefix_cache<>::create(f.m, std::size_t{8} << 20)); });
+    run_out("a scheduler", 3, [&] { return ending(p4::scheduler<>::create(f.m, f.work, &f.words, {.requests = 3})); });
+    f.past.reset();
+    const p4::request<> wanted{.past = &f.past, .prompt = prompt, .options = options};
+    auto many = p4::scheduler<>::create(f.m, f.work, &f.words, {.requests = 1});
+    REQUIRE(many);
+    run_out(
+        "a request", 3, [&] { return ending(many->add(wanted)); }, [&] { return many->size() <= 1; },
+        [&] {
+            while (many->size() != 0) {
+                REQUIRE(many->tick());
+                while (many->next_event()) {
+                }
+            }
+            f.past.reset();
+        });
+    while (many->size() != 0) {
+        REQUIRE(many->tick());
+        while (many->next_event()) {
+        }
+    }
     const auto summary = write();
     REQUIRE(summary);
     CHECK(f.past.position() >= prompt.size());

@@ -1,6 +1,8 @@
 #pragma once
 /// Memory that runs out when a test says so. Replaces the global operator new of a test program: include it in one file of each, and
 /// only where there are exceptions.
+#include <support/counting.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -42,12 +44,20 @@ long run_out_everywhere(Work&& work, long most = 100000) {
     return -1;
 }
 
-inline void* take(std::size_t bytes) { return one_more() ? std::malloc(bytes == 0 ? 1 : bytes) : nullptr; }
+inline const bool counts = counting::works = true;
+
+inline void* take(std::size_t bytes) {
+    if (!one_more()) return nullptr;
+    counting::bytes_of_thread += bytes;
+    return std::malloc(bytes == 0 ? 1 : bytes);
+}
 
 #if !defined(_MSC_VER)
 inline void* take(std::size_t bytes, std::align_val_t alignment) {
+    if (!one_more()) return nullptr;
+    counting::bytes_of_thread += bytes;
     const auto a = static_cast<std::size_t>(alignment);
-    return one_more() ? std::aligned_alloc(a, (bytes + a - 1) / a * a) : nullptr;
+    return std::aligned_alloc(a, (bytes + a - 1) / a * a);
 }
 #endif
 
@@ -64,9 +74,15 @@ PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes) {
     throw std::bad_alloc();
 }
 PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return failing_memory::take(bytes); }
+PHI4FLASH_TEST_NOINLINE void* operator new[](std::size_t bytes) {
+    if (void* const p = failing_memory::take(bytes)) return p;
+    throw std::bad_alloc();
+}
 PHI4FLASH_TEST_NOINLINE void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept { return failing_memory::take(bytes); }
 PHI4FLASH_TEST_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
 PHI4FLASH_TEST_NOINLINE void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+PHI4FLASH_TEST_NOINLINE void operator delete[](void* p) noexcept { std::free(p); }
+PHI4FLASH_TEST_NOINLINE void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
 #if !defined(_MSC_VER)  // whose aligned memory is not free()'s
 PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes, std::align_val_t alignment) {
     if (void* const p = failing_memory::take(bytes, alignment)) return p;

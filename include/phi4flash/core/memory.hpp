@@ -17,21 +17,21 @@ inline constexpr std::size_t block_alignment = 64;
 
 [[nodiscard]] constexpr std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/// Hands out aligned pieces of a block. Without a block it only counts. All pieces are multiples of `block_alignment`.
+/// Hands out aligned pieces of a block. Without a block it only counts, at compile time too. All pieces are multiples of `block_alignment`.
 class arena {
 public:
     arena() = default;
-    explicit arena(std::byte* base) : base_(base) {}
+    constexpr explicit arena(std::byte* base) : base_(base) {}
 
     /// Room for `count` objects of T, or an empty place while counting. Contents are untouched.
     template <class T>
-    [[nodiscard]] T* take(std::size_t count) {
+    [[nodiscard]] constexpr T* take(std::size_t count) {
         T* place = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
         used_ += round_up(count * sizeof(T), block_alignment);
         return place;
     }
 
-    [[nodiscard]] std::size_t bytes() const { return used_; }
+    [[nodiscard]] constexpr std::size_t bytes() const { return used_; }
 
 private:
     std::byte* base_ = nullptr;

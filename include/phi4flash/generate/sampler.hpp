@@ -58,6 +58,35 @@ private:
     std::uint64_t state_;
 };
 
+namespace detail {
+
+/// How a sampler's memory is laid out: run without memory to count, and again to carve.
+struct sampler_places {
+    std::size_t ids_ = 0;
+    std::span<std::int32_t> x_;          // [ids] ranks, then weights
+    std::span<std::int32_t> highest_;    // rank of each block
+    std::span<std::uint64_t> sums_;      // of the candidates' weights in each block
+    std::span<std::uint64_t> barred_;    // a bit for each id that is not allowed
+    std::span<std::uint64_t> seen_;      // and for each of the text; empty without a penalty
+
+    constexpr void lay_out(arena& memory, const sampling_options& options, std::size_t ids) {
+        const std::size_t blocks = (ids + choosing_block - 1) / choosing_block;
+        const std::size_t words = blocks * (choosing_block / 64);
+        ids_ = ids;
+        const auto take = [&]<class T>(std::span<T>& out, std::size_t count) {
+            T* const place = memory.take<T>(count);
+            if (place != nullptr) out = {place, count};
+        };
+        take(x_, ids);
+        take(highest_, blocks);
+        take(sums_, blocks);
+        take(barred_, words);
+        if (options.repetition_penalty != 1.0f) take(seen_, words);
+    }
+};
+
+}  // namespace detail
+
 /// Chooses tokens for one text. Ids that are not `allowed` are never chosen. Takes one block of memory when it is made and none afterwards;
 /// for one thread at a time.
 ///
@@ -66,13 +95,13 @@ private:
 /// is kept is then chosen as often as from the kept ones alone, and nothing is sorted. Source: Rejection sampling, as in FlashInfer
 /// (arXiv:2501.01005).   Weights are integers (core/token_weight.hpp): two tokens whose probabilities differ by less than one in 16,000 may
 /// count as equally likely, and one that is 2^-30 times as likely as the likeliest is never chosen.
-class sampler {
+class sampler : detail::sampler_places {
 public:
     /// Bytes that a sampler for so many ids takes.
-    [[nodiscard]] static std::size_t bytes(const sampling_options& options, std::size_t ids) {
-        sampler s;
+    [[nodiscard]] static constexpr std::size_t bytes(const sampling_options& options, std::size_t ids) {
+        detail::sampler_places places;
         arena counting;
-        s.lay_out(counting, options, ids);
+        places.lay_out(counting, options, ids);
         return counting.bytes();
     }
 
@@ -155,20 +184,6 @@ private:
     };
 
     sampler() = default;
-
-    void lay_out(arena& memory, const sampling_options& options, std::size_t ids) {
-        const std::size_t blocks = (ids + choosing_block - 1) / choosing_block;
-        ids_ = ids;
-        const auto take = [&]<class T>(std::span<T>& out, std::size_t count) {
-            T* const place = memory.take<T>(count);
-            if (place != nullptr) out = {place, count};
-        };
-        take(x_, ids);
-        take(highest_, blocks);
-        take(sums_, blocks);
-        take(barred_, blocks * words_a_block);
-        if (options.repetition_penalty != 1.0f) take(seen_, blocks * words_a_block);
-    }
 
     [[nodiscard]] std::size_t blocks() const { return (n_ + choosing_block - 1) / choosing_block; }
     [[nodiscard]] block at(std::size_t b) const {
@@ -313,14 +328,8 @@ private:
     const choosing_kernels* kernels_ = &plain_choosing;
     sampling_options options_;
     random_stream random_{0};
-    std::size_t ids_ = 0;
     std::size_t n_ = 0;                  // of them that have a logit now
     std::size_t first_allowed_ = 0;
-    std::span<std::int32_t> x_;          // [ids] ranks, then weights
-    std::span<std::int32_t> highest_;    // rank of each block
-    std::span<std::uint64_t> sums_;      // of the candidates' weights in each block
-    std::span<std::uint64_t> barred_;    // a bit for each id that is not allowed
-    std::span<std::uint64_t> seen_;      // and for each of the text; empty without a penalty
 };
 
 PHI4FLASH_END

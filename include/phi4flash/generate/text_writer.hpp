@@ -21,16 +21,9 @@
 
 PHI4FLASH_BEGIN
 
-/// Which ids may be chosen: those that have a string, and the stop ids. Without a tokenizer, all. Errors: out_of_memory.
-[[nodiscard]] inline result<std::vector<bool>> allowed_ids(std::size_t vocab, const tokenizer* text, std::span<const std::int32_t> stop_ids) {
-    return detail::or_out_of_memory("list the ids that may be chosen", [&]() -> result<std::vector<bool>> {
-        std::vector<bool> allowed(vocab, text == nullptr);
-        for (std::size_t id = 0; text != nullptr && id < vocab; ++id) allowed[id] = text->has_string(static_cast<std::int64_t>(id));
-        for (const std::int32_t id : stop_ids) {
-            if (id >= 0 && static_cast<std::size_t>(id) < vocab) allowed[static_cast<std::size_t>(id)] = true;
-        }
-        return allowed;
-    });
+/// Whether an id may be chosen: one that has a string, or a stop id. Without a tokenizer, any.
+[[nodiscard]] inline bool may_be_chosen(std::size_t id, const tokenizer* text, std::span<const std::int32_t> stop_ids) {
+    return text == nullptr || text->has_string(static_cast<std::int64_t>(id)) || std::ranges::find(stop_ids, static_cast<std::int32_t>(id)) != stop_ids.end();
 }
 
 /// What a text wants read, and what of it: see `reading`.
@@ -49,14 +42,19 @@ struct text_limits {
 /// For one thread at a time. After `create` it allocates nothing. The tokenizer must outlive it and stay in place.
 class text_writer {
 public:
+    /// Bytes that a text takes: what choosing takes, a decoder, the prompt and its drafts. Beside them copies of stop ids, and where there are
+    /// stop strings some 30 KiB.
+    [[nodiscard]] static constexpr std::size_t bytes(std::size_t vocab, const sampling_options& sampling, const text_limits& limits) {
+        return sampler::bytes(sampling, vocab) + sizeof(stream_decoder) + (limits.prompt + 2 * (limits.drafts + 1)) * sizeof(std::int32_t);
+    }
+
     /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of
     /// sampler::create; out_of_memory.
     static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
                                       const choosing_kernels& kernels = plain_choosing) {
         return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
-            const auto allowed = allowed_ids(vocab, text, options.stop_ids);
-            if (!allowed) return allowed.error();
-            auto chooser = sampler::create(options.sampling, *allowed, kernels);
+            const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
+            auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
             if (!chooser) return chooser.error();
             auto stops = stop_matcher::create(options.stop_strings);
             if (!stops) return stops.error();

@@ -27,12 +27,7 @@ struct conversion {
 [[nodiscard]] inline dtype converted_type(const conversion& how, std::string_view name, std::span<const std::size_t> shape,
                                           tensor_role role, dtype stored) {
     if (role != tensor_role::matrix || is_packed(stored)) return stored;
-    const bool selects = name.ends_with(".x_proj.weight") || name.ends_with(".dt_proj.weight");
-    // Where everything else is plain, so are they.
-    const dtype want = name == "model.embed_tokens.weight"        ? how.embedding
-                       : selects && is_packed(how.matrices) ? how.selection
-                                                            : how.matrices;
-    return is_packed(want) && !is_packable(shape[0], shape[1]) ? dtype::bf16 : want;
+    return weight_types{how.matrices, how.embedding, how.selection}.of_matrix(name, shape[0], shape[1]);
 }
 
 /// Writes the model in `from` to `path`, whole or not at all. `info.config` and the rest of `info` say

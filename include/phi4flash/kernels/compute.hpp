@@ -35,7 +35,7 @@ struct rows_view {
 };
 
 /// Room for `count` rows of `width` floats.
-[[nodiscard]] inline rows_view<float> take_rows(arena& memory, std::size_t count, std::size_t width) {
+[[nodiscard]] constexpr rows_view<float> take_rows(arena& memory, std::size_t count, std::size_t width) {
     const std::size_t stride = round_up(width, block_alignment / sizeof(float));
     return {memory.take<float>(count * stride), count, stride};
 }

@@ -52,7 +52,7 @@ struct attention_workspace {
     rows_view<float> attended;  ///< [tokens, n_heads, group_width]
 
     attention_workspace() = default;
-    attention_workspace(arena& memory, const head_layout& heads, std::size_t tokens)
+    constexpr attention_workspace(arena& memory, const head_layout& heads, std::size_t tokens)
         : qkv(take_rows(memory, tokens, heads.q_width() + 2 * heads.kv_width())),
           attended(take_rows(memory, tokens, heads.n_heads * heads.group_width())) {}
 };

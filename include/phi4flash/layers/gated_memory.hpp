@@ -15,7 +15,7 @@ struct gated_memory {
     struct workspace {
         rows_view<float> gate;
         workspace() = default;
-        workspace(arena& memory, std::size_t tokens, std::size_t d_inner) : gate(take_rows(memory, tokens, d_inner)) {}
+        constexpr workspace(arena& memory, std::size_t tokens, std::size_t d_inner) : gate(take_rows(memory, tokens, d_inner)) {}
     };
 
     /// Shape: x [T, d_model], memory [T, d_inner], y [T, d_model]; y may be x.

@@ -14,11 +14,11 @@ struct head_layout {
     std::size_t d_head = 0;
     std::size_t k_per_group = 1;  ///< key heads that share a block of values: 2 for differential attention, 1 for the plain kind
 
-    [[nodiscard]] std::size_t groups() const { return n_kv_heads / k_per_group; }
-    [[nodiscard]] std::size_t group_width() const { return k_per_group * d_head; }
-    [[nodiscard]] std::size_t queries_per_key() const { return n_heads / n_kv_heads; }
-    [[nodiscard]] std::size_t q_width() const { return n_heads * d_head; }
-    [[nodiscard]] std::size_t kv_width() const { return n_kv_heads * d_head; }
+    [[nodiscard]] constexpr std::size_t groups() const { return n_kv_heads / k_per_group; }
+    [[nodiscard]] constexpr std::size_t group_width() const { return k_per_group * d_head; }
+    [[nodiscard]] constexpr std::size_t queries_per_key() const { return n_heads / n_kv_heads; }
+    [[nodiscard]] constexpr std::size_t q_width() const { return n_heads * d_head; }
+    [[nodiscard]] constexpr std::size_t kv_width() const { return n_kv_heads * d_head; }
     friend bool operator==(const head_layout&, const head_layout&) = default;
 };
 
@@ -35,7 +35,7 @@ struct kv_block {
     bf16* v_scale = nullptr;
 
     kv_block() = default;
-    kv_block(arena& memory, const head_layout& heads, std::size_t row_count)
+    constexpr kv_block(arena& memory, const head_layout& heads, std::size_t row_count)
         : k(memory.take<Kv>(heads.kv_width() * row_count)), v(memory.take<Kv>(heads.kv_width() * row_count)), rows(row_count) {
         if constexpr (has_scales) {
             k_scale = memory.take<bf16>(heads.n_kv_heads * row_count);

@@ -37,7 +37,7 @@ struct mamba {
         float* convolution = nullptr;  ///< [d_conv - 1, d_inner]
         float* ssm = nullptr;          ///< blocked
         state() = default;
-        state(arena& memory, std::size_t d_inner, std::size_t d_state, std::size_t d_conv)
+        constexpr state(arena& memory, std::size_t d_inner, std::size_t d_state, std::size_t d_conv)
             : convolution(memory.take<float>((d_conv - 1) * d_inner)), ssm(memory.take<float>(blocked_size(d_inner, d_state))) {}
     };
 
@@ -58,7 +58,7 @@ struct mamba {
         rows_view<float> dt_b_c;  ///< [tokens, dt_rank + 2 d_state]
         rows_view<float> dt;      ///< [tokens, d_inner]
         workspace() = default;
-        workspace(arena& memory, std::size_t tokens, std::size_t d_inner, std::size_t d_state, std::size_t dt_rank)
+        constexpr workspace(arena& memory, std::size_t tokens, std::size_t d_inner, std::size_t d_state, std::size_t dt_rank)
             : uz(take_rows(memory, tokens, 2 * d_inner)),
               u{memory.take<float>(tokens * d_inner), tokens, d_inner},
               dt_b_c(take_rows(memory, tokens, dt_rank + 2 * d_state)),
@@ -134,11 +134,11 @@ private:
 class mamba_states {
 public:
     mamba_states() = default;
-    mamba_states(std::size_t layers, std::size_t d_inner, std::size_t d_state, std::size_t d_conv)
+    constexpr mamba_states(std::size_t layers, std::size_t d_inner, std::size_t d_state, std::size_t d_conv)
         : layers_(layers), d_inner_(d_inner), d_state_(d_state), history_(d_conv - 1),
           convolution_(round_up(history_ * d_inner, channel_block)), ssm_(blocked_size(d_inner, d_state)) {}
 
-    [[nodiscard]] std::size_t floats() const { return layers_ * (convolution_ + ssm_); }
+    [[nodiscard]] constexpr std::size_t floats() const { return layers_ * (convolution_ + ssm_); }
     [[nodiscard]] mamba::state at(float* all, std::size_t layer) const {
         mamba::state s;
         s.convolution = all + layer * (convolution_ + ssm_);
@@ -147,7 +147,7 @@ public:
     }
 
     /// Numbers that mean something: without what only fills up blocks of channels.
-    [[nodiscard]] std::size_t numbers() const { return layers_ * d_inner_ * (history_ + d_state_); }
+    [[nodiscard]] constexpr std::size_t numbers() const { return layers_ * d_inner_ * (history_ + d_state_); }
     /// Calls `visit(std::span<float>)` for all of those, in order, until it returns false. Returns whether it never did.
     template <class Visit>
     bool each_part(float* all, Visit&& visit) const {

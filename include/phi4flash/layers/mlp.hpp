@@ -14,7 +14,7 @@ struct mlp {
     struct workspace {
         rows_view<float> hidden;
         workspace() = default;
-        workspace(arena& memory, std::size_t tokens, std::size_t d_ff) : hidden(take_rows(memory, tokens, 2 * d_ff)) {}
+        constexpr workspace(arena& memory, std::size_t tokens, std::size_t d_ff) : hidden(take_rows(memory, tokens, 2 * d_ff)) {}
     };
 
     /// Shape: x [T, d_model], y [T, d_model]; y may be x.

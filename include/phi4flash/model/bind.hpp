@@ -12,6 +12,7 @@
 #include <initializer_list>
 #include <numbers>
 #include <string_view>
+#include <type_traits>
 
 PHI4FLASH_BEGIN
 
@@ -183,12 +184,12 @@ private:
 };
 
 template <class Binder>
-[[nodiscard]] layer_norm bind_norm(Binder& from, const char* weight, const char* bias, std::size_t width, float eps) {
+[[nodiscard]] constexpr layer_norm bind_norm(Binder& from, const char* weight, const char* bias, std::size_t width, float eps) {
     return {from.vector(weight, width), from.vector(bias, width), width, eps};
 }
 
 template <sambay_shape Shape, class Binder>
-[[nodiscard]] layer_frame bind_frame(Binder& from, const extents<Shape>& e, float eps) {
+[[nodiscard]] constexpr layer_frame bind_frame(Binder& from, const extents<Shape>& e, float eps) {
     layer_frame frame;
     frame.input_norm = bind_norm(from, "input_layernorm.weight", "input_layernorm.bias", e.d_model(), eps);
     frame.post_norm = bind_norm(from, "post_attention_layernorm.weight", "post_attention_layernorm.bias", e.d_model(), eps);
@@ -198,7 +199,7 @@ template <sambay_shape Shape, class Binder>
 }
 
 template <sambay_shape Shape, class Binder>
-[[nodiscard]] mamba bind_mamba(Binder& from, const extents<Shape>& e) {
+[[nodiscard]] constexpr mamba bind_mamba(Binder& from, const extents<Shape>& e) {
     const std::size_t d_inner = e.d_inner();
     const std::size_t d_state = e.d_state();
     const std::size_t d_conv = e.d_conv();
@@ -230,7 +231,7 @@ template <sambay_shape Shape, class Binder>
 
 /// `layer` is counted over the whole model: lambda0 depends on it.
 template <sambay_shape Shape, class Binder>
-[[nodiscard]] sambay_attention bind_attention(Binder& from, const extents<Shape>& e, std::size_t layer, bool has_keys) {
+[[nodiscard]] constexpr sambay_attention bind_attention(Binder& from, const extents<Shape>& e, std::size_t layer, bool has_keys) {
     sambay_attention a;
     a.layout = head_layout_of(e);
     const std::size_t outputs = e.d_model() + (has_keys ? 2 * e.d_kv() : 0);
@@ -240,8 +241,11 @@ template <sambay_shape Shape, class Binder>
     a.out_proj.bias = from.vector("attn.out_proj.bias", e.d_model());
     const double first = from.dot("attn.inner_cross_attn.lambda_q1", "attn.inner_cross_attn.lambda_k1", e.d_head());
     const double second = from.dot("attn.inner_cross_attn.lambda_q2", "attn.inner_cross_attn.lambda_k2", e.d_head());
-    const double initial = differential_heads::initial_lambda(layer);
-    a.heads.lambda = static_cast<float>(std::exp(first) - std::exp(second) + initial);
+    double initial = 0.0;
+    if (!std::is_constant_evaluated()) {  // else it is weights_meter, who asks for no numbers: std::exp is no constant yet
+        initial = differential_heads::initial_lambda(layer);
+        a.heads.lambda = static_cast<float>(std::exp(first) - std::exp(second) + initial);
+    }
     a.heads.norm_weight = from.vector("attn.inner_cross_attn.subln.weight", 2 * e.d_head(),
                                       [&](float x) { return static_cast<float>(static_cast<double>(x) * (1.0 - initial)); });
     a.heads.eps = 1e-5f;
@@ -249,7 +253,7 @@ template <sambay_shape Shape, class Binder>
 }
 
 template <sambay_shape Shape, class Binder>
-[[nodiscard]] sambay_weights bind_all(Binder& from, const extents<Shape>& e, float eps) {
+[[nodiscard]] constexpr sambay_weights bind_all(Binder& from, const extents<Shape>& e, float eps) {
     const layer_plan plan(e.n_layers());
     sambay_weights w;
     from.leave_layers();

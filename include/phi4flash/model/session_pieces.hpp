@@ -13,8 +13,8 @@ struct session_extent {
     std::size_t oldest = 0;  ///< how far the text can go back
     std::size_t window = 0;  ///< keys that a window's layer sees
 
-    [[nodiscard]] std::size_t states() const { return position - oldest + 1; }
-    [[nodiscard]] std::size_t window_rows() const { return (std::min)(position, window + (position - oldest)); }
+    [[nodiscard]] constexpr std::size_t states() const { return position - oldest + 1; }
+    [[nodiscard]] constexpr std::size_t window_rows() const { return (std::min)(position, window + (position - oldest)); }
 };
 
 /// Of a session, with at most `undo` tokens to take back.
@@ -23,13 +23,13 @@ template <sambay_shape Shape, class Kv>
     return {s.position(), (std::max)(s.oldest_position(), s.position() - (std::min)(s.position(), undo)), s.shape().window};
 }
 
-[[nodiscard]] inline mamba_states states_of(const sambay_shape& s) {
+[[nodiscard]] constexpr mamba_states states_of(const sambay_shape& s) {
     return {layer_plan(s.n_layers).n_mamba(), s.d_inner, s.d_state, s.d_conv};
 }
 
 /// Bytes of one token's keys and values in one layer.
 template <class Kv>
-[[nodiscard]] std::size_t kv_bytes(const head_layout& heads) {
+[[nodiscard]] constexpr std::size_t kv_bytes(const head_layout& heads) {
     return 2 * (heads.kv_width() * sizeof(Kv) + (kv_block<Kv>::has_scales ? heads.n_kv_heads * sizeof(bf16) : 0));
 }
 
@@ -76,9 +76,10 @@ bool each_state_piece(const session<Shape, Kv>& s, const session_extent& of, Vis
         if (!each_row_piece(s.heads(), ring.block, of.position - rows, of.position, rows - (std::min)(rows, of.window + back), visit, skip)) return false;
     return true;
 }
-template <sambay_shape Shape, class Kv>
-[[nodiscard]] std::size_t state_bytes(const session<Shape, Kv>& s, const session_extent& of) {
-    return of.states() * states_of(s.shape()).numbers() * sizeof(float) + s.windows().size() * of.window_rows() * kv_bytes<Kv>(s.heads());
+template <class Kv>
+[[nodiscard]] constexpr std::size_t state_bytes(const sambay_shape& s, const session_extent& of) {
+    return of.states() * states_of(s).numbers() * sizeof(float) +
+           layer_plan(s.n_layers).n_window() * of.window_rows() * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
 }
 
 /// The full layer's K/V of the tokens [from, to).

@@ -95,6 +95,13 @@ inline constexpr std::size_t extent_count = 11;
     return shape_fault::none;
 }
 
+/// Whether nothing of it is dynamic any more, and no rule broken: what check_shape accepts.
+[[nodiscard]] constexpr bool is_complete(const sambay_shape& s) {
+    for (std::size_t i = 0; i < detail::extent_count; ++i)
+        if (detail::extent_at(s, i).value == dynamic) return false;
+    return find_fault(s) == shape_fault::none;
+}
+
 /// Checks a shape of which nothing is dynamic any more. Errors: bad_extent, naming the extent, want and have.
 [[nodiscard]] inline status check_shape(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i) {
@@ -163,6 +170,9 @@ public:
         }
         return extents(s);
     }
+
+    /// Takes them from a shape that breaks no rule (is_complete) and has the static extents.
+    [[nodiscard]] static constexpr extents of(const sambay_shape& s) { return extents(s); }
 
     [[nodiscard]] constexpr std::size_t d_model() const { return d_model_.get(); }
     [[nodiscard]] constexpr std::size_t n_layers() const { return n_layers_.get(); }

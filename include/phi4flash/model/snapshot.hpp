@@ -105,9 +105,9 @@ template <class Answer>
     return names[static_cast<std::size_t>(kv)];
 }
 
-template <sambay_shape Shape, class Kv>
-[[nodiscard]] std::size_t payload_bytes(const session<Shape, Kv>& s, const session_extent& of) {
-    return state_bytes(s, of) + of.position * kv_bytes<Kv>(s.heads());
+template <class Kv>
+[[nodiscard]] constexpr std::size_t payload_bytes(const sambay_shape& s, const session_extent& of) {
+    return state_bytes<Kv>(s, of) + of.position * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
 }
 
 /// In the order of the file, cut into pieces that are not too large.
@@ -135,7 +135,7 @@ template <sambay_shape Shape, class Kv>
         return error::format(errc::wrong_weights, "the saved session belongs to other weights of this shape: want %016llx, have %016llx",
                              static_cast<unsigned long long>(weights.value), static_cast<unsigned long long>(info.weights.value));
     const session_extent of{info.position, info.oldest_position, s.shape().window};
-    if (const std::size_t want = sizeof(snapshot_header) + payload_bytes(s, of) + snapshot_trailer; info.bytes != want)
+    if (const std::size_t want = sizeof(snapshot_header) + payload_bytes<Kv>(s.shape(), of) + snapshot_trailer; info.bytes != want)
         return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want, info.position);
     if (info.position > s.context())
         return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position, s.context());
@@ -210,7 +210,14 @@ inline constexpr std::size_t all_undo = static_cast<std::size_t>(-1);
 /// states again, which are 3.5 MB at the released shape. The rest is 20 MiB of windows there, and 5 KiB a token.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t snapshot_bytes(const session<Shape, Kv>& s, std::size_t undo = all_undo) {
-    return sizeof(detail::snapshot_header) + detail::payload_bytes(s, detail::extent_of(s, undo)) + detail::snapshot_trailer;
+    return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo)) + detail::snapshot_trailer;
+}
+
+/// The same of a full session, before there is one. `shape` breaks no rule (is_complete), and undo is at most the context.
+template <class Kv = bf16>
+[[nodiscard]] constexpr std::size_t longest_snapshot_bytes(const sambay_shape& shape, const session_options& options) {
+    const detail::session_extent of{options.context, options.context - options.undo, shape.window};
+    return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(shape, of) + detail::snapshot_trailer;
 }
 
 /// Writes a snapshot piece by piece, straight from the session's memory: nothing is allocated. `weights` is fingerprint_of what the session's

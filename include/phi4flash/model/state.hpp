@@ -23,6 +23,39 @@ struct session_options {
     page_size pages = page_size::huge;  ///< of states and windows, in memory that it takes itself; the full layer's K/V grow page by page
 };
 
+namespace detail {
+
+/// How a session's memory is laid out: run without memory to count, and again to carve.
+template <class Kv>
+struct session_places {
+    std::span<float> states;  ///< [undo + 2] times all Mamba states: those after n tokens at (first_slot + n) mod (undo + 2)
+    std::span<kv_ring<Kv>> windows;
+    kv_block<Kv> full;
+    std::size_t state_floats = 0;  ///< all Mamba states, once
+    std::size_t fixed_bytes = 0;   ///< of everything that each token touches
+
+    session_places() = default;
+    template <sambay_shape Shape>
+    constexpr session_places(arena& memory, const extents<Shape>& e, const session_options& options) {
+        const layer_plan plan(e.n_layers());
+        const head_layout heads = head_layout_of(e);
+        state_floats = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv()).floats();
+        const std::size_t all = state_floats * (options.undo + 2);
+        auto* const state_place = memory.take<float>(all);
+        auto* const window_place = memory.take<kv_ring<Kv>>(plan.n_window());
+        for (std::size_t i = 0; i < plan.n_window(); ++i) {
+            const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window() + options.undo), e.window()};
+            if (window_place != nullptr) std::construct_at(window_place + i, one);
+        }
+        fixed_bytes = memory.bytes();
+        full = kv_block<Kv>(memory, heads, options.context);
+        if (state_place != nullptr) states = {state_place, all};
+        if (window_place != nullptr) windows = {window_place, plan.n_window()};
+    }
+};
+
+}  // namespace detail
+
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
 /// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable while no pass reads into
 /// it; used by one thread at a time.
@@ -43,22 +76,22 @@ public:
     }
 
     /// Bytes that such a session takes.
-    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const session_options& options) {
-        session s;
+    [[nodiscard]] static constexpr std::size_t bytes(const extents<Shape>& e, const session_options& options) {
         arena counting;
-        s.lay_out(counting, m, options);
+        (void)detail::session_places<Kv>(counting, e, options);
         return counting.bytes();
     }
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const session_options& options) { return bytes(m.shape(), options); }
     [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t context) { return bytes(m, session_options{.context = context}); }
 
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
     static result<session> create(const model<Shape>& m, const session_options& options) {
         if (const status ok = refusal(options); !ok) return ok.error();
-        session s;
         arena counting;
-        s.lay_out(counting, m, options);
-        auto block = memory_block::allocate(counting.bytes(), "session", options.pages, s.fixed_bytes_);
+        const detail::session_places<Kv> places(counting, m.shape(), options);
+        auto block = memory_block::allocate(counting.bytes(), "session", options.pages, places.fixed_bytes);
         if (!block) return block.error();
+        session s;
         s.own_ = std::move(*block);
         s.attach(s.own_.bytes(), m, options);
         return s;
@@ -115,8 +148,8 @@ public:
         position_ = other.position_;
         oldest_ = (std::max)(other.oldest_, position_ - (std::min)(position_, undo_));
         for (std::size_t at = oldest_; at <= position_; ++at) std::ranges::copy(other.states_after(at), states_after(at).begin());
-        for (std::size_t i = 0; i < windows_.size(); ++i) windows_[i].copy_from(heads_, other.windows_[i], position_);
-        copy_slots(heads_, other.full_, 0, full_, 0, position_);
+        for (std::size_t i = 0; i < at_.windows.size(); ++i) at_.windows[i].copy_from(heads_, other.at_.windows[i], position_);
+        copy_slots(heads_, other.at_.full, 0, at_.full, 0, position_);
         return {};
     }
 
@@ -132,9 +165,9 @@ public:
     // For pass.hpp and snapshot.hpp.
     /// All Mamba states after the first `position` tokens, from oldest_position() to position(). The place behind the last of them is free:
     /// nothing reads it before `advance`.
-    [[nodiscard]] std::span<float> states_after(std::size_t position) const { return states_.subspan(slot_of(position) * state_floats_, state_floats_); }
-    [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return windows_; }
-    [[nodiscard]] const kv_block<Kv>& full() const { return full_; }
+    [[nodiscard]] std::span<float> states_after(std::size_t position) const { return at_.states.subspan(slot_of(position) * at_.state_floats, at_.state_floats); }
+    [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return at_.windows; }
+    [[nodiscard]] const kv_block<Kv>& full() const { return at_.full; }
     [[nodiscard]] const head_layout& heads() const { return heads_; }
     [[nodiscard]] const sambay_shape& shape() const { return shape_; }
     [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
@@ -173,38 +206,17 @@ private:
     void attach(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
         context_ = options.context;
         undo_ = options.undo;
+        shape_ = m.shape().shape();
+        heads_ = head_layout_of(m.shape());
         arena carving(memory.data());
-        lay_out(carving, m, options);
+        at_ = detail::session_places<Kv>(carving, m.shape(), options);
         reset();
     }
 
-    void lay_out(arena& memory, const model<Shape>& m, const session_options& options) {
-        const extents<Shape>& e = m.shape();
-        const layer_plan plan = m.plan();
-        shape_ = e.shape();
-        const head_layout heads = heads_ = head_layout_of(e);
-        state_floats_ = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv()).floats();
-        const std::size_t all = state_floats_ * (options.undo + 2);
-        auto* const states = memory.take<float>(all);
-        auto* const windows = memory.take<kv_ring<Kv>>(plan.n_window());
-        for (std::size_t i = 0; i < plan.n_window(); ++i) {
-            const kv_ring<Kv> one{kv_block<Kv>(memory, heads, e.window() + options.undo), e.window()};
-            if (windows != nullptr) std::construct_at(windows + i, one);
-        }
-        fixed_bytes_ = memory.bytes();
-        full_ = kv_block<Kv>(memory, heads, options.context);
-        if (states != nullptr) states_ = {states, all};
-        if (windows != nullptr) windows_ = {windows, plan.n_window()};
-    }
-
     memory_block own_;
-    std::span<float> states_;  // [undo + 2] times all Mamba states: those after n tokens at (first_slot + n) mod (undo + 2)
-    std::span<kv_ring<Kv>> windows_;
-    kv_block<Kv> full_;
+    detail::session_places<Kv> at_;
     head_layout heads_;
     sambay_shape shape_;
-    std::size_t fixed_bytes_ = 0;  // of everything that each token touches
-    std::size_t state_floats_ = 0;
     std::size_t first_slot_ = 0;
     std::size_t position_ = 0;
     std::size_t oldest_ = 0;
@@ -241,9 +253,57 @@ struct workspace_options {
     std::size_t logits = 1;                ///< rows of logits that a pass can compute: see `reading`
 };
 
+namespace detail {
+
+/// How a workspace's memory is laid out: run without memory to count, and again to carve.
+template <sambay_shape Shape, class Kv>
+struct workspace_places {
+    rows_view<float> residual;  ///< [chunk, d_model]
+    rows_view<float> normed;    ///< [chunk, d_model]
+    mlp::workspace mlp_scratch;
+    mamba::workspace mamba_scratch;
+    gated_memory::workspace memory_scratch;
+    attention_workspace attention_scratch;
+    rows_view<float> logits;               ///< [workspace_options::logits, vocab]
+    std::span<kv_block<Kv>> staging;       ///< keys and values of a chunk, one for each window
+    rows_view<float> states;               ///< [workspace_options::states, all Mamba states]
+    mamba_states mambas;                   ///< how they lie in such a row
+    std::span<text_in_pass<Shape, Kv>> texts;  ///< [chunk]
+    std::byte* arranged = nullptr;  ///< see compute
+
+    constexpr void lay_out(arena& memory, const extents<Shape>& e, const workspace_options& options) {
+        const layer_plan plan(e.n_layers());
+        const head_layout heads = head_layout_of(e);
+        const std::size_t chunk = options.chunk;
+        const std::size_t widest = (std::max)({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
+        arranged = memory.take<std::byte>(chunk * arranged_bytes(widest));
+        residual = take_rows(memory, chunk, e.d_model());
+        normed = take_rows(memory, chunk, e.d_model());
+        mlp_scratch = mlp::workspace(memory, chunk, e.d_ff());
+        mamba_scratch = mamba::workspace(memory, chunk, e.d_inner(), e.d_state(), e.dt_rank());
+        memory_scratch = gated_memory::workspace(memory, chunk, e.d_inner());
+        attention_scratch = attention_workspace(memory, heads, chunk);
+        logits = take_rows(memory, options.logits, e.vocab());
+        auto* const windows = memory.take<kv_block<Kv>>(plan.n_window());
+        for (std::size_t i = 0; i < plan.n_window(); ++i) {
+            const kv_block<Kv> one(memory, heads, chunk);
+            if (windows != nullptr) std::construct_at(windows + i, one);
+        }
+        mambas = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv());
+        states = take_rows(memory, options.states == 1 ? 0 : options.states, mambas.floats());
+        states.count = options.states;  // one alone is never written here: see pass.hpp
+        auto* const places = memory.take<text_in_pass<Shape, Kv>>(chunk);
+        for (std::size_t i = 0; places != nullptr && i < chunk; ++i) std::construct_at(places + i);
+        if (windows != nullptr) staging = {windows, plan.n_window()};
+        if (places != nullptr) texts = {places, chunk};
+    }
+};
+
+}  // namespace detail
+
 /// Activations of up to `chunk` tokens, and what a pass keeps until its end. Shared by sessions, used by one thread of control at a time.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
-class workspace {
+class workspace : public detail::workspace_places<Shape, Kv> {
 public:
     /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
     [[nodiscard]] static status refusal(const workspace_options& o) {
@@ -256,12 +316,13 @@ public:
     }
 
     /// Bytes that such a workspace takes.
-    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const workspace_options& options) {
-        workspace w;
+    [[nodiscard]] static constexpr std::size_t bytes(const extents<Shape>& e, const workspace_options& options) {
+        detail::workspace_places<Shape, Kv> places;
         arena counting;
-        w.lay_out(counting, m, options);
+        places.lay_out(counting, e, options);
         return counting.bytes();
     }
+    [[nodiscard]] static std::size_t bytes(const model<Shape>& m, const workspace_options& options) { return bytes(m.shape(), options); }
     [[nodiscard]] static std::size_t bytes(const model<Shape>& m, std::size_t chunk) { return bytes(m, workspace_options{.chunk = chunk}); }
 
     /// Takes its own memory. Errors: invalid_argument, out_of_memory.
@@ -295,55 +356,17 @@ public:
     [[nodiscard]] bool busy() const { return busy_; }
     void set_busy(bool busy) { busy_ = busy; }
     compute with;
-    rows_view<float> residual;  ///< [chunk, d_model]
-    rows_view<float> normed;    ///< [chunk, d_model]
-    mlp::workspace mlp_scratch;
-    mamba::workspace mamba_scratch;
-    gated_memory::workspace memory_scratch;
-    attention_workspace attention_scratch;
-    rows_view<float> logits;               ///< [workspace_options::logits, vocab]
-    std::span<kv_block<Kv>> staging;       ///< keys and values of a chunk, one for each window
-    rows_view<float> states;               ///< [workspace_options::states, all Mamba states]
-    mamba_states mambas;                   ///< how they lie in such a row
-    std::span<text_in_pass<Shape, Kv>> texts;  ///< [chunk]
 
 private:
     void attach(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options) {
+        shape_ = m.shape().shape();
         arena carving(memory.data());
-        lay_out(carving, m, options);
+        this->lay_out(carving, m.shape(), options);
+        with.arranged = this->arranged;
         with.kernels = options.kernels == nullptr ? &best_kernels() : options.kernels;
         with.threads = options.threads;
         with.activations = options.activations;
         chunk_ = options.chunk;
-    }
-
-    void lay_out(arena& memory, const model<Shape>& m, const workspace_options& options) {
-        const extents<Shape>& e = m.shape();
-        const layer_plan plan = m.plan();
-        const head_layout heads = head_layout_of(e);
-        const std::size_t chunk = options.chunk;
-        shape_ = e.shape();
-        const std::size_t widest = (std::max)({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
-        with.arranged = memory.take<std::byte>(chunk * arranged_bytes(widest));
-        residual = take_rows(memory, chunk, e.d_model());
-        normed = take_rows(memory, chunk, e.d_model());
-        mlp_scratch = mlp::workspace(memory, chunk, e.d_ff());
-        mamba_scratch = mamba::workspace(memory, chunk, e.d_inner(), e.d_state(), e.dt_rank());
-        memory_scratch = gated_memory::workspace(memory, chunk, e.d_inner());
-        attention_scratch = attention_workspace(memory, heads, chunk);
-        logits = take_rows(memory, options.logits, e.vocab());
-        auto* const windows = memory.take<kv_block<Kv>>(plan.n_window());
-        for (std::size_t i = 0; i < plan.n_window(); ++i) {
-            const kv_block<Kv> one(memory, heads, chunk);
-            if (windows != nullptr) std::construct_at(windows + i, one);
-        }
-        mambas = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv());
-        states = take_rows(memory, options.states == 1 ? 0 : options.states, mambas.floats());
-        states.count = options.states;  // one alone is never written here: see pass.hpp
-        auto* const places = memory.take<text_in_pass<Shape, Kv>>(chunk);
-        for (std::size_t i = 0; places != nullptr && i < chunk; ++i) std::construct_at(places + i);
-        if (windows != nullptr) staging = {windows, plan.n_window()};
-        if (places != nullptr) texts = {places, chunk};
     }
 
     memory_block own_;

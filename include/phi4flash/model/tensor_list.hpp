@@ -2,14 +2,9 @@
 /// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
 /// is the binder's own, so the two cannot disagree.
 #include <phi4flash/model/bind.hpp>
+#include <phi4flash/model/weight_types.hpp>
 
 PHI4FLASH_BEGIN
-
-/// What a tensor is for.
-enum class tensor_role : std::uint8_t {
-    matrix,     ///< multiplied with activations: any type, packed ones too
-    parameter,  ///< widened to f32 when a model is bound: F32, F16 or BF16
-};
 
 namespace detail {
 
@@ -47,6 +42,48 @@ private:
 
     Visit& visit_;
     char prefix_[48] = "model.";
+};
+
+/// Stands where bind_all expects a binder, and adds up, at compile time too: bytes of the tensors as they are stored, and of what a bound
+/// model owns.
+class weights_meter {
+public:
+    constexpr explicit weights_meter(const weight_types& types) : types_(types) {}
+
+    [[nodiscard]] constexpr std::uint64_t weights() const { return weights_; }
+    [[nodiscard]] constexpr std::size_t parameters() const { return owned_.bytes(); }
+
+    [[nodiscard]] constexpr bool failed() const { return false; }
+    constexpr void enter_layer(std::size_t) {}
+    constexpr void leave_layers() {}
+    constexpr matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
+        weights_ += matrix_bytes(types_.of_matrix(name, rows, cols), rows, cols);
+        return {};
+    }
+    template <class... Change>
+    constexpr const float* vector(const char*, std::size_t n, Change&&...) {
+        add(n, types_.parameters);
+        return owned_.take<float>(n);
+    }
+    template <class Fill>
+    constexpr const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t n, Fill&&) {
+        std::size_t stored = 1;
+        for (const std::size_t extent : shape) stored *= extent;
+        add(stored, std::string_view(name).ends_with("A_log") ? types_.exact_parameters : types_.parameters);
+        return owned_.take<float>(n);
+    }
+    constexpr double dot(const char*, const char*, std::size_t n) { return add(2 * n, types_.exact_parameters), 0.0; }
+    template <class T>
+    constexpr std::span<T> objects(std::size_t n) {
+        return (void)owned_.take<T>(n), std::span<T>();
+    }
+
+private:
+    constexpr void add(std::size_t numbers, dtype type) { weights_ += std::uint64_t{numbers} * size_of(type); }
+
+    weight_types types_;
+    std::uint64_t weights_ = 0;
+    arena owned_;
 };
 
 }  // namespace detail

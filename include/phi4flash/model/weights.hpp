@@ -36,7 +36,7 @@ struct sambay_weights {
 
 /// Heads of a SambaY attention layer.
 template <sambay_shape Shape>
-[[nodiscard]] head_layout head_layout_of(const extents<Shape>& e) {
+[[nodiscard]] constexpr head_layout head_layout_of(const extents<Shape>& e) {
     return {e.n_heads(), e.n_kv_heads(), e.d_head(), differential_heads::k_per_group};
 }
 

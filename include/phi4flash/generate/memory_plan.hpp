@@ -1,0 +1,66 @@
+#pragma once
+/// The memory of everything, known before any of it is taken: a constant for a shape that is known at compile time. Each number is counted by
+/// the function that lays the memory out, so the plan and what is taken cannot differ.
+///
+///     weights      shared, read-only: of a file, mapped where it lies
+///     parameters   shared: what a bound model widens to f32
+///     session      one a text that is remembered: Mamba states, the windows' K/V, the full layer's K/V
+///     workspace    one a thread of control: activations of a chunk, what a pass keeps until its end, logits
+///     generation   one a text that is being written: what choosing a token takes, and the prompt
+///     snapshot     one a session that is saved, at its longest
+#include <phi4flash/generate/text_writer.hpp>
+#include <phi4flash/model/snapshot.hpp>
+#include <phi4flash/model/weight_types.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+PHI4FLASH_BEGIN
+
+/// What is planned for.
+struct memory_options {
+    std::size_t context = 0;   ///< tokens that each session has room for
+    std::size_t undo = 0;      ///< tokens that can be taken back, see session_options
+    std::size_t chunk = 256;   ///< prompt tokens read at once, see workspace_options
+    std::size_t states = 1;    ///< see workspace_options
+    std::size_t logits = 1;    ///< see workspace_options
+    std::size_t sessions = 1;  ///< that there are at a time, each with a text being written; one workspace serves them all
+    weight_types weights{};
+    sampling_options sampling{};
+    std::size_t drafts = 0;    ///< at once, see text_limits
+};
+
+/// Bytes of each thing.
+struct memory_plan {
+    std::uint64_t weights = 0;
+    std::size_t parameters = 0;
+    std::size_t session = 0;
+    std::size_t workspace = 0;
+    std::size_t generation = 0;
+    std::size_t snapshot = 0;
+    std::size_t sessions = 1;
+
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and where more can be taken back than there is room for.
+    template <class Kv = bf16>
+    [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
+        memory_plan plan;
+        if (!is_complete(shape) || options.undo > options.context) return plan;
+        const auto e = extents<any_sambay>::of(shape);
+        detail::weights_meter meter(options.weights);
+        (void)detail::bind_all(meter, e, 1e-5f);
+        plan.weights = meter.weights();
+        plan.parameters = meter.parameters();
+        plan.session = phi4flash::session<any_sambay, Kv>::bytes(e, {.context = options.context, .undo = options.undo});
+        plan.workspace = phi4flash::workspace<any_sambay, Kv>::bytes(
+            e, {.chunk = options.chunk, .states = options.states, .logits = options.logits});
+        plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
+        plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
+        plan.sessions = options.sessions;
+        return plan;
+    }
+
+    /// Everything at once, but for snapshots, which lie in files or where the host wants them.
+    [[nodiscard]] constexpr std::uint64_t total() const { return weights + parameters + workspace + sessions * std::uint64_t{session + generation}; }
+};
+
+PHI4FLASH_END

@@ -51,7 +51,9 @@
 
 // Generation.
 #include <phi4flash/generate/conversation.hpp>
+#include <phi4flash/generate/draft_policy.hpp>
 #include <phi4flash/generate/generate.hpp>
+#include <phi4flash/generate/ngram_drafter.hpp>
 #include <phi4flash/generate/generation.hpp>
 #include <phi4flash/generate/scheduler.hpp>
 #include <phi4flash/generate/memory_plan.hpp>

@@ -84,13 +84,16 @@ struct well_read {
 };
 static_assert(p4::drafter<well_read>);
 
-/// A fixture whose session can take back eight tokens.
+/// A fixture that can check eight drafts at once.
 struct drafting : fixture {
     static constexpr std::size_t drafts = 8;
-    explicit drafting(std::size_t context = 256) : fixture(context, {.chunk = 12, .states = 1 + drafts, .logits = 1 + drafts}) {
-        past = *session_type::create(m, {.context = context, .undo = drafts});
-    }
+    explicit drafting(std::size_t context = 256) : fixture(context, p4::with_drafts({.chunk = 8}, drafts)) {}
 };
+
+p4::generation_options with(p4::generation_options options, well_read& knows) {
+    options.drafts = {.from = knows, .most = drafting::drafts};
+    return options;
+}
 
 /// What a session would give next, by which any two differ.
 ids_type future(fixture& f, session_type& past, std::int32_t next) {
@@ -276,8 +279,8 @@ TEST_CASE("generation: drafts, right and wrong, change nothing but how many pass
         CAPTURE(wrong_after);
         drafting f;
         well_read knows{joined(whole.prompt, whole.tokens), wrong_after};
-        auto g = *generation_type::create(f.m, f.w, nullptr, {.sampling = greedy, .max_tokens = 40}, {.prompt = 64, .drafts = drafting::drafts});
-        REQUIRE(g.start(f.past, whole.prompt, knows));
+        auto g = *generation_type::create(f.m, f.w, nullptr, with({.sampling = greedy, .max_tokens = 40}, knows), {.prompt = 64});
+        REQUIRE(g.start(f.past, whole.prompt));
         std::size_t passes = 0;
         bool pass_begun = false;
         told have;
@@ -291,8 +294,8 @@ TEST_CASE("generation: drafts, right and wrong, change nothing but how many pass
         CHECK(have.summary.unread == -1);
         CHECK(g.summary().unread == whole.tokens.back());
         CHECK(f.past.position() == whole.prompt.size() + 39);
-        if (wrong_after == 1) CHECK(passes == 2 + 39);
-        if (wrong_after == 1000) CHECK(passes == 2 + 5);  // 1 token with the prompt, then 9 a pass
+        if (wrong_after == 1) CHECK(passes == 3 + 39);
+        if (wrong_after == 1000) CHECK(passes == 3 + 5);  // 1 token with the prompt, then 9 a pass
     }
 }
 
@@ -304,8 +307,8 @@ TEST_CASE("generation: whatever ends a text inside a run of accepted drafts, the
         REQUIRE(want);
         drafting f(context);
         well_read knows{joined(whole.prompt, whole.tokens), 1000};
-        auto g = *generation_type::create(f.m, f.w, nullptr, options, {.prompt = 64, .drafts = drafting::drafts});
-        REQUIRE(g.start(f.past, whole.prompt, knows));
+        auto g = *generation_type::create(f.m, f.w, nullptr, with(options, knows), {.prompt = 64});
+        REQUIRE(g.start(f.past, whole.prompt));
         told have;
         while (g.running()) {
             const auto event = g.advance();

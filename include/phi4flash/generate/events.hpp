@@ -68,6 +68,8 @@ struct generation_summary {
     stop_reason reason = stop_reason::max_tokens;
     std::size_t prompt_tokens = 0;  ///< that were read
     std::size_t new_tokens = 0;     ///< that were chosen, a stop token not counted
+    std::size_t drafted = 0;        ///< drafts that were read
+    std::size_t accepted = 0;       ///< of them that were what was chosen
     std::int32_t unread = -1;       ///< the last chosen token: the session has not read it. A next prompt should begin with it.
 };
 

@@ -11,7 +11,7 @@ PHI4FLASH_BEGIN
 /// Errors: those of `generation::start` and of `sampler::create`; nothing was read then. A cancelled text is not an error; it ends within a
 /// piece of a pass, and what was under way has not happened. not_finite after
 /// any token: damaged weights; the session has read all tokens before it. in_use also where the sink moves this session; with another
-/// session it may use the workspace, `on_prompt` may not. What a callback throws passes through: the session is then whole, and has read all
+/// session it may use the workspace (but not between the tokens of one pass, where there are drafts), `on_prompt` may not. What a callback throws passes through: the session is then whole, and has read all
 /// tokens before the one that the sink was told of.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
 result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,

@@ -5,31 +5,42 @@
 #include <phi4flash/model/pass.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <utility>
 
 PHI4FLASH_BEGIN
 
+/// A workspace that can check so many drafts at once: with rows of logits and states for them.
+[[nodiscard]] inline workspace_options with_drafts(workspace_options o, std::size_t most = draft_options{}.most) {
+    o.states = (std::max)(o.states, most + 1);
+    o.logits = (std::max)(o.logits, most + 1);
+    o.chunk = (std::max)(o.chunk, most + 1);
+    return o;
+}
+
 /// Made once, started for one text after the other. Movable at any time; model, workspace, session and tokenizer must stay where they are.
 /// After `create` it allocates nothing. While a pass is under way (`advance_until` returned `none`), session and workspace are in use; they
-/// are free when an event has been returned. For one thread at a time.
+/// are free when an event has been returned, but for a run of accepted drafts: then when its last token has been told. For one thread at a time.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class generation {
 public:
     /// `text` may be null: then events carry tokens only. Errors: those of sampler::create.
     static result<generation> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const generation_options& options,
-                                     const text_limits& limits) {
+                                     text_limits limits) {
+        limits.drafts = options.drafts.from ? options.drafts.most : 0;
         auto writer = text_writer::create(m.shape().vocab(), text, options, limits, w.kernels().choosing);
         if (!writer) return writer.error();
-        return generation(m, w, *std::move(writer), options.cancel);
+        return generation(m, w, *std::move(writer), options);
     }
 
     generation(generation&& other) noexcept
-        : model_(other.model_), work_(other.work_), past_(std::exchange(other.past_, nullptr)), cancel_(other.cancel_), here_(other.here_),
-          writer_(std::move(other.writer_)), pass_(std::move(other.pass_)) {}
+        : model_(other.model_), work_(other.work_), past_(std::exchange(other.past_, nullptr)), cancel_(other.cancel_), drafts_(other.drafts_), here_(other.here_),
+          chosen_(std::exchange(other.chosen_, 0)), seconds_(other.seconds_), writer_(std::move(other.writer_)), pass_(std::move(other.pass_)) {}
     generation& operator=(generation&& other) noexcept {
         if (this == &other) return *this;
         release();
-        model_ = other.model_, work_ = other.work_, cancel_ = other.cancel_, here_ = other.here_;
+        model_ = other.model_, work_ = other.work_, cancel_ = other.cancel_, drafts_ = other.drafts_, here_ = other.here_;
+        chosen_ = std::exchange(other.chosen_, 0), seconds_ = other.seconds_;
         past_ = std::exchange(other.past_, nullptr);
         writer_ = std::move(other.writer_);
         pass_ = std::move(other.pass_);
@@ -41,10 +52,10 @@ public:
     /// Begins a text in a session that may have read something before. A text that was under way is dropped, its session left whole.
     /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session), in_use, context_full, unknown_token: the session
     /// has not changed then, and nothing is under way.
-    [[nodiscard]] status start(session<Shape, Kv>& past, std::span<const std::int32_t> prompt, drafter_ref guesses = {}) {
+    [[nodiscard]] status start(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
         release();
         if (const status ok = pass<Shape, Kv>::refusal(*model_, {&past, prompt}); !ok) return ok;
-        if (const status ok = writer_.start(prompt, past.context() - past.position(), guesses); !ok) return ok;
+        if (const status ok = writer_.start(prompt, past.context() - past.position(), drafts_.from, drafts_.policy); !ok) return ok;
         past_ = &past;
         here_ = past.position();
         return {};
@@ -62,16 +73,19 @@ public:
             if (cancelled()) cancel();
             if (const generation_event event = writer_.event(); event.kind != event_kind::none) {
                 if (event.kind == event_kind::end) release();
+                if (chosen_ != 0 && writer_.surplus() == 0)
+                    if (const status ok = commit(chosen_); !ok) return fail(ok);
                 return event;
             }
             if (!pass_.begun())
                 if (const status ok = begin(); !ok) return ok.error();
             bool stopped = false;
-            pass_.advance_until([&] { return cancelled() || (stopped = stop()); });
+            advance_pass([&] { return cancelled() || (stopped = stop()); });
             if (cancelled()) continue;
             if (stopped) break;
             if (!pass_.done()) {
                 pass_.end();  // broken by an exception: once more
+                seconds_ = 0.0;
             } else if (const status ok = finish_pass(); !ok) {
                 return fail(ok);
             }
@@ -88,7 +102,7 @@ public:
     /// summary().unread.
     void cancel() { stop(stop_reason::cancelled); }
     void stop(stop_reason reason) {
-        pass_.end();
+        if (chosen_ == 0) pass_.end();
         writer_.stop(reason);
     }
 
@@ -98,8 +112,8 @@ public:
     [[nodiscard]] const generation_summary& summary() const { return writer_.summary(); }
 
 private:
-    generation(const model<Shape>& m, workspace<Shape, Kv>& w, text_writer&& writer, const std::atomic<bool>* cancel)
-        : model_(&m), work_(&w), cancel_(cancel), writer_(std::move(writer)) {}
+    generation(const model<Shape>& m, workspace<Shape, Kv>& w, text_writer&& writer, const generation_options& options)
+        : model_(&m), work_(&w), cancel_(options.cancel), drafts_(options.drafts), writer_(std::move(writer)) {}
 
     [[nodiscard]] bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed); }
 
@@ -114,15 +128,32 @@ private:
         return fail(ok);
     }
 
-    /// Tokens of a pass. Drafts are read only where all of them can be chosen from and taken back.
+    /// Tokens of a pass. Drafts are read only where all of them can be chosen from.
     [[nodiscard]] std::size_t most() const {
         if (!writer_.writing()) return work_->chunk();
-        return (std::min)({work_->chunk(), work_->states.count, work_->logits.count, past_->undo() + 1});
+        return (std::min)({work_->chunk(), work_->states.count, work_->logits.count});
     }
 
+    /// Pieces of the pass, and the time that they take: the host's, between them, is not the pass's.
+    template <class Stop>
+    void advance_pass(Stop&& stop) {
+        if (drafts_.policy == nullptr) return void(pass_.advance_until(stop));
+        const auto start = std::chrono::steady_clock::now();
+        pass_.advance_until(stop);
+        seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+
+    /// Chooses. What was accepted of drafts is committed when it has been told: the text may end inside of it.
     [[nodiscard]] status finish_pass() {
         if (const status ok = pass_.check_logits(0); !ok) return ok;
-        const std::size_t n = writer_.take(pass_.logits(0));
+        writer_.took(std::exchange(seconds_, 0.0));
+        chosen_ = writer_.take(pass_.logits(0));
+        return writer_.surplus() == 0 ? commit(chosen_) : status();
+    }
+
+    /// The session has read the first n tokens of the pass, which is over.
+    [[nodiscard]] status commit(std::size_t n) {
+        chosen_ = 0;
         const status ok = pass_.commit(0, n);
         if (ok) here_ += n;
         pass_.end();
@@ -131,24 +162,28 @@ private:
 
     [[nodiscard]] error fail(const status& why) {
         pass_.end();
+        chosen_ = 0;
+        seconds_ = 0.0;
         past_ = nullptr;
         return why.error();
     }
 
-    /// The text is over: the session goes back to where it ended.
+    /// The text is over: the session has read what was told of it but the last token.
     void release() {
+        if (chosen_ != 0) (void)commit(chosen_ - writer_.surplus());
         pass_.end();
-        if (past_ == nullptr) return;
-        session<Shape, Kv>& past = *std::exchange(past_, nullptr);
-        const std::size_t back = writer_.surplus();
-        if (back != 0 && past.position() == here_) (void)past.rewind(here_ - back);
+        seconds_ = 0.0;
+        past_ = nullptr;
     }
 
     const model<Shape>* model_;
     workspace<Shape, Kv>* work_;
     session<Shape, Kv>* past_ = nullptr;
     const std::atomic<bool>* cancel_;
+    draft_options drafts_;
     std::size_t here_ = 0;  // where the session is, if nobody else moved it
+    std::size_t chosen_ = 0;   // tokens of a pass that is done and to be committed; 0 for none
+    double seconds_ = 0.0;     // that the pass took so far
     text_writer writer_;
     pass<Shape, Kv> pass_;
 };

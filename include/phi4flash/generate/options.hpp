@@ -1,5 +1,6 @@
 #pragma once
 /// How to generate: what the caller says, and what a model's files say where the caller is silent.
+#include <phi4flash/generate/draft_policy.hpp>
 #include <phi4flash/generate/sampler.hpp>
 #include <phi4flash/model/generation_config.hpp>
 #include <phi4flash/text/chat.hpp>
@@ -13,6 +14,13 @@
 
 PHI4FLASH_BEGIN
 
+/// Drafts of what comes next (docs/drafts.md). The text is that of none, up to rounding of logits.
+struct draft_options {
+    drafter_ref from{};              ///< who makes them; by default nobody. Is told the prompt too, and must outlive the text
+    draft_policy* policy = nullptr;  ///< how many are read: as many as pay. Null: all that are made
+    std::size_t most = 15;           ///< at once, at most max_drafts; the workspace must have room for them: with_drafts
+};
+
 struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
@@ -20,6 +28,7 @@ struct generation_options {
     /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text.
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
+    draft_options drafts{};
     const std::atomic<bool>* cancel = nullptr;     ///< looked at before every chunk and token; may be set from anywhere
 };
 

@@ -36,7 +36,7 @@ struct text_slice {
 /// What is set aside for a text when it is made.
 struct text_limits {
     std::size_t prompt = 0;  ///< tokens of the longest prompt
-    std::size_t drafts = 0;  ///< at once, at most
+    std::size_t drafts = 0;  ///< at once, at most max_drafts
 };
 
 /// For one thread at a time. After `create` it allocates nothing. The tokenizer must outlive it and stay in place.
@@ -63,9 +63,9 @@ public:
     }
 
     /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
-    /// in place until the text has ended.
+    /// in place until the text has ended. `policy` says how many of them are read; without one, all.
     /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
-    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}) {
+    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr) {
         if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
         if (prompt.size() > limits_.prompt)
             return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
@@ -82,8 +82,10 @@ public:
         prompt_.assign(prompt.begin(), prompt.end());
         chosen_.clear();
         slice_.clear();
+        drafts_.clear();
         summary_ = {};
         drafter_ = guesses;
+        policy_ = policy;
         drafter_.read(prompt);
         told_ = read_ = delivered_ = guessed_ = 0;
         room_ = room;
@@ -110,13 +112,10 @@ public:
             return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
         }
         drafter_.read(std::span(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
-        slice_.resize(1 + (std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
-        slice_[0] = summary_.unread;
-        const std::span<std::int32_t> drafts = std::span(slice_).subspan(1);
-        const std::size_t proposed = drafts.empty() ? 0 : (std::min)(drafter_.propose(drafts), drafts.size());
-        count_ = 1;
-        while (count_ <= proposed && in_vocabulary(slice_[count_])) ++count_;
-        slice_.resize(count_);
+        slice_.assign(1, summary_.unread);
+        propose((std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
+        for (const draft& d : drafts_) slice_.push_back(d.token);
+        count_ = slice_.size();
         return {std::span(slice_), count_, count_};
     }
 
@@ -135,9 +134,17 @@ public:
             return count_;
         }
         choose(logits);
+        if (policy_ != nullptr) policy_->fared(drafts_, chosen_.size() - 1);
+        summary_.drafted += drafts_.size();
+        summary_.accepted += chosen_.size() - 1;
         summary_.unread = -1;
         room_ -= chosen_.size();
         return chosen_.size();
+    }
+
+    /// The pass of what `next` asked for took so many seconds, and was of this text alone: for the policy. To be told before `take`.
+    void took(double seconds) {
+        if (policy_ != nullptr && writing()) policy_->took(drafts_.size(), seconds);
     }
 
     /// What happened, one after the other; kind `none` when there is nothing more to tell. `end` comes once, and is the last.
@@ -181,13 +188,27 @@ private:
           max_tokens_(options.max_tokens), skip_special_(options.skip_special) {
         // Without a tokenizer there is no text, so nothing to decode and no string to find.
         if (text != nullptr) decoder_ = std::make_unique<stream_decoder>(*text, decode_options{.skip_special = options.skip_special});
+        limits_.drafts = (std::min)(limits.drafts, max_drafts);
         prompt_.reserve(limits.prompt);
-        slice_.reserve(limits.drafts + 1);
-        chosen_.reserve(limits.drafts + 1);
+        slice_.reserve(limits_.drafts + 1);
+        drafts_.reserve(limits_.drafts);
+        chosen_.reserve(limits_.drafts + 1);
     }
 
     [[nodiscard]] bool in_vocabulary(std::int32_t token) const { return token >= 0 && static_cast<std::size_t>(token) < vocab_; }
     [[nodiscard]] bool is_stop(std::int32_t token) const { return std::ranges::find(stop_ids_, token) != stop_ids_.end(); }
+
+    /// Drafts of what comes after the last token, as many as are worth reading.
+    void propose(std::size_t most) {
+        drafts_.clear();
+        if (policy_ != nullptr) most = policy_->ask(most);
+        if (most == 0) return;
+        drafts_.resize(most);
+        drafts_.resize(drafter_.propose(drafts_));
+        const auto foreign = std::ranges::find_if(drafts_, [this](const draft& d) { return !in_vocabulary(d.token); });
+        drafts_.erase(foreign, drafts_.end());
+        if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
+    }
 
     /// Chooses after each token that was read, as long as what is chosen is what was read next.
     void choose(rows_view<const float> logits) {
@@ -233,6 +254,7 @@ private:
     std::unique_ptr<stream_decoder> decoder_;  // not in here: it is large, and what it gave stays valid where this is moved
     std::vector<std::int32_t> stop_ids_;
     drafter_ref drafter_;
+    draft_policy* policy_ = nullptr;
     text_limits limits_;
     std::size_t vocab_;
     std::size_t max_tokens_;
@@ -241,6 +263,7 @@ private:
     std::vector<std::int32_t> prompt_;
     std::vector<std::int32_t> slice_;   // what is being read, past the prompt
     std::vector<std::int32_t> chosen_;  // in the last pass
+    std::vector<draft> drafts_;         // that are being read
     generation_summary summary_;
     std::size_t count_ = 0;      // tokens that `next` asked for
     std::size_t read_ = 0;       // tokens of the prompt

@@ -1,0 +1,206 @@
+#pragma once
+/// Drafts from the text so far, prompt and answer: where its last tokens occurred before, and what followed them there. Reasoning repeats
+/// itself: numbers, conditions, formulas; code that is edited and documents that are quoted repeat their prompt.
+///
+/// How: the places of each pair of tokens are chained, latest first, as an LZ77 compressor does it. Each place that ends like the text votes
+/// for the token after it, with four times the weight for each further token that agrees; a place where 10 or more agree is followed alone.
+/// A drafted token counts as text for the next one. How far the best place agrees, and whether the votes do, is a class of guesses; how many
+/// guesses of each class were right, in the prompt and since, is the chance of the next.
+/// Sources: prompt lookup (github.com/apoorvumang/prompt-lookup-decoding), n-gram caches (llama.cpp), suffix decoding (arXiv:2411.04975).
+#include <phi4flash/core/memory.hpp>
+#include <phi4flash/generate/drafter.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+PHI4FLASH_BEGIN
+
+/// Remembers the last `tokens` tokens of one text; older ones are forgotten. Some 10 bytes a token, taken when it is made. Reading a token or
+/// guessing one takes some 64 comparisons at most, whatever the length of the text. For one thread at a time.
+class ngram_drafter {
+public:
+    /// Bytes that such a drafter takes.
+    [[nodiscard]] static std::size_t bytes(std::size_t tokens) {
+        ngram_drafter d;
+        arena counting;
+        d.lay_out(counting, tokens);
+        return counting.bytes();
+    }
+
+    /// `tokens`: a session's context, at least one. Errors: invalid_argument, out_of_memory.
+    static result<ngram_drafter> create(std::size_t tokens) {
+        if (tokens == 0 || tokens > most_tokens)
+            return error::format(errc::invalid_argument, "ngram_drafter: want 1 to %zu tokens, have %zu", most_tokens, tokens);
+        auto block = memory_block::allocate(bytes(tokens), "drafter");
+        if (!block) return block.error();
+        ngram_drafter d;
+        d.own_ = std::move(*block);
+        arena carving(d.own_.bytes().data());
+        d.lay_out(carving, tokens);
+        d.reset();
+        return d;
+    }
+
+    /// Forgets the text. How well guesses fared is kept: it is a matter of what is written here.
+    void reset() {
+        std::ranges::fill(last_, 0u);
+        size_ = 0;
+    }
+
+    /// The text went on.
+    void read(std::span<const std::int32_t> tokens) {
+        for (const std::int32_t token : tokens) {
+            if (const guess g = guess_after(size_); g.kind != no_kind) fares_[g.kind].note(g.token == token);
+            if (size_ == most_tokens) reset();
+            at(size_) = token;
+            // The pair before it is known from here on: what follows it now is.
+            if (size_ >= 2) {
+                std::uint32_t& last = last_[bucket_of(at(size_ - 2), at(size_ - 1))];
+                before_[(size_ - 1) % before_.size()] = last;
+                last = static_cast<std::uint32_t>(size_ - 1);
+            }
+            ++size_;
+        }
+    }
+
+    /// Guesses at what comes, with their chances, until one of them is hardly reached.
+    [[nodiscard]] std::size_t propose(std::span<draft> out) {
+        float reached = 1.0f;
+        std::size_t n = 0;
+        for (; n < (std::min)(out.size(), max_drafts) && reached > 0.02f; ++n) {
+            const guess g = guess_after(size_ + n);
+            if (g.kind == no_kind) break;
+            out[n] = {g.token, fares_[g.kind].chance()};
+            reached *= out[n].chance;
+            at(size_ + n) = g.token;  // text for the next guess; the text itself overwrites it
+        }
+        return n;
+    }
+
+private:
+    static constexpr std::size_t most_tokens = std::size_t{1} << 30;
+    static constexpr std::size_t places = 64;      // looked at for a guess
+    static constexpr std::size_t counted = 40;     // tokens that agree, at most
+    static constexpr std::size_t certain = 10;     // a place where so many agree is followed alone
+    static constexpr std::size_t lengths = 8;      // classes of lengths, see length_class
+    static constexpr std::size_t accords = 4;      // one place; all, most, or few of the votes are the same
+    static constexpr std::size_t no_kind = lengths * accords;
+
+    struct guess {
+        std::int32_t token = -1;
+        std::size_t kind = no_kind;
+    };
+
+    /// How guesses of a kind fared, the last few hundred, and before there are any what is usual.
+    struct fare {
+        float tries = 4.0f;
+        float hits = 0.0f;
+        void note(bool hit) {
+            constexpr float fading = 0.995f;
+            tries = tries * fading + 1.0f;
+            hits = hits * fading + (hit ? 1.0f : 0.0f);
+        }
+        [[nodiscard]] float chance() const { return hits / tries; }
+    };
+
+    /// The places that vote for one token.
+    struct candidate {
+        std::int32_t token;
+        std::size_t length;  ///< of the longest agreement
+        std::uint32_t votes;
+    };
+
+    ngram_drafter() {
+        constexpr float usual[lengths] = {0.2f, 0.25f, 0.4f, 0.5f, 0.6f, 0.7f, 0.8f, 0.9f};
+        constexpr float factor[accords] = {1.0f, 1.2f, 0.9f, 0.5f};
+        for (std::size_t kind = 0; kind < no_kind; ++kind)
+            fares_[kind].hits = fares_[kind].tries * (std::min)(usual[kind / accords] * factor[kind % accords], 0.97f);
+    }
+
+    void lay_out(arena& memory, std::size_t tokens) {
+        const std::size_t ring = tokens + max_drafts + 1;  // drafts lie behind the text
+        const std::size_t buckets = std::bit_ceil((std::max)(tokens / 2, std::size_t{16}));
+        const auto take = [&]<class T>(std::span<T>& out, std::size_t count) {
+            T* const place = memory.take<T>(count);
+            if (place != nullptr) out = {place, count};
+        };
+        take(text_, ring);
+        take(before_, ring);
+        take(last_, buckets);
+        kept_ = tokens;
+    }
+
+    [[nodiscard]] std::int32_t& at(std::size_t i) { return text_[i % text_.size()]; }
+    [[nodiscard]] std::size_t bucket_of(std::int32_t a, std::int32_t b) const {
+        const std::uint64_t both = static_cast<std::uint64_t>(static_cast<std::uint32_t>(a)) << 32 | static_cast<std::uint32_t>(b);
+        return static_cast<std::size_t>((both * 0x9e3779b97f4a7c15u) >> 40) & (last_.size() - 1);
+    }
+
+    /// The likeliest token at place n, of the text and drafts before it.
+    [[nodiscard]] guess guess_after(std::size_t n) {
+        if (n < 2) return {};
+        candidate found[places];
+        std::size_t count = 0;
+        std::uint32_t all = 0;
+        std::size_t best = 0;
+        const std::size_t oldest = size_ > kept_ ? size_ - kept_ : 0;
+        std::size_t tried = 0;
+        // A place is that of a pair's second token; 0 is none.
+        for (std::size_t place = last_[bucket_of(at(n - 2), at(n - 1))]; place > oldest && tried < places; ++tried) {
+            const std::size_t length = agreement(place, n - 1, oldest);
+            const std::size_t next = before_[place % before_.size()];
+            if (length >= 2) {
+                const std::size_t i = vote(found, count, at(place + 1), length);
+                all += weight_of(length);
+                if (length >= certain) {
+                    best = i;
+                    break;
+                }
+                // The later of equals stays: it was met first.
+                if (found[i].votes > found[best].votes) best = i;
+            }
+            place = next;
+        }
+        if (count == 0) return {};
+        const candidate& c = found[best];
+        const std::size_t accord = tried <= 1 ? 0 : c.votes == all ? 1 : c.votes * 10ull > all * 7ull ? 2 : 3;
+        return {c.token, length_class(c.length) * accords + accord};
+    }
+
+    /// Adds a place's vote, and returns whose it is.
+    static std::size_t vote(candidate* found, std::size_t& count, std::int32_t token, std::size_t length) {
+        std::size_t i = 0;
+        while (i < count && found[i].token != token) ++i;
+        if (i == count) found[count++] = {token, 0, 0};
+        found[i].length = (std::max)(found[i].length, length);
+        found[i].votes += weight_of(length);
+        return i;
+    }
+
+    [[nodiscard]] static std::uint32_t weight_of(std::size_t length) { return std::uint32_t{1} << 2 * (std::min)(length, std::size_t{8}); }
+
+    [[nodiscard]] static std::size_t length_class(std::size_t length) {
+        constexpr std::size_t begins[lengths] = {0, 2, 3, 4, 5, 7, 10, 16};
+        std::size_t i = lengths - 1;
+        while (begins[i] > length) --i;
+        return i;
+    }
+
+    /// How many tokens before and at `a` are those before and at `b`.
+    [[nodiscard]] std::size_t agreement(std::size_t a, std::size_t b, std::size_t oldest) {
+        std::size_t n = 0;
+        while (n < counted && a >= oldest + n && at(a - n) == at(b - n)) ++n;
+        return n;
+    }
+
+    memory_block own_;
+    std::span<std::int32_t> text_;     // a ring: the token at place i, and drafts behind the last
+    std::span<std::uint32_t> before_;  // a ring: the place before this one in its chain
+    std::span<std::uint32_t> last_;    // of each bucket of pairs
+    std::size_t kept_ = 0;             // tokens that are remembered
+    std::size_t size_ = 0;             // tokens read
+    fare fares_[no_kind];
+};
+
+PHI4FLASH_END

@@ -1,5 +1,6 @@
 /// bench: how fast a model reads a prompt and writes a text here, and how close the writing comes to what the memory can give.
 #include "bench_pass.hpp"
+#include "bench_replay.hpp"
 #include "bench_reuse.hpp"
 #include "bench_sessions.hpp"
 #include "command.hpp"
@@ -22,6 +23,7 @@ struct bench_options {
     std::vector<std::size_t> sessions;
     p4::scheduler_options scheduling;
     std::size_t reuse = 0;
+    replay_bench replay;
     bool json = false;
 };
 
@@ -254,7 +256,13 @@ void print_json(engine& runs, const bench_options& o, const findings& found) {
     print(object);
 }
 
-p4::status run(bench_options o) {
+p4::status run(bench_options o, bool says_tokens) {
+    if (!o.replay.text.empty()) {
+        o.replay.most = says_tokens ? o.generate_tokens : 0;
+        o.replay.json = o.json;
+        return bench_replay(o.run, o.replay);
+    }
+    o.run.engine.drafts = {};
     const auto model = open_weights(o.run.model, o.run.open, weights_for::running);
     if (!model) return model.error();
     engine_options how = o.run.engine;
@@ -326,8 +334,14 @@ void add_bench(CLI::App& app, action& chosen) {
         ->capture_default_str();
     command->add_option("--reuse", o->reuse, "Measure a second question about a document of so many tokens instead, such as 8192")
         ->check(CLI::Range(1, 1 << 20));
+    command->add_option("--replay", o->replay.text, "Go on with this file's text in place of what the model chooses (or its first -n tokens), with "
+                                                    "drafts and without")->type_name("FILE");
+    command->add_option("--replay-prompt", o->replay.prompt, "The message that the text answers")->type_name("FILE")->needs("--replay");
+    add_drafts_option(*command, o->run.engine);
+    command->get_option("--drafts")->needs("--replay");
     command->add_flag("--json", o->json, "Print one object");
-    command->callback([o, &chosen] { chosen = [o] { return run(std::move(*o)); }; });
+    const CLI::Option* const said = command->get_option("--generate-tokens");
+    command->callback([o, said, &chosen] { chosen = [o, said] { return run(std::move(*o), said->count() != 0); }; });
 }
 
 }  // namespace cli

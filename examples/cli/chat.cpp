@@ -98,6 +98,7 @@ void print_answer_line(const answer& a, std::size_t context, const voice& v) {
     }
     std::string line = text_of("[%zu token%s", n, n == 1 ? "" : "s");
     if (n > 1 && a.seconds > 0.0) line += text_of(", %.1f tokens/s", static_cast<double>(n - 1) / a.seconds);
+    if (a.summary.drafted != 0) line += text_of(", %zu of %zu drafts", a.summary.accepted, a.summary.drafted);
     v.note(line + (note.empty() ? "" : ", " + note) + "]\n");
 }
 
@@ -329,6 +330,7 @@ void add_chat(CLI::App& app, action& chosen) {
         ->type_name("MIB")
         ->check(CLI::Range(0, 1 << 20));
     command->add_flag("--no-history", o->no_history, "Keep no messages for the next chat");
+    add_drafts_option(*command, o->run.engine);
     add_sampling_options(*command, o->sampling);
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }

@@ -106,6 +106,27 @@ std::size_t usual_context(const p4::sambay_config& config) {
     return config.max_positions == 0 ? usual : std::min(usual, config.max_positions);
 }
 
+void add_drafts_option(CLI::App& command, engine_options& options) {
+    options.drafts.how = draft_choice::kind::as_many_as_pay;
+    const auto take = [&options](const std::string& said) {
+        draft_choice choice;
+        std::size_t n = 0;
+        if (said == "off") {
+            choice.how = draft_choice::kind::off;
+        } else if (said == "auto") {
+            choice.how = draft_choice::kind::as_many_as_pay;
+        } else if (CLI::detail::lexical_cast(said, n) && n >= 1 && n <= p4::max_drafts) {
+            choice = {draft_choice::kind::up_to, n};
+        } else {
+            throw CLI::ValidationError("--drafts", "want off, auto or 1 to " + std::to_string(p4::max_drafts) + ", have " + said);
+        }
+        options.drafts = choice;
+    };
+    command.add_option_function<std::string>("--drafts", take, "Guesses from the text so far, read with each token: as many as pay, or up to N")
+        ->type_name("off|auto|N")
+        ->default_str("auto");
+}
+
 void add_sampling_options(CLI::App& command, sampling_flags& flags) {
     command.add_option("--max-tokens,-n", flags.max_tokens, "New tokens, at most");
     command.add_option("--temperature", flags.temperature, "0 is greedy; by default as the model says, else 0.6");
@@ -113,7 +134,7 @@ void add_sampling_options(CLI::App& command, sampling_flags& flags) {
     command.add_option("--top-k", flags.top_k, "Keep so many of the likeliest tokens; 0: all");
     command.add_option("--min-p", flags.min_p, "Keep tokens at least this times as likely as the likeliest (0)");
     command.add_option("--repetition-penalty", flags.repetition_penalty, "More than 1 makes tokens of the text less likely (1)");
-    command.add_option("--seed", flags.seed, "The same seed gives the same text");
+    command.add_option("--seed", flags.seed, "The same seed gives the same text (with --drafts auto up to rounding)");
     command.add_option("--stop", flags.stop, "End the text at this string; may be given several times")
         ->type_name("STRING")
         ->allow_extra_args(false);

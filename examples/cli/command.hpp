@@ -38,6 +38,8 @@ struct run_options {
     engine_options engine;  ///< a context of 0: as many tokens as the subcommand needs
 };
 void add_run_options(CLI::App& command, run_options& options);
+/// --drafts off|auto|N, by default auto.
+void add_drafts_option(CLI::App& command, engine_options& options);
 
 /// What a subcommand wants of weights.
 enum class weights_for : std::uint8_t {

@@ -3,6 +3,7 @@
 #include "engine.hpp"
 #include "timed_sessions.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 namespace cli {
@@ -11,15 +12,21 @@ namespace {
 /// For the plan and for the workspace itself; kernels and threads, which take no memory, are added to the latter.
 p4::workspace_options workspace_of(const engine_options& options) {
     const auto activations = options.activations == "f32" ? p4::activation_type::f32 : p4::activation_type::int8;
-    return {.chunk = options.chunk, .activations = activations, .states = options.states, .logits = options.logits};
+    const p4::workspace_options how{.chunk = options.chunk, .activations = activations, .states = options.states, .logits = options.logits};
+    return options.drafts.at_once() == 0 ? how : p4::with_drafts(how, options.drafts.at_once());
 }
 
 /// With the weights as these files have them.
 template <class Kv>
 p4::memory_plan plan_of(const p4::model_files& files, const engine_options& options, std::size_t undo, std::size_t sessions) {
-    auto plan = p4::memory_plan::of<Kv>(
-        files.config().shape,
-        {.context = options.context, .undo = undo, .chunk = options.chunk, .states = options.states, .logits = options.logits, .sessions = sessions});
+    const p4::workspace_options how = workspace_of(options);
+    auto plan = p4::memory_plan::of<Kv>(files.config().shape, {.context = options.context,
+                                                               .undo = undo,
+                                                               .chunk = how.chunk,
+                                                               .states = how.states,
+                                                               .logits = how.logits,
+                                                               .sessions = sessions,
+                                                               .drafts = options.drafts.at_once()});
     plan.weights = files.bytes();
     return plan;
 }
@@ -44,6 +51,14 @@ public:
         auto workspace = p4::workspace<Shape, Kv>::create(made->model_, how);
         if (!workspace) return workspace.error();
         made->workspace_.emplace(std::move(*workspace));
+        if (options.drafts.at_once() != 0) {
+            auto drafter = p4::ngram_drafter::create(options.context);
+            if (!drafter) return drafter.error();
+            made->drafter_.emplace(std::move(*drafter));
+            made->drafts_ = {.from = *made->drafter_,
+                             .policy = options.drafts.how == draft_choice::kind::as_many_as_pay ? &made->policy_ : nullptr,
+                             .most = options.drafts.most};
+        }
         if (options.prefix_cache != 0) {
             auto cache = p4::prefix_cache<Shape, Kv>::create(made->model_, options.prefix_cache);
             if (!cache && !options.prefix_cache_may_miss) return cache.error();
@@ -55,7 +70,10 @@ public:
     p4::result<p4::generation_summary> generate(const p4::tokenizer* text, std::span<const std::int32_t> prompt,
                                                 const p4::generation_options& options, const sink& take,
                                                 const on_prompt& tell) override {
-        return p4::generate(model_, past_, *workspace_, text, prompt, options, take, tell);
+        p4::generation_options with = options;
+        with.drafts = drafts_;
+        if (drafter_ && past_.position() == 0) drafter_->reset();
+        return p4::generate(model_, past_, *workspace_, text, prompt, with, take, tell);
     }
     p4::result<std::span<const float>> prefill(std::span<const std::int32_t> tokens) override {
         return p4::prefill(model_, past_, *workspace_, tokens);
@@ -81,6 +99,35 @@ public:
         return times;
     }
     p4::result<sessions_times> time_sessions(const sessions_work& work) override { return cli::time_sessions(model_, *workspace_, work); }
+    p4::result<replay_times> replay(std::span<const std::int32_t> prompt, std::span<const std::int32_t> text,
+                                    const p4::sampling_options& sampling) override {
+        auto chooser = p4::sampler::create(sampling, model_.shape().vocab(), [](std::size_t) { return true; }, workspace_->kernels().choosing);
+        if (!chooser) return chooser.error();
+        past_.reset();
+        if (drafter_) drafter_->reset();
+        if (const auto read = p4::prefill(model_, past_, *workspace_, prompt); !read) return read.error();
+        drafts_.from.read(prompt);
+        drafts_.from.read(text.first(1));  // chosen from the prompt's logits
+        replay_times times;
+        std::vector<double> alone;
+        for (std::size_t at = 0; at + 1 < text.size();) {
+            // In turn, so that a machine whose speed drifts does not favour one: read, and dropped.
+            if (times.passes % 16 == 0) {
+                const auto one = replay_pass(text.subspan(at), 0, *chooser, times, false);
+                if (!one) return one.error();
+                alone.push_back(one->second);
+            }
+            const auto pass = replay_pass(text.subspan(at), drafts_.most, *chooser, times, true);
+            if (!pass) return pass.error();
+            at += pass->first;
+            times.tokens += pass->first;
+            times.seconds += pass->second;
+            ++times.passes;
+        }
+        std::ranges::sort(alone);
+        times.one = alone.empty() ? 0.0 : alone[alone.size() / 2];
+        return times;
+    }
     void reset() override { past_.reset(); }
     p4::status save() override {
         auto copy = p4::session<Shape, Kv>::create(model_, past_.context());
@@ -116,6 +163,41 @@ public:
     p4::executor_ref threads() override { return pool_; }
 
 private:
+    /// One pass over text[0] and drafts of what comes, what of them is right chosen and, if wanted, kept. How many tokens of the text were
+    /// written by it, and its seconds.
+    p4::result<std::pair<std::size_t, double>> replay_pass(std::span<const std::int32_t> text, std::size_t most, p4::sampler& chooser,
+                                                           replay_times& times, bool keep) {
+        const auto start = std::chrono::steady_clock::now();
+        std::vector<p4::draft> drafts(text.size() > 2 ? std::min(most, text.size() - 2) : 0);
+        if (drafts_.policy != nullptr) drafts.resize(drafts_.policy->ask(drafts.size()));
+        drafts.resize(drafts_.from.propose(drafts));
+        if (drafts_.policy != nullptr) drafts.resize(drafts_.policy->choose(drafts));
+        std::vector<std::int32_t> tokens{text[0]};
+        for (const p4::draft& d : drafts) tokens.push_back(d.token);
+        const p4::reading<Shape, Kv> r{&past_, tokens, tokens.size(), tokens.size()};
+        p4::pass<Shape, Kv> p;
+        if (const p4::status ok = p.begin(model_, *workspace_, {&r, 1}); !ok) return ok.error();
+        const auto walk = std::chrono::steady_clock::now();
+        while (p.advance()) {}
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - walk).count();
+        std::size_t n = 0;
+        do {
+            (void)chooser.choose({p.logits(0)[n], model_.shape().vocab()});
+            ++n;
+        } while (n < tokens.size() && tokens[n] == text[n]);
+        if (keep) {
+            if (drafts_.policy != nullptr) {
+                drafts_.policy->took(drafts.size(), seconds);
+                drafts_.policy->fared(drafts, n - 1);
+            }
+            times.drafted += drafts.size();
+            times.accepted += n - 1;
+            drafts_.from.read(text.subspan(1, n));
+            if (const p4::status ok = p.commit(0, n); !ok) return ok.error();
+        }
+        return std::pair(n, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+
     engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const p4::memory_plan& memory, const p4::model_files& files)
         : model_(std::move(m)), pool_(std::move(pool)), past_(std::move(past)), memory_(memory), files_(files) {}
 
@@ -130,6 +212,9 @@ private:
     std::optional<p4::session<Shape, Kv>> saved_;
     std::optional<p4::workspace<Shape, Kv>> workspace_;
     std::optional<p4::prefix_cache<Shape, Kv>> cache_;
+    std::optional<p4::ngram_drafter> drafter_;
+    p4::draft_policy policy_;
+    p4::draft_options drafts_;
     p4::memory_plan memory_;
     const p4::model_files& files_;
     std::optional<p4::weights_fingerprint> weights_;

@@ -8,6 +8,13 @@
 
 namespace cli {
 
+/// --drafts: how many drafts of the text so far are read with each token.
+struct draft_choice {
+    enum class kind { off, as_many_as_pay, up_to } how = kind::off;
+    std::size_t most = p4::draft_options{}.most;  ///< at once
+    [[nodiscard]] std::size_t at_once() const { return how == kind::off ? 0 : most; }
+};
+
 /// How to run a model.
 struct engine_options {
     std::string kv = "bf16";           ///< bf16, f32 or int8
@@ -18,6 +25,7 @@ struct engine_options {
     std::size_t chunk = p4::workspace_options{}.chunk;  ///< prompt tokens read at once
     std::size_t logits = 1;            ///< rows of logits that a pass can have
     std::size_t states = 1;            ///< Mamba states that a pass can keep
+    draft_choice drafts;               ///< none, unless a subcommand says so
     std::size_t prefix_cache = 0;      ///< bytes for what has been read and is kept; 0: none
     bool prefix_cache_may_miss = false;  ///< none, too, where that is too little for this model
 };
@@ -49,6 +57,17 @@ struct sessions_times {
     double wait_then = 0.0;        ///< the median
 };
 
+/// A text that is forced on the model: tokens a second as if it had written it.
+struct replay_times {
+    std::size_t tokens = 0;
+    std::size_t passes = 0;
+    std::size_t drafted = 0;
+    std::size_t accepted = 0;
+    double seconds = 0.0;      ///< of all passes, with choosing and drafting
+    double one = 0.0;          ///< the median of a token without drafts, measured in turn at the same places
+    [[nodiscard]] double speed() const { return static_cast<double>(tokens) / seconds; }
+};
+
 /// One model, one session, one workspace, one pool of threads. The files must outlive it.
 class engine {
 public:
@@ -67,6 +86,9 @@ public:
     virtual p4::result<pass_times> time_pass(std::span<const std::int32_t> tokens, std::size_t wanted) = 0;
     /// Texts in sessions of their own, in the same workspace. Errors: those of session::create and scheduler::add.
     virtual p4::result<sessions_times> time_sessions(const sessions_work& work) = 0;
+    /// Reads the prompt and goes on with `text` in place of what the model would choose; chooses all the same, for the time that it takes.
+    virtual p4::result<replay_times> replay(std::span<const std::int32_t> prompt, std::span<const std::int32_t> text,
+                                            const p4::sampling_options& sampling) = 0;
     virtual void reset() = 0;
     /// Keeps a copy of the session, and goes back to it. Errors: out_of_memory; invalid_argument (nothing was saved).
     virtual p4::status save() = 0;

@@ -117,7 +117,9 @@ p4::status run(const generate_options& o) {
         print({{"tokens", chosen},
                {"text", said},
                {"stop_reason", p4::name_of(summary->reason)},
-               {"prompt_tokens", summary->prompt_tokens}});
+               {"prompt_tokens", summary->prompt_tokens},
+               {"drafted", summary->drafted},
+               {"accepted", summary->accepted}});
     } else {
         standard_output.print("\n");
         const std::string note = cut_note(*summary, (*engine)->context());
@@ -139,9 +141,10 @@ void add_generate(CLI::App& app, action& chosen) {
     add_run_options(*command, o->run);
     command->get_option("--model")->required();
     command->add_flag("--raw", o->raw, "The prompt as it is, without the chat template");
+    add_drafts_option(*command, o->run.engine);
     add_sampling_options(*command, o->sampling);
     command->add_flag("--ignore-eos", o->ignore_eos, "Go on after the end of the text");
-    command->add_flag("--json", o->json, "Print one object: tokens, text, stop_reason, prompt_tokens");
+    command->add_flag("--json", o->json, "Print one object: tokens, text, stop_reason, prompt_tokens, drafted, accepted");
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }
 

@@ -148,6 +148,7 @@ class Generate(ProgramTest):
                 for prompt in golden_prompts(GOLDEN / name):
                     greedy = ("--temperature", 0, "--ignore-eos", "--kv", "f32", "--max-tokens", len(prompt["greedy"]))
                     said = self.generate(GOLDEN / name, "--tokens", ids(prompt["tokens"]), "--target", target, *greedy)
+                    self.assertLessEqual(said.pop("accepted"), said.pop("drafted"))
                     self.assertEqual(said, {"tokens": prompt["greedy"], "text": "", "stop_reason": "max_tokens",
                                             "prompt_tokens": len(prompt["tokens"])})
 
@@ -159,6 +160,17 @@ class Generate(ProgramTest):
         self.assertEqual(said(5, 1), said(5, 2))
         self.assertEqual(len(said(5, 3)), 50)
         self.assertNotEqual(said(5, 1), said(6, 1))
+
+    def test_drafts_change_nothing_but_the_counts(self):
+        again = ",".join(["1,2,3,4,5,6,7,8"] * 3)
+        asked = ("--tokens", again, "--ignore-eos", "--max-tokens", 60, "--kv", "f32", "--seed", 3)
+        said = {how: self.generate(GOLDEN / "f32-8l", *asked, "--drafts", how) for how in ("off", "auto", "1", "15")}
+        for how in said:
+            self.assertEqual(said[how]["tokens"], said["off"]["tokens"])
+        self.assertEqual((said["off"]["drafted"], said["off"]["accepted"]), (0, 0))
+        self.assertGreater(said["15"]["drafted"], said["1"]["drafted"])
+        for wrong in ("0", "-1", "on", "1000", "1.5"):
+            self.refused("--drafts", "generate", "--model", GOLDEN / "f32-8l", "--tokens", "1", "--drafts", wrong)
 
     def test_context_full(self):
         said = self.generate(GOLDEN / "f32-8l", "--tokens", "1,2,3", "--context", 8, "--ignore-eos")
@@ -390,6 +402,24 @@ class Files(ProgramTest):
             for words in ("tokens/s", "this machine can read", "the weights as they lie", "in huge pages"):
                 self.assertIn(words, table)
         self.refused("--pages", *short, "--pages", "large")
+
+    def test_replay(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "text"
+            file.write_text("What is 347 + 285? " * 12)
+            bench = ("bench", "--model", BUNDLED, "--replay", file)
+            fixed = json.loads(self.good(*bench, "--drafts", 8, "--json"))
+            self.assertEqual(fixed["tokens"], fixed["passes"] + fixed["accepted"])
+            self.assertGreater(fixed["accepted"], fixed["tokens"] / 2)
+            self.assertGreater(fixed["ratio"], 0)
+            off = json.loads(self.good(*bench, "--drafts", "off", "--json"))
+            self.assertEqual((off["drafted"], off["accepted"], off["passes"]), (0, 0, fixed["tokens"]))
+            cut = json.loads(self.good(*bench, "--generate-tokens", 20, "--replay-prompt", file, "--json"))
+            self.assertEqual(cut["tokens"], 19)
+            self.assertGreater(cut["prompt_tokens"], 20)
+            self.assertIn("drafts accepted", self.good(*bench))
+            self.refused("--replay", "bench", "--model", BUNDLED, "--drafts", "off")
+            self.refused("two tokens", "bench", "--model", BUNDLED, "--replay", "/dev/null")
 
 
 class Quality(ProgramTest):

@@ -45,7 +45,8 @@ public:
     /// Bytes that a text takes: what choosing takes, a decoder, the prompt and its drafts. Beside them copies of stop ids, and where there are
     /// stop strings some 30 KiB.
     [[nodiscard]] static constexpr std::size_t bytes(std::size_t vocab, const sampling_options& sampling, const text_limits& limits) {
-        return sampler::bytes(sampling, vocab) + sizeof(stream_decoder) + (limits.prompt + 2 * (limits.drafts + 1)) * sizeof(std::int32_t);
+        return sampler::bytes(sampling, vocab) + sizeof(stream_decoder) + (limits.prompt + 2 * (limits.drafts + 1)) * sizeof(std::int32_t) +
+               limits.drafts * sizeof(draft);
     }
 
     /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of

@@ -37,7 +37,7 @@ void print_table(const std::string& name, engine& runs, std::size_t prompt, cons
 }  // namespace
 
 p4::status bench_replay(const run_options& how, const replay_bench& what) {
-    auto model = open_model(how.model, how.open);
+    auto model = open_model(how.model, how.open, weights_for::running);
     if (!model) return model.error();
     if (!model->text) return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer: a text cannot be replayed", p4::printable(how.model).c_str());
     auto text = ids_of(what.text, *model->text, false);

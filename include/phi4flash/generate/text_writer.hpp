@@ -244,6 +244,7 @@ private:
     [[nodiscard]] generation_event finish() {
         running_ = false;
         summary_.reason = *ending_;
+        if (guessed_ < delivered_) drafter_.read(std::span(chosen_).subspan(guessed_, delivered_ - guessed_));
         std::string_view rest;
         if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
         return {.text = rest, .kind = event_kind::end, .reason = *ending_};

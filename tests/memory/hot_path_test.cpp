@@ -148,6 +148,42 @@ bool generation_values(fixture& f, counter& count) {
     return tokens == 600;
 }
 
+/// Five texts, more than there is room for in a pass, with drafts, sinks and without, one of them cancelled.
+bool scheduled_texts(fixture& f, counter& count) {
+    struct repeats {  // what came last
+        std::int32_t last = 0;
+        void read(std::span<const std::int32_t> tokens) { last = tokens.empty() ? last : tokens.back(); }
+        std::size_t propose(std::span<std::int32_t> out) const { return std::ranges::fill(out, last), out.size(); }
+    };
+    auto work = f.workspace(6);
+    auto made = p4::scheduler<>::create(f.m, work, &f.words, {.requests = 5, .longest_tick = 0.001});
+    if (!made) return false;
+    repeats drafts[5];
+    std::vector<p4::session<>> sessions;
+    std::size_t tokens = 0;
+    auto sink = [&](const p4::generation_event& event) { return tokens += event.token >= 0 ? 1 : 0, true; };
+    std::vector<p4::request_id> ids;
+    for (std::size_t i = 0; i < 5; ++i) sessions.push_back(f.session(2));
+    for (std::size_t i = 0; i < 5; ++i) {
+        const p4::request<> r{.past = &sessions[i],
+                              .prompt = std::span(f.prompt).first(40 * i + 1),
+                              .options = fixture::options(),
+                              .sink = i % 2 == 0 ? p4::event_sink() : p4::event_sink(sink),
+                              .drafts = drafts[i]};
+        const auto id = made->add(r);
+        if (!id) return false;
+        ids.push_back(*id);
+    }
+    count.begin();
+    for (std::size_t ticks = 0; made->size() != 0; ++ticks) {
+        std::size_t pieces = 0;
+        if (!made->tick_until([&] { return ++pieces % 50 == 0; })) return false;
+        if (ticks == 100) made->cancel(ids[4]);
+        while (const auto told = made->next_event()) sink(told->event);
+    }
+    return tokens > 1200;
+}
+
 bool decoding(fixture& f, counter& count) {
     const std::vector<std::string> strings{"does not come"};
     auto stops = p4::stop_matcher::create(strings);
@@ -239,6 +275,7 @@ constexpr hot_path hot_paths[] = {
     {"generate, special tokens shown", generate_with_all_text},
     {"generate, greedy without a tokenizer", generate_greedy_without_text},
     {"generation", generation_values},
+    {"scheduler", scheduled_texts},
     {"decoder and stop strings", decoding},
     {"sessions: copied and rewound", sessions},
     {"generation with drafts", drafted},

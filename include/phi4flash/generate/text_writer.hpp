@@ -164,10 +164,10 @@ public:
         return ending_ ? finish() : generation_event{.kind = event_kind::none};
     }
 
-    /// Ends the text before anything else is told, unless what was told last has ended it already; `event` then tells the end.
+    /// Ends the text before anything else is told; `event` then tells the end. What was told last may have ended it: then it was not cancelled.
     void stop(stop_reason reason) {
         if (!running()) return;
-        if (!ending_ || reason == stop_reason::sink) ending_ = reason;
+        if (!ending_ || reason != stop_reason::cancelled) ending_ = reason;
         stopped_ = true;
     }
 

@@ -91,13 +91,12 @@ struct attention {
             position.apply(with, k.rows(t.row, t.count), layout.n_kv_heads, layout.d_head, t.first);
         }
         staging.write(with, layout, k, k.column(layout.kv_width()), 0);
-        for (std::size_t i = 0; i < texts.size(); ++i) {
-            const auto t = texts[i];
-            kv_segment segments[max_kv_segments];
-            std::size_t n = t.past->past(layout, t.first, segments);
-            segments[n++] = staging.segment(layout, t.row, t.first, t.count);
-            attend<Kv>(with, scratch, t.row, t.count, t.first, t.past->window, segments, n);
-        }
+        const std::size_t sees = texts.size() == 0 ? 0 : texts[0].past->window;
+        attend<Kv>(with, scratch, texts, sees, [&](const auto& t, kv_segment* segments) {
+            const std::size_t n = t.past->past(layout, t.first, segments);
+            segments[n] = staging.segment(layout, t.row, t.first, t.count);
+            return n + 1;
+        });
         combine(with, scratch, q, y);
     }
 
@@ -140,11 +139,12 @@ struct attention {
         qkv.outputs(0, layout.q_width())(with, x, q);
         for (std::size_t i = 0; i < texts.size(); ++i) {
             const auto t = texts[i];
-            if (t.count == 0) continue;
             position.apply(with, q.rows(t.row, t.count), layout.n_heads, layout.d_head, t.first);
-            const kv_segment all = t.past->segment(layout, 0, 0, t.first + t.count);
-            attend<Kv>(with, scratch, t.row, t.count, t.first, static_cast<std::size_t>(-1), &all, 1);
         }
+        attend<Kv>(with, scratch, texts, static_cast<std::size_t>(-1), [&](const auto& t, kv_segment* segments) {
+            segments[0] = t.past->segment(layout, 0, 0, t.first + t.count);
+            return std::size_t{1};
+        });
         combine(with, scratch, q, y);
     }
 
@@ -157,10 +157,48 @@ struct attention {
     }
 
 private:
+    static constexpr std::size_t block = 16;  // tokens that share a tile of keys
+    [[nodiscard]] static std::size_t blocks_of(std::size_t tokens) { return (tokens + block - 1) / block; }
+
+    /// The rows of all texts, their queries in the scratch, in one piece of parallel work: many texts of one token each would be too little
+    /// to share out one by one. `segments_of(text, segments)` says which keys a text sees, and returns how many segments they are.
+    template <class Kv, class Texts, class SegmentsOf>
+    void attend(const compute& with, const attention_workspace& scratch, const Texts& texts, std::size_t window_size,
+                SegmentsOf&& segments_of) const {
+        std::size_t items = 0;
+        std::size_t cost = 0;  // of all
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto t = texts[i];
+            const std::size_t seen = t.first + t.count < window_size ? t.first + t.count : window_size;
+            items += blocks_of(t.count) * layout.groups();
+            cost += t.count * seen * layout.groups() * layout.group_width() * layout.queries_per_key();
+        }
+        if (items == 0) return;
+        const auto kernel = with.kernels->attention[static_cast<std::size_t>(kv_format_of<Kv>)];
+        with.parallel(items, cost / items, [&](std::size_t begin, std::size_t end) {
+            std::size_t before = 0;  // items of the texts before
+            for (std::size_t i = 0; begin < end; ++i) {
+                const auto t = texts[i];
+                const std::size_t blocks = blocks_of(t.count);
+                const std::size_t behind = before + blocks * layout.groups();
+                if (begin < behind) {
+                    kv_segment segments[max_kv_segments];
+                    const std::size_t n = segments_of(t, segments);
+                    const attention_args args = args_of(scratch, t.row, t.count, t.first, window_size);
+                    for (; begin < end && begin < behind; ++begin) {
+                        const std::size_t token = (begin - before) % blocks * block;
+                        const std::size_t token_end = token + block < t.count ? token + block : t.count;
+                        kernel(args, (begin - before) / blocks, token, token_end, segments, n);
+                    }
+                }
+                before = behind;
+            }
+        });
+    }
+
     /// Rows [row, row + count) of the scratch, queries of one text.
-    template <class Kv>
-    void attend(const compute& with, const attention_workspace& scratch, std::size_t row, std::size_t count, std::size_t first,
-                std::size_t window_size, const kv_segment* segments, std::size_t n_segments) const {
+    [[nodiscard]] attention_args args_of(const attention_workspace& scratch, std::size_t row, std::size_t count, std::size_t first,
+                                         std::size_t window_size) const {
         const rows_view<float> q = scratch.qkv.rows(row, count);
         const rows_view<float> attended = scratch.attended.rows(row, count);
         attention_args args{};
@@ -176,21 +214,7 @@ private:
         args.window = window_size;
         args.scale = 1.0f / std::sqrt(static_cast<float>(layout.d_head));
         args.slopes = position.slopes();
-
-        const std::size_t block = 16;  // tokens that share a tile of keys
-        const std::size_t blocks = (q.count + block - 1) / block;
-        std::size_t keys = 0;
-        for (std::size_t s = 0; s < n_segments; ++s) keys += segments[s].count;
-        const std::size_t seen = keys < window_size ? keys : window_size;
-        const std::size_t cost = (q.count < block ? q.count : block) * seen * layout.group_width() * layout.queries_per_key();
-        const auto kernel = with.kernels->attention[static_cast<std::size_t>(kv_format_of<Kv>)];
-        with.parallel(blocks * layout.groups(), cost, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                const std::size_t token = i % blocks * block;
-                const std::size_t token_end = token + block < q.count ? token + block : q.count;
-                kernel(args, i / blocks, token, token_end, segments, n_segments);
-            }
-        });
+        return args;
     }
 
     void combine(const compute& with, const attention_workspace& scratch, rows_view<float> q, rows_view<float> y) const {

@@ -44,13 +44,17 @@ void write_in_small_pages(const std::filesystem::path& path, std::string_view co
 }
 
 /// Whether this file system caches what is read in huge pages.
-bool gives_huge_pages(const std::filesystem::path& folder) {
+bool gives_huge_pages([[maybe_unused]] const std::filesystem::path& folder) {
+#if defined(POSIX_FADV_DONTNEED)
     const auto path = folder / "probe.bin";
     write_in_small_pages(path, some_bytes(2 * huge));
     const int fd = ::open(path.c_str(), O_RDONLY);
     REQUIRE(fd >= 0);
     const detail::scoped_descriptor file(fd);
     return detail::reads_into_huge_pages(fd);
+#else
+    return false;
+#endif
 }
 
 }  // namespace

@@ -100,21 +100,24 @@ inline void release_pages(std::span<const std::byte> map) { ::madvise(const_cast
 #endif
 }
 
-/// How much of a map is cached, about, and how much of that in huge pages: one page in each place of a huge page is asked for and, where it
-/// is cached, looked at, so that touched_pages sees the huge pages that there are. Takes a millisecond for each GB.
-[[nodiscard]] inline page_share estimate_cached(std::span<const std::byte> map) {
+/// How much of a map is cached, about: one page in each place of a huge page is asked for. Takes less than a millisecond for each GB.
+[[nodiscard]] inline std::size_t cached_bytes(std::span<const std::byte> map) {
     std::size_t cached = 0;
-    for (std::size_t at = 0; at < map.size(); at += huge_page_bytes) {
-        if (!is_cached(map.data() + at)) continue;
-        look_at_pages(map.subspan(at, 1));
-        cached += (std::min)(huge_page_bytes, map.size() - at);
-    }
-    return {cached, bytes_in_huge_pages(map)};
+    for (std::size_t at = 0; at < map.size(); at += huge_page_bytes)
+        if (is_cached(map.data() + at)) cached += (std::min)(huge_page_bytes, map.size() - at);
+    return cached;
+}
+
+/// And how much of that in huge pages: those pages are looked at, so that touched_pages sees what there is.
+[[nodiscard]] inline page_share cached_pages(std::span<const std::byte> map) {
+    for (std::size_t at = 0; at < map.size(); at += huge_page_bytes)
+        if (is_cached(map.data() + at)) look_at_pages(map.subspan(at, 1));
+    return {cached_bytes(map), bytes_in_huge_pages(map)};
 }
 
 /// The same of a map that this program uses. Where the system does not tell, what this program has touched.
 [[nodiscard]] inline page_share share_of_map(std::span<const std::byte> map, bool may_know) {
-    const page_share cached = may_know ? estimate_cached(map) : page_share{};
+    const page_share cached = may_know ? cached_pages(map) : page_share{};
     const page_share touched = touched_pages(map);
     return {(std::max)(cached.resident, touched.resident), touched.huge};
 }
@@ -147,10 +150,15 @@ inline bool drop_small_pages([[maybe_unused]] int fd, [[maybe_unused]] std::size
     const std::size_t whole = size / huge_page_bytes * huge_page_bytes;  // the rest cannot be in huge pages
     void* const map = map_pages(fd, whole, MAP_SHARED, page_size::huge);
     if (map == MAP_FAILED) return false;
-    const page_share share = estimate_cached({static_cast<const std::byte*>(map), whole});
+    const std::span bytes(static_cast<const std::byte*>(map), whole);
+    const std::size_t cached = cached_bytes(bytes);
+    bool small = cached != 0 && cached <= most;  // or there is nothing to be done, and no need to know more
+    if (small) {
+        const page_share share = cached_pages(bytes);
+        small = share.huge < share.resident / 10 * 9;
+    }
     ::munmap(map, whole);
-    const bool small = share.huge < share.resident / 10 * 9;
-    if (!small || share.resident > most || !reads_into_huge_pages(fd)) return false;
+    if (!small || !reads_into_huge_pages(fd)) return false;
     drop_cached_pages(fd, size);
     return true;
 #else

@@ -61,12 +61,12 @@
 
 // Files; the Hugging Face formats where a JSON library is on the include path.
 #include <phi4flash/io/check_weights.hpp>
-#include <phi4flash/io/convert.hpp>
-#include <phi4flash/io/mapped_file.hpp>
+#include <phi4flash/io/packed/convert.hpp>
+#include <phi4flash/io/file/mapped_file.hpp>
 #include <phi4flash/io/model_files.hpp>
-#include <phi4flash/io/repack.hpp>
-#include <phi4flash/io/safetensors_writer.hpp>
+#include <phi4flash/io/packed/repack.hpp>
+#include <phi4flash/io/safetensors/safetensors_writer.hpp>
 #if PHI4FLASH_HAS_JSON
-#include <phi4flash/io/checkpoint.hpp>
-#include <phi4flash/io/tokenizer_json.hpp>
+#include <phi4flash/io/huggingface/checkpoint.hpp>
+#include <phi4flash/io/huggingface/tokenizer_json.hpp>
 #endif

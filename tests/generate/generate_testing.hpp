@@ -4,7 +4,7 @@
 
 #include <phi4flash/core/thread_pool.hpp>
 #include <phi4flash/generate/generate.hpp>
-#include <phi4flash/io/tokenizer_json.hpp>
+#include <phi4flash/io/huggingface/tokenizer_json.hpp>
 
 #include <doctest/doctest.h>
 

@@ -2,7 +2,7 @@
 /// in several ways, every length, and random damage in pairs. Deterministic.
 #include "io_testing.hpp"
 
-#include <phi4flash/io/checkpoint.hpp>
+#include <phi4flash/io/huggingface/checkpoint.hpp>
 
 #if PHI4FLASH_HAS_JSON
 using namespace phi4flash;

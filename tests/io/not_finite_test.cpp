@@ -5,7 +5,7 @@
 
 #include <phi4flash/generate/generate.hpp>
 #include <phi4flash/io/check_weights.hpp>
-#include <phi4flash/io/convert.hpp>
+#include <phi4flash/io/packed/convert.hpp>
 
 #include <cfloat>
 #include <deque>

@@ -1,9 +1,9 @@
 #pragma once
 /// Golden checkpoints: small SambaY models with logits, residual streams and greedy continuations computed in float64 by an
 /// implementation that is not ours.
-#include <phi4flash/io/checkpoint.hpp>
-#include <phi4flash/io/mapped_file.hpp>
-#include <phi4flash/io/safetensors.hpp>
+#include <phi4flash/io/huggingface/checkpoint.hpp>
+#include <phi4flash/io/file/mapped_file.hpp>
+#include <phi4flash/io/safetensors/safetensors.hpp>
 
 #include <doctest/doctest.h>
 

@@ -1,7 +1,7 @@
 #pragma once
 /// What the tests of text/ share: files, lines of JSON, the small tokenizer, random bytes.
 #include <doctest/doctest.h>
-#include <phi4flash/io/tokenizer_json.hpp>
+#include <phi4flash/io/huggingface/tokenizer_json.hpp>
 
 #include <nlohmann/json.hpp>
 

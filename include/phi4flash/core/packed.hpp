@@ -60,7 +60,7 @@ inline constexpr std::size_t scale_groups = 8;
     return std::bit_cast<float>((exponent == 0 ? 0x3f800000u : exponent) - (11u << 23));  // an f16 is never near the ends of an f32's exponents
 }
 
-/// 32 activations of a token, for the integer kernels: x = scale * q. Several tokens are arranged by the target (kernels/packed_arrange-inl.hpp).
+/// 32 activations of a token, for the integer kernels: x = scale * q. Several tokens are arranged by the target (kernels/packed/arrange-inl.hpp).
 struct activation_group {
     std::int8_t q[packed_cols];
     float scale;

@@ -1,5 +1,5 @@
 #pragma once
-/// Quantization: rows of f32 to packed blocks, in plain code. It says what the bytes are; kernels/pack-inl.hpp makes the same ones faster.
+/// Quantization: rows of f32 to packed blocks, in plain code. It says what the bytes are; kernels/packed/quantize-inl.hpp makes the same ones faster.
 #include <phi4flash/core/executor.hpp>
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/packed.hpp>
@@ -77,7 +77,7 @@ PHI4FLASH_OWN_DATA inline constexpr std::array<float, 16> code_begins = [] {
 }();
 
 /// a b, rounded before anything is added to it: a compiler with fused instructions may not make one of the two. (A float in memory is the one
-/// way to say so to every compiler; what must be fast is in kernels/pack-inl.hpp.)
+/// way to say so to every compiler; what must be fast is in kernels/packed/quantize-inl.hpp.)
 [[nodiscard]] inline float rounded_product(float a, float b) {
     const volatile float product = a * b;
     return product;

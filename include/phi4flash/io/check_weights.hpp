@@ -1,7 +1,7 @@
 #pragma once
 /// Looks at every weight of a model once, for numbers that are infinite or NaN. Nothing else reads all weights before they are needed.
 #include <phi4flash/core/finite.hpp>
-#include <phi4flash/io/printable.hpp>
+#include <phi4flash/io/file/printable.hpp>
 
 PHI4FLASH_BEGIN
 

@@ -1,12 +1,12 @@
 #pragma once
 /// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file.
 #include <phi4flash/io/check_weights.hpp>
-#include <phi4flash/io/checkpoint.hpp>
-#include <phi4flash/io/model_folder.hpp>
-#include <phi4flash/io/packed_model.hpp>
-#include <phi4flash/io/packed_tokenizer.hpp>
-#include <phi4flash/io/repack.hpp>
-#include <phi4flash/io/tokenizer_json.hpp>
+#include <phi4flash/io/huggingface/checkpoint.hpp>
+#include <phi4flash/io/huggingface/model_folder.hpp>
+#include <phi4flash/io/packed/model.hpp>
+#include <phi4flash/io/packed/tokenizer.hpp>
+#include <phi4flash/io/packed/repack.hpp>
+#include <phi4flash/io/huggingface/tokenizer_json.hpp>
 
 #include <optional>
 #include <utility>

@@ -18,9 +18,9 @@ PHI4FLASH_BEGIN
 /// matrix, at a block), and packed matrices are cut into multiples of 8 rows.
 struct linear_kernels {
     /// y[r] = bias[r] + sum_c W[r,c] x[c].   x: `arranged` by this table's `arrange`. bias may be null.
-    /// Plain types: f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/linear_test.cpp). Packed types:
+    /// Plain types: f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/dense/linear_test.cpp). Packed types:
     /// x is rounded to 8 bits, with a scale for every 32 columns (q8) or 32 * scale_groups; products are exact integers
-    /// (tests/kernels/packed_test.cpp).
+    /// (tests/kernels/packed/packed_test.cpp).
     void (*matvec)(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y);
 
     /// Puts tokens [begin, end) of the `tokens` of x, x_stride floats apart, into the form in which the products read so many. Writes to
@@ -39,7 +39,7 @@ struct linear_kernels {
     void (*widen)(const std::byte* w, std::size_t r, std::size_t cols, float* out);
 
     /// As `matmul`, for any number of tokens, with packed weights and f32 rows of x as they are; null for plain types, whose products
-    /// are so anyway. f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/packed_exact_test.cpp).
+    /// are so anyway. f32 accumulation; error <= 1 ulp * sqrt(cols) of sum |W x| (tests/kernels/packed/packed_exact_test.cpp).
     void (*matmul_exact)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
                          const float* bias, float* y, std::size_t y_stride);
 

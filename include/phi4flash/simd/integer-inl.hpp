@@ -46,7 +46,7 @@
 //   vnni_products                   the same where PHI4FLASH_VNNI_TARGET: with an instruction that the target's name does not promise
 /// Vectors of 64 bytes, any byte of which one instruction finds.
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
-/// Whether 4-bit weights can become bytes for many tokens (kernels/packed_rounded-inl.hpp): the words for it are in simd/rounded_bytes-inl.hpp.
+/// Whether 4-bit weights can become bytes for many tokens (kernels/packed/rounded-inl.hpp): the words for it are in simd/rounded_bytes-inl.hpp.
 #define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
 #if PHI4FLASH_SIMD_HIGHWAY
 #include <phi4flash/simd/integer_highway-inl.hpp>

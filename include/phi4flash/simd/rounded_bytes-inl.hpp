@@ -1,4 +1,4 @@
-// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed_rounded-inl.hpp and packed_vectors-inl.hpp.
+// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed/rounded-inl.hpp and kernels/packed/vectors-inl.hpp.
 // There where PHI4FLASH_ROUNDED_BYTES is.
 //
 //   signed_bytes store_bytes(v, p)  four bytes for each token or row of a vector

@@ -1,4 +1,4 @@
-// Matrix tiles of AMX: words of kernels/packed_tiles-inl.hpp, matmul_tiles-inl.hpp and attention_matrix-inl.hpp.
+// Matrix tiles of AMX: words of kernels/packed/tiles-inl.hpp, matmul_tiles-inl.hpp and kernels/attention/matrix-inl.hpp.
 // Instructions are written out, because compilers want flags for their intrinsics that a header cannot set.
 //
 //   tile_configuration              while it lives, this thread's tiles are 16 rows of 64 bytes; use(rows): tiles 0 to 5 are fewer, and all

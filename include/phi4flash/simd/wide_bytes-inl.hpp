@@ -1,4 +1,4 @@
-// Vectors of 64 bytes, over simd/rounded_bytes-inl.hpp: the words of kernels/attention_bytes-inl.hpp,
+// Vectors of 64 bytes, over simd/rounded_bytes-inl.hpp: the words of kernels/attention/bytes-inl.hpp,
 // some of tiles_amx-inl.hpp. There where PHI4FLASH_BLOCKS_SIDE_BY_SIDE is.
 //
 //   load_bytes(p)                   64 of them

@@ -1,0 +1,96 @@
+#pragma once
+/// What a file is, by its first bytes, where it is not what was wanted: people have pointers of Git LFS, web pages that say "not found",
+/// archives and PyTorch files under the names of models. One sentence for each, which says what to do.
+#include <phi4flash/core/result.hpp>
+#include <phi4flash/io/file/printable.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string_view>
+
+PHI4FLASH_BEGIN
+
+enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_pointer, web_page, pytorch, archive, text };
+
+/// The kind of a file that begins with these bytes; a few hundred suffice.
+[[nodiscard]] inline file_kind identify(std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+    const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
+    using namespace std::string_view_literals;
+    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits.
+    if (has("\0\0\0\0{"sv, 4) && static_cast<unsigned char>(text[3]) < 8) return file_kind::safetensors;
+    if (has("GGUF")) return file_kind::gguf;
+    if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
+    if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
+    if (has("\x80\x02\x8a\x0al\xfc\x9c"sv)) return file_kind::pytorch;
+    for (const std::string_view magic : {"\x1f\x8b"sv, "\x28\xb5\x2f\xfd"sv, "\xfd\x37zXZ"sv, "BZh"sv, "7z\xbc\xaf"sv, "Rar!"sv})
+        if (has(magic)) return file_kind::archive;
+    if (has("ustar", 257)) return file_kind::archive;
+
+    const std::string_view words = text.substr((std::min)(text.find_first_not_of(" \t\r\n"), text.size()));
+    if (words.empty()) return file_kind::unknown;
+    if (words.front() == '{' || words.front() == '[') return file_kind::json;
+    constexpr std::string_view pages[] = {"<!doctype", "<html", "<?xml"};
+    for (const std::string_view page : pages) {
+        const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
+        if (words.size() >= page.size() && std::equal(page.begin(), page.end(), words.begin(), [&](char b, char a) { return same(a, b); }))
+            return file_kind::web_page;
+    }
+    const auto printed = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r' || c == '\t'; };
+    return std::ranges::all_of(text.substr(0, 64), printed) ? file_kind::text : file_kind::unknown;
+}
+
+namespace detail {
+
+[[nodiscard]] inline bool is_unfinished_name(const std::filesystem::path& path) {
+    const std::string extension = to_utf8(path.extension());
+    for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
+        if (extension == known) return true;
+    return false;
+}
+
+/// The folder that a file is in, to be named.
+[[nodiscard]] inline printable folder_of(const std::filesystem::path& file) {
+    return printable(file.has_parent_path() ? file.parent_path() : std::filesystem::path("."));
+}
+
+/// The sentence for a file that is not `wanted` but something else that is known; nothing where it is what was wanted, or cannot be told.
+/// Codes: wrong_file_kind, file_incomplete.
+[[nodiscard]] inline std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                                                       file_kind wanted) {
+    const printable name(path);
+    const file_kind have = identify(bytes);
+    if (have != wanted && is_unfinished_name(path))
+        return error::format(errc::file_incomplete, "%s: a download that is not finished: go on with it, then use what it makes", name.c_str());
+    if (have == wanted || have == file_kind::unknown) return std::nullopt;
+    const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
+    switch (have) {
+        case file_kind::lfs_pointer:
+            return is("a Git LFS pointer, not the file that it stands for: run 'git lfs pull' there, or download with 'hf download'");
+        case file_kind::web_page: return is("a web page, not the file that it should be: download it again, with 'hf download'");
+        case file_kind::pytorch:
+            return is("a PyTorch file: save the model as safetensors, with save_pretrained() of transformers, and give that folder");
+        case file_kind::archive: return is("an archive: unpack it, and give the folder or the .gguf file in it");
+        case file_kind::gguf: return is("a GGUF file: give it itself as the model, without a folder");
+        case file_kind::safetensors:
+            return error::format(errc::wrong_file_kind, "%s: a safetensors file; give the folder it is in, with config.json beside it: %s",
+                                 name.c_str(), folder_of(path).c_str());
+        case file_kind::json:
+            if (wanted == file_kind::safetensors) return is("a JSON file, not weights");
+            return error::format(errc::wrong_file_kind, "%s: a JSON file; to use the model it belongs to, give the folder it is in: %s",
+                                 name.c_str(), folder_of(path).c_str());
+        default: break;
+    }
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
+    return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
+                         wanted == file_kind::gguf          ? "a GGUF file"
+                         : wanted == file_kind::safetensors ? "weights"
+                                                            : "a JSON object");
+}
+
+}  // namespace detail
+
+PHI4FLASH_END

@@ -1,0 +1,330 @@
+#pragma once
+/// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched. Where the file
+/// system cannot map (FUSE with direct_io, some network mounts) it is read instead.
+#include <phi4flash/core/progress_ref.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
+#include <phi4flash/io/file/file_pages.hpp>
+#include <phi4flash/io/file/printable.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#if defined(_WIN32)
+// The few declarations that a map needs, the same as in <windows.h>, which would bring thousands of macros along.
+union _LARGE_INTEGER;
+struct _SECURITY_ATTRIBUTES;
+extern "C" {
+__declspec(dllimport) void* __stdcall CreateFileW(const wchar_t*, unsigned long, unsigned long, _SECURITY_ATTRIBUTES*,
+                                                  unsigned long, unsigned long, void*);
+__declspec(dllimport) void* __stdcall CreateFileMappingW(void*, _SECURITY_ATTRIBUTES*, unsigned long, unsigned long, unsigned long,
+                                                         const wchar_t*);
+#if defined(_WIN64)
+__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long long);
+#else
+__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
+#endif
+__declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
+__declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
+__declspec(dllimport) unsigned long __stdcall GetFileType(void*);
+__declspec(dllimport) int __stdcall CloseHandle(void*);
+__declspec(dllimport) unsigned long __stdcall GetLastError(void);
+}
+#endif
+
+PHI4FLASH_BEGIN
+
+/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows files are
+/// mapped, and nothing else of this is done but `populate`.
+struct mapping_options {
+    /// Huge pages are asked for before anything is read. Of a map they come from file systems that cache files in pages so large, where
+    /// the file is not yet cached in small ones (docs/loading.md); of a copy from any.
+    page_size pages = page_size::huge;
+    /// Drop a file that the system has cached in small pages, to read it again in huge ones, where that is to be had. It takes as long as
+    /// reading the file, and lasts as long as the file stays in the cache. Without this, only a cache of at most a quarter of the file is
+    /// dropped.
+    bool reread = false;
+    /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
+    /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
+    /// long as reading. Afterwards the file may change or go.
+    bool copy = false;
+    /// Read all of the map when it is opened, and not when it is first looked at, and move it into huge pages where the kernel does
+    /// that to a cache that has it in small ones. Left out where the file is larger than the machine's memory.
+    bool populate = false;
+};
+
+namespace detail {
+struct file_bytes {
+    std::span<const std::byte> bytes;
+    bool copied = false;
+    bool may_know = false;  ///< what is cached of it; see may_know_cache
+    page_size pages = page_size::normal;
+};
+
+[[nodiscard]] inline error opening_stopped(const std::filesystem::path& path, std::uint64_t done, std::uint64_t total) {
+    return error::format(errc::cancelled, "%s: stopped by the caller after %llu of %llu bytes", printable(path).c_str(),
+                         static_cast<unsigned long long>(done), static_cast<unsigned long long>(total));
+}
+
+[[nodiscard]] inline error file_error(errc code, const std::filesystem::path& path, const char* what, const char* reason) {
+    return error::format(code, "%s: %s: %s", printable(path).c_str(), what, reason);
+}
+
+/// The sentence for a link whose target is not there, as in a cache of the hub that was cleaned or moved; nothing for other paths.
+[[nodiscard]] inline std::optional<error> explain_link(const std::filesystem::path& path) {
+    std::error_code failed;
+    if (!std::filesystem::is_symlink(path, failed) || std::filesystem::exists(path, failed)) return std::nullopt;
+    const auto target = std::filesystem::read_symlink(path, failed);
+    return error::format(errc::file_not_found, "%s: a link to %s, which is not there: download the model again",
+                         printable(path).c_str(), printable(target).c_str());
+}
+
+[[nodiscard]] inline error not_a_file(const std::filesystem::path& path) {
+    return file_error(errc::file_unreadable, path, "cannot be read", "want a regular file, have a folder or a device");
+}
+
+[[nodiscard]] inline status check_file_size(const std::filesystem::path& path, std::uint64_t bytes) {
+    if (bytes == 0) return file_error(errc::file_empty, path, "cannot be read", "the file is empty: download it again");
+    if (bytes > static_cast<std::uint64_t>(PTRDIFF_MAX))
+        return file_error(errc::size_overflow, path, "cannot be mapped", "the file is larger than the address space");
+    return {};
+}
+
+#if defined(_WIN32)
+[[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
+    const auto code = static_cast<int>(GetLastError());
+    const bool missing = code == 2 || code == 3;  // ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
+    return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
+                      std::system_category().message(code).c_str());
+}
+
+/// Closes a handle when it leaves the scope.
+struct scoped_handle {
+    explicit scoped_handle(void* h) : value(h) {}
+    scoped_handle(const scoped_handle&) = delete;
+    scoped_handle& operator=(const scoped_handle&) = delete;
+    ~scoped_handle() { CloseHandle(value); }
+    void* value;
+};
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&, progress_ref) {
+    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80, disk_file = 1;
+    constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
+    constexpr unsigned long page_readonly = 2, map_read = 4;
+    void* const raw =
+        CreateFileW(path.c_str(), generic_read, share_all, nullptr, open_existing, normal | backup_semantics, nullptr);
+    if (reinterpret_cast<std::intptr_t>(raw) == -1) return last_system_error(path, "cannot be opened");
+    const scoped_handle file(raw);
+    std::error_code ignored;
+    if (GetFileType(file.value) != disk_file || std::filesystem::is_directory(path, ignored)) return not_a_file(path);
+    std::int64_t size = 0;
+    if (GetFileSizeEx(file.value, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
+    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(size)); !ok) return ok.error();
+
+    void* const section = CreateFileMappingW(file.value, nullptr, page_readonly, 0, 0, nullptr);
+    if (section == nullptr) return last_system_error(path, "cannot be mapped");
+    const scoped_handle mapping(section);
+    const void* const data = MapViewOfFile(mapping.value, map_read, 0, 0, 0);
+    if (data == nullptr) return last_system_error(path, "cannot be mapped");
+    return file_bytes{{static_cast<const std::byte*>(data), static_cast<std::size_t>(size)}};
+}
+
+inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
+inline void release_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
+[[nodiscard]] inline page_share share_of_map(std::span<const std::byte>, bool) { return {}; }
+[[nodiscard]] inline std::uint64_t memory_of_machine() { return UINT64_MAX; }  // not asked
+#else
+[[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
+    const int code = errno;
+    const bool missing = code == ENOENT || code == ENOTDIR;
+    if (missing)
+        if (const auto link = explain_link(path)) return *link;
+    return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
+                      std::generic_category().message(code).c_str());
+}
+
+/// Closes a descriptor when it leaves the scope.
+struct scoped_descriptor {
+    explicit scoped_descriptor(int fd) : value(fd) {}
+    scoped_descriptor(const scoped_descriptor&) = delete;
+    scoped_descriptor& operator=(const scoped_descriptor&) = delete;
+    ~scoped_descriptor() { ::close(value); }
+    int value;
+};
+
+[[nodiscard]] inline std::uint64_t memory_of_machine() {
+    const long pages = ::sysconf(_SC_PHYS_PAGES);
+    const long page = ::sysconf(_SC_PAGESIZE);
+    return pages <= 0 || page <= 0 ? UINT64_MAX : static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
+}
+
+/// The file in memory of its own; empty if there is none for it.
+[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, page_size pages, progress_ref tell) {
+    std::byte* const place = take_pages(size, PROT_READ | PROT_WRITE);
+    if (place == nullptr) return file_bytes{};
+    if (pages == page_size::huge) ask_for_huge_pages({place, size});
+    constexpr std::size_t most = std::size_t{32} << 20;
+    for (std::size_t at = 0; at < size;) {
+        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(at));
+        if (n < 0 && errno == EINTR) continue;
+        const bool more = n > 0 && tell(at += static_cast<std::size_t>(n), size);
+        if (more) continue;
+        const int reason = errno;
+        ::munmap(place, size);
+        errno = reason;
+        if (n < 0) return last_system_error(path, "cannot be read");
+        if (n > 0) return opening_stopped(path, at, size);
+        return file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+    }
+    ::mprotect(place, size, PROT_READ);
+    return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
+}
+
+/// `map(MAP_SHARED)` and so on is mmap of the file. Some file systems refuse shared maps and allow private ones, which are the same for
+/// a reader; some refuse all, but can be read.
+template <class Map>
+[[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::size_t size, const mapping_options& options,
+                                             progress_ref tell, Map&& map) {
+    if (options.copy) {
+        const auto copied = copy_file(path, fd, size, options.pages, tell);
+        if (!copied || copied->copied) return copied;
+    }
+    void* data = map(MAP_SHARED);
+    if (data == MAP_FAILED) data = map(MAP_PRIVATE);
+    if (data == MAP_FAILED) {
+        const bool no_memory = errno == ENOMEM;
+        const error why = last_system_error(path, "cannot be mapped");
+        if (no_memory) return error::format(errc::out_of_memory, "%s", why.message());
+        const auto copied = copy_file(path, fd, size, options.pages, tell);
+        if (!copied || copied->copied) return copied;
+        return error::format(errc::out_of_memory, "%s, and there is no memory to read its %zu bytes into", why.message(), size);
+    }
+    // No other advice: MADV_WILLNEED reads in small pages, MADV_SEQUENTIAL drops pages that the next token reads again.
+    return file_bytes{.bytes = {static_cast<const std::byte*>(data), size}, .may_know = may_know_cache(fd), .pages = options.pages};
+}
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return last_system_error(path, "cannot be opened");
+    const scoped_descriptor file(fd);
+    struct stat about {};
+    if (::fstat(file.value, &about) != 0) return last_system_error(path, "has no size");
+    if (!S_ISREG(about.st_mode)) return not_a_file(path);
+    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
+
+    const auto size = static_cast<std::size_t>(about.st_size);
+    if (options.pages == page_size::huge && !options.copy) drop_small_pages(file.value, size, options.reread ? size : size / 4);
+    return map_or_copy(path, file.value, size, options, tell,
+                       [&](int sharing) { return map_pages(file.value, size, sharing, options.pages); });
+}
+
+inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
+#endif
+}  // namespace detail
+
+/// A read-only map of a whole file. Moving keeps the address. Reading from several threads is safe. A file that another
+/// program shortens meanwhile takes the pages away under the reader: replace a file by renaming, never in place.
+class mapped_file {
+public:
+    mapped_file() = default;
+    mapped_file(mapped_file&& other) noexcept : file_(std::exchange(other.file_, {})) {}
+    mapped_file& operator=(mapped_file&& other) noexcept {
+        std::swap(file_, other.file_);
+        return *this;
+    }
+    ~mapped_file() {
+        if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
+    }
+
+    /// `tell` hears how far copying and populating are. Errors, each naming the path and the system's reason: file_not_found (a link whose
+    /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled.
+    static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
+
+    /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it.
+    bool populate(progress_ref tell = {}) const {
+        constexpr std::size_t piece = std::size_t{16} << 20;
+        if (file_.copied) return true;
+        const std::span<const std::byte> all = bytes();
+        bool collapse = file_.pages == page_size::huge;
+        for (std::size_t at = 0; at < all.size(); at += piece) {
+            const auto part = all.subspan(at, (std::min)(piece, all.size() - at));
+            detail::read_pages(part);
+            collapse = collapse && collapse_into_huge_pages(part);
+            if (!tell(at + part.size(), all.size())) return false;
+        }
+        return true;
+    }
+    /// The whole file, aligned to a page.
+    [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes; }
+    /// Pages looked at so far stop counting as this program's memory; they come back when they are read again. Worth a call
+    /// after many small tensors of a large file were read: the system may map up to 2 MiB around each. A copy stays.
+    void release_pages() const {
+        if (!file_.bytes.empty() && !file_.copied) detail::release_pages(file_.bytes);
+    }
+    [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
+
+    /// Whether it is a copy, and not a map: because the options wanted one, or the file system cannot map.
+    [[nodiscard]] bool is_copy() const { return file_.copied; }
+    /// How much of it lies in huge pages now; see bytes_in_huge_pages.
+    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
+    /// How much of it is in memory now, whoever has read it, and how much of that in huge pages; of a file that belongs to another user
+    /// only what this program has touched. Reads nothing from disk. Takes some milliseconds.
+    [[nodiscard]] page_share residency() const {
+        if (bytes().empty()) return {};
+        if (file_.copied) return {bytes().size(), huge_bytes()};
+        return detail::share_of_map(bytes(), file_.may_know);
+    }
+
+private:
+    detail::file_bytes file_;
+};
+
+namespace detail {
+/// Populates the files of a model, unless they are larger together than the machine's memory. Errors: cancelled, naming the path.
+[[nodiscard]] inline status populate(std::span<const mapped_file> files, const std::filesystem::path& path, progress_ref tell) {
+    std::uint64_t total = 0;
+    for (const mapped_file& file : files) total += file.bytes().size();
+    if (total > memory_of_machine()) return {};
+    std::uint64_t before = 0;
+    for (const mapped_file& file : files) {
+        std::uint64_t seen = 0;
+        if (!file.populate([&](std::uint64_t done, std::uint64_t) { return tell(before + (seen = done), total); }))
+            return opening_stopped(path, before + seen, total);
+        before += file.bytes().size();
+    }
+    return {};
+}
+}  // namespace detail
+
+inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a file", [&]() -> result<mapped_file> {
+        const auto bytes = detail::map_file(path, options, tell);
+        if (!bytes) return bytes.error();
+        mapped_file file;
+        file.file_ = *bytes;
+        if (options.populate)
+            if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
+        return file;
+    });
+}
+
+/// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
+[[nodiscard]] inline result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
+    return detail::or_out_of_memory("read a file", [&]() -> result<std::string> {
+        const auto file = mapped_file::open(path, {.pages = page_size::normal});
+        if (!file) return file.error();
+        if (file->bytes().size() > max_bytes)
+            return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %zu", printable(path).c_str(), max_bytes,
+                                 file->bytes().size());
+        return std::string(file->text());
+    });
+}
+
+PHI4FLASH_END

@@ -1,0 +1,242 @@
+#pragma once
+/// A checkpoint in the Hugging Face layout: a folder whose weights are mapped, or bytes that the host owns. Names, types
+/// and places are checked here; what a model needs of them, and in which shape, is the model's business.
+#include <phi4flash/io/safetensors/align_tensors.hpp>
+#include <phi4flash/io/huggingface/checkpoint_index.hpp>
+#include <phi4flash/io/file/file_kind.hpp>
+#include <phi4flash/io/huggingface/config.hpp>
+#include <phi4flash/io/huggingface/generation_config.hpp>
+#include <phi4flash/io/file/mapped_file.hpp>
+#include <phi4flash/io/huggingface/model_folder.hpp>
+#include <phi4flash/io/safetensors/safetensors.hpp>
+
+#if PHI4FLASH_HAS_JSON
+PHI4FLASH_BEGIN
+
+/// Configuration and tensors of a model. Reading from several threads is safe. Its tensor views stay valid as long as it
+/// lives, and after it has been moved; in memory the host's bytes must outlive it too.
+class checkpoint {
+public:
+    checkpoint() = default;
+    checkpoint(checkpoint&&) = default;
+    checkpoint& operator=(checkpoint&&) = default;
+
+    /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
+    /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming
+    /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
+    /// and safetensors::parse; wrong_dtype; duplicate_name (across shards); index_mismatch (index and shards disagree); out_of_memory
+    /// (for the copies, or anything else). wrong_file_kind and file_incomplete where a file or the folder is not what it should be (io/file/file_kind.hpp,
+    /// io/huggingface/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights; cancelled where it stops that.
+    static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {}, const mapping_options& mapping = {},
+                                   progress_ref tell = {});
+
+    /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
+    /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
+    static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+                                          std::string_view generation_config_json = {}, const config_options& options = {});
+
+    [[nodiscard]] const sambay_config& config() const { return config_; }
+    /// Of generation_config.json, or else what config.json says of it.
+    [[nodiscard]] const generation_config& generation() const { return generation_; }
+    /// All tensors of all files, sorted by name.
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
+    /// Bytes of all tensors.
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
+    /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped.
+    [[nodiscard]] std::size_t copied_bytes() const {
+        std::size_t sum = aligned_.bytes().size();
+        for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
+        return sum;
+    }
+    /// See mapped_file::residency; of all its files, and nothing in memory of the host's.
+    [[nodiscard]] page_share residency() const {
+        page_share sum;
+        for (const mapped_file& file : files_) {
+            const page_share one = file.residency();
+            sum.resident += one.resident;
+            sum.huge += one.huge;
+        }
+        return sum;
+    }
+    /// See mapped_file::release_pages; in memory it does nothing.
+    void release_pages() const {
+        for (const mapped_file& file : files_) file.release_pages();
+    }
+    /// The folder; empty in memory.
+    [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
+    /// tokenizer.json of the folder; empty where it has none.
+    [[nodiscard]] const std::filesystem::path& tokenizer_path() const { return tokenizer_path_; }
+
+private:
+    status read_configs(std::string_view config_json, std::string_view generation_json, const config_options& options);
+    status read_config_files(const config_options& options);
+    status map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell);
+    status add_file(std::span<const std::byte> bytes);
+    status collect();
+    status align();
+    status check_index(const checkpoint_index& index) const;
+    status open_weights(const mapping_options& mapping, progress_ref tell);
+
+    sambay_config config_;
+    generation_config generation_;
+    std::filesystem::path folder_;
+    std::filesystem::path tokenizer_path_;
+    std::vector<mapped_file> files_;
+    std::vector<safetensors> tables_;
+    std::vector<tensor_view> tensors_;
+    memory_block aligned_;
+};
+
+inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
+                                       const config_options& options) {
+    const printable config_path(folder_ / "config.json");
+    const auto config = read_hf_config(config_json, options);
+    if (!config) return config.error().in(config_path.c_str());
+    config_ = *config;
+    const bool own = !generation_json.empty();
+    const printable generation_path(folder_ / (own ? "generation_config.json" : "config.json"));
+    auto generation = own ? read_generation_config(generation_json) : read_generation_of_hf_config(config_json);
+    if (!generation) return generation.error().in(generation_path.c_str());
+    generation_ = *std::move(generation);
+    for (const std::uint32_t id : generation_.stop_ids)
+        if (id >= config_.shape.vocab)
+            return error::format(errc::unknown_token, "'eos_token_id': want an id below vocab_size %zu, have %lu",
+                                 config_.shape.vocab, static_cast<unsigned long>(id))
+                .in(generation_path.c_str());
+    return {};
+}
+
+inline status checkpoint::read_config_files(const config_options& options) {
+    const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
+    if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
+    const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
+    if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
+    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
+}
+
+inline status checkpoint::add_file(std::span<const std::byte> bytes) {
+    auto table = safetensors::parse(bytes);
+    if (!table) return table.error();
+    for (const safetensors_entry& entry : table->entries()) {
+        const auto view = to_tensor_view(entry);
+        if (!view) return view.error();
+        tensors_.push_back(*view);
+    }
+    tables_.push_back(*std::move(table));
+    return {};
+}
+
+inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
+    const auto path = folder_ / detail::from_utf8(name);
+    auto file = mapped_file::open(path, mapping, tell);
+    if (!file) return file.error();
+    if (const auto other = detail::explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
+    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
+    files_.push_back(*std::move(file));
+    return {};
+}
+
+/// Sorts the tensors of all files for `find`.
+inline status checkpoint::collect() {
+    std::sort(tensors_.begin(), tensors_.end(), [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
+    const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
+                                          [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
+    if (twice == tensors_.end()) return {};
+    return error::format(errc::duplicate_name, "tensor '%s' is in more than one safetensors file", printable(twice->name).c_str());
+}
+
+/// After all has been checked.
+inline status checkpoint::align() {
+    auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
+    if (!block) return block.error().in(printable(folder_).c_str());
+    aligned_ = *std::move(block);
+    return {};
+}
+
+/// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
+inline status checkpoint::check_index(const checkpoint_index& index) const {
+    for (const checkpoint_index::entry& entry : index.entries)
+        if (tables_[entry.shard].find(entry.tensor) == nullptr)
+            return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
+                                 printable(entry.tensor).c_str(), printable(index.shards[entry.shard]).c_str());
+    if (index.entries.size() == tensors_.size()) return {};
+    for (const tensor_view& tensor : tensors_) {
+        const auto place = std::lower_bound(index.entries.begin(), index.entries.end(), tensor.name,
+                                            [](const checkpoint_index::entry& e, std::string_view n) { return e.tensor < n; });
+        if (place == index.entries.end() || place->tensor != tensor.name)
+            return error::format(errc::index_mismatch, "tensor '%s' is in a shard but not in the index",
+                                 printable(tensor.name).c_str());
+    }
+    return {};
+}
+
+inline status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
+    constexpr const char* single = "model.safetensors";
+    constexpr const char* index_name = "model.safetensors.index.json";
+    std::error_code ignored;
+    const auto is_there = [&](const std::filesystem::path& path) {
+        return std::filesystem::exists(path, ignored) || std::filesystem::is_symlink(path, ignored);
+    };
+    if (is_there(folder_ / single)) {
+        if (const status ok = map_shard(single, mapping, tell); !ok) return ok;
+        return collect();  // one file has each name once
+    }
+    if (!is_there(folder_ / index_name)) return detail::explain_no_weights(folder_);
+    const auto text = detail::read_json_text(folder_ / index_name, checkpoint_index_limits.bytes);
+    if (!text) return text.error();
+    const auto index = read_checkpoint_index(*text);
+    const printable index_path(folder_ / index_name);
+    if (!index) return index.error().in(index_path.c_str());
+    for (const std::string& shard : index->shards)
+        if (const status ok = map_shard(shard, mapping, tell); !ok)
+            return ok.error().code() == errc::file_not_found ? detail::explain_no_shard(folder_, shard) : ok.error();
+    if (const status ok = collect(); !ok) return ok.error().in(printable(folder_).c_str());
+    const status ok = check_index(*index);
+    return ok ? ok : ok.error().in(index_path.c_str());
+}
+
+inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
+                                           progress_ref tell) {
+    return detail::or_out_of_memory("open a checkpoint", [&]() -> result<checkpoint> {
+        std::error_code why;
+        const auto kind = std::filesystem::status(folder, why).type();
+        if (kind == std::filesystem::file_type::not_found)
+            return detail::nothing_there(folder);
+        if (kind != std::filesystem::file_type::directory) return detail::explain_no_folder(folder, why);
+        checkpoint loaded;
+        loaded.folder_ = folder;
+        if (const status ok = loaded.read_config_files(options); !ok) return ok.error();
+        mapping_options at_first = mapping;
+        at_first.populate = false;  // but when all files are known
+        if (const status ok = loaded.open_weights(at_first, tell); !ok) return ok.error();
+        if (const status ok = loaded.align(); !ok) return ok.error();
+        if (mapping.populate)
+            if (const status ok = detail::populate(loaded.files_, folder, tell); !ok) return ok.error();
+        // A link whose target is gone, too: whoever opens it learns that.
+        if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why) || std::filesystem::is_symlink(path, why))
+            loaded.tokenizer_path_ = std::move(path);
+        return loaded;
+    });
+}
+
+inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+                                                  std::string_view generation_config_json, const config_options& options) {
+    return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
+        checkpoint loaded;
+        if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
+        for (std::size_t i = 0; i < files.size(); ++i) {
+            if (const status ok = loaded.add_file(files[i]); !ok) {
+                char place[32] = {};
+                std::snprintf(place, sizeof place, "file %zu", i);
+                return ok.error().in(place);
+            }
+        }
+        if (const status ok = loaded.collect(); !ok) return ok.error();
+        if (const status ok = loaded.align(); !ok) return ok.error();
+        return loaded;
+    });
+}
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON

@@ -1,0 +1,200 @@
+/// Maps and small files: contents, moves, and a sentence with the path for everything that is no readable file.
+#include "io_testing.hpp"
+
+#include <phi4flash/io/file/mapped_file.hpp>
+
+#include <iterator>
+
+using namespace phi4flash;
+using namespace io_testing;
+
+TEST_CASE("io/mapped_file: the bytes of the file, at the same place after a move") {
+    const temporary_folder folder;
+    auto file = mapped_file::open(folder.write("a.bin", "hello"));
+    require_value(file);
+    CHECK(file->text() == "hello");
+    const std::byte* const place = file->bytes().data();
+    CHECK(reinterpret_cast<std::uintptr_t>(place) % 4096 == 0);
+    mapped_file moved(*std::move(file));
+    CHECK(moved.bytes().data() == place);
+    CHECK(file->bytes().empty());
+    mapped_file assigned;
+    assigned = std::move(moved);
+    CHECK(assigned.text() == "hello");
+    assigned.release_pages();
+    CHECK(assigned.text() == "hello");
+    mapped_file().release_pages();
+}
+
+TEST_CASE("io/mapped_file: options change where the bytes are, never which") {
+    const temporary_folder folder;
+    // Just below, at and above whole huge pages.
+    constexpr std::size_t huge = huge_page_bytes;
+    for (const std::size_t size : {std::size_t{1}, huge - 1, huge, 2 * huge, 9 * huge + 4097}) {
+        CAPTURE(size);
+        std::string content(size, '\0');
+        for (std::size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 31 >> 4);
+        const auto path = folder.write("big.bin", content);
+        for (int bits = 0; bits < 16; ++bits) {
+            CAPTURE(bits);
+            const mapping_options options{.pages = (bits & 1) != 0 ? page_size::huge : page_size::normal,
+                                          .reread = (bits & 8) != 0,
+                                          .copy = (bits & 2) != 0,
+                                          .populate = (bits & 4) != 0};
+            auto file = mapped_file::open(path, options);
+            require_value(file);
+            CHECK(file->text() == content);
+            file->release_pages();
+            CHECK(file->text() == content);
+            CHECK(file->huge_bytes() <= size);
+            CHECK(file->residency().huge <= file->residency().resident);
+            CHECK(file->residency().resident <= size);
+#if !defined(_WIN32)
+            if (file->is_copy() || ((bits & 1) != 0 && size >= huge))
+                CHECK(reinterpret_cast<std::uintptr_t>(file->bytes().data()) % huge == 0);
+#endif
+            if (!file->is_copy()) continue;
+            CHECK((bits & 2) != 0);
+            CHECK(file->residency().resident == size);
+            if (bits == 3 && size > 2 * huge) MESSAGE(file->huge_bytes() << " of " << size << " bytes are in huge pages");
+            const mapped_file moved(*std::move(file));
+            CHECK(moved.is_copy());
+            CHECK(moved.text() == content);
+        }
+    }
+    CHECK(mapped_file().huge_bytes() == 0);
+    CHECK_FALSE(mapped_file().is_copy());
+    CHECK(mapped_file().residency().resident == 0);
+    CHECK(mapped_file().populate());
+    const mapping_options copy{.copy = true};
+    check_error(mapped_file::open(folder.path() / "nothing.bin", copy), errc::file_not_found, {"nothing.bin", "opened"});
+    check_error(mapped_file::open(folder.path(), copy), errc::file_unreadable, {"folder"});
+    check_error(mapped_file::open(folder.write("empty.bin", ""), copy), errc::file_empty, {"empty.bin"});
+}
+
+TEST_CASE("io/mapped_file: a copy outlives what happens to the file") {
+    const temporary_folder folder;
+    const auto path = folder.write("a.bin", "hello");
+    const auto file = mapped_file::open(path, {.copy = true});
+    require_value(file);
+    if (!file->is_copy()) {
+        MESSAGE("skipped: this system only maps");
+        return;
+    }
+    folder.write("a.bin", "HELL");
+    CHECK(file->text() == "hello");
+}
+
+TEST_CASE("io/mapped_file: reading all of a file is told, and can be stopped") {
+    const temporary_folder folder;
+    const std::size_t size = 3 * (std::size_t{16} << 20) + 5;
+    const auto path = folder.write("big.bin", std::string(size, 'x'));
+    for (const bool copy : {false, true}) {
+        CAPTURE(copy);
+        std::vector<std::uint64_t> told;
+        const auto tell = [&](std::uint64_t done, std::uint64_t total) {
+            CHECK(total == size);
+            told.push_back(done);
+        };
+        require_value(mapped_file::open(path, {.copy = copy, .populate = true}, tell));
+#if !defined(_WIN32)
+        REQUIRE(told.size() > 1);
+#endif
+        if (!told.empty()) CHECK(told.back() == size);
+        CHECK(std::is_sorted(told.begin(), told.end()));
+        const auto stop = [&](std::uint64_t, std::uint64_t) { return false; };
+        check_error(mapped_file::open(path, {.copy = copy, .populate = true}, stop), errc::cancelled, {"big.bin", "stopped", std::to_string(size).c_str()});
+    }
+    const auto file = mapped_file::open(path);
+    require_value(file);
+    CHECK_FALSE(file->populate([](std::uint64_t, std::uint64_t) { return false; }));
+    CHECK(file->populate());
+    CHECK(file->bytes().back() == std::byte{'x'});
+}
+
+#if !defined(_WIN32)
+TEST_CASE("io/mapped_file: a file system that refuses shared maps, or all of them") {
+    const temporary_folder folder;
+    const std::string content(10000, 'x');
+    const auto path = folder.write("a.bin", content);
+    const int fd = ::open(path.c_str(), O_RDONLY);
+    REQUIRE(fd >= 0);
+    const detail::scoped_descriptor file(fd);
+    std::vector<int> asked;
+    const auto open_where = [&](int reason, bool private_maps) {
+        asked.clear();
+        return detail::map_or_copy(path, fd, content.size(), {}, {}, [&](int sharing) -> void* {
+            asked.push_back(sharing);
+            if (sharing == MAP_PRIVATE && private_maps) return ::mmap(nullptr, content.size(), PROT_READ, sharing, fd, 0);
+            errno = reason;
+            return MAP_FAILED;
+        });
+    };
+    for (const bool private_maps : {true, false}) {
+        const auto got = open_where(ENODEV, private_maps);
+        require_value(got);
+        CHECK(got->copied != private_maps);
+        CHECK(asked == std::vector<int>{MAP_SHARED, MAP_PRIVATE});
+        CHECK(std::string_view(reinterpret_cast<const char*>(got->bytes.data()), got->bytes.size()) == content);
+        if (private_maps) detail::release_pages(got->bytes);
+        CHECK(got->bytes[9999] == std::byte{'x'});
+        detail::unmap_file(got->bytes);
+    }
+    check_error(open_where(ENOMEM, false), errc::out_of_memory, {"a.bin", "cannot be mapped"});
+}
+
+TEST_CASE("io/mapped_file: a real file that cannot be mapped is read") {
+    const std::filesystem::path notes = "/sys/kernel/notes";  // Linux: a file with a size and without maps
+    std::error_code failed;
+    std::ifstream in(notes, std::ios::binary);
+    const std::string content{std::istreambuf_iterator<char>(in), {}};
+    if (content.empty() || std::filesystem::file_size(notes, failed) != content.size()) {
+        MESSAGE("skipped: no such file here");
+        return;
+    }
+    const auto file = mapped_file::open(notes);
+    require_value(file);
+    CHECK(file->is_copy());
+    CHECK(file->text() == content);
+}
+#endif
+
+TEST_CASE("io/mapped_file: a link whose target is gone says so") {
+    const temporary_folder folder;
+    std::error_code failed;
+    std::filesystem::create_symlink("../blobs/0123abcd", folder.path() / "model.safetensors", failed);
+    if (failed) return;  // no links on this file system
+    check_error(mapped_file::open(folder.path() / "model.safetensors"), errc::file_not_found,
+                {"model.safetensors", "a link to ../blobs/0123abcd", "not there"});
+}
+
+TEST_CASE("io/mapped_file: what is refused is named") {
+    const temporary_folder folder;
+    check_error(mapped_file::open(folder.path() / "nothing.bin"), errc::file_not_found, {"nothing.bin", "opened"});
+    check_error(mapped_file::open(folder.path()), errc::file_unreadable, {folder.path().filename().string().c_str(), "folder"});
+    check_error(mapped_file::open(folder.write("empty.bin", "")), errc::file_empty, {"empty.bin", "empty"});
+    check_error(mapped_file::open(folder.write("file", "x") / "below"), errc::file_not_found, {"below"});
+}
+
+TEST_CASE("io/read_file: refuses more than the caller allows") {
+    const temporary_folder folder;
+    const auto path = folder.write("a.json", "12345");
+    const auto text = read_file(path, 5);
+    require_value(text);
+    CHECK(*text == "12345");
+    check_error(read_file(path, 4), errc::file_too_large, {"a.json", "at most 4", "have 5"});
+    check_error(read_file(folder.path() / "b.json", 4), errc::file_not_found, {"b.json"});
+}
+
+TEST_CASE("io/printable: short, and nothing that a terminal obeys") {
+    CHECK(std::string(printable("model.norm").c_str()) == "model.norm");
+    CHECK(std::string(printable(std::string_view("a\x1b[2J\nb\0c", 9)).c_str()) == "a?[2J?b?c");
+    const std::string name(1000, 'n');
+    const std::string cut = printable(name).c_str();
+    CHECK(cut.size() == printable::max_bytes);
+    CHECK(cut.ends_with("nnn..."));
+    const std::string tail = printable(std::filesystem::path(name + "/model.safetensors")).c_str();
+    CHECK(tail.size() == printable::max_bytes);
+    CHECK(tail.starts_with("...nnn"));
+    CHECK(tail.ends_with("/model.safetensors"));
+}

@@ -21,6 +21,9 @@ ALLOWED["text"] = {"config", "core"}
 ALLOWED["io"] = set(KERNEL_SIDE) | {"text"}
 ALLOWED["generate"] = set(KERNEL_SIDE) | {"text"}
 
+# Rooms of io/, each of which may include those before it; what stands in io/ itself may include all.
+ROOMS = ["io/file", "io/json", "io/safetensors", "io/gguf", "io/huggingface", "io/packed", "io"]
+
 SIMD_FILES = re.compile(r"^(simd/.*|config/(macros|abi)\.hpp|kernels/dispatch\.hpp)$")
 JSON_FILES = re.compile(r"^io/.*$")
 BANNED = {"iostream", "istream", "ostream", "fstream", "sstream", "iomanip", "regex", "thread", "mutex", "future", "locale", "typeinfo",
@@ -92,6 +95,8 @@ def check_include(name, folder, inline, mark, target, complain):
     to = target.split("/")[0]
     if folder not in ALLOWED:
         complain(f"folder {folder}/ is not in the plan; add it to ALLOWED in tools/check_dependencies.py")
+    elif to == folder == "io" and ROOMS.index(target.rsplit("/", 1)[0]) > ROOMS.index(name.rsplit("/", 1)[0]):
+        complain(f"<phi4flash/{target}>: rooms of io/ include only those before them: {', '.join(ROOMS)}")
     elif to != folder and to not in ALLOWED[folder]:
         complain(f"<phi4flash/{target}>: {folder}/ may include {', '.join(sorted(ALLOWED[folder])) or 'nothing else'}, not {to}/")
 

@@ -521,8 +521,11 @@ TEST_CASE("scheduler: drafts of several texts in one pass") {
         sessions.push_back(*session_type::create(f.m, {.context = 128, .undo = i == 2 ? std::size_t{0} : std::size_t{3}}));
         sinks.emplace_back([&have, i](const p4::generation_event& event) { return have[i].note(event), have[i].tokens.size() < 31; });
     }
-    for (std::size_t i = 0; i < 3; ++i)
-        REQUIRE(s.add({.past = &sessions[i], .prompt = some_prompt(7, i), .options = options, .sink = sinks[i], .drafts = drafters[i]}));
+    for (std::size_t i = 0; i < 3; ++i) {
+        auto drafting = options;
+        drafting.drafts.from = drafters[i];
+        REQUIRE(s.add({.past = &sessions[i], .prompt = some_prompt(7, i), .options = drafting, .sink = sinks[i]}));
+    }
     std::size_t ticks = 0;
     for (; s.size() != 0; ++ticks) REQUIRE(s.tick());
     for (std::size_t i = 0; i < 3; ++i) {

@@ -165,11 +165,11 @@ bool scheduled_texts(fixture& f, counter& count) {
     std::vector<p4::request_id> ids;
     for (std::size_t i = 0; i < 5; ++i) sessions.push_back(f.session(2));
     for (std::size_t i = 0; i < 5; ++i) {
-        const p4::request<> r{.past = &sessions[i],
-                              .prompt = std::span(f.prompt).first(40 * i + 1),
-                              .options = fixture::options(),
-                              .sink = i % 2 == 0 ? p4::event_sink() : p4::event_sink(sink),
-                              .drafts = drafts[i]};
+        p4::request<> r{.past = &sessions[i],
+                        .prompt = std::span(f.prompt).first(40 * i + 1),
+                        .options = fixture::options(),
+                        .sink = i % 2 == 0 ? p4::event_sink() : p4::event_sink(sink)};
+        r.options.drafts.from = drafts[i];
         const auto id = made->add(r);
         if (!id) return false;
         ids.push_back(*id);
@@ -217,30 +217,15 @@ bool drafted(fixture& f, counter& count) {
     } guesses;
     auto past = f.session(5);
     auto work = f.workspace(6);
-    auto made = p4::generation<>::create(f.m, work, &f.words, fixture::options(), {.prompt = 64, .drafts = 5});
+    auto options = fixture::options();
+    options.drafts = {.from = guesses, .most = 5};
+    auto made = p4::generation<>::create(f.m, work, &f.words, options, {.prompt = 64});
     if (!made) return false;
     count.begin();
-    if (!made->start(past, std::span(f.prompt).first(64), guesses)) return false;
+    if (!made->start(past, std::span(f.prompt).first(64))) return false;
     while (made->running())
         if (!made->advance()) return false;
     return made->summary().new_tokens == 300;
-}
-
-/// Ticks over three requests.
-bool scheduled(fixture& f, counter& count) {
-    auto a = f.session(), b = f.session(), c = f.session();
-    auto work = f.workspace(4);
-    auto made = p4::scheduler<>::create(f.m, work, &f.words, {.requests = 3});
-    if (!made) return false;
-    std::size_t tokens = 0;
-    const auto sink = [&](const p4::generation_event& event) { return tokens += event.token >= 0 ? 1u : 0u, true; };
-    for (p4::session<>* past : {&a, &b, &c})
-        if (!made->add({.past = past, .prompt = std::span(f.prompt).first(64), .options = fixture::options(), .sink = sink})) return false;
-    count.begin();
-    while (made->size() != 0)
-        if (!made->tick()) return false;
-    count.end();
-    return tokens == 900;
 }
 
 /// Saved, restored, kept and found again.
@@ -279,7 +264,6 @@ constexpr hot_path hot_paths[] = {
     {"decoder and stop strings", decoding},
     {"sessions: copied and rewound", sessions},
     {"generation with drafts", drafted},
-    {"scheduler", scheduled},
     {"snapshots and prefix cache", snapshots},
 };
 

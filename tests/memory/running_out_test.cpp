@@ -323,25 +323,6 @@ TEST_CASE("running out: options, a generation, and the session after it") {
     REQUIRE(summary);
     CHECK(f.past.position() >= prompt.size());
     CHECK(p4::step(f.m, f.past, f.work, 1));
-
-    run_out("a scheduler", 3, [&] { return ending(p4::scheduler<>::create(f.m, f.work, &f.words)); });
-    auto many = *p4::scheduler<>::create(f.m, f.work, &f.words, {.requests = 1});
-    const p4::request<> request{.past = &f.past, .prompt = prompt, .options = options};
-    p4::request_id last{};
-    const auto add = [&] {
-        const auto id = many.add(request);
-        if (id) last = *id;
-        return ending(id);
-    };
-    const auto none = [&] {
-        many.cancel(last);
-        while (many.next_event()) {}
-        return many.size() == 0;
-    };
-    run_out("a request", 3, add, [] { return true; }, none);
-    REQUIRE(none());
-    REQUIRE(add().good);
-    CHECK(many.tick());
 }
 
 TEST_CASE("running out: files are written whole or not at all, and what was there stays") {

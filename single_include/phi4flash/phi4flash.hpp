@@ -42298,9 +42298,10 @@ template <sambay_shape Shape = any_sambay, class Kv = bf16>
 struct request {
     session<Shape, Kv>* past = nullptr;          ///< that it goes on from; its own until its end has been told
     std::span<const std::int32_t> prompt{};      ///< copied
-    generation_options options{};                ///< copied; `cancel` is looked at before and after each pass
+    /// Copied. `cancel` is looked at before and after each pass. As many drafts are read at once as the session can take back, at most; their policy
+    /// is this request's alone, and is told of its passes by any thread of the executor.
+    generation_options options{};
     event_sink sink{};                           ///< told of everything that happens; without one, next_event is
-    drafter_ref drafts{};                        ///< called by ticks, at most as far as the session can take back
 };
 
 /// Something that happened to a request without a sink.
@@ -42348,11 +42349,12 @@ public:
         if (const status ok = pass_type::refusal(*model_, {r.past, r.prompt}); !ok) return ok.error();
         if (find([&](const slot& s) { return s.taken() && s.past == r.past; }) != nullptr)
             return error::format(errc::in_use, "the session has a request already: give this one a session of its own");
-        const std::size_t drafts = r.drafts ? (std::min)({work_->states.count, work_->logits.count, r.past->undo() + 1}) - 1 : 0;
+        const draft_options& guesses = r.options.drafts;
+        const std::size_t drafts = guesses.from ? (std::min)({work_->states.count - 1, work_->logits.count - 1, r.past->undo(), guesses.most}) : 0;
         auto writer = text_writer::create(model_->shape().vocab(), text_, r.options, {r.prompt.size(), drafts}, work_->kernels().choosing);
         if (!writer) return writer.error();
         const std::size_t here = r.past->position();
-        if (const status ok = writer->start(r.prompt, r.past->context() - here, r.drafts); !ok) return ok.error();
+        if (const status ok = writer->start(r.prompt, r.past->context() - here, guesses.from, guesses.policy); !ok) return ok.error();
         slot* const place = find([this](const slot& s) { return !s.taken() && &s != telling_; });
         *place = {++last_id_, r.past, *std::move(writer), r.sink, r.options.cancel, here, n_passes_, drafts};
         ++n_requests_;

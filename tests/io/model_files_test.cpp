@@ -1,5 +1,5 @@
 /// What a user names as a model: a folder, a packed file, and what is neither.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <model/golden.hpp>
 

@@ -1,6 +1,6 @@
 /// Damaged files never read out of bounds (run under AddressSanitizer) and never crash: every byte of a small file changed
 /// in several ways, every length, and random damage in pairs. Deterministic.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/huggingface/checkpoint.hpp>
 

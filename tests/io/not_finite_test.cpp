@@ -1,5 +1,5 @@
 /// Weights that are infinite or NaN: binding and converting name the tensor and the element, and no token is made of them.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <model/golden.hpp>
 

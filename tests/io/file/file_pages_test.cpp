@@ -1,6 +1,6 @@
 /// The pages of files: where maps begin, what writing leaves in the cache, reading again. Whether there are huge pages is the system's to say;
 /// where it has them, they must be used.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/file/file_writer.hpp>
 #include <phi4flash/io/file/mapped_file.hpp>

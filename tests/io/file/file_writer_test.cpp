@@ -1,5 +1,5 @@
 /// A file appears whole under its name or not at all; what was there keeps its links, its mode and its kind; nothing else is touched.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/file/file_writer.hpp>
 

@@ -1,5 +1,5 @@
 /// Maps and small files: contents, moves, and a sentence with the path for everything that is no readable file.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/file/mapped_file.hpp>
 

@@ -1,5 +1,5 @@
 /// What people have instead of a model: each has its own sentence, with the path and what to do, whichever way it is opened.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <model/golden.hpp>
 

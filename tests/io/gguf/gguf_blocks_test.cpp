@@ -1,5 +1,5 @@
 /// ggml's blocks: decoded like the format's own reference code.
-#include "gguf_testing.hpp"
+#include "io/gguf/gguf_testing.hpp"
 
 #include <phi4flash/io/gguf/ggml_blocks.hpp>
 

@@ -1,5 +1,5 @@
 /// The packed model file: everything that is written comes back, and a file that is not what it says is refused by key or name.
-#include "gguf_testing.hpp"
+#include "io/gguf/gguf_testing.hpp"
 
 #include <phi4flash/core/packing.hpp>
 #include <phi4flash/io/packed/model_writer.hpp>

@@ -1,5 +1,5 @@
 /// GGUF: what the format allows is read, and each defect has its own error that names the key, the tensor or the byte.
-#include "gguf_testing.hpp"
+#include "io/gguf/gguf_testing.hpp"
 
 using namespace phi4flash;
 using namespace io_testing;

@@ -1,5 +1,5 @@
 /// Helpers of the GGUF tests: files put together byte by byte, right or wrong.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/gguf/gguf_writer.hpp>
 #include <phi4flash/model/shape.hpp>

@@ -1,5 +1,5 @@
 /// What the writer writes the reader reads, in pieces; what it cannot write it refuses first.
-#include "gguf_testing.hpp"
+#include "io/gguf/gguf_testing.hpp"
 
 #include <phi4flash/io/file/mapped_file.hpp>
 

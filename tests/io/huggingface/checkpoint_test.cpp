@@ -1,5 +1,5 @@
 /// A checkpoint from a folder and from memory: single file, shards, and everything that can be wrong between files.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <model/golden.hpp>
 

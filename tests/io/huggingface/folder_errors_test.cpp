@@ -1,5 +1,5 @@
 /// Whatever is wrong with a folder, the sentence names the path: of the file at fault, or of the folder.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <model/golden.hpp>
 

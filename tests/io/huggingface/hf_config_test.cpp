@@ -1,5 +1,5 @@
 /// config.json and generation_config.json: the released files, class defaults, and every defect with its key.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/huggingface/config.hpp>
 #include <phi4flash/io/huggingface/generation_config.hpp>

@@ -1,5 +1,5 @@
 /// Configurations as save_pretrained writes them (tests/data/configs/save.py makes the files), and every key that its classes know.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/huggingface/config.hpp>
 #include <phi4flash/io/huggingface/generation_config.hpp>

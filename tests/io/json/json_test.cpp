@@ -1,5 +1,5 @@
 /// The JSON reader's limits, that nlohmann's freedoms (NUL as end, duplicate keys) are not ours.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/json/json.hpp>
 

@@ -1,5 +1,5 @@
 /// Packed weights with f32 activations are the same model as one whose plain weights are the decoded ones.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/packed/convert.hpp>
 #include <phi4flash/io/model_files.hpp>

@@ -1,6 +1,6 @@
 /// The tokenizer in a packed model file: it comes back from its tables and from its strings, and damaged tables are refused or do
 /// no harm.
-#include "gguf_testing.hpp"
+#include "io/gguf/gguf_testing.hpp"
 
 #include <phi4flash/io/packed/model_writer.hpp>
 

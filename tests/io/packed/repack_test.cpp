@@ -1,5 +1,5 @@
 /// Row-major files, repacked: every number against decode_ggml of the file, ragged shapes, damage, and a whole model.
-#include "gguf_testing.hpp"
+#include "io/gguf/gguf_testing.hpp"
 #include "support/test_support.hpp"
 
 #include <phi4flash/core/thread_pool.hpp>

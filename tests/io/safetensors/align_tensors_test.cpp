@@ -1,5 +1,5 @@
 /// Tensors at odd places: copied where they must be, all or nothing, in no more memory than they need.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/safetensors/align_tensors.hpp>
 

@@ -1,5 +1,5 @@
 /// safetensors: what the format allows is read, and each defect has its own error that names the tensor.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/file/mapped_file.hpp>
 #include <phi4flash/io/safetensors/safetensors.hpp>

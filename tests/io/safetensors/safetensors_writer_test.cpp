@@ -1,5 +1,5 @@
 /// What the writer writes the reader reads, in pieces and with wide elements first; what it cannot write it refuses first.
-#include "io_testing.hpp"
+#include "io/io_testing.hpp"
 
 #include <phi4flash/io/file/mapped_file.hpp>
 #include <phi4flash/io/safetensors/safetensors_writer.hpp>

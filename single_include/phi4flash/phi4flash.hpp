@@ -7285,8 +7285,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
 template <dtype Format, class Products>
 struct rounded_way {
     static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
-    static_assert(Products::tokens >= rounded_tokens<Products::digits>);
-    static constexpr std::size_t from = Products::tokens;
+    static_assert(Products::least_tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::least_tokens;
     static constexpr auto arrange = &arrange_rounded<Products>;
     static constexpr auto matmul = &rounded_matmul<Format, Products>;
 };
@@ -7363,7 +7363,7 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 struct packed_vector_products {
     struct session {};
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 64;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 64;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
@@ -7608,7 +7608,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::
 struct packed_tile_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
@@ -7656,7 +7656,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std:
 struct packed_digit_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 2;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = 0;
 
     template <bool First, bool TwoRows>
@@ -12498,8 +12498,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
 template <dtype Format, class Products>
 struct rounded_way {
     static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
-    static_assert(Products::tokens >= rounded_tokens<Products::digits>);
-    static constexpr std::size_t from = Products::tokens;
+    static_assert(Products::least_tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::least_tokens;
     static constexpr auto arrange = &arrange_rounded<Products>;
     static constexpr auto matmul = &rounded_matmul<Format, Products>;
 };
@@ -12568,7 +12568,7 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 struct packed_vector_products {
     struct session {};
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 64;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 64;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
@@ -12786,7 +12786,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::
 struct packed_tile_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
@@ -12832,7 +12832,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std:
 struct packed_digit_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 2;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = 0;
 
     template <bool First, bool TwoRows>
@@ -17612,8 +17612,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
 template <dtype Format, class Products>
 struct rounded_way {
     static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
-    static_assert(Products::tokens >= rounded_tokens<Products::digits>);
-    static constexpr std::size_t from = Products::tokens;
+    static_assert(Products::least_tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::least_tokens;
     static constexpr auto arrange = &arrange_rounded<Products>;
     static constexpr auto matmul = &rounded_matmul<Format, Products>;
 };
@@ -17682,7 +17682,7 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 struct packed_vector_products {
     struct session {};
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 64;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 64;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
@@ -17900,7 +17900,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::
 struct packed_tile_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
@@ -17946,7 +17946,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std:
 struct packed_digit_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 2;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = 0;
 
     template <bool First, bool TwoRows>
@@ -22726,8 +22726,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
 template <dtype Format, class Products>
 struct rounded_way {
     static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
-    static_assert(Products::tokens >= rounded_tokens<Products::digits>);
-    static constexpr std::size_t from = Products::tokens;
+    static_assert(Products::least_tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::least_tokens;
     static constexpr auto arrange = &arrange_rounded<Products>;
     static constexpr auto matmul = &rounded_matmul<Format, Products>;
 };
@@ -22796,7 +22796,7 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 struct packed_vector_products {
     struct session {};
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 64;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 64;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
@@ -23014,7 +23014,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::
 struct packed_tile_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
@@ -23060,7 +23060,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std:
 struct packed_digit_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 2;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = 0;
 
     template <bool First, bool TwoRows>
@@ -27877,8 +27877,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
 template <dtype Format, class Products>
 struct rounded_way {
     static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
-    static_assert(Products::tokens >= rounded_tokens<Products::digits>);
-    static constexpr std::size_t from = Products::tokens;
+    static_assert(Products::least_tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::least_tokens;
     static constexpr auto arrange = &arrange_rounded<Products>;
     static constexpr auto matmul = &rounded_matmul<Format, Products>;
 };
@@ -27947,7 +27947,7 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 struct packed_vector_products {
     struct session {};
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 64;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 64;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
@@ -28165,7 +28165,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::
 struct packed_tile_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
@@ -28211,7 +28211,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std:
 struct packed_digit_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 2;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = 0;
 
     template <bool First, bool TwoRows>
@@ -32987,8 +32987,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
 template <dtype Format, class Products>
 struct rounded_way {
     static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
-    static_assert(Products::tokens >= rounded_tokens<Products::digits>);
-    static constexpr std::size_t from = Products::tokens;
+    static_assert(Products::least_tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::least_tokens;
     static constexpr auto arrange = &arrange_rounded<Products>;
     static constexpr auto matmul = &rounded_matmul<Format, Products>;
 };
@@ -33057,7 +33057,7 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 struct packed_vector_products {
     struct session {};
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 64;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 64;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 
@@ -33275,7 +33275,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::
 struct packed_tile_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
@@ -33321,7 +33321,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std:
 struct packed_digit_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 2;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = 0;
 
     template <bool First, bool TwoRows>

@@ -1,6 +1,6 @@
 /// Who drafts: n-grams of a text against a twin that looks through all of it, what is remembered of a long text, chances; and how many drafts
 /// are read where passes cost this and that.
-#include "../support/test_support.hpp"
+#include "support/test_support.hpp"
 
 #include <phi4flash/generate/draft_policy.hpp>
 #include <phi4flash/generate/ngram_drafter.hpp>

@@ -1,6 +1,6 @@
 /// The sampler: greedy and its ties, each filter against probabilities worked out by hand, seeds, and ids that may not be chosen; and all of it
 /// against a twin that sorts.
-#include "../support/test_support.hpp"
+#include "support/test_support.hpp"
 
 #include <phi4flash/generate/sampler.hpp>
 #include <phi4flash/kernels/dispatch.hpp>

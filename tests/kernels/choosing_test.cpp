@@ -1,5 +1,5 @@
 // The sampler's kernels against core/token_weight.hpp, bit for bit: every target, every ragged end, any bits.
-#include "../support/test_support.hpp"
+#include "support/test_support.hpp"
 
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/kernels/dispatch.hpp>

@@ -1,6 +1,6 @@
 // Norms, activations, softmax and rotation against double precision, and the elementary functions over their whole range.
-#include "../support/reference.hpp"
-#include "../support/test_support.hpp"
+#include "support/reference.hpp"
+#include "support/test_support.hpp"
 
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/kernels/dispatch.hpp>

@@ -1,6 +1,6 @@
 // The convolution and the selective scan against double precision, whole and in chunks.
-#include "../support/reference.hpp"
-#include "../support/test_support.hpp"
+#include "support/reference.hpp"
+#include "support/test_support.hpp"
 
 #include <phi4flash/kernels/dispatch.hpp>
 

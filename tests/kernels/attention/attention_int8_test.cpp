@@ -1,7 +1,7 @@
 // Keys and values in 8 bits: what is stored against the rule, and attention over it against a softmax in double precision over the same
 // codes and scales.
-#include "../support/reference.hpp"
-#include "../support/test_support.hpp"
+#include "support/reference.hpp"
+#include "support/test_support.hpp"
 
 #include <phi4flash/kernels/dispatch.hpp>
 

@@ -1,6 +1,6 @@
 // Tiled attention against a softmax over all scores in double precision: every head layout, window, segment layout and cut.
-#include "../support/reference.hpp"
-#include "../support/test_support.hpp"
+#include "support/reference.hpp"
+#include "support/test_support.hpp"
 
 #include <phi4flash/kernels/dispatch.hpp>
 

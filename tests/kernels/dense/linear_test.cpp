@@ -1,6 +1,6 @@
 // Products with stored weights, and their conversions, against double precision.
-#include "../support/reference.hpp"
-#include "../support/test_support.hpp"
+#include "support/reference.hpp"
+#include "support/test_support.hpp"
 
 #include <phi4flash/kernels/dispatch.hpp>
 

@@ -270,8 +270,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
 template <dtype Format, class Products>
 struct rounded_way {
     static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
-    static_assert(Products::tokens >= rounded_tokens<Products::digits>);
-    static constexpr std::size_t from = Products::tokens;
+    static_assert(Products::least_tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::least_tokens;
     static constexpr auto arrange = &arrange_rounded<Products>;
     static constexpr auto matmul = &rounded_matmul<Format, Products>;
 };

@@ -101,7 +101,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::
 struct packed_tile_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
     static constexpr std::int32_t lift = 0;
     static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
 
@@ -149,7 +149,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std:
 struct packed_digit_products {
     using session = tile_configuration;
     static constexpr std::size_t digits = 2;
-    static constexpr std::size_t tokens = 32;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = 0;
 
     template <bool First, bool TwoRows>

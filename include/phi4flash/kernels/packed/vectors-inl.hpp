@@ -67,7 +67,7 @@ inline void multiply_tokens(const vector_block& block, const std::byte* x, const
 struct packed_vector_products {
     struct session {};
     static constexpr std::size_t digits = 1;
-    static constexpr std::size_t tokens = 64;  ///< fewer are cheaper in registers
+    static constexpr std::size_t least_tokens = 64;  ///< fewer are cheaper in registers
     static constexpr std::int32_t lift = lifted_by;
     static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
 

@@ -1041,7 +1041,7 @@ PHI4FLASH_BEGIN
 enum class page_size : std::uint8_t { normal, huge };
 
 /// Memory that is to lie in huge pages begins at a multiple of this: the size on x86-64, and on aarch64 with pages of 4 KiB.
-inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
+PHI4FLASH_OWN_DATA inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 
 /// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been touched yet. False where the
 /// system has none to give; true is a wish, not a promise.
@@ -40713,7 +40713,7 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// Drafts that are read at once, at most.
-inline constexpr std::size_t max_drafts = 31;
+PHI4FLASH_OWN_DATA inline constexpr std::size_t max_drafts = 31;
 
 /// A guess at a token.
 struct draft {
@@ -43318,13 +43318,13 @@ inline bool drop_small_pages([[maybe_unused]] int fd, [[maybe_unused]] std::size
     if (map == MAP_FAILED) return false;
     const std::span bytes(static_cast<const std::byte*>(map), whole);
     const std::size_t cached = cached_bytes(bytes);
-    bool small = cached != 0 && cached <= most;  // or there is nothing to be done, and no need to know more
-    if (small) {
+    bool in_small_pages = cached != 0 && cached <= most;  // or there is nothing to be done, and no need to know more
+    if (in_small_pages) {
         const page_share share = cached_pages(bytes);
-        small = share.huge < share.resident / 10 * 9;
+        in_small_pages = share.huge < share.resident / 10 * 9;
     }
     ::munmap(map, whole);
-    if (!small || !reads_into_huge_pages(fd)) return false;
+    if (!in_small_pages || !reads_into_huge_pages(fd)) return false;
     drop_cached_pages(fd, size);
     return true;
 #else

@@ -176,7 +176,7 @@ class WithEditor(ChatTest):
             self.assertLessEqual(len(line), 80)
         t.type("What is 347 + 285?\r")
         t.wait_for(rb"\\boxed\{632\}")
-        t.wait_for(rb"tokens/s\]")
+        t.wait_for(rb"tokens/s[^\n]*\]")
         t.wait_for(PROMPT)
         t.type("/quit\r")
         self.assertEqual(t.end(), 0)

@@ -177,14 +177,14 @@ class Generate(ProgramTest):
         self.assertEqual((said["stop_reason"], len(said["tokens"])), ("context_full", 6))
 
     def test_text(self):
-        greedy = ("--prompt", "What is 347 + 285?", "--temperature", 0)
+        greedy = ("--prompt", "What is 347 + 285?", "--temperature", 0, "--drafts", "off")
         said = self.generate(BUNDLED, *greedy)
         self.assertEqual(said["stop_reason"], "stop_token")
         self.assertTrue(said["text"].endswith("\\boxed{632}"), said["text"])
         self.assertEqual(self.good("generate", "--model", BUNDLED, *greedy), said["text"] + "\n")
         cut = self.generate(BUNDLED, *greedy, "--stop", "never", "--stop", "boxed")
         self.assertEqual((cut["stop_reason"], cut["text"] + "boxed{632}"), ("stop_string", said["text"]))
-        raw = self.generate(BUNDLED, "--raw", "--prompt", "<|user|>What is 347 + 285?<|end|><|assistant|>", "--temperature", 0)
+        raw = self.generate(BUNDLED, "--raw", "--prompt", "<|user|>What is 347 + 285?<|end|><|assistant|>", "--temperature", 0, "--drafts", "off")
         self.assertEqual(raw, said)
         one = self.generate(BUNDLED, *greedy, "--max-tokens", 1)
         self.assertEqual((one["tokens"], one["stop_reason"]), (said["tokens"][:1], "max_tokens"))
@@ -419,7 +419,7 @@ class Files(ProgramTest):
             self.assertGreater(cut["prompt_tokens"], 20)
             self.assertIn("drafts accepted", self.good(*bench))
             self.refused("--replay", "bench", "--model", BUNDLED, "--drafts", "off")
-            self.refused("two tokens", "bench", "--model", BUNDLED, "--replay", "/dev/null")
+            self.refused("want a text, have nothing", "bench", "--model", BUNDLED, "--replay", "/dev/null")
 
 
 class Quality(ProgramTest):

@@ -45,7 +45,7 @@ class ConfigTest(unittest.TestCase):
         path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
     def generate(self, *more, model=None):
-        return self.good("generate", "--model", model or self.folder, "--prompt", QUESTION, "--temperature", 0, "--json", *more)
+        return self.good("generate", "--model", model or self.folder, "--prompt", QUESTION, "--temperature", 0, "--drafts", "off", "--json", *more)
 
     def answer(self, *more, model=None):
         return json.loads(self.generate(*more, model=model).stdout)

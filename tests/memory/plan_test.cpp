@@ -48,8 +48,12 @@ void compare(const p4::model_files& files, const p4::model<>& m, const p4::token
     taken.begin();
     auto work = *p4::workspace<p4::any_sambay, Kv>::create(m, how);
     if (counting::works) CHECK(taken.bytes() == plan.workspace);
+    auto drafter = p4::ngram_drafter::create(o.context);
+    REQUIRE(drafter);
+    p4::draft_options drafts{.most = o.drafts};
+    if (o.drafts != 0) drafts.from = *drafter;
     taken.begin();
-    const auto text = p4::generation<p4::any_sambay, Kv>::create(m, work, &words, {.sampling = o.sampling}, {.prompt = o.context, .drafts = o.drafts});
+    const auto text = p4::generation<p4::any_sambay, Kv>::create(m, work, &words, {.sampling = o.sampling, .drafts = drafts}, {.prompt = o.context, .drafts = o.drafts});
     REQUIRE(text);
     if (counting::works) CHECK(taken.bytes() == plan.generation);
     taken.begin();

@@ -21,7 +21,7 @@ PHI4FLASH_BEGIN
 enum class page_size : std::uint8_t { normal, huge };
 
 /// Memory that is to lie in huge pages begins at a multiple of this: the size on x86-64, and on aarch64 with pages of 4 KiB.
-inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
+PHI4FLASH_OWN_DATA inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 
 /// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been touched yet. False where the
 /// system has none to give; true is a wish, not a promise.

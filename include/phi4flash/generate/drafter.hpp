@@ -14,7 +14,7 @@
 PHI4FLASH_BEGIN
 
 /// Drafts that are read at once, at most.
-inline constexpr std::size_t max_drafts = 31;
+PHI4FLASH_OWN_DATA inline constexpr std::size_t max_drafts = 31;
 
 /// A guess at a token.
 struct draft {

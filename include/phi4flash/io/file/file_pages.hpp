@@ -152,13 +152,13 @@ inline bool drop_small_pages([[maybe_unused]] int fd, [[maybe_unused]] std::size
     if (map == MAP_FAILED) return false;
     const std::span bytes(static_cast<const std::byte*>(map), whole);
     const std::size_t cached = cached_bytes(bytes);
-    bool small = cached != 0 && cached <= most;  // or there is nothing to be done, and no need to know more
-    if (small) {
+    bool in_small_pages = cached != 0 && cached <= most;  // or there is nothing to be done, and no need to know more
+    if (in_small_pages) {
         const page_share share = cached_pages(bytes);
-        small = share.huge < share.resident / 10 * 9;
+        in_small_pages = share.huge < share.resident / 10 * 9;
     }
     ::munmap(map, whole);
-    if (!small || !reads_into_huge_pages(fd)) return false;
+    if (!in_small_pages || !reads_into_huge_pages(fd)) return false;
     drop_cached_pages(fd, size);
     return true;
 #else

@@ -364,11 +364,11 @@ public:
         std::uint64_t h = seedless;
         if (total_ >= stripe) {
             h = std::rotl(lane_[0], 1) + std::rotl(lane_[1], 7) + std::rotl(lane_[2], 12) + std::rotl(lane_[3], 18);
-            for (const std::uint64_t lane : lane_) h = (h ^ round(0, lane)) * prime1 + prime4;
+            for (const std::uint64_t lane : lane_) h = (h ^ mixed(0, lane)) * prime1 + prime4;
         }
         h += total_;
         std::size_t at = 0;
-        for (; at + 8 <= held_; at += 8) h = std::rotl(h ^ round(0, read(waiting_ + at, 8)), 27) * prime1 + prime4;
+        for (; at + 8 <= held_; at += 8) h = std::rotl(h ^ mixed(0, read(waiting_ + at, 8)), 27) * prime1 + prime4;
         for (; at + 4 <= held_; at += 4) h = std::rotl(h ^ (read(waiting_ + at, 4) * prime1), 23) * prime2 + prime3;
         for (; at < held_; ++at) h = std::rotl(h ^ (read(waiting_ + at, 1) * prime5), 11) * prime1;
         h = (h ^ (h >> 33)) * prime2;
@@ -385,7 +385,7 @@ private:
     static constexpr std::uint64_t seedless = prime5;
     static constexpr std::size_t stripe = 32;
 
-    [[nodiscard]] static std::uint64_t round(std::uint64_t lane, std::uint64_t word) { return std::rotl(lane + word * prime2, 31) * prime1; }
+    [[nodiscard]] static std::uint64_t mixed(std::uint64_t lane, std::uint64_t word) { return std::rotl(lane + word * prime2, 31) * prime1; }
     [[nodiscard]] static std::uint64_t read(const std::byte* from, std::size_t bytes) {
         std::uint64_t word = 0;
         if constexpr (std::endian::native == std::endian::little) {
@@ -397,7 +397,7 @@ private:
     }
 
     void mix_stripe(const std::byte* from) {
-        for (std::size_t i = 0; i < 4; ++i) lane_[i] = round(lane_[i], read(from + 8 * i, 8));
+        for (std::size_t i = 0; i < 4; ++i) lane_[i] = mixed(lane_[i], read(from + 8 * i, 8));
     }
     void hold(std::span<const std::byte> bytes) {
         if (!bytes.empty()) std::memcpy(waiting_ + held_, bytes.data(), bytes.size());
@@ -35819,9 +35819,9 @@ public:
     /// `tokens` more have been read. The states after the last of them, up to undo() + 1, are in the places behind position(), one after the
     /// other, as if no more had been read than these.
     void advance(std::size_t tokens) {
-        const std::size_t slots = undo_ + 2;
+        const std::size_t places = undo_ + 2;
         const std::size_t skipped = tokens - (std::min)(tokens, undo_ + 1);
-        first_slot_ = (first_slot_ + slots - skipped % slots) % slots;
+        first_slot_ = (first_slot_ + places - skipped % places) % places;
         position_ += tokens;
         oldest_ = (std::max)(oldest_, position_ - (std::min)(position_, undo_));
     }

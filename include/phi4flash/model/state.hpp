@@ -180,9 +180,9 @@ public:
     /// `tokens` more have been read. The states after the last of them, up to undo() + 1, are in the places behind position(), one after the
     /// other, as if no more had been read than these.
     void advance(std::size_t tokens) {
-        const std::size_t slots = undo_ + 2;
+        const std::size_t places = undo_ + 2;
         const std::size_t skipped = tokens - (std::min)(tokens, undo_ + 1);
-        first_slot_ = (first_slot_ + slots - skipped % slots) % slots;
+        first_slot_ = (first_slot_ + places - skipped % places) % places;
         position_ += tokens;
         oldest_ = (std::max)(oldest_, position_ - (std::min)(position_, undo_));
     }

@@ -41862,9 +41862,9 @@ private:
     session<Shape, Kv>* past_ = nullptr;
     const std::atomic<bool>* cancel_;
     draft_options drafts_;
-    std::size_t here_ = 0;  // where the session is, if nobody else moved it
-    std::size_t chosen_ = 0;   // tokens of a pass that is done and to be committed; 0 for none
-    double seconds_ = 0.0;     // that the pass took so far
+    std::size_t here_ = 0;    // where the session is, if nobody else moved it
+    std::size_t chosen_ = 0;  // tokens of a pass that is done and to be committed; 0 for none
+    double seconds_ = 0.0;    // that the pass took so far
     text_writer writer_;
     pass<Shape, Kv> pass_;
 };

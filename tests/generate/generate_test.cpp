@@ -2,72 +2,9 @@
 /// leaves in the session.
 #include <phi4flash/config/macros.hpp>
 #if PHI4FLASH_HAS_JSON
-#include <model/golden.hpp>
+#include "generate_testing.hpp"
 
-#include <phi4flash/core/thread_pool.hpp>
-#include <phi4flash/generate/generate.hpp>
-#include <phi4flash/io/huggingface/tokenizer_json.hpp>
-
-#include <doctest/doctest.h>
-
-namespace {
-
-namespace p4 = phi4flash;
-using p4::stop_reason;
-using ids_type = std::vector<std::int32_t>;
-
-constexpr p4::sampling_options greedy{.temperature = 0.0f};
-
-/// A golden model and a session on it.
-struct fixture {
-    explicit fixture(std::size_t context = 256, p4::workspace_options how = {.chunk = 8}, const char* name = "f32-8l")
-        : files(*p4::checkpoint::open(golden::folder_of(name))), m(*p4::model<>::bind(files)),
-          past(*p4::session<p4::any_sambay, float>::create(m, context)), w(*p4::workspace<p4::any_sambay, float>::create(m, how)) {}
-
-    p4::checkpoint files;
-    p4::model<> m;
-    p4::session<p4::any_sambay, float> past;
-    p4::workspace<p4::any_sambay, float> w;
-    ids_type tokens;
-    std::string text;
-
-    p4::result<p4::generation_summary> generate(const ids_type& prompt, const p4::generation_options& options,
-                                                const p4::tokenizer* t = nullptr, std::size_t stop_after = SIZE_MAX) {
-        tokens.clear();
-        text.clear();
-        return p4::generate(m, past, w, t, prompt, options, [&](const p4::generation_event& event) {
-            if (event.token >= 0) tokens.push_back(event.token);
-            text += event.text;
-            return tokens.size() < stop_after;
-        });
-    }
-};
-
-/// The golden model with the largest vocabulary, 300 rows, more than the tokenizer below has.
-fixture wide_fixture() { return fixture(256, {.chunk = 8}, "bf16-12l-sharded"); }
-
-/// All 256 bytes at ids 0 to 199 and 240 to 295: what lies between and after them has no string.
-p4::tokenizer small_tokenizer() {
-    p4::tokenizer_builder builder;
-    for (std::size_t byte = 0; byte < 200; ++byte) {
-        const char c = static_cast<char>(byte < 128 ? byte : byte + 56);
-        REQUIRE(builder.add_token(byte, std::string_view(&c, 1)));
-    }
-    for (std::size_t byte = 128; byte < 184; ++byte) {
-        const char c = static_cast<char>(byte);
-        REQUIRE(builder.add_token(byte + 112, std::string_view(&c, 1)));
-    }
-    auto t = builder.build();
-    REQUIRE_MESSAGE(t, t.error().message());
-    return *std::move(t);
-}
-
-const golden::prompt& first_prompt() {
-    static const golden::prompt p = golden::read_prompts(golden::folder_of("f32-8l")).front();
-    return p;
-}
-
-}  // namespace
+using namespace generate_testing;
 
 TEST_CASE("generate: greedy continuations are the golden ones") {
     for (const golden::prompt& p : golden::read_prompts(golden::folder_of("f32-8l"))) {

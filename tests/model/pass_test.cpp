@@ -1,23 +1,15 @@
 /// The pass as a value: dropped at any piece it has not happened, several sessions read in one, drafts are checked in one, and a session goes
 /// back to the bits it had. On every target that this CPU can run.
-#include "golden.hpp"
+#include "session_testing.hpp"
 
 #include <phi4flash/model/forward.hpp>
 #include <phi4flash/model/snapshot.hpp>
 
 #include <cmath>
 
-namespace p4 = phi4flash;
+using namespace session_testing;
 
 namespace {
-
-using ids = std::vector<std::int32_t>;
-
-ids some_tokens(std::size_t n, std::size_t vocab, std::size_t seed) {
-    ids text(n);
-    for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<std::int32_t>((i * i * 31 + i * 7 + seed * 97 + 5) % vocab);
-    return text;
-}
 
 template <class Kv>
 struct fixture {
@@ -39,18 +31,7 @@ struct fixture {
         REQUIRE(p4::prefill(m, s, work, text));
         return s;
     }
-    /// The bits of the next few logits, by which any difference of two sessions shows. Takes a copy on.
-    std::vector<float> future(const session& of) {
-        session s = make();
-        REQUIRE(s.copy_from(of));
-        std::vector<float> all;
-        for (const std::int32_t token : {3, 1, 4, 1, 5, 9, 2, 6}) {
-            const auto logits = p4::step(m, s, work, token);
-            REQUIRE(logits);
-            all.insert(all.end(), logits->begin(), logits->end());
-        }
-        return all;
-    }
+    [[nodiscard]] std::vector<float> future(const session& of) { return session_testing::future(m, work, of, make()); }
     /// Everything that the session holds.
     static std::vector<std::byte> saved(const session& s) {
         std::vector<std::byte> bytes(p4::snapshot_bytes(s));

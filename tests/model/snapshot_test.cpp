@@ -1,6 +1,6 @@
 /// Sessions as bytes: going on after a restore gives the bits of never having stopped, the bytes are the same wherever the rings stand, and
 /// whatever is wrong with them leaves the session as it was.
-#include "golden.hpp"
+#include "session_testing.hpp"
 
 #include <phi4flash/core/thread_pool.hpp>
 #include <phi4flash/model/forward.hpp>
@@ -8,18 +8,11 @@
 
 #include <algorithm>
 
-namespace p4 = phi4flash;
+using namespace session_testing;
 
 namespace {
 
-using ids = std::vector<std::int32_t>;
 using bytes = std::vector<std::byte>;
-
-ids some_tokens(std::size_t n, std::size_t vocab, std::size_t seed) {
-    ids text(n);
-    for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<std::int32_t>((i * i * 31 + i * 7 + seed * 97 + 5) % vocab);
-    return text;
-}
 
 template <class Kv>
 struct fixture {
@@ -44,18 +37,7 @@ struct fixture {
         REQUIRE(p4::save_snapshot(s, weights, saved, undo));
         return saved;
     }
-    /// The bits of the next few logits. Takes a copy on.
-    std::vector<float> future(const session& of) {
-        session s = make();
-        REQUIRE(s.copy_from(of));
-        std::vector<float> all;
-        for (const std::int32_t token : {3, 1, 4, 1, 5, 9}) {
-            const auto logits = p4::step(m, s, work, token);
-            REQUIRE(logits);
-            all.insert(all.end(), logits->begin(), logits->end());
-        }
-        return all;
-    }
+    [[nodiscard]] std::vector<float> future(const session& of) { return session_testing::future(m, work, of, make()); }
 };
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {

@@ -154,7 +154,7 @@ class Generate(ProgramTest):
 
     def test_same_seed_same_text_on_any_number_of_threads(self):
         def said(seed, threads):
-            free = ("--temperature", 1, "--top-p", 1, "--ignore-eos", "--max-tokens", 50)
+            free = ("--temperature", 1, "--top-p", 1, "--ignore-eos", "--max-tokens", 50, "--drafts", "off")
             return self.generate(GOLDEN / "f32-8l", "--tokens", "1,2,3", "--seed", seed, "--threads", threads, *free)["tokens"]
 
         self.assertEqual(said(5, 1), said(5, 2))
@@ -191,7 +191,7 @@ class Generate(ProgramTest):
 
 
     def test_ids_need_no_tokenizer(self):
-        ids_alone = ("--tokens", "263,265", "--temperature", 0, "--max-tokens", 5, "--ignore-eos")
+        ids_alone = ("--tokens", "263,265", "--temperature", 0, "--max-tokens", 5, "--ignore-eos", "--drafts", "off")
         want = self.generate(BUNDLED, *ids_alone)
         self.assertTrue(want["text"])
         with tempfile.TemporaryDirectory() as folder:
@@ -367,7 +367,7 @@ class Files(ProgramTest):
     def test_convert(self):
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
-            questions = ["--prompt", "What is 347 + 285?", "--temperature", "0"]
+            questions = ["--prompt", "What is 347 + 285?", "--temperature", "0", "--drafts", "off"]
             for name in ("bf16", "q8", "q4", "q4_dense"):
                 file = folder / f"{name}.gguf"
                 self.good("convert", "--model", BUNDLED, "--output", file, "--type", name)

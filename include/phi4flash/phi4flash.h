@@ -24,7 +24,8 @@
  * Memory      Handles, and the blocks of sessions, workspaces, caches and weights that are not used in place, come from phi4flash_allocator. Names,
  *             vocabularies, stop strings and what a text needs of the size of the vocabulary come from the C++ heap (operator new); a call that
  *             finds none there ends with PHI4FLASH_OUT_OF_MEMORY.
- */
+ *
+ * @since 0.2 */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,6 +45,7 @@ extern "C" {
 
 /* ---- codes and errors -------------------------------------------------------------------------------------------------------- */
 
+/* 0 (PHI4FLASH_OK) or what went wrong: the numbers below. */
 typedef int32_t phi4flash_code;
 
 /* Numbers are never given a second meaning. */
@@ -117,6 +119,7 @@ typedef struct phi4flash_allocator {
     void (*release)(void* user, void* memory, size_t bytes, size_t alignment);
 } phi4flash_allocator;
 
+/* A part of some work: [begin, end) of it. Made by the library, run by the host's threads. */
 typedef void (*phi4flash_task)(void* context, size_t begin, size_t end);
 
 /* Threads of the host's. `parallel_for` calls task(context, begin, end) until [0, count) is covered, in any cut of at least `grain` (the last one may
@@ -155,14 +158,22 @@ typedef struct phi4flash_file {
 
 /* ---- models -------------------------------------------------------------------------------------------------------------------- */
 
+/* Weights and configuration. Any number of threads. */
 typedef struct phi4flash_model phi4flash_model;
+/* Text to ids and back, chats to prompts. Any number of threads. */
 typedef struct phi4flash_tokenizer phi4flash_tokenizer;
+/* The state of one text. One thread at a time. */
 typedef struct phi4flash_session phi4flash_session;
+/* What one thread of control computes with. One thread at a time. */
 typedef struct phi4flash_workspace phi4flash_workspace;
+/* Writes one text after the other. One thread at a time; cancelled by any. */
 typedef struct phi4flash_generation phi4flash_generation;
+/* Writes many texts in the same passes. One thread at a time; cancelled by any. */
 typedef struct phi4flash_scheduler phi4flash_scheduler;
+/* Texts that were read before. One thread at a time. */
 typedef struct phi4flash_prefix_cache phi4flash_prefix_cache;
 
+/* How a model is opened. */
 typedef struct phi4flash_model_options {
     uint32_t size;
     uint32_t copy_file;                 /* 1: read a packed file into memory instead of mapping it; it may change or go afterwards */
@@ -179,8 +190,10 @@ PHI4FLASH_API phi4flash_code phi4flash_model_open(const char* path, size_t path_
  * What a reader reads is read once, now. */
 PHI4FLASH_API phi4flash_code phi4flash_model_open_files(const phi4flash_file* files, size_t count, const phi4flash_model_options* options,
                                                         phi4flash_model** out, phi4flash_error* error);
+/* Weights go when the last handle that was made from it goes. */
 PHI4FLASH_API void phi4flash_model_destroy(phi4flash_model* model);
 
+/* What a model is. */
 typedef struct phi4flash_model_info {
     uint32_t size;
     uint32_t has_tokenizer;             /* 1: phi4flash_tokenizer_open finds one */
@@ -193,6 +206,7 @@ typedef struct phi4flash_model_info {
     uint64_t fingerprint;               /* tells weights apart; a snapshot belongs to one */
 } phi4flash_model_info;
 
+/* Fills in *info. Any thread. */
 PHI4FLASH_API phi4flash_code phi4flash_model_get_info(const phi4flash_model* model, phi4flash_model_info* info, phi4flash_error* error);
 
 /* ---- tokenizers and chat --------------------------------------------------------------------------------------------------------- */
@@ -202,14 +216,17 @@ PHI4FLASH_API phi4flash_code phi4flash_tokenizer_open(phi4flash_model* model, ph
 /* From the text of a tokenizer.json. `allocator` may be NULL. */
 PHI4FLASH_API phi4flash_code phi4flash_tokenizer_open_json(const char* json, size_t length, const phi4flash_allocator* allocator,
                                                            phi4flash_tokenizer** out, phi4flash_error* error);
+/* Generations that use it keep it. */
 PHI4FLASH_API void phi4flash_tokenizer_destroy(phi4flash_tokenizer* tokenizer);
 
+/* What a tokenizer is. */
 typedef struct phi4flash_tokenizer_info {
     uint32_t size;
     int32_t end_of_message;             /* the id of <|end|>, where an answer ends; -1 where there is none */
     uint64_t vocabulary;                /* one past the highest id with a string */
 } phi4flash_tokenizer_info;
 
+/* Fills in *info. Any thread. */
 PHI4FLASH_API phi4flash_code phi4flash_tokenizer_get_info(const phi4flash_tokenizer* tokenizer, phi4flash_tokenizer_info* info, phi4flash_error* error);
 /* The bytes of a token, which need not be whole characters and are NOT terminated; valid as long as the tokenizer. Errors: PHI4FLASH_UNKNOWN_TOKEN
  * for ids without a string. */
@@ -229,6 +246,7 @@ PHI4FLASH_API phi4flash_code phi4flash_tokenizer_encode(const phi4flash_tokenize
 PHI4FLASH_API phi4flash_code phi4flash_tokenizer_decode(const phi4flash_tokenizer* tokenizer, const int32_t* ids, size_t count, uint32_t skip_special,
                                                         char* text, size_t capacity, size_t* length, phi4flash_error* error);
 
+/* One message of a chat, UTF-8. */
 typedef struct phi4flash_chat_message {
     uint32_t size;                      /* the same in all messages of an array */
     uint32_t has_tools;                 /* 1: tools are given, even if their text is empty; of system messages only */
@@ -245,6 +263,7 @@ enum {
     PHI4FLASH_CHAT_MINI_REASONING = 1   /* of Phi-4-mini-reasoning, which always begins with a system message of its own */
 };
 
+/* How a chat becomes a prompt. */
 typedef struct phi4flash_chat_options {
     uint32_t size;
     uint32_t chat_template;             /* PHI4FLASH_CHAT_* */
@@ -269,6 +288,7 @@ enum {
     PHI4FLASH_KV_INT8 = 2               /* half of it; moves logits about five times as much as bf16 does */
 };
 
+/* What a session has room for. */
 typedef struct phi4flash_session_options {
     uint32_t size;
     uint32_t kv_type;                   /* PHI4FLASH_KV_* */
@@ -277,6 +297,7 @@ typedef struct phi4flash_session_options {
     const phi4flash_allocator* allocator; /* NULL: the model's */
 } phi4flash_session_options;
 
+/* How a session stands. */
 typedef struct phi4flash_session_info {
     uint32_t size;
     uint32_t kv_type;
@@ -292,12 +313,15 @@ typedef struct phi4flash_session_info {
 /* Bytes that such a session takes, in one block. */
 PHI4FLASH_API phi4flash_code phi4flash_session_get_bytes(const phi4flash_model* model, const phi4flash_session_options* options, uint64_t* bytes,
                                                          phi4flash_error* error);
+/* A session that has read nothing. `options` may not be NULL. Errors: PHI4FLASH_OUT_OF_MEMORY. */
 PHI4FLASH_API phi4flash_code phi4flash_session_create(phi4flash_model* model, const phi4flash_session_options* options, phi4flash_session** out,
                                                       phi4flash_error* error);
 /* A new session that has read what `session` has: for another answer to the same text. `options` may be NULL: context, undo and allocator of the first. */
 PHI4FLASH_API phi4flash_code phi4flash_session_fork(phi4flash_session* session, const phi4flash_session_options* options, phi4flash_session** out,
                                                     phi4flash_error* error);
+/* A text that is being generated in it keeps it until its end. */
 PHI4FLASH_API void phi4flash_session_destroy(phi4flash_session* session);
+/* Fills in *info. */
 PHI4FLASH_API phi4flash_code phi4flash_session_get_info(const phi4flash_session* session, phi4flash_session_info* info, phi4flash_error* error);
 /* Forgets everything. */
 PHI4FLASH_API phi4flash_code phi4flash_session_reset(phi4flash_session* session, phi4flash_error* error);
@@ -328,6 +352,7 @@ PHI4FLASH_API phi4flash_code phi4flash_session_restore(phi4flash_session* sessio
 PHI4FLASH_API phi4flash_code phi4flash_session_restore_from(phi4flash_session* session, int32_t (*read)(void* user, void* into, size_t bytes), void* user,
                                                             phi4flash_error* error);
 
+/* What a snapshot is of. */
 typedef struct phi4flash_snapshot_info {
     uint32_t size;
     uint32_t kv_type;
@@ -347,6 +372,7 @@ PHI4FLASH_API phi4flash_code phi4flash_snapshot_get_info(const void* snapshot, s
 
 #define PHI4FLASH_ALL_CORES UINT32_MAX
 
+/* What a workspace computes with, and how much at once. */
 typedef struct phi4flash_workspace_options {
     uint32_t size;
     uint32_t kv_type;                   /* PHI4FLASH_KV_* */
@@ -362,6 +388,7 @@ typedef struct phi4flash_workspace_options {
     uint32_t logits;                    /* rows of logits that a pass can compute: for a scheduler, texts that are written at once; 0: 1 */
 } phi4flash_workspace_options;
 
+/* What a workspace is. */
 typedef struct phi4flash_workspace_info {
     uint32_t size;
     uint32_t kv_type;
@@ -371,16 +398,20 @@ typedef struct phi4flash_workspace_info {
     const char* kernels;                /* the target's name; lives as long as the library */
 } phi4flash_workspace_info;
 
+/* Bytes that such a workspace takes. `options` may be NULL. */
 PHI4FLASH_API phi4flash_code phi4flash_workspace_get_bytes(const phi4flash_model* model, const phi4flash_workspace_options* options, uint64_t* bytes,
                                                            phi4flash_error* error);
 /* `options` may be NULL. */
 PHI4FLASH_API phi4flash_code phi4flash_workspace_create(phi4flash_model* model, const phi4flash_workspace_options* options, phi4flash_workspace** out,
                                                         phi4flash_error* error);
+/* Generations and schedulers that use it keep it; its threads end with it. */
 PHI4FLASH_API void phi4flash_workspace_destroy(phi4flash_workspace* workspace);
+/* Fills in *info. */
 PHI4FLASH_API phi4flash_code phi4flash_workspace_get_info(const phi4flash_workspace* workspace, phi4flash_workspace_info* info, phi4flash_error* error);
 
 /* ---- generation: one text at a time ----------------------------------------------------------------------------------------------- */
 
+/* Bytes of UTF-8, not terminated. */
 typedef struct phi4flash_string {
     const char* data;
     size_t length;
@@ -422,6 +453,7 @@ enum {
     PHI4FLASH_END_FAILED = 6            /* of a scheduler's request: code and message say why */
 };
 
+/* What happened to a text. */
 typedef struct phi4flash_event {
     uint32_t size;
     uint32_t kind;                      /* PHI4FLASH_EVENT_* */
@@ -444,6 +476,7 @@ PHI4FLASH_API phi4flash_code phi4flash_generation_get_defaults(const phi4flash_m
  * One generation makes one text after the other. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_create(phi4flash_workspace* workspace, phi4flash_tokenizer* tokenizer,
                                                          const phi4flash_generation_options* options, phi4flash_generation** out, phi4flash_error* error);
+/* A text that is under way is dropped; its session is whole. */
 PHI4FLASH_API void phi4flash_generation_destroy(phi4flash_generation* generation);
 /* Begins a text: `prompt` is read into the session, which may have read something before. The text before, if it has not ended, is dropped. Computes
  * nothing yet. Errors: PHI4FLASH_CONTEXT_FULL, PHI4FLASH_UNKNOWN_TOKEN, PHI4FLASH_IN_USE: the session has not changed, and nothing is under way. */
@@ -458,6 +491,7 @@ PHI4FLASH_API phi4flash_code phi4flash_generation_advance(phi4flash_generation* 
 /* The text ends within a piece of work, with an event that says so. Any thread, any time, also while another thread advances it. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_cancel(phi4flash_generation* generation, phi4flash_error* error);
 
+/* How a generation's text stands. */
 typedef struct phi4flash_generation_info {
     uint32_t size;
     uint32_t running;                   /* 1: started, and its end has not been told */
@@ -467,10 +501,12 @@ typedef struct phi4flash_generation_info {
     uint64_t new_tokens;
 } phi4flash_generation_info;
 
+/* Fills in *info. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_get_info(const phi4flash_generation* generation, phi4flash_generation_info* info, phi4flash_error* error);
 
 /* ---- scheduler: many texts in the same passes, so that they share one read of the weights ---------------------------------------------- */
 
+/* How many texts, and how passes are shared out. */
 typedef struct phi4flash_scheduler_options {
     uint32_t size;
     uint32_t requests;                  /* at once, at most; 0: 16 */
@@ -503,6 +539,7 @@ PHI4FLASH_API phi4flash_code phi4flash_scheduler_cancel(phi4flash_scheduler* sch
 /* Of all requests that there are now. Any thread, any time. */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_cancel_all(phi4flash_scheduler* scheduler, phi4flash_error* error);
 
+/* How a scheduler stands. */
 typedef struct phi4flash_scheduler_info {
     uint32_t size;
     uint32_t reserved;
@@ -510,10 +547,12 @@ typedef struct phi4flash_scheduler_info {
     uint64_t capacity;
 } phi4flash_scheduler_info;
 
+/* Fills in *info. */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_get_info(const phi4flash_scheduler* scheduler, phi4flash_scheduler_info* info, phi4flash_error* error);
 
 /* ---- prefix cache: what has been read before need not be read again ------------------------------------------------------------------ */
 
+/* How much a cache may hold. */
 typedef struct phi4flash_prefix_cache_options {
     uint32_t size;
     uint32_t kv_type;                   /* PHI4FLASH_KV_* */
@@ -521,6 +560,7 @@ typedef struct phi4flash_prefix_cache_options {
     const phi4flash_allocator* allocator; /* NULL: the model's */
 } phi4flash_prefix_cache_options;
 
+/* What a cache holds. */
 typedef struct phi4flash_prefix_cache_info {
     uint32_t size;
     uint32_t kv_type;
@@ -532,8 +572,10 @@ typedef struct phi4flash_prefix_cache_info {
 /* Memory for `texts` texts of `tokens` tokens each that have nothing in common. */
 PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_get_bytes(const phi4flash_model* model, uint32_t kv_type, uint64_t texts, uint64_t tokens,
                                                               uint64_t* bytes, phi4flash_error* error);
+/* An empty cache. Errors: PHI4FLASH_OUT_OF_MEMORY. */
 PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_create(phi4flash_model* model, const phi4flash_prefix_cache_options* options,
                                                            phi4flash_prefix_cache** out, phi4flash_error* error);
+/* Sessions that were restored from it are copies and stay. */
 PHI4FLASH_API void phi4flash_prefix_cache_destroy(phi4flash_prefix_cache* cache);
 /* Keeps what the session has read; `tokens` are all of it. Texts that were not used for longest make room. */
 PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_keep(phi4flash_prefix_cache* cache, phi4flash_session* session, const int32_t* tokens, size_t count,
@@ -545,7 +587,9 @@ PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_find(phi4flash_prefix_cache*
  * an answer: leave it out of `count`. */
 PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_restore(phi4flash_prefix_cache* cache, phi4flash_session* session, const int32_t* tokens, size_t count,
                                                             size_t* read, phi4flash_error* error);
+/* Forgets all texts; keeps its memory. */
 PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_clear(phi4flash_prefix_cache* cache, phi4flash_error* error);
+/* Fills in *info. */
 PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_get_info(const phi4flash_prefix_cache* cache, phi4flash_prefix_cache_info* info, phi4flash_error* error);
 
 #ifdef __cplusplus

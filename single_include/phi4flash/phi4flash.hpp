@@ -328,6 +328,7 @@
 
 // ---- phi4flash/core/checksum.hpp -----------------------------------------------------------------------------------------
 /// XXH64, the checksum of what is kept outside: finds what was altered by accident, and is faster than memory. Not against forgery.
+/// @since 0.2
 
 #include <bit>
 #include <cstddef>
@@ -596,6 +597,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/core/finite.hpp -------------------------------------------------------------------------------------------
 /// Weights that are no numbers: where they are, and the sentence that says so. One NaN spoils every token of a text.
+/// @since 0.2
 
 // ---- phi4flash/core/matrix.hpp -------------------------------------------------------------------------------------------
 /// Views of weights that somebody else owns: a matrix in its stored type, and a named tensor of a file.
@@ -627,16 +629,17 @@ struct f16 {
 };
 
 /// Whether x is neither infinite nor NaN. Comparisons and std::isnan may be compiled away where the host builds with -ffast-math, so
-/// this looks at the bits, and at those in memory: compilers take it that a float passed or computed by such code is finite.
+/// this looks at the bits, and at those in memory: compilers take it that a float passed or computed by such code is finite. @since 0.2
 [[nodiscard]] constexpr bool is_finite(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u; }
 [[nodiscard]] constexpr bool is_finite(const double& x) {
     return (std::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
 }
 [[nodiscard]] constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
 [[nodiscard]] constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
+/// By its bits, as is_finite. @since 0.2
 [[nodiscard]] constexpr bool is_nan(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
 
-/// The place of the first number that is not finite; the count where all are. A fraction of what it takes to read them from memory.
+/// The place of the first number that is not finite; the count where all are. A fraction of what it takes to read them from memory. @since 0.2
 template <class T>
 [[nodiscard]] constexpr std::size_t first_not_finite(std::span<const T> numbers) {
     constexpr std::size_t block = 256;  // of a length known to the compiler, without an early end: vectors
@@ -702,17 +705,20 @@ constexpr f16 from_f32<f16>(float x) { return to_f16(x); }
 /// How the numbers of a tensor in a file or a matrix in memory are stored. Order is also the index into kernel tables: first the
 /// plain element types, then the packed formats of core/packed.hpp.
 enum class dtype : std::uint8_t { f32, f16, bf16, q8, q4, q4_dense };
-inline constexpr std::size_t plain_dtype_count = 3;
-inline constexpr std::size_t dtype_count = 6;
+inline constexpr std::size_t plain_dtype_count = 3;  ///< the first ones of dtype: an element at a time
+inline constexpr std::size_t dtype_count = 6;  ///< of dtype
 
+/// Whether weights of this type are blocks (core/packed.hpp).
 [[nodiscard]] constexpr bool is_packed(dtype t) { return static_cast<std::size_t>(t) >= plain_dtype_count; }
 /// Bytes of an element of a plain type.
 [[nodiscard]] constexpr std::size_t size_of(dtype t) { return t == dtype::f32 ? 4 : 2; }
+/// As files and sentences have it: "BF16", "Q4_DENSE".
 [[nodiscard]] constexpr const char* name_of(dtype t) {
     constexpr const char* names[dtype_count] = {"F32", "F16", "BF16", "Q8", "Q4", "Q4_DENSE"};
     return names[static_cast<std::size_t>(t)];
 }
 
+/// The type whose elements are T: float, f16 or bf16.
 template <class T>
 inline constexpr dtype dtype_of = dtype::f32;
 template <>
@@ -725,8 +731,8 @@ PHI4FLASH_END
 #include <cmath>
 PHI4FLASH_BEGIN
 
-inline constexpr std::size_t packed_rows = 8;
-inline constexpr std::size_t packed_cols = 32;
+inline constexpr std::size_t packed_rows = 8;  ///< of a block
+inline constexpr std::size_t packed_cols = 32;  ///< of a block
 
 /// 8.5 bits a weight: w = scale * code. Codes are in [-127, 127]; the kernels take -128 too, from others' files. Vector s holds columns 4 s to 4 s + 3.
 struct q8_block {
@@ -744,6 +750,7 @@ struct q4_block {
 };
 static_assert(sizeof(q4_block) == 144);
 
+/// The block of a packed type.
 template <dtype Format>
 using packed_block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
 
@@ -793,6 +800,7 @@ static_assert(sizeof(activation_group) == 40);
     const unsigned byte = block.code[step % 4][4 * r + c % 4];
     return step < 4 ? byte & 15u : byte >> 4;
 }
+/// Writes the code, 0 to 15, of row r and column c.
 inline void set_q4_code(q4_block& block, std::size_t r, std::size_t c, unsigned code) {
     const std::size_t step = c / 4;
     std::uint8_t& byte = block.code[step % 4][4 * r + c % 4];
@@ -814,7 +822,7 @@ PHI4FLASH_END
 #include <algorithm>
 PHI4FLASH_BEGIN
 
-/// Data of this type begin at a multiple of so many bytes: of their elements, or of the scales of packed blocks.
+/// Data of this type begin at a multiple of so many bytes: of their elements, or of the scales of packed blocks. @since 0.2
 [[nodiscard]] constexpr std::size_t alignment_of(dtype type) { return type == dtype::f32 ? 4 : 2; }
 
 /// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data are
@@ -857,7 +865,7 @@ struct tensor_view {
     [[nodiscard]] bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(data) % alignment_of(type) == 0; }
 };
 
-/// A tensor without a name, of at most max_rank extents; packed types have two.
+/// A tensor without a name, of at most max_rank extents; packed types have two. @since 0.2
 [[nodiscard]] inline tensor_view view_of(const std::byte* data, std::span<const std::size_t> shape, dtype type) {
     tensor_view view;
     view.data = data;
@@ -937,6 +945,7 @@ private:
     bool ok_ = true;
 };
 
+/// Of a call that has no value to give.
 using status = result<void>;
 
 PHI4FLASH_END
@@ -1055,7 +1064,7 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
 
 /// Moves memory that has been touched, and begins at a multiple of `huge_page_bytes`, into huge pages, as far as it fills whole ones: now
 /// and on the calling thread, by copying. Linux 6.1 and later do it for memory of a program's own and for tmpfs; for files of other
-/// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it.
+/// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it. @since 0.2
 inline bool collapse_into_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
 #if defined(__linux__)
 #if defined(MADV_COLLAPSE)
@@ -1070,14 +1079,14 @@ inline bool collapse_into_huge_pages([[maybe_unused]] std::span<const std::byte>
 #endif
 }
 
-/// How much of some memory is there, and not on disk or never written, and how much of that in huge pages.
+/// How much of some memory is there, and not on disk or never written, and how much of that in huge pages. @since 0.2
 struct page_share {
     std::size_t resident = 0;
     std::size_t huge = 0;
 };
 
 /// Of what this program has touched of the memory, from /proc/self/smaps; nothing where there is no such file. The system counts by ranges
-/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops.
+/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops. @since 0.2
 [[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
     page_share found;
 #if defined(__linux__)
@@ -1133,12 +1142,13 @@ struct kv_int8 {
 
 /// Order is also the index into kernel tables.
 enum class kv_format : std::uint8_t { f32, bf16, int8 };
-inline constexpr std::size_t kv_format_count = 3;
+inline constexpr std::size_t kv_format_count = 3;  ///< of kv_format
 
 /// The element types that keys and values may have.
 template <class Kv>
 concept kv_element = std::same_as<Kv, float> || std::same_as<Kv, bf16> || std::same_as<Kv, kv_int8>;
 
+/// The format whose elements are of this type.
 template <kv_element Kv>
 inline constexpr kv_format kv_format_of = kv_format::f32;
 template <>
@@ -1159,6 +1169,7 @@ PHI4FLASH_BEGIN
 /// Alignment of every block that the library carves: a cache line, and the widest vector.
 inline constexpr std::size_t block_alignment = 64;
 
+/// The least multiple that is not less than n. n + multiple must not overflow.
 [[nodiscard]] constexpr std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /// Hands out aligned pieces of a block. Without a block it only counts, at compile time too. All pieces are multiples of `block_alignment`.
@@ -1183,7 +1194,7 @@ private:
 };
 
 /// Memory of the host's. `take` returns `bytes` bytes that begin at a multiple of `alignment`, or nullptr; `give_back` gets the same numbers, and does
-/// not throw. What `self` points to must outlive every block. Default: the C++ heap.
+/// not throw. What `self` points to must outlive every block. Default: the C++ heap. @since 0.2
 struct block_source {
     void* self = nullptr;
     void* (*take)(void* self, std::size_t bytes, std::size_t alignment) = nullptr;
@@ -1478,6 +1489,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/core/progress_ref.hpp -------------------------------------------------------------------------------------
 /// How a call that takes seconds tells its caller how far it is, and learns that it shall stop.
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -1526,6 +1538,7 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
+/// One worker's account: nanoseconds of any clock that only goes forward. Of one thread at a time.
 class attendance {
 public:
     using nanoseconds = std::int64_t;
@@ -1572,6 +1585,7 @@ PHI4FLASH_END
 // ---- phi4flash/core/processors.hpp ---------------------------------------------------------------------------------------
 /// How many threads are worth starting: one for each core that this process may run on, and no more than its control group pays for. On
 /// Linux from /proc and /sys and the thread's affinity, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
+/// @since 0.2
 
 #include <bitset>
 #include <cstdlib>
@@ -1969,6 +1983,7 @@ PHI4FLASH_END
 ///
 /// The kernels in kernels/choosing-inl.hpp are the same over whole vectors; what is here does their ragged ends, and all of the work for a
 /// sampler without a kernel table.
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -2029,6 +2044,7 @@ inline constexpr std::int32_t highest_weight = std::int32_t{1} << 30;
 
 /// What choosing does with many tokens at once. Up to `choosing_block` of them a call.
 inline constexpr std::size_t choosing_block = 1024;
+/// One target's functions for it; the same numbers from each.
 struct choosing_kernels {
     /// ranks[i] = rank_of(logits[i]).
     void (*rank)(const float* logits, std::size_t n, std::int32_t* ranks);
@@ -2148,7 +2164,7 @@ struct linear_kernels {
 inline constexpr std::size_t channel_block = 16;
 
 /// Where the states after the last `count` tokens go, one `stride` floats behind the other. Where one is kept, it may take the place of the
-/// state before the first token.
+/// state before the first token. @since 0.2
 struct kept_states {
     float* first = nullptr;
     std::size_t stride = 0;
@@ -2223,8 +2239,8 @@ struct attention_args {
     const float* slopes;           ///< [n_heads] for ALiBi, or null
 };
 
-inline constexpr std::size_t max_kv_segments = 3;
-inline constexpr std::size_t max_k_per_group = 2;
+inline constexpr std::size_t max_kv_segments = 3;  ///< runs of rows in which a call's keys may lie
+inline constexpr std::size_t max_k_per_group = 2;  ///< 2 for differential attention
 
 /// One target's kernels. `name` is what a user sees and may ask for.
 struct kernel_table {
@@ -2292,6 +2308,7 @@ struct kernel_target {
 /// All targets in this program, best first. Not empty, and the last one always runs and needs nothing. Thread-safe: it computes
 /// everything anew, and asks the system for nothing.
 inline constexpr std::size_t max_kernel_targets = 8;
+/// The targets of this program, the best first.
 struct kernel_target_list {
     kernel_target target[max_kernel_targets];
     std::size_t count;
@@ -2306,7 +2323,7 @@ struct kernel_target_list {
 [[nodiscard]] inline kernel_target_list kernel_targets();
 #endif
 
-/// What the choice of kernels may use.
+/// What the choice of kernels may use. @since 0.2
 struct kernel_choice {
     /// Matrix tiles (AMX), for whose registers Linux has to be asked on behalf of the whole process: from then on it refuses signal stacks
     /// that are too small for them (some 11 KiB). False leaves them out and asks for nothing.
@@ -34309,7 +34326,7 @@ struct attention_workspace {
           attended(take_rows(memory, tokens, heads.n_heads * heads.group_width())) {}
 };
 
-/// Rows that one text reads, and what it remembers: `count` rows from `row` on, the first of them at position `first`.
+/// Rows that one text reads, and what it remembers: `count` rows from `row` on, the first of them at position `first`. @since 0.2
 template <class Cache>
 struct attention_text {
     const Cache* past = nullptr;
@@ -34593,6 +34610,7 @@ struct mamba {
         std::size_t count = 0;
     };
 
+    /// What a call computes with.
     struct workspace {
         rows_view<float> uz;      ///< [tokens, 2 d_inner]
         rows_view<float> u;       ///< [tokens, d_inner]; after a call: m, the scan output
@@ -34671,7 +34689,7 @@ private:
     }
 };
 
-/// How the states of all Mamba layers of a model lie beside each other, so that they can be kept and copied as one.
+/// How the states of all Mamba layers of a model lie beside each other, so that they can be kept and copied as one. @since 0.2
 class mamba_states {
 public:
     mamba_states() = default;
@@ -34753,6 +34771,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/model/fingerprint.hpp -------------------------------------------------------------------------------------
 /// Which weights a saved session belongs to: cheap to compute, and different for two checkpoints of one shape.
+/// @since 0.2
 
 // ---- phi4flash/model/model.hpp -------------------------------------------------------------------------------------------
 /// A SambaY model: extents and weights, immutable and shared. `model<phi4_mini_flash>` has every extent at compile time,
@@ -34862,7 +34881,7 @@ inline constexpr std::size_t extent_count = 11;
     return shape_fault::none;
 }
 
-/// Whether nothing of it is dynamic any more, and no rule broken: what check_shape accepts.
+/// Whether nothing of it is dynamic any more, and no rule broken: what check_shape accepts. @since 0.2
 [[nodiscard]] constexpr bool is_complete(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i)
         if (detail::extent_at(s, i).value == dynamic) return false;
@@ -35000,6 +35019,7 @@ enum class mixer_kind : std::uint8_t {
     cross_attention,   ///< differential, over the full layer's K/V: owns nothing
 };
 
+/// Its name here.
 [[nodiscard]] constexpr const char* name_of(mixer_kind kind) {
     constexpr const char* names[] = {"mamba", "window_attention", "memory_mamba", "full_attention", "gated_memory", "cross_attention"};
     return names[static_cast<std::size_t>(kind)];
@@ -35375,7 +35395,7 @@ enum class tensor_role : std::uint8_t {
     parameter,  ///< widened to f32 when a model is bound: F32, F16 or BF16
 };
 
-/// Which type a matrix gets. One whose extents are no multiples of 8 rows and 32 columns stays bf16 where a packed type is wanted.
+/// Which type a matrix gets. One whose extents are no multiples of 8 rows and 32 columns stays bf16 where a packed type is wanted. @since 0.2
 struct weight_types {
     dtype matrices = dtype::q4_dense;
     dtype embedding = dtype::q4_dense;  ///< the output layer too: 13 % of the released model's weights, and the last matrix of every step
@@ -35489,7 +35509,7 @@ void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
 }
 
 /// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
-/// store them as. 0 for a shape that check_shape refuses.
+/// store them as. 0 for a shape that check_shape refuses. @since 0.2
 [[nodiscard]] inline std::uint64_t parameter_count(const sambay_shape& shape) {
     const auto e = extents<any_sambay>::from(shape);
     if (!e) return 0;
@@ -35641,6 +35661,7 @@ PHI4FLASH_END
 ///
 /// What a pass finds out stays in the workspace (K/V of windows, several states) or behind the session's position (K/V of the full layer, one
 /// state) until it is committed: what is not committed has not happened.
+/// @since 0.2
 
 // ---- phi4flash/model/state.hpp -------------------------------------------------------------------------------------------
 /// What one conversation remembers (session) and what one thread of control computes with (workspace). Both have a size
@@ -35655,7 +35676,7 @@ namespace detail {
 }
 }  // namespace detail
 
-/// How much a session holds.
+/// How much a session holds. @since 0.2
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
     std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
@@ -35766,7 +35787,7 @@ public:
 
     /// Takes tokens back: the next token is the one at `position`, and everything is, bit for bit, as it was there. Further back than
     /// oldest_position() only a copy, or reading again, leads. Errors: invalid_argument (ahead of position(), or further back); in_use.
-    /// Nothing has changed then.
+    /// Nothing has changed then. @since 0.2
     [[nodiscard]] status rewind(std::size_t position) {
         if (busy_) return detail::in_use_error("session");
         if (position < oldest_ || position > position_)
@@ -35794,11 +35815,11 @@ public:
 
     /// Tokens read so far.
     [[nodiscard]] std::size_t position() const { return position_; }
-    /// How far `rewind` can go.
+    /// How far `rewind` can go. @since 0.2
     [[nodiscard]] std::size_t oldest_position() const { return oldest_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
-    /// Tokens that can be taken back at any time.
+    /// Tokens that can be taken back at any time. @since 0.2
     [[nodiscard]] std::size_t undo() const { return undo_; }
 
     // For pass.hpp and snapshot.hpp.
@@ -35865,7 +35886,7 @@ private:
     bool disturbed_ = false;  // and it was reset meanwhile
 };
 
-/// A session in a pass: which rows it has, and where its kept states are.
+/// A session in a pass: which rows it has, and where its kept states are. @since 0.2
 template <sambay_shape Shape, class Kv>
 struct text_in_pass {
     session<Shape, Kv>* past = nullptr;
@@ -36633,6 +36654,7 @@ PHI4FLASH_END
 ///     trailer 8 bytes: XXH64 of states and K/V
 ///
 /// All of it little-endian. The same session has the same bytes on every target, back end and number of threads, wherever its rings stand.
+/// @since 0.2
 
 // ---- phi4flash/model/session_pieces.hpp ----------------------------------------------------------------------------------
 /// A session's memory in an order of its own, whatever place a ring has got to: what a copy of it outside consists of. For snapshot.hpp and
@@ -36731,7 +36753,7 @@ PHI4FLASH_BEGIN
 
 static_assert(std::endian::native == std::endian::little, "phi4flash: snapshots are little-endian and copied as they are");
 
-inline constexpr std::uint32_t snapshot_version = 1;
+inline constexpr std::uint32_t snapshot_version = 1;  ///< that is written; docs/stability.md says which are read
 /// A sink is never given more at once, nor a source asked for more.
 inline constexpr std::size_t snapshot_piece = std::size_t{1} << 20;
 
@@ -37078,8 +37100,8 @@ PHI4FLASH_OWN_DATA inline constexpr std::uint32_t no_token = 0xFFFFFFFF;
 
 /// Limits that keep a hostile file from asking for much memory.
 inline constexpr std::size_t max_vocabulary_ids = std::size_t{1} << 22;
-inline constexpr std::size_t max_token_bytes = 4096;
-inline constexpr std::size_t max_vocabulary_bytes = std::size_t{1} << 28;
+inline constexpr std::size_t max_token_bytes = 4096;  ///< of one token
+inline constexpr std::size_t max_vocabulary_bytes = std::size_t{1} << 28;  ///< of all together
 
 namespace detail {
 
@@ -37245,6 +37267,7 @@ PHI4FLASH_BEGIN
 /// Source: Aoe, "An efficient digital search algorithm by using a double-array structure", 1989.
 class byte_trie {
 public:
+    /// A token that was found.
     struct match {
         std::uint32_t token = no_token;
         std::uint32_t size = 0;  ///< bytes of the token
@@ -37407,6 +37430,7 @@ PHI4FLASH_END
 // ---- phi4flash/text/normalization.hpp ------------------------------------------------------------------------------------
 /// Unicode normalization, as tokenizers of Qwen and others ask for before a text is split. Text that is normalized already is only
 /// looked at; around what is not, a segment is decomposed, ordered and composed (Unicode Standard Annex #15).
+/// @since 0.2
 
 // ---- phi4flash/text/normalization_tables.hpp -----------------------------------------------------------------------------
 /// What normalizing does to Unicode 9.0 code points, as Hugging Face's tokenizers does it.
@@ -38239,7 +38263,7 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-inline constexpr char32_t replacement_character = 0xFFFD;
+inline constexpr char32_t replacement_character = 0xFFFD;  ///< stands for what is no UTF-8
 
 /// How a sequence of bytes ended.
 enum class utf8_state : std::uint8_t {
@@ -38306,14 +38330,14 @@ namespace detail {
     return detail::decode_utf8_any(p, end);
 }
 
-/// The UTF-8 form of a code point.
+/// The UTF-8 form of a code point. @since 0.2
 struct utf8_form {
     char bytes[4] = {};
     std::uint32_t size = 0;
     [[nodiscard]] std::string_view view() const { return {bytes, size}; }
 };
 
-/// Surrogates and values beyond U+10FFFF become U+FFFD.
+/// Surrogates and values beyond U+10FFFF become U+FFFD. @since 0.2
 [[nodiscard]] constexpr utf8_form encode_utf8(char32_t c) {
     if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) c = replacement_character;
     const auto tail = [c](unsigned shift) { return static_cast<char>(0x80 | (c >> shift & 0x3F)); };
@@ -39529,12 +39553,15 @@ struct bpe_scratch {
     /// Remembers so many pairs of tokens, at 8 bytes each. Worth it for more than one text.
     explicit bpe_scratch(std::size_t remembered_pairs = 1) : n_pairs(std::bit_ceil(remembered_pairs)) {}
 
+    /// A part of a piece, in a list of its parts.
     struct symbol {
         std::uint32_t token, previous, next;
     };
+    /// Two neighbours that could be merged.
     struct candidate {
         std::uint32_t rank, at, left, right;
     };
+    /// A token, and the byte at which it begins.
     struct placed {
         std::uint32_t token, begin;
     };
@@ -39953,7 +39980,7 @@ public:
     /// One past the highest id with a string. A model may have more rows than that.
     [[nodiscard]] std::size_t vocab_size() const { return vocab_size_; }
     [[nodiscard]] split_pattern pattern() const { return pattern_; }
-    /// What texts are normalized to before they are split.
+    /// What texts are normalized to before they are split. @since 0.2
     [[nodiscard]] normal_form normalization() const { return normalization_; }
     [[nodiscard]] const bpe& merges() const { return bpe_; }
     /// Sorted by id.
@@ -40308,7 +40335,7 @@ struct chat_options {
     marker_policy content_markers = marker_policy::plain_text;
 };
 
-/// What both templates put after every message: where an answer ends. nullptr if the tokenizer has no such token.
+/// What both templates put after every message: where an answer ends. nullptr if the tokenizer has no such token. @since 0.2
 [[nodiscard]] inline const added_token* end_of_message(const tokenizer& text) { return text.added(std::string_view("<|end|>")); }
 
 namespace detail {
@@ -40485,11 +40512,13 @@ enum class stop_reason : std::uint8_t {
     failed,        ///< of a scheduler's request: an error, which the event has; elsewhere that is the result of the call
 };
 
+/// Its name here: "stop_token" and so on.
 [[nodiscard]] constexpr const char* name_of(stop_reason reason) {
     constexpr const char* names[] = {"stop_token", "stop_string", "max_tokens", "context_full", "cancelled", "sink", "failed"};
     return names[static_cast<std::size_t>(reason)];
 }
 
+/// What happened to a text. @since 0.2
 enum class event_kind : std::uint8_t {
     none,    ///< nothing yet
     prompt,  ///< a part of the prompt has been read
@@ -40509,7 +40538,7 @@ struct generation_event {
     const error* failure = nullptr; ///< of the end, where it failed; valid as long as the text
 };
 
-/// A non-owning reference to anything that takes events and returns whether it wants more, passed by value. Default: none.
+/// A non-owning reference to anything that takes events and returns whether it wants more, passed by value. Default: none. @since 0.2
 class event_sink {
 public:
     event_sink() = default;
@@ -40528,6 +40557,7 @@ private:
     bool (*tell_)(void*, const generation_event&) = nullptr;
 };
 
+/// How a text ended, or how it stands.
 struct generation_summary {
     stop_reason reason = stop_reason::max_tokens;
     std::size_t prompt_tokens = 0;  ///< that were read
@@ -40541,14 +40571,14 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-/// A question that was answered.
+/// A question that was answered. @since 0.2
 struct conversation_turn {
     std::string question;
     std::size_t begin = 0;             ///< tokens of the conversation before it
     std::vector<std::int32_t> unread;  ///< what was left then, to be read before the question
 };
 
-/// All that a conversation remembers: plain data, for a host that keeps it in a file beside a snapshot of the session.
+/// All that a conversation remembers: plain data, for a host that keeps it in a file beside a snapshot of the session. @since 0.2
 struct conversation_record {
     std::string system;
     std::vector<std::int32_t> tokens;  ///< read so far, by a session that has missed nothing
@@ -40570,7 +40600,7 @@ public:
         said_.system = std::move(system);
     }
 
-    /// Goes on from what was kept. Errors: bad_value (turns that do not follow each other, or ids below zero): nothing has changed then.
+    /// Goes on from what was kept. Errors: bad_value (turns that do not follow each other, or ids below zero): nothing has changed then. @since 0.2
     [[nodiscard]] status restore(conversation_record kept) {
         const auto negative = [](const std::vector<std::int32_t>& ids) { return std::ranges::any_of(ids, [](std::int32_t id) { return id < 0; }); };
         std::size_t least = 0;
@@ -40593,11 +40623,11 @@ public:
         prompt_.clear();
     }
 
-    /// What was said so far.
+    /// What was said so far. @since 0.2
     [[nodiscard]] const conversation_record& record() const { return said_; }
-    /// What a session that has missed nothing has read.
+    /// What a session that has missed nothing has read. @since 0.2
     [[nodiscard]] std::span<const std::int32_t> tokens() const { return said_.tokens; }
-    /// Questions that were answered, the first one first.
+    /// Questions that were answered, the first one first. @since 0.2
     [[nodiscard]] std::span<const conversation_turn> turns() const { return said_.turns; }
 
     /// The ids to read for this message by a session that has read the first `read` of tokens(): what it has missed, what the last answer left,
@@ -40641,7 +40671,7 @@ public:
     }
 
     /// Forgets the last question and its answer: to ask it again, or another one. tokens() is then what stood before; the session is
-    /// brought there by `go_back`. Errors: invalid_argument (nothing was answered yet).
+    /// brought there by `go_back`. Errors: invalid_argument (nothing was answered yet). @since 0.2
     [[nodiscard]] status take_back() {
         if (said_.turns.empty()) return error::format(errc::invalid_argument, "nothing to take back: no question was answered yet");
         said_.tokens.resize(said_.turns.back().begin);
@@ -40704,11 +40734,13 @@ PHI4FLASH_END
 // ---- phi4flash/generate/draft_policy.hpp ---------------------------------------------------------------------------------
 /// How many drafts to read in a pass: decided by what passes of n tokens cost here, measured as it goes, and by the drafts' chances, corrected
 /// by how drafts fared. Where drafts do not pay, none are read.
+/// @since 0.2
 
 // ---- phi4flash/generate/drafter.hpp --------------------------------------------------------------------------------------
 /// Drafts: guesses at the next tokens of a text, which are read in the same pass as its last token and kept as far as they are what is
 /// chosen. Who makes them is the host's choice: generate/ngram_drafter.hpp makes them from the text so far, generate/draft_policy.hpp says how
 /// many are worth reading.
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -40895,6 +40927,7 @@ PHI4FLASH_END
 // ---- phi4flash/generate/generation.hpp -----------------------------------------------------------------------------------
 /// A text that is being generated, as a value: advanced until something happens, or until the host wants its thread back. It owns no thread
 /// and calls nobody back. `generate` is a loop over it, `scheduler` drives many texts in the same passes.
+/// @since 0.2
 
 // ---- phi4flash/generate/text_writer.hpp ----------------------------------------------------------------------------------
 /// One text being written, apart from the passes that read it: what it wants read next, what is chosen from the logits that come of it, and
@@ -40904,6 +40937,7 @@ PHI4FLASH_END
 ///     take(logits)  chooses; how many of these tokens are to be committed
 ///     event()       what happened, one after the other, until there is nothing: then another pass is wanted, or the text has ended
 ///     surplus()     after the end: tokens that were committed and are not part of the text, to be taken back (session::rewind)
+/// @since 0.2
 
 // ---- phi4flash/generate/options.hpp --------------------------------------------------------------------------------------
 /// How to generate: what the caller says, and what a model's files say where the caller is silent.
@@ -40995,7 +41029,7 @@ struct sampler_places {
 /// count as equally likely, and one that is 2^-30 times as likely as the likeliest is never chosen.
 class sampler : detail::sampler_places {
 public:
-    /// Bytes that a sampler for so many ids takes.
+    /// Bytes that a sampler for so many ids takes. @since 0.2
     [[nodiscard]] static constexpr std::size_t bytes(const sampling_options& options, std::size_t ids) {
         detail::sampler_places places;
         arena counting;
@@ -41058,7 +41092,7 @@ public:
         seen_[static_cast<std::size_t>(token) / 64] |= std::uint64_t{1} << token % 64;
     }
 
-    /// Begins another text, with the same random numbers.
+    /// Begins another text, with the same random numbers. @since 0.2
     void restart() {
         std::ranges::fill(seen_, 0u);
         random_ = random_stream(options_.seed);
@@ -41258,13 +41292,14 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-/// Drafts of what comes next (docs/drafts.md). The text is that of none, up to rounding of logits.
+/// Drafts of what comes next (docs/drafts.md). The text is that of none, up to rounding of logits. @since 0.2
 struct draft_options {
     drafter_ref from{};              ///< who makes them; by default nobody. Is told the prompt too, and must outlive the text
     draft_policy* policy = nullptr;  ///< how many are read: as many as pay. Null: all that are made
     std::size_t most = 15;           ///< at once, at most max_drafts; the workspace must have room for them: with_drafts
 };
 
+/// How a text is chosen and what ends it. Copied by what it is given to, but for what it points to. See `options_from`.
 struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
@@ -41277,7 +41312,7 @@ struct generation_options {
 };
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
-/// the end of a text. Errors: out_of_memory; nothing has changed then.
+/// the end of a text. Errors: out_of_memory; nothing has changed then. @since 0.2
 inline status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
     const added_token* const end = end_of_message(text);
     if (end == nullptr) return {};
@@ -41330,7 +41365,7 @@ public:
     stop_matcher(stop_matcher&&) = default;
     stop_matcher& operator=(stop_matcher&&) = default;
 
-    /// Takes copies of the strings and all memory that it will need; empty strings are left out. Errors: out_of_memory.
+    /// Takes copies of the strings and all memory that it will need; empty strings are left out. Errors: out_of_memory. @since 0.2
     static result<stop_matcher> create(std::span<const std::string> strings) {
         return detail::or_out_of_memory("watch for stop strings", [&]() -> result<stop_matcher> {
             stop_matcher made;
@@ -41348,7 +41383,7 @@ public:
     /// Takes more text and returns what is certain: a view of the text itself or of the matcher's memory, valid until the next call.
     /// Errors: out_of_memory, for longer text than `longest_text`; it was not taken then.
     [[nodiscard]] result<std::string_view> push(std::string_view text) { return push(text, false); }
-    /// The same of text that is not to be released, which may still end what was held back before it.
+    /// The same of text that is not to be released, which may still end what was held back before it. @since 0.2
     [[nodiscard]] result<std::string_view> push_hidden(std::string_view text) { return push(text, true); }
 
     /// The text ends here: what was held back. Valid until the next call.
@@ -41356,7 +41391,7 @@ public:
         released_.clear();
         return release(held_.size());
     }
-    /// The text ends with this: push and flush in one. Errors: those of push.
+    /// The text ends with this: push and flush in one. Errors: those of push. @since 0.2
     [[nodiscard]] result<std::string_view> finish(std::string_view text) {
         const auto certain = push(text);
         return certain && !matched_ && !held_.empty() ? release(held_.size()) : certain;
@@ -41364,7 +41399,7 @@ public:
 
     [[nodiscard]] bool matched() const { return matched_; }
 
-    /// Begins another text.
+    /// Begins another text. @since 0.2
     void restart() {
         held_.clear();
         hidden_.clear();
@@ -41932,6 +41967,7 @@ PHI4FLASH_END
 /// A drafted token counts as text for the next one. How far the best place agrees, and whether the votes do, is a class of guesses; how many
 /// guesses of each class were right, in the prompt and since, is the chance of the next.
 /// Sources: prompt lookup (github.com/apoorvumang/prompt-lookup-decoding), n-gram caches (llama.cpp), suffix decoding (arXiv:2411.04975).
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -42131,9 +42167,11 @@ PHI4FLASH_END
 ///     those who write       one row each (and drafts, where there is room), at most as many as the workspace has rows of logits and states
 ///     those who read        the other rows, in equal shares: all that are left while nobody writes, else as few as the host's bounds say, so that
 ///                           nobody who writes waits long for a long prompt   (stall-free batching: arXiv:2403.02310)
+/// @since 0.2
 
 // ---- phi4flash/generate/row_shares.hpp -----------------------------------------------------------------------------------
 /// Who gets how many rows of a pass: the arithmetic of a scheduler, apart from sessions and texts.
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -42227,6 +42265,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/generate/tick_budget.hpp ----------------------------------------------------------------------------------
 /// How many rows of prompts a tick may have while others write: as few as its host says, or as keep a tick within the host's time.
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -42310,6 +42349,7 @@ struct request_event {
     generation_event event;
 };
 
+/// What a tick did.
 enum class tick_outcome : std::uint8_t {
     idle,    ///< nobody could go on: no requests, or all wait for next_event or for their sessions
     paused,  ///< stop() was true; the next tick goes on there
@@ -42622,6 +42662,7 @@ PHI4FLASH_END
 ///     workspace    one a thread of control: activations of a chunk, what a pass keeps until its end, logits
 ///     generation   one a text that is being written: what choosing a token takes, and the prompt
 ///     snapshot     one a session that is saved, at its longest
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -42683,6 +42724,7 @@ PHI4FLASH_END
 ///
 /// Others: SGLang's mamba_radix_cache.py (a tree of pages with states at some nodes), llama.cpp's server (a copy a prompt, and checkpoints that
 /// its files do not hold: issues 25913, 28194, 26676).
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -43060,6 +43102,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/io/check_weights.hpp --------------------------------------------------------------------------------------
 /// Looks at every weight of a model once, for numbers that are infinite or NaN. Nothing else reads all weights before they are needed.
+/// @since 0.2
 
 // ---- phi4flash/io/file/printable.hpp -------------------------------------------------------------------------------------
 /// Names and paths made fit for an error sentence: short, and without control characters that a terminal would obey.
@@ -43352,6 +43395,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/io/file/output_file.hpp -----------------------------------------------------------------------------------
 /// Where a file that is to be written really goes, and the system's calls that put it there. For file_writer.
+/// @since 0.2
 
 #include <charconv>
 #include <system_error>
@@ -43678,7 +43722,7 @@ public:
         return so_far_;
     }
 
-    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another.
+    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another. @since 0.2
     [[nodiscard]] bool in_place() const { return target_.in_place; }
 
 private:
@@ -43855,6 +43899,7 @@ PHI4FLASH_OWN_DATA inline constexpr ggml_format ggml_formats[] = {
         if (static_cast<std::uint32_t>(known.type) == number) return &known;
     return nullptr;
 }
+/// The same of a type that is known.
 [[nodiscard]] constexpr const ggml_format& format_of(ggml_type type) { return *find_ggml_format(static_cast<std::uint32_t>(type)); }
 
 PHI4FLASH_END
@@ -43867,13 +43912,14 @@ PHI4FLASH_BEGIN
 
 /// The value types, by their numbers in the format.
 enum class gguf_type : std::uint8_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
-inline constexpr std::size_t gguf_type_count = 13;
+inline constexpr std::size_t gguf_type_count = 13;  ///< of gguf_type
 
 /// Bytes of a value; 0 for strings and arrays, which say their own.
 [[nodiscard]] constexpr std::size_t size_of(gguf_type t) {
     constexpr std::uint8_t sizes[gguf_type_count] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return sizes[static_cast<std::size_t>(t)];
 }
+/// As sentences have it: "u32", "string".
 [[nodiscard]] constexpr const char* name_of(gguf_type t) {
     constexpr const char* names[gguf_type_count] = {"u8",      "i8",     "u16",   "i16", "u32", "i32", "f32",
                                                     "boolean", "string", "array", "u64", "i64", "f64"};
@@ -43983,8 +44029,8 @@ PHI4FLASH_BEGIN
 
 static_assert(std::endian::native == std::endian::little, "phi4flash: GGUF files are little-endian and used in place");
 
-inline constexpr std::uint32_t gguf_version = 3;
-inline constexpr std::size_t gguf_default_alignment = 32;
+inline constexpr std::uint32_t gguf_version = 3;  ///< the one that is read and written
+inline constexpr std::size_t gguf_default_alignment = 32;  ///< bytes; of files that do not say
 /// What a file may ask for. Released models have some 50 keys and 500 tensors.
 struct gguf_limits {
     std::size_t keys = std::size_t{1} << 16;
@@ -44624,6 +44670,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/io/file/read_ahead.hpp ------------------------------------------------------------------------------------
 /// Asks the system for pages of a mapped file before they are looked at.
+/// @since 0.2
 
 #if !defined(_WIN32)
 #include <sys/mman.h>
@@ -44824,9 +44871,11 @@ PHI4FLASH_END
 // ---- phi4flash/io/file/file_kind.hpp -------------------------------------------------------------------------------------
 /// What a file is, by its first bytes, where it is not what was wanted: people have pointers of Git LFS, web pages that say "not found",
 /// archives and PyTorch files under the names of models. One sentence for each, which says what to do.
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
+/// What a file is by its first bytes; `unknown` where nothing is recognized.
 enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_pointer, web_page, pytorch, archive, text };
 
 /// The kind of a file that begins with these bytes; a few hundred suffice.
@@ -45251,7 +45300,7 @@ public:
     /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled.
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
 
-    /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it.
+    /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it. @since 0.2
     bool populate(progress_ref tell = {}) const {
         constexpr std::size_t piece = std::size_t{16} << 20;
         if (file_.copied) return true;
@@ -45279,7 +45328,7 @@ public:
     /// How much of it lies in huge pages now; see bytes_in_huge_pages.
     [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
     /// How much of it is in memory now, whoever has read it, and how much of that in huge pages; of a file that belongs to another user
-    /// only what this program has touched. Reads nothing from disk. Takes some milliseconds.
+    /// only what this program has touched. Reads nothing from disk. Takes some milliseconds. @since 0.2
     [[nodiscard]] page_share residency() const {
         if (bytes().empty()) return {};
         if (file_.copied) return {bytes().size(), huge_bytes()};
@@ -45339,6 +45388,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/io/huggingface/config_options.hpp -------------------------------------------------------------------------
 /// How strictly a model's files are read.
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -45355,6 +45405,7 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
+/// The value of the key general.architecture.
 PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_architecture = "phi4flash";
 /// Quantized tensors are blocks of eight rows (core/packed.hpp), not ggml's row-major ones of the same size.
 PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_layout = "rows8";
@@ -45733,7 +45784,7 @@ public:
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }
 
-    /// A table of the tokenizer, aligned, in place: phi4flash.tokenizer.<name>. T is a whole number or a struct of such. Errors:
+    /// A table of the tokenizer, aligned, in place: `phi4flash.tokenizer.NAME`. T is a whole number or a struct of such. Errors:
     /// missing_tensor; wrong_dtype if its numbers are not as wide as those of T; wrong_shape if they are not whole elements.
     template <class T>
     [[nodiscard]] result<std::span<const T>> array(std::string_view name) const;
@@ -45744,7 +45795,7 @@ public:
 
     /// The file as memory; empty after from_memory.
     [[nodiscard]] const mapped_file& mapping() const { return mapping_; }
-    /// See mapped_file::residency; nothing after from_memory.
+    /// See mapped_file::residency; nothing after from_memory. @since 0.2
     [[nodiscard]] page_share residency() const { return mapping_.residency(); }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const { mapping_.release_pages(); }
@@ -45899,7 +45950,7 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-/// A table of whole numbers to be stored as the tensor phi4flash.tokenizer.<name>.
+/// A table of whole numbers to be stored as the tensor `phi4flash.tokenizer.NAME`.
 struct packed_array {
     std::string name;
     ggml_type type = ggml_type::i8;   ///< i8, i16, i32 or i64
@@ -46338,6 +46389,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/io/safetensors/align_tensors.hpp --------------------------------------------------------------------------
 /// Tensors that a file has at odd places, for which kernels have no loads on every processor: copied to where they are aligned.
+/// @since 0.2
 
 PHI4FLASH_BEGIN
 
@@ -46479,6 +46531,7 @@ inline json_value::json_value(double x) : kind_(kind::fraction), fraction_(x) {}
 inline json_value::json_value(std::string text) : kind_(kind::string), text_(std::move(text)) {}
 inline json_value::json_value(kind k) : kind_(k) {}
 
+/// Over members or elements, in the order of the text.
 class json_value::iterator {
 public:
     iterator() = default;
@@ -46770,6 +46823,7 @@ PHI4FLASH_OWN_DATA inline constexpr json_limits checkpoint_index_limits{.bytes =
 
 /// The index, checked: every shard is the name of a file in the folder itself.
 struct checkpoint_index {
+    /// A tensor, and the file in the folder that holds it.
     struct entry {
         std::string tensor;
         std::size_t shard;  ///< index into `shards`
@@ -47350,7 +47404,7 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
 }
 
 /// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
-/// their classes begin with: those say nothing. Errors: the same.
+/// their classes begin with: those say nothing. Errors: the same. @since 0.2
 [[nodiscard]] inline result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
@@ -47560,11 +47614,13 @@ struct safetensors_dtype {
     std::string_view name;
     std::size_t bytes;
 };
+/// All types of the format; models are F32, F16 and BF16.
 PHI4FLASH_OWN_DATA inline constexpr safetensors_dtype safetensors_dtypes[] = {
     {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8}, {"I32", 4},     {"I16", 2},     {"I8", 1},
     {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
 };
 
+/// By its name in a header; null for another.
 [[nodiscard]] constexpr const safetensors_dtype* find_safetensors_dtype(std::string_view name) {
     for (const auto& known : safetensors_dtypes)
         if (known.name == name) return &known;
@@ -47912,13 +47968,13 @@ public:
     [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     /// Bytes of all tensors.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
-    /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped.
+    /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped. @since 0.2
     [[nodiscard]] std::size_t copied_bytes() const {
         std::size_t sum = aligned_.bytes().size();
         for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
         return sum;
     }
-    /// See mapped_file::residency; of all its files, and nothing in memory of the host's.
+    /// See mapped_file::residency; of all its files, and nothing in memory of the host's. @since 0.2
     [[nodiscard]] page_share residency() const {
         page_share sum;
         for (const mapped_file& file : files_) {
@@ -48130,6 +48186,7 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
+/// Who repacks, who is told, and where the memory comes from.
 struct repack_options {
     executor_ref executor = {};           ///< shares the work of each tensor; the memory has the same bits for any
     page_size pages = page_size::normal;  ///< of the memory that is taken
@@ -48940,7 +48997,7 @@ public:
     /// Bytes of all weights.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors()); }
     /// Those that lie in memory of this program's own, and not in maps of files: repacked, copied because they were not aligned, or
-    /// because the options wanted it or the file system cannot map.
+    /// because the options wanted it or the file system cannot map. @since 0.2
     [[nodiscard]] std::uint64_t owned_bytes() const {
         const auto of = [](const auto& f) -> std::uint64_t {
             if constexpr (requires { f.copied_bytes(); }) {
@@ -48952,7 +49009,7 @@ public:
         return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit(of, form_);
     }
     /// How much of the files is in memory, and how much of that in huge pages: see mapped_file::residency. Of weights that were repacked,
-    /// those.
+    /// those. @since 0.2
     [[nodiscard]] page_share residency() const {
         if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
         return std::visit([](const auto& f) { return f.residency(); }, form_);

@@ -11,6 +11,7 @@
 
 PHI4FLASH_BEGIN
 
+/// One worker's account: nanoseconds of any clock that only goes forward. Of one thread at a time.
 class attendance {
 public:
     using nanoseconds = std::int64_t;

@@ -1,5 +1,6 @@
 #pragma once
 /// XXH64, the checksum of what is kept outside: finds what was altered by accident, and is faster than memory. Not against forgery.
+/// @since 0.2
 #include <phi4flash/config/abi.hpp>
 
 #include <bit>

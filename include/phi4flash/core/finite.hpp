@@ -1,5 +1,6 @@
 #pragma once
 /// Weights that are no numbers: where they are, and the sentence that says so. One NaN spoils every token of a text.
+/// @since 0.2
 #include <phi4flash/core/executor.hpp>
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/result.hpp>

@@ -35,7 +35,7 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
 
 /// Moves memory that has been touched, and begins at a multiple of `huge_page_bytes`, into huge pages, as far as it fills whole ones: now
 /// and on the calling thread, by copying. Linux 6.1 and later do it for memory of a program's own and for tmpfs; for files of other
-/// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it.
+/// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it. @since 0.2
 inline bool collapse_into_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
 #if defined(__linux__)
 #if defined(MADV_COLLAPSE)
@@ -50,14 +50,14 @@ inline bool collapse_into_huge_pages([[maybe_unused]] std::span<const std::byte>
 #endif
 }
 
-/// How much of some memory is there, and not on disk or never written, and how much of that in huge pages.
+/// How much of some memory is there, and not on disk or never written, and how much of that in huge pages. @since 0.2
 struct page_share {
     std::size_t resident = 0;
     std::size_t huge = 0;
 };
 
 /// Of what this program has touched of the memory, from /proc/self/smaps; nothing where there is no such file. The system counts by ranges
-/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops.
+/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops. @since 0.2
 [[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
     page_share found;
 #if defined(__linux__)

@@ -20,12 +20,13 @@ struct kv_int8 {
 
 /// Order is also the index into kernel tables.
 enum class kv_format : std::uint8_t { f32, bf16, int8 };
-inline constexpr std::size_t kv_format_count = 3;
+inline constexpr std::size_t kv_format_count = 3;  ///< of kv_format
 
 /// The element types that keys and values may have.
 template <class Kv>
 concept kv_element = std::same_as<Kv, float> || std::same_as<Kv, bf16> || std::same_as<Kv, kv_int8>;
 
+/// The format whose elements are of this type.
 template <kv_element Kv>
 inline constexpr kv_format kv_format_of = kv_format::f32;
 template <>

@@ -10,7 +10,7 @@
 
 PHI4FLASH_BEGIN
 
-/// Data of this type begin at a multiple of so many bytes: of their elements, or of the scales of packed blocks.
+/// Data of this type begin at a multiple of so many bytes: of their elements, or of the scales of packed blocks. @since 0.2
 [[nodiscard]] constexpr std::size_t alignment_of(dtype type) { return type == dtype::f32 ? 4 : 2; }
 
 /// A matrix [rows, cols] in its stored type: row-major elements, or packed blocks of 8 rows (core/packed.hpp). The data are
@@ -53,7 +53,7 @@ struct tensor_view {
     [[nodiscard]] bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(data) % alignment_of(type) == 0; }
 };
 
-/// A tensor without a name, of at most max_rank extents; packed types have two.
+/// A tensor without a name, of at most max_rank extents; packed types have two. @since 0.2
 [[nodiscard]] inline tensor_view view_of(const std::byte* data, std::span<const std::size_t> shape, dtype type) {
     tensor_view view;
     view.data = data;

@@ -15,6 +15,7 @@ PHI4FLASH_BEGIN
 /// Alignment of every block that the library carves: a cache line, and the widest vector.
 inline constexpr std::size_t block_alignment = 64;
 
+/// The least multiple that is not less than n. n + multiple must not overflow.
 [[nodiscard]] constexpr std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /// Hands out aligned pieces of a block. Without a block it only counts, at compile time too. All pieces are multiples of `block_alignment`.
@@ -39,7 +40,7 @@ private:
 };
 
 /// Memory of the host's. `take` returns `bytes` bytes that begin at a multiple of `alignment`, or nullptr; `give_back` gets the same numbers, and does
-/// not throw. What `self` points to must outlive every block. Default: the C++ heap.
+/// not throw. What `self` points to must outlive every block. Default: the C++ heap. @since 0.2
 struct block_source {
     void* self = nullptr;
     void* (*take)(void* self, std::size_t bytes, std::size_t alignment) = nullptr;

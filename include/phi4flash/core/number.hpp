@@ -23,16 +23,17 @@ struct f16 {
 };
 
 /// Whether x is neither infinite nor NaN. Comparisons and std::isnan may be compiled away where the host builds with -ffast-math, so
-/// this looks at the bits, and at those in memory: compilers take it that a float passed or computed by such code is finite.
+/// this looks at the bits, and at those in memory: compilers take it that a float passed or computed by such code is finite. @since 0.2
 [[nodiscard]] constexpr bool is_finite(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u; }
 [[nodiscard]] constexpr bool is_finite(const double& x) {
     return (std::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
 }
 [[nodiscard]] constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
 [[nodiscard]] constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
+/// By its bits, as is_finite. @since 0.2
 [[nodiscard]] constexpr bool is_nan(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
 
-/// The place of the first number that is not finite; the count where all are. A fraction of what it takes to read them from memory.
+/// The place of the first number that is not finite; the count where all are. A fraction of what it takes to read them from memory. @since 0.2
 template <class T>
 [[nodiscard]] constexpr std::size_t first_not_finite(std::span<const T> numbers) {
     constexpr std::size_t block = 256;  // of a length known to the compiler, without an early end: vectors
@@ -98,17 +99,20 @@ constexpr f16 from_f32<f16>(float x) { return to_f16(x); }
 /// How the numbers of a tensor in a file or a matrix in memory are stored. Order is also the index into kernel tables: first the
 /// plain element types, then the packed formats of core/packed.hpp.
 enum class dtype : std::uint8_t { f32, f16, bf16, q8, q4, q4_dense };
-inline constexpr std::size_t plain_dtype_count = 3;
-inline constexpr std::size_t dtype_count = 6;
+inline constexpr std::size_t plain_dtype_count = 3;  ///< the first ones of dtype: an element at a time
+inline constexpr std::size_t dtype_count = 6;  ///< of dtype
 
+/// Whether weights of this type are blocks (core/packed.hpp).
 [[nodiscard]] constexpr bool is_packed(dtype t) { return static_cast<std::size_t>(t) >= plain_dtype_count; }
 /// Bytes of an element of a plain type.
 [[nodiscard]] constexpr std::size_t size_of(dtype t) { return t == dtype::f32 ? 4 : 2; }
+/// As files and sentences have it: "BF16", "Q4_DENSE".
 [[nodiscard]] constexpr const char* name_of(dtype t) {
     constexpr const char* names[dtype_count] = {"F32", "F16", "BF16", "Q8", "Q4", "Q4_DENSE"};
     return names[static_cast<std::size_t>(t)];
 }
 
+/// The type whose elements are T: float, f16 or bf16.
 template <class T>
 inline constexpr dtype dtype_of = dtype::f32;
 template <>

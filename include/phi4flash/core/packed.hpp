@@ -15,8 +15,8 @@
 
 PHI4FLASH_BEGIN
 
-inline constexpr std::size_t packed_rows = 8;
-inline constexpr std::size_t packed_cols = 32;
+inline constexpr std::size_t packed_rows = 8;  ///< of a block
+inline constexpr std::size_t packed_cols = 32;  ///< of a block
 
 /// 8.5 bits a weight: w = scale * code. Codes are in [-127, 127]; the kernels take -128 too, from others' files. Vector s holds columns 4 s to 4 s + 3.
 struct q8_block {
@@ -34,6 +34,7 @@ struct q4_block {
 };
 static_assert(sizeof(q4_block) == 144);
 
+/// The block of a packed type.
 template <dtype Format>
 using packed_block = std::conditional_t<Format == dtype::q8, q8_block, q4_block>;
 
@@ -83,6 +84,7 @@ static_assert(sizeof(activation_group) == 40);
     const unsigned byte = block.code[step % 4][4 * r + c % 4];
     return step < 4 ? byte & 15u : byte >> 4;
 }
+/// Writes the code, 0 to 15, of row r and column c.
 inline void set_q4_code(q4_block& block, std::size_t r, std::size_t c, unsigned code) {
     const std::size_t step = c / 4;
     std::uint8_t& byte = block.code[step % 4][4 * r + c % 4];

@@ -1,5 +1,6 @@
 #pragma once
 /// How a call that takes seconds tells its caller how far it is, and learns that it shall stop.
+/// @since 0.2
 #include <phi4flash/config/abi.hpp>
 
 #include <concepts>

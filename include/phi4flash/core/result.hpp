@@ -54,6 +54,7 @@ private:
     bool ok_ = true;
 };
 
+/// Of a call that has no value to give.
 using status = result<void>;
 
 PHI4FLASH_END

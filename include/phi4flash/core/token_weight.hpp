@@ -6,6 +6,7 @@
 ///
 /// The kernels in kernels/choosing-inl.hpp are the same over whole vectors; what is here does their ragged ends, and all of the work for a
 /// sampler without a kernel table.
+/// @since 0.2
 #include <phi4flash/core/number.hpp>
 
 PHI4FLASH_BEGIN
@@ -67,6 +68,7 @@ inline constexpr std::int32_t highest_weight = std::int32_t{1} << 30;
 
 /// What choosing does with many tokens at once. Up to `choosing_block` of them a call.
 inline constexpr std::size_t choosing_block = 1024;
+/// One target's functions for it; the same numbers from each.
 struct choosing_kernels {
     /// ranks[i] = rank_of(logits[i]).
     void (*rank)(const float* logits, std::size_t n, std::int32_t* ranks);

@@ -12,14 +12,14 @@
 
 PHI4FLASH_BEGIN
 
-/// A question that was answered.
+/// A question that was answered. @since 0.2
 struct conversation_turn {
     std::string question;
     std::size_t begin = 0;             ///< tokens of the conversation before it
     std::vector<std::int32_t> unread;  ///< what was left then, to be read before the question
 };
 
-/// All that a conversation remembers: plain data, for a host that keeps it in a file beside a snapshot of the session.
+/// All that a conversation remembers: plain data, for a host that keeps it in a file beside a snapshot of the session. @since 0.2
 struct conversation_record {
     std::string system;
     std::vector<std::int32_t> tokens;  ///< read so far, by a session that has missed nothing
@@ -41,7 +41,7 @@ public:
         said_.system = std::move(system);
     }
 
-    /// Goes on from what was kept. Errors: bad_value (turns that do not follow each other, or ids below zero): nothing has changed then.
+    /// Goes on from what was kept. Errors: bad_value (turns that do not follow each other, or ids below zero): nothing has changed then. @since 0.2
     [[nodiscard]] status restore(conversation_record kept) {
         const auto negative = [](const std::vector<std::int32_t>& ids) { return std::ranges::any_of(ids, [](std::int32_t id) { return id < 0; }); };
         std::size_t least = 0;
@@ -64,11 +64,11 @@ public:
         prompt_.clear();
     }
 
-    /// What was said so far.
+    /// What was said so far. @since 0.2
     [[nodiscard]] const conversation_record& record() const { return said_; }
-    /// What a session that has missed nothing has read.
+    /// What a session that has missed nothing has read. @since 0.2
     [[nodiscard]] std::span<const std::int32_t> tokens() const { return said_.tokens; }
-    /// Questions that were answered, the first one first.
+    /// Questions that were answered, the first one first. @since 0.2
     [[nodiscard]] std::span<const conversation_turn> turns() const { return said_.turns; }
 
     /// The ids to read for this message by a session that has read the first `read` of tokens(): what it has missed, what the last answer left,
@@ -112,7 +112,7 @@ public:
     }
 
     /// Forgets the last question and its answer: to ask it again, or another one. tokens() is then what stood before; the session is
-    /// brought there by `go_back`. Errors: invalid_argument (nothing was answered yet).
+    /// brought there by `go_back`. Errors: invalid_argument (nothing was answered yet). @since 0.2
     [[nodiscard]] status take_back() {
         if (said_.turns.empty()) return error::format(errc::invalid_argument, "nothing to take back: no question was answered yet");
         said_.tokens.resize(said_.turns.back().begin);

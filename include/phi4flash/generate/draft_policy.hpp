@@ -1,6 +1,7 @@
 #pragma once
 /// How many drafts to read in a pass: decided by what passes of n tokens cost here, measured as it goes, and by the drafts' chances, corrected
 /// by how drafts fared. Where drafts do not pay, none are read.
+/// @since 0.2
 #include <phi4flash/generate/drafter.hpp>
 
 #include <algorithm>

@@ -2,6 +2,7 @@
 /// Drafts: guesses at the next tokens of a text, which are read in the same pass as its last token and kept as far as they are what is
 /// chosen. Who makes them is the host's choice: generate/ngram_drafter.hpp makes them from the text so far, generate/draft_policy.hpp says how
 /// many are worth reading.
+/// @since 0.2
 #include <phi4flash/config/abi.hpp>
 
 #include <algorithm>

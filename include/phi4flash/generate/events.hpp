@@ -21,11 +21,13 @@ enum class stop_reason : std::uint8_t {
     failed,        ///< of a scheduler's request: an error, which the event has; elsewhere that is the result of the call
 };
 
+/// Its name here: "stop_token" and so on.
 [[nodiscard]] constexpr const char* name_of(stop_reason reason) {
     constexpr const char* names[] = {"stop_token", "stop_string", "max_tokens", "context_full", "cancelled", "sink", "failed"};
     return names[static_cast<std::size_t>(reason)];
 }
 
+/// What happened to a text. @since 0.2
 enum class event_kind : std::uint8_t {
     none,    ///< nothing yet
     prompt,  ///< a part of the prompt has been read
@@ -45,7 +47,7 @@ struct generation_event {
     const error* failure = nullptr; ///< of the end, where it failed; valid as long as the text
 };
 
-/// A non-owning reference to anything that takes events and returns whether it wants more, passed by value. Default: none.
+/// A non-owning reference to anything that takes events and returns whether it wants more, passed by value. Default: none. @since 0.2
 class event_sink {
 public:
     event_sink() = default;
@@ -64,6 +66,7 @@ private:
     bool (*tell_)(void*, const generation_event&) = nullptr;
 };
 
+/// How a text ended, or how it stands.
 struct generation_summary {
     stop_reason reason = stop_reason::max_tokens;
     std::size_t prompt_tokens = 0;  ///< that were read

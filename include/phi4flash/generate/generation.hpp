@@ -1,6 +1,7 @@
 #pragma once
 /// A text that is being generated, as a value: advanced until something happens, or until the host wants its thread back. It owns no thread
 /// and calls nobody back. `generate` is a loop over it, `scheduler` drives many texts in the same passes.
+/// @since 0.2
 #include <phi4flash/generate/text_writer.hpp>
 #include <phi4flash/model/pass.hpp>
 

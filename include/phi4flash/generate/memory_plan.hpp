@@ -8,6 +8,7 @@
 ///     workspace    one a thread of control: activations of a chunk, what a pass keeps until its end, logits
 ///     generation   one a text that is being written: what choosing a token takes, and the prompt
 ///     snapshot     one a session that is saved, at its longest
+/// @since 0.2
 #include <phi4flash/generate/text_writer.hpp>
 #include <phi4flash/model/snapshot.hpp>
 #include <phi4flash/model/weight_types.hpp>

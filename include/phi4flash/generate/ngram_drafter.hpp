@@ -7,6 +7,7 @@
 /// A drafted token counts as text for the next one. How far the best place agrees, and whether the votes do, is a class of guesses; how many
 /// guesses of each class were right, in the prompt and since, is the chance of the next.
 /// Sources: prompt lookup (github.com/apoorvumang/prompt-lookup-decoding), n-gram caches (llama.cpp), suffix decoding (arXiv:2411.04975).
+/// @since 0.2
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/generate/drafter.hpp>
 

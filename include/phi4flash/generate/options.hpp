@@ -14,13 +14,14 @@
 
 PHI4FLASH_BEGIN
 
-/// Drafts of what comes next (docs/drafts.md). The text is that of none, up to rounding of logits.
+/// Drafts of what comes next (docs/drafts.md). The text is that of none, up to rounding of logits. @since 0.2
 struct draft_options {
     drafter_ref from{};              ///< who makes them; by default nobody. Is told the prompt too, and must outlive the text
     draft_policy* policy = nullptr;  ///< how many are read: as many as pay. Null: all that are made
     std::size_t most = 15;           ///< at once, at most max_drafts; the workspace must have room for them: with_drafts
 };
 
+/// How a text is chosen and what ends it. Copied by what it is given to, but for what it points to. See `options_from`.
 struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
@@ -33,7 +34,7 @@ struct generation_options {
 };
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
-/// the end of a text. Errors: out_of_memory; nothing has changed then.
+/// the end of a text. Errors: out_of_memory; nothing has changed then. @since 0.2
 inline status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
     const added_token* const end = end_of_message(text);
     if (end == nullptr) return {};

@@ -8,6 +8,7 @@
 ///
 /// Others: SGLang's mamba_radix_cache.py (a tree of pages with states at some nodes), llama.cpp's server (a copy a prompt, and checkpoints that
 /// its files do not hold: issues 25913, 28194, 26676).
+/// @since 0.2
 #include <phi4flash/model/forward.hpp>
 #include <phi4flash/model/session_pieces.hpp>
 

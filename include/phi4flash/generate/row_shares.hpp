@@ -1,5 +1,6 @@
 #pragma once
 /// Who gets how many rows of a pass: the arithmetic of a scheduler, apart from sessions and texts.
+/// @since 0.2
 #include <phi4flash/config/abi.hpp>
 
 #include <algorithm>

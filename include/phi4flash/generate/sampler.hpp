@@ -97,7 +97,7 @@ struct sampler_places {
 /// count as equally likely, and one that is 2^-30 times as likely as the likeliest is never chosen.
 class sampler : detail::sampler_places {
 public:
-    /// Bytes that a sampler for so many ids takes.
+    /// Bytes that a sampler for so many ids takes. @since 0.2
     [[nodiscard]] static constexpr std::size_t bytes(const sampling_options& options, std::size_t ids) {
         detail::sampler_places places;
         arena counting;
@@ -160,7 +160,7 @@ public:
         seen_[static_cast<std::size_t>(token) / 64] |= std::uint64_t{1} << token % 64;
     }
 
-    /// Begins another text, with the same random numbers.
+    /// Begins another text, with the same random numbers. @since 0.2
     void restart() {
         std::ranges::fill(seen_, 0u);
         random_ = random_stream(options_.seed);

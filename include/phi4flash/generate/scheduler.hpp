@@ -5,6 +5,7 @@
 ///     those who write       one row each (and drafts, where there is room), at most as many as the workspace has rows of logits and states
 ///     those who read        the other rows, in equal shares: all that are left while nobody writes, else as few as the host's bounds say, so that
 ///                           nobody who writes waits long for a long prompt   (stall-free batching: arXiv:2403.02310)
+/// @since 0.2
 #include <phi4flash/generate/row_shares.hpp>
 #include <phi4flash/generate/text_writer.hpp>
 #include <phi4flash/generate/tick_budget.hpp>
@@ -39,6 +40,7 @@ struct request_event {
     generation_event event;
 };
 
+/// What a tick did.
 enum class tick_outcome : std::uint8_t {
     idle,    ///< nobody could go on: no requests, or all wait for next_event or for their sessions
     paused,  ///< stop() was true; the next tick goes on there

@@ -26,7 +26,7 @@ public:
     stop_matcher(stop_matcher&&) = default;
     stop_matcher& operator=(stop_matcher&&) = default;
 
-    /// Takes copies of the strings and all memory that it will need; empty strings are left out. Errors: out_of_memory.
+    /// Takes copies of the strings and all memory that it will need; empty strings are left out. Errors: out_of_memory. @since 0.2
     static result<stop_matcher> create(std::span<const std::string> strings) {
         return detail::or_out_of_memory("watch for stop strings", [&]() -> result<stop_matcher> {
             stop_matcher made;
@@ -44,7 +44,7 @@ public:
     /// Takes more text and returns what is certain: a view of the text itself or of the matcher's memory, valid until the next call.
     /// Errors: out_of_memory, for longer text than `longest_text`; it was not taken then.
     [[nodiscard]] result<std::string_view> push(std::string_view text) { return push(text, false); }
-    /// The same of text that is not to be released, which may still end what was held back before it.
+    /// The same of text that is not to be released, which may still end what was held back before it. @since 0.2
     [[nodiscard]] result<std::string_view> push_hidden(std::string_view text) { return push(text, true); }
 
     /// The text ends here: what was held back. Valid until the next call.
@@ -52,7 +52,7 @@ public:
         released_.clear();
         return release(held_.size());
     }
-    /// The text ends with this: push and flush in one. Errors: those of push.
+    /// The text ends with this: push and flush in one. Errors: those of push. @since 0.2
     [[nodiscard]] result<std::string_view> finish(std::string_view text) {
         const auto certain = push(text);
         return certain && !matched_ && !held_.empty() ? release(held_.size()) : certain;
@@ -60,7 +60,7 @@ public:
 
     [[nodiscard]] bool matched() const { return matched_; }
 
-    /// Begins another text.
+    /// Begins another text. @since 0.2
     void restart() {
         held_.clear();
         hidden_.clear();

@@ -6,6 +6,7 @@
 ///     take(logits)  chooses; how many of these tokens are to be committed
 ///     event()       what happened, one after the other, until there is nothing: then another pass is wanted, or the text has ended
 ///     surplus()     after the end: tokens that were committed and are not part of the text, to be taken back (session::rewind)
+/// @since 0.2
 #include <phi4flash/generate/drafter.hpp>
 #include <phi4flash/generate/events.hpp>
 #include <phi4flash/generate/options.hpp>

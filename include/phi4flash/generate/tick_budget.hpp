@@ -1,5 +1,6 @@
 #pragma once
 /// How many rows of prompts a tick may have while others write: as few as its host says, or as keep a tick within the host's time.
+/// @since 0.2
 #include <phi4flash/core/result.hpp>
 
 #include <algorithm>

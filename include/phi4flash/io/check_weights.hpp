@@ -1,5 +1,6 @@
 #pragma once
 /// Looks at every weight of a model once, for numbers that are infinite or NaN. Nothing else reads all weights before they are needed.
+/// @since 0.2
 #include <phi4flash/core/finite.hpp>
 #include <phi4flash/io/file/printable.hpp>
 

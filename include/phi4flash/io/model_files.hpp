@@ -98,7 +98,7 @@ public:
     /// Bytes of all weights.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors()); }
     /// Those that lie in memory of this program's own, and not in maps of files: repacked, copied because they were not aligned, or
-    /// because the options wanted it or the file system cannot map.
+    /// because the options wanted it or the file system cannot map. @since 0.2
     [[nodiscard]] std::uint64_t owned_bytes() const {
         const auto of = [](const auto& f) -> std::uint64_t {
             if constexpr (requires { f.copied_bytes(); }) {
@@ -110,7 +110,7 @@ public:
         return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit(of, form_);
     }
     /// How much of the files is in memory, and how much of that in huge pages: see mapped_file::residency. Of weights that were repacked,
-    /// those.
+    /// those. @since 0.2
     [[nodiscard]] page_share residency() const {
         if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
         return std::visit([](const auto& f) { return f.residency(); }, form_);

@@ -60,7 +60,7 @@ struct linear_kernels {
 inline constexpr std::size_t channel_block = 16;
 
 /// Where the states after the last `count` tokens go, one `stride` floats behind the other. Where one is kept, it may take the place of the
-/// state before the first token.
+/// state before the first token. @since 0.2
 struct kept_states {
     float* first = nullptr;
     std::size_t stride = 0;
@@ -135,8 +135,8 @@ struct attention_args {
     const float* slopes;           ///< [n_heads] for ALiBi, or null
 };
 
-inline constexpr std::size_t max_kv_segments = 3;
-inline constexpr std::size_t max_k_per_group = 2;
+inline constexpr std::size_t max_kv_segments = 3;  ///< runs of rows in which a call's keys may lie
+inline constexpr std::size_t max_k_per_group = 2;  ///< 2 for differential attention
 
 /// One target's kernels. `name` is what a user sees and may ask for.
 struct kernel_table {

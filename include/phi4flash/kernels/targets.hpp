@@ -22,6 +22,7 @@ struct kernel_target {
 /// All targets in this program, best first. Not empty, and the last one always runs and needs nothing. Thread-safe: it computes
 /// everything anew, and asks the system for nothing.
 inline constexpr std::size_t max_kernel_targets = 8;
+/// The targets of this program, the best first.
 struct kernel_target_list {
     kernel_target target[max_kernel_targets];
     std::size_t count;
@@ -36,7 +37,7 @@ struct kernel_target_list {
 [[nodiscard]] inline kernel_target_list kernel_targets();
 #endif
 
-/// What the choice of kernels may use.
+/// What the choice of kernels may use. @since 0.2
 struct kernel_choice {
     /// Matrix tiles (AMX), for whose registers Linux has to be asked on behalf of the whole process: from then on it refuses signal stacks
     /// that are too small for them (some 11 KiB). False leaves them out and asks for nothing.

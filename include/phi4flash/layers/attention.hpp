@@ -57,7 +57,7 @@ struct attention_workspace {
           attended(take_rows(memory, tokens, heads.n_heads * heads.group_width())) {}
 };
 
-/// Rows that one text reads, and what it remembers: `count` rows from `row` on, the first of them at position `first`.
+/// Rows that one text reads, and what it remembers: `count` rows from `row` on, the first of them at position `first`. @since 0.2
 template <class Cache>
 struct attention_text {
     const Cache* past = nullptr;

@@ -52,6 +52,7 @@ struct mamba {
         std::size_t count = 0;
     };
 
+    /// What a call computes with.
     struct workspace {
         rows_view<float> uz;      ///< [tokens, 2 d_inner]
         rows_view<float> u;       ///< [tokens, d_inner]; after a call: m, the scan output
@@ -130,7 +131,7 @@ private:
     }
 };
 
-/// How the states of all Mamba layers of a model lie beside each other, so that they can be kept and copied as one.
+/// How the states of all Mamba layers of a model lie beside each other, so that they can be kept and copied as one. @since 0.2
 class mamba_states {
 public:
     mamba_states() = default;

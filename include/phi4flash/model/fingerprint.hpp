@@ -1,5 +1,6 @@
 #pragma once
 /// Which weights a saved session belongs to: cheap to compute, and different for two checkpoints of one shape.
+/// @since 0.2
 #include <phi4flash/core/checksum.hpp>
 #include <phi4flash/model/model.hpp>
 

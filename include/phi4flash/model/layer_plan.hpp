@@ -14,6 +14,7 @@ enum class mixer_kind : std::uint8_t {
     cross_attention,   ///< differential, over the full layer's K/V: owns nothing
 };
 
+/// Its name here.
 [[nodiscard]] constexpr const char* name_of(mixer_kind kind) {
     constexpr const char* names[] = {"mamba", "window_attention", "memory_mamba", "full_attention", "gated_memory", "cross_attention"};
     return names[static_cast<std::size_t>(kind)];

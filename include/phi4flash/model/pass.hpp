@@ -15,6 +15,7 @@
 ///
 /// What a pass finds out stays in the workspace (K/V of windows, several states) or behind the session's position (K/V of the full layer, one
 /// state) until it is committed: what is not committed has not happened.
+/// @since 0.2
 #include <phi4flash/model/state.hpp>
 
 #include <utility>

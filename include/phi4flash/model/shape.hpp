@@ -95,7 +95,7 @@ inline constexpr std::size_t extent_count = 11;
     return shape_fault::none;
 }
 
-/// Whether nothing of it is dynamic any more, and no rule broken: what check_shape accepts.
+/// Whether nothing of it is dynamic any more, and no rule broken: what check_shape accepts. @since 0.2
 [[nodiscard]] constexpr bool is_complete(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i)
         if (detail::extent_at(s, i).value == dynamic) return false;

@@ -8,6 +8,7 @@
 ///     trailer 8 bytes: XXH64 of states and K/V
 ///
 /// All of it little-endian. The same session has the same bytes on every target, back end and number of threads, wherever its rings stand.
+/// @since 0.2
 #include <phi4flash/core/checksum.hpp>
 #include <phi4flash/model/fingerprint.hpp>
 #include <phi4flash/model/session_pieces.hpp>
@@ -19,7 +20,7 @@ PHI4FLASH_BEGIN
 
 static_assert(std::endian::native == std::endian::little, "phi4flash: snapshots are little-endian and copied as they are");
 
-inline constexpr std::uint32_t snapshot_version = 1;
+inline constexpr std::uint32_t snapshot_version = 1;  ///< that is written; docs/stability.md says which are read
 /// A sink is never given more at once, nor a source asked for more.
 inline constexpr std::size_t snapshot_piece = std::size_t{1} << 20;
 

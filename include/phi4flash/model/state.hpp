@@ -16,7 +16,7 @@ namespace detail {
 }
 }  // namespace detail
 
-/// How much a session holds.
+/// How much a session holds. @since 0.2
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
     std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
@@ -127,7 +127,7 @@ public:
 
     /// Takes tokens back: the next token is the one at `position`, and everything is, bit for bit, as it was there. Further back than
     /// oldest_position() only a copy, or reading again, leads. Errors: invalid_argument (ahead of position(), or further back); in_use.
-    /// Nothing has changed then.
+    /// Nothing has changed then. @since 0.2
     [[nodiscard]] status rewind(std::size_t position) {
         if (busy_) return detail::in_use_error("session");
         if (position < oldest_ || position > position_)
@@ -155,11 +155,11 @@ public:
 
     /// Tokens read so far.
     [[nodiscard]] std::size_t position() const { return position_; }
-    /// How far `rewind` can go.
+    /// How far `rewind` can go. @since 0.2
     [[nodiscard]] std::size_t oldest_position() const { return oldest_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
-    /// Tokens that can be taken back at any time.
+    /// Tokens that can be taken back at any time. @since 0.2
     [[nodiscard]] std::size_t undo() const { return undo_; }
 
     // For pass.hpp and snapshot.hpp.
@@ -226,7 +226,7 @@ private:
     bool disturbed_ = false;  // and it was reset meanwhile
 };
 
-/// A session in a pass: which rows it has, and where its kept states are.
+/// A session in a pass: which rows it has, and where its kept states are. @since 0.2
 template <sambay_shape Shape, class Kv>
 struct text_in_pass {
     session<Shape, Kv>* past = nullptr;

@@ -97,7 +97,7 @@ void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
 }
 
 /// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
-/// store them as. 0 for a shape that check_shape refuses.
+/// store them as. 0 for a shape that check_shape refuses. @since 0.2
 [[nodiscard]] inline std::uint64_t parameter_count(const sambay_shape& shape) {
     const auto e = extents<any_sambay>::from(shape);
     if (!e) return 0;

@@ -15,7 +15,7 @@ enum class tensor_role : std::uint8_t {
     parameter,  ///< widened to f32 when a model is bound: F32, F16 or BF16
 };
 
-/// Which type a matrix gets. One whose extents are no multiples of 8 rows and 32 columns stays bf16 where a packed type is wanted.
+/// Which type a matrix gets. One whose extents are no multiples of 8 rows and 32 columns stays bf16 where a packed type is wanted. @since 0.2
 struct weight_types {
     dtype matrices = dtype::q4_dense;
     dtype embedding = dtype::q4_dense;  ///< the output layer too: 13 % of the released model's weights, and the last matrix of every step

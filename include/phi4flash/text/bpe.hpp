@@ -26,12 +26,15 @@ struct bpe_scratch {
     /// Remembers so many pairs of tokens, at 8 bytes each. Worth it for more than one text.
     explicit bpe_scratch(std::size_t remembered_pairs = 1) : n_pairs(std::bit_ceil(remembered_pairs)) {}
 
+    /// A part of a piece, in a list of its parts.
     struct symbol {
         std::uint32_t token, previous, next;
     };
+    /// Two neighbours that could be merged.
     struct candidate {
         std::uint32_t rank, at, left, right;
     };
+    /// A token, and the byte at which it begins.
     struct placed {
         std::uint32_t token, begin;
     };

@@ -18,6 +18,7 @@ PHI4FLASH_BEGIN
 /// Source: Aoe, "An efficient digital search algorithm by using a double-array structure", 1989.
 class byte_trie {
 public:
+    /// A token that was found.
     struct match {
         std::uint32_t token = no_token;
         std::uint32_t size = 0;  ///< bytes of the token

@@ -31,7 +31,7 @@ struct chat_options {
     marker_policy content_markers = marker_policy::plain_text;
 };
 
-/// What both templates put after every message: where an answer ends. nullptr if the tokenizer has no such token.
+/// What both templates put after every message: where an answer ends. nullptr if the tokenizer has no such token. @since 0.2
 [[nodiscard]] inline const added_token* end_of_message(const tokenizer& text) { return text.added(std::string_view("<|end|>")); }
 
 namespace detail {

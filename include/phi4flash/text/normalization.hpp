@@ -1,6 +1,7 @@
 #pragma once
 /// Unicode normalization, as tokenizers of Qwen and others ask for before a text is split. Text that is normalized already is only
 /// looked at; around what is not, a segment is decomposed, ordered and composed (Unicode Standard Annex #15).
+/// @since 0.2
 #include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/text/normalization_tables.hpp>
 #include <phi4flash/text/utf8.hpp>

@@ -35,7 +35,7 @@ public:
     /// One past the highest id with a string. A model may have more rows than that.
     [[nodiscard]] std::size_t vocab_size() const { return vocab_size_; }
     [[nodiscard]] split_pattern pattern() const { return pattern_; }
-    /// What texts are normalized to before they are split.
+    /// What texts are normalized to before they are split. @since 0.2
     [[nodiscard]] normal_form normalization() const { return normalization_; }
     [[nodiscard]] const bpe& merges() const { return bpe_; }
     /// Sorted by id.

@@ -10,7 +10,7 @@
 
 PHI4FLASH_BEGIN
 
-inline constexpr char32_t replacement_character = 0xFFFD;
+inline constexpr char32_t replacement_character = 0xFFFD;  ///< stands for what is no UTF-8
 
 /// How a sequence of bytes ended.
 enum class utf8_state : std::uint8_t {
@@ -77,14 +77,14 @@ namespace detail {
     return detail::decode_utf8_any(p, end);
 }
 
-/// The UTF-8 form of a code point.
+/// The UTF-8 form of a code point. @since 0.2
 struct utf8_form {
     char bytes[4] = {};
     std::uint32_t size = 0;
     [[nodiscard]] std::string_view view() const { return {bytes, size}; }
 };
 
-/// Surrogates and values beyond U+10FFFF become U+FFFD.
+/// Surrogates and values beyond U+10FFFF become U+FFFD. @since 0.2
 [[nodiscard]] constexpr utf8_form encode_utf8(char32_t c) {
     if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) c = replacement_character;
     const auto tail = [c](unsigned shift) { return static_cast<char>(0x80 | (c >> shift & 0x3F)); };

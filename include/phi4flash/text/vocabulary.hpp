@@ -17,8 +17,8 @@ PHI4FLASH_OWN_DATA inline constexpr std::uint32_t no_token = 0xFFFFFFFF;
 
 /// Limits that keep a hostile file from asking for much memory.
 inline constexpr std::size_t max_vocabulary_ids = std::size_t{1} << 22;
-inline constexpr std::size_t max_token_bytes = 4096;
-inline constexpr std::size_t max_vocabulary_bytes = std::size_t{1} << 28;
+inline constexpr std::size_t max_token_bytes = 4096;  ///< of one token
+inline constexpr std::size_t max_vocabulary_bytes = std::size_t{1} << 28;  ///< of all together
 
 namespace detail {
 

@@ -1,6 +1,7 @@
 #pragma once
 /// What a file is, by its first bytes, where it is not what was wanted: people have pointers of Git LFS, web pages that say "not found",
 /// archives and PyTorch files under the names of models. One sentence for each, which says what to do.
+/// @since 0.2
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/io/file/printable.hpp>
 
@@ -13,6 +14,7 @@
 
 PHI4FLASH_BEGIN
 
+/// What a file is by its first bytes; `unknown` where nothing is recognized.
 enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_pointer, web_page, pytorch, archive, text };
 
 /// The kind of a file that begins with these bytes; a few hundred suffice.

@@ -79,7 +79,7 @@ public:
         return so_far_;
     }
 
-    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another.
+    /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another. @since 0.2
     [[nodiscard]] bool in_place() const { return target_.in_place; }
 
 private:

@@ -247,7 +247,7 @@ public:
     /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled.
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
 
-    /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it.
+    /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it. @since 0.2
     bool populate(progress_ref tell = {}) const {
         constexpr std::size_t piece = std::size_t{16} << 20;
         if (file_.copied) return true;
@@ -275,7 +275,7 @@ public:
     /// How much of it lies in huge pages now; see bytes_in_huge_pages.
     [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
     /// How much of it is in memory now, whoever has read it, and how much of that in huge pages; of a file that belongs to another user
-    /// only what this program has touched. Reads nothing from disk. Takes some milliseconds.
+    /// only what this program has touched. Reads nothing from disk. Takes some milliseconds. @since 0.2
     [[nodiscard]] page_share residency() const {
         if (bytes().empty()) return {};
         if (file_.copied) return {bytes().size(), huge_bytes()};

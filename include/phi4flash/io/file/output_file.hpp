@@ -1,5 +1,6 @@
 #pragma once
 /// Where a file that is to be written really goes, and the system's calls that put it there. For file_writer.
+/// @since 0.2
 #include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/io/file/printable.hpp>
 

@@ -1,5 +1,6 @@
 #pragma once
 /// Asks the system for pages of a mapped file before they are looked at.
+/// @since 0.2
 #include <phi4flash/config/abi.hpp>
 
 #include <cstddef>

@@ -87,6 +87,7 @@ PHI4FLASH_OWN_DATA inline constexpr ggml_format ggml_formats[] = {
         if (static_cast<std::uint32_t>(known.type) == number) return &known;
     return nullptr;
 }
+/// The same of a type that is known.
 [[nodiscard]] constexpr const ggml_format& format_of(ggml_type type) { return *find_ggml_format(static_cast<std::uint32_t>(type)); }
 
 PHI4FLASH_END

@@ -16,8 +16,8 @@ PHI4FLASH_BEGIN
 
 static_assert(std::endian::native == std::endian::little, "phi4flash: GGUF files are little-endian and used in place");
 
-inline constexpr std::uint32_t gguf_version = 3;
-inline constexpr std::size_t gguf_default_alignment = 32;
+inline constexpr std::uint32_t gguf_version = 3;  ///< the one that is read and written
+inline constexpr std::size_t gguf_default_alignment = 32;  ///< bytes; of files that do not say
 /// What a file may ask for. Released models have some 50 keys and 500 tensors.
 struct gguf_limits {
     std::size_t keys = std::size_t{1} << 16;

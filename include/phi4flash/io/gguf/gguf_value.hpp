@@ -16,13 +16,14 @@ PHI4FLASH_BEGIN
 
 /// The value types, by their numbers in the format.
 enum class gguf_type : std::uint8_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
-inline constexpr std::size_t gguf_type_count = 13;
+inline constexpr std::size_t gguf_type_count = 13;  ///< of gguf_type
 
 /// Bytes of a value; 0 for strings and arrays, which say their own.
 [[nodiscard]] constexpr std::size_t size_of(gguf_type t) {
     constexpr std::uint8_t sizes[gguf_type_count] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return sizes[static_cast<std::size_t>(t)];
 }
+/// As sentences have it: "u32", "string".
 [[nodiscard]] constexpr const char* name_of(gguf_type t) {
     constexpr const char* names[gguf_type_count] = {"u8",      "i8",     "u16",   "i16", "u32", "i32", "f32",
                                                     "boolean", "string", "array", "u64", "i64", "f64"};

@@ -43,13 +43,13 @@ public:
     [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
     /// Bytes of all tensors.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
-    /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped.
+    /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped. @since 0.2
     [[nodiscard]] std::size_t copied_bytes() const {
         std::size_t sum = aligned_.bytes().size();
         for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
         return sum;
     }
-    /// See mapped_file::residency; of all its files, and nothing in memory of the host's.
+    /// See mapped_file::residency; of all its files, and nothing in memory of the host's. @since 0.2
     [[nodiscard]] page_share residency() const {
         page_share sum;
         for (const mapped_file& file : files_) {

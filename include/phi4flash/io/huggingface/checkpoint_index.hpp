@@ -15,6 +15,7 @@ PHI4FLASH_OWN_DATA inline constexpr json_limits checkpoint_index_limits{.bytes =
 
 /// The index, checked: every shard is the name of a file in the folder itself.
 struct checkpoint_index {
+    /// A tensor, and the file in the folder that holds it.
     struct entry {
         std::string tensor;
         std::size_t shard;  ///< index into `shards`

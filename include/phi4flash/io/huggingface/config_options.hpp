@@ -1,5 +1,6 @@
 #pragma once
 /// How strictly a model's files are read.
+/// @since 0.2
 #include <phi4flash/config/abi.hpp>
 
 PHI4FLASH_BEGIN

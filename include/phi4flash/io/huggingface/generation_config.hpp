@@ -64,7 +64,7 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
 }
 
 /// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
-/// their classes begin with: those say nothing. Errors: the same.
+/// their classes begin with: those say nothing. Errors: the same. @since 0.2
 [[nodiscard]] inline result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);

@@ -112,6 +112,7 @@ inline json_value::json_value(double x) : kind_(kind::fraction), fraction_(x) {}
 inline json_value::json_value(std::string text) : kind_(kind::string), text_(std::move(text)) {}
 inline json_value::json_value(kind k) : kind_(k) {}
 
+/// Over members or elements, in the order of the text.
 class json_value::iterator {
 public:
     iterator() = default;

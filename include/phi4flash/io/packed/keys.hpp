@@ -15,6 +15,7 @@
 
 PHI4FLASH_BEGIN
 
+/// The value of the key general.architecture.
 PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_architecture = "phi4flash";
 /// Quantized tensors are blocks of eight rows (core/packed.hpp), not ggml's row-major ones of the same size.
 PHI4FLASH_OWN_DATA inline constexpr std::string_view packed_layout = "rows8";

@@ -99,7 +99,7 @@ public:
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }
 
-    /// A table of the tokenizer, aligned, in place: phi4flash.tokenizer.<name>. T is a whole number or a struct of such. Errors:
+    /// A table of the tokenizer, aligned, in place: `phi4flash.tokenizer.NAME`. T is a whole number or a struct of such. Errors:
     /// missing_tensor; wrong_dtype if its numbers are not as wide as those of T; wrong_shape if they are not whole elements.
     template <class T>
     [[nodiscard]] result<std::span<const T>> array(std::string_view name) const;
@@ -110,7 +110,7 @@ public:
 
     /// The file as memory; empty after from_memory.
     [[nodiscard]] const mapped_file& mapping() const { return mapping_; }
-    /// See mapped_file::residency; nothing after from_memory.
+    /// See mapped_file::residency; nothing after from_memory. @since 0.2
     [[nodiscard]] page_share residency() const { return mapping_.residency(); }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const { mapping_.release_pages(); }

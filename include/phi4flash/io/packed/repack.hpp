@@ -28,6 +28,7 @@
 
 PHI4FLASH_BEGIN
 
+/// Who repacks, who is told, and where the memory comes from.
 struct repack_options {
     executor_ref executor = {};           ///< shares the work of each tensor; the memory has the same bits for any
     page_size pages = page_size::normal;  ///< of the memory that is taken

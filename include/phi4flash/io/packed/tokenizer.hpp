@@ -11,7 +11,7 @@
 
 PHI4FLASH_BEGIN
 
-/// A table of whole numbers to be stored as the tensor phi4flash.tokenizer.<name>.
+/// A table of whole numbers to be stored as the tensor `phi4flash.tokenizer.NAME`.
 struct packed_array {
     std::string name;
     ggml_type type = ggml_type::i8;   ///< i8, i16, i32 or i64

@@ -1,5 +1,6 @@
 #pragma once
 /// Tensors that a file has at odd places, for which kernels have no loads on every processor: copied to where they are aligned.
+/// @since 0.2
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/memory.hpp>
 

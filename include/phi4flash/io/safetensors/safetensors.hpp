@@ -24,11 +24,13 @@ struct safetensors_dtype {
     std::string_view name;
     std::size_t bytes;
 };
+/// All types of the format; models are F32, F16 and BF16.
 PHI4FLASH_OWN_DATA inline constexpr safetensors_dtype safetensors_dtypes[] = {
     {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I64", 8}, {"I32", 4},     {"I16", 2},     {"I8", 1},
     {"U64", 8}, {"U32", 4}, {"U16", 2},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
 };
 
+/// By its name in a header; null for another.
 [[nodiscard]] constexpr const safetensors_dtype* find_safetensors_dtype(std::string_view name) {
     for (const auto& known : safetensors_dtypes)
         if (known.name == name) return &known;

@@ -10,7 +10,8 @@ Rules:
   where it is needed outside, behind a guard of its own.
 - `#include <phi4flash/x-inl.hpp>` is replaced by the text each time: these files are compiled once per instruction set.
 - Other includes stay where they are, in the same #if. Only a repeated <standard> header at top level is dropped.
-- A macro that is still defined at the end and does not start with PHI4FLASH_ is an error.
+- A macro that is still defined at the end and does not start with PHI4FLASH_ is an error; those that are nobody's business are
+  undefined there: all but PUBLIC_MACROS.
 """
 import argparse
 import difflib
@@ -24,6 +25,11 @@ DIRECTIVE = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif|elifdef|elifndef|else|end
 OPENING = {"if", "ifdef", "ifndef"}
 # Highway's own switches, which kernels/dispatch.hpp sets for each pass as Highway expects.
 FOREIGN_MACROS = {"HWY_TARGET", "HWY_TARGET_TOGGLE", "HWY_SET_MACROS_PER_TARGET"}
+
+# What a program may set or ask for (docs/embedding.md).
+PUBLIC_MACROS = {"PHI4FLASH_" + name for name in (
+    "SIMD_HIGHWAY", "SIMD_XSIMD", "SIMD_SCALAR", "STATIC_DISPATCH", "COMPILE_ONCE", "IMPLEMENTATION", "AMX", "HAS_JSON", "FILES", "THREADS",
+    "VERSION_MAJOR", "VERSION_MINOR", "VERSION_PATCH", "VERSION_STRING", "PRINTF_LIKE", "SINGLE_HEADER_INCLUDED")}
 
 
 class Failure(Exception):
@@ -41,6 +47,7 @@ class Amalgamation:
         self.inline_seen = set()
         self.stack = []  # headers being pasted, to name a cycle
         self.macros = {}  # name -> where it was defined
+        self.guards = []  # of headers that were pasted inside an #if
 
     def run(self, spine):
         self.paste(spine, "phi4flash.hpp")
@@ -48,6 +55,9 @@ class Amalgamation:
         if leaks:
             raise Failure("macros that leak out of the header: " + ", ".join(leaks) + ". Undefine them where they were last used, "
                           "or give them the prefix PHI4FLASH_.")
+        # Not before the end: the macros of the ABI namespace are expanded wherever it is opened.
+        self.lines += ["", "// ---- macros that end here " + "-" * 94]
+        self.lines += [f"#undef {name}" for name in sorted(set(self.guards) | set(self.macros) - PUBLIC_MACROS)]
         return self.lines
 
     def covered(self, record, name):
@@ -81,6 +91,7 @@ class Amalgamation:
         if guarded or name in self.pasted:
             guard = "PHI4FLASH_ONCE_" + re.sub(r"[^A-Za-z0-9]", "_", name.removeprefix("phi4flash/")).upper()
             self.lines += [f"#ifndef {guard}", f"#define {guard}"]
+            self.guards.append(guard)
         else:
             guard = None
         self.pasted.setdefault(name, []).append(tuple(self.conditions))

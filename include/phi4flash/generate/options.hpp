@@ -30,7 +30,7 @@ struct generation_options {
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};
-    const std::atomic<bool>* cancel = nullptr;     ///< looked at before every chunk and token; may be set from anywhere
+    const std::atomic<bool>* cancel = nullptr;     ///< may be set by any thread; looked at between two pieces of a pass, by a scheduler before and after each
 };
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call

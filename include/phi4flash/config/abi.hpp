@@ -3,7 +3,7 @@
 /// or loaded into one process, and never share a function or a class by accident.
 ///
 /// In it is what changes a layout or a function's body: the version, the back end with its version, the instruction set, and those of
-/// the words at the end that are not as usual. "v0_1_0_highway1_2_x86_64_json" is the usual one with JSON. Not in it: RTTI and NDEBUG
+/// the words at the end that are not as usual. "v0_2_0_highway1_2_x86_64_json" is the usual one with JSON. Not in it: RTTI and NDEBUG
 /// (which change nothing here), optimization (which keeps what a function does), and compile-once mode (whose files must find each other).
 #include <phi4flash/config/instruction_set.hpp>
 #include <phi4flash/config/macros.hpp>

@@ -35,7 +35,7 @@
 /// or loaded into one process, and never share a function or a class by accident.
 ///
 /// In it is what changes a layout or a function's body: the version, the back end with its version, the instruction set, and those of
-/// the words at the end that are not as usual. "v0_1_0_highway1_2_x86_64_json" is the usual one with JSON. Not in it: RTTI and NDEBUG
+/// the words at the end that are not as usual. "v0_2_0_highway1_2_x86_64_json" is the usual one with JSON. Not in it: RTTI and NDEBUG
 /// (which change nothing here), optimization (which keeps what a function does), and compile-once mode (whose files must find each other).
 
 // ---- phi4flash/config/instruction_set.hpp --------------------------------------------------------------------------------
@@ -41308,7 +41308,7 @@ struct generation_options {
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};
-    const std::atomic<bool>* cancel = nullptr;     ///< looked at before every chunk and token; may be set from anywhere
+    const std::atomic<bool>* cancel = nullptr;     ///< may be set by any thread; looked at between two pieces of a pass, by a scheduler before and after each
 };
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call

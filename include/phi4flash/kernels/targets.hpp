@@ -19,10 +19,8 @@ struct kernel_target {
     [[nodiscard]] bool request() const { return runs_here && (ask == nullptr || ask()); }
 };
 
-/// All targets in this program, best first. Not empty, and the last one always runs and needs nothing. Thread-safe: it computes
-/// everything anew, and asks the system for nothing.
-inline constexpr std::size_t max_kernel_targets = 8;
-/// The targets of this program, the best first.
+inline constexpr std::size_t max_kernel_targets = 8;  ///< of a list
+/// The targets of this program, the best first. Not empty, and the last one always runs and needs nothing.
 struct kernel_target_list {
     kernel_target target[max_kernel_targets];
     std::size_t count;
@@ -30,6 +28,7 @@ struct kernel_target_list {
     [[nodiscard]] const kernel_target* end() const { return target + count; }
 };
 
+/// All targets in this program. Any thread, any time: it computes everything anew, and asks the system for nothing.
 /// Defined where the kernels are compiled: in every file, or in one (see PHI4FLASH_COMPILE_ONCE).
 #if PHI4FLASH_COMPILE_ONCE
 [[nodiscard]] kernel_target_list kernel_targets();

@@ -2305,10 +2305,8 @@ struct kernel_target {
     [[nodiscard]] bool request() const { return runs_here && (ask == nullptr || ask()); }
 };
 
-/// All targets in this program, best first. Not empty, and the last one always runs and needs nothing. Thread-safe: it computes
-/// everything anew, and asks the system for nothing.
-inline constexpr std::size_t max_kernel_targets = 8;
-/// The targets of this program, the best first.
+inline constexpr std::size_t max_kernel_targets = 8;  ///< of a list
+/// The targets of this program, the best first. Not empty, and the last one always runs and needs nothing.
 struct kernel_target_list {
     kernel_target target[max_kernel_targets];
     std::size_t count;
@@ -2316,6 +2314,7 @@ struct kernel_target_list {
     [[nodiscard]] const kernel_target* end() const { return target + count; }
 };
 
+/// All targets in this program. Any thread, any time: it computes everything anew, and asks the system for nothing.
 /// Defined where the kernels are compiled: in every file, or in one (see PHI4FLASH_COMPILE_ONCE).
 #if PHI4FLASH_COMPILE_ONCE
 [[nodiscard]] kernel_target_list kernel_targets();
@@ -41911,11 +41910,11 @@ PHI4FLASH_BEGIN
 /// Reads `prompt` into the session and generates. `sink(const generation_event&)` is told of tokens, and at the end of text that was held
 /// back (token -1); it returns false to stop, and is not called again. `text` may be null: then events carry tokens only.
 /// `on_prompt(read, total)` is told how far the prompt is, for progress bars. Allocates before it reads anything, and not again.
-/// Errors: those of `generation::start` and of `sampler::create`; nothing was read then. A cancelled text is not an error; it ends within a
-/// piece of a pass, and what was under way has not happened. not_finite after
-/// any token: damaged weights; the session has read all tokens before it. in_use also where the sink moves this session; with another
-/// session it may use the workspace (but not between the tokens of one pass, where there are drafts), `on_prompt` may not. What a callback throws passes through: the session is then whole, and has read all
-/// tokens before the one that the sink was told of.
+/// A cancelled text is not an error; it ends within a piece of a pass, and what was under way has not happened.
+/// Errors: those of `generation::start` and of `sampler::create`; nothing was read then. not_finite after any token: damaged weights; the
+/// session has read all tokens before it. in_use also where the sink moves this session; with another session it may use the workspace (but
+/// not between the tokens of one pass, where there are drafts), `on_prompt` may not. What a callback throws passes through: the session is
+/// then whole, and has read all tokens before the one that the sink was told of.
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
 result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
                                     std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {

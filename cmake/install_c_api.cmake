@@ -12,7 +12,7 @@ include(CMakeFindDependencyMacro)
 find_dependency(Threads)
 include(\"\${CMAKE_CURRENT_LIST_DIR}/phi4flash-c-targets.cmake\")
 ")
-write_basic_package_version_file("${PROJECT_BINARY_DIR}/phi4flash-c-config-version.cmake" COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/phi4flash-c-config-version.cmake" COMPATIBILITY SameMajorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/phi4flash-c-config.cmake" "${PROJECT_BINARY_DIR}/phi4flash-c-config-version.cmake"
     DESTINATION "${phi4flash_c_package_dir}" COMPONENT c)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes what registries take when a version has been published: the vcpkg port with vcpkg_from_github, and the meson wrap.
 
-    packaging/registry_forms.py --repository OWNER/NAME --archive v0.1.0.tar.gz --output FOLDER
+    packaging/registry_forms.py --repository OWNER/NAME --archive v0.2.0.tar.gz --output FOLDER
 
 The archive is what GitHub offers for the tag v<version>, as downloaded: its hashes are written. FOLDER gets ports/phi4flash and phi4flash.wrap.
 """

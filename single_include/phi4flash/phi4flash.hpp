@@ -1,4 +1,4 @@
-// phi4flash 0.1.0: the whole library in one header.
+// phi4flash 0.2.0: the whole library in one header.
 // Made by tools/amalgamate.py from include/phi4flash; change that, not this.
 //
 // MIT License
@@ -244,9 +244,9 @@
 /// Version of the library, semantic versioning. All three numbers are part of the ABI namespace: inline functions change with any of them.
 
 #define PHI4FLASH_VERSION_MAJOR 0
-#define PHI4FLASH_VERSION_MINOR 1
+#define PHI4FLASH_VERSION_MINOR 2
 #define PHI4FLASH_VERSION_PATCH 0
-#define PHI4FLASH_VERSION_STRING "0.1.0"
+#define PHI4FLASH_VERSION_STRING "0.2.0"
 
 #include <version>  // names the standard library
 #if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_STATIC_DISPATCH

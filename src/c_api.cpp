@@ -57,7 +57,7 @@ const char* phi4flash_code_name(phi4flash_code code) {
 }
 
 const char* phi4flash_version(void) { return PHI4FLASH_VERSION_STRING; }
-uint32_t phi4flash_api_version(void) { return 1; }
+uint32_t phi4flash_api_version(void) { return 2; }
 uint32_t phi4flash_default_concurrency(void) { return static_cast<uint32_t>(p4::default_concurrency()); }
 
 // ---- models ----------------------------------------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ phi4flash_code phi4flash_generation_create(phi4flash_workspace* workspace, phi4f
         if (outcome ok = find_handle(workspace, w, "workspace"); !ok) return ok;
         if (tokenizer != nullptr)
             if (outcome ok = find_handle(tokenizer, words, "tokenizer"); !ok) return ok;
-        if (outcome ok = read_generation_options(options, *w->of, words.get(), how); !ok) return ok;
+        if (outcome ok = read_generation_options(options, *w, words.get(), how); !ok) return ok;
         auto made = make_handle<generation_handle>(w->memory(), w, words, std::move(how));
         if (!made) return made.error();
         if (outcome ok = (*made)->prepare(0); !ok) return ok;
@@ -502,6 +502,8 @@ phi4flash_code phi4flash_generation_get_info(const phi4flash_generation* generat
         about.unread = summary.unread;
         about.prompt_tokens = summary.prompt_tokens;
         about.new_tokens = summary.new_tokens;
+        about.drafted = summary.drafted;
+        about.accepted = summary.accepted;
         fill_struct(info, about);
         return {};
     });
@@ -538,7 +540,7 @@ phi4flash_code phi4flash_scheduler_submit(phi4flash_scheduler* scheduler, phi4fl
         if (prompt == nullptr) return missing("prompt");
         if (outcome ok = read_array(prompt, count, ids, "prompt"); !ok) return ok;
         if (outcome ok = s->read_options(options, how); !ok) return ok;
-        return s->submit(past.user(), ids, std::move(how.options), request);
+        return s->submit(past.user(), ids, std::move(how), request);
     });
 }
 

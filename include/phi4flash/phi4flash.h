@@ -435,6 +435,9 @@ typedef struct phi4flash_generation_options {
     uint32_t keep_special;              /* 1: special tokens are part of the text */
     uint32_t prompt_only;               /* 1: reads the prompt, and ends */
     uint32_t max_prompt;                /* tokens of the longest prompt, memory for which is taken at once; 0: taken when a text is started */
+    uint32_t max_drafts;                /* tokens guessed from the text so far and read at once, 1 to 31; the workspace needs states, logits and chunk of
+                                           one more. Takes 11 bytes a token of the session's context when a text is started. 0: none */
+    uint32_t drafts_always;             /* 0: as many as pay by measured time; 1: all that are made, so that passes do not depend on time */
 } phi4flash_generation_options;
 
 enum {
@@ -483,7 +486,8 @@ PHI4FLASH_API void phi4flash_generation_destroy(phi4flash_generation* generation
 PHI4FLASH_API phi4flash_code phi4flash_generation_start(phi4flash_generation* generation, phi4flash_session* session, const int32_t* prompt, size_t count,
                                                         phi4flash_error* error);
 /* Computes until something happens, or the budget is used up (PHI4FLASH_EVENT_NONE); `budget` may be NULL. While a pass is under way, which is only after
- * such an event, session and workspace are PHI4FLASH_IN_USE for others. After the end, or before a start: PHI4FLASH_EVENT_NONE.
+ * such an event, or while accepted drafts are told, session and workspace are PHI4FLASH_IN_USE for others. After the end, or before a start:
+ * PHI4FLASH_EVENT_NONE.
  * Errors: PHI4FLASH_NOT_FINITE and PHI4FLASH_IN_USE (somebody else moved the session) end the text; PHI4FLASH_IN_USE (somebody else has the workspace),
  * PHI4FLASH_HOST_EXCEPTION do not: call again. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_advance(phi4flash_generation* generation, const phi4flash_budget* budget, phi4flash_event* event,
@@ -499,6 +503,8 @@ typedef struct phi4flash_generation_info {
     int32_t unread;
     uint64_t prompt_tokens;             /* that were read */
     uint64_t new_tokens;
+    uint64_t drafted;                   /* drafts that were read */
+    uint64_t accepted;                  /* of them that were what was chosen */
 } phi4flash_generation_info;
 
 /* Fills in *info. */
@@ -526,7 +532,8 @@ PHI4FLASH_API phi4flash_code phi4flash_scheduler_create(phi4flash_workspace* wor
                                                         const phi4flash_scheduler_options* options, phi4flash_scheduler** out, phi4flash_error* error);
 /* Drops what is under way; every session is whole. */
 PHI4FLASH_API void phi4flash_scheduler_destroy(phi4flash_scheduler* scheduler);
-/* A text for a session that has no other request. *request is its number, never 0 and never given twice. `options` may be NULL: the model's defaults. */
+/* A text for a session that has no other request. *request is its number, never 0 and never given twice. `options` may be NULL: the model's defaults. As
+ * many drafts are read at once as the session has `undo`, at most. */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_submit(phi4flash_scheduler* scheduler, phi4flash_session* session, const int32_t* prompt, size_t count,
                                                         const phi4flash_generation_options* options, uint64_t* request, phi4flash_error* error);
 /* Goes on with a pass, or begins one. *outcome is PHI4FLASH_TICK_*. What fails for one request is told as its end. `budget` may be NULL: a whole pass. */

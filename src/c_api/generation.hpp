@@ -1,5 +1,6 @@
 #pragma once
 /// Generation: one text at a time, advanced within the host's budget.
+#include "drafts.hpp"
 #include "text.hpp"
 #include "workspace.hpp"
 
@@ -79,10 +80,12 @@ private:
 struct generation_choices {
     generation_options options;
     std::size_t max_prompt = 0;
+    draft_choices drafts;
 };
 
-[[nodiscard]] inline outcome read_generation_options(const phi4flash_generation_options* from, const model_handle& m, const tokenizer_handle* words,
+[[nodiscard]] inline outcome read_generation_options(const phi4flash_generation_options* from, const workspace_handle& w, const tokenizer_handle* words,
                                                      generation_choices& to) {
+    const model_handle& m = *w.of;
     auto own = own_options(m, words);
     if (!own) return own.error();
     to.options = *std::move(own);
@@ -103,6 +106,7 @@ struct generation_choices {
     to.options.max_tokens = o.prompt_only != 0 ? 0 : o.max_tokens == 0 ? generation_options{}.max_tokens : clamped(o.max_tokens);
     to.options.skip_special = o.keep_special == 0;
     to.max_prompt = o.max_prompt;
+    if (outcome ok = read_draft_options(o, w.room, to.drafts); !ok) return ok;
     if (o.no_own_stops != 0) {
         to.options.stop_ids.clear();
         to.options.stop_strings.clear();
@@ -159,6 +163,7 @@ public:
     generation_handle(const host_memory& memory, const ref<workspace_handle>& w, const ref<tokenizer_handle>& words, generation_choices&& choices)
         : handle(memory), work(w), words_(words), options_(std::move(choices.options)), max_prompt_(choices.max_prompt) {
         options_.cancel = &cancelled;
+        use_drafts(choices.drafts, drafter_, policy_, options_.drafts);
     }
 
     const ref<workspace_handle> work;
@@ -185,6 +190,7 @@ public:
         outcome fits = std::visit([&]<class Kv>(const session_type<Kv>& s) -> outcome { return refusal(s, prompt); }, session->state);
         if (!fits) return fits;
         if (outcome ok = prepare(prompt.size()); !ok) return ok;
+        if (outcome ok = prepare_drafts(*session); !ok) return ok;
         cancelled.store(false, std::memory_order_relaxed);
         const outcome started = with_kv(work->kv_type(), [&]<class Kv>(std::type_identity<Kv>) -> outcome {
             return std::get_if<generation_type<Kv>>(&*writer_)->start(*std::get_if<session_type<Kv>>(&session->state), prompt);
@@ -219,10 +225,26 @@ private:
         return s.room_for(prompt.size());
     }
 
+    /// A place for the session's text. What was read of another text is no help; what goes on is.
+    [[nodiscard]] outcome prepare_drafts(const session_handle& session) {
+        if (!options_.drafts.from) return {};
+        return std::visit(
+            [&](const auto& s) -> outcome {
+                if (outcome ok = drafter_.make_room(s.context()); !ok) return ok;
+                if (s.position() == 0 || &session != drafted_) drafter_.forget_text();
+                drafted_ = &session;
+                return {};
+            },
+            session.state);
+    }
+
     const ref<tokenizer_handle> words_;
     generation_options options_;
     std::size_t max_prompt_;
-    std::optional<any_generation> writer_;
+    text_drafter drafter_;
+    draft_policy policy_;
+    const session_handle* drafted_ = nullptr;  // compared alone: whose text the drafter has read
+    std::optional<any_generation> writer_;     // the last member: it refers to the others
 };
 
 /// The locks of a call with a generation: what it computes with, too.

@@ -24,6 +24,8 @@ public:
         std::uint64_t request = 0;  // 0: free
         ref<session_handle> past;
         std::atomic<bool> cancelled{false};
+        std::optional<text_drafter> drafter;
+        draft_policy policy;
     };
 
     scheduler_handle(const host_memory& memory, const ref<workspace_handle>& w, const ref<tokenizer_handle>& words, std::size_t requests)
@@ -62,23 +64,24 @@ public:
     }
 
     [[nodiscard]] outcome read_options(const phi4flash_generation_options* from, generation_choices& to) const {
-        return read_generation_options(from, *work->of, words_.get(), to);
+        return read_generation_options(from, *work, words_.get(), to);
     }
 
-    [[nodiscard]] outcome submit(const ref<session_handle>& session, std::span<const std::int32_t> prompt, generation_options&& options, std::uint64_t* id) {
+    [[nodiscard]] outcome submit(const ref<session_handle>& session, std::span<const std::int32_t> prompt, generation_choices&& how, std::uint64_t* id) {
         if (outcome ok = belong_together(*work, *session); !ok) return ok;
         place* free = nullptr;
         for (place& p : places())
             if (p.request == 0) free = &p;
         if (free != nullptr) {
             free->cancelled.store(false, std::memory_order_relaxed);
-            options.cancel = &free->cancelled;
+            how.options.cancel = &free->cancelled;
+            if (outcome ok = prepare_drafts(*session, how, *free); !ok) return ok;
         }
         return with_kv(work->kv_type(), [&]<class Kv>(std::type_identity<Kv>) -> outcome {
             request<any_sambay, Kv> r;
             r.past = std::get_if<session_type<Kv>>(&session->state);
             r.prompt = prompt;
-            r.options = std::move(options);
+            r.options = std::move(how.options);
             const auto added = std::get_if<scheduler_type<Kv>>(&*of_)->add(r);  // refuses where no place is free
             if (!added) return added.error();
             free->request = *id = static_cast<std::uint64_t>(*added);
@@ -128,6 +131,14 @@ public:
     const ref<workspace_handle> work;
 
 private:
+    [[nodiscard]] outcome prepare_drafts(const session_handle& session, generation_choices& how, place& to) {
+        to.drafter.reset();
+        if (how.drafts.most == 0) return {};
+        to.drafter.emplace();
+        use_drafts(how.drafts, *to.drafter, to.policy, how.options.drafts);
+        return std::visit([&](const auto& s) -> outcome { return to.drafter->make_room(s.context()); }, session.state);
+    }
+
     void ended(std::uint64_t id) {
         for (std::size_t i = 0; i < n_places_; ++i) {
             if (places_[i].request != id) continue;

@@ -33,6 +33,7 @@ public:
     std::optional<thread_pool> pool;
     memory_block block;
     std::size_t bytes = 0;
+    workspace_options room{};  // what it was made with, threads aside
     std::optional<any_workspace> place;  // always, once it was made
 };
 
@@ -99,6 +100,7 @@ struct workspace_choices {
     if (w.host) options.threads = *w.host;
     if (w.pool) options.threads = *w.pool;
     w.bytes = workspace_bytes(*m, how);
+    w.room = how.options;
     // Huge pages are the library's own business; a host's allocator has them or not.
     if (!how.memory.is_heap()) {
         auto block = how.memory.take_block(w.bytes, "workspace");

@@ -23,9 +23,9 @@ static_assert(sizeof(phi4flash_snapshot_info) == 64 && offsetof(phi4flash_snapsh
 static_assert(sizeof(phi4flash_workspace_options) == 56 && offsetof(phi4flash_workspace_options, logits) == 52, "layout");
 static_assert(sizeof(phi4flash_workspace_info) == 32 && offsetof(phi4flash_workspace_info, kernels) == 24, "layout");
 static_assert(sizeof(phi4flash_string) == 16, "layout");
-static_assert(sizeof(phi4flash_generation_options) == 88 && offsetof(phi4flash_generation_options, max_prompt) == 84, "layout");
+static_assert(sizeof(phi4flash_generation_options) == 96 && offsetof(phi4flash_generation_options, drafts_always) == 92, "layout");
 static_assert(sizeof(phi4flash_event) == 80 && offsetof(phi4flash_event, message) == 72, "layout");
-static_assert(sizeof(phi4flash_generation_info) == 32 && offsetof(phi4flash_generation_info, new_tokens) == 24, "layout");
+static_assert(sizeof(phi4flash_generation_info) == 48 && offsetof(phi4flash_generation_info, accepted) == 40, "layout");
 static_assert(sizeof(phi4flash_scheduler_options) == 24 && offsetof(phi4flash_scheduler_options, longest_pass) == 16, "layout");
 static_assert(sizeof(phi4flash_scheduler_info) == 24 && offsetof(phi4flash_scheduler_info, capacity) == 16, "layout");
 static_assert(sizeof(phi4flash_prefix_cache_options) == 24 && offsetof(phi4flash_prefix_cache_options, allocator) == 16, "layout");

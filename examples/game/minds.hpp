@@ -1,0 +1,244 @@
+#pragma once
+/// What a game has of phi4flash: characters that share one model, think for some milliseconds a frame in the same passes, can be interrupted, and are
+/// part of a saved game. The C API and the standard library; no thread but those of the workspace.
+#include <phi4flash/phi4flash.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace game {
+
+template <auto Destroy>
+struct destroys {
+    template <class T>
+    void operator()(T* h) const { Destroy(h); }
+};
+using model_ptr = std::unique_ptr<phi4flash_model, destroys<phi4flash_model_destroy>>;
+using tokenizer_ptr = std::unique_ptr<phi4flash_tokenizer, destroys<phi4flash_tokenizer_destroy>>;
+using session_ptr = std::unique_ptr<phi4flash_session, destroys<phi4flash_session_destroy>>;
+using workspace_ptr = std::unique_ptr<phi4flash_workspace, destroys<phi4flash_workspace_destroy>>;
+using scheduler_ptr = std::unique_ptr<phi4flash_scheduler, destroys<phi4flash_scheduler_destroy>>;
+
+/// A failure ends the game's loading, or what was asked; a game of yours may have other manners.
+inline phi4flash_error error;
+inline void check(phi4flash_code code) {
+    if (code != PHI4FLASH_OK) throw std::runtime_error(error.message);
+}
+template <class Pointer, class F, class... A>
+Pointer make(F create, A... arguments) {
+    typename Pointer::pointer made = nullptr;
+    check(create(arguments..., &made, &error));
+    return Pointer(made);
+}
+template <class T>
+T sized() {
+    T t{};
+    t.size = sizeof t;
+    return t;
+}
+
+struct character {
+    std::string name;
+    session_ptr session;
+    std::string question;
+    std::string said;
+    std::vector<std::int32_t> ids;   // prompt and answer; the session has read the first ones of them
+    std::uint64_t request = 0;       // 0: silent
+    bool interrupted = false;        // the last answer was
+    std::string next;                // asked while this one talked
+};
+
+class minds {
+public:
+    static constexpr std::uint64_t context = 2048;
+    static constexpr std::uint64_t longest_answer = 1000;
+
+    /// Opens the model: files are mapped, so this is a matter of milliseconds, but those that were never read come from the disk as they are used.
+    minds(const std::string& path, std::vector<std::string> names, std::uint32_t threads) {
+        model_ = make<model_ptr>(phi4flash_model_open, path.c_str(), path.size(), nullptr);
+        auto about = sized<phi4flash_model_info>();
+        check(phi4flash_model_get_info(model_.get(), &about, &error));
+        if (about.has_tokenizer != 0) words_ = make<tokenizer_ptr>(phi4flash_tokenizer_open, model_.get());
+        auto how = sized<phi4flash_workspace_options>();
+        how.threads = threads;
+        how.chunk = 32;                                             // pieces of prompts are short too
+        how.states = how.logits = static_cast<std::uint32_t>(names.size());  // all may talk at once
+        work_ = make<workspace_ptr>(phi4flash_workspace_create, model_.get(), &how);
+        auto together = sized<phi4flash_scheduler_options>();
+        together.requests = how.states;
+        together.prompt_rows = 8;
+        scheduler_ = make<scheduler_ptr>(phi4flash_scheduler_create, work_.get(), words_.get(), &together);
+        auto room = sized<phi4flash_session_options>();
+        room.context = context;
+        for (std::string& name : names) {
+            cast_.emplace_back();
+            cast_.back().name = std::move(name);
+            cast_.back().session = make<session_ptr>(phi4flash_session_create, model_.get(), &room);
+        }
+    }
+
+    [[nodiscard]] std::vector<character>& cast() { return cast_; }
+    [[nodiscard]] bool talking(std::size_t who) const { return cast_[who].request != 0; }
+
+    /// Asks; whoever is talking is interrupted first.
+    void ask(std::size_t who, std::string_view question) {
+        character& c = cast_[who];
+        if (c.request != 0) {
+            c.next = question;
+            interrupt(who);
+            return;
+        }
+        c.question = question;
+        c.said.clear();
+        c.ids = prompt_of(c.question);
+        c.interrupted = false;
+        check(phi4flash_session_reset(c.session.get(), &error));
+        submit(c, c.ids.data(), c.ids.size());
+    }
+
+    /// The next thing that comes of this talk is its end.
+    void interrupt(std::size_t who) {
+        if (cast_[who].request != 0) check(phi4flash_scheduler_cancel(scheduler_.get(), cast_[who].request, &error));
+    }
+
+    /// Thinks: every frame. Returns within the budget and one piece of work more, at once if nobody has anything to say.
+    void think(std::uint64_t microseconds) {
+        auto budget = sized<phi4flash_budget>();
+        budget.microseconds = microseconds;
+        const auto begin = std::chrono::steady_clock::now();
+        std::uint32_t outcome = PHI4FLASH_TICK_DONE;
+        while (outcome == PHI4FLASH_TICK_DONE) {
+            const auto used = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begin);
+            if (static_cast<std::uint64_t>(used.count()) >= microseconds && used.count() != 0) break;
+            budget.microseconds = microseconds - static_cast<std::uint64_t>(used.count());
+            check(phi4flash_scheduler_tick(scheduler_.get(), &budget, &outcome, &error));
+            listen();
+        }
+    }
+
+    // ---- saved games ----------------------------------------------------------------------------------------------------------------
+
+    /// Everybody's words and sessions, in the middle of a talk too: what is being computed has not happened yet.
+    void save(const std::string& path) const {
+        std::ofstream out(path, std::ios::binary);
+        for (const character& c : cast_) {
+            std::uint64_t bytes = 0;
+            std::size_t written = 0;
+            check(phi4flash_session_get_snapshot_bytes(c.session.get(), 0, &bytes, &error));
+            std::string snapshot(bytes, '\0');
+            check(phi4flash_session_save(c.session.get(), 0, snapshot.data(), snapshot.size(), &written, &error));
+            put(out, c.question);
+            put(out, c.said);
+            put(out, {reinterpret_cast<const char*>(c.ids.data()), c.ids.size() * sizeof c.ids[0]});
+            put(out, {reinterpret_cast<const char*>(&c.request), sizeof c.request});
+            put(out, snapshot);
+        }
+        if (!out.flush()) throw std::runtime_error("cannot write " + path);
+    }
+
+    /// As it was; talks go on. A file of another model, or one that was damaged, is refused by its sentence.
+    void load(const std::string& path) {
+        std::ifstream in(path, std::ios::binary);
+        const std::string all{std::istreambuf_iterator<char>(in), {}};
+        std::string_view rest = all;
+        silence();
+        for (character& c : cast_) {
+            c.question = take(rest);
+            c.said = take(rest);
+            const std::string_view ids = take(rest);
+            c.ids.resize(ids.size() / sizeof c.ids[0]);
+            std::memcpy(c.ids.data(), ids.data(), c.ids.size() * sizeof c.ids[0]);
+            const std::string_view request = take(rest);
+            const std::string_view snapshot = take(rest);
+            check(phi4flash_session_restore(c.session.get(), snapshot.data(), snapshot.size(), &error));
+            if (request.find_first_not_of('\0') == std::string_view::npos) continue;  // silent
+            auto info = sized<phi4flash_session_info>();
+            check(phi4flash_session_get_info(c.session.get(), &info, &error));
+            if (info.position >= c.ids.size()) throw std::runtime_error("the saved game does not fit together");
+            submit(c, c.ids.data() + info.position, c.ids.size() - info.position);  // what the session has not read
+        }
+    }
+
+private:
+    [[nodiscard]] std::vector<std::int32_t> prompt_of(const std::string& question) const {
+        if (!words_) return {question.begin(), question.end()};  // weights alone, to be measured: any ids will do
+        auto message = sized<phi4flash_chat_message>();
+        message.role = "user";
+        message.role_length = 4;
+        message.content = question.data();
+        message.content_length = question.size();
+        std::vector<std::int32_t> ids(context);
+        std::size_t count = 0;
+        check(phi4flash_tokenizer_encode_chat(words_.get(), &message, 1, nullptr, ids.data(), ids.size(), &count, &error));
+        ids.resize(count);
+        return ids;
+    }
+
+    void submit(character& c, const std::int32_t* ids, std::size_t count) {
+        auto options = sized<phi4flash_generation_options>();
+        options.max_tokens = longest_answer;
+        check(phi4flash_scheduler_submit(scheduler_.get(), c.session.get(), ids, count, &options, &c.request, &error));
+    }
+
+    /// What happened to whom.
+    void listen() {
+        auto event = sized<phi4flash_event>();
+        for (;;) {
+            check(phi4flash_scheduler_next_event(scheduler_.get(), &event, &error));
+            if (event.kind == PHI4FLASH_EVENT_NONE) return;
+            for (std::size_t who = 0; who < cast_.size(); ++who) {
+                character& c = cast_[who];
+                if (c.request != event.request) continue;
+                c.said.append(event.text, event.text_length);
+                if (event.kind == PHI4FLASH_EVENT_TOKEN) c.ids.push_back(event.token);
+                if (event.kind != PHI4FLASH_EVENT_END) continue;
+                c.request = 0;
+                c.interrupted = event.reason == PHI4FLASH_END_CANCELLED;
+                if (event.reason == PHI4FLASH_END_FAILED) c.said = event.message;
+                if (!c.next.empty()) ask(who, std::exchange(c.next, {}));
+            }
+        }
+    }
+
+    /// Everybody's talk ends, and nobody is told.
+    void silence() {
+        for (character& c : cast_) c.next.clear();
+        check(phi4flash_scheduler_cancel_all(scheduler_.get(), &error));
+        while (std::any_of(cast_.begin(), cast_.end(), [](const character& c) { return c.request != 0; })) think(1000);
+    }
+
+    static void put(std::ostream& out, std::string_view bytes) {
+        const std::uint64_t size = bytes.size();
+        out.write(reinterpret_cast<const char*>(&size), sizeof size);
+        out.write(bytes.data(), static_cast<std::streamsize>(size));
+    }
+    static std::string_view take(std::string_view& rest) {
+        std::uint64_t size = 0;
+        if (rest.size() < sizeof size) throw std::runtime_error("the saved game is cut off");
+        std::memcpy(&size, rest.data(), sizeof size);
+        rest.remove_prefix(sizeof size);
+        if (rest.size() < size) throw std::runtime_error("the saved game is cut off");
+        const std::string_view bytes = rest.substr(0, size);
+        rest.remove_prefix(size);
+        return bytes;
+    }
+
+    model_ptr model_;
+    tokenizer_ptr words_;
+    workspace_ptr work_;
+    std::vector<character> cast_;
+    scheduler_ptr scheduler_;  // the last member: destroyed first, it leaves the sessions whole
+};
+
+}  // namespace game

@@ -1,0 +1,59 @@
+-- The C API through LuaJIT's FFI: open(library, header, path) -> model; model:ask(question) -> thought; thought:think(milliseconds) -> text, done.
+local ffi = require("ffi")
+local api, failure
+
+local function check(code)
+    if code ~= 0 then error(ffi.string(failure.message), 3) end
+end
+
+-- A struct with its size, the rest zero but for what is given.
+local function sized(kind, members)
+    local s = ffi.new("phi4flash_" .. kind, members or {})
+    s.size = ffi.sizeof(s)
+    return s
+end
+
+-- A new handle, destroyed with its last reference: handles keep alive what they need, so the order does not matter.
+local function make(kind, create, ...)
+    local out = ffi.new("phi4flash_" .. kind .. "*[1]")
+    local arguments, n = {...}, select("#", ...)
+    arguments[n + 1], arguments[n + 2] = out, failure
+    check(api["phi4flash_" .. create](unpack(arguments, 1, n + 2)))
+    return ffi.gc(out[0], api["phi4flash_" .. kind .. "_destroy"])
+end
+
+local thought, model = {}, {}
+thought.__index, model.__index = thought, model
+
+-- Goes on for some milliseconds: the text that came, and whether the answer has ended.
+function thought:think(milliseconds)
+    self.budget.microseconds = milliseconds * 1000
+    check(api.phi4flash_generation_advance(self.generation, self.budget, self.event, failure))
+    return ffi.string(self.event.text, self.event.text_length), self.event.kind == api.PHI4FLASH_EVENT_END
+end
+
+function thought:interrupt() check(api.phi4flash_generation_cancel(self.generation, failure)) end
+
+function model:ask(question, max_tokens)
+    local message = sized("chat_message", {role = "user", role_length = 4, content = question, content_length = #question})
+    local count = ffi.new("size_t[1]")
+    api.phi4flash_tokenizer_encode_chat(self.tokenizer, message, 1, nil, nil, 0, count, nil) -- how long?
+    local room, prompt = count[0], ffi.new("int32_t[?]", count[0])
+    check(api.phi4flash_tokenizer_encode_chat(self.tokenizer, message, 1, nil, prompt, room, count, failure))
+    local options = sized("generation_options", {max_tokens = max_tokens or 1000})
+    local t = setmetatable({budget = sized("budget"), event = sized("event")}, thought)
+    t.session = make("session", "session_create", self.model, sized("session_options", {context = room + options.max_tokens}))
+    t.generation = make("generation", "generation_create", self.workspace, self.tokenizer, options)
+    check(api.phi4flash_generation_start(t.generation, t.session, prompt, room, failure))
+    return t
+end
+
+local function open(library, header, path)
+    ffi.cdef((("\n" .. header):gsub("\n#[^\n]*", ""):gsub('extern "C" {', ""):gsub('\n} /[*] extern "C" [*]/', ""):gsub("PHI4FLASH_API ", "")))
+    api, failure = ffi.load(library), ffi.new("phi4flash_error")
+    local m = setmetatable({model = make("model", "model_open", path, #path, nil)}, model)
+    m.tokenizer, m.workspace = make("tokenizer", "tokenizer_open", m.model), make("workspace", "workspace_create", m.model, nil)
+    return m
+end
+
+return {open = open}

@@ -144,6 +144,15 @@
 #define PHI4FLASH_HAS_JSON 0
 #endif
 
+/// 0 leaves out what needs files of a system: paths, maps, writers, huge pages. Models come from memory.
+#ifndef PHI4FLASH_FILES
+#define PHI4FLASH_FILES 1
+#endif
+/// 0 leaves out thread_pool. Work is done by the calling thread, or by an executor of the host's.
+#ifndef PHI4FLASH_THREADS
+#define PHI4FLASH_THREADS 1
+#endif
+
 /// Of a variable that many files define: each program or shared library has one of its own. Without it GCC makes such a variable one for the
 /// whole process (STB_GNU_UNIQUE), and a plugin that has one can never be unloaded.
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)
@@ -313,9 +322,22 @@
 #define PHI4FLASH_ABI_LIBRARY
 #endif
 
+// What a project leaves out.
+#if PHI4FLASH_FILES
+#define PHI4FLASH_ABI_FILES
+#else
+#define PHI4FLASH_ABI_FILES _without_files
+#endif
+#if PHI4FLASH_THREADS
+#define PHI4FLASH_ABI_THREADS
+#else
+#define PHI4FLASH_ABI_THREADS _without_threads
+#endif
+
 #define PHI4FLASH_ABI_VERSION PHI4FLASH_JOIN(PHI4FLASH_VERSION_MAJOR, _, PHI4FLASH_VERSION_MINOR, _, PHI4FLASH_VERSION_PATCH)
 #define PHI4FLASH_ABI_WORDS                                                                                                \
-    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_HAS_JSON, _json), PHI4FLASH_ABI_EXCEPTIONS, PHI4FLASH_ABI_MATH, PHI4FLASH_ABI_LIBRARY, )
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_HAS_JSON, _json), PHI4FLASH_ABI_EXCEPTIONS, PHI4FLASH_ABI_MATH, PHI4FLASH_ABI_LIBRARY, \
+                   PHI4FLASH_JOIN(PHI4FLASH_ABI_FILES, PHI4FLASH_ABI_THREADS, , , ))
 #define PHI4FLASH_ABI_MACHINE PHI4FLASH_JOIN(PHI4FLASH_ABI_BACK_END, _, PHI4FLASH_ABI_ISA, , )
 #define PHI4FLASH_ABI PHI4FLASH_JOIN(v, PHI4FLASH_ABI_VERSION, _, PHI4FLASH_ABI_MACHINE, PHI4FLASH_ABI_WORDS)
 
@@ -421,6 +443,11 @@ PHI4FLASH_END
 #include <cstdio>
 #include <string_view>
 PHI4FLASH_BEGIN
+
+namespace detail {
+/// A number for "%u", which std::uint32_t is not everywhere: newlib's is an unsigned long.
+[[nodiscard]] constexpr unsigned for_print(std::uint32_t n) { return static_cast<unsigned>(n); }
+}  // namespace detail
 
 /// What went wrong, to branch on. The sentence in `error::message()` says where, what was wanted and what was found.
 enum class errc : std::uint16_t {
@@ -1037,9 +1064,9 @@ PHI4FLASH_END
 
 // ---- phi4flash/core/huge_pages.hpp ---------------------------------------------------------------------------------------
 /// Memory in pages of 2 MiB instead of 4 KiB: fewer misses in the tables by which a processor finds memory. Linux only, and only
-/// what the system grants; elsewhere everything here does nothing. Nothing fails for want of them.
+/// what the system grants; elsewhere, and where PHI4FLASH_FILES is 0, everything here does nothing. Nothing fails for want of them.
 
-#if defined(__linux__)
+#if PHI4FLASH_FILES && defined(__linux__)
 #include <sys/mman.h>
 
 #endif
@@ -1055,7 +1082,7 @@ PHI4FLASH_OWN_DATA inline constexpr std::size_t huge_page_bytes = std::size_t{2}
 /// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been touched yet. False where the
 /// system has none to give; true is a wish, not a promise.
 inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
+#if PHI4FLASH_FILES && defined(__linux__) && defined(MADV_HUGEPAGE)
     return !memory.empty() && ::madvise(const_cast<std::byte*>(memory.data()), memory.size(), MADV_HUGEPAGE) == 0;
 #else
     return false;
@@ -1066,7 +1093,7 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
 /// and on the calling thread, by copying. Linux 6.1 and later do it for memory of a program's own and for tmpfs; for files of other
 /// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it. @since 0.2
 inline bool collapse_into_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
-#if defined(__linux__)
+#if PHI4FLASH_FILES && defined(__linux__)
 #if defined(MADV_COLLAPSE)
     constexpr int collapse = MADV_COLLAPSE;
 #else
@@ -1089,7 +1116,7 @@ struct page_share {
 /// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops. @since 0.2
 [[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
     page_share found;
-#if defined(__linux__)
+#if PHI4FLASH_FILES && defined(__linux__)
     std::FILE* const file = std::fopen("/proc/self/smaps", "re");
     if (file == nullptr) return found;
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
@@ -1587,9 +1614,11 @@ PHI4FLASH_END
 /// Linux from /proc and /sys and the thread's affinity, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
 /// @since 0.2
 
+#if PHI4FLASH_THREADS
 #include <bitset>
 #include <cstdlib>
 #include <thread>
+
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(__linux__)
@@ -1769,8 +1798,11 @@ private:
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_THREADS
 
+#if PHI4FLASH_THREADS
 #include <chrono>
+#include <thread>
 #if defined(__cpp_exceptions)
 #include <system_error>
 #endif
@@ -1974,6 +2006,7 @@ private:
 };
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_THREADS
 
 // ---- phi4flash/core/token_weight.hpp -------------------------------------------------------------------------------------
 /// What a logit weighs when a token is chosen: an integer in proportion to its probability. Integers add up to the same in any order, so
@@ -6139,6 +6172,13 @@ PHI4FLASH_TARGET_BEGIN
 /// Tokens that a block meets while it is in registers. Where there are 32 of them, the tokens' sums are there too.
 inline constexpr std::size_t turn_tokens = 16;
 
+// Without vectors to keep sums in, or shuffles of bytes, a long turn gains little and is most of what there is to compile.
+#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+inline constexpr std::size_t longest_turn = 4;
+#else
+inline constexpr std::size_t longest_turn = turn_tokens;
+#endif
+
 /// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
@@ -6313,13 +6353,18 @@ template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-            default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
+        if (done == 1) {
+            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
+        } else if (done == 4) {
+            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
+        } else if constexpr (longest_turn != 4) {
+            switch (done) {
+                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
+                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+            }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -8232,6 +8277,24 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+#ifdef PHI4FLASH_LOWER_TABLE
+/// What this target does otherwise than the one below it. All else would be the same instructions again, compiled once more.
+constexpr kernel_table above(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL;
+#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+#else
+#error "phi4flash: say what this target does otherwise"
+#endif
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_TABLE);
+#else
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -8254,6 +8317,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
+#endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
@@ -11467,6 +11531,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
+#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+inline constexpr std::size_t longest_turn = 4;
+#else
+inline constexpr std::size_t longest_turn = turn_tokens;
+#endif
+
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
 struct block_pair {
@@ -11626,13 +11696,18 @@ template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-            default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
+        if (done == 1) {
+            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
+        } else if (done == 4) {
+            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
+        } else if constexpr (longest_turn != 4) {
+            switch (done) {
+                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
+                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+            }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -13346,6 +13421,23 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+#ifdef PHI4FLASH_LOWER_TABLE
+constexpr kernel_table above(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL;
+#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+#else
+#error "phi4flash: say what this target does otherwise"
+#endif
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_TABLE);
+#else
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -13368,6 +13460,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
+#endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
@@ -13419,6 +13512,9 @@ PHI4FLASH_TARGET_END
 #endif
 #undef PHI4FLASH_TARGET_LABEL
 #define PHI4FLASH_TARGET_LABEL "avx3_dl"
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
+#define PHI4FLASH_LOWER_TABLE N_AVX3::vnni_table
+#endif
 
 // ---- phi4flash/kernels/target-inl.hpp ------------------------------------------------------------------------------------
 
@@ -16581,6 +16677,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
+#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+inline constexpr std::size_t longest_turn = 4;
+#else
+inline constexpr std::size_t longest_turn = turn_tokens;
+#endif
+
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
 struct block_pair {
@@ -16740,13 +16842,18 @@ template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-            default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
+        if (done == 1) {
+            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
+        } else if (done == 4) {
+            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
+        } else if constexpr (longest_turn != 4) {
+            switch (done) {
+                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
+                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+            }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -18460,6 +18567,23 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+#ifdef PHI4FLASH_LOWER_TABLE
+constexpr kernel_table above(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL;
+#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+#else
+#error "phi4flash: say what this target does otherwise"
+#endif
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_TABLE);
+#else
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -18482,6 +18606,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
+#endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
@@ -18518,6 +18643,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
 #endif
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_LOWER_TABLE
 #endif
 
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
@@ -18533,6 +18659,9 @@ PHI4FLASH_TARGET_END
 #endif
 #undef PHI4FLASH_TARGET_LABEL
 #define PHI4FLASH_TARGET_LABEL "avx3_zen4"
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_DL)
+#define PHI4FLASH_LOWER_TABLE N_AVX3_DL::table
+#endif
 
 // ---- phi4flash/kernels/target-inl.hpp ------------------------------------------------------------------------------------
 
@@ -21695,6 +21824,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
+#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+inline constexpr std::size_t longest_turn = 4;
+#else
+inline constexpr std::size_t longest_turn = turn_tokens;
+#endif
+
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
 struct block_pair {
@@ -21854,13 +21989,18 @@ template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-            default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
+        if (done == 1) {
+            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
+        } else if (done == 4) {
+            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
+        } else if constexpr (longest_turn != 4) {
+            switch (done) {
+                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
+                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+            }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -23574,6 +23714,23 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+#ifdef PHI4FLASH_LOWER_TABLE
+constexpr kernel_table above(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL;
+#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+#else
+#error "phi4flash: say what this target does otherwise"
+#endif
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_TABLE);
+#else
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -23596,6 +23753,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
+#endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
@@ -23632,6 +23790,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
 #endif
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_LOWER_TABLE
 #endif
 
 #endif  // PHI4FLASH_ARCH_X86
@@ -26846,6 +27005,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
+#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+inline constexpr std::size_t longest_turn = 4;
+#else
+inline constexpr std::size_t longest_turn = turn_tokens;
+#endif
+
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
 struct block_pair {
@@ -27005,13 +27170,18 @@ template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-            default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
+        if (done == 1) {
+            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
+        } else if (done == 4) {
+            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
+        } else if constexpr (longest_turn != 4) {
+            switch (done) {
+                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
+                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+            }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -28725,6 +28895,23 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+#ifdef PHI4FLASH_LOWER_TABLE
+constexpr kernel_table above(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL;
+#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+#else
+#error "phi4flash: say what this target does otherwise"
+#endif
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_TABLE);
+#else
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -28747,6 +28934,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
+#endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
@@ -31956,6 +32144,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
+#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+inline constexpr std::size_t longest_turn = 4;
+#else
+inline constexpr std::size_t longest_turn = turn_tokens;
+#endif
+
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
 struct block_pair {
@@ -32115,13 +32309,18 @@ template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-            default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
+        if (done == 1) {
+            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
+        } else if (done == 4) {
+            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
+        } else if constexpr (longest_turn != 4) {
+            switch (done) {
+                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
+                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+            }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -33835,6 +34034,23 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+#ifdef PHI4FLASH_LOWER_TABLE
+constexpr kernel_table above(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL;
+#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+#else
+#error "phi4flash: say what this target does otherwise"
+#endif
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_TABLE);
+#else
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -33857,6 +34073,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
+#endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
@@ -37189,7 +37406,7 @@ public:
             const auto [offset, size] = places_[id];
             if (size > max_token_bytes || offset > blob_.size() || size > blob_.size() - offset)
                 return error::format(errc::bad_vocabulary, "strings.places: token %zu, %u bytes at %u, leaves the %zu bytes", id,
-                                     size, offset, blob_.size());
+                                     detail::for_print(size), detail::for_print(offset), blob_.size());
             count_ += size != 0 ? 1 : 0;
         }
         std::size_t used = 0, beyond = 0;
@@ -37226,7 +37443,7 @@ private:
         std::size_t i = slot_of(bytes);
         for (; index_[i] != no_token; i = (i + 1) & mask) {
             if (bytes_of(index_[i]) == bytes)
-                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", index_[i], id,
+                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
                                      bytes.size());
         }
         const auto place_of_bytes = static_cast<std::uint32_t>(blob_.size());
@@ -37318,7 +37535,7 @@ public:
             const bool is_leaf = u.base == leaf || u.base == leaf + 1;
             if ((!is_leaf && u.base > most_base) || (u.token == no_token ? is_leaf : !is_valid(u.token)))
                 return error::format(errc::bad_vocabulary, "trie.units: unit %zu leads to unit %u or token %u, which is none", i,
-                                     u.base, u.token);
+                                     detail::for_print(u.base), detail::for_print(u.token));
         }
         for (unsigned byte = 0; byte < 256; ++byte) {
             const std::uint32_t base = units_[0].base;
@@ -39734,7 +39951,7 @@ private:
             if (!strings_.has_string(left) || !strings_.has_string(right) || !strings_.has_string(merged) ||
                 strings_.size_of_known(merged) != strings_.size_of_known(left) + strings_.size_of_known(right))
                 return error::format(errc::bad_merge, "merges.rules: merge %zu, of tokens %u and %u, cannot make token %u", rank,
-                                     left, right, merged);
+                                     detail::for_print(left), detail::for_print(right), detail::for_print(merged));
         }
         if (status s = pairs_.check_tables(rules_.size()); !s || !ordered_) return s;
         if (histories_.size() != strings_.size())
@@ -39753,7 +39970,7 @@ private:
                 good = good && reachable(h.shorter) && strings_.size_of_known(h.shorter) < strings_.size_of_known(id);
             if (!good)
                 return error::format(errc::bad_merge, "merges.histories: token %u cannot come from merge %d of tokens %u and %u",
-                                     id, static_cast<int>(h.rank), h.left, h.right);
+                                     detail::for_print(id), static_cast<int>(h.rank), detail::for_print(h.left), detail::for_print(h.right));
         }
         return trie_.check_tables(reachable);
     }
@@ -39766,11 +39983,11 @@ private:
             const std::string_view left = strings_.bytes_of(r.left), right = strings_.bytes_of(r.right),
                                    merged = strings_.bytes_of(r.merged);
             if (left.empty() || right.empty() || merged.empty())
-                return error::format(errc::bad_merge, "merge %u names an id without a string", rank);
+                return error::format(errc::bad_merge, "merge %u names an id without a string", detail::for_print(rank));
             if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
-                return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", rank, r.merged,
-                                     r.left, r.right);
-            if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", rank);
+                return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", detail::for_print(rank),
+                                     detail::for_print(r.merged), detail::for_print(r.left), detail::for_print(r.right));
+            if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
         }
         return {};
     }
@@ -40078,11 +40295,11 @@ public:
     /// Errors: bad_vocabulary (id out of range, content empty, too long or not UTF-8).
     [[nodiscard]] status add_added_token(added_token token) {
         if (token.id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", token.id,
+            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", detail::for_print(token.id),
                                  max_vocabulary_ids);
         if (token.content.empty() || token.content.size() > max_token_bytes ||
             valid_utf8_prefix(token.content) != token.content.size())
-            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", token.id,
+            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", detail::for_print(token.id),
                                  max_token_bytes, token.content.size());
         return detail::or_out_of_memory("add a token to the tokenizer", [&] { added_.push_back(std::move(token)); });
     }
@@ -40154,7 +40371,7 @@ private:
         for (std::size_t i = 0; i < added_.size(); ++i) {
             const added_token& t = added_[i];
             if (i != 0 && added_[i - 1].id == t.id)
-                return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", t.id);
+                return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", detail::for_print(t.id));
             const status ok = contents.add(i, t.content);
             if (!ok && ok.error().code() == errc::out_of_memory) return ok;
             if (!ok)
@@ -40163,7 +40380,7 @@ private:
             const std::uint32_t id_there = strings.find(t.content);
             if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
                 return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
-                                     t.content.c_str(), t.id);
+                                     t.content.c_str(), detail::for_print(t.id));
         }
         return {};
     }
@@ -41166,7 +41383,7 @@ private:
         candidates from{1, n_, all};
         // Relative to the likeliest; what top_p keeps is counted among all.
         if (options_.min_p > 0.0f) {
-            from.least = (std::max)(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
+            from.least = std::max<std::int32_t>(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
             add_up(from);
         }
         while (true) {
@@ -41723,6 +41940,7 @@ private:
 
 PHI4FLASH_END
 
+#include <chrono>
 PHI4FLASH_BEGIN
 
 /// A workspace that can check so many drafts at once: with rows of logits and states for them.
@@ -43106,9 +43324,13 @@ PHI4FLASH_END
 // ---- phi4flash/io/file/printable.hpp -------------------------------------------------------------------------------------
 /// Names and paths made fit for an error sentence: short, and without control characters that a terminal would obey.
 
+#if PHI4FLASH_FILES
 #include <filesystem>
+#endif
+
 PHI4FLASH_BEGIN
 
+#if PHI4FLASH_FILES
 namespace detail {
 
 /// The path as UTF-8. On Windows, halves of surrogate pairs that stand alone are lost; nothing throws.
@@ -43139,6 +43361,7 @@ namespace detail {
 [[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
 
 }  // namespace detail
+#endif
 
 /// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths their end.
 class printable {
@@ -43146,6 +43369,7 @@ public:
     static constexpr std::size_t max_bytes = 120;
 
     explicit printable(std::string_view text) { copy(text, false); }
+#if PHI4FLASH_FILES
     template <std::same_as<std::filesystem::path> Path>  // and nothing that converts to one
     explicit printable(const Path& path) {
         if constexpr (sizeof(std::filesystem::path::value_type) == 1) {
@@ -43154,6 +43378,7 @@ public:
             copy(detail::to_utf8(path), true);
         }
     }
+#endif
 
     [[nodiscard]] const char* c_str() const { return text_; }
 
@@ -43217,6 +43442,7 @@ PHI4FLASH_END
 /// overlayfs over them; btrfs does not). It decides when a part of the file comes into the cache, for everybody who will ever map it:
 /// when it is read through a map that asked for huge pages, or written in whole ones. Later advice changes nothing.
 
+#if PHI4FLASH_FILES
 #include <cerrno>
 #if !defined(_WIN32)
 #include <fcntl.h>
@@ -43391,13 +43617,18 @@ inline void leave_no_small_pages([[maybe_unused]] int written, [[maybe_unused]] 
 }  // namespace detail
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
 
 // ---- phi4flash/io/file/output_file.hpp -----------------------------------------------------------------------------------
 /// Where a file that is to be written really goes, and the system's calls that put it there. For file_writer.
 /// @since 0.2
 
+#if PHI4FLASH_FILES
+#include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <system_error>
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #if defined(_WIN32)
@@ -43649,6 +43880,9 @@ inline void take_after(int descriptor, const output_target& target) {
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
+
+#if PHI4FLASH_FILES
 
 PHI4FLASH_BEGIN
 
@@ -43807,6 +44041,7 @@ private:
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
 
 // ---- phi4flash/io/gguf/gguf.hpp ------------------------------------------------------------------------------------------
 /// The GGUF container, version 3: a header, metadata, a table of tensors, then their data, each aligned. Every rule is checked
@@ -44124,8 +44359,8 @@ inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& 
     std::uint32_t version = 0;
     if (const status ok = number(version, "version"); !ok) return ok;
     if (version != gguf_version)
-        return error::format(errc::unsupported_version, "byte 4: want GGUF version %u, have %u%s", gguf_version, version,
-                             version == gguf_version << 24 ? ": a big-endian file" : "");
+        return error::format(errc::unsupported_version, "byte 4: want GGUF version %u, have %u%s", detail::for_print(gguf_version),
+                             detail::for_print(version), version == gguf_version << 24 ? ": a big-endian file" : "");
     if (const status ok = number(n_tensors, "tensor count"); !ok) return ok;
     if (const status ok = number(n_values, "key count"); !ok) return ok;
     const auto fits = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
@@ -44147,7 +44382,7 @@ inline status gguf_parser::read_value(gguf_value& v) {
         if (const status ok = number(have, what); !ok) return ok;
         if (have >= gguf_type_count)
             return error::format(errc::unknown_value_type, "key '%s': want a value type from 0 to %zu, have %u",
-                                 printable(v.key).c_str(), gguf_type_count - 1, have);
+                                 printable(v.key).c_str(), gguf_type_count - 1, detail::for_print(have));
         v.type = static_cast<gguf_type>(have);
         return {};
     };
@@ -44228,7 +44463,7 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
     if (const status ok = number(rank, "rank"); !ok) return ok;
     if (rank > tensor_view::max_rank)
         return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %u", name.c_str(),
-                             tensor_view::max_rank, rank);
+                             tensor_view::max_rank, detail::for_print(rank));
     t.rank = rank;
     for (std::size_t i = rank; i > 0; --i) {
         std::uint64_t extent = 0;
@@ -44242,7 +44477,7 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
     if (const status ok = number(type, "a tensor's type"); !ok) return ok.error().in(name.c_str());
     t.format = find_ggml_format(type);
     if (t.format == nullptr)
-        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(), type);
+        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(), detail::for_print(type));
     offsets_.push_back(0);
     if (const status ok = number(offsets_.back(), "an offset"); !ok) return ok.error().in(name.c_str());
     return measure(t, rank);
@@ -44282,7 +44517,7 @@ inline status gguf_parser::place_tensors() {
         if (offset % alignment != 0)
             return error::format(errc::offset_misaligned, "tensor '%s': its offset is %llu, want a multiple of %zu",
                                  printable(t.name).c_str(), offset, alignment);
-        if (offset > most || t.bytes > most)
+        if (offset > most || static_cast<unsigned long long>(t.bytes) > most)
             return error::format(errc::offset_out_of_range,
                                  "tensor '%s': %zu bytes at offset %llu leave the %zu bytes of data in the file",
                                  printable(t.name).c_str(), t.bytes, offset, size);
@@ -44653,6 +44888,7 @@ template <byte_output Out, class Produce>
     });
 }
 
+#if PHI4FLASH_FILES
 /// Writes a file, whole or not at all. Errors: those of plan_gguf, write_gguf and file_writer.
 template <class Produce>
 [[nodiscard]] status write_gguf(const std::filesystem::path& path, const gguf_metadata& metadata, std::span<const gguf_spec> specs,
@@ -44664,6 +44900,7 @@ template <class Produce>
     if (const status ok = write_gguf(*file, *plan, specs, produce); !ok) return ok;
     return file->commit();
 }
+#endif
 
 PHI4FLASH_END
 
@@ -44671,16 +44908,16 @@ PHI4FLASH_END
 /// Asks the system for pages of a mapped file before they are looked at.
 /// @since 0.2
 
-#if !defined(_WIN32)
+#if PHI4FLASH_FILES && !defined(_WIN32)
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
 
 PHI4FLASH_BEGIN
 
-/// A wish, for memory of any kind: reading goes on while the caller computes. On Windows nothing happens.
+/// A wish, for memory of any kind: reading goes on while the caller computes. On Windows, and where PHI4FLASH_FILES is 0, nothing happens.
 inline void ask_for_pages([[maybe_unused]] std::span<const std::byte> bytes) {
-#if !defined(_WIN32)
+#if PHI4FLASH_FILES && !defined(_WIN32)
     const long page = ::sysconf(_SC_PAGESIZE);
     if (bytes.empty() || page <= 0) return;
     const std::size_t before = reinterpret_cast<std::uintptr_t>(bytes.data()) % static_cast<std::size_t>(page);
@@ -44872,6 +45109,10 @@ PHI4FLASH_END
 /// archives and PyTorch files under the names of models. One sentence for each, which says what to do.
 /// @since 0.2
 
+#if PHI4FLASH_FILES
+#include <filesystem>
+#endif
+
 PHI4FLASH_BEGIN
 
 /// What a file is by its first bytes; `unknown` where nothing is recognized.
@@ -44905,6 +45146,7 @@ enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_poin
     return std::ranges::all_of(text.substr(0, 64), printed) ? file_kind::text : file_kind::unknown;
 }
 
+#if PHI4FLASH_FILES
 namespace detail {
 
 [[nodiscard]] inline bool is_unfinished_name(const std::filesystem::path& path) {
@@ -44954,6 +45196,7 @@ namespace detail {
 }
 
 }  // namespace detail
+#endif
 
 PHI4FLASH_END
 
@@ -45068,6 +45311,10 @@ PHI4FLASH_END
 /// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched. Where the file
 /// system cannot map (FUSE with direct_io, some network mounts) it is read instead.
 
+#if PHI4FLASH_FILES
+#include <cerrno>
+#include <system_error>
+
 #if defined(_WIN32)
 // The few declarations that a map needs, the same as in <windows.h>, which would bring thousands of macros along.
 union _LARGE_INTEGER;
@@ -45111,9 +45358,30 @@ struct mapping_options {
     bool populate = false;
 };
 
+#if defined(_WIN32)
+/// How a system names an open file: a HANDLE, or a descriptor. @since 0.2
+using native_file = void*;
+#else
+/// How a system names an open file: a HANDLE, or a descriptor. @since 0.2
+using native_file = int;
+#endif
+
+/// A file that the host has opened for reading, or a part of it, as in a pak or an APK. It stays the host's, which may close it as soon as
+/// it has been opened here. `name` is for sentences, in UTF-8. @since 0.2
+struct file_part {
+    native_file file{};
+    std::uint64_t offset = 0;
+    std::uint64_t bytes = UINT64_MAX;  ///< UINT64_MAX: to the end of the file
+    std::string_view name = "the file";
+};
+
 namespace detail {
+/// Tensors in a file are aligned from where it begins, so a part that begins elsewhere is copied.
+inline constexpr std::uint64_t part_alignment = 64;
+
 struct file_bytes {
     std::span<const std::byte> bytes;
+    std::size_t before = 0;  ///< bytes of the map that are not of the part
     bool copied = false;
     bool may_know = false;  ///< what is cached of it; see may_know_cache
     page_size pages = page_size::normal;
@@ -45148,6 +45416,18 @@ struct file_bytes {
     return {};
 }
 
+/// The bytes from `offset` on, all that there are or `wanted`, of a file of `size`.
+[[nodiscard]] inline result<std::uint64_t> part_of_file(const std::filesystem::path& path, std::uint64_t size, std::uint64_t offset, std::uint64_t wanted) {
+    const std::uint64_t left = offset <= size ? size - offset : 0;
+    if (offset > size || (wanted != UINT64_MAX && wanted > left))
+        return error::format(errc::file_incomplete, "%s: want %llu bytes from byte %llu on, have a file of %llu", printable(path).c_str(),
+                             static_cast<unsigned long long>(wanted == UINT64_MAX ? 1 : wanted), static_cast<unsigned long long>(offset),
+                             static_cast<unsigned long long>(size));
+    const std::uint64_t bytes = wanted == UINT64_MAX ? left : wanted;
+    if (const status ok = check_file_size(path, bytes); !ok) return ok.error();
+    return bytes;
+}
+
 #if defined(_WIN32)
 [[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
     const auto code = static_cast<int>(GetLastError());
@@ -45165,26 +45445,40 @@ struct scoped_handle {
     void* value;
 };
 
-[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&, progress_ref) {
-    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80, disk_file = 1;
+[[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, void* file, std::uint64_t offset, std::uint64_t wanted,
+                                                 const mapping_options&, progress_ref) {
+    constexpr unsigned long page_readonly = 2, map_read = 4, disk_file = 1;
+    constexpr std::uint64_t granularity = 65536;  // of places in files at which a map may begin
+    if (GetFileType(file) != disk_file) return not_a_file(path);
+    std::int64_t size = 0;
+    if (GetFileSizeEx(file, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
+    const auto bytes = part_of_file(path, static_cast<std::uint64_t>(size), offset, wanted);
+    if (!bytes) return bytes.error();
+    if (offset % part_alignment != 0)
+        return error::format(errc::invalid_argument, "%s: want a part that begins at a multiple of %llu, have byte %llu", printable(path).c_str(),
+                             static_cast<unsigned long long>(part_alignment), static_cast<unsigned long long>(offset));
+    const auto before = static_cast<std::size_t>(offset % granularity);
+    const auto place = offset - before;
+    const auto count = static_cast<std::size_t>(*bytes);
+    void* const section = CreateFileMappingW(file, nullptr, page_readonly, 0, 0, nullptr);
+    if (section == nullptr) return last_system_error(path, "cannot be mapped");
+    const scoped_handle mapping(section);
+    const void* const data =
+        MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32), static_cast<unsigned long>(place & 0xffffffffu), before + count);
+    if (data == nullptr) return last_system_error(path, "cannot be mapped");
+    return file_bytes{.bytes = {static_cast<const std::byte*>(data) + before, count}, .before = before};
+}
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80;
     constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
-    constexpr unsigned long page_readonly = 2, map_read = 4;
     void* const raw =
         CreateFileW(path.c_str(), generic_read, share_all, nullptr, open_existing, normal | backup_semantics, nullptr);
     if (reinterpret_cast<std::intptr_t>(raw) == -1) return last_system_error(path, "cannot be opened");
     const scoped_handle file(raw);
     std::error_code ignored;
-    if (GetFileType(file.value) != disk_file || std::filesystem::is_directory(path, ignored)) return not_a_file(path);
-    std::int64_t size = 0;
-    if (GetFileSizeEx(file.value, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
-    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(size)); !ok) return ok.error();
-
-    void* const section = CreateFileMappingW(file.value, nullptr, page_readonly, 0, 0, nullptr);
-    if (section == nullptr) return last_system_error(path, "cannot be mapped");
-    const scoped_handle mapping(section);
-    const void* const data = MapViewOfFile(mapping.value, map_read, 0, 0, 0);
-    if (data == nullptr) return last_system_error(path, "cannot be mapped");
-    return file_bytes{{static_cast<const std::byte*>(data), static_cast<std::size_t>(size)}};
+    if (std::filesystem::is_directory(path, ignored)) return not_a_file(path);
+    return map_part(path, file.value, 0, UINT64_MAX, options, tell);
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
@@ -45216,14 +45510,15 @@ struct scoped_descriptor {
     return pages <= 0 || page <= 0 ? UINT64_MAX : static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
 }
 
-/// The file in memory of its own; empty if there is none for it.
-[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, page_size pages, progress_ref tell) {
+/// The part in memory of its own; empty if there is none for it.
+[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, page_size pages,
+                                                  progress_ref tell) {
     std::byte* const place = take_pages(size, PROT_READ | PROT_WRITE);
     if (place == nullptr) return file_bytes{};
     if (pages == page_size::huge) ask_for_huge_pages({place, size});
     constexpr std::size_t most = std::size_t{32} << 20;
     for (std::size_t at = 0; at < size;) {
-        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(at));
+        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(offset + at));
         if (n < 0 && errno == EINTR) continue;
         const bool more = n > 0 && tell(at += static_cast<std::size_t>(n), size);
         if (more) continue;
@@ -45238,14 +45533,16 @@ struct scoped_descriptor {
     return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
 }
 
-/// `map(MAP_SHARED)` and so on is mmap of the file. Some file systems refuse shared maps and allow private ones, which are the same for
+/// `map(MAP_SHARED)` and so on is mmap of the part, from `before` bytes ahead of it on. Some file systems refuse shared maps and allow private ones, which are the same for
 /// a reader; some refuse all, but can be read.
 template <class Map>
-[[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::size_t size, const mapping_options& options,
-                                             progress_ref tell, Map&& map) {
-    if (options.copy) {
-        const auto copied = copy_file(path, fd, size, options.pages, tell);
+[[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, std::size_t before,
+                                             const mapping_options& options, progress_ref tell, Map&& map) {
+    const bool aligned = offset % part_alignment == 0;
+    if (options.copy || !aligned) {
+        const auto copied = copy_file(path, fd, offset, size, options.pages, tell);
         if (!copied || copied->copied) return copied;
+        if (!aligned) return error::format(errc::out_of_memory, "%s: no memory to read its %zu bytes into", printable(path).c_str(), size);
     }
     void* data = map(MAP_SHARED);
     if (data == MAP_FAILED) data = map(MAP_PRIVATE);
@@ -45253,12 +45550,34 @@ template <class Map>
         const bool no_memory = errno == ENOMEM;
         const error why = last_system_error(path, "cannot be mapped");
         if (no_memory) return error::format(errc::out_of_memory, "%s", why.message());
-        const auto copied = copy_file(path, fd, size, options.pages, tell);
+        const auto copied = copy_file(path, fd, offset, size, options.pages, tell);
         if (!copied || copied->copied) return copied;
         return error::format(errc::out_of_memory, "%s, and there is no memory to read its %zu bytes into", why.message(), size);
     }
     // No other advice: MADV_WILLNEED reads in small pages, MADV_SEQUENTIAL drops pages that the next token reads again.
-    return file_bytes{.bytes = {static_cast<const std::byte*>(data), size}, .may_know = may_know_cache(fd), .pages = options.pages};
+    return file_bytes{.bytes = {static_cast<const std::byte*>(data) + before, size}, .before = before, .may_know = may_know_cache(fd),
+                      .pages = options.pages};
+}
+
+/// A part that does not begin where the file does is mapped in pages of the usual size.
+[[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, int fd, std::uint64_t offset, std::uint64_t wanted,
+                                                 const mapping_options& options, progress_ref tell) {
+    struct stat about {};
+    if (::fstat(fd, &about) != 0) return last_system_error(path, "has no size");
+    if (!S_ISREG(about.st_mode)) return not_a_file(path);
+    const auto bytes = part_of_file(path, static_cast<std::uint64_t>(about.st_size), offset, wanted);
+    if (!bytes) return bytes.error();
+    const auto size = static_cast<std::size_t>(*bytes);
+    if (offset != 0) {
+        const auto before = static_cast<std::size_t>(offset % static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
+        mapping_options small = options;
+        if (!options.copy) small.pages = page_size::normal;
+        return map_or_copy(path, fd, offset, size, before, small, tell, [&](int sharing) {
+            return ::mmap(nullptr, before + size, PROT_READ, sharing, fd, static_cast<off_t>(offset - before));
+        });
+    }
+    if (options.pages == page_size::huge && !options.copy && wanted == UINT64_MAX) drop_small_pages(fd, size, options.reread ? size : size / 4);
+    return map_or_copy(path, fd, 0, size, 0, options, tell, [&](int sharing) { return map_pages(fd, size, sharing, options.pages); });
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
@@ -45266,22 +45585,14 @@ template <class Map>
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return last_system_error(path, "cannot be opened");
     const scoped_descriptor file(fd);
-    struct stat about {};
-    if (::fstat(file.value, &about) != 0) return last_system_error(path, "has no size");
-    if (!S_ISREG(about.st_mode)) return not_a_file(path);
-    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
-
-    const auto size = static_cast<std::size_t>(about.st_size);
-    if (options.pages == page_size::huge && !options.copy) drop_small_pages(file.value, size, options.reread ? size : size / 4);
-    return map_or_copy(path, file.value, size, options, tell,
-                       [&](int sharing) { return map_pages(file.value, size, sharing, options.pages); });
+    return map_part(path, file.value, 0, UINT64_MAX, options, tell);
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
 #endif
 }  // namespace detail
 
-/// A read-only map of a whole file. Moving keeps the address. Reading from several threads is safe. A file that another
+/// A read-only map of a whole file, or of a part of one. Moving keeps the address. Reading from several threads is safe. A file that another
 /// program shortens meanwhile takes the pages away under the reader: replace a file by renaming, never in place.
 class mapped_file {
 public:
@@ -45292,18 +45603,21 @@ public:
         return *this;
     }
     ~mapped_file() {
-        if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
+        if (!file_.bytes.empty()) detail::unmap_file(map());
     }
 
     /// `tell` hears how far copying and populating are. Errors, each naming the path and the system's reason: file_not_found (a link whose
     /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled.
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
+    /// The same of a file that the host has opened. A part that begins at no multiple of 64 is read into memory (Windows: refused,
+    /// invalid_argument). Errors also: file_incomplete where the file ends before the part does. @since 0.2
+    static result<mapped_file> open(const file_part& part, const mapping_options& options = {}, progress_ref tell = {});
 
     /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it. @since 0.2
     bool populate(progress_ref tell = {}) const {
         constexpr std::size_t piece = std::size_t{16} << 20;
         if (file_.copied) return true;
-        const std::span<const std::byte> all = bytes();
+        const std::span<const std::byte> all = map();
         bool collapse = file_.pages == page_size::huge;
         for (std::size_t at = 0; at < all.size(); at += piece) {
             const auto part = all.subspan(at, (std::min)(piece, all.size() - at));
@@ -45313,28 +45627,33 @@ public:
         }
         return true;
     }
-    /// The whole file, aligned to a page.
+    /// The whole file, aligned to a page; of a part at least to 64 bytes.
     [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes; }
     /// Pages looked at so far stop counting as this program's memory; they come back when they are read again. Worth a call
     /// after many small tensors of a large file were read: the system may map up to 2 MiB around each. A copy stays.
     void release_pages() const {
-        if (!file_.bytes.empty() && !file_.copied) detail::release_pages(file_.bytes);
+        if (!file_.bytes.empty() && !file_.copied) detail::release_pages(map());
     }
     [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
 
     /// Whether it is a copy, and not a map: because the options wanted one, or the file system cannot map.
     [[nodiscard]] bool is_copy() const { return file_.copied; }
     /// How much of it lies in huge pages now; see bytes_in_huge_pages.
-    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
+    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(map()); }
     /// How much of it is in memory now, whoever has read it, and how much of that in huge pages; of a file that belongs to another user
     /// only what this program has touched. Reads nothing from disk. Takes some milliseconds. @since 0.2
     [[nodiscard]] page_share residency() const {
         if (bytes().empty()) return {};
         if (file_.copied) return {bytes().size(), huge_bytes()};
-        return detail::share_of_map(bytes(), file_.may_know);
+        return detail::share_of_map(map(), file_.may_know);
     }
 
 private:
+    /// From the page in which the bytes begin.
+    [[nodiscard]] std::span<const std::byte> map() const { return {file_.bytes.data() - file_.before, file_.bytes.size() + file_.before}; }
+    static result<mapped_file> from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path, const mapping_options& options,
+                                    progress_ref tell);
+
     detail::file_bytes file_;
 };
 
@@ -45356,15 +45675,24 @@ namespace detail {
 }  // namespace detail
 
 inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
-    return detail::or_out_of_memory("open a file", [&]() -> result<mapped_file> {
-        const auto bytes = detail::map_file(path, options, tell);
-        if (!bytes) return bytes.error();
-        mapped_file file;
-        file.file_ = *bytes;
-        if (options.populate)
-            if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
-        return file;
+    return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
+}
+
+inline result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a file", [&] {
+        const auto path = detail::from_utf8(part.name);
+        return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
+}
+
+inline result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
+                                             const mapping_options& options, progress_ref tell) {
+    if (!bytes) return bytes.error();
+    mapped_file file;
+    file.file_ = *bytes;
+    if (options.populate)
+        if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
+    return file;
 }
 
 /// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
@@ -45380,6 +45708,7 @@ inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, 
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
 
 // ---- phi4flash/io/packed/key_rules.hpp -----------------------------------------------------------------------------------
 /// The keys of a GGUF file that begin with "phi4flash.", and what each means: the rule of io/huggingface/config_keys.hpp for files of this kind.
@@ -45737,25 +46066,21 @@ public:
     packed_model(packed_model&&) = default;
     packed_model& operator=(packed_model&&) = default;
 
+#if PHI4FLASH_FILES
     /// Maps a file; no weight is touched, unless the options want it: then `tell` hears how far that is. A file that needs repacking is
     /// not populated. Errors, naming the file: those of mapped_file::open and from_memory; wrong_file_kind and file_incomplete
     /// (io/file/file_kind.hpp).
     static result<packed_model> open(const std::filesystem::path& path, const mapping_options& mapping = {},
                                      const config_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a packed model", [&]() -> result<packed_model> {
-            mapping_options at_first = mapping;
-            at_first.populate = false;  // but when it is known to be a model
-            auto file = mapped_file::open(path, at_first, tell);
-            if (!file) return file.error();
-            if (const auto other = detail::explain_file(path, file->bytes(), file_kind::gguf)) return *other;
-            auto model = from_memory(file->bytes(), options);
-            if (!model) return model.error().in(printable(path).c_str());
-            if (mapping.populate && !model->needs_repacking())
-                if (const status ok = detail::populate({&*file, 1}, path, tell); !ok) return ok.error();
-            model->mapping_ = *std::move(file);
-            return model;
-        });
+        return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
     }
+    /// The same of a file that the host has opened, or a part of one: see mapped_file::open. @since 0.2
+    static result<packed_model> open(const file_part& part, const mapping_options& mapping = {}, const config_options& options = {},
+                                     progress_ref tell = {}) {
+        return detail::or_out_of_memory("open a packed model",
+                                        [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
+    }
+#endif
 
     /// The same from bytes that start at a multiple of `gguf_host_alignment`. Errors: those of gguf::parse; missing_key,
     /// wrong_value_type, bad_extent, not_finite, bad_value, unsupported_model, unknown_key, unknown_token; unsupported_layout; wrong_dtype and
@@ -45792,12 +46117,20 @@ public:
     /// Errors: not_finite, naming the first tensor whose scales are damaged. Reads all weights.
     [[nodiscard]] status check_scales() const;
 
+#if PHI4FLASH_FILES
     /// The file as memory; empty after from_memory.
     [[nodiscard]] const mapped_file& mapping() const { return mapping_; }
+    /// Bytes of the file that were read into memory of this program's own. @since 0.2
+    [[nodiscard]] std::size_t copied_bytes() const { return mapping_.is_copy() ? mapping_.bytes().size() : 0; }
     /// See mapped_file::residency; nothing after from_memory. @since 0.2
     [[nodiscard]] page_share residency() const { return mapping_.residency(); }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const { mapping_.release_pages(); }
+#else
+    [[nodiscard]] std::size_t copied_bytes() const { return 0; }
+    [[nodiscard]] page_share residency() const { return {}; }
+    void release_pages() const {}
+#endif
 
 private:
     [[nodiscard]] std::string_view text(std::string_view key) const {
@@ -45807,7 +46140,26 @@ private:
     [[nodiscard]] const gguf_tensor* find_array(std::string_view name) const;
     status collect();
 
+#if PHI4FLASH_FILES
+    /// `what`: a path, or a file_part.
+    template <class File>
+    static result<packed_model> open_file(const File& what, const std::filesystem::path& name, const mapping_options& mapping,
+                                          const config_options& options, progress_ref tell) {
+        mapping_options at_first = mapping;
+        at_first.populate = false;  // but when it is known to be a model
+        auto file = mapped_file::open(what, at_first, tell);
+        if (!file) return file.error();
+        if (const auto other = detail::explain_file(name, file->bytes(), file_kind::gguf)) return *other;
+        auto model = from_memory(file->bytes(), options);
+        if (!model) return model.error().in(printable(name).c_str());
+        if (mapping.populate && !model->needs_repacking())
+            if (const status ok = detail::populate({&*file, 1}, name, tell); !ok) return ok.error();
+        model->mapping_ = *std::move(file);
+        return model;
+    }
+
     mapped_file mapping_;
+#endif
     gguf file_;
     sambay_config config_;
     generation_config generation_;
@@ -46301,6 +46653,7 @@ template <byte_output Out, class Produce>
     });
 }
 
+#if PHI4FLASH_FILES
 /// Writes a file, whole or not at all. Errors: the same, and file_unwritable.
 template <class Produce>
 [[nodiscard]] status write_packed_model(const std::filesystem::path& path, const packed_model_info& info,
@@ -46310,6 +46663,7 @@ template <class Produce>
     if (const status ok = write_packed_model(*file, info, tensors, produce); !ok) return ok;
     return file->commit();
 }
+#endif
 
 PHI4FLASH_END
 
@@ -46333,14 +46687,14 @@ struct conversion {
     return weight_types{how.matrices, how.embedding, how.selection}.of_matrix(name, shape[0], shape[1]);
 }
 
-/// Writes the model in `from` to `path`, whole or not at all. `info.config` and the rest of `info` say
+/// Writes the model in `from` to `out`, a byte_output, or to the file of a path, whole or not at all. `info.config` and the rest of `info` say
 /// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every megabyte or so, as std::uint64_t on the
 /// calling thread; false stops (a void function never does). The next piece is computed while one is written, on any of the
 /// executor's threads. Takes a few megabytes of memory. Errors: those of model::bind and write_packed_model; cancelled; out_of_memory (also where `tell` throws std::bad_alloc); not_finite, naming the
 /// tensor and the first element that is infinite, NaN, or beyond its new type.
-template <tensor_source Source, class Tell>
-[[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how,
-                                   const std::filesystem::path& path, executor_ref threads, Tell&& tell) {
+template <tensor_source Source, class Out, class Tell>
+[[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how, Out&& out, executor_ref threads,
+                                   Tell&& tell) {
     return detail::or_out_of_memory("convert a model", [&]() -> status {
         const auto bound = model<any_sambay>::bind(from);  // every tensor is there, with its shape, and no other
         if (!bound) return bound.error();
@@ -46367,12 +46721,12 @@ template <tensor_source Source, class Tell>
             }
         };
         const kernel_table& kernels = how.kernels != nullptr ? *how.kernels : best_kernels({.matrix_tiles = false});
-        return write_packed_model(path, info, tensors, [&](std::size_t i, gguf_sink& out) -> status {
+        return write_packed_model(out, info, tensors, [&](std::size_t i, gguf_sink& sink) -> status {
             const tensor_view& source = *sources[i];
             const char* const name = tensors[i].name.c_str();
-            if (source.type == tensors[i].type) return detail::copy_tensor(name, source, threads, out, advance);
+            if (source.type == tensors[i].type) return detail::copy_tensor(name, source, threads, sink, advance);
             const matrix_view m{source.data, source.extent[0], source.extent[1], source.type};
-            return detail::matrix_converter(kernels, m, tensors[i].type, threads).write(name, out, advance);
+            return detail::matrix_converter(kernels, m, tensors[i].type, threads).write(name, sink, advance);
         });
     });
 }
@@ -46380,7 +46734,7 @@ template <tensor_source Source, class Tell>
 PHI4FLASH_END
 
 // ---- phi4flash/io/model_files.hpp ----------------------------------------------------------------------------------------
-/// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file.
+/// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file; or the bytes of either.
 
 // ---- phi4flash/io/huggingface/checkpoint.hpp -----------------------------------------------------------------------------
 /// A checkpoint in the Hugging Face layout: a folder whose weights are mapped, or bytes that the host owns. Names, types
@@ -47428,6 +47782,9 @@ PHI4FLASH_END
 // ---- phi4flash/io/huggingface/model_folder.hpp ---------------------------------------------------------------------------
 /// What a folder holds that is not a model, or not yet: the sentences that say which file is missing, and what to give or do instead.
 
+#if PHI4FLASH_FILES
+#include <filesystem>
+
 #if !defined(_WIN32)
 #include <dirent.h>
 #endif
@@ -47599,6 +47956,7 @@ template <class Wanted>
 }  // namespace detail
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
 
 // ---- phi4flash/io/safetensors/safetensors.hpp ----------------------------------------------------------------------------
 /// The safetensors container: 8 bytes of header length, a JSON header, then the data of the tensors without gaps.
@@ -47945,6 +48303,7 @@ public:
     checkpoint(checkpoint&&) = default;
     checkpoint& operator=(checkpoint&&) = default;
 
+#if PHI4FLASH_FILES
     /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
     /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming
     /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
@@ -47953,6 +48312,7 @@ public:
     /// io/huggingface/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights; cancelled where it stops that.
     static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {}, const mapping_options& mapping = {},
                                    progress_ref tell = {});
+#endif
 
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
     /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
@@ -47970,43 +48330,58 @@ public:
     /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped. @since 0.2
     [[nodiscard]] std::size_t copied_bytes() const {
         std::size_t sum = aligned_.bytes().size();
+#if PHI4FLASH_FILES
         for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
+#endif
         return sum;
     }
     /// See mapped_file::residency; of all its files, and nothing in memory of the host's. @since 0.2
     [[nodiscard]] page_share residency() const {
         page_share sum;
+#if PHI4FLASH_FILES
         for (const mapped_file& file : files_) {
             const page_share one = file.residency();
             sum.resident += one.resident;
             sum.huge += one.huge;
         }
+#endif
         return sum;
     }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
+#if PHI4FLASH_FILES
         for (const mapped_file& file : files_) file.release_pages();
+#endif
     }
+#if PHI4FLASH_FILES
     /// The folder; empty in memory.
     [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
     /// tokenizer.json of the folder; empty where it has none.
     [[nodiscard]] const std::filesystem::path& tokenizer_path() const { return tokenizer_path_; }
+#endif
 
 private:
     status read_configs(std::string_view config_json, std::string_view generation_json, const config_options& options);
-    status read_config_files(const config_options& options);
-    status map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell);
     status add_file(std::span<const std::byte> bytes);
     status collect();
     status align();
+#if PHI4FLASH_FILES
+    status read_config_files(const config_options& options);
+    status map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell);
     status check_index(const checkpoint_index& index) const;
     status open_weights(const mapping_options& mapping, progress_ref tell);
+    [[nodiscard]] printable place_of(const char* name) const { return printable(folder_ / name); }
+    [[nodiscard]] printable place() const { return printable(folder_); }
 
-    sambay_config config_;
-    generation_config generation_;
     std::filesystem::path folder_;
     std::filesystem::path tokenizer_path_;
     std::vector<mapped_file> files_;
+#else
+    [[nodiscard]] printable place_of(const char* name) const { return printable(std::string_view(name)); }
+    [[nodiscard]] printable place() const { return printable(std::string_view()); }
+#endif
+    sambay_config config_;
+    generation_config generation_;
     std::vector<safetensors> tables_;
     std::vector<tensor_view> tensors_;
     memory_block aligned_;
@@ -48014,12 +48389,12 @@ private:
 
 inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
                                        const config_options& options) {
-    const printable config_path(folder_ / "config.json");
+    const printable config_path = place_of("config.json");
     const auto config = read_hf_config(config_json, options);
     if (!config) return config.error().in(config_path.c_str());
     config_ = *config;
     const bool own = !generation_json.empty();
-    const printable generation_path(folder_ / (own ? "generation_config.json" : "config.json"));
+    const printable generation_path = place_of(own ? "generation_config.json" : "config.json");
     auto generation = own ? read_generation_config(generation_json) : read_generation_of_hf_config(config_json);
     if (!generation) return generation.error().in(generation_path.c_str());
     generation_ = *std::move(generation);
@@ -48031,14 +48406,6 @@ inline status checkpoint::read_configs(std::string_view config_json, std::string
     return {};
 }
 
-inline status checkpoint::read_config_files(const config_options& options) {
-    const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
-    if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
-    const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
-    if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
-    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
-}
-
 inline status checkpoint::add_file(std::span<const std::byte> bytes) {
     auto table = safetensors::parse(bytes);
     if (!table) return table.error();
@@ -48048,16 +48415,6 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
         tensors_.push_back(*view);
     }
     tables_.push_back(*std::move(table));
-    return {};
-}
-
-inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
-    const auto path = folder_ / detail::from_utf8(name);
-    auto file = mapped_file::open(path, mapping, tell);
-    if (!file) return file.error();
-    if (const auto other = detail::explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
-    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
-    files_.push_back(*std::move(file));
     return {};
 }
 
@@ -48073,8 +48430,45 @@ inline status checkpoint::collect() {
 /// After all has been checked.
 inline status checkpoint::align() {
     auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
-    if (!block) return block.error().in(printable(folder_).c_str());
+    if (!block) return block.error().in(place().c_str());
     aligned_ = *std::move(block);
+    return {};
+}
+
+inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+                                                  std::string_view generation_config_json, const config_options& options) {
+    return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
+        checkpoint loaded;
+        if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
+        for (std::size_t i = 0; i < files.size(); ++i) {
+            if (const status ok = loaded.add_file(files[i]); !ok) {
+                char place[32] = {};
+                std::snprintf(place, sizeof place, "file %zu", i);
+                return ok.error().in(place);
+            }
+        }
+        if (const status ok = loaded.collect(); !ok) return ok.error();
+        if (const status ok = loaded.align(); !ok) return ok.error();
+        return loaded;
+    });
+}
+
+#if PHI4FLASH_FILES
+inline status checkpoint::read_config_files(const config_options& options) {
+    const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
+    if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
+    const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
+    if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
+    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
+}
+
+inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
+    const auto path = folder_ / detail::from_utf8(name);
+    auto file = mapped_file::open(path, mapping, tell);
+    if (!file) return file.error();
+    if (const auto other = detail::explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
+    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
+    files_.push_back(*std::move(file));
     return {};
 }
 
@@ -48143,24 +48537,7 @@ inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, 
         return loaded;
     });
 }
-
-inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                  std::string_view generation_config_json, const config_options& options) {
-    return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
-        checkpoint loaded;
-        if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
-        for (std::size_t i = 0; i < files.size(); ++i) {
-            if (const status ok = loaded.add_file(files[i]); !ok) {
-                char place[32] = {};
-                std::snprintf(place, sizeof place, "file %zu", i);
-                return ok.error().in(place);
-            }
-        }
-        if (const status ok = loaded.collect(); !ok) return ok.error();
-        if (const status ok = loaded.align(); !ok) return ok.error();
-        return loaded;
-    });
-}
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
@@ -48912,7 +49289,7 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-#if PHI4FLASH_HAS_JSON
+#if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
 /// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of mapped_file::open and
 /// tokenizer_from_json.
 [[nodiscard]] inline result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
@@ -48931,9 +49308,20 @@ PHI4FLASH_BEGIN
 
 /// How to open a model.
 struct opening_options {
+#if PHI4FLASH_FILES
     mapping_options mapping{};  ///< of its weights
+#endif
     repack_options repack{};    ///< of row-major files, whose quantized tensors are packed in memory of their own
     config_options config{};    ///< how strictly keys are read
+};
+
+/// A model in the host's memory, which must outlive all that is made of it: one GGUF file, or one or more safetensors files with the
+/// texts of the JSON files beside them. @since 0.2
+struct model_in_memory {
+    std::span<const std::span<const std::byte>> weights;
+    std::string_view config{};      ///< config.json
+    std::string_view generation{};  ///< generation_config.json; may be empty
+    std::string_view tokenizer{};   ///< tokenizer.json; may be empty
 };
 
 /// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
@@ -48944,40 +49332,77 @@ public:
     model_files(model_files&&) = default;
     model_files& operator=(model_files&&) = default;
 
+#if PHI4FLASH_FILES
     /// A folder is opened as a checkpoint, anything else as a packed file. `tell` hears how far reading is, where the options or the file
     /// make opening read all weights; it may begin again at 0 for repacking. Errors: those of checkpoint::open, packed_model::open
     /// and repacked_model::create; out_of_memory; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
     static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}, progress_ref tell = {}) {
         return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
-            model_files made;
-            made.path_ = path;
             std::error_code ignored;
             const auto kind = std::filesystem::status(path, ignored).type();
-            if (kind == std::filesystem::file_type::not_found)
-                return detail::nothing_there(path);
-            if (kind != std::filesystem::file_type::directory) {
-                auto file = packed_model::open(path, options.mapping, options.config, tell);
-                if (!file) return file.error();
-                if (file->needs_repacking()) {
-                    auto repacked = repacked_model::create(*file, options.repack, tell);
-                    if (!repacked) return repacked.error().in(printable(path).c_str());
-                    made.repacked_.emplace(*std::move(repacked));
-                }
-                made.form_ = *std::move(file);
-                return made;
-            }
-    #if PHI4FLASH_HAS_JSON
+            if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
+            if (kind != std::filesystem::file_type::directory)
+                return from_packed(packed_model::open(path, options.mapping, options.config, tell), path, options, tell);
+#if PHI4FLASH_HAS_JSON
             auto folder = checkpoint::open(path, options.config, options.mapping, tell);
             if (!folder) return folder.error();
+            model_files made;
+            made.path_ = path;
             made.form_ = *std::move(folder);
             return made;
-    #else
+#else
             return error::format(errc::file_unreadable,
                                  "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
                                  "3.11 on the include path",
                                  printable(path).c_str());
-    #endif
+#endif
         });
+    }
+
+    /// A packed file that the host has opened, or a part of one, as in a pak or an APK (mapped_file::open). The parts of a checkpoint are
+    /// mapped one by one, and given to from_memory. Errors: those of packed_model::open and repacked_model::create. @since 0.2
+    static result<model_files> open(const file_part& part, const opening_options& options = {}, progress_ref tell = {}) {
+        return detail::or_out_of_memory("open a model", [&] {
+            return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
+        });
+    }
+#endif
+
+    /// From bytes. A GGUF file starts at a multiple of `gguf_host_alignment` and is used in place, but for what `options.repack` makes of
+    /// a row-major one, in memory of the host's if it gives some (repack_options::memory); safetensors files as in
+    /// checkpoint::from_memory. Errors: those of packed_model::from_memory and repacked_model::create; of checkpoint::from_memory;
+    /// invalid_argument for no weights, several GGUF files, or JSON beside one; wrong_file_kind; file_unreadable for safetensors where
+    /// PHI4FLASH_HAS_JSON is 0. @since 0.2
+    static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {}) {
+        return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
+            if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
+            const file_kind kind = identify(bytes.weights.front());
+            if (kind == file_kind::gguf) {
+                if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
+                    return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
+                                         "files of weights and %zu bytes of JSON", bytes.weights.size(),
+                                         bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
+                return from_packed(packed_model::from_memory(bytes.weights.front(), options.config), {}, options, tell);
+            }
+            if (kind != file_kind::safetensors)
+                return error::format(errc::wrong_file_kind, "want bytes that begin as a GGUF or safetensors file does, have %s",
+                                     bytes.weights.front().empty() ? "none" : "others");
+#if PHI4FLASH_HAS_JSON
+            auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config);
+            if (!made) return made.error();
+            model_files files;
+            files.form_ = *std::move(made);
+            files.tokenizer_json_ = bytes.tokenizer;
+            return files;
+#else
+            return error::format(errc::file_unreadable, "this program reads packed files alone; for safetensors, compile it with "
+                                 "PHI4FLASH_HAS_JSON=1 and nlohmann/json 3.11 on the include path");
+#endif
+        });
+    }
+    /// The same of one GGUF file. @since 0.2
+    static result<model_files> from_memory(std::span<const std::byte> gguf, const opening_options& options = {}, progress_ref tell = {}) {
+        return from_memory({.weights = {&gguf, 1}}, options, tell);
     }
 
     [[nodiscard]] const sambay_config& config() const {
@@ -48998,14 +49423,7 @@ public:
     /// Those that lie in memory of this program's own, and not in maps of files: repacked, copied because they were not aligned, or
     /// because the options wanted it or the file system cannot map. @since 0.2
     [[nodiscard]] std::uint64_t owned_bytes() const {
-        const auto of = [](const auto& f) -> std::uint64_t {
-            if constexpr (requires { f.copied_bytes(); }) {
-                return f.copied_bytes();
-            } else {
-                return f.mapping().is_copy() ? f.mapping().bytes().size() : 0;
-            }
-        };
-        return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit(of, form_);
+        return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit([](const auto& f) -> std::uint64_t { return f.copied_bytes(); }, form_);
     }
     /// How much of the files is in memory, and how much of that in huge pages: see mapped_file::residency. Of weights that were repacked,
     /// those. @since 0.2
@@ -49018,49 +49436,85 @@ public:
         std::visit([](const auto& f) { f.release_pages(); }, form_);
     }
 
-    /// What was opened.
+#if PHI4FLASH_FILES
+    /// What was opened; empty in memory.
     [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+#endif
     /// The packed file, or nullptr.
     [[nodiscard]] const packed_model* packed() const { return std::get_if<packed_model>(&form_); }
 
     [[nodiscard]] bool has_tokenizer() const {
         if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
 #if PHI4FLASH_HAS_JSON
+        if (!tokenizer_json_.empty()) return true;
+#if PHI4FLASH_FILES
         if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
+#endif
 #endif
         return false;
     }
-    /// Errors: those of read_tokenizer and open_tokenizer_json; file_not_found where there is none.
+    /// Errors: those of read_tokenizer, tokenizer_from_json and open_tokenizer_json; file_not_found where there is none.
     [[nodiscard]] result<tokenizer> open_tokenizer() const {
         return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
-            if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
+            if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
             if (const packed_model* const file = packed()) {
                 auto text = read_tokenizer(*file);
-                if (!text) return text.error().in(printable(path_).c_str());
+                if (!text) return text.error().in(name().c_str());
                 return text;
             }
-    #if PHI4FLASH_HAS_JSON
+#if PHI4FLASH_HAS_JSON
+            if (!tokenizer_json_.empty()) {
+                auto text = tokenizer_from_json(tokenizer_json_);
+                if (!text) return text.error().in("tokenizer.json");
+                return text;
+            }
+#if PHI4FLASH_FILES
             return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
-    #else
-            return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
-    #endif
+#endif
+#endif
+            return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
         });
     }
 
 private:
+#if PHI4FLASH_FILES
+    using place = std::filesystem::path;
+    [[nodiscard]] printable name() const { return path_.empty() ? printable(std::string_view("the model")) : printable(path_); }
+#else
+    struct place {};  // in memory there are no names
+    [[nodiscard]] printable name() const { return printable(std::string_view("the model")); }
+#endif
+
+    /// What was read, with what it needs beside it. `from`: of the file; empty in memory.
+    static result<model_files> from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell) {
+        if (!file) return file.error();
+        model_files made;
+        made.path_ = from;
+        if (file->needs_repacking()) {
+            auto repacked = repacked_model::create(*file, options.repack, tell);
+            if (!repacked) return repacked.error().in(made.name().c_str());
+            made.repacked_.emplace(*std::move(repacked));
+        }
+        made.form_ = *std::move(file);
+        return made;
+    }
+
 #if PHI4FLASH_HAS_JSON
     std::variant<packed_model, checkpoint> form_;
+    std::string_view tokenizer_json_;
 #else
     std::variant<packed_model> form_;
 #endif
     std::optional<repacked_model> repacked_;
-    std::filesystem::path path_;
+    place path_;
 };
 
 PHI4FLASH_END
 
 // ---- phi4flash/io/safetensors/safetensors_writer.hpp ---------------------------------------------------------------------
 /// Writes safetensors files of any size: the header from a list of shapes, then the data in pieces as they are made.
+
+#if PHI4FLASH_FILES
 
 PHI4FLASH_BEGIN
 
@@ -49205,6 +49659,7 @@ template <class Produce>
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
 #if PHI4FLASH_HAS_JSON
 #endif
 

@@ -4,10 +4,16 @@
 #include <model/golden.hpp>
 
 #include <phi4flash/io/model_files.hpp>
+#include <phi4flash/io/packed/convert.hpp>
 #include <phi4flash/model/tensor_list.hpp>
 
 using namespace phi4flash;
 using namespace io_testing;
+
+#if !defined(_WIN32)
+#include <fcntl.h>
+#include <unistd.h>
+#endif
 
 static_assert(tensor_source<model_files>);
 
@@ -39,3 +45,94 @@ TEST_CASE("io/model_files: neither a folder nor a packed file") {
     check_error(model_files::open(file), errc::bad_magic, {"model.gguf"});
     check_error(open_tokenizer_json(folder.path()), errc::file_not_found, {"tokenizer.json"});
 }
+
+namespace {
+struct memory_output {
+    bytes content;
+    status write(std::span<const std::byte> piece) {
+        content.insert(content.end(), piece.begin(), piece.end());
+        return {};
+    }
+};
+
+/// The same tensors, by name, type and content.
+void check_same(const model_files& have, const model_files& want) {
+    REQUIRE(have.tensors().size() == want.tensors().size());
+    for (const tensor_view& t : want.tensors()) {
+        CAPTURE(t.name);
+        const tensor_view* const other = have.find(t.name);
+        REQUIRE(other != nullptr);
+        CHECK(other->type == t.type);
+        REQUIRE(other->bytes == t.bytes);
+        CHECK(std::memcmp(other->data, t.data, t.bytes) == 0);
+    }
+    CHECK(have.config().shape == want.config().shape);
+}
+
+bytes packed_from(const model_files& files) {
+    memory_output out;
+    packed_model_info info;
+    info.config = files.config();
+    info.generation = files.generation();
+    require_value(convert_model(files, info, {.matrices = dtype::q8, .embedding = dtype::q8}, out, {}, [](std::uint64_t, std::uint64_t) {}));
+    return std::move(out.content);
+}
+}  // namespace
+
+TEST_CASE("io/model_files: from memory it is what it is in files") {
+    const auto folder = golden::folder_of("f32-8l");
+    const auto files = model_files::open(folder);
+    require_value(files);
+    const auto weights = mapped_file::open(folder / "model.safetensors");
+    const auto config = read_file(folder / "config.json", 1 << 20);
+    require_value(weights);
+    require_value(config);
+    const std::span<const std::byte> tensors[] = {weights->bytes()};
+    const auto memory = model_files::from_memory({tensors, *config});
+    require_value(memory);
+    check_same(*memory, *files);
+    CHECK(memory->path().empty());
+    CHECK_FALSE(memory->has_tokenizer());
+    check_error(memory->open_tokenizer(), errc::file_not_found, {"no tokenizer"});
+    const auto wrong = model_files::from_memory({tensors, *config, {}, "{}"});
+    require_value(wrong);
+    CHECK(wrong->has_tokenizer());
+    check_error(wrong->open_tokenizer(), errc::json_missing_key, {"tokenizer.json"});
+
+    const bytes packed = packed_from(*files);
+    const temporary_folder made;
+    const auto path = made.write("model.gguf", text_of(packed));
+    const auto direct = model_files::open(path);
+    const auto gguf = model_files::from_memory(packed);
+    require_value(direct);
+    require_value(gguf);
+    check_same(*gguf, *direct);
+    CHECK(gguf->owned_bytes() == 0);
+}
+
+#if !defined(_WIN32)
+TEST_CASE("io/model_files: a packed file inside another file") {
+    const auto files = model_files::open(golden::folder_of("f32-8l"));
+    require_value(files);
+    const bytes packed = packed_from(*files);
+    const auto want = model_files::from_memory(packed);
+    require_value(want);
+    for (const std::size_t offset : {std::size_t{0}, std::size_t{64}, std::size_t{100}, std::size_t{4096}, std::size_t{70000}}) {
+        CAPTURE(offset);
+        const temporary_folder folder;
+        const auto path = folder.write("game.pak", std::string(offset, 'x') + std::string(text_of(packed)) + "and more");
+        const int fd = ::open(path.c_str(), O_RDONLY);
+        REQUIRE(fd >= 0);
+        const auto opened = model_files::open(file_part{fd, offset, packed.size(), "game.pak"});
+        const auto cut = model_files::open(file_part{fd, offset, packed.size() - 1, "game.pak"});
+        const auto other = model_files::open(file_part{fd, offset + 1, packed.size() - 1, "game.pak"});
+        ::close(fd);
+        require_value(opened);
+        check_same(*opened, *want);
+        CHECK((opened->owned_bytes() != 0) == (offset % 64 != 0));
+        CHECK(opened->path() == "game.pak");
+        check_error(cut, errc::file_incomplete, {"game.pak"});
+        CHECK_FALSE(other.has_value());
+    }
+}
+#endif

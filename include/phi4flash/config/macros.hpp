@@ -100,6 +100,15 @@
 #define PHI4FLASH_HAS_JSON 0
 #endif
 
+/// 0 leaves out what needs files of a system: paths, maps, writers, huge pages. Models come from memory.
+#ifndef PHI4FLASH_FILES
+#define PHI4FLASH_FILES 1
+#endif
+/// 0 leaves out thread_pool. Work is done by the calling thread, or by an executor of the host's.
+#ifndef PHI4FLASH_THREADS
+#define PHI4FLASH_THREADS 1
+#endif
+
 /// Of a variable that many files define: each program or shared library has one of its own. Without it GCC makes such a variable one for the
 /// whole process (STB_GNU_UNIQUE), and a plugin that has one can never be unloaded.
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(_WIN32)

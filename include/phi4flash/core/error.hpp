@@ -4,11 +4,50 @@
 #include <phi4flash/config/abi.hpp>
 
 #include <cstdarg>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <string_view>
 
 PHI4FLASH_BEGIN
+
+namespace detail {
+/// A number for "%u", which std::uint32_t is not everywhere: newlib's is an unsigned long.
+[[nodiscard]] constexpr unsigned for_print(std::uint32_t n) { return static_cast<unsigned>(n); }
+
+/// std::vsnprintf. newlib, as distributions have it, does not know the z of "%zu", and prints it.
+inline int vprint(char* out, std::size_t size, const char* pattern, std::va_list arguments) {
+#if defined(_NEWLIB_VERSION) && !defined(_WANT_IO_C99_FORMATS)
+    char known[512];
+    std::size_t n = 0;
+    bool inside = false;  // of a conversion, up to its letter
+    for (; *pattern != '\0' && n + 1 < sizeof known; ++pattern) {
+        if (*pattern == '%') {
+            inside = !inside;
+        } else if (inside && *pattern == 'z') {
+            if constexpr (sizeof(std::size_t) > sizeof(unsigned)) known[n++] = 'l';
+            continue;
+        } else if (inside && ((*pattern >= 'a' && *pattern <= 'z') || (*pattern >= 'A' && *pattern <= 'Z'))) {
+            inside = *pattern == 'l' || *pattern == 'h';
+        }
+        known[n++] = *pattern;
+    }
+    known[n] = '\0';
+    return std::vsnprintf(out, size, known, arguments);
+#else
+    return std::vsnprintf(out, size, pattern, arguments);
+#endif
+}
+/// std::snprintf, by it.
+PHI4FLASH_PRINTF_LIKE(3, 4)
+inline int print(char* out, std::size_t size, const char* pattern, ...) {
+    std::va_list arguments;
+    va_start(arguments, pattern);
+    const int written = vprint(out, size, pattern, arguments);
+    va_end(arguments);
+    return written;
+}
+}  // namespace detail
 
 /// What went wrong, to branch on. The sentence in `error::message()` says where, what was wanted and what was found.
 enum class errc : std::uint16_t {
@@ -103,7 +142,7 @@ public:
         e.code_ = code;
         std::va_list arguments;
         va_start(arguments, pattern);
-        std::vsnprintf(e.text_, sizeof e.text_, pattern, arguments);
+        detail::vprint(e.text_, sizeof e.text_, pattern, arguments);
         va_end(arguments);
         return e;
     }

@@ -40,7 +40,7 @@ inline void print_place(std::span<const std::size_t> shape, std::size_t index, c
     for (const std::size_t n : shape) below *= n;
     for (std::size_t i = 0; i < shape.size() && used + 1 < size; ++i) {
         below /= shape[i];
-        const int written = std::snprintf(out + used, size - used, "%s%zu", i == 0 ? "[" : ", ", index / below % shape[i]);
+        const int written = detail::print(out + used, size - used, "%s%zu", i == 0 ? "[" : ", ", index / below % shape[i]);
         used += written < 0 ? 0 : static_cast<std::size_t>(written);
     }
     if (used + 1 < size) std::snprintf(out + used, size - used, shape.empty() ? "[]" : "]");

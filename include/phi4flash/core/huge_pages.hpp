@@ -1,13 +1,13 @@
 #pragma once
 /// Memory in pages of 2 MiB instead of 4 KiB: fewer misses in the tables by which a processor finds memory. Linux only, and only
-/// what the system grants; elsewhere everything here does nothing. Nothing fails for want of them.
+/// what the system grants; elsewhere, and where PHI4FLASH_FILES is 0, everything here does nothing. Nothing fails for want of them.
 #include <phi4flash/config/abi.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
-#if defined(__linux__)
+#if PHI4FLASH_FILES && defined(__linux__)
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -26,7 +26,7 @@ PHI4FLASH_OWN_DATA inline constexpr std::size_t huge_page_bytes = std::size_t{2}
 /// Asks for huge pages for memory that begins at a multiple of `huge_page_bytes` and has not been touched yet. False where the
 /// system has none to give; true is a wish, not a promise.
 inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
+#if PHI4FLASH_FILES && defined(__linux__) && defined(MADV_HUGEPAGE)
     return !memory.empty() && ::madvise(const_cast<std::byte*>(memory.data()), memory.size(), MADV_HUGEPAGE) == 0;
 #else
     return false;
@@ -37,7 +37,7 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
 /// and on the calling thread, by copying. Linux 6.1 and later do it for memory of a program's own and for tmpfs; for files of other
 /// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it. @since 0.2
 inline bool collapse_into_huge_pages([[maybe_unused]] std::span<const std::byte> memory) {
-#if defined(__linux__)
+#if PHI4FLASH_FILES && defined(__linux__)
 #if defined(MADV_COLLAPSE)
     constexpr int collapse = MADV_COLLAPSE;
 #else
@@ -60,7 +60,7 @@ struct page_share {
 /// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops. @since 0.2
 [[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
     page_share found;
-#if defined(__linux__)
+#if PHI4FLASH_FILES && defined(__linux__)
     std::FILE* const file = std::fopen("/proc/self/smaps", "re");
     if (file == nullptr) return found;
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());

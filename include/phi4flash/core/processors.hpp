@@ -4,6 +4,7 @@
 /// @since 0.2
 #include <phi4flash/config/abi.hpp>
 
+#if PHI4FLASH_THREADS
 #include <algorithm>
 #include <bitset>
 #include <cstddef>
@@ -193,3 +194,4 @@ private:
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_THREADS

@@ -9,6 +9,7 @@
 #include <phi4flash/core/processors.hpp>
 #include <phi4flash/core/result.hpp>
 
+#if PHI4FLASH_THREADS
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -220,3 +221,4 @@ private:
 };
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_THREADS

@@ -235,7 +235,7 @@ private:
         candidates from{1, n_, all};
         // Relative to the likeliest; what top_p keeps is counted among all.
         if (options_.min_p > 0.0f) {
-            from.least = (std::max)(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
+            from.least = std::max<std::int32_t>(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
             add_up(from);
         }
         while (true) {

@@ -1,5 +1,5 @@
 #pragma once
-/// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file.
+/// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file; or the bytes of either.
 #include <phi4flash/io/check_weights.hpp>
 #include <phi4flash/io/huggingface/checkpoint.hpp>
 #include <phi4flash/io/huggingface/model_folder.hpp>
@@ -14,7 +14,7 @@
 
 PHI4FLASH_BEGIN
 
-#if PHI4FLASH_HAS_JSON
+#if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
 /// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of mapped_file::open and
 /// tokenizer_from_json.
 [[nodiscard]] inline result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
@@ -33,9 +33,20 @@ PHI4FLASH_BEGIN
 
 /// How to open a model.
 struct opening_options {
+#if PHI4FLASH_FILES
     mapping_options mapping{};  ///< of its weights
+#endif
     repack_options repack{};    ///< of row-major files, whose quantized tensors are packed in memory of their own
     config_options config{};    ///< how strictly keys are read
+};
+
+/// A model in the host's memory, which must outlive all that is made of it: one GGUF file, or one or more safetensors files with the
+/// texts of the JSON files beside them. @since 0.2
+struct model_in_memory {
+    std::span<const std::span<const std::byte>> weights;
+    std::string_view config{};      ///< config.json
+    std::string_view generation{};  ///< generation_config.json; may be empty
+    std::string_view tokenizer{};   ///< tokenizer.json; may be empty
 };
 
 /// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
@@ -46,40 +57,77 @@ public:
     model_files(model_files&&) = default;
     model_files& operator=(model_files&&) = default;
 
+#if PHI4FLASH_FILES
     /// A folder is opened as a checkpoint, anything else as a packed file. `tell` hears how far reading is, where the options or the file
     /// make opening read all weights; it may begin again at 0 for repacking. Errors: those of checkpoint::open, packed_model::open
     /// and repacked_model::create; out_of_memory; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
     static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}, progress_ref tell = {}) {
         return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
-            model_files made;
-            made.path_ = path;
             std::error_code ignored;
             const auto kind = std::filesystem::status(path, ignored).type();
-            if (kind == std::filesystem::file_type::not_found)
-                return detail::nothing_there(path);
-            if (kind != std::filesystem::file_type::directory) {
-                auto file = packed_model::open(path, options.mapping, options.config, tell);
-                if (!file) return file.error();
-                if (file->needs_repacking()) {
-                    auto repacked = repacked_model::create(*file, options.repack, tell);
-                    if (!repacked) return repacked.error().in(printable(path).c_str());
-                    made.repacked_.emplace(*std::move(repacked));
-                }
-                made.form_ = *std::move(file);
-                return made;
-            }
-    #if PHI4FLASH_HAS_JSON
+            if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
+            if (kind != std::filesystem::file_type::directory)
+                return from_packed(packed_model::open(path, options.mapping, options.config, tell), path, options, tell);
+#if PHI4FLASH_HAS_JSON
             auto folder = checkpoint::open(path, options.config, options.mapping, tell);
             if (!folder) return folder.error();
+            model_files made;
+            made.path_ = path;
             made.form_ = *std::move(folder);
             return made;
-    #else
+#else
             return error::format(errc::file_unreadable,
                                  "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
                                  "3.11 on the include path",
                                  printable(path).c_str());
-    #endif
+#endif
         });
+    }
+
+    /// A packed file that the host has opened, or a part of one, as in a pak or an APK (mapped_file::open). The parts of a checkpoint are
+    /// mapped one by one, and given to from_memory. Errors: those of packed_model::open and repacked_model::create. @since 0.2
+    static result<model_files> open(const file_part& part, const opening_options& options = {}, progress_ref tell = {}) {
+        return detail::or_out_of_memory("open a model", [&] {
+            return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
+        });
+    }
+#endif
+
+    /// From bytes. A GGUF file starts at a multiple of `gguf_host_alignment` and is used in place, but for what `options.repack` makes of
+    /// a row-major one, in memory of the host's if it gives some (repack_options::memory); safetensors files as in
+    /// checkpoint::from_memory. Errors: those of packed_model::from_memory and repacked_model::create; of checkpoint::from_memory;
+    /// invalid_argument for no weights, several GGUF files, or JSON beside one; wrong_file_kind; file_unreadable for safetensors where
+    /// PHI4FLASH_HAS_JSON is 0. @since 0.2
+    static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {}) {
+        return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
+            if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
+            const file_kind kind = identify(bytes.weights.front());
+            if (kind == file_kind::gguf) {
+                if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
+                    return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
+                                         "files of weights and %zu bytes of JSON", bytes.weights.size(),
+                                         bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
+                return from_packed(packed_model::from_memory(bytes.weights.front(), options.config), {}, options, tell);
+            }
+            if (kind != file_kind::safetensors)
+                return error::format(errc::wrong_file_kind, "want bytes that begin as a GGUF or safetensors file does, have %s",
+                                     bytes.weights.front().empty() ? "none" : "others");
+#if PHI4FLASH_HAS_JSON
+            auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config);
+            if (!made) return made.error();
+            model_files files;
+            files.form_ = *std::move(made);
+            files.tokenizer_json_ = bytes.tokenizer;
+            return files;
+#else
+            return error::format(errc::file_unreadable, "this program reads packed files alone; for safetensors, compile it with "
+                                 "PHI4FLASH_HAS_JSON=1 and nlohmann/json 3.11 on the include path");
+#endif
+        });
+    }
+    /// The same of one GGUF file. @since 0.2
+    static result<model_files> from_memory(std::span<const std::byte> gguf, const opening_options& options = {}, progress_ref tell = {}) {
+        return from_memory({.weights = {&gguf, 1}}, options, tell);
     }
 
     [[nodiscard]] const sambay_config& config() const {
@@ -100,14 +148,7 @@ public:
     /// Those that lie in memory of this program's own, and not in maps of files: repacked, copied because they were not aligned, or
     /// because the options wanted it or the file system cannot map. @since 0.2
     [[nodiscard]] std::uint64_t owned_bytes() const {
-        const auto of = [](const auto& f) -> std::uint64_t {
-            if constexpr (requires { f.copied_bytes(); }) {
-                return f.copied_bytes();
-            } else {
-                return f.mapping().is_copy() ? f.mapping().bytes().size() : 0;
-            }
-        };
-        return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit(of, form_);
+        return (repacked_ ? repacked_->owned_bytes() : 0) + std::visit([](const auto& f) -> std::uint64_t { return f.copied_bytes(); }, form_);
     }
     /// How much of the files is in memory, and how much of that in huge pages: see mapped_file::residency. Of weights that were repacked,
     /// those. @since 0.2
@@ -120,43 +161,77 @@ public:
         std::visit([](const auto& f) { f.release_pages(); }, form_);
     }
 
-    /// What was opened.
+#if PHI4FLASH_FILES
+    /// What was opened; empty in memory.
     [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+#endif
     /// The packed file, or nullptr.
     [[nodiscard]] const packed_model* packed() const { return std::get_if<packed_model>(&form_); }
 
     [[nodiscard]] bool has_tokenizer() const {
         if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
 #if PHI4FLASH_HAS_JSON
+        if (!tokenizer_json_.empty()) return true;
+#if PHI4FLASH_FILES
         if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
+#endif
 #endif
         return false;
     }
-    /// Errors: those of read_tokenizer and open_tokenizer_json; file_not_found where there is none.
+    /// Errors: those of read_tokenizer, tokenizer_from_json and open_tokenizer_json; file_not_found where there is none.
     [[nodiscard]] result<tokenizer> open_tokenizer() const {
         return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
-            if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
+            if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
             if (const packed_model* const file = packed()) {
                 auto text = read_tokenizer(*file);
-                if (!text) return text.error().in(printable(path_).c_str());
+                if (!text) return text.error().in(name().c_str());
                 return text;
             }
-    #if PHI4FLASH_HAS_JSON
+#if PHI4FLASH_HAS_JSON
+            if (!tokenizer_json_.empty()) {
+                auto text = tokenizer_from_json(tokenizer_json_);
+                if (!text) return text.error().in("tokenizer.json");
+                return text;
+            }
+#if PHI4FLASH_FILES
             return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
-    #else
-            return error::format(errc::file_not_found, "%s has no tokenizer", printable(path_).c_str());
-    #endif
+#endif
+#endif
+            return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
         });
     }
 
 private:
+#if PHI4FLASH_FILES
+    using place = std::filesystem::path;
+    [[nodiscard]] printable name() const { return path_.empty() ? printable(std::string_view("the model")) : printable(path_); }
+#else
+    struct place {};  // in memory there are no names
+    [[nodiscard]] printable name() const { return printable(std::string_view("the model")); }
+#endif
+
+    /// What was read, with what it needs beside it. `from`: of the file; empty in memory.
+    static result<model_files> from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell) {
+        if (!file) return file.error();
+        model_files made;
+        made.path_ = from;
+        if (file->needs_repacking()) {
+            auto repacked = repacked_model::create(*file, options.repack, tell);
+            if (!repacked) return repacked.error().in(made.name().c_str());
+            made.repacked_.emplace(*std::move(repacked));
+        }
+        made.form_ = *std::move(file);
+        return made;
+    }
+
 #if PHI4FLASH_HAS_JSON
     std::variant<packed_model, checkpoint> form_;
+    std::string_view tokenizer_json_;
 #else
     std::variant<packed_model> form_;
 #endif
     std::optional<repacked_model> repacked_;
-    std::filesystem::path path_;
+    place path_;
 };
 
 PHI4FLASH_END

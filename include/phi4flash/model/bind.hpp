@@ -38,7 +38,7 @@ public:
     [[nodiscard]] std::size_t found() const { return found_; }
 
     /// The prefix of all names to come, such as "model.layers.3.".
-    void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
+    void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
@@ -166,7 +166,7 @@ private:
         const char* separator = "[";
         out[0] = '\0';
         for (const std::size_t n : shape) {
-            const int written = std::snprintf(out + used, size - used, "%s%zu", separator, n);
+            const int written = detail::print(out + used, size - used, "%s%zu", separator, n);
             if (written < 0 || used + static_cast<std::size_t>(written) + 2 > size) break;
             used += static_cast<std::size_t>(written);
             separator = ", ";

@@ -208,7 +208,7 @@ private:
             if (!strings_.has_string(left) || !strings_.has_string(right) || !strings_.has_string(merged) ||
                 strings_.size_of_known(merged) != strings_.size_of_known(left) + strings_.size_of_known(right))
                 return error::format(errc::bad_merge, "merges.rules: merge %zu, of tokens %u and %u, cannot make token %u", rank,
-                                     left, right, merged);
+                                     detail::for_print(left), detail::for_print(right), detail::for_print(merged));
         }
         if (status s = pairs_.check_tables(rules_.size()); !s || !ordered_) return s;
         if (histories_.size() != strings_.size())
@@ -227,7 +227,7 @@ private:
                 good = good && reachable(h.shorter) && strings_.size_of_known(h.shorter) < strings_.size_of_known(id);
             if (!good)
                 return error::format(errc::bad_merge, "merges.histories: token %u cannot come from merge %d of tokens %u and %u",
-                                     id, static_cast<int>(h.rank), h.left, h.right);
+                                     detail::for_print(id), static_cast<int>(h.rank), detail::for_print(h.left), detail::for_print(h.right));
         }
         return trie_.check_tables(reachable);
     }
@@ -240,11 +240,11 @@ private:
             const std::string_view left = strings_.bytes_of(r.left), right = strings_.bytes_of(r.right),
                                    merged = strings_.bytes_of(r.merged);
             if (left.empty() || right.empty() || merged.empty())
-                return error::format(errc::bad_merge, "merge %u names an id without a string", rank);
+                return error::format(errc::bad_merge, "merge %u names an id without a string", detail::for_print(rank));
             if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
-                return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", rank, r.merged,
-                                     r.left, r.right);
-            if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", rank);
+                return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", detail::for_print(rank),
+                                     detail::for_print(r.merged), detail::for_print(r.left), detail::for_print(r.right));
+            if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
         }
         return {};
     }

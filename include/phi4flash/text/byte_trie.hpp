@@ -70,7 +70,7 @@ public:
             const bool is_leaf = u.base == leaf || u.base == leaf + 1;
             if ((!is_leaf && u.base > most_base) || (u.token == no_token ? is_leaf : !is_valid(u.token)))
                 return error::format(errc::bad_vocabulary, "trie.units: unit %zu leads to unit %u or token %u, which is none", i,
-                                     u.base, u.token);
+                                     detail::for_print(u.base), detail::for_print(u.token));
         }
         for (unsigned byte = 0; byte < 256; ++byte) {
             const std::uint32_t base = units_[0].base;

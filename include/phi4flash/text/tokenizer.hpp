@@ -134,11 +134,11 @@ public:
     /// Errors: bad_vocabulary (id out of range, content empty, too long or not UTF-8).
     [[nodiscard]] status add_added_token(added_token token) {
         if (token.id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", token.id,
+            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", detail::for_print(token.id),
                                  max_vocabulary_ids);
         if (token.content.empty() || token.content.size() > max_token_bytes ||
             valid_utf8_prefix(token.content) != token.content.size())
-            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", token.id,
+            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", detail::for_print(token.id),
                                  max_token_bytes, token.content.size());
         return detail::or_out_of_memory("add a token to the tokenizer", [&] { added_.push_back(std::move(token)); });
     }
@@ -210,7 +210,7 @@ private:
         for (std::size_t i = 0; i < added_.size(); ++i) {
             const added_token& t = added_[i];
             if (i != 0 && added_[i - 1].id == t.id)
-                return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", t.id);
+                return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", detail::for_print(t.id));
             const status ok = contents.add(i, t.content);
             if (!ok && ok.error().code() == errc::out_of_memory) return ok;
             if (!ok)
@@ -219,7 +219,7 @@ private:
             const std::uint32_t id_there = strings.find(t.content);
             if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
                 return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
-                                     t.content.c_str(), t.id);
+                                     t.content.c_str(), detail::for_print(t.id));
         }
         return {};
     }

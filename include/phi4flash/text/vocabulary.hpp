@@ -107,7 +107,7 @@ public:
             const auto [offset, size] = places_[id];
             if (size > max_token_bytes || offset > blob_.size() || size > blob_.size() - offset)
                 return error::format(errc::bad_vocabulary, "strings.places: token %zu, %u bytes at %u, leaves the %zu bytes", id,
-                                     size, offset, blob_.size());
+                                     detail::for_print(size), detail::for_print(offset), blob_.size());
             count_ += size != 0 ? 1 : 0;
         }
         std::size_t used = 0, beyond = 0;
@@ -144,7 +144,7 @@ private:
         std::size_t i = slot_of(bytes);
         for (; index_[i] != no_token; i = (i + 1) & mask) {
             if (bytes_of(index_[i]) == bytes)
-                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", index_[i], id,
+                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
                                      bytes.size());
         }
         const auto place_of_bytes = static_cast<std::uint32_t>(blob_.size());

@@ -5,6 +5,11 @@
 
 #include <iterator>
 
+#if !defined(_WIN32)
+#include <fcntl.h>
+#include <unistd.h>
+#endif
+
 using namespace phi4flash;
 using namespace io_testing;
 
@@ -123,7 +128,7 @@ TEST_CASE("io/mapped_file: a file system that refuses shared maps, or all of the
     std::vector<int> asked;
     const auto open_where = [&](int reason, bool private_maps) {
         asked.clear();
-        return detail::map_or_copy(path, fd, content.size(), {}, {}, [&](int sharing) -> void* {
+        return detail::map_or_copy(path, fd, 0, content.size(), 0, {}, {}, [&](int sharing) -> void* {
             asked.push_back(sharing);
             if (sharing == MAP_PRIVATE && private_maps) return ::mmap(nullptr, content.size(), PROT_READ, sharing, fd, 0);
             errno = reason;
@@ -198,3 +203,69 @@ TEST_CASE("io/printable: short, and nothing that a terminal obeys") {
     CHECK(tail.starts_with("...nnn"));
     CHECK(tail.ends_with("/model.safetensors"));
 }
+
+#if !defined(_WIN32)
+namespace {
+/// Opened as a host opens a pak.
+struct opened {
+    explicit opened(const std::filesystem::path& path, int flags = O_RDONLY) : fd(::open(path.c_str(), flags)) { REQUIRE(fd >= 0); }
+    opened(const opened&) = delete;
+    opened& operator=(const opened&) = delete;
+    ~opened() { ::close(fd); }
+    int fd;
+};
+}  // namespace
+
+TEST_CASE("io/mapped_file: a part of a file that the host has opened, at any place and of any length") {
+    const temporary_folder folder;
+    std::string content(3 * huge_page_bytes + 123, '\0');
+    for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 31 >> 4);
+    const auto path = folder.write("all.pak", content);
+    for (const std::uint64_t offset : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{64}, std::uint64_t{4095}, std::uint64_t{4096}, std::uint64_t{4160},
+                                       std::uint64_t{huge_page_bytes}, std::uint64_t{huge_page_bytes} + 4097}) {
+        for (const std::uint64_t length : {std::uint64_t{1}, std::uint64_t{4096}, std::uint64_t{100000}, UINT64_MAX}) {
+            for (int bits = 0; bits < 8; ++bits) {
+                CAPTURE(offset);
+                CAPTURE(length);
+                CAPTURE(bits);
+                mapped_file moved;
+                {
+                    const opened file(path);  // closed before anything is read
+                    auto part = mapped_file::open(file_part{file.fd, offset, length, "all.pak"},
+                                                  {.pages = (bits & 1) != 0 ? page_size::huge : page_size::normal, .copy = (bits & 2) != 0, .populate = (bits & 4) != 0});
+                    require_value(part);
+                    CHECK(part->is_copy() == ((bits & 2) != 0 || offset % 64 != 0));
+                    moved = *std::move(part);
+                }
+                const auto count = static_cast<std::size_t>(length == UINT64_MAX ? content.size() - offset : length);
+                CHECK((moved.text() == std::string_view(content).substr(static_cast<std::size_t>(offset), count)));
+                CHECK(reinterpret_cast<std::uintptr_t>(moved.bytes().data()) % 64 == 0);
+                moved.release_pages();
+                CHECK((moved.text() == std::string_view(content).substr(static_cast<std::size_t>(offset), count)));
+                CHECK(moved.residency().huge <= moved.residency().resident);
+            }
+        }
+    }
+}
+
+TEST_CASE("io/mapped_file: parts that are not there") {
+    const temporary_folder folder;
+    const auto path = folder.write("all.pak", "hello");
+    const opened file(path);
+    check_error(mapped_file::open(file_part{file.fd, 6, UINT64_MAX, "a.pak"}), errc::file_incomplete, {"a.pak", "from byte 6", "file of 5"});
+    check_error(mapped_file::open(file_part{file.fd, 0, 6, "a.pak"}), errc::file_incomplete, {"want 6 bytes", "file of 5"});
+    check_error(mapped_file::open(file_part{file.fd, 4, 2, "a.pak"}), errc::file_incomplete, {"want 2 bytes from byte 4"});
+    check_error(mapped_file::open(file_part{file.fd, UINT64_MAX, 1, "a.pak"}), errc::file_incomplete, {"a.pak"});
+    check_error(mapped_file::open(file_part{file.fd, 1, UINT64_MAX - 1, "a.pak"}), errc::file_incomplete, {"a.pak"});
+    check_error(mapped_file::open(file_part{file.fd, 5, UINT64_MAX, "a.pak"}), errc::file_empty, {"a.pak"});
+    check_error(mapped_file::open(file_part{file.fd, 0, 0, "a.pak"}), errc::file_empty, {"a.pak"});
+    check_error(mapped_file::open(file_part{-1, 0, UINT64_MAX, "gone"}), errc::file_unreadable, {"gone"});
+    int pipe[2] = {-1, -1};
+    REQUIRE(::pipe(pipe) == 0);
+    check_error(mapped_file::open(file_part{pipe[0], 0, UINT64_MAX, "a pipe"}), errc::file_unreadable, {"a pipe", "regular file"});
+    ::close(pipe[0]);
+    ::close(pipe[1]);
+    const opened write_only(path, O_WRONLY);
+    check_error(mapped_file::open(file_part{write_only.fd, 0, UINT64_MAX, "to write"}), errc::file_unreadable, {"to write"});
+}
+#endif

@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <span>
 #include <string_view>
+#if PHI4FLASH_FILES
+#include <filesystem>
+#endif
 
 PHI4FLASH_BEGIN
 
@@ -45,6 +47,7 @@ enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_poin
     return std::ranges::all_of(text.substr(0, 64), printed) ? file_kind::text : file_kind::unknown;
 }
 
+#if PHI4FLASH_FILES
 namespace detail {
 
 [[nodiscard]] inline bool is_unfinished_name(const std::filesystem::path& path) {
@@ -94,5 +97,6 @@ namespace detail {
 }
 
 }  // namespace detail
+#endif
 
 PHI4FLASH_END

@@ -7,6 +7,7 @@
 /// when it is read through a map that asked for huge pages, or written in whole ones. Later advice changes nothing.
 #include <phi4flash/core/huge_pages.hpp>
 
+#if PHI4FLASH_FILES
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -183,3 +184,4 @@ inline void leave_no_small_pages([[maybe_unused]] int written, [[maybe_unused]] 
 }  // namespace detail
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES

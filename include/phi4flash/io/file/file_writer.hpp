@@ -3,6 +3,7 @@
 #include <phi4flash/io/file/file_pages.hpp>
 #include <phi4flash/io/file/output_file.hpp>
 
+#if PHI4FLASH_FILES
 #include <cstring>
 #include <memory>
 #include <new>
@@ -165,3 +166,4 @@ private:
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES

@@ -6,6 +6,7 @@
 #include <phi4flash/io/file/file_pages.hpp>
 #include <phi4flash/io/file/printable.hpp>
 
+#if PHI4FLASH_FILES
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -13,6 +14,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -59,9 +61,30 @@ struct mapping_options {
     bool populate = false;
 };
 
+#if defined(_WIN32)
+/// How a system names an open file: a HANDLE, or a descriptor. @since 0.2
+using native_file = void*;
+#else
+/// How a system names an open file: a HANDLE, or a descriptor. @since 0.2
+using native_file = int;
+#endif
+
+/// A file that the host has opened for reading, or a part of it, as in a pak or an APK. It stays the host's, which may close it as soon as
+/// it has been opened here. `name` is for sentences, in UTF-8. @since 0.2
+struct file_part {
+    native_file file{};
+    std::uint64_t offset = 0;
+    std::uint64_t bytes = UINT64_MAX;  ///< UINT64_MAX: to the end of the file
+    std::string_view name = "the file";
+};
+
 namespace detail {
+/// Tensors in a file are aligned from where it begins, so a part that begins elsewhere is copied.
+inline constexpr std::uint64_t part_alignment = 64;
+
 struct file_bytes {
     std::span<const std::byte> bytes;
+    std::size_t before = 0;  ///< bytes of the map that are not of the part
     bool copied = false;
     bool may_know = false;  ///< what is cached of it; see may_know_cache
     page_size pages = page_size::normal;
@@ -96,6 +119,18 @@ struct file_bytes {
     return {};
 }
 
+/// The bytes from `offset` on, all that there are or `wanted`, of a file of `size`.
+[[nodiscard]] inline result<std::uint64_t> part_of_file(const std::filesystem::path& path, std::uint64_t size, std::uint64_t offset, std::uint64_t wanted) {
+    const std::uint64_t left = offset <= size ? size - offset : 0;
+    if (offset > size || (wanted != UINT64_MAX && wanted > left))
+        return error::format(errc::file_incomplete, "%s: want %llu bytes from byte %llu on, have a file of %llu", printable(path).c_str(),
+                             static_cast<unsigned long long>(wanted == UINT64_MAX ? 1 : wanted), static_cast<unsigned long long>(offset),
+                             static_cast<unsigned long long>(size));
+    const std::uint64_t bytes = wanted == UINT64_MAX ? left : wanted;
+    if (const status ok = check_file_size(path, bytes); !ok) return ok.error();
+    return bytes;
+}
+
 #if defined(_WIN32)
 [[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
     const auto code = static_cast<int>(GetLastError());
@@ -113,26 +148,40 @@ struct scoped_handle {
     void* value;
 };
 
-[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options&, progress_ref) {
-    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80, disk_file = 1;
+[[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, void* file, std::uint64_t offset, std::uint64_t wanted,
+                                                 const mapping_options&, progress_ref) {
+    constexpr unsigned long page_readonly = 2, map_read = 4, disk_file = 1;
+    constexpr std::uint64_t granularity = 65536;  // of places in files at which a map may begin
+    if (GetFileType(file) != disk_file) return not_a_file(path);
+    std::int64_t size = 0;
+    if (GetFileSizeEx(file, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
+    const auto bytes = part_of_file(path, static_cast<std::uint64_t>(size), offset, wanted);
+    if (!bytes) return bytes.error();
+    if (offset % part_alignment != 0)
+        return error::format(errc::invalid_argument, "%s: want a part that begins at a multiple of %llu, have byte %llu", printable(path).c_str(),
+                             static_cast<unsigned long long>(part_alignment), static_cast<unsigned long long>(offset));
+    const auto before = static_cast<std::size_t>(offset % granularity);
+    const auto place = offset - before;
+    const auto count = static_cast<std::size_t>(*bytes);
+    void* const section = CreateFileMappingW(file, nullptr, page_readonly, 0, 0, nullptr);
+    if (section == nullptr) return last_system_error(path, "cannot be mapped");
+    const scoped_handle mapping(section);
+    const void* const data =
+        MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32), static_cast<unsigned long>(place & 0xffffffffu), before + count);
+    if (data == nullptr) return last_system_error(path, "cannot be mapped");
+    return file_bytes{.bytes = {static_cast<const std::byte*>(data) + before, count}, .before = before};
+}
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80;
     constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
-    constexpr unsigned long page_readonly = 2, map_read = 4;
     void* const raw =
         CreateFileW(path.c_str(), generic_read, share_all, nullptr, open_existing, normal | backup_semantics, nullptr);
     if (reinterpret_cast<std::intptr_t>(raw) == -1) return last_system_error(path, "cannot be opened");
     const scoped_handle file(raw);
     std::error_code ignored;
-    if (GetFileType(file.value) != disk_file || std::filesystem::is_directory(path, ignored)) return not_a_file(path);
-    std::int64_t size = 0;
-    if (GetFileSizeEx(file.value, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
-    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(size)); !ok) return ok.error();
-
-    void* const section = CreateFileMappingW(file.value, nullptr, page_readonly, 0, 0, nullptr);
-    if (section == nullptr) return last_system_error(path, "cannot be mapped");
-    const scoped_handle mapping(section);
-    const void* const data = MapViewOfFile(mapping.value, map_read, 0, 0, 0);
-    if (data == nullptr) return last_system_error(path, "cannot be mapped");
-    return file_bytes{{static_cast<const std::byte*>(data), static_cast<std::size_t>(size)}};
+    if (std::filesystem::is_directory(path, ignored)) return not_a_file(path);
+    return map_part(path, file.value, 0, UINT64_MAX, options, tell);
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
@@ -164,14 +213,15 @@ struct scoped_descriptor {
     return pages <= 0 || page <= 0 ? UINT64_MAX : static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
 }
 
-/// The file in memory of its own; empty if there is none for it.
-[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::size_t size, page_size pages, progress_ref tell) {
+/// The part in memory of its own; empty if there is none for it.
+[[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, page_size pages,
+                                                  progress_ref tell) {
     std::byte* const place = take_pages(size, PROT_READ | PROT_WRITE);
     if (place == nullptr) return file_bytes{};
     if (pages == page_size::huge) ask_for_huge_pages({place, size});
     constexpr std::size_t most = std::size_t{32} << 20;
     for (std::size_t at = 0; at < size;) {
-        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(at));
+        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(offset + at));
         if (n < 0 && errno == EINTR) continue;
         const bool more = n > 0 && tell(at += static_cast<std::size_t>(n), size);
         if (more) continue;
@@ -186,14 +236,16 @@ struct scoped_descriptor {
     return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
 }
 
-/// `map(MAP_SHARED)` and so on is mmap of the file. Some file systems refuse shared maps and allow private ones, which are the same for
+/// `map(MAP_SHARED)` and so on is mmap of the part, from `before` bytes ahead of it on. Some file systems refuse shared maps and allow private ones, which are the same for
 /// a reader; some refuse all, but can be read.
 template <class Map>
-[[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::size_t size, const mapping_options& options,
-                                             progress_ref tell, Map&& map) {
-    if (options.copy) {
-        const auto copied = copy_file(path, fd, size, options.pages, tell);
+[[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, std::size_t before,
+                                             const mapping_options& options, progress_ref tell, Map&& map) {
+    const bool aligned = offset % part_alignment == 0;
+    if (options.copy || !aligned) {
+        const auto copied = copy_file(path, fd, offset, size, options.pages, tell);
         if (!copied || copied->copied) return copied;
+        if (!aligned) return error::format(errc::out_of_memory, "%s: no memory to read its %zu bytes into", printable(path).c_str(), size);
     }
     void* data = map(MAP_SHARED);
     if (data == MAP_FAILED) data = map(MAP_PRIVATE);
@@ -201,12 +253,34 @@ template <class Map>
         const bool no_memory = errno == ENOMEM;
         const error why = last_system_error(path, "cannot be mapped");
         if (no_memory) return error::format(errc::out_of_memory, "%s", why.message());
-        const auto copied = copy_file(path, fd, size, options.pages, tell);
+        const auto copied = copy_file(path, fd, offset, size, options.pages, tell);
         if (!copied || copied->copied) return copied;
         return error::format(errc::out_of_memory, "%s, and there is no memory to read its %zu bytes into", why.message(), size);
     }
     // No other advice: MADV_WILLNEED reads in small pages, MADV_SEQUENTIAL drops pages that the next token reads again.
-    return file_bytes{.bytes = {static_cast<const std::byte*>(data), size}, .may_know = may_know_cache(fd), .pages = options.pages};
+    return file_bytes{.bytes = {static_cast<const std::byte*>(data) + before, size}, .before = before, .may_know = may_know_cache(fd),
+                      .pages = options.pages};
+}
+
+/// A part that does not begin where the file does is mapped in pages of the usual size.
+[[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, int fd, std::uint64_t offset, std::uint64_t wanted,
+                                                 const mapping_options& options, progress_ref tell) {
+    struct stat about {};
+    if (::fstat(fd, &about) != 0) return last_system_error(path, "has no size");
+    if (!S_ISREG(about.st_mode)) return not_a_file(path);
+    const auto bytes = part_of_file(path, static_cast<std::uint64_t>(about.st_size), offset, wanted);
+    if (!bytes) return bytes.error();
+    const auto size = static_cast<std::size_t>(*bytes);
+    if (offset != 0) {
+        const auto before = static_cast<std::size_t>(offset % static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
+        mapping_options usual = options;
+        if (!options.copy) usual.pages = page_size::normal;
+        return map_or_copy(path, fd, offset, size, before, usual, tell, [&](int sharing) {
+            return ::mmap(nullptr, before + size, PROT_READ, sharing, fd, static_cast<off_t>(offset - before));
+        });
+    }
+    if (options.pages == page_size::huge && !options.copy && wanted == UINT64_MAX) drop_small_pages(fd, size, options.reread ? size : size / 4);
+    return map_or_copy(path, fd, 0, size, 0, options, tell, [&](int sharing) { return map_pages(fd, size, sharing, options.pages); });
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
@@ -214,22 +288,14 @@ template <class Map>
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return last_system_error(path, "cannot be opened");
     const scoped_descriptor file(fd);
-    struct stat about {};
-    if (::fstat(file.value, &about) != 0) return last_system_error(path, "has no size");
-    if (!S_ISREG(about.st_mode)) return not_a_file(path);
-    if (const status ok = check_file_size(path, static_cast<std::uint64_t>(about.st_size)); !ok) return ok.error();
-
-    const auto size = static_cast<std::size_t>(about.st_size);
-    if (options.pages == page_size::huge && !options.copy) drop_small_pages(file.value, size, options.reread ? size : size / 4);
-    return map_or_copy(path, file.value, size, options, tell,
-                       [&](int sharing) { return map_pages(file.value, size, sharing, options.pages); });
+    return map_part(path, file.value, 0, UINT64_MAX, options, tell);
 }
 
 inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
 #endif
 }  // namespace detail
 
-/// A read-only map of a whole file. Moving keeps the address. Reading from several threads is safe. A file that another
+/// A read-only map of a whole file, or of a part of one. Moving keeps the address. Reading from several threads is safe. A file that another
 /// program shortens meanwhile takes the pages away under the reader: replace a file by renaming, never in place.
 class mapped_file {
 public:
@@ -240,18 +306,21 @@ public:
         return *this;
     }
     ~mapped_file() {
-        if (!file_.bytes.empty()) detail::unmap_file(file_.bytes);
+        if (!file_.bytes.empty()) detail::unmap_file(map());
     }
 
     /// `tell` hears how far copying and populating are. Errors, each naming the path and the system's reason: file_not_found (a link whose
     /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled.
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
+    /// The same of a file that the host has opened. A part that begins at no multiple of 64 is read into memory (Windows: refused,
+    /// invalid_argument). Errors also: file_incomplete where the file ends before the part does. @since 0.2
+    static result<mapped_file> open(const file_part& part, const mapping_options& options = {}, progress_ref tell = {});
 
     /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it. @since 0.2
     bool populate(progress_ref tell = {}) const {
         constexpr std::size_t piece = std::size_t{16} << 20;
         if (file_.copied) return true;
-        const std::span<const std::byte> all = bytes();
+        const std::span<const std::byte> all = map();
         bool collapse = file_.pages == page_size::huge;
         for (std::size_t at = 0; at < all.size(); at += piece) {
             const auto part = all.subspan(at, (std::min)(piece, all.size() - at));
@@ -261,28 +330,33 @@ public:
         }
         return true;
     }
-    /// The whole file, aligned to a page.
+    /// The whole file, aligned to a page; of a part at least to 64 bytes.
     [[nodiscard]] std::span<const std::byte> bytes() const { return file_.bytes; }
     /// Pages looked at so far stop counting as this program's memory; they come back when they are read again. Worth a call
     /// after many small tensors of a large file were read: the system may map up to 2 MiB around each. A copy stays.
     void release_pages() const {
-        if (!file_.bytes.empty() && !file_.copied) detail::release_pages(file_.bytes);
+        if (!file_.bytes.empty() && !file_.copied) detail::release_pages(map());
     }
     [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes().data()), bytes().size()}; }
 
     /// Whether it is a copy, and not a map: because the options wanted one, or the file system cannot map.
     [[nodiscard]] bool is_copy() const { return file_.copied; }
     /// How much of it lies in huge pages now; see bytes_in_huge_pages.
-    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
+    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(map()); }
     /// How much of it is in memory now, whoever has read it, and how much of that in huge pages; of a file that belongs to another user
     /// only what this program has touched. Reads nothing from disk. Takes some milliseconds. @since 0.2
     [[nodiscard]] page_share residency() const {
         if (bytes().empty()) return {};
         if (file_.copied) return {bytes().size(), huge_bytes()};
-        return detail::share_of_map(bytes(), file_.may_know);
+        return detail::share_of_map(map(), file_.may_know);
     }
 
 private:
+    /// From the page in which the bytes begin.
+    [[nodiscard]] std::span<const std::byte> map() const { return {file_.bytes.data() - file_.before, file_.bytes.size() + file_.before}; }
+    static result<mapped_file> from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path, const mapping_options& options,
+                                    progress_ref tell);
+
     detail::file_bytes file_;
 };
 
@@ -304,15 +378,24 @@ namespace detail {
 }  // namespace detail
 
 inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
-    return detail::or_out_of_memory("open a file", [&]() -> result<mapped_file> {
-        const auto bytes = detail::map_file(path, options, tell);
-        if (!bytes) return bytes.error();
-        mapped_file file;
-        file.file_ = *bytes;
-        if (options.populate)
-            if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
-        return file;
+    return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
+}
+
+inline result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a file", [&] {
+        const auto path = detail::from_utf8(part.name);
+        return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
+}
+
+inline result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
+                                             const mapping_options& options, progress_ref tell) {
+    if (!bytes) return bytes.error();
+    mapped_file file;
+    file.file_ = *bytes;
+    if (options.populate)
+        if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
+    return file;
 }
 
 /// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
@@ -328,3 +411,4 @@ inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, 
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES

@@ -4,6 +4,7 @@
 #include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/io/file/printable.hpp>
 
+#if PHI4FLASH_FILES
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -267,3 +268,4 @@ inline void take_after(int descriptor, const output_target& target) {
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES

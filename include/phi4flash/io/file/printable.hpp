@@ -2,15 +2,18 @@
 /// Names and paths made fit for an error sentence: short, and without control characters that a terminal would obey.
 #include <phi4flash/config/abi.hpp>
 
-#include <concepts>
 #include <cstddef>
 #include <cstring>
-#include <filesystem>
 #include <string>
 #include <string_view>
+#if PHI4FLASH_FILES
+#include <concepts>
+#include <filesystem>
+#endif
 
 PHI4FLASH_BEGIN
 
+#if PHI4FLASH_FILES
 namespace detail {
 
 /// The path as UTF-8. On Windows, halves of surrogate pairs that stand alone are lost; nothing throws.
@@ -41,6 +44,7 @@ namespace detail {
 [[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
 
 }  // namespace detail
+#endif
 
 /// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths their end.
 class printable {
@@ -48,6 +52,7 @@ public:
     static constexpr std::size_t max_bytes = 120;
 
     explicit printable(std::string_view text) { copy(text, false); }
+#if PHI4FLASH_FILES
     template <std::same_as<std::filesystem::path> Path>  // and nothing that converts to one
     explicit printable(const Path& path) {
         if constexpr (sizeof(std::filesystem::path::value_type) == 1) {
@@ -56,6 +61,7 @@ public:
             copy(detail::to_utf8(path), true);
         }
     }
+#endif
 
     [[nodiscard]] const char* c_str() const { return text_; }
 

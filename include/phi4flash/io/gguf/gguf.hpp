@@ -112,8 +112,8 @@ inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& 
     std::uint32_t version = 0;
     if (const status ok = number(version, "version"); !ok) return ok;
     if (version != gguf_version)
-        return error::format(errc::unsupported_version, "byte 4: want GGUF version %u, have %u%s", gguf_version, version,
-                             version == gguf_version << 24 ? ": a big-endian file" : "");
+        return error::format(errc::unsupported_version, "byte 4: want GGUF version %u, have %u%s", detail::for_print(gguf_version),
+                             detail::for_print(version), version == gguf_version << 24 ? ": a big-endian file" : "");
     if (const status ok = number(n_tensors, "tensor count"); !ok) return ok;
     if (const status ok = number(n_values, "key count"); !ok) return ok;
     const auto fits = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
@@ -135,7 +135,7 @@ inline status gguf_parser::read_value(gguf_value& v) {
         if (const status ok = number(have, what); !ok) return ok;
         if (have >= gguf_type_count)
             return error::format(errc::unknown_value_type, "key '%s': want a value type from 0 to %zu, have %u",
-                                 printable(v.key).c_str(), gguf_type_count - 1, have);
+                                 printable(v.key).c_str(), gguf_type_count - 1, detail::for_print(have));
         v.type = static_cast<gguf_type>(have);
         return {};
     };
@@ -216,7 +216,7 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
     if (const status ok = number(rank, "rank"); !ok) return ok;
     if (rank > tensor_view::max_rank)
         return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %u", name.c_str(),
-                             tensor_view::max_rank, rank);
+                             tensor_view::max_rank, detail::for_print(rank));
     t.rank = rank;
     for (std::size_t i = rank; i > 0; --i) {
         std::uint64_t extent = 0;
@@ -230,7 +230,7 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
     if (const status ok = number(type, "a tensor's type"); !ok) return ok.error().in(name.c_str());
     t.format = find_ggml_format(type);
     if (t.format == nullptr)
-        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(), type);
+        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(), detail::for_print(type));
     offsets_.push_back(0);
     if (const status ok = number(offsets_.back(), "an offset"); !ok) return ok.error().in(name.c_str());
     return measure(t, rank);
@@ -270,7 +270,7 @@ inline status gguf_parser::place_tensors() {
         if (offset % alignment != 0)
             return error::format(errc::offset_misaligned, "tensor '%s': its offset is %llu, want a multiple of %zu",
                                  printable(t.name).c_str(), offset, alignment);
-        if (offset > most || t.bytes > most)
+        if (offset > most || static_cast<unsigned long long>(t.bytes) > most)
             return error::format(errc::offset_out_of_range,
                                  "tensor '%s': %zu bytes at offset %llu leave the %zu bytes of data in the file",
                                  printable(t.name).c_str(), t.bytes, offset, size);

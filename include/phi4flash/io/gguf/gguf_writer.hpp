@@ -241,6 +241,7 @@ template <byte_output Out, class Produce>
     });
 }
 
+#if PHI4FLASH_FILES
 /// Writes a file, whole or not at all. Errors: those of plan_gguf, write_gguf and file_writer.
 template <class Produce>
 [[nodiscard]] status write_gguf(const std::filesystem::path& path, const gguf_metadata& metadata, std::span<const gguf_spec> specs,
@@ -252,5 +253,6 @@ template <class Produce>
     if (const status ok = write_gguf(*file, *plan, specs, produce); !ok) return ok;
     return file->commit();
 }
+#endif
 
 PHI4FLASH_END

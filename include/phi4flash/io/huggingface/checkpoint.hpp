@@ -21,6 +21,7 @@ public:
     checkpoint(checkpoint&&) = default;
     checkpoint& operator=(checkpoint&&) = default;
 
+#if PHI4FLASH_FILES
     /// Reads config.json, generation_config.json (may be absent) and maps model.safetensors or, without that file, the
     /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming
     /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
@@ -29,6 +30,7 @@ public:
     /// io/huggingface/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights; cancelled where it stops that.
     static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {}, const mapping_options& mapping = {},
                                    progress_ref tell = {});
+#endif
 
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
     /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
@@ -46,43 +48,58 @@ public:
     /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped. @since 0.2
     [[nodiscard]] std::size_t copied_bytes() const {
         std::size_t sum = aligned_.bytes().size();
+#if PHI4FLASH_FILES
         for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
+#endif
         return sum;
     }
     /// See mapped_file::residency; of all its files, and nothing in memory of the host's. @since 0.2
     [[nodiscard]] page_share residency() const {
         page_share sum;
+#if PHI4FLASH_FILES
         for (const mapped_file& file : files_) {
             const page_share one = file.residency();
             sum.resident += one.resident;
             sum.huge += one.huge;
         }
+#endif
         return sum;
     }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
+#if PHI4FLASH_FILES
         for (const mapped_file& file : files_) file.release_pages();
+#endif
     }
+#if PHI4FLASH_FILES
     /// The folder; empty in memory.
     [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
     /// tokenizer.json of the folder; empty where it has none.
     [[nodiscard]] const std::filesystem::path& tokenizer_path() const { return tokenizer_path_; }
+#endif
 
 private:
     status read_configs(std::string_view config_json, std::string_view generation_json, const config_options& options);
-    status read_config_files(const config_options& options);
-    status map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell);
     status add_file(std::span<const std::byte> bytes);
     status collect();
     status align();
+#if PHI4FLASH_FILES
+    status read_config_files(const config_options& options);
+    status map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell);
     status check_index(const checkpoint_index& index) const;
     status open_weights(const mapping_options& mapping, progress_ref tell);
+    [[nodiscard]] printable place_of(const char* name) const { return printable(folder_ / name); }
+    [[nodiscard]] printable place() const { return printable(folder_); }
 
-    sambay_config config_;
-    generation_config generation_;
     std::filesystem::path folder_;
     std::filesystem::path tokenizer_path_;
     std::vector<mapped_file> files_;
+#else
+    [[nodiscard]] printable place_of(const char* name) const { return printable(std::string_view(name)); }
+    [[nodiscard]] printable place() const { return printable(std::string_view()); }
+#endif
+    sambay_config config_;
+    generation_config generation_;
     std::vector<safetensors> tables_;
     std::vector<tensor_view> tensors_;
     memory_block aligned_;
@@ -90,12 +107,12 @@ private:
 
 inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
                                        const config_options& options) {
-    const printable config_path(folder_ / "config.json");
+    const printable config_path = place_of("config.json");
     const auto config = read_hf_config(config_json, options);
     if (!config) return config.error().in(config_path.c_str());
     config_ = *config;
     const bool own = !generation_json.empty();
-    const printable generation_path(folder_ / (own ? "generation_config.json" : "config.json"));
+    const printable generation_path = place_of(own ? "generation_config.json" : "config.json");
     auto generation = own ? read_generation_config(generation_json) : read_generation_of_hf_config(config_json);
     if (!generation) return generation.error().in(generation_path.c_str());
     generation_ = *std::move(generation);
@@ -107,14 +124,6 @@ inline status checkpoint::read_configs(std::string_view config_json, std::string
     return {};
 }
 
-inline status checkpoint::read_config_files(const config_options& options) {
-    const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
-    if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
-    const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
-    if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
-    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
-}
-
 inline status checkpoint::add_file(std::span<const std::byte> bytes) {
     auto table = safetensors::parse(bytes);
     if (!table) return table.error();
@@ -124,16 +133,6 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
         tensors_.push_back(*view);
     }
     tables_.push_back(*std::move(table));
-    return {};
-}
-
-inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
-    const auto path = folder_ / detail::from_utf8(name);
-    auto file = mapped_file::open(path, mapping, tell);
-    if (!file) return file.error();
-    if (const auto other = detail::explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
-    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
-    files_.push_back(*std::move(file));
     return {};
 }
 
@@ -149,8 +148,45 @@ inline status checkpoint::collect() {
 /// After all has been checked.
 inline status checkpoint::align() {
     auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
-    if (!block) return block.error().in(printable(folder_).c_str());
+    if (!block) return block.error().in(place().c_str());
     aligned_ = *std::move(block);
+    return {};
+}
+
+inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+                                                  std::string_view generation_config_json, const config_options& options) {
+    return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
+        checkpoint loaded;
+        if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
+        for (std::size_t i = 0; i < files.size(); ++i) {
+            if (const status ok = loaded.add_file(files[i]); !ok) {
+                char place[32] = {};
+                detail::print(place, sizeof place, "file %zu", i);
+                return ok.error().in(place);
+            }
+        }
+        if (const status ok = loaded.collect(); !ok) return ok.error();
+        if (const status ok = loaded.align(); !ok) return ok.error();
+        return loaded;
+    });
+}
+
+#if PHI4FLASH_FILES
+inline status checkpoint::read_config_files(const config_options& options) {
+    const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
+    if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
+    const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
+    if (!generation && generation.error().code() != errc::file_not_found) return generation.error();
+    return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
+}
+
+inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
+    const auto path = folder_ / detail::from_utf8(name);
+    auto file = mapped_file::open(path, mapping, tell);
+    if (!file) return file.error();
+    if (const auto other = detail::explain_file(path, file->bytes(), file_kind::safetensors)) return *other;
+    if (const status ok = add_file(file->bytes()); !ok) return ok.error().in(printable(path).c_str());
+    files_.push_back(*std::move(file));
     return {};
 }
 
@@ -219,24 +255,7 @@ inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, 
         return loaded;
     });
 }
-
-inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                  std::string_view generation_config_json, const config_options& options) {
-    return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
-        checkpoint loaded;
-        if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
-        for (std::size_t i = 0; i < files.size(); ++i) {
-            if (const status ok = loaded.add_file(files[i]); !ok) {
-                char place[32] = {};
-                std::snprintf(place, sizeof place, "file %zu", i);
-                return ok.error().in(place);
-            }
-        }
-        if (const status ok = loaded.collect(); !ok) return ok.error();
-        if (const status ok = loaded.align(); !ok) return ok.error();
-        return loaded;
-    });
-}
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON

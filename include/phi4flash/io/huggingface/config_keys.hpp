@@ -189,7 +189,7 @@ template <std::size_t N>
     }
     if (unknown == nullptr || options.ignore_unknown_keys) return {};
     char others[48] = {};
-    if (more != 0) std::snprintf(others, sizeof others, " (and %zu more)", more);
+    if (more != 0) detail::print(others, sizeof others, " (and %zu more)", more);
     return error::format(errc::json_unknown_key,
                          "the key '%s'%s is not known here, and it may change what is computed: remove it, or go on without it with "
                          "--ignore-unknown-keys (ignore_unknown_keys of the options)",

@@ -3,6 +3,7 @@
 #include <phi4flash/io/file/file_kind.hpp>
 #include <phi4flash/io/file/mapped_file.hpp>
 
+#if PHI4FLASH_FILES
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -181,3 +182,4 @@ template <class Wanted>
 }  // namespace detail
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES

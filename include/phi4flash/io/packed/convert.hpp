@@ -30,14 +30,14 @@ struct conversion {
     return weight_types{how.matrices, how.embedding, how.selection}.of_matrix(name, shape[0], shape[1]);
 }
 
-/// Writes the model in `from` to `path`, whole or not at all. `info.config` and the rest of `info` say
+/// Writes the model in `from` to `out`, a byte_output, or to the file of a path, whole or not at all. `info.config` and the rest of `info` say
 /// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every megabyte or so, as std::uint64_t on the
 /// calling thread; false stops (a void function never does). The next piece is computed while one is written, on any of the
 /// executor's threads. Takes a few megabytes of memory. Errors: those of model::bind and write_packed_model; cancelled; out_of_memory (also where `tell` throws std::bad_alloc); not_finite, naming the
 /// tensor and the first element that is infinite, NaN, or beyond its new type.
-template <tensor_source Source, class Tell>
-[[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how,
-                                   const std::filesystem::path& path, executor_ref threads, Tell&& tell) {
+template <tensor_source Source, class Out, class Tell>
+[[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how, Out&& out, executor_ref threads,
+                                   Tell&& tell) {
     return detail::or_out_of_memory("convert a model", [&]() -> status {
         const auto bound = model<any_sambay>::bind(from);  // every tensor is there, with its shape, and no other
         if (!bound) return bound.error();
@@ -64,12 +64,12 @@ template <tensor_source Source, class Tell>
             }
         };
         const kernel_table& kernels = how.kernels != nullptr ? *how.kernels : best_kernels({.matrix_tiles = false});
-        return write_packed_model(path, info, tensors, [&](std::size_t i, gguf_sink& out) -> status {
+        return write_packed_model(out, info, tensors, [&](std::size_t i, gguf_sink& sink) -> status {
             const tensor_view& source = *sources[i];
             const char* const name = tensors[i].name.c_str();
-            if (source.type == tensors[i].type) return detail::copy_tensor(name, source, threads, out, advance);
+            if (source.type == tensors[i].type) return detail::copy_tensor(name, source, threads, sink, advance);
             const matrix_view m{source.data, source.extent[0], source.extent[1], source.type};
-            return detail::matrix_converter(kernels, m, tensors[i].type, threads).write(name, out, advance);
+            return detail::matrix_converter(kernels, m, tensors[i].type, threads).write(name, sink, advance);
         });
     });
 }

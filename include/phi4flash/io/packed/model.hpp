@@ -53,25 +53,21 @@ public:
     packed_model(packed_model&&) = default;
     packed_model& operator=(packed_model&&) = default;
 
+#if PHI4FLASH_FILES
     /// Maps a file; no weight is touched, unless the options want it: then `tell` hears how far that is. A file that needs repacking is
     /// not populated. Errors, naming the file: those of mapped_file::open and from_memory; wrong_file_kind and file_incomplete
     /// (io/file/file_kind.hpp).
     static result<packed_model> open(const std::filesystem::path& path, const mapping_options& mapping = {},
                                      const config_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a packed model", [&]() -> result<packed_model> {
-            mapping_options at_first = mapping;
-            at_first.populate = false;  // but when it is known to be a model
-            auto file = mapped_file::open(path, at_first, tell);
-            if (!file) return file.error();
-            if (const auto other = detail::explain_file(path, file->bytes(), file_kind::gguf)) return *other;
-            auto model = from_memory(file->bytes(), options);
-            if (!model) return model.error().in(printable(path).c_str());
-            if (mapping.populate && !model->needs_repacking())
-                if (const status ok = detail::populate({&*file, 1}, path, tell); !ok) return ok.error();
-            model->mapping_ = *std::move(file);
-            return model;
-        });
+        return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
     }
+    /// The same of a file that the host has opened, or a part of one: see mapped_file::open. @since 0.2
+    static result<packed_model> open(const file_part& part, const mapping_options& mapping = {}, const config_options& options = {},
+                                     progress_ref tell = {}) {
+        return detail::or_out_of_memory("open a packed model",
+                                        [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
+    }
+#endif
 
     /// The same from bytes that start at a multiple of `gguf_host_alignment`. Errors: those of gguf::parse; missing_key,
     /// wrong_value_type, bad_extent, not_finite, bad_value, unsupported_model, unknown_key, unknown_token; unsupported_layout; wrong_dtype and
@@ -108,12 +104,20 @@ public:
     /// Errors: not_finite, naming the first tensor whose scales are damaged. Reads all weights.
     [[nodiscard]] status check_scales() const;
 
+#if PHI4FLASH_FILES
     /// The file as memory; empty after from_memory.
     [[nodiscard]] const mapped_file& mapping() const { return mapping_; }
+    /// Bytes of the file that were read into memory of this program's own. @since 0.2
+    [[nodiscard]] std::size_t copied_bytes() const { return mapping_.is_copy() ? mapping_.bytes().size() : 0; }
     /// See mapped_file::residency; nothing after from_memory. @since 0.2
     [[nodiscard]] page_share residency() const { return mapping_.residency(); }
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const { mapping_.release_pages(); }
+#else
+    [[nodiscard]] std::size_t copied_bytes() const { return 0; }
+    [[nodiscard]] page_share residency() const { return {}; }
+    void release_pages() const {}
+#endif
 
 private:
     [[nodiscard]] std::string_view text(std::string_view key) const {
@@ -123,7 +127,26 @@ private:
     [[nodiscard]] const gguf_tensor* find_array(std::string_view name) const;
     status collect();
 
+#if PHI4FLASH_FILES
+    /// `what`: a path, or a file_part.
+    template <class File>
+    static result<packed_model> open_file(const File& what, const std::filesystem::path& name, const mapping_options& mapping,
+                                          const config_options& options, progress_ref tell) {
+        mapping_options at_first = mapping;
+        at_first.populate = false;  // but when it is known to be a model
+        auto file = mapped_file::open(what, at_first, tell);
+        if (!file) return file.error();
+        if (const auto other = detail::explain_file(name, file->bytes(), file_kind::gguf)) return *other;
+        auto model = from_memory(file->bytes(), options);
+        if (!model) return model.error().in(printable(name).c_str());
+        if (mapping.populate && !model->needs_repacking())
+            if (const status ok = detail::populate({&*file, 1}, name, tell); !ok) return ok.error();
+        model->mapping_ = *std::move(file);
+        return model;
+    }
+
     mapped_file mapping_;
+#endif
     gguf file_;
     sambay_config config_;
     generation_config generation_;

@@ -113,6 +113,7 @@ template <byte_output Out, class Produce>
     });
 }
 
+#if PHI4FLASH_FILES
 /// Writes a file, whole or not at all. Errors: the same, and file_unwritable.
 template <class Produce>
 [[nodiscard]] status write_packed_model(const std::filesystem::path& path, const packed_model_info& info,
@@ -122,5 +123,6 @@ template <class Produce>
     if (const status ok = write_packed_model(*file, info, tensors, produce); !ok) return ok;
     return file->commit();
 }
+#endif
 
 PHI4FLASH_END

@@ -3,6 +3,7 @@
 #include <phi4flash/io/file/file_writer.hpp>
 #include <phi4flash/io/safetensors/safetensors.hpp>
 
+#if PHI4FLASH_FILES
 #include <algorithm>
 #include <limits>
 #include <string>
@@ -151,3 +152,4 @@ template <class Produce>
 }
 
 PHI4FLASH_END
+#endif  // PHI4FLASH_FILES

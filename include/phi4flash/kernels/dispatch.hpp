@@ -73,7 +73,11 @@
 #include <phi4flash/simd/next_target-inl.hpp>
 #undef PHI4FLASH_TARGET_LABEL
 #define PHI4FLASH_TARGET_LABEL "avx3_dl"
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
+#define PHI4FLASH_LOWER_TABLE N_AVX3::vnni_table
+#endif
 #include <phi4flash/kernels/target-inl.hpp>
+#undef PHI4FLASH_LOWER_TABLE
 #endif
 
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
@@ -82,7 +86,11 @@
 #include <phi4flash/simd/next_target-inl.hpp>
 #undef PHI4FLASH_TARGET_LABEL
 #define PHI4FLASH_TARGET_LABEL "avx3_zen4"
+#if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_DL)
+#define PHI4FLASH_LOWER_TABLE N_AVX3_DL::table
+#endif
 #include <phi4flash/kernels/target-inl.hpp>
+#undef PHI4FLASH_LOWER_TABLE
 #endif
 
 #endif  // PHI4FLASH_ARCH_X86

@@ -29,6 +29,24 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+#ifdef PHI4FLASH_LOWER_TABLE
+/// What this target does otherwise than the one below it. All else would be the same instructions again, compiled once more.
+constexpr kernel_table above(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL;
+#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+#else
+#error "phi4flash: say what this target does otherwise"
+#endif
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_TABLE);
+#else
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
@@ -51,6 +69,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
+#endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>

@@ -29,7 +29,9 @@
 #define PHI4FLASH_TARGET_END \
     }                        \
     PHI4FLASH_END
-#if defined(__GNUC__) || defined(__clang__)
+#if PHI4FLASH_SIMD_SCALAR && defined(__OPTIMIZE_SIZE__)  // -Os: there are no registers for vectors to travel in, and a program is a third as large
+#define PHI4FLASH_VECTOR_INLINE inline
+#elif defined(__GNUC__) || defined(__clang__)
 #define PHI4FLASH_VECTOR_INLINE inline __attribute__((always_inline))
 #elif defined(_MSC_VER)
 #define PHI4FLASH_VECTOR_INLINE __forceinline

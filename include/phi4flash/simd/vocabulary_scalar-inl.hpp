@@ -6,9 +6,19 @@
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t scalar_lanes = 4;
+// Compilers that know vectors as a type make one statement of an operation, of which lanes one by one would be a dozen to compile.
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__SSE2__) || defined(__aarch64__) || defined(__ARM_EABI__) || defined(__wasm__))
+#define PHI4FLASH_SCALAR_VECTORS 1
+using scalar_vector __attribute__((vector_size(sizeof(float) * scalar_lanes))) = float;
+struct f32_vector {
+    scalar_vector lane;
+};
+#else
+#define PHI4FLASH_SCALAR_VECTORS 0
 struct f32_vector {
     float lane[scalar_lanes];
 };
+#endif
 
 namespace detail {
 template <class Operation>
@@ -20,15 +30,25 @@ PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
 }  // namespace detail
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return {scalar_vector{x, x, x, x}}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+#endif
 PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
 
 template <class T>
 PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+        f32_vector v;
+        std::memcpy(&v.lane, p, sizeof v.lane);
+        return v;
+    }
     return detail::each([&](std::size_t i) { return to_f32(p[i]); });
 }
 template <class T>
 PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    if constexpr (std::is_same_v<T, float>) return void(std::memcpy(p, &v.lane, sizeof v.lane));
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
 }
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
@@ -40,6 +60,12 @@ PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, flo
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
 }
 
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return {a.lane + b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return {a.lane - b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return {a.lane * b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return {a.lane / b.lane}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -52,6 +78,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
+#endif
 // Where the target has the instruction it is asked for by name: left to itself, a compiler fuses some of the loops of a kernel
 // and not others, and results would depend on how work is cut. Elsewhere std::fma would be a library call per element.
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
@@ -61,6 +88,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vecto
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
 }
+#elif PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return {a.lane * b.lane + c.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return {c.lane - a.lane * b.lane}; }
 #else
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -117,3 +147,4 @@ PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vecto
 }
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_SCALAR_VECTORS

@@ -7,6 +7,13 @@ PHI4FLASH_TARGET_BEGIN
 /// Tokens that a block meets while it is in registers. Where there are 32 of them, the tokens' sums are there too.
 inline constexpr std::size_t turn_tokens = 16;
 
+// Without vectors to keep sums in, or shuffles of bytes, a long turn gains little and is most of what there is to compile.
+#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+inline constexpr std::size_t longest_turn = 4;
+#else
+inline constexpr std::size_t longest_turn = turn_tokens;
+#endif
+
 /// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
@@ -181,13 +188,18 @@ template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-            default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
+        if (done == 1) {
+            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
+        } else if (done == 4) {
+            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
+        } else if constexpr (longest_turn != 4) {
+            switch (done) {
+                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
+                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
+            }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }

@@ -447,6 +447,39 @@ PHI4FLASH_BEGIN
 namespace detail {
 /// A number for "%u", which std::uint32_t is not everywhere: newlib's is an unsigned long.
 [[nodiscard]] constexpr unsigned for_print(std::uint32_t n) { return static_cast<unsigned>(n); }
+
+/// std::vsnprintf. newlib, as distributions have it, does not know the z of "%zu", and prints it.
+inline int vprint(char* out, std::size_t size, const char* pattern, std::va_list arguments) {
+#if defined(_NEWLIB_VERSION) && !defined(_WANT_IO_C99_FORMATS)
+    char known[512];
+    std::size_t n = 0;
+    bool inside = false;  // of a conversion, up to its letter
+    for (; *pattern != '\0' && n + 1 < sizeof known; ++pattern) {
+        if (*pattern == '%') {
+            inside = !inside;
+        } else if (inside && *pattern == 'z') {
+            if constexpr (sizeof(std::size_t) > sizeof(unsigned)) known[n++] = 'l';
+            continue;
+        } else if (inside && ((*pattern >= 'a' && *pattern <= 'z') || (*pattern >= 'A' && *pattern <= 'Z'))) {
+            inside = *pattern == 'l' || *pattern == 'h';
+        }
+        known[n++] = *pattern;
+    }
+    known[n] = '\0';
+    return std::vsnprintf(out, size, known, arguments);
+#else
+    return std::vsnprintf(out, size, pattern, arguments);
+#endif
+}
+/// std::snprintf, by it.
+PHI4FLASH_PRINTF_LIKE(3, 4)
+inline int print(char* out, std::size_t size, const char* pattern, ...) {
+    std::va_list arguments;
+    va_start(arguments, pattern);
+    const int written = vprint(out, size, pattern, arguments);
+    va_end(arguments);
+    return written;
+}
 }  // namespace detail
 
 /// What went wrong, to branch on. The sentence in `error::message()` says where, what was wanted and what was found.
@@ -542,7 +575,7 @@ public:
         e.code_ = code;
         std::va_list arguments;
         va_start(arguments, pattern);
-        std::vsnprintf(e.text_, sizeof e.text_, pattern, arguments);
+        detail::vprint(e.text_, sizeof e.text_, pattern, arguments);
         va_end(arguments);
         return e;
     }
@@ -1009,7 +1042,7 @@ inline void print_place(std::span<const std::size_t> shape, std::size_t index, c
     for (const std::size_t n : shape) below *= n;
     for (std::size_t i = 0; i < shape.size() && used + 1 < size; ++i) {
         below /= shape[i];
-        const int written = std::snprintf(out + used, size - used, "%s%zu", i == 0 ? "[" : ", ", index / below % shape[i]);
+        const int written = detail::print(out + used, size - used, "%s%zu", i == 0 ? "[" : ", ", index / below % shape[i]);
         used += written < 0 ? 0 : static_cast<std::size_t>(written);
     }
     if (used + 1 < size) std::snprintf(out + used, size - used, shape.empty() ? "[]" : "]");
@@ -2563,7 +2596,9 @@ PHI4FLASH_END
 #define PHI4FLASH_TARGET_END \
     }                        \
     PHI4FLASH_END
-#if defined(__GNUC__) || defined(__clang__)
+#if PHI4FLASH_SIMD_SCALAR && defined(__OPTIMIZE_SIZE__)  // -Os: there are no registers for vectors to travel in, and a program is a third as large
+#define PHI4FLASH_VECTOR_INLINE inline
+#elif defined(__GNUC__) || defined(__clang__)
 #define PHI4FLASH_VECTOR_INLINE inline __attribute__((always_inline))
 #elif defined(_MSC_VER)
 #define PHI4FLASH_VECTOR_INLINE __forceinline
@@ -2896,9 +2931,19 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t scalar_lanes = 4;
+// Compilers that know vectors as a type make one statement of an operation, of which lanes one by one would be a dozen to compile.
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__SSE2__) || defined(__aarch64__) || defined(__ARM_EABI__) || defined(__wasm__))
+#define PHI4FLASH_SCALAR_VECTORS 1
+using scalar_vector __attribute__((vector_size(sizeof(float) * scalar_lanes))) = float;
+struct f32_vector {
+    scalar_vector lane;
+};
+#else
+#define PHI4FLASH_SCALAR_VECTORS 0
 struct f32_vector {
     float lane[scalar_lanes];
 };
+#endif
 
 namespace detail {
 template <class Operation>
@@ -2910,15 +2955,25 @@ PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
 }  // namespace detail
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return {scalar_vector{x, x, x, x}}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+#endif
 PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
 
 template <class T>
 PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+        f32_vector v;
+        std::memcpy(&v.lane, p, sizeof v.lane);
+        return v;
+    }
     return detail::each([&](std::size_t i) { return to_f32(p[i]); });
 }
 template <class T>
 PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    if constexpr (std::is_same_v<T, float>) return void(std::memcpy(p, &v.lane, sizeof v.lane));
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
 }
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
@@ -2930,6 +2985,12 @@ PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, flo
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
 }
 
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return {a.lane + b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return {a.lane - b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return {a.lane * b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return {a.lane / b.lane}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -2942,6 +3003,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
+#endif
 // Where the target has the instruction it is asked for by name: left to itself, a compiler fuses some of the loops of a kernel
 // and not others, and results would depend on how work is cut. Elsewhere std::fma would be a library call per element.
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
@@ -2951,6 +3013,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vecto
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
 }
+#elif PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return {a.lane * b.lane + c.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return {c.lane - a.lane * b.lane}; }
 #else
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -3007,6 +3072,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vecto
 }
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_SCALAR_VECTORS
 #endif
 
 // ---- phi4flash/simd/lane_integers-inl.hpp --------------------------------------------------------------------------------
@@ -8592,9 +8658,18 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t scalar_lanes = 4;
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__SSE2__) || defined(__aarch64__) || defined(__ARM_EABI__) || defined(__wasm__))
+#define PHI4FLASH_SCALAR_VECTORS 1
+using scalar_vector __attribute__((vector_size(sizeof(float) * scalar_lanes))) = float;
+struct f32_vector {
+    scalar_vector lane;
+};
+#else
+#define PHI4FLASH_SCALAR_VECTORS 0
 struct f32_vector {
     float lane[scalar_lanes];
 };
+#endif
 
 namespace detail {
 template <class Operation>
@@ -8606,15 +8681,25 @@ PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
 }  // namespace detail
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return {scalar_vector{x, x, x, x}}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+#endif
 PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
 
 template <class T>
 PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+        f32_vector v;
+        std::memcpy(&v.lane, p, sizeof v.lane);
+        return v;
+    }
     return detail::each([&](std::size_t i) { return to_f32(p[i]); });
 }
 template <class T>
 PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    if constexpr (std::is_same_v<T, float>) return void(std::memcpy(p, &v.lane, sizeof v.lane));
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
 }
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
@@ -8626,6 +8711,12 @@ PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, flo
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
 }
 
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return {a.lane + b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return {a.lane - b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return {a.lane * b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return {a.lane / b.lane}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -8638,6 +8729,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
+#endif
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
@@ -8645,6 +8737,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vecto
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
 }
+#elif PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return {a.lane * b.lane + c.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return {c.lane - a.lane * b.lane}; }
 #else
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -8698,6 +8793,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vecto
 }
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_SCALAR_VECTORS
 #endif
 
 // ---- phi4flash/simd/lane_integers-inl.hpp --------------------------------------------------------------------------------
@@ -13738,9 +13834,18 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t scalar_lanes = 4;
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__SSE2__) || defined(__aarch64__) || defined(__ARM_EABI__) || defined(__wasm__))
+#define PHI4FLASH_SCALAR_VECTORS 1
+using scalar_vector __attribute__((vector_size(sizeof(float) * scalar_lanes))) = float;
+struct f32_vector {
+    scalar_vector lane;
+};
+#else
+#define PHI4FLASH_SCALAR_VECTORS 0
 struct f32_vector {
     float lane[scalar_lanes];
 };
+#endif
 
 namespace detail {
 template <class Operation>
@@ -13752,15 +13857,25 @@ PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
 }  // namespace detail
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return {scalar_vector{x, x, x, x}}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+#endif
 PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
 
 template <class T>
 PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+        f32_vector v;
+        std::memcpy(&v.lane, p, sizeof v.lane);
+        return v;
+    }
     return detail::each([&](std::size_t i) { return to_f32(p[i]); });
 }
 template <class T>
 PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    if constexpr (std::is_same_v<T, float>) return void(std::memcpy(p, &v.lane, sizeof v.lane));
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
 }
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
@@ -13772,6 +13887,12 @@ PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, flo
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
 }
 
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return {a.lane + b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return {a.lane - b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return {a.lane * b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return {a.lane / b.lane}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -13784,6 +13905,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
+#endif
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
@@ -13791,6 +13913,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vecto
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
 }
+#elif PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return {a.lane * b.lane + c.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return {c.lane - a.lane * b.lane}; }
 #else
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -13844,6 +13969,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vecto
 }
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_SCALAR_VECTORS
 #endif
 
 // ---- phi4flash/simd/lane_integers-inl.hpp --------------------------------------------------------------------------------
@@ -18885,9 +19011,18 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t scalar_lanes = 4;
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__SSE2__) || defined(__aarch64__) || defined(__ARM_EABI__) || defined(__wasm__))
+#define PHI4FLASH_SCALAR_VECTORS 1
+using scalar_vector __attribute__((vector_size(sizeof(float) * scalar_lanes))) = float;
+struct f32_vector {
+    scalar_vector lane;
+};
+#else
+#define PHI4FLASH_SCALAR_VECTORS 0
 struct f32_vector {
     float lane[scalar_lanes];
 };
+#endif
 
 namespace detail {
 template <class Operation>
@@ -18899,15 +19034,25 @@ PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
 }  // namespace detail
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return {scalar_vector{x, x, x, x}}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+#endif
 PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
 
 template <class T>
 PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+        f32_vector v;
+        std::memcpy(&v.lane, p, sizeof v.lane);
+        return v;
+    }
     return detail::each([&](std::size_t i) { return to_f32(p[i]); });
 }
 template <class T>
 PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    if constexpr (std::is_same_v<T, float>) return void(std::memcpy(p, &v.lane, sizeof v.lane));
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
 }
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
@@ -18919,6 +19064,12 @@ PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, flo
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
 }
 
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return {a.lane + b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return {a.lane - b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return {a.lane * b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return {a.lane / b.lane}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -18931,6 +19082,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
+#endif
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
@@ -18938,6 +19090,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vecto
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
 }
+#elif PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return {a.lane * b.lane + c.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return {c.lane - a.lane * b.lane}; }
 #else
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -18991,6 +19146,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vecto
 }
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_SCALAR_VECTORS
 #endif
 
 // ---- phi4flash/simd/lane_integers-inl.hpp --------------------------------------------------------------------------------
@@ -24066,9 +24222,18 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t scalar_lanes = 4;
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__SSE2__) || defined(__aarch64__) || defined(__ARM_EABI__) || defined(__wasm__))
+#define PHI4FLASH_SCALAR_VECTORS 1
+using scalar_vector __attribute__((vector_size(sizeof(float) * scalar_lanes))) = float;
+struct f32_vector {
+    scalar_vector lane;
+};
+#else
+#define PHI4FLASH_SCALAR_VECTORS 0
 struct f32_vector {
     float lane[scalar_lanes];
 };
+#endif
 
 namespace detail {
 template <class Operation>
@@ -24080,15 +24245,25 @@ PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
 }  // namespace detail
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return {scalar_vector{x, x, x, x}}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+#endif
 PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
 
 template <class T>
 PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+        f32_vector v;
+        std::memcpy(&v.lane, p, sizeof v.lane);
+        return v;
+    }
     return detail::each([&](std::size_t i) { return to_f32(p[i]); });
 }
 template <class T>
 PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    if constexpr (std::is_same_v<T, float>) return void(std::memcpy(p, &v.lane, sizeof v.lane));
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
 }
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
@@ -24100,6 +24275,12 @@ PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, flo
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
 }
 
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return {a.lane + b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return {a.lane - b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return {a.lane * b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return {a.lane / b.lane}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -24112,6 +24293,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
+#endif
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
@@ -24119,6 +24301,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vecto
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
 }
+#elif PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return {a.lane * b.lane + c.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return {c.lane - a.lane * b.lane}; }
 #else
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -24172,6 +24357,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vecto
 }
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_SCALAR_VECTORS
 #endif
 
 // ---- phi4flash/simd/lane_integers-inl.hpp --------------------------------------------------------------------------------
@@ -29205,9 +29391,18 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t scalar_lanes = 4;
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__SSE2__) || defined(__aarch64__) || defined(__ARM_EABI__) || defined(__wasm__))
+#define PHI4FLASH_SCALAR_VECTORS 1
+using scalar_vector __attribute__((vector_size(sizeof(float) * scalar_lanes))) = float;
+struct f32_vector {
+    scalar_vector lane;
+};
+#else
+#define PHI4FLASH_SCALAR_VECTORS 0
 struct f32_vector {
     float lane[scalar_lanes];
 };
+#endif
 
 namespace detail {
 template <class Operation>
@@ -29219,15 +29414,25 @@ PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
 }  // namespace detail
 
 PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return {scalar_vector{x, x, x, x}}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+#endif
 PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
 
 template <class T>
 PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+        f32_vector v;
+        std::memcpy(&v.lane, p, sizeof v.lane);
+        return v;
+    }
     return detail::each([&](std::size_t i) { return to_f32(p[i]); });
 }
 template <class T>
 PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    if constexpr (std::is_same_v<T, float>) return void(std::memcpy(p, &v.lane, sizeof v.lane));
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
 }
 PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
@@ -29239,6 +29444,12 @@ PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, flo
     for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
 }
 
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return {a.lane + b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return {a.lane - b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return {a.lane * b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return {a.lane / b.lane}; }
+#else
 PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
 }
@@ -29251,6 +29462,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
 PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
     return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
+#endif
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
@@ -29258,6 +29470,9 @@ PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vecto
 PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
 }
+#elif PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return {a.lane * b.lane + c.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return {c.lane - a.lane * b.lane}; }
 #else
 PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
     return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -29311,6 +29526,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vecto
 }
 
 PHI4FLASH_TARGET_END
+#undef PHI4FLASH_SCALAR_VECTORS
 #endif
 
 // ---- phi4flash/simd/lane_integers-inl.hpp --------------------------------------------------------------------------------
@@ -35343,7 +35559,7 @@ public:
     [[nodiscard]] std::size_t found() const { return found_; }
 
     /// The prefix of all names to come, such as "model.layers.3.".
-    void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
+    void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
@@ -35471,7 +35687,7 @@ private:
         const char* separator = "[";
         out[0] = '\0';
         for (const std::size_t n : shape) {
-            const int written = std::snprintf(out + used, size - used, "%s%zu", separator, n);
+            const int written = detail::print(out + used, size - used, "%s%zu", separator, n);
             if (written < 0 || used + static_cast<std::size_t>(written) + 2 > size) break;
             used += static_cast<std::size_t>(written);
             separator = ", ";
@@ -35643,7 +35859,7 @@ public:
     explicit tensor_lister(Visit& visit) : visit_(visit) {}
 
     [[nodiscard]] bool failed() const { return false; }
-    void enter_layer(std::size_t layer) { std::snprintf(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
+    void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
     void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
 
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}, tensor_role::matrix), matrix_view{}; }
@@ -45570,9 +45786,9 @@ template <class Map>
     const auto size = static_cast<std::size_t>(*bytes);
     if (offset != 0) {
         const auto before = static_cast<std::size_t>(offset % static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
-        mapping_options small = options;
-        if (!options.copy) small.pages = page_size::normal;
-        return map_or_copy(path, fd, offset, size, before, small, tell, [&](int sharing) {
+        mapping_options usual = options;
+        if (!options.copy) usual.pages = page_size::normal;
+        return map_or_copy(path, fd, offset, size, before, usual, tell, [&](int sharing) {
             return ::mmap(nullptr, before + size, PROT_READ, sharing, fd, static_cast<off_t>(offset - before));
         });
     }
@@ -47414,7 +47630,7 @@ template <std::size_t N>
     }
     if (unknown == nullptr || options.ignore_unknown_keys) return {};
     char others[48] = {};
-    if (more != 0) std::snprintf(others, sizeof others, " (and %zu more)", more);
+    if (more != 0) detail::print(others, sizeof others, " (and %zu more)", more);
     return error::format(errc::json_unknown_key,
                          "the key '%s'%s is not known here, and it may change what is computed: remove it, or go on without it with "
                          "--ignore-unknown-keys (ignore_unknown_keys of the options)",
@@ -48443,7 +48659,7 @@ inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, 
         for (std::size_t i = 0; i < files.size(); ++i) {
             if (const status ok = loaded.add_file(files[i]); !ok) {
                 char place[32] = {};
-                std::snprintf(place, sizeof place, "file %zu", i);
+                detail::print(place, sizeof place, "file %zu", i);
                 return ok.error().in(place);
             }
         }
@@ -49667,6 +49883,7 @@ PHI4FLASH_END
 #undef PHI4FLASH_ABI
 #undef PHI4FLASH_ABI_BACK_END
 #undef PHI4FLASH_ABI_EXCEPTIONS
+#undef PHI4FLASH_ABI_FILES
 #undef PHI4FLASH_ABI_ISA
 #undef PHI4FLASH_ABI_LACKS
 #undef PHI4FLASH_ABI_LIBRARY
@@ -49677,6 +49894,7 @@ PHI4FLASH_END
 #undef PHI4FLASH_ABI_NO_AVX3_DL
 #undef PHI4FLASH_ABI_NO_AVX3_ZEN4
 #undef PHI4FLASH_ABI_TARGETS
+#undef PHI4FLASH_ABI_THREADS
 #undef PHI4FLASH_ABI_TILES
 #undef PHI4FLASH_ABI_VERSION
 #undef PHI4FLASH_ABI_WORDS

@@ -35,22 +35,23 @@ ids_type proposed(p4::ngram_drafter& d, std::size_t most) {
     return ids;
 }
 
-/// The guess after a text, by looking at all places of its last `kept` tokens that end in its last pair, latest first.
-std::int32_t slow_guess(const ids_type& text, std::size_t kept) {
+/// The guess after a text, by looking at all places of its last `kept` tokens that end in its last `least` tokens, latest first.
+std::int32_t slow_guess(const ids_type& text, std::size_t kept, std::size_t least) {
     const std::size_t oldest = text.size() > kept ? text.size() - kept : 0;
     std::vector<std::pair<std::int32_t, std::uint64_t>> votes;
     std::size_t looked_at = 0;
     for (std::size_t place = text.size() - 1; place-- > oldest + 1;) {
         std::size_t length = 0;
         while (length < 40 && place >= oldest + length && text[place - length] == text[text.size() - 1 - length]) ++length;
-        if (length < 2) continue;
+        if (length < least) continue;
         if (length >= 10) return text[place + 1];
         auto mine = std::ranges::find(votes, text[place + 1], [](const auto& v) { return v.first; });
         if (mine == votes.end()) mine = votes.insert(votes.end(), {text[place + 1], 0});
         mine->second += std::uint64_t{1} << 2 * std::min<std::size_t>(length, 8);
         if (++looked_at == 64) break;
     }
-    if (votes.empty()) return -1;
+    // By the last token alone where the last two were not seen.
+    if (votes.empty()) return least == 1 ? -1 : slow_guess(text, kept, least - 1);
     // The one that had most first: a tie is won by whoever was ahead.
     return std::ranges::max_element(votes, {}, [](const auto& v) { return v.second; })->first;
 }
@@ -88,6 +89,11 @@ TEST_CASE("ngram_drafter: what followed the last tokens before") {
     // The longer agreement wins over the later one.
     d.read(ids_type{20, 21, 22, 23, 30, 22, 23, 31, 20, 21, 22, 23});
     CHECK(proposed(d, 1) == ids_type{30});
+    // A pair that is new is guessed by its last token.
+    d.read(ids_type{40, 50, 41});
+    CHECK(proposed(d, 1).empty());
+    d.read(ids_type{50});
+    CHECK(proposed(d, 2) == ids_type{41, 50});
     d.reset();
     CHECK(proposed(d, 15).empty());
     d.read(ids_type{1, 2, 1, 2});
@@ -107,7 +113,7 @@ TEST_CASE("ngram_drafter: as a twin that looks at everything") {
             for (std::size_t n = 0; n + 1 < text.size(); ++n) {
                 d.read(std::span(text).subspan(n, 1));
                 const ids_type have = proposed(d, 1);
-                const std::int32_t want = n + 1 < 2 ? -1 : slow_guess({text.begin(), text.begin() + static_cast<std::ptrdiff_t>(n + 1)}, kept);
+                const std::int32_t want = slow_guess({text.begin(), text.begin() + static_cast<std::ptrdiff_t>(n + 1)}, kept, 2);
                 guesses += want >= 0 || !have.empty() ? 1 : 0;
                 same += !have.empty() && have[0] == want ? 1 : 0;
             }
@@ -128,7 +134,7 @@ TEST_CASE("ngram_drafter: of a text longer than it remembers the last part count
     CHECK(proposed(d, 5).empty());
     d.read(ids_type{990, 991});
     CHECK(proposed(d, 5) == ids_type{992, 993, 994, 995, 996});
-    CHECK(p4::ngram_drafter::bytes(32768) < 13 * 32768);
+    CHECK(p4::ngram_drafter::bytes(32768) < 16 * 32768);
     CHECK_FALSE(p4::ngram_drafter::create(0));
     CHECK_FALSE(p4::ngram_drafter::create(SIZE_MAX));
 }

@@ -191,6 +191,7 @@ TEST_CASE("draft_policy: drafts are read where they pay, and cost nothing where 
     const auto cheap = [](std::size_t n) { return 1.0 + 0.06 * static_cast<double>(n - 1); };
     const auto dear = [](std::size_t n) { return static_cast<double>(n); };
     const auto steps = [](std::size_t n) { return n == 1 ? 1.0 : n <= 4 ? 1.6 : 2.4; };
+    const auto steep = [](std::size_t n) { return n == 1 ? 1.0 : n <= 4 ? 1.15 : 0.35 * static_cast<double>(n); };
     for (const bool known : {true, false}) {
         for (const double noise : {0.0, 0.1}) {
             CAPTURE(known);
@@ -205,6 +206,8 @@ TEST_CASE("draft_policy: drafts are read where they pay, and cost nothing where 
                 CHECK(gain_with(cheap, chance, known, 4000, noise).first > 0.98);
             }
             CHECK(gain_with(steps, 0.9, known, 4000, noise).first > 1.9);
+            // A short text: what four tokens cost must be known although sixteen pay, too.
+            if (known) CHECK(gain_with(steep, 0.97, known, 100, noise).first > 2.9);
         }
     }
     CHECK(gain_with(dear, 0.9, true, 500).second <= 1);
@@ -218,7 +221,11 @@ TEST_CASE("draft_policy: chances that promise too much are found out") {
         return out;
     };
     for (int i = 0; i < 50; ++i) policy.took(0, 0.045);
-    CHECK(drafts().size() > 3);
+    for (const std::size_t few : {1u, 3u, 7u}) {
+        CHECK(drafts().size() == few);
+        policy.took(few, 0.05);
+    }
+    CHECK(drafts().size() > 7);
     for (int i = 0; i < 200; ++i) {
         const auto now = drafts();
         policy.took(now.size(), 0.045 * (1.0 + 0.4 * static_cast<double>(now.size())));

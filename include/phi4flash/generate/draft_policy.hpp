@@ -14,11 +14,11 @@ PHI4FLASH_BEGIN
 /// of logits at most. For one thread at a time.
 class draft_policy {
 public:
-    /// How many drafts to ask for, at most `most`: no more than could pay if all were right, and none before it is known what a pass without
-    /// any costs.
+    /// How many drafts to ask for, at most `most`: no more than could pay if all were right, none before it is known what a pass without
+    /// any costs, and then not many more than were tried: 1, 3, 7, so that what few cost is known before many are read.
     [[nodiscard]] std::size_t ask(std::size_t most) const {
         if (one_.seen < 2) return 0;
-        std::size_t n = (std::min)(most, max_drafts);
+        std::size_t n = (std::min)({most, max_drafts, 2 * tried_ + 1});
         while (n != 0 && static_cast<float>(1 + n) < least_gain * cost(1 + n)) --n;
         return n;
     }
@@ -45,6 +45,7 @@ public:
             one_.add(static_cast<float>(seconds));
         } else {
             ratios_[drafts].add(static_cast<float>(seconds) / one_.value);
+            tried_ = (std::max)(tried_, drafts);
         }
         if (++passes_ % 256 == 0) doubt();
     }
@@ -112,6 +113,7 @@ private:
 
     mean one_;                      // seconds of a pass of one token
     mean ratios_[max_drafts + 1];   // of a pass with n drafts to it
+    std::size_t tried_ = 0;         // most drafts of a pass so far
     std::size_t passes_ = 0;
     float expected_ = 0.0f;         // of the drafts with a chance that were looked at lately
     float hits_ = 0.0f;

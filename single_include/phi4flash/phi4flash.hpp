@@ -41245,11 +41245,11 @@ PHI4FLASH_BEGIN
 /// of logits at most. For one thread at a time.
 class draft_policy {
 public:
-    /// How many drafts to ask for, at most `most`: no more than could pay if all were right, and none before it is known what a pass without
-    /// any costs.
+    /// How many drafts to ask for, at most `most`: no more than could pay if all were right, none before it is known what a pass without
+    /// any costs, and then not many more than were tried: 1, 3, 7, so that what few cost is known before many are read.
     [[nodiscard]] std::size_t ask(std::size_t most) const {
         if (one_.seen < 2) return 0;
-        std::size_t n = (std::min)(most, max_drafts);
+        std::size_t n = (std::min)({most, max_drafts, 2 * tried_ + 1});
         while (n != 0 && static_cast<float>(1 + n) < least_gain * cost(1 + n)) --n;
         return n;
     }
@@ -41276,6 +41276,7 @@ public:
             one_.add(static_cast<float>(seconds));
         } else {
             ratios_[drafts].add(static_cast<float>(seconds) / one_.value);
+            tried_ = (std::max)(tried_, drafts);
         }
         if (++passes_ % 256 == 0) doubt();
     }
@@ -41343,6 +41344,7 @@ private:
 
     mean one_;                      // seconds of a pass of one token
     mean ratios_[max_drafts + 1];   // of a pass with n drafts to it
+    std::size_t tried_ = 0;         // most drafts of a pass so far
     std::size_t passes_ = 0;
     float expected_ = 0.0f;         // of the drafts with a chance that were looked at lately
     float hits_ = 0.0f;
@@ -42397,6 +42399,7 @@ PHI4FLASH_END
 ///
 /// How: the places of each pair of tokens are chained, latest first, as an LZ77 compressor does it. Each place that ends like the text votes
 /// for the token after it, with four times the weight for each further token that agrees; a place where 10 or more agree is followed alone.
+/// Where a pair is new, the places of its last token alone vote: one in four of these guesses is right, and where they are of one mind three.
 /// A drafted token counts as text for the next one. How far the best place agrees, and whether the votes do, is a class of guesses; how many
 /// guesses of each class were right, in the prompt and since, is the chance of the next.
 /// Sources: prompt lookup (github.com/apoorvumang/prompt-lookup-decoding), n-gram caches (llama.cpp), suffix decoding (arXiv:2411.04975).
@@ -42404,8 +42407,8 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-/// Remembers the last `tokens` tokens of one text; older ones are forgotten. Some 10 bytes a token, taken when it is made. Reading a token or
-/// guessing one takes some 64 comparisons at most, whatever the length of the text. For one thread at a time.
+/// Remembers the last `tokens` tokens of one text; older ones are forgotten. Some 16 bytes a token, taken when it is made. Reading a token or
+/// guessing one takes some 128 comparisons at most, whatever the length of the text. For one thread at a time.
 class ngram_drafter {
 public:
     /// Bytes that such a drafter takes.
@@ -42432,7 +42435,8 @@ public:
 
     /// Forgets the text. How well guesses fared is kept: it is a matter of what is written here.
     void reset() {
-        std::ranges::fill(last_, 0u);
+        std::ranges::fill(pairs_.last, 0u);
+        std::ranges::fill(singles_.last, 0u);
         size_ = 0;
     }
 
@@ -42442,12 +42446,9 @@ public:
             if (const guess g = guess_after(size_); g.kind != no_kind) fares_[g.kind].note(g.token == token);
             if (size_ == most_tokens) reset();
             at(size_) = token;
-            // The pair before it is known from here on: what follows it now is.
-            if (size_ >= 2) {
-                std::uint32_t& last = last_[bucket_of(at(size_ - 2), at(size_ - 1))];
-                before_[(size_ - 1) % before_.size()] = last;
-                last = static_cast<std::uint32_t>(size_ - 1);
-            }
+            // What ends before it is known from here on: what follows it now is.
+            if (size_ >= 1) singles_.add(size_ - 1, single_of(at(size_ - 1)));
+            if (size_ >= 2) pairs_.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
             ++size_;
         }
     }
@@ -42472,7 +42473,7 @@ private:
     static constexpr std::size_t counted = 40;     // tokens that agree, at most
     static constexpr std::size_t certain = 10;     // a place where so many agree is followed alone
     static constexpr std::size_t lengths = 8;      // classes of lengths, see length_class
-    static constexpr std::size_t accords = 4;      // one place; all, most, or few of the votes are the same
+    static constexpr std::size_t accords = 6;      // see accord_class
     static constexpr std::size_t no_kind = lengths * accords;
 
     struct guess {
@@ -42482,7 +42483,7 @@ private:
 
     /// How guesses of a kind fared, the last few hundred, and before there are any what is usual.
     struct fare {
-        float tries = 4.0f;
+        float tries = 12.0f;
         float hits = 0.0f;
         void note(bool hit) {
             constexpr float fading = 0.995f;
@@ -42499,61 +42500,91 @@ private:
         std::uint32_t votes;
     };
 
+    /// Places where the same was read, latest first; as it is found by a hash, some of them are others'.
+    struct chain {
+        std::span<std::uint32_t> before;  ///< a ring: the place before this one
+        std::span<std::uint32_t> last;    ///< of each bucket
+
+        [[nodiscard]] std::size_t bucket_of(std::uint64_t key) const { return static_cast<std::size_t>((key * 0x9e3779b97f4a7c15u) >> 40) & (last.size() - 1); }
+        [[nodiscard]] std::size_t first(std::uint64_t key) const { return last[bucket_of(key)]; }
+        [[nodiscard]] std::size_t next(std::size_t place) const { return before[place % before.size()]; }
+        void add(std::size_t place, std::uint64_t key) const {
+            std::uint32_t& latest = last[bucket_of(key)];
+            before[place % before.size()] = latest;
+            latest = static_cast<std::uint32_t>(place);
+        }
+    };
+
     ngram_drafter() {
-        constexpr float usual[lengths] = {0.2f, 0.25f, 0.4f, 0.5f, 0.6f, 0.7f, 0.8f, 0.9f};
-        constexpr float factor[accords] = {1.0f, 1.2f, 0.9f, 0.5f};
-        for (std::size_t kind = 0; kind < no_kind; ++kind)
-            fares_[kind].hits = fares_[kind].tries * (std::min)(usual[kind / accords] * factor[kind % accords], 0.97f);
+        // Counted in 82 texts of a reasoning model, but for those that docs/drafts.md measures.
+        constexpr float usual[lengths][accords] = {
+            {0.31f, 0.52f, 0.75f, 0.39f, 0.19f, 0.11f}, {0.42f, 0.66f, 0.85f, 0.46f, 0.22f, 0.15f}, {0.49f, 0.70f, 0.91f, 0.50f, 0.28f, 0.21f},
+            {0.52f, 0.74f, 0.92f, 0.53f, 0.30f, 0.22f}, {0.58f, 0.80f, 0.94f, 0.55f, 0.33f, 0.21f}, {0.68f, 0.82f, 0.96f, 0.62f, 0.33f, 0.20f},
+            {0.72f, 0.88f, 0.97f, 0.66f, 0.60f, 0.40f}, {0.85f, 0.95f, 0.98f, 0.84f, 0.77f, 0.80f}};
+        for (std::size_t kind = 0; kind < no_kind; ++kind) fares_[kind].hits = fares_[kind].tries * usual[kind / accords][kind % accords];
     }
 
     void lay_out(arena& memory, std::size_t tokens) {
         const std::size_t ring = tokens + max_drafts + 1;  // drafts lie behind the text
-        const std::size_t buckets = std::bit_ceil((std::max)(tokens / 2, std::size_t{16}));
         const auto take = [&]<class T>(std::span<T>& out, std::size_t count) {
             T* const place = memory.take<T>(count);
             if (place != nullptr) out = {place, count};
         };
         take(text_, ring);
-        take(before_, ring);
-        take(last_, buckets);
+        take(pairs_.before, ring);
+        take(pairs_.last, std::bit_ceil((std::max)(tokens / 2, std::size_t{16})));
+        take(singles_.before, ring);
+        take(singles_.last, std::bit_ceil((std::max)(tokens / 4, std::size_t{16})));
         kept_ = tokens;
     }
 
     [[nodiscard]] std::int32_t& at(std::size_t i) { return text_[i % text_.size()]; }
-    [[nodiscard]] std::size_t bucket_of(std::int32_t a, std::int32_t b) const {
-        const std::uint64_t both = static_cast<std::uint64_t>(static_cast<std::uint32_t>(a)) << 32 | static_cast<std::uint32_t>(b);
-        return static_cast<std::size_t>((both * 0x9e3779b97f4a7c15u) >> 40) & (last_.size() - 1);
+    [[nodiscard]] static std::uint64_t pair_of(std::int32_t a, std::int32_t b) {
+        return static_cast<std::uint64_t>(static_cast<std::uint32_t>(a)) << 32 | static_cast<std::uint32_t>(b);
     }
+    [[nodiscard]] static std::uint64_t single_of(std::int32_t a) { return static_cast<std::uint32_t>(a); }
 
     /// The likeliest token at place n, of the text and drafts before it.
     [[nodiscard]] guess guess_after(std::size_t n) {
-        if (n < 2) return {};
+        guess g{};
+        if (n >= 2) g = guess_from(pairs_, pair_of(at(n - 2), at(n - 1)), 2, n);
+        if (n >= 1 && g.kind == no_kind) g = guess_from(singles_, single_of(at(n - 1)), 1, n);
+        return g;
+    }
+
+    /// The same, by the places of a chain that agree with the text for `least` tokens or more.
+    [[nodiscard]] guess guess_from(const chain& places_of, std::uint64_t key, std::size_t least, std::size_t n) {
         candidate found[places];
         std::size_t count = 0;
+        std::size_t voters = 0;
         std::uint32_t all = 0;
         std::size_t best = 0;
         const std::size_t oldest = size_ > kept_ ? size_ - kept_ : 0;
         std::size_t tried = 0;
-        // A place is that of a pair's second token; 0 is none.
-        for (std::size_t place = last_[bucket_of(at(n - 2), at(n - 1))]; place > oldest && tried < places; ++tried) {
+        // A place is that of the last token that agrees; 0 is none.
+        for (std::size_t place = places_of.first(key); place > oldest && tried < places; place = places_of.next(place), ++tried) {
             const std::size_t length = agreement(place, n - 1, oldest);
-            const std::size_t next = before_[place % before_.size()];
-            if (length >= 2) {
-                const std::size_t i = vote(found, count, at(place + 1), length);
-                all += weight_of(length);
-                if (length >= certain) {
-                    best = i;
-                    break;
-                }
-                // The later of equals stays: it was met first.
-                if (found[i].votes > found[best].votes) best = i;
+            if (length < least) continue;
+            const std::size_t i = vote(found, count, at(place + 1), length);
+            all += weight_of(length);
+            ++voters;
+            if (length >= certain) {
+                best = i;
+                break;
             }
-            place = next;
+            // The later of equals stays: it was met first.
+            if (found[i].votes > found[best].votes) best = i;
         }
         if (count == 0) return {};
         const candidate& c = found[best];
-        const std::size_t accord = tried <= 1 ? 0 : c.votes == all ? 1 : c.votes * 10ull > all * 7ull ? 2 : 3;
-        return {c.token, length_class(c.length) * accords + accord};
+        return {c.token, length_class(c.length) * accords + accord_class(voters, c.votes, all)};
+    }
+
+    /// One place; two, or more, that are of one mind; most of the votes, a third or more, fewer.
+    [[nodiscard]] static std::size_t accord_class(std::size_t voters, std::size_t votes, std::size_t all) {
+        if (voters == 1) return 0;
+        if (votes == all) return voters == 2 ? 1 : 2;
+        return 2 * votes > all ? 3 : 3 * votes > all ? 4 : 5;
     }
 
     /// Adds a place's vote, and returns whose it is.
@@ -42569,7 +42600,7 @@ private:
     [[nodiscard]] static std::uint32_t weight_of(std::size_t length) { return std::uint32_t{1} << 2 * (std::min)(length, std::size_t{8}); }
 
     [[nodiscard]] static std::size_t length_class(std::size_t length) {
-        constexpr std::size_t begins[lengths] = {0, 2, 3, 4, 5, 7, 10, 16};
+        constexpr std::size_t begins[lengths] = {1, 2, 3, 4, 5, 7, 10, 16};
         std::size_t i = lengths - 1;
         while (begins[i] > length) --i;
         return i;
@@ -42584,8 +42615,8 @@ private:
 
     memory_block own_;
     std::span<std::int32_t> text_;     // a ring: the token at place i, and drafts behind the last
-    std::span<std::uint32_t> before_;  // a ring: the place before this one in its chain
-    std::span<std::uint32_t> last_;    // of each bucket of pairs
+    chain pairs_;                      // of tokens, by the place of the second
+    chain singles_;
     std::size_t kept_ = 0;             // tokens that are remembered
     std::size_t size_ = 0;             // tokens read
     fare fares_[no_kind];

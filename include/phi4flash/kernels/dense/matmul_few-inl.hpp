@@ -4,8 +4,13 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-/// More tokens than this are cheaper side by side (matmul-inl.hpp).
+/// More tokens than this are cheaper side by side (matmul-inl.hpp). With 16 registers weights are widened anew for every two tokens, and with
+/// AVX2 a bundle has 16 tokens: two vectors of them share what a weight's repetition costs.
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+#else
 inline constexpr std::size_t plain_few_tokens = 16;
+#endif
 
 /// Rows that are read in turn, and their columns that all tokens meet before further ones: 4 to 8 KiB, which stay in the first-level cache.
 inline constexpr std::size_t few_plain_rows = 4;

@@ -2,12 +2,12 @@
 //
 //   way        file                    weights become                          runs for so many tokens
 //   registers  few-inl.hpp      levels, in registers                    1 and more, up to where another way begins; q8 without AMX: all
-//   bundles    bundles-inl.hpp  levels, in strips                       4 bits from 8 without VNNI: AVX2, AVX-512, NEON, xsimd, scalar ...
+//   bundles    bundles-inl.hpp  levels, in strips                       4 bits without VNNI: from 16 on x86 (AVX2, AVX-512), from 8 elsewhere
 //   vectors    vectors-inl.hpp  bytes, rounded to 1/127, in strips      4 bits from 64 with VNNI
 //   tiles      tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      exact-inl.hpp    f32                                     all, where activations are to stay f32
 //
-// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens, matmul-inl.hpp from 17; bf16 with AMX matmul_tiles-inl.hpp from 8.
+// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens (AVX2: 8), matmul-inl.hpp from there; bf16 with AMX matmul_tiles-inl.hpp from 8.
 //
 // Where "vectors" begins was measured on a Zen 5 (docs/simd.md); for AMX it is an estimate: to make bytes of a block costs
 // what 20 tokens cost in registers.

@@ -4203,8 +4203,13 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
-/// More tokens than this are cheaper side by side (matmul-inl.hpp).
+/// More tokens than this are cheaper side by side (matmul-inl.hpp). With 16 registers weights are widened anew for every two tokens, and with
+/// AVX2 a bundle has 16 tokens: two vectors of them share what a weight's repetition costs.
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+#else
 inline constexpr std::size_t plain_few_tokens = 16;
+#endif
 
 /// Rows that are read in turn, and their columns that all tokens meet before further ones: 4 to 8 KiB, which stay in the first-level cache.
 inline constexpr std::size_t few_plain_rows = 4;
@@ -6733,8 +6738,9 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Fewer tokens than this are cheaper in registers.
-inline constexpr std::size_t bundled_tokens = 8;
+/// Fewer tokens than this are cheaper in registers. With sums of 16 bits a level meets a bundle with a load, two instructions and its share of a
+/// repetition; in registers an activation does with a repetition and the same two. So two bundles at least, and strips that pay for themselves.
+inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
 
 /// Bundles that a strip meets while it is unpacked. Their activations in its columns stay in the second-level cache; those of a tile
 /// that share a scale, in the first-level one.
@@ -8242,12 +8248,12 @@ PHI4FLASH_TARGET_END
 //
 //   way        file                    weights become                          runs for so many tokens
 //   registers  few-inl.hpp      levels, in registers                    1 and more, up to where another way begins; q8 without AMX: all
-//   bundles    bundles-inl.hpp  levels, in strips                       4 bits from 8 without VNNI: AVX2, AVX-512, NEON, xsimd, scalar ...
+//   bundles    bundles-inl.hpp  levels, in strips                       4 bits without VNNI: from 16 on x86 (AVX2, AVX-512), from 8 elsewhere
 //   vectors    vectors-inl.hpp  bytes, rounded to 1/127, in strips      4 bits from 64 with VNNI
 //   tiles      tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      exact-inl.hpp    f32                                     all, where activations are to stay f32
 //
-// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens, matmul-inl.hpp from 17; bf16 with AMX matmul_tiles-inl.hpp from 8.
+// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens (AVX2: 8), matmul-inl.hpp from there; bf16 with AMX matmul_tiles-inl.hpp from 8.
 //
 // Where "vectors" begins was measured on a Zen 5 (docs/simd.md); for AMX it is an estimate: to make bytes of a block costs
 // what 20 tokens cost in registers.
@@ -9778,7 +9784,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/dense/matmul_few-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+#else
 inline constexpr std::size_t plain_few_tokens = 16;
+#endif
 
 inline constexpr std::size_t few_plain_rows = 4;
 inline constexpr std::size_t few_plain_cols = 512;
@@ -12075,7 +12085,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -14954,7 +14964,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/dense/matmul_few-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+#else
 inline constexpr std::size_t plain_few_tokens = 16;
+#endif
 
 inline constexpr std::size_t few_plain_rows = 4;
 inline constexpr std::size_t few_plain_cols = 512;
@@ -17251,7 +17265,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -20131,7 +20145,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/dense/matmul_few-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+#else
 inline constexpr std::size_t plain_few_tokens = 16;
+#endif
 
 inline constexpr std::size_t few_plain_rows = 4;
 inline constexpr std::size_t few_plain_cols = 512;
@@ -22428,7 +22446,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -25342,7 +25360,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/dense/matmul_few-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+#else
 inline constexpr std::size_t plain_few_tokens = 16;
+#endif
 
 inline constexpr std::size_t few_plain_rows = 4;
 inline constexpr std::size_t few_plain_cols = 512;
@@ -27639,7 +27661,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -30511,7 +30533,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/dense/matmul_few-inl.hpp --------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+#else
 inline constexpr std::size_t plain_few_tokens = 16;
+#endif
 
 inline constexpr std::size_t few_plain_rows = 4;
 inline constexpr std::size_t few_plain_cols = 512;
@@ -32808,7 +32834,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 

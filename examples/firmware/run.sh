@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Compiles the firmware, says what it takes, and runs it in qemu; fails where the answer is wrong or code and tables are larger than 340 KiB.
+#   PHI4FLASH_PROGRAM         the program that packs the model: build/release/bin/phi4flash
+#   PHI4FLASH_EXAMPLES_BUILD  a folder for what is made, build/examples
+# Exit code 77: no compiler for Arm, or no qemu, here.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+made=${PHI4FLASH_EXAMPLES_BUILD:-$root/build/examples}/firmware
+skip() { echo "skipped: $*" >&2; exit 77; }
+fail() { echo "failed: $*" >&2; exit 1; }
+
+cxx=arm-none-eabi-g++
+command -v $cxx > /dev/null || skip "there is no $cxx here (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-newlib)"
+command -v qemu-system-arm > /dev/null || skip "there is no qemu-system-arm here (Debian: apt install qemu-system-arm)"
+program=${PHI4FLASH_PROGRAM:-$root/build/release/bin/phi4flash}
+[ -x "$program" ] || skip "there is no $program, which packs the model (tools/demo.sh builds it)"
+
+mkdir -p "$made"
+cd "$made"
+"$program" convert --model "$root/models/tiny-arithmetic" --output model.gguf --type q8 --force > /dev/null
+machine=(-mcpu=cortex-m7 -mthumb -mfpu=fpv5-d16 -mfloat-abi=hard)
+flags=("${machine[@]}" -std=gnu++20 -Os -DNDEBUG -Wall -Wextra -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-psabi -ffunction-sections -fdata-sections
+    "-I$root/include" -DPHI4FLASH_SIMD_SCALAR=1 -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0)
+echo "compiling the firmware ..." >&2
+$cxx "${flags[@]}" -c "$here/main.cpp" -o main.o
+$cxx "${flags[@]}" -c "$here/board.cpp" -o board.o
+$cxx "${machine[@]}" -nostartfiles -Wl,--gc-sections -Wl,-Map=firmware.map -T "$here/mps2-an500.ld" main.o board.o -o firmware.elf
+
+section() { arm-none-eabi-size -A firmware.elf | awk -v name="$1" '$1 == name { print $2 }'; }
+code=$(($(section .code) + $(section .ARM.exidx || echo 0) + $(section .data)))
+echo "flash: $((code / 1024)) KiB of code and tables, $(($(section .model) / 1024)) KiB of model"
+echo "RAM: $((($(section .data) + $(section .bss) + $(section .stack)) / 1024)) KiB, all of it static"
+
+timeout 300 qemu-system-arm -M mps2-an500 -kernel firmware.elf -display none -monitor none -serial file:answer.txt -semihosting-config enable=on,target=native ||
+    fail "the firmware ended with $?: $(cat answer.txt)"
+cat answer.txt
+grep -q 'boxed{632}' answer.txt || fail "no answer 632"
+[ $code -le 348160 ] || fail "want at most 340 KiB of code and tables, have $code bytes"
+echo "firmware: all well"

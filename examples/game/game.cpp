@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
     double worst = 0.0;
     int frames = 0;
     int silent = 0;
+    std::string note;
     try {
         game::minds minds(argv[1], {"Ada", "Bob"}, PHI4FLASH_ALL_CORES);
         minds.ask(0, questions[asked++ % 4]);
@@ -62,8 +63,12 @@ int main(int argc, char** argv) {
             if (IsKeyPressed(KEY_ONE)) minds.ask(0, questions[asked++ % 4]);
             if (IsKeyPressed(KEY_TWO)) minds.ask(1, questions[asked++ % 4]);
             if (IsKeyPressed(KEY_SPACE)) minds.interrupt(0), minds.interrupt(1);
-            if (IsKeyPressed(KEY_F5)) minds.save(argv[2]);
-            if (IsKeyPressed(KEY_F9)) minds.load(argv[2]);
+            try {
+                if (IsKeyPressed(KEY_F5)) minds.save(argv[2]), note.clear();
+                if (IsKeyPressed(KEY_F9)) minds.load(argv[2]), note.clear();
+            } catch (const std::exception& e) {  // no saved game, or a damaged one: the game goes on
+                note = e.what();
+            }
             const double before = GetTime();
             minds.think(4000);
             worst = std::max(worst, (GetTime() - before) * 1e3);
@@ -73,6 +78,7 @@ int main(int argc, char** argv) {
             draw(minds.cast()[1], 580, Color{130, 200, 150, 255}, GetTime());
             DrawText(TextFormat("%d frames, longest thought %.1f ms      1, 2: ask   space: interrupt   F5: save   F9: load", ++frames, worst), 20, 424, 14,
                      Color{150, 180, 230, 255});
+            DrawText(note.c_str(), 20, 10, 14, Color{230, 120, 110, 255});
             EndDrawing();
             if (!picture || minds.talking(0) || minds.talking(1)) continue;
             if (++silent == 3) TakeScreenshot("game.png");

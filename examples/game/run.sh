@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the game and plays it: in a window where there are raylib and a screen; with --check 600 frames without a window, and what must come of them,
 # then, where there are raylib and Xvfb, the window and a picture of it.
-#   --strict    with --check: fails where a frame takes longer than 16.6 ms, for a machine that has nothing else to do
+#   --strict    with --check: fails where a frame takes longer than 16.6 ms, or a thought twice its budget, for a machine that has nothing else to do
 # and what c_library.sh reads.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

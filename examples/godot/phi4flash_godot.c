@@ -117,6 +117,11 @@ static phi4flash_code have_model(node* n, phi4flash_error* error) {
     return code;
 }
 
+static phi4flash_code no_memory(phi4flash_error* error) {
+    strcpy(error->message, "out of memory");
+    return error->code = PHI4FLASH_OUT_OF_MEMORY;
+}
+
 static phi4flash_code begin_question(node* n, const char* question, phi4flash_error* error) {
     const phi4flash_chat_message message = {
         .size = sizeof message, .role = "user", .role_length = 4, .content = question, .content_length = strlen(question)};
@@ -128,7 +133,7 @@ static phi4flash_code begin_question(node* n, const char* question, phi4flash_er
     code = phi4flash_tokenizer_encode_chat(n->tokenizer, &message, 1, NULL, NULL, 0, &count, error); /* how long? */
     if (code != PHI4FLASH_BUFFER_TOO_SMALL) return code;
     int32_t* const prompt = malloc(count * sizeof *prompt);
-    if (prompt == NULL) return error->code = PHI4FLASH_OUT_OF_MEMORY;
+    if (prompt == NULL) return no_memory(error);
     const phi4flash_session_options room = {.size = sizeof room, .context = count + options.max_tokens};
     code = phi4flash_tokenizer_encode_chat(n->tokenizer, &message, 1, NULL, prompt, count, &count, error);
     if (code == PHI4FLASH_OK) code = phi4flash_session_create(n->model, &room, &n->session, error);
@@ -152,23 +157,26 @@ static void think(node* n) {
     phi4flash_event event = {.size = sizeof event};
     phi4flash_error error;
     const int64_t begin = microseconds();
-    const phi4flash_code code = phi4flash_generation_advance(n->generation, &budget, &event, &error);
+    phi4flash_code code = phi4flash_generation_advance(n->generation, &budget, &event, &error);
     const int64_t took = microseconds() - begin;
     if (took > n->longest_thought) n->longest_thought = took;
+    const size_t before = n->answer_length;
+    if (code == PHI4FLASH_OK && event.text_length != 0) {
+        char* const longer = realloc(n->answer, before + event.text_length);
+        if (longer != NULL) {
+            memcpy(longer + before, event.text, event.text_length);
+            n->answer = longer;
+            n->answer_length += event.text_length;
+        } else {
+            code = no_memory(&error);
+        }
+    }
     if (code != PHI4FLASH_OK) {
         end_question(n);
         emit(n, "failed", error.message, strlen(error.message));
         return;
     }
     const int ended = event.kind == PHI4FLASH_EVENT_END;
-    const size_t before = n->answer_length;
-    if (event.text_length != 0) {
-        char* const longer = realloc(n->answer, before + event.text_length);
-        if (longer == NULL) return;
-        memcpy(longer + before, event.text, event.text_length);
-        n->answer = longer;
-        n->answer_length += event.text_length;
-    }
     if (ended) {
         char* const answer = n->answer;
         const size_t length = n->answer_length;

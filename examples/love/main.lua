@@ -1,6 +1,8 @@
 -- A character that thinks for at most 4 ms a frame. Type a question and press return; escape interrupts.
 --   PHI4FLASH_C_LIBRARY, PHI4FLASH_HEADER, PHI4FLASH_MODEL     files: the library, phi4flash.h, the model
 --   PHI4FLASH_CHECK=1       ask one question, interrupt another one, take a screenshot (answer.png in LÖVE's save folder), print, quit
+local utf8 = require("utf8")
+
 local budget = 4 -- milliseconds of thinking in a frame
 local model, thought, question, said, typed = nil, nil, "", "", ""
 local frames, longest, angle = 0, 0, 0
@@ -25,13 +27,16 @@ local function think()
     if done then thought = nil end
 end
 
--- What a test wants to know: the answer, then an interrupt in the middle of another one, then the answer again, and a picture of it.
+-- What a test wants to know: the answer, a question in the middle of another one, an interrupt of that, the answer again, and a picture of it.
 local check_answers = coroutine.wrap(function()
-    for _ = 1, 2 do
+    for turn = 1, 2 do
         while thought do coroutine.yield() end
         print("answer: " .. said)
         if not said:find("boxed{632}", 1, true) then return love.event.quit(1) end
-        if _ == 1 then
+        if turn == 1 then
+            ask("What is 508 + 77?")
+            while #said < 3 do coroutine.yield() end
+            thought:think(0.001) -- in the middle of a pass another question takes its place
             ask("What is 999 + 1?")
             while #said < 3 do coroutine.yield() end
             thought:interrupt()
@@ -78,7 +83,7 @@ end
 function love.textinput(text) typed = typed .. text end
 
 function love.keypressed(key)
-    if key == "backspace" then typed = typed:sub(1, -2) end
+    if key == "backspace" then typed = typed:sub(1, (utf8.offset(typed, -1) or 1) - 1) end
     if key == "escape" and thought then thought:interrupt() end
     if key == "return" and typed ~= "" then
         ask(typed)

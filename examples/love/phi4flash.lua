@@ -1,6 +1,7 @@
 -- The C API through LuaJIT's FFI: open(library, header, path) -> model; model:ask(question) -> thought; thought:think(milliseconds) -> text, done.
 local ffi = require("ffi")
 local api, failure
+local max_tokens = 1000 -- of an answer
 
 local function check(code)
     if code ~= 0 then error(ffi.string(failure.message), 3) end
@@ -27,25 +28,24 @@ thought.__index, model.__index = thought, model
 
 -- Goes on for some milliseconds: the text that came, and whether the answer has ended.
 function thought:think(milliseconds)
+    if self.model.thought ~= self then return "", true end
     self.budget.microseconds = milliseconds * 1000
-    check(api.phi4flash_generation_advance(self.generation, self.budget, self.event, failure))
+    check(api.phi4flash_generation_advance(self.model.generation, self.budget, self.event, failure))
     return ffi.string(self.event.text, self.event.text_length), self.event.kind == api.PHI4FLASH_EVENT_END
 end
 
-function thought:interrupt() check(api.phi4flash_generation_cancel(self.generation, failure)) end
+function thought:interrupt() return self.model.thought ~= self or check(api.phi4flash_generation_cancel(self.model.generation, failure)) end
 
-function model:ask(question, max_tokens)
+function model:ask(question) -- ends the thought before
     local message = sized("chat_message", {role = "user", role_length = 4, content = question, content_length = #question})
     local count = ffi.new("size_t[1]")
     api.phi4flash_tokenizer_encode_chat(self.tokenizer, message, 1, nil, nil, 0, count, nil) -- how long?
     local room, prompt = count[0], ffi.new("int32_t[?]", count[0])
     check(api.phi4flash_tokenizer_encode_chat(self.tokenizer, message, 1, nil, prompt, room, count, failure))
-    local options = sized("generation_options", {max_tokens = max_tokens or 1000})
-    local t = setmetatable({budget = sized("budget"), event = sized("event")}, thought)
-    t.session = make("session", "session_create", self.model, sized("session_options", {context = room + options.max_tokens}))
-    t.generation = make("generation", "generation_create", self.workspace, self.tokenizer, options)
-    check(api.phi4flash_generation_start(t.generation, t.session, prompt, room, failure))
-    return t
+    local session = make("session", "session_create", self.model, sized("session_options", {context = room + max_tokens}))
+    check(api.phi4flash_generation_start(self.generation, session, prompt, room, failure))
+    self.thought = setmetatable({model = self, budget = sized("budget"), event = sized("event")}, thought)
+    return self.thought
 end
 
 local function open(library, header, path)
@@ -53,6 +53,7 @@ local function open(library, header, path)
     api, failure = ffi.load(library), ffi.new("phi4flash_error")
     local m = setmetatable({model = make("model", "model_open", path, #path, nil)}, model)
     m.tokenizer, m.workspace = make("tokenizer", "tokenizer_open", m.model), make("workspace", "workspace_create", m.model, nil)
+    m.generation = make("generation", "generation_create", m.workspace, m.tokenizer, sized("generation_options", {max_tokens = max_tokens}))
     return m
 end
 

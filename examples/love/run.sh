@@ -19,7 +19,7 @@ export PHI4FLASH_CHECK=1 XDG_DATA_HOME=$made/love
 rm -rf "$XDG_DATA_HOME"
 mkdir -p "$XDG_DATA_HOME"
 code=0
-xvfb-run -a "$love" "$here" > "$made/love.txt" 2>&1 || code=$?
+timeout 300 xvfb-run -a "$love" "$here" > "$made/love.txt" 2>&1 || code=$?
 cat "$made/love.txt"
 [ "$code" = 0 ] || fail "love ended with $code"
 grep -q '^.boxed{632}' "$made/love.txt" || fail "no answer 632"

@@ -70,6 +70,11 @@ with phi4flash.Model(path, library=library) as model:
         thread.start()
     for thread in threads:
         thread.join()
+
+    # One that is closed leaves the others what they share.
+    with model.share() as other:
+        next(other.ask("What is 12 + 30?"))
+    expect("boxed{42}" in "".join(model.ask("What is 12 + 30?")), "the answer 42 after another Model was closed")
     for (a, b), total in sums.items():
         expect(f"boxed{{{total}}}" in texts[a, b], f"{a} + {b} in a thread")
 

@@ -12,7 +12,7 @@ import ctypes.util
 import os
 
 ALL_CORES = 0xFFFFFFFF
-EVENT_NONE, EVENT_PROMPT, EVENT_TOKEN, EVENT_END = range(4)
+EVENT_END = 3
 BUFFER_TOO_SMALL = 7
 
 u32, i32, u64, f32, size_t, pointer, text = (
@@ -47,11 +47,6 @@ class SessionOptions(_Sized):
     _fields_ = [("size", u32), ("kv_type", u32), ("context", u64), ("undo", u64), ("allocator", pointer)]
 
 
-class SessionInfo(_Sized):
-    _fields_ = [("size", u32), ("kv_type", u32), ("position", u64), ("oldest_position", u64), ("context", u64), ("undo", u64),
-                ("bytes", u64), ("busy", u32), ("reserved", u32)]
-
-
 class ChatMessage(_Sized):
     _fields_ = [("size", u32), ("has_tools", u32), ("role", text), ("role_length", size_t), ("content", text),
                 ("content_length", size_t), ("tools", text), ("tools_length", size_t)]
@@ -82,11 +77,9 @@ _SIGNATURES = {
     "workspace_create": [pointer, pointer, pointer],
     "session_create": [pointer, pointer, pointer],
     "session_read": [pointer, pointer, pointer, size_t, pointer],
-    "session_get_info": [pointer, pointer],
     "generation_create": [pointer, pointer, pointer, pointer],
     "generation_start": [pointer, pointer, pointer, size_t],
     "generation_advance": [pointer, pointer, pointer],
-    "generation_cancel": [pointer],
 }
 
 
@@ -117,7 +110,7 @@ class Library:
         def call(*arguments):
             error = _Error()
             if function(*arguments, ctypes.byref(error)) != 0:
-                raise Error(error.code, error.message.decode())
+                raise Error(error.code, error.message.decode(errors="replace"))
 
         return call
 
@@ -157,8 +150,8 @@ class Model:
         return other
 
     def close(self):
-        for handle in (self._workspace, self._tokenizer, self._model):
-            handle.close()
+        """Gives up what is its own; weights stay as long as others share them."""
+        self._workspace = self._tokenizer = self._model = None
 
     def __enter__(self):
         return self

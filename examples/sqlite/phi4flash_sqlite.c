@@ -154,6 +154,8 @@ static void answer_function(sqlite3_context* to, int n, sqlite3_value** given) {
         code = next_token(&q, &error);
         if (code == PHI4FLASH_OK) sqlite3_str_append(all, q.event.text, (int)q.event.text_length);
     } while (code == PHI4FLASH_OK && q.event.kind != PHI4FLASH_EVENT_END);
+    if (code == PHI4FLASH_OK && sqlite3_str_errcode(all) != SQLITE_OK) /* no memory, or too long for a value */
+        code = sqlite3_str_errcode(all) == SQLITE_NOMEM ? PHI4FLASH_OUT_OF_MEMORY : (strcpy(error.message, "the answer is too long"), PHI4FLASH_INVALID_ARGUMENT);
     const int length = sqlite3_str_length(all);
     char* const answer = sqlite3_str_finish(all);
     if (code != PHI4FLASH_OK) {

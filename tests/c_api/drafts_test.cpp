@@ -119,7 +119,7 @@ TEST_CASE("drafts: what there is no room for is refused, and says what is needed
     C_API_OK(phi4flash_generation_create(w, bundled().words, &options, g.out(), error));
 }
 
-TEST_CASE("drafts: of a scheduler's requests, as many as their sessions can take back") {
+TEST_CASE("drafts: a scheduler's requests end right, whether their sessions can take drafts back or not") {
     for (const uint64_t undo : {uint64_t{0}, uint64_t{most}}) {
         const auto w = wide_workspace();
         owned<phi4flash_scheduler> scheduler;

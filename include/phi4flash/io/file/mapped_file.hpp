@@ -236,8 +236,8 @@ struct scoped_descriptor {
     return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
 }
 
-/// `map(MAP_SHARED)` and so on is mmap of the part, from `before` bytes ahead of it on. Some file systems refuse shared maps and allow private ones, which are the same for
-/// a reader; some refuse all, but can be read.
+/// `map(MAP_SHARED)` and so on is mmap of the part, from `before` bytes ahead of it on. Some file systems refuse shared maps and allow
+/// private ones, which are the same for a reader; some refuse all, but can be read.
 template <class Map>
 [[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, std::size_t before,
                                              const mapping_options& options, progress_ref tell, Map&& map) {

@@ -436,7 +436,7 @@ typedef struct phi4flash_generation_options {
     uint32_t prompt_only;               /* 1: reads the prompt, and ends */
     uint32_t max_prompt;                /* tokens of the longest prompt, memory for which is taken at once; 0: taken when a text is started */
     uint32_t max_drafts;                /* tokens guessed from the text so far and read at once, 1 to 31; the workspace needs states, logits and chunk of
-                                           one more. Takes 11 bytes a token of the session's context when a text is started. 0: none */
+                                           one more. Takes some 16 bytes a token of the session's context when a text is started. 0: none */
     uint32_t drafts_always;             /* 0: as many as pay by measured time; 1: all that are made, so that passes do not depend on time */
 } phi4flash_generation_options;
 

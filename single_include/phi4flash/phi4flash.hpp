@@ -45806,8 +45806,8 @@ struct scoped_descriptor {
     return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
 }
 
-/// `map(MAP_SHARED)` and so on is mmap of the part, from `before` bytes ahead of it on. Some file systems refuse shared maps and allow private ones, which are the same for
-/// a reader; some refuse all, but can be read.
+/// `map(MAP_SHARED)` and so on is mmap of the part, from `before` bytes ahead of it on. Some file systems refuse shared maps and allow
+/// private ones, which are the same for a reader; some refuse all, but can be read.
 template <class Map>
 [[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, std::size_t before,
                                              const mapping_options& options, progress_ref tell, Map&& map) {
@@ -46963,8 +46963,8 @@ struct conversion {
 /// Writes the model in `from` to `out`, a byte_output, or to the file of a path, whole or not at all. `info.config` and the rest of `info` say
 /// what the file says beside its weights. `tell(done, total)` gets bytes of weights after every megabyte or so, as std::uint64_t on the
 /// calling thread; false stops (a void function never does). The next piece is computed while one is written, on any of the
-/// executor's threads. Takes a few megabytes of memory. Errors: those of model::bind and write_packed_model; cancelled; out_of_memory (also where `tell` throws std::bad_alloc); not_finite, naming the
-/// tensor and the first element that is infinite, NaN, or beyond its new type.
+/// executor's threads. Takes a few megabytes of memory. Errors: those of model::bind and write_packed_model; cancelled; out_of_memory (also
+/// where `tell` throws std::bad_alloc); not_finite, naming the tensor and the first element that is infinite, NaN, or beyond its new type.
 template <tensor_source Source, class Out, class Tell>
 [[nodiscard]] status convert_model(const Source& from, const packed_model_info& info, const conversion& how, Out&& out, executor_ref threads,
                                    Tell&& tell) {

@@ -40,6 +40,7 @@
 #include <phi4flash/model/quality.hpp>
 #include <phi4flash/model/shape.hpp>
 #include <phi4flash/model/snapshot.hpp>
+#include <phi4flash/model/saved_states.hpp>
 #include <phi4flash/model/tensor_list.hpp>
 #include <phi4flash/model/weight_types.hpp>
 

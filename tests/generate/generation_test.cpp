@@ -273,6 +273,34 @@ TEST_CASE("generation: what cannot be started is refused, and a session that som
     REQUIRE(p4::step(f.m, f.past, f.w, 1));
 }
 
+TEST_CASE("generation: a start that is refused ends no text, wherever that is") {
+    const long_text whole(20);
+    for (std::size_t stop_at = 0; stop_at < 400; stop_at += 7) {
+        CAPTURE(stop_at);
+        drafting f;
+        well_read knows{joined(whole.prompt, whole.tokens), 5};
+        auto g = *generation_type::create(f.m, f.w, nullptr, with({.sampling = greedy, .max_tokens = 20}, knows), {.prompt = 64});
+        auto other = *session_type::create(f.m, 4);
+        REQUIRE(g.start(f.past, whole.prompt));
+        told have;
+        for (std::size_t pieces = 0; g.running();) {
+            const auto event = g.advance_until([&] { return pieces++ == stop_at; });
+            REQUIRE(event);
+            note(*event, have);
+            const std::size_t here = f.past.position();
+            for (session_type* past : {&f.past, &other}) {
+                CHECK(g.start(*past, {}).error().code() == p4::errc::invalid_argument);
+                CHECK(g.start(*past, ids_type{1, -1}).error().code() == p4::errc::unknown_token);
+            }
+            CHECK(g.start(f.past, ids_type(65, 1)).error().code() == p4::errc::invalid_argument);
+            CHECK(g.start(other, ids_type(5, 1)).error().code() == p4::errc::context_full);
+            CHECK(f.past.position() == here);
+        }
+        CHECK(have.tokens == whole.tokens);
+        CHECK(f.past.position() == whole.prompt.size() + 19);
+    }
+}
+
 TEST_CASE("generation: drafts, right and wrong, change nothing but how many passes there are") {
     const long_text whole(40);
     for (const std::size_t wrong_after : {1, 2, 3, 5, 11, 1000}) {

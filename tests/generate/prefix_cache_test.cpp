@@ -253,6 +253,18 @@ TEST_CASE("generate/prefix_cache: prefill_cached reads what is new, and gives th
     const bytes before = f.saved(s);
     check_refused(p4::prefill_cached(f.m, s, f.work, *cache, ids{}, marks), p4::errc::invalid_argument, "no tokens");
     check_refused(p4::prefill_cached(f.m, s, f.work, *cache, f.text(1025), marks), p4::errc::context_full, "room for 1024");
+    // Ids that are no rows of the embedding: among what an entry holds there are none, so they stand behind it.
+    ids foreign = joined(document, f.text(200, 5));
+    for (const std::int32_t id : {-1, static_cast<std::int32_t>(f.m.shape().vocab())}) {
+        for (const std::size_t at : {std::size_t{300}, std::size_t{450}, foreign.size() - 1}) {
+            ids prompt = foreign;
+            prompt[at] = id;
+            check_refused(p4::prefill_cached(f.m, s, f.work, *cache, prompt, marks), p4::errc::unknown_token, "want 0 to");
+        }
+    }
+    auto few_states = fixture<float>::workspace::create(f.m, {.chunk = 64});
+    REQUIRE(few_states);
+    check_refused(p4::prefill_cached(f.m, s, *few_states, *cache, foreign, marks), p4::errc::invalid_argument, "a pass over 3 states");
     CHECK(f.saved(s) == before);
     check_refused(p4::prefill_cached(f.m, s, f.work, *cache, f.text(200, 8), marks, [](std::size_t read, std::size_t) { return read < 100; }),
                   p4::errc::cancelled, "after 100 of 200");
@@ -276,10 +288,55 @@ TEST_CASE("generate/prefix_cache: going back by undo where that is enough, else 
     CHECK(*p4::go_back(s, std::span(text).first(65), &*cache) == 0);
     CHECK(*p4::go_back(s, text, &*cache) == 70);  // nearer than where it was
     CHECK(f.saved(s) == saved);
+    // An entry that the session has no room for takes nothing from it.
+    const ids longer = joined(text, f.text(60, 7));
+    REQUIRE(cache->keep(f.after(longer), longer));
+    auto small = f.make(150);
+    REQUIRE(p4::prefill(f.m, small, f.work, text));
+    CHECK(*p4::go_back(small, joined(longer, {1}), &*cache) == 120);
     auto t = f.after(text);
     fixture<p4::bf16>::cache* const no_cache = nullptr;
     CHECK(*p4::go_back(t, std::span(text).first(100), no_cache) == 0);
     CHECK(t.position() == 0);
+}
+
+TEST_CASE("generate/prefix_cache: the states of an entry, saved, lead a session back after a restart") {
+    using cache_type = fixture<p4::bf16>::cache;
+    fixture<p4::bf16> f;
+    const p4::weights_fingerprint weights = p4::fingerprint_of(f.files, f.m);
+    auto cache = cache_type::create(f.m, cache_type::bytes_for(f.m, 3, 400));
+    REQUIRE(cache);
+    const ids text = f.text(200);
+    auto s = f.after(ids(text.begin(), text.begin() + 150));
+    const bytes there = f.saved(s);
+    REQUIRE(cache->keep(s, std::span(text).first(150)));
+    REQUIRE(p4::prefill(f.m, s, f.work, std::span(text).subspan(150)));
+    bytes states;
+    const auto sink = [&](std::span<const std::byte> piece) {
+        states.insert(states.end(), piece.begin(), piece.end());
+        return true;
+    };
+    REQUIRE(cache->save_states(s, std::span(text).first(150), weights, sink));
+    CHECK(states.size() == cache->saved_states_bytes(s, std::span(text).first(150)));
+    bytes whole(p4::snapshot_bytes(s));
+    REQUIRE(p4::save_snapshot(s, weights, whole));
+
+    auto restarted = f.make();
+    REQUIRE(p4::restore_snapshot(restarted, weights, std::span<const std::byte>(whole)));
+    REQUIRE(p4::restore_states(restarted, weights, states));
+    CHECK(f.saved(restarted) == there);
+
+    // No entry, one of other tokens, one that the session has read to other bits, and one that is longer than what it has read.
+    CHECK(cache->saved_states_bytes(s, std::span(text).first(149)) == 0);
+    ids other = text;
+    other[7] ^= 1;
+    CHECK(cache->saved_states_bytes(s, std::span(other).first(150)) == 0);
+    auto stepped = f.make();
+    for (const std::int32_t token : std::span(text).first(160)) REQUIRE(p4::step(f.m, stepped, f.work, token));
+    CHECK(cache->saved_states_bytes(stepped, std::span(text).first(150)) == 0);
+    CHECK(cache->saved_states_bytes(f.after(ids(text.begin(), text.begin() + 140)), std::span(text).first(150)) == 0);
+    check_refused(cache->save_states(stepped, std::span(text).first(150), weights, sink), p4::errc::invalid_argument, "no entry holds these 150 tokens");
+    check_refused(cache->save_states(s, std::span(text).first(150), weights, [](std::span<const std::byte>) { return false; }), p4::errc::cancelled, "no more");
 }
 
 TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused") {

@@ -28,6 +28,12 @@ static_assert(p4::memory_plan::of<p4::kv_int8>(p4::phi4_mini_flash, {.context = 
 // No shape, no plan.
 static_assert(p4::memory_plan::of(p4::any_sambay, {.context = 64}).total() == 0);
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 4, .undo = 5}).total() == 0);
+// What cannot be made has no plan either.
+static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .chunk = 0}).total() == 0);
+static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .chunk = 65537}).total() == 0);
+static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .chunk = 8, .states = 9}).total() == 0);
+static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .logits = 0}).total() == 0);
+static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = p4::max_extent + 1}).total() == 0);
 
 }  // namespace
 
@@ -56,6 +62,32 @@ void compare(const p4::model_files& files, const p4::model<>& m, const p4::token
     const auto text = p4::generation<p4::any_sambay, Kv>::create(m, work, &words, {.sampling = o.sampling, .drafts = drafts}, {.prompt = o.context, .drafts = o.drafts});
     REQUIRE(text);
     if (counting::works) CHECK(taken.bytes() == plan.generation);
+    // What is refused takes none.
+    taken.begin();
+    for (const std::int32_t id : {-1, static_cast<std::int32_t>(m.shape().vocab())}) {
+        const std::int32_t wrong[] = {3, id};
+        const auto none = [](const p4::generation_event&) { return true; };
+        CHECK_FALSE(p4::generate(m, past, work, &words, wrong, {.sampling = o.sampling}, none));
+    }
+    if (counting::works) CHECK(taken.bytes() == 0);
+
+    // A request's set-up is `add`: that is all that a scheduler takes after its own.
+    auto scheduled = p4::scheduler<p4::any_sambay, Kv>::create(m, work, &words, {.requests = 1});
+    REQUIRE(scheduled);
+    const std::vector<std::int32_t> first(5, 3);
+    for (int again = 0; again < 2; ++again) {
+        taken.begin();
+        const auto id = scheduled->add({.past = &past, .prompt = first, .options = {.sampling = o.sampling, .max_tokens = 3, .drafts = drafts}});
+        REQUIRE(id);
+        if (counting::works) CHECK(taken.bytes() == p4::text_writer::bytes(m.shape().vocab(), o.sampling, {.prompt = first.size(), .drafts = o.drafts}));
+        taken.begin();
+        while (scheduled->size() != 0) {
+            REQUIRE(scheduled->tick());
+            while (scheduled->next_event()) {}
+        }
+        if (counting::works) CHECK(taken.bytes() == 0);
+        past.reset();
+    }
     taken.begin();
     REQUIRE(p4::model<>::bind(files));
     if (counting::works) CHECK(taken.bytes() == plan.parameters);

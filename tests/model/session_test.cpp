@@ -1,4 +1,5 @@
-/// Copies of a session: they go on as the original does, whatever the element type, and a copy that does not fit changes nothing.
+/// Copies of a session: they go on as the original does, whatever the element type, and a copy that does not fit changes nothing. And the pages that
+/// a session lies in.
 #include "golden.hpp"
 
 #include <phi4flash/model/forward.hpp>
@@ -70,4 +71,41 @@ TEST_CASE("model/session: only a session of the same model is copied") {
     const auto refused = a->copy_from(*b);
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code() == p4::errc::invalid_argument);
+}
+
+TEST_CASE("model/session: K/V of long texts lie in huge pages, where there are any") {
+    const auto files = p4::checkpoint::open(golden::folder_of("f32-8l"));
+    REQUIRE(files);
+    const auto m = p4::model<>::bind(*files);
+    REQUIRE(m);
+    constexpr std::size_t context = std::size_t{1} << 18;
+    constexpr std::size_t first = p4::session_options::small_page_tokens;
+    auto probe = p4::memory_block::allocate(4 * p4::huge_page_bytes, "test", p4::page_size::huge);
+    auto plain = p4::memory_block::allocate(4 * p4::huge_page_bytes, "test");
+    REQUIRE(probe);
+    REQUIRE(plain);
+    for (const auto* block : {&*probe, &*plain}) std::memset(block->bytes().data(), 1, block->bytes().size());
+    const bool can = probe->huge_bytes() != 0;
+    const bool always = plain->huge_bytes() != 0;  // the system gives them unasked
+    for (const p4::page_size pages : {p4::page_size::huge, p4::page_size::normal}) {
+        auto s = p4::session<p4::any_sambay, float>::create(*m, {.context = context, .pages = pages});
+        REQUIRE(s);
+        const p4::kv_block<float>& full = s->full();
+        const std::size_t row = s->heads().group_width();
+        const std::size_t planes = s->heads().groups();
+        const std::span all(reinterpret_cast<const std::byte*>(full.k), 2 * planes * context * row * sizeof(float));
+        REQUIRE(context * row * sizeof(float) > 8 * p4::huge_page_bytes);
+        const auto touch = [&](std::size_t from, std::size_t to) {
+            for (float* const plane : {full.k, full.v})
+                for (std::size_t g = 0; g < planes; ++g) std::memset(plane + (g * context + from) * row, 1, (to - from) * row * sizeof(float));
+        };
+        touch(0, first);
+        touch(first, context);
+        const std::size_t huge = p4::bytes_in_huge_pages(all);
+        if (can && pages == p4::page_size::huge) CHECK(huge >= all.size() / 2);  // but for the beginnings, and what the system could not give
+        if (!always && pages == p4::page_size::normal) CHECK(huge <= 2 * p4::huge_page_bytes);
+    }
+    // Less than a huge page, and none.
+    CHECK_FALSE(p4::ask_for_huge_pages_inside(probe->bytes().first(p4::huge_page_bytes - 1)));
+    CHECK_FALSE(p4::ask_for_huge_pages_inside({}));
 }

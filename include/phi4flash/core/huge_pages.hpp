@@ -33,6 +33,13 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
 #endif
 }
 
+/// The same for as much of the memory as fills whole ones, wherever it begins: what lies beside it stays as it is. @since 0.2
+inline bool ask_for_huge_pages_inside(std::span<const std::byte> memory) {
+    const std::size_t before = (huge_page_bytes - reinterpret_cast<std::uintptr_t>(memory.data()) % huge_page_bytes) % huge_page_bytes;
+    if (memory.size() < before + huge_page_bytes) return false;
+    return ask_for_huge_pages(memory.subspan(before, (memory.size() - before) / huge_page_bytes * huge_page_bytes));
+}
+
 /// Moves memory that has been touched, and begins at a multiple of `huge_page_bytes`, into huge pages, as far as it fills whole ones: now
 /// and on the calling thread, by copying. Linux 6.1 and later do it for memory of a program's own and for tmpfs; for files of other
 /// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it. @since 0.2

@@ -51,11 +51,15 @@ public:
     ~generation() { release(); }
 
     /// Begins a text in a session that may have read something before. A text that was under way is dropped, its session left whole.
-    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session), in_use, context_full, unknown_token: the session
-    /// has not changed then, and nothing is under way.
+    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session), in_use, context_full, unknown_token: nothing has
+    /// changed then, and a text that was under way goes on.
     [[nodiscard]] status start(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
+        const bool own = past_ == &past && pass_.begun();  // free once its text is dropped, which has read what was told of it
+        if (!own)
+            if (const status ok = pass<Shape, Kv>::refusal(*model_, {&past, prompt}); !ok) return ok;
+        const std::size_t told = own && chosen_ != 0 ? chosen_ - writer_.surplus() : 0;
+        if (const status ok = writer_.refusal(prompt, past.context() - past.position() - told); !ok) return ok;
         release();
-        if (const status ok = pass<Shape, Kv>::refusal(*model_, {&past, prompt}); !ok) return ok;
         if (const status ok = writer_.start(prompt, past.context() - past.position(), drafts_.from, drafts_.policy); !ok) return ok;
         past_ = &past;
         here_ = past.position();

@@ -41,11 +41,15 @@ struct memory_plan {
     std::size_t snapshot = 0;
     std::size_t sessions = 1;
 
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and where more can be taken back than there is room for.
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session or workspace refuse: more that can be taken
+    /// back than there is room for, a chunk of no tokens. (A context of 0 is a plan without sessions' K/V.)
     template <class Kv = bf16>
     [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
         memory_plan plan;
-        if (!is_complete(shape) || options.undo > options.context) return plan;
+        const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
+        if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
+            !within(options.states, options.chunk) || !within(options.logits, options.chunk))
+            return plan;
         const auto e = extents<any_sambay>::of(shape);
         detail::weights_meter meter(options.weights);
         (void)detail::bind_all(meter, e, 1e-5f);

@@ -10,7 +10,7 @@
 /// its files do not hold: issues 25913, 28194, 26676).
 /// @since 0.2
 #include <phi4flash/model/forward.hpp>
-#include <phi4flash/model/session_pieces.hpp>
+#include <phi4flash/model/saved_states.hpp>
 
 PHI4FLASH_BEGIN
 
@@ -80,9 +80,9 @@ public:
         return {};
     }
 
-    /// How many of these tokens the deepest entry that begins them holds: all of them at most, 0 where there is none.
-    [[nodiscard]] std::size_t find(std::span<const std::int32_t> tokens) const {
-        const entry* const found = deepest(tokens, tokens.size());
+    /// How many of these tokens the deepest entry that begins them holds: all of them at most, or `most` (a session's context); 0 where there is none.
+    [[nodiscard]] std::size_t find(std::span<const std::int32_t> tokens, std::size_t most = SIZE_MAX) const {
+        const entry* const found = deepest(tokens, most);
         return found == nullptr ? 0 : found->position;
     }
 
@@ -116,6 +116,28 @@ public:
         });
         s.resume(found->position, found->position);
         return found->position;
+    }
+
+    /// Bytes of what save_states would write; 0 where no entry holds these tokens, with the very K/V of the session, which has read them.
+    [[nodiscard]] std::size_t saved_states_bytes(const session_type& s, std::span<const std::int32_t> tokens) const {
+        return entry_before(s, tokens) == nullptr ? 0 : phi4flash::saved_states_bytes(s, tokens.size());
+    }
+
+    /// Saves the states of the entry that holds these tokens, with which `s` begins, so that after a restart the session goes back there as well
+    /// (saved_states.hpp): piece by piece, nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's own, or cancelled where
+    /// it returned false; invalid_argument (saved_states_bytes is 0).
+    template <snapshot_sink Sink>
+    [[nodiscard]] status save_states(const session_type& s, std::span<const std::int32_t> tokens, weights_fingerprint weights, Sink&& sink) const {
+        const entry* const e = entry_before(s, tokens);
+        if (e == nullptr)
+            return error::format(errc::invalid_argument, "prefix cache: no entry holds these %zu tokens as the session has read them", tokens.size());
+        const auto each = [&](auto&& put) {
+            state_stream from(*this, e->states);
+            bool more = true;
+            from.move(detail::state_bytes<Kv>(shape_, extent(e->position)), [&](const std::byte* piece, std::size_t n) { more = more && put(piece, n); });
+            return more;
+        };
+        return detail::write_states(s, weights, e->position, each, sink);
     }
 
     /// Forgets everything.
@@ -232,6 +254,25 @@ private:
         return best;
     }
 
+    /// The entry of exactly these tokens, if the session has read them, to the same bits.
+    [[nodiscard]] const entry* entry_before(const session_type& s, std::span<const std::int32_t> tokens) const {
+        const entry* const e = fits(s) && tokens.size() <= s.position() ? deepest(tokens, tokens.size()) : nullptr;
+        if (e == nullptr || e->position != tokens.size()) return nullptr;
+        for (std::uint32_t p = e->last; p != none; p = pages_[p].before)
+            if (!same_bits(s, p)) return nullptr;
+        return e;
+    }
+
+    /// Whether the session's K/V of a page's tokens are the page's.
+    [[nodiscard]] bool same_bits(const session_type& s, std::uint32_t p) const {
+        const std::byte* have = memory_of(p);
+        return detail::each_full_piece(s, pages_[p].first, pages_[p].first + pages_[p].count, [&](const std::byte* want, std::size_t bytes) {
+            const bool same = std::memcmp(want, have, bytes) == 0;
+            have += bytes;
+            return same;
+        });
+    }
+
     /// The longest row of pages from the beginning, up to `last`, of which `same(page)` is true.
     template <class Same>
     [[nodiscard]] shared_pages from_the_beginning(std::uint32_t last, Same&& same) const {
@@ -252,14 +293,7 @@ private:
             });
             if (found.count > most.count) most = found;
         }
-        return from_the_beginning(most.last, [&](std::uint32_t p) {
-            const std::byte* have = memory_of(p);
-            return detail::each_full_piece(s, pages_[p].first, pages_[p].first + page_tokens, [&](const std::byte* want, std::size_t bytes) {
-                const bool same = std::memcmp(want, have, bytes) == 0;
-                have += bytes;
-                return same;
-            });
-        });
+        return from_the_beginning(most.last, [&](std::uint32_t p) { return same_bits(s, p); });
     }
 
     [[nodiscard]] std::uint32_t take_page() {
@@ -344,7 +378,7 @@ template <sambay_shape Shape, class Kv>
     if (s.busy()) return detail::in_use_error("session");
     if (s.position() > tokens.size() && s.rewind(tokens.size())) return s.position();
     const bool too_far = s.position() > tokens.size();
-    if (!too_far && (cache == nullptr || cache->find(tokens) <= s.position())) return s.position();
+    if (!too_far && (cache == nullptr || cache->find(tokens, s.context()) <= s.position())) return s.position();
     if (cache != nullptr) return cache->restore(s, tokens);
     s.reset();
     return std::size_t{0};
@@ -353,18 +387,18 @@ template <sambay_shape Shape, class Kv>
 /// `prefill` of a whole prompt that reads only what no entry of the cache holds: whatever the session had read is forgotten. It keeps what has
 /// been read at each of `marks`, ascending numbers of tokens of the prompt: where other prompts will part from this one, such as
 /// the end of a document. (What does not fit into the cache is not kept.) Returns the logits after the last token.
-/// Errors: those of `prefill`. Of those that are known before the first chunk is read nothing has changed then, but for unknown_token:
-/// the session has read what the cache held.
+/// Errors: those of `prefill` and of prefix_cache::restore. Of those that are known before the first chunk is read nothing has changed then.
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, prefix_cache<Shape, Kv>& cache,
                                               std::span<const std::int32_t> prompt, std::span<const std::size_t> marks = {}, Continue&& go_on = {}) {
     if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
     if (prompt.size() > past.context())
         return error::format(errc::context_full, "the session has room for %zu tokens: a prompt of %zu does not fit", past.context(), prompt.size());
-    if (w.busy()) return detail::in_use_error("workspace");
-    const auto begin = cache.restore(past, prompt.first(prompt.size() - 1));
+    const auto all_but_last = prompt.first(prompt.size() - 1);
+    const std::size_t found = cache.find(all_but_last, past.context());
+    if (const status ok = detail::check_call(m, past, found, w, prompt.subspan(found), w.logits); !ok) return ok.error();
+    const auto begin = cache.restore(past, all_but_last);
     if (!begin) return begin.error();
-    if (const status ok = detail::check_call(m, past, w, prompt.subspan(*begin), w.logits); !ok) return ok.error();
     for (std::size_t at = *begin; at < prompt.size();) {
         const auto mark = std::ranges::upper_bound(marks, at);
         const bool last = prompt.size() - at <= w.chunk() && (mark == marks.end() || *mark >= prompt.size());

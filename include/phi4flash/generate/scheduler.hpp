@@ -71,7 +71,9 @@ public:
             if (s.taken()) settle(s);
     }
 
-    /// Adds a request; it goes on from the next pass on. May be called between ticks, and by sinks.
+    /// Adds a request; it goes on from the next pass on. May be called between ticks, and by sinks. This is the request's set-up: it takes
+    /// text_writer::bytes of memory, for this prompt and so many drafts, and what its stop ids and stop strings take; all of it is given back in the
+    /// first tick after its end has been told. Nothing else here takes any after `create`.
     /// Errors: invalid_argument (all places taken, no tokens, another model's session), in_use (the session is, or has a request), context_full,
     /// unknown_token, those of sampler::create, out_of_memory: nothing has changed then.
     result<request_id> add(const request<Shape, Kv>& r) {

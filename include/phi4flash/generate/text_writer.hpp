@@ -64,10 +64,8 @@ public:
         });
     }
 
-    /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
-    /// in place until the text has ended. `policy` says how many of them are read; without one, all.
-    /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
-    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr) {
+    /// What is wrong with a prompt that goes into a session with `room` for so many tokens. Errors: see `start`.
+    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
         if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
         if (prompt.size() > limits_.prompt)
             return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
@@ -77,6 +75,14 @@ public:
         for (const std::int32_t token : prompt)
             if (!in_vocabulary(token))
                 return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
+        return {};
+    }
+
+    /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
+    /// in place until the text has ended. `policy` says how many of them are read; without one, all.
+    /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
+    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr) {
+        if (const status ok = refusal(prompt, room); !ok) return ok;
         chooser_.restart();
         for (const std::int32_t token : prompt) chooser_.accept(token);
         if (decoder_) (void)decoder_->flush();

@@ -43,6 +43,14 @@ struct kv_block {
         }
     }
 
+    /// Calls `visit(std::span<std::byte>)` with the memory of the rows from `first` on, once for each group's keys and once for its values.
+    template <class Visit>
+    void each_tail(const head_layout& heads, std::size_t first, Visit&& visit) const {
+        for (Kv* const plane : {k, v})
+            for (std::size_t g = 0; g < heads.groups(); ++g)
+                visit(std::as_writable_bytes(std::span(plane + (g * rows + first) * heads.group_width(), (rows - first) * heads.group_width())));
+    }
+
     /// Stores T tokens from slot `first` on.   Shape: new_k, new_v [T, kv_width].
     void write(const compute& with, const head_layout& heads, rows_view<const float> new_k, rows_view<const float> new_v, std::size_t first) const {
         for (std::size_t t = 0; t < new_k.count; ++t) {

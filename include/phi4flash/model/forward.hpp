@@ -38,14 +38,14 @@ private:
     workspace<Shape, Kv>& w_;
 };
 
-/// All tokens of a call have room, and nothing else is refused: before the first chunk is read.
+/// All tokens of a call have room in a session that stands at `position`, and nothing else is refused: before the first chunk is read.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
-                                rows_view<float> logits) {
-    if (const status ok = past.room_for(tokens.size()); !ok) return ok;
+[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, std::size_t position, workspace<Shape, Kv>& w,
+                                std::span<const std::int32_t> tokens, rows_view<float> logits) {
+    if (const status ok = past.room_for(tokens.size(), position); !ok) return ok;
     for (std::size_t begin = 0; begin < tokens.size() || begin == 0; begin += w.chunk()) {
         const reading<Shape, Kv> r{&past, tokens.subspan(begin, (std::min)(w.chunk(), tokens.size() - begin))};
-        if (const status ok = pass<Shape, Kv>::refusal(m, w, {&r, 1}, logits); !ok) return ok;
+        if (const status ok = pass<Shape, Kv>::refusal_elsewhere(m, w, {&r, 1}, logits); !ok) return ok;
     }
     return {};
 }
@@ -84,7 +84,7 @@ result<std::span<const float>> step(const model<Shape>& m, session<Shape, Kv>& p
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
                                        std::span<const std::int32_t> tokens, Continue&& go_on = {}) {
-    if (const status ok = detail::check_call(m, past, w, tokens, w.logits); !ok) return ok.error();
+    if (const status ok = detail::check_call(m, past, past.position(), w, tokens, w.logits); !ok) return ok.error();
     for (std::size_t begin = 0; begin < tokens.size();) {
         const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const bool last = begin + count == tokens.size();
@@ -106,7 +106,7 @@ result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>
 template <sambay_shape Shape, class Kv, class Observe>
 status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
                   rows_view<float> out, Observe&& observe) {
-    if (const status ok = detail::check_call(m, past, w, tokens, out); !ok) return ok;
+    if (const status ok = detail::check_call(m, past, past.position(), w, tokens, out); !ok) return ok;
     if (out.count < tokens.size())
         return error::format(errc::invalid_argument, "room for logits: want %zu rows, have %zu", tokens.size(), out.count);
     for (std::size_t begin = 0; begin < tokens.size();) {

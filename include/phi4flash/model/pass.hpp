@@ -53,6 +53,12 @@ public:
 
     /// What is wrong with one reading, whatever the workspace. Errors: see `begin`.
     [[nodiscard]] static status refusal(const model<Shape>& m, const reading_type& r) {
+        if (const status ok = refusal_elsewhere(m, r); !ok) return ok;
+        return r.past->room_for(r.tokens.size());
+    }
+
+    /// The same of a session that will stand elsewhere by then: all but whether it has room for the tokens.
+    [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
@@ -61,7 +67,6 @@ public:
         if (r.wanted > n || r.choices == 0 || r.choices > n)
             return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
                                  n, r.wanted, r.choices);
-        if (const status ok = r.past->room_for(n); !ok) return ok;
         for (const std::int32_t token : r.tokens) {
             if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
                 return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
@@ -72,6 +77,13 @@ public:
     /// What `begin` would refuse, asked without beginning. Errors: see there.
     [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
                                       rows_view<float> logits) {
+        if (const status ok = refusal_elsewhere(m, w, readings, logits); !ok) return ok;
+        for (const reading_type& r : readings)
+            if (const status ok = r.past->room_for(r.tokens.size()); !ok) return ok;
+        return {};
+    }
+    [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
+                                                  rows_view<float> logits) {
         if (w.busy()) return detail::in_use_error("workspace");
         if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
         if (readings.empty()) return error::format(errc::invalid_argument, "no readings: want at least one");
@@ -79,7 +91,7 @@ public:
         std::size_t wanted = 0;
         std::size_t states = 0;
         for (std::size_t i = 0; i < readings.size(); ++i) {
-            if (const status ok = refusal(m, readings[i]); !ok) return ok;
+            if (const status ok = refusal_elsewhere(m, readings[i]); !ok) return ok;
             for (std::size_t j = 0; j < i; ++j)
                 if (readings[j].past == readings[i].past)
                     return error::format(errc::invalid_argument, "readings %zu and %zu are of one session: want each once in a pass", j, i);
@@ -98,7 +110,8 @@ public:
         return {};
     }
 
-    /// Checks everything and changes nothing. Logits go to `logits`, [at least all that are wanted, vocab], by default to the workspace's own.
+    /// Checks everything, and changes no session. What was under way in this pass is dropped, also where the new one is refused. Logits go
+    /// to `logits`, [at least all that are wanted, vocab], by default to the workspace's own.
     /// Errors: invalid_argument (no readings, no tokens, a session twice, more rows than the workspace has of tokens, logits or states, more
     /// wanted than read, another model's session or workspace); in_use; context_full; unknown_token.
     [[nodiscard]] status begin(const model<Shape>& m, workspace<Shape, Kv>& w, std::span<const reading_type> readings,

@@ -46,7 +46,8 @@ struct snapshot_header {
     std::uint64_t position = 0;
     std::uint64_t undo = 0;
     std::uint64_t shape[extent_count] = {};
-    std::uint64_t unused[6] = {};
+    std::uint64_t keys = 0;  ///< XXH64 of K/V that are not in it: see saved_states.hpp
+    std::uint64_t unused[5] = {};
     std::uint64_t checksum = 0;
 };
 static_assert(sizeof(snapshot_header) == 192 && std::is_trivially_copyable_v<snapshot_header>);
@@ -66,9 +67,9 @@ inline constexpr std::size_t snapshot_trailer = sizeof(std::uint64_t);
 }
 
 /// The header's own truth. Errors: see inspect_snapshot.
-[[nodiscard]] inline result<snapshot_info> read_header(std::span<const std::byte> bytes) {
+[[nodiscard]] inline result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like = {}) {
     snapshot_header h;
-    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), h.magic, sizeof h.magic) == 0;
+    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), like.magic, sizeof h.magic) == 0;
     if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
     if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
     std::memcpy(&h, bytes.data(), sizeof h);
@@ -122,9 +123,9 @@ bool each_payload_piece(const session<Shape, Kv>& s, const session_extent& of, V
     return each_state_piece(s, of, cut, skip) && each_full_piece(s, 0, of.position, cut);
 }
 
-/// Whether this session can become that one. Errors: see restore_snapshot.
+/// Whether this session can become that one, of which so many bytes are saved. Errors: see restore_snapshot.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info) {
+[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info, std::size_t payload) {
     for (std::size_t i = 0; i < extent_count; ++i) {
         const auto [name, want] = extent_at(s.shape(), i);
         if (const std::size_t have = extent_at(info.shape, i).value; have != want)
@@ -135,8 +136,7 @@ template <sambay_shape Shape, class Kv>
     if (info.weights != weights)
         return error::format(errc::wrong_weights, "the saved session belongs to other weights of this shape: want %016llx, have %016llx",
                              static_cast<unsigned long long>(weights.value), static_cast<unsigned long long>(info.weights.value));
-    const session_extent of{info.position, info.oldest_position, s.shape().window};
-    if (const std::size_t want = sizeof(snapshot_header) + payload_bytes<Kv>(s.shape(), of) + snapshot_trailer; info.bytes != want)
+    if (const std::size_t want = sizeof(snapshot_header) + payload + snapshot_trailer; info.bytes != want)
         return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want, info.position);
     if (info.position > s.context())
         return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position, s.context());
@@ -144,8 +144,69 @@ template <sambay_shape Shape, class Kv>
 }
 
 template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info) {
+    return check_belongs(s, weights, info, payload_bytes<Kv>(s.shape(), session_extent{info.position, info.oldest_position, s.shape().window}));
+}
+
+/// What a header says of a session, but for its length and its checksum.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] snapshot_header header_of(const session<Shape, Kv>& s, weights_fingerprint weights, const session_extent& of) {
+    snapshot_header header;
+    header.kv = static_cast<std::uint32_t>(kv_format_of<Kv>);
+    header.weights = weights.value;
+    header.position = of.position;
+    header.undo = of.position - of.oldest;
+    for (std::size_t i = 0; i < extent_count; ++i) header.shape[i] = extent_at(s.shape(), i).value;
+    return header;
+}
+
+/// Header, pieces, trailer. `each(put)` calls `put(memory, bytes)` for all pieces, until that returns false. Errors: see save_snapshot.
+template <class Each, class Sink>
+[[nodiscard]] status write_pieces(snapshot_header header, std::size_t payload, Each&& each, Sink&& sink) {
+    header.bytes = sizeof header + payload + snapshot_trailer;
+    header.checksum = checksum_of(header);
+    status outcome;
+    std::size_t written = 0;
+    const auto put = [&](std::span<const std::byte> piece) {
+        outcome = status_of(sink(piece), errc::cancelled, "the sink took no more", written);
+        written += piece.size();
+        return outcome.has_value();
+    };
+    xxh64 sum;
+    if (!put(std::as_bytes(std::span(&header, 1)))) return outcome;
+    const bool all = each([&](const std::byte* memory, std::size_t bytes) {
+        for (std::size_t n = 0; bytes != 0; memory += n, bytes -= n) {
+            n = (std::min)(snapshot_piece, bytes);
+            sum.update(std::span(memory, n));
+            if (!put({memory, n})) return false;
+        }
+        return true;
+    });
+    if (!all) return outcome;
+    const std::uint64_t trailer = sum.value();
+    (void)put(std::as_bytes(std::span(&trailer, 1)));
+    return outcome;
+}
+
+template <sambay_shape Shape, class Kv>
 void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
     s.resume(info.position, (std::max)(info.oldest_position, info.position - (std::min)(info.position, s.undo())));
+}
+
+[[nodiscard]] inline status check_length(const snapshot_info& info, std::size_t have) {
+    if (have < info.bytes) return snapshot_cut_off(info.bytes, have);
+    if (have == info.bytes) return {};
+    return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info.bytes, info.bytes, have);
+}
+
+/// Everything behind the header, the trailer included. Errors: wrong_checksum.
+[[nodiscard]] inline status check_payload(std::span<const std::byte> payload) {
+    const std::size_t n = payload.size() - snapshot_trailer;
+    xxh64 sum;
+    sum.update(payload.first(n));
+    std::uint64_t trailer;
+    std::memcpy(&trailer, payload.data() + n, sizeof trailer);
+    return sum.value() == trailer ? status() : status(snapshot_altered());
 }
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
@@ -227,32 +288,8 @@ template <class Kv = bf16>
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink, std::size_t undo = all_undo) {
     const detail::session_extent of = detail::extent_of(s, undo);
-    detail::snapshot_header header;
-    header.kv = static_cast<std::uint32_t>(kv_format_of<Kv>);
-    header.bytes = snapshot_bytes(s, undo);
-    header.weights = weights.value;
-    header.position = of.position;
-    header.undo = of.position - of.oldest;
-    for (std::size_t i = 0; i < detail::extent_count; ++i) header.shape[i] = detail::extent_at(s.shape(), i).value;
-    header.checksum = detail::checksum_of(header);
-
-    status outcome;
-    std::size_t written = 0;
-    const auto put = [&](std::span<const std::byte> piece) {
-        outcome = detail::status_of(sink(piece), errc::cancelled, "the sink took no more", written);
-        written += piece.size();
-        return outcome.has_value();
-    };
-    xxh64 sum;
-    if (!put(std::as_bytes(std::span(&header, 1)))) return outcome;
-    if (!detail::each_payload_piece(s, of, [&](const std::byte* memory, std::size_t bytes) {
-            sum.update(std::span(memory, bytes));
-            return put({memory, bytes});
-        }))
-        return outcome;
-    const std::uint64_t trailer = sum.value();
-    (void)put(std::as_bytes(std::span(&trailer, 1)));
-    return outcome;
+    return detail::write_pieces(detail::header_of(s, weights, of), detail::payload_bytes<Kv>(s.shape(), of),
+                                [&](auto&& put) { return detail::each_payload_piece(s, of, put); }, sink);
 }
 
 /// The same into memory: the first snapshot_bytes of it. Errors: invalid_argument (too few bytes), and nothing is written.
@@ -281,10 +318,7 @@ template <sambay_shape Shape, class Kv>
     const auto info = detail::read_header(bytes);
     if (!info) return info.error();
     if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
-    if (bytes.size() < info->bytes) return detail::snapshot_cut_off(info->bytes, bytes.size());
-    if (bytes.size() > info->bytes)
-        return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info->bytes,
-                             info->bytes, bytes.size());
+    if (const status ok = detail::check_length(*info, bytes.size()); !ok) return ok;
     std::span<const std::byte> payload = bytes.subspan(sizeof(detail::snapshot_header));
     if (s.position() == 0)  // nothing to lose: once over the bytes is enough
         return detail::fill(s, *info, [&](std::span<std::byte> piece) {
@@ -292,12 +326,7 @@ template <sambay_shape Shape, class Kv>
             payload = payload.subspan(piece.size());
             return true;
         });
-    payload = payload.first(payload.size() - detail::snapshot_trailer);
-    xxh64 sum;
-    sum.update(payload);
-    std::uint64_t trailer;
-    std::memcpy(&trailer, bytes.data() + bytes.size() - sizeof trailer, sizeof trailer);
-    if (sum.value() != trailer) return detail::snapshot_altered();
+    if (const status ok = detail::check_payload(payload); !ok) return ok;
 
     const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
     const auto skip = [&](std::size_t count) {

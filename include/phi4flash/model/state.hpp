@@ -20,7 +20,10 @@ namespace detail {
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
     std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
-    page_size pages = page_size::huge;  ///< of states and windows, in memory that it takes itself; the full layer's K/V grow page by page
+    /// Of memory that it takes itself: states, windows, and the full layer's K/V behind the first `small_page_tokens`. Those grow page by page, so that a
+    /// short text in a large context takes what it needs and no more.
+    page_size pages = page_size::huge;
+    static constexpr std::size_t small_page_tokens = 4096;
 };
 
 namespace detail {
@@ -94,6 +97,8 @@ public:
         session s;
         s.own_ = std::move(*block);
         s.attach(s.own_.bytes(), m, options);
+        if (options.pages == page_size::huge && options.context > session_options::small_page_tokens)
+            s.full().each_tail(s.heads(), session_options::small_page_tokens, [](std::span<std::byte> tail) { (void)ask_for_huge_pages_inside(tail); });
         return s;
     }
     static result<session> create(const model<Shape>& m, std::size_t context) { return create(m, session_options{.context = context}); }
@@ -172,9 +177,11 @@ public:
     [[nodiscard]] const sambay_shape& shape() const { return shape_; }
     [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
     /// Errors: context_full.
-    [[nodiscard]] status room_for(std::size_t tokens) const {
-        if (tokens <= context_ - position_) return {};
-        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", context_, position_,
+    [[nodiscard]] status room_for(std::size_t tokens) const { return room_for(tokens, position_); }
+    /// The same where it stands at `position`.
+    [[nodiscard]] status room_for(std::size_t tokens, std::size_t position) const {
+        if (tokens <= context_ - position) return {};
+        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", context_, position,
                              tokens);
     }
     /// `tokens` more have been read. The states after the last of them, up to undo() + 1, are in the places behind position(), one after the

@@ -2,13 +2,34 @@
 /// where it has them, they must be used.
 #include "io/io_testing.hpp"
 
+#include <phi4flash/core/memory.hpp>
 #include <phi4flash/io/file/file_writer.hpp>
 #include <phi4flash/io/file/mapped_file.hpp>
+#include <phi4flash/io/file/read_ahead.hpp>
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 
 #include <initializer_list>
 
 using namespace phi4flash;
 using namespace io_testing;
+
+#if defined(__linux__) && defined(SYS_madvise) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define PHI4FLASH_TEST_REFUSES_ADVICE 1
+namespace {
+int refused_with = 0;  // 0: nothing is refused
+int refused = 0;       // how often
+}  // namespace
+/// As an old kernel, or a sandbox.
+extern "C" int madvise(void* memory, std::size_t bytes, int advice) noexcept {
+    if (refused_with == 0) return static_cast<int>(::syscall(SYS_madvise, memory, bytes, advice));
+    ++refused;
+    errno = refused_with;
+    return -1;
+}
+#endif
 
 #if !defined(_WIN32)
 namespace {
@@ -123,6 +144,95 @@ TEST_CASE("io/file_pages: a cache in small pages stays, unless it is little or i
     require_value(little);
     if (can) CHECK(little->huge_bytes() >= content.size() / 10 * 9);
     CHECK(little->text().substr(0, content.size() / 5) == std::string_view(content).substr(0, content.size() / 5));
+}
+
+#if defined(POSIX_FADV_DONTNEED)
+TEST_CASE("io/file_pages: what is asked for ahead, as convert does with its source, does not come in small pages where the system can do better") {
+    const temporary_folder folder;
+    const bool can = gives_huge_pages(folder.path());
+    const std::string content = some_bytes(16 * huge + 4321);
+    const auto path = folder.path() / "source.bin";
+    write_in_small_pages(path, content);
+    {
+        const int fd = ::open(path.c_str(), O_RDONLY);
+        REQUIRE(fd >= 0);
+        const detail::scoped_descriptor file(fd);
+        detail::drop_cached_pages(fd, content.size());
+    }
+    const auto file = mapped_file::open(path);
+    require_value(file);
+    constexpr std::size_t piece = 1234567;
+    for (std::size_t at = 0; at < content.size(); at += piece) {
+        const std::size_t n = std::min(piece, content.size() - at);
+        ask_for_pages(file->bytes().subspan(at, std::min(2 * n, content.size() - at)));
+        CHECK(file->text().substr(at, n) == std::string_view(content).substr(at, n));
+    }
+    if (can) CHECK(file->huge_bytes() >= 12 * huge);
+    ask_for_pages({});
+    ask_for_pages(file->bytes().subspan(content.size() - 1));
+}
+#endif
+
+namespace {
+
+/// Whatever the system cannot do is left out: the bytes are the same, and nothing fails.
+void check_every_option(const std::filesystem::path& path, const std::string& content) {
+    for (const mapping_options& how : {mapping_options{}, mapping_options{.pages = page_size::normal}, mapping_options{.reread = true},
+                                       mapping_options{.populate = true}, mapping_options{.reread = true, .populate = true}, mapping_options{.copy = true}}) {
+        const auto file = mapped_file::open(path, how);
+        require_value(file);
+        CHECK(file->text() == content);
+        CHECK(file->is_copy() == how.copy);
+        const page_share share = file->residency();
+        CHECK(share.resident <= content.size());
+        CHECK(share.huge <= share.resident);
+        file->release_pages();
+        CHECK(file->text() == content);
+    }
+}
+
+}  // namespace
+
+#if defined(PHI4FLASH_TEST_REFUSES_ADVICE)
+TEST_CASE("io/file_pages: where every advice is refused, pages are small and nothing else happens") {
+    const temporary_folder folder;
+    const std::string content = some_bytes(3 * huge + 77);
+    for (const int why : {EPERM, EINVAL, ENOSYS, EACCES, ENOMEM}) {
+        CAPTURE(why);
+        refused_with = why;
+        refused = 0;
+        const auto path = write_by(folder, content, huge);
+        check_every_option(path, content);
+        const auto block = memory_block::allocate(3 * huge, "test", page_size::huge);
+        REQUIRE(block);
+        std::memset(block->bytes().data(), 1, block->bytes().size());
+        CHECK_FALSE(collapse_into_huge_pages(block->bytes()));
+        refused_with = 0;
+        CHECK(refused > 10);
+    }
+}
+#endif
+
+TEST_CASE("io/file_pages: on a file system without huge pages everything is as it was") {
+    std::error_code failed;
+    const std::filesystem::path memory = "/dev/shm";  // tmpfs, as a rule with huge=never
+    if (!std::filesystem::is_directory(memory, failed)) return;
+    const auto path = memory / ("phi4flash_test_small_" + std::to_string(::getpid()));
+    struct removed {
+        const std::filesystem::path& path;
+        ~removed() {
+            std::error_code none;
+            std::filesystem::remove(path, none);
+        }
+    } const at_the_end{path};
+    const std::string content = some_bytes(3 * huge + 77);
+    {
+        auto file = file_writer::create(path);
+        require_value(file);
+        REQUIRE(file->write(content));
+        REQUIRE(file->commit());
+    }
+    check_every_option(path, content);
 }
 
 TEST_CASE("io/file_pages: pages that are there already are moved, where the kernel does that") {

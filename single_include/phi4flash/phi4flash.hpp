@@ -1122,6 +1122,13 @@ inline bool ask_for_huge_pages([[maybe_unused]] std::span<const std::byte> memor
 #endif
 }
 
+/// The same for as much of the memory as fills whole ones, wherever it begins: what lies beside it stays as it is. @since 0.2
+inline bool ask_for_huge_pages_inside(std::span<const std::byte> memory) {
+    const std::size_t before = (huge_page_bytes - reinterpret_cast<std::uintptr_t>(memory.data()) % huge_page_bytes) % huge_page_bytes;
+    if (memory.size() < before + huge_page_bytes) return false;
+    return ask_for_huge_pages(memory.subspan(before, (memory.size() - before) / huge_page_bytes * huge_page_bytes));
+}
+
 /// Moves memory that has been touched, and begins at a multiple of `huge_page_bytes`, into huge pages, as far as it fills whole ones: now
 /// and on the calling thread, by copying. Linux 6.1 and later do it for memory of a program's own and for tmpfs; for files of other
 /// file systems where the kernel was built with CONFIG_READ_ONLY_THP_FOR_FS. False where it does not, or has no memory for it. @since 0.2
@@ -34586,6 +34593,14 @@ struct kv_block {
         }
     }
 
+    /// Calls `visit(std::span<std::byte>)` with the memory of the rows from `first` on, once for each group's keys and once for its values.
+    template <class Visit>
+    void each_tail(const head_layout& heads, std::size_t first, Visit&& visit) const {
+        for (Kv* const plane : {k, v})
+            for (std::size_t g = 0; g < heads.groups(); ++g)
+                visit(std::as_writable_bytes(std::span(plane + (g * rows + first) * heads.group_width(), (rows - first) * heads.group_width())));
+    }
+
     /// Stores T tokens from slot `first` on.   Shape: new_k, new_v [T, kv_width].
     void write(const compute& with, const head_layout& heads, rows_view<const float> new_k, rows_view<const float> new_v, std::size_t first) const {
         for (std::size_t t = 0; t < new_k.count; ++t) {
@@ -36138,7 +36153,10 @@ namespace detail {
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
     std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
-    page_size pages = page_size::huge;  ///< of states and windows, in memory that it takes itself; the full layer's K/V grow page by page
+    /// Of memory that it takes itself: states, windows, and the full layer's K/V behind the first `small_page_tokens`. Those grow page by page, so that a
+    /// short text in a large context takes what it needs and no more.
+    page_size pages = page_size::huge;
+    static constexpr std::size_t small_page_tokens = 4096;
 };
 
 namespace detail {
@@ -36212,6 +36230,8 @@ public:
         session s;
         s.own_ = std::move(*block);
         s.attach(s.own_.bytes(), m, options);
+        if (options.pages == page_size::huge && options.context > session_options::small_page_tokens)
+            s.full().each_tail(s.heads(), session_options::small_page_tokens, [](std::span<std::byte> tail) { (void)ask_for_huge_pages_inside(tail); });
         return s;
     }
     static result<session> create(const model<Shape>& m, std::size_t context) { return create(m, session_options{.context = context}); }
@@ -36290,9 +36310,11 @@ public:
     [[nodiscard]] const sambay_shape& shape() const { return shape_; }
     [[nodiscard]] bool fits(const model<Shape>& m) const { return shape_ == m.shape().shape(); }
     /// Errors: context_full.
-    [[nodiscard]] status room_for(std::size_t tokens) const {
-        if (tokens <= context_ - position_) return {};
-        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", context_, position_,
+    [[nodiscard]] status room_for(std::size_t tokens) const { return room_for(tokens, position_); }
+    /// The same where it stands at `position`.
+    [[nodiscard]] status room_for(std::size_t tokens, std::size_t position) const {
+        if (tokens <= context_ - position) return {};
+        return error::format(errc::context_full, "the session has room for %zu tokens and has read %zu: %zu more do not fit", context_, position,
                              tokens);
     }
     /// `tokens` more have been read. The states after the last of them, up to undo() + 1, are in the places behind position(), one after the
@@ -36528,6 +36550,12 @@ public:
 
     /// What is wrong with one reading, whatever the workspace. Errors: see `begin`.
     [[nodiscard]] static status refusal(const model<Shape>& m, const reading_type& r) {
+        if (const status ok = refusal_elsewhere(m, r); !ok) return ok;
+        return r.past->room_for(r.tokens.size());
+    }
+
+    /// The same of a session that will stand elsewhere by then: all but whether it has room for the tokens.
+    [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
@@ -36536,7 +36564,6 @@ public:
         if (r.wanted > n || r.choices == 0 || r.choices > n)
             return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
                                  n, r.wanted, r.choices);
-        if (const status ok = r.past->room_for(n); !ok) return ok;
         for (const std::int32_t token : r.tokens) {
             if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
                 return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
@@ -36547,6 +36574,13 @@ public:
     /// What `begin` would refuse, asked without beginning. Errors: see there.
     [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
                                       rows_view<float> logits) {
+        if (const status ok = refusal_elsewhere(m, w, readings, logits); !ok) return ok;
+        for (const reading_type& r : readings)
+            if (const status ok = r.past->room_for(r.tokens.size()); !ok) return ok;
+        return {};
+    }
+    [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
+                                                  rows_view<float> logits) {
         if (w.busy()) return detail::in_use_error("workspace");
         if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
         if (readings.empty()) return error::format(errc::invalid_argument, "no readings: want at least one");
@@ -36554,7 +36588,7 @@ public:
         std::size_t wanted = 0;
         std::size_t states = 0;
         for (std::size_t i = 0; i < readings.size(); ++i) {
-            if (const status ok = refusal(m, readings[i]); !ok) return ok;
+            if (const status ok = refusal_elsewhere(m, readings[i]); !ok) return ok;
             for (std::size_t j = 0; j < i; ++j)
                 if (readings[j].past == readings[i].past)
                     return error::format(errc::invalid_argument, "readings %zu and %zu are of one session: want each once in a pass", j, i);
@@ -36573,7 +36607,8 @@ public:
         return {};
     }
 
-    /// Checks everything and changes nothing. Logits go to `logits`, [at least all that are wanted, vocab], by default to the workspace's own.
+    /// Checks everything, and changes no session. What was under way in this pass is dropped, also where the new one is refused. Logits go
+    /// to `logits`, [at least all that are wanted, vocab], by default to the workspace's own.
     /// Errors: invalid_argument (no readings, no tokens, a session twice, more rows than the workspace has of tokens, logits or states, more
     /// wanted than read, another model's session or workspace); in_use; context_full; unknown_token.
     [[nodiscard]] status begin(const model<Shape>& m, workspace<Shape, Kv>& w, std::span<const reading_type> readings,
@@ -36875,14 +36910,14 @@ private:
     workspace<Shape, Kv>& w_;
 };
 
-/// All tokens of a call have room, and nothing else is refused: before the first chunk is read.
+/// All tokens of a call have room in a session that stands at `position`, and nothing else is refused: before the first chunk is read.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
-                                rows_view<float> logits) {
-    if (const status ok = past.room_for(tokens.size()); !ok) return ok;
+[[nodiscard]] status check_call(const model<Shape>& m, session<Shape, Kv>& past, std::size_t position, workspace<Shape, Kv>& w,
+                                std::span<const std::int32_t> tokens, rows_view<float> logits) {
+    if (const status ok = past.room_for(tokens.size(), position); !ok) return ok;
     for (std::size_t begin = 0; begin < tokens.size() || begin == 0; begin += w.chunk()) {
         const reading<Shape, Kv> r{&past, tokens.subspan(begin, (std::min)(w.chunk(), tokens.size() - begin))};
-        if (const status ok = pass<Shape, Kv>::refusal(m, w, {&r, 1}, logits); !ok) return ok;
+        if (const status ok = pass<Shape, Kv>::refusal_elsewhere(m, w, {&r, 1}, logits); !ok) return ok;
     }
     return {};
 }
@@ -36921,7 +36956,7 @@ result<std::span<const float>> step(const model<Shape>& m, session<Shape, Kv>& p
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
                                        std::span<const std::int32_t> tokens, Continue&& go_on = {}) {
-    if (const status ok = detail::check_call(m, past, w, tokens, w.logits); !ok) return ok.error();
+    if (const status ok = detail::check_call(m, past, past.position(), w, tokens, w.logits); !ok) return ok.error();
     for (std::size_t begin = 0; begin < tokens.size();) {
         const std::size_t count = (std::min)(w.chunk(), tokens.size() - begin);
         const bool last = begin + count == tokens.size();
@@ -36943,7 +36978,7 @@ result<std::span<const float>> prefill(const model<Shape>& m, session<Shape, Kv>
 template <sambay_shape Shape, class Kv, class Observe>
 status logits_all(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, std::span<const std::int32_t> tokens,
                   rows_view<float> out, Observe&& observe) {
-    if (const status ok = detail::check_call(m, past, w, tokens, out); !ok) return ok;
+    if (const status ok = detail::check_call(m, past, past.position(), w, tokens, out); !ok) return ok;
     if (out.count < tokens.size())
         return error::format(errc::invalid_argument, "room for logits: want %zu rows, have %zu", tokens.size(), out.count);
     for (std::size_t begin = 0; begin < tokens.size();) {
@@ -37237,7 +37272,8 @@ struct snapshot_header {
     std::uint64_t position = 0;
     std::uint64_t undo = 0;
     std::uint64_t shape[extent_count] = {};
-    std::uint64_t unused[6] = {};
+    std::uint64_t keys = 0;  ///< XXH64 of K/V that are not in it: see saved_states.hpp
+    std::uint64_t unused[5] = {};
     std::uint64_t checksum = 0;
 };
 static_assert(sizeof(snapshot_header) == 192 && std::is_trivially_copyable_v<snapshot_header>);
@@ -37257,9 +37293,9 @@ inline constexpr std::size_t snapshot_trailer = sizeof(std::uint64_t);
 }
 
 /// The header's own truth. Errors: see inspect_snapshot.
-[[nodiscard]] inline result<snapshot_info> read_header(std::span<const std::byte> bytes) {
+[[nodiscard]] inline result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like = {}) {
     snapshot_header h;
-    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), h.magic, sizeof h.magic) == 0;
+    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), like.magic, sizeof h.magic) == 0;
     if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
     if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
     std::memcpy(&h, bytes.data(), sizeof h);
@@ -37313,9 +37349,9 @@ bool each_payload_piece(const session<Shape, Kv>& s, const session_extent& of, V
     return each_state_piece(s, of, cut, skip) && each_full_piece(s, 0, of.position, cut);
 }
 
-/// Whether this session can become that one. Errors: see restore_snapshot.
+/// Whether this session can become that one, of which so many bytes are saved. Errors: see restore_snapshot.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info) {
+[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info, std::size_t payload) {
     for (std::size_t i = 0; i < extent_count; ++i) {
         const auto [name, want] = extent_at(s.shape(), i);
         if (const std::size_t have = extent_at(info.shape, i).value; have != want)
@@ -37326,8 +37362,7 @@ template <sambay_shape Shape, class Kv>
     if (info.weights != weights)
         return error::format(errc::wrong_weights, "the saved session belongs to other weights of this shape: want %016llx, have %016llx",
                              static_cast<unsigned long long>(weights.value), static_cast<unsigned long long>(info.weights.value));
-    const session_extent of{info.position, info.oldest_position, s.shape().window};
-    if (const std::size_t want = sizeof(snapshot_header) + payload_bytes<Kv>(s.shape(), of) + snapshot_trailer; info.bytes != want)
+    if (const std::size_t want = sizeof(snapshot_header) + payload + snapshot_trailer; info.bytes != want)
         return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want, info.position);
     if (info.position > s.context())
         return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position, s.context());
@@ -37335,8 +37370,69 @@ template <sambay_shape Shape, class Kv>
 }
 
 template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info) {
+    return check_belongs(s, weights, info, payload_bytes<Kv>(s.shape(), session_extent{info.position, info.oldest_position, s.shape().window}));
+}
+
+/// What a header says of a session, but for its length and its checksum.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] snapshot_header header_of(const session<Shape, Kv>& s, weights_fingerprint weights, const session_extent& of) {
+    snapshot_header header;
+    header.kv = static_cast<std::uint32_t>(kv_format_of<Kv>);
+    header.weights = weights.value;
+    header.position = of.position;
+    header.undo = of.position - of.oldest;
+    for (std::size_t i = 0; i < extent_count; ++i) header.shape[i] = extent_at(s.shape(), i).value;
+    return header;
+}
+
+/// Header, pieces, trailer. `each(put)` calls `put(memory, bytes)` for all pieces, until that returns false. Errors: see save_snapshot.
+template <class Each, class Sink>
+[[nodiscard]] status write_pieces(snapshot_header header, std::size_t payload, Each&& each, Sink&& sink) {
+    header.bytes = sizeof header + payload + snapshot_trailer;
+    header.checksum = checksum_of(header);
+    status outcome;
+    std::size_t written = 0;
+    const auto put = [&](std::span<const std::byte> piece) {
+        outcome = status_of(sink(piece), errc::cancelled, "the sink took no more", written);
+        written += piece.size();
+        return outcome.has_value();
+    };
+    xxh64 sum;
+    if (!put(std::as_bytes(std::span(&header, 1)))) return outcome;
+    const bool all = each([&](const std::byte* memory, std::size_t bytes) {
+        for (std::size_t n = 0; bytes != 0; memory += n, bytes -= n) {
+            n = (std::min)(snapshot_piece, bytes);
+            sum.update(std::span(memory, n));
+            if (!put({memory, n})) return false;
+        }
+        return true;
+    });
+    if (!all) return outcome;
+    const std::uint64_t trailer = sum.value();
+    (void)put(std::as_bytes(std::span(&trailer, 1)));
+    return outcome;
+}
+
+template <sambay_shape Shape, class Kv>
 void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
     s.resume(info.position, (std::max)(info.oldest_position, info.position - (std::min)(info.position, s.undo())));
+}
+
+[[nodiscard]] inline status check_length(const snapshot_info& info, std::size_t have) {
+    if (have < info.bytes) return snapshot_cut_off(info.bytes, have);
+    if (have == info.bytes) return {};
+    return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info.bytes, info.bytes, have);
+}
+
+/// Everything behind the header, the trailer included. Errors: wrong_checksum.
+[[nodiscard]] inline status check_payload(std::span<const std::byte> payload) {
+    const std::size_t n = payload.size() - snapshot_trailer;
+    xxh64 sum;
+    sum.update(payload.first(n));
+    std::uint64_t trailer;
+    std::memcpy(&trailer, payload.data() + n, sizeof trailer);
+    return sum.value() == trailer ? status() : status(snapshot_altered());
 }
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
@@ -37418,32 +37514,8 @@ template <class Kv = bf16>
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink, std::size_t undo = all_undo) {
     const detail::session_extent of = detail::extent_of(s, undo);
-    detail::snapshot_header header;
-    header.kv = static_cast<std::uint32_t>(kv_format_of<Kv>);
-    header.bytes = snapshot_bytes(s, undo);
-    header.weights = weights.value;
-    header.position = of.position;
-    header.undo = of.position - of.oldest;
-    for (std::size_t i = 0; i < detail::extent_count; ++i) header.shape[i] = detail::extent_at(s.shape(), i).value;
-    header.checksum = detail::checksum_of(header);
-
-    status outcome;
-    std::size_t written = 0;
-    const auto put = [&](std::span<const std::byte> piece) {
-        outcome = detail::status_of(sink(piece), errc::cancelled, "the sink took no more", written);
-        written += piece.size();
-        return outcome.has_value();
-    };
-    xxh64 sum;
-    if (!put(std::as_bytes(std::span(&header, 1)))) return outcome;
-    if (!detail::each_payload_piece(s, of, [&](const std::byte* memory, std::size_t bytes) {
-            sum.update(std::span(memory, bytes));
-            return put({memory, bytes});
-        }))
-        return outcome;
-    const std::uint64_t trailer = sum.value();
-    (void)put(std::as_bytes(std::span(&trailer, 1)));
-    return outcome;
+    return detail::write_pieces(detail::header_of(s, weights, of), detail::payload_bytes<Kv>(s.shape(), of),
+                                [&](auto&& put) { return detail::each_payload_piece(s, of, put); }, sink);
 }
 
 /// The same into memory: the first snapshot_bytes of it. Errors: invalid_argument (too few bytes), and nothing is written.
@@ -37472,10 +37544,7 @@ template <sambay_shape Shape, class Kv>
     const auto info = detail::read_header(bytes);
     if (!info) return info.error();
     if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
-    if (bytes.size() < info->bytes) return detail::snapshot_cut_off(info->bytes, bytes.size());
-    if (bytes.size() > info->bytes)
-        return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info->bytes,
-                             info->bytes, bytes.size());
+    if (const status ok = detail::check_length(*info, bytes.size()); !ok) return ok;
     std::span<const std::byte> payload = bytes.subspan(sizeof(detail::snapshot_header));
     if (s.position() == 0)  // nothing to lose: once over the bytes is enough
         return detail::fill(s, *info, [&](std::span<std::byte> piece) {
@@ -37483,12 +37552,7 @@ template <sambay_shape Shape, class Kv>
             payload = payload.subspan(piece.size());
             return true;
         });
-    payload = payload.first(payload.size() - detail::snapshot_trailer);
-    xxh64 sum;
-    sum.update(payload);
-    std::uint64_t trailer;
-    std::memcpy(&trailer, bytes.data() + bytes.size() - sizeof trailer, sizeof trailer);
-    if (sum.value() != trailer) return detail::snapshot_altered();
+    if (const status ok = detail::check_payload(payload); !ok) return ok;
 
     const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
     const auto skip = [&](std::size_t count) {
@@ -37528,6 +37592,95 @@ template <sambay_shape Shape, class Kv, snapshot_source Source>
 
     const status filled = detail::fill(s, *info, get);
     return outcome ? filled : outcome;
+}
+
+PHI4FLASH_END
+
+// ---- phi4flash/model/saved_states.hpp ------------------------------------------------------------------------------------
+/// The states of a session at one place of its text, saved without the K/V that grow with it. A session that has those, because it has read on from
+/// there, or was restored from a snapshot of later, goes back to that place by them: 24 MiB at the released shape, however long the text is.
+/// @since 0.2
+///
+///     header  192 bytes: as a snapshot's (snapshot.hpp) with another magic, and XXH64 of the K/V that belong to it
+///     states and windows, trailer: as a snapshot's
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+[[nodiscard]] inline snapshot_header states_header(snapshot_header h = {}) {
+    std::memcpy(h.magic, "p4state\n", sizeof h.magic);
+    return h;
+}
+
+/// XXH64 of the full layer's K/V of a session's first tokens.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] std::uint64_t checksum_of_keys(const session<Shape, Kv>& s, std::size_t tokens) {
+    xxh64 sum;
+    each_full_piece(s, 0, tokens, [&](const std::byte* memory, std::size_t bytes) {
+        sum.update({memory, bytes});
+        return true;
+    });
+    return sum.value();
+}
+
+/// The states after the first `position` tokens of the session, wherever they are: see write_pieces.
+template <sambay_shape Shape, class Kv, class Each, class Sink>
+[[nodiscard]] status write_states(const session<Shape, Kv>& s, weights_fingerprint weights, std::size_t position, Each&& each, Sink&& sink) {
+    const session_extent of{position, position, s.shape().window};
+    snapshot_header header = states_header(header_of(s, weights, of));
+    header.keys = checksum_of_keys(s, position);
+    return write_pieces(header, state_bytes<Kv>(s.shape(), of), each, sink);
+}
+
+}  // namespace detail
+
+/// What saved states are of, from their first 192 bytes. Errors: those of inspect_snapshot.
+[[nodiscard]] inline result<snapshot_info> inspect_states(std::span<const std::byte> bytes) { return detail::read_header(bytes, detail::states_header()); }
+
+/// Bytes of the saved states of such a session after so many tokens.
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] std::size_t saved_states_bytes(const session<Shape, Kv>& s, std::size_t position) {
+    return sizeof(detail::snapshot_header) + detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window}) + detail::snapshot_trailer;
+}
+
+/// Writes the states of a session as it is now, piece by piece; nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's own, or
+/// cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
+template <sambay_shape Shape, class Kv, snapshot_sink Sink>
+[[nodiscard]] status save_states(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink) {
+    const detail::session_extent of{s.position(), s.position(), s.shape().window};
+    return detail::write_states(s, weights, s.position(), [&](auto&& put) { return detail::each_state_piece(s, of, put); }, sink);
+}
+
+/// The session goes back to where the states were saved: a place that it has read up to or beyond, to the same bits. It cannot be taken back further
+/// then. What it has read behind that place is gone, unless it is restored from a snapshot. Checks all of the bytes, and that the session's own K/V are
+/// those that belong to them, before it changes anything.
+/// Errors: those of restore_snapshot from memory; invalid_argument (the session has not read so far, or another text, or the same to other bits).
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status restore_states(session<Shape, Kv>& s, weights_fingerprint weights, std::span<const std::byte> bytes) {
+    if (s.busy()) return detail::in_use_error("session");
+    const auto info = inspect_states(bytes);
+    if (!info) return info.error();
+    const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
+    if (info->oldest_position != info->position) return error::format(errc::bad_value, "the saved states are of more than one place");
+    if (const status ok = detail::check_belongs(s, weights, *info, detail::state_bytes<Kv>(s.shape(), of)); !ok) return ok;
+    if (const status ok = detail::check_length(*info, bytes.size()); !ok) return ok;
+    std::span<const std::byte> payload = bytes.subspan(sizeof(detail::snapshot_header));
+    if (const status ok = detail::check_payload(payload); !ok) return ok;
+    if (info->position > s.position())
+        return error::format(errc::invalid_argument, "saved states after %zu tokens: want a session that has read them, have one that has read %zu", info->position,
+                             s.position());
+    detail::snapshot_header header;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    if (header.keys != detail::checksum_of_keys(s, info->position))
+        return error::format(errc::invalid_argument, "saved states after %zu tokens: the session has read others, or the same to other bits", info->position);
+    detail::each_state_piece(s, of, [&](std::byte* memory, std::size_t count) {
+        std::memcpy(memory, payload.data(), count);
+        payload = payload.subspan(count);
+        return true;
+    });
+    s.resume(info->position, info->position);
+    return {};
 }
 
 PHI4FLASH_END
@@ -41967,10 +42120,8 @@ public:
         });
     }
 
-    /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
-    /// in place until the text has ended. `policy` says how many of them are read; without one, all.
-    /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
-    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr) {
+    /// What is wrong with a prompt that goes into a session with `room` for so many tokens. Errors: see `start`.
+    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
         if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
         if (prompt.size() > limits_.prompt)
             return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
@@ -41980,6 +42131,14 @@ public:
         for (const std::int32_t token : prompt)
             if (!in_vocabulary(token))
                 return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
+        return {};
+    }
+
+    /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
+    /// in place until the text has ended. `policy` says how many of them are read; without one, all.
+    /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
+    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr) {
+        if (const status ok = refusal(prompt, room); !ok) return ok;
         chooser_.restart();
         for (const std::int32_t token : prompt) chooser_.accept(token);
         if (decoder_) (void)decoder_->flush();
@@ -42227,11 +42386,15 @@ public:
     ~generation() { release(); }
 
     /// Begins a text in a session that may have read something before. A text that was under way is dropped, its session left whole.
-    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session), in_use, context_full, unknown_token: the session
-    /// has not changed then, and nothing is under way.
+    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session), in_use, context_full, unknown_token: nothing has
+    /// changed then, and a text that was under way goes on.
     [[nodiscard]] status start(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
+        const bool own = past_ == &past && pass_.begun();  // free once its text is dropped, which has read what was told of it
+        if (!own)
+            if (const status ok = pass<Shape, Kv>::refusal(*model_, {&past, prompt}); !ok) return ok;
+        const std::size_t told = own && chosen_ != 0 ? chosen_ - writer_.surplus() : 0;
+        if (const status ok = writer_.refusal(prompt, past.context() - past.position() - told); !ok) return ok;
         release();
-        if (const status ok = pass<Shape, Kv>::refusal(*model_, {&past, prompt}); !ok) return ok;
         if (const status ok = writer_.start(prompt, past.context() - past.position(), drafts_.from, drafts_.policy); !ok) return ok;
         past_ = &past;
         here_ = past.position();
@@ -42380,6 +42543,7 @@ PHI4FLASH_BEGIN
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
 result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
                                     std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {
+    if (const status ok = pass<Shape, Kv>::refusal(m, {&past, prompt}); !ok) return ok.error();  // before memory is taken
     auto made = generation<Shape, Kv>::create(m, w, text, options, {.prompt = prompt.size()});
     if (!made) return made.error();
     generation<Shape, Kv>& g = *made;
@@ -42870,7 +43034,9 @@ public:
             if (s.taken()) settle(s);
     }
 
-    /// Adds a request; it goes on from the next pass on. May be called between ticks, and by sinks.
+    /// Adds a request; it goes on from the next pass on. May be called between ticks, and by sinks. This is the request's set-up: it takes
+    /// text_writer::bytes of memory, for this prompt and so many drafts, and what its stop ids and stop strings take; all of it is given back in the
+    /// first tick after its end has been told. Nothing else here takes any after `create`.
     /// Errors: invalid_argument (all places taken, no tokens, another model's session), in_use (the session is, or has a request), context_full,
     /// unknown_token, those of sampler::create, out_of_memory: nothing has changed then.
     result<request_id> add(const request<Shape, Kv>& r) {
@@ -43179,11 +43345,15 @@ struct memory_plan {
     std::size_t snapshot = 0;
     std::size_t sessions = 1;
 
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and where more can be taken back than there is room for.
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session or workspace refuse: more that can be taken
+    /// back than there is room for, a chunk of no tokens. (A context of 0 is a plan without sessions' K/V.)
     template <class Kv = bf16>
     [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
         memory_plan plan;
-        if (!is_complete(shape) || options.undo > options.context) return plan;
+        const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
+        if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
+            !within(options.states, options.chunk) || !within(options.logits, options.chunk))
+            return plan;
         const auto e = extents<any_sambay>::of(shape);
         detail::weights_meter meter(options.weights);
         (void)detail::bind_all(meter, e, 1e-5f);
@@ -43284,9 +43454,9 @@ public:
         return {};
     }
 
-    /// How many of these tokens the deepest entry that begins them holds: all of them at most, 0 where there is none.
-    [[nodiscard]] std::size_t find(std::span<const std::int32_t> tokens) const {
-        const entry* const found = deepest(tokens, tokens.size());
+    /// How many of these tokens the deepest entry that begins them holds: all of them at most, or `most` (a session's context); 0 where there is none.
+    [[nodiscard]] std::size_t find(std::span<const std::int32_t> tokens, std::size_t most = SIZE_MAX) const {
+        const entry* const found = deepest(tokens, most);
         return found == nullptr ? 0 : found->position;
     }
 
@@ -43320,6 +43490,28 @@ public:
         });
         s.resume(found->position, found->position);
         return found->position;
+    }
+
+    /// Bytes of what save_states would write; 0 where no entry holds these tokens, with the very K/V of the session, which has read them.
+    [[nodiscard]] std::size_t saved_states_bytes(const session_type& s, std::span<const std::int32_t> tokens) const {
+        return entry_before(s, tokens) == nullptr ? 0 : phi4flash::saved_states_bytes(s, tokens.size());
+    }
+
+    /// Saves the states of the entry that holds these tokens, with which `s` begins, so that after a restart the session goes back there as well
+    /// (saved_states.hpp): piece by piece, nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's own, or cancelled where
+    /// it returned false; invalid_argument (saved_states_bytes is 0).
+    template <snapshot_sink Sink>
+    [[nodiscard]] status save_states(const session_type& s, std::span<const std::int32_t> tokens, weights_fingerprint weights, Sink&& sink) const {
+        const entry* const e = entry_before(s, tokens);
+        if (e == nullptr)
+            return error::format(errc::invalid_argument, "prefix cache: no entry holds these %zu tokens as the session has read them", tokens.size());
+        const auto each = [&](auto&& put) {
+            state_stream from(*this, e->states);
+            bool more = true;
+            from.move(detail::state_bytes<Kv>(shape_, extent(e->position)), [&](const std::byte* piece, std::size_t n) { more = more && put(piece, n); });
+            return more;
+        };
+        return detail::write_states(s, weights, e->position, each, sink);
     }
 
     /// Forgets everything.
@@ -43436,6 +43628,25 @@ private:
         return best;
     }
 
+    /// The entry of exactly these tokens, if the session has read them, to the same bits.
+    [[nodiscard]] const entry* entry_before(const session_type& s, std::span<const std::int32_t> tokens) const {
+        const entry* const e = fits(s) && tokens.size() <= s.position() ? deepest(tokens, tokens.size()) : nullptr;
+        if (e == nullptr || e->position != tokens.size()) return nullptr;
+        for (std::uint32_t p = e->last; p != none; p = pages_[p].before)
+            if (!same_bits(s, p)) return nullptr;
+        return e;
+    }
+
+    /// Whether the session's K/V of a page's tokens are the page's.
+    [[nodiscard]] bool same_bits(const session_type& s, std::uint32_t p) const {
+        const std::byte* have = memory_of(p);
+        return detail::each_full_piece(s, pages_[p].first, pages_[p].first + pages_[p].count, [&](const std::byte* want, std::size_t bytes) {
+            const bool same = std::memcmp(want, have, bytes) == 0;
+            have += bytes;
+            return same;
+        });
+    }
+
     /// The longest row of pages from the beginning, up to `last`, of which `same(page)` is true.
     template <class Same>
     [[nodiscard]] shared_pages from_the_beginning(std::uint32_t last, Same&& same) const {
@@ -43456,14 +43667,7 @@ private:
             });
             if (found.count > most.count) most = found;
         }
-        return from_the_beginning(most.last, [&](std::uint32_t p) {
-            const std::byte* have = memory_of(p);
-            return detail::each_full_piece(s, pages_[p].first, pages_[p].first + page_tokens, [&](const std::byte* want, std::size_t bytes) {
-                const bool same = std::memcmp(want, have, bytes) == 0;
-                have += bytes;
-                return same;
-            });
-        });
+        return from_the_beginning(most.last, [&](std::uint32_t p) { return same_bits(s, p); });
     }
 
     [[nodiscard]] std::uint32_t take_page() {
@@ -43548,7 +43752,7 @@ template <sambay_shape Shape, class Kv>
     if (s.busy()) return detail::in_use_error("session");
     if (s.position() > tokens.size() && s.rewind(tokens.size())) return s.position();
     const bool too_far = s.position() > tokens.size();
-    if (!too_far && (cache == nullptr || cache->find(tokens) <= s.position())) return s.position();
+    if (!too_far && (cache == nullptr || cache->find(tokens, s.context()) <= s.position())) return s.position();
     if (cache != nullptr) return cache->restore(s, tokens);
     s.reset();
     return std::size_t{0};
@@ -43557,18 +43761,18 @@ template <sambay_shape Shape, class Kv>
 /// `prefill` of a whole prompt that reads only what no entry of the cache holds: whatever the session had read is forgotten. It keeps what has
 /// been read at each of `marks`, ascending numbers of tokens of the prompt: where other prompts will part from this one, such as
 /// the end of a document. (What does not fit into the cache is not kept.) Returns the logits after the last token.
-/// Errors: those of `prefill`. Of those that are known before the first chunk is read nothing has changed then, but for unknown_token:
-/// the session has read what the cache held.
+/// Errors: those of `prefill` and of prefix_cache::restore. Of those that are known before the first chunk is read nothing has changed then.
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, prefix_cache<Shape, Kv>& cache,
                                               std::span<const std::int32_t> prompt, std::span<const std::size_t> marks = {}, Continue&& go_on = {}) {
     if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
     if (prompt.size() > past.context())
         return error::format(errc::context_full, "the session has room for %zu tokens: a prompt of %zu does not fit", past.context(), prompt.size());
-    if (w.busy()) return detail::in_use_error("workspace");
-    const auto begin = cache.restore(past, prompt.first(prompt.size() - 1));
+    const auto all_but_last = prompt.first(prompt.size() - 1);
+    const std::size_t found = cache.find(all_but_last, past.context());
+    if (const status ok = detail::check_call(m, past, found, w, prompt.subspan(found), w.logits); !ok) return ok.error();
+    const auto begin = cache.restore(past, all_but_last);
     if (!begin) return begin.error();
-    if (const status ok = detail::check_call(m, past, w, prompt.subspan(*begin), w.logits); !ok) return ok.error();
     for (std::size_t at = *begin; at < prompt.size();) {
         const auto mark = std::ranges::upper_bound(marks, at);
         const bool last = prompt.size() - at <= w.chunk() && (mark == marks.end() || *mark >= prompt.size());
@@ -45189,10 +45393,18 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// A wish, for memory of any kind: reading goes on while the caller computes. On Windows, and where PHI4FLASH_FILES is 0, nothing happens.
+///
+/// The system reads in small pages what it is asked for, and in huge ones, with those that come next, what is looked at in a map that asked for
+/// them (file_pages.hpp). So a byte in each place of a huge page is looked at first: elsewhere that costs a short read.
 inline void ask_for_pages([[maybe_unused]] std::span<const std::byte> bytes) {
 #if PHI4FLASH_FILES && !defined(_WIN32)
     const long page = ::sysconf(_SC_PAGESIZE);
     if (bytes.empty() || page <= 0) return;
+#if defined(__linux__)
+    const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data());
+    const volatile std::byte* const p = bytes.data();
+    for (std::size_t at = 0; at < bytes.size(); at = (begin + at) / huge_page_bytes * huge_page_bytes + huge_page_bytes - begin) (void)p[at];
+#endif
     const std::size_t before = reinterpret_cast<std::uintptr_t>(bytes.data()) % static_cast<std::size_t>(page);
     (void)::posix_madvise(const_cast<std::byte*>(bytes.data()) - before, bytes.size() + before, POSIX_MADV_WILLNEED);
 #endif

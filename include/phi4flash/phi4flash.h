@@ -482,7 +482,7 @@ PHI4FLASH_API phi4flash_code phi4flash_generation_create(phi4flash_workspace* wo
 /* A text that is under way is dropped; its session is whole. */
 PHI4FLASH_API void phi4flash_generation_destroy(phi4flash_generation* generation);
 /* Begins a text: `prompt` is read into the session, which may have read something before. The text before, if it has not ended, is dropped. Computes
- * nothing yet. Errors: PHI4FLASH_CONTEXT_FULL, PHI4FLASH_UNKNOWN_TOKEN, PHI4FLASH_IN_USE: the session has not changed, and nothing is under way. */
+ * nothing yet. Errors: PHI4FLASH_CONTEXT_FULL, PHI4FLASH_UNKNOWN_TOKEN, PHI4FLASH_IN_USE: the session has not changed, and a text before goes on. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_start(phi4flash_generation* generation, phi4flash_session* session, const int32_t* prompt, size_t count,
                                                         phi4flash_error* error);
 /* Computes until something happens, or the budget is used up (PHI4FLASH_EVENT_NONE); `budget` may be NULL. While a pass is under way, which is only after

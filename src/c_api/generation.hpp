@@ -187,15 +187,21 @@ public:
     [[nodiscard]] outcome start(const ref<session_handle>& session, std::span<const std::int32_t> prompt) {
         if (outcome ok = belong_together(*work, *session); !ok) return ok;
         // What cannot be started takes no memory and ends no text.
-        outcome fits = std::visit([&]<class Kv>(const session_type<Kv>& s) -> outcome { return refusal(s, prompt); }, session->state);
+        outcome fits = std::visit([&]<class Kv>(const session_type<Kv>& s) -> outcome { return refusal(s, prompt, session.get() == past.get()); }, session->state);
         if (!fits) return fits;
         if (outcome ok = prepare(prompt.size()); !ok) return ok;
         if (outcome ok = prepare_drafts(*session); !ok) return ok;
-        cancelled.store(false, std::memory_order_relaxed);
+        const bool was_cancelled = cancelled.exchange(false, std::memory_order_relaxed);
         const outcome started = with_kv(work->kv_type(), [&]<class Kv>(std::type_identity<Kv>) -> outcome {
             return std::get_if<generation_type<Kv>>(&*writer_)->start(*std::get_if<session_type<Kv>>(&session->state), prompt);
         });
-        past = started ? session : nullptr;
+        if (started) {
+            past = session;
+            return started;
+        }
+        drafted_ = nullptr;
+        if (!running()) past = nullptr;  // else the text before goes on, in its session
+        if (was_cancelled) cancelled.store(true, std::memory_order_relaxed);
         return started;
     }
 
@@ -214,9 +220,10 @@ public:
     event_text text;
 
 private:
-    /// A session that this text itself has is free for the next one.
+    /// `own`: a session that this text itself has is free for the next one.
     template <class Kv>
-    [[nodiscard]] status refusal(const session_type<Kv>& s, std::span<const std::int32_t> prompt) const {
+    [[nodiscard]] status refusal(const session_type<Kv>& s, std::span<const std::int32_t> prompt, bool own) const {
+        if (s.busy() && !own) return detail::in_use_error("session");
         const std::size_t vocabulary = work->of->weights.shape().vocab();
         if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
         for (const std::int32_t token : prompt)

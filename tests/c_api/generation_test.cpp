@@ -317,3 +317,25 @@ TEST_CASE("text to ids and back") {
     CHECK(std::string_view(out, length) == "<|user|>hi<|end|><|assistant|>");
 }
 #endif
+
+TEST_CASE("generation: a start that is refused ends no text, whose session is kept") {
+    const auto prompt = prompt_of("What is 347 + 285?");
+    const auto w = make_workspace();
+    const auto other_w = make_workspace();
+    const auto g = make_generation(w);
+    const auto other = make_generation(other_w);
+    auto mine = make_session();
+    const auto others = make_session();
+    const auto at_once = always_at_once();
+    auto event = sized<phi4flash_event>();
+    C_API_OK(phi4flash_generation_start(other, others, prompt.data(), prompt.size(), error));
+    C_API_OK(phi4flash_generation_advance(other, &at_once, &event, error));
+    REQUIRE(event.kind == PHI4FLASH_EVENT_NONE);  // in the middle of a pass
+    C_API_OK(phi4flash_generation_start(g, mine, prompt.data(), prompt.size(), error));
+    C_API_FAILS(PHI4FLASH_IN_USE, phi4flash_generation_start(g, others, prompt.data(), prompt.size(), error));
+    const int32_t wrong = -1;
+    C_API_FAILS(PHI4FLASH_UNKNOWN_TOKEN, phi4flash_generation_start(g, mine, &wrong, 1, error));
+    mine = {};  // the text that goes on keeps it
+    CHECK(contains(finish(g).text, "\\boxed{632}"));
+    CHECK(contains(finish(other).text, "\\boxed{632}"));
+}

@@ -1,6 +1,6 @@
 // The page's thread: draws, and counts how long it was kept from drawing.
 const byId = (id) => document.getElementById(id);
-const answer = byId("answer"), status = byId("status");
+const answer = byId("answer"), status = byId("status"), button = document.querySelector("button");
 const worker = new Worker("worker.js", { type: "module" });
 
 let longest = 0, last = performance.now(), counting = false;
@@ -20,13 +20,18 @@ worker.onmessage = ({ data }) => {
         counting = false;
         status.textContent = `${data.done.tokens} tokens in ${data.done.seconds.toFixed(2)} s; this page was never busy for more than ${longest.toFixed(0)} ms`;
         document.title = "answered";
+        button.disabled = false;
     } else {
+        counting = false;
+        button.disabled = false;
         status.textContent = data.failed;
         document.title = "failed";
     }
 };
 
+// One question at a time: the words of two would be mixed.
 function ask() {
+    button.disabled = true;
     answer.textContent = "";
     longest = 0;
     counting = true;

@@ -109,23 +109,30 @@ public:
         drafts_.from.read(prompt);
         drafts_.from.read(text.first(1));  // chosen from the prompt's logits
         replay_times times;
-        std::vector<double> alone;
+        std::size_t lone = 0;
+        std::array<std::vector<double>, p4::max_drafts + 1> seconds;  // of passes, by how many drafts they read
         for (std::size_t at = 0; at + 1 < text.size();) {
             // In turn, so that a machine whose speed drifts does not favour one: read, and dropped.
             if (times.passes % 16 == 0) {
                 const auto one = replay_pass(text.subspan(at), 0, *chooser, times, false);
                 if (!one) return one.error();
-                alone.push_back(one->second);
+                seconds[0].push_back(one->seconds);
+                ++lone;
             }
             const auto pass = replay_pass(text.subspan(at), drafts_.most, *chooser, times, true);
             if (!pass) return pass.error();
-            at += pass->first;
-            times.tokens += pass->first;
-            times.seconds += pass->second;
+            at += pass->tokens;
+            times.tokens += pass->tokens;
+            seconds[pass->drafts].push_back(pass->seconds);
             ++times.passes;
         }
-        std::ranges::sort(alone);
-        times.one = alone.empty() ? 0.0 : alone[alone.size() / 2];
+        for (std::size_t n = 0; n < seconds.size(); ++n) {
+            if (seconds[n].empty()) continue;
+            std::ranges::sort(seconds[n]);
+            const double median = seconds[n][seconds[n].size() / 2];
+            if (n == 0) times.one = median;
+            times.seconds += median * static_cast<double>(seconds[n].size() - (n == 0 ? lone : 0));
+        }
         return times;
     }
     void reset() override { past_.reset(); }
@@ -163,10 +170,15 @@ public:
     p4::executor_ref threads() override { return pool_; }
 
 private:
-    /// One pass over text[0] and drafts of what comes, what of them is right chosen and, if wanted, kept. How many tokens of the text were
-    /// written by it, and its seconds.
-    p4::result<std::pair<std::size_t, double>> replay_pass(std::span<const std::int32_t> text, std::size_t most, p4::sampler& chooser,
-                                                           replay_times& times, bool keep) {
+    struct replayed {
+        std::size_t tokens;  ///< of the text that the pass wrote
+        std::size_t drafts;  ///< that it read
+        double seconds;
+    };
+
+    /// One pass over text[0] and drafts of what comes, what of them is right chosen and, if wanted, kept.
+    p4::result<replayed> replay_pass(std::span<const std::int32_t> text, std::size_t most, p4::sampler& chooser,
+                                     replay_times& times, bool keep) {
         const auto start = std::chrono::steady_clock::now();
         std::vector<p4::draft> drafts(text.size() > 2 ? std::min(most, text.size() - 2) : 0);
         if (drafts_.policy != nullptr) drafts.resize(drafts_.policy->ask(drafts.size()));
@@ -195,7 +207,7 @@ private:
             drafts_.from.read(text.subspan(1, n));
             if (const p4::status ok = p.commit(0, n); !ok) return ok.error();
         }
-        return std::pair(n, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        return replayed{n, drafts.size(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
     }
 
     engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const p4::memory_plan& memory, const p4::model_files& files)

@@ -63,8 +63,8 @@ struct replay_times {
     std::size_t passes = 0;
     std::size_t drafted = 0;
     std::size_t accepted = 0;
-    double seconds = 0.0;      ///< of all passes, with choosing and drafting
-    double one = 0.0;          ///< the median of a token without drafts, measured in turn at the same places
+    double seconds = 0.0;      ///< of all passes, with choosing and drafting, each as long as the median of those with as many drafts
+    double one = 0.0;          ///< the median of a pass without drafts, some of them measured in turn at the same places
     [[nodiscard]] double speed() const { return static_cast<double>(tokens) / seconds; }
 };
 

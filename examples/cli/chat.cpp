@@ -105,14 +105,14 @@ void print_answer_line(const answer& a, std::size_t context, const voice& v) {
 /// The chat itself: messages in, answers out, commands between.
 class talk {
 public:
-    talk(conversation& with, engine& runs, line_reader& reader, const chat_settings& o, std::string history, const voice& v)
-        : with_(with), runs_(runs), reader_(reader), file_(std::filesystem::path(o.session)), history_(std::move(history)), v_(v) {}
+    talk(conversation& with, engine& runs, line_reader& reader, std::optional<chat_place>& file, std::string history, const voice& v)
+        : with_(with), runs_(runs), reader_(reader), file_(file), history_(std::move(history)), v_(v) {}
 
     /// Until the input ends. Errors: those that no other message would mend; file_unwritable where the chat could not be kept in the end.
     p4::status run() {
         const p4::status ok = read_messages();
         if (is_terminal(0) && ok) v_.note("");
-        const p4::status kept = unsaved_ ? save_chat(file_, runs_, with_) : p4::status();
+        const p4::status kept = unsaved_ ? save_chat(*file_, runs_, with_) : p4::status();
         return ok ? kept : ok;
     }
 
@@ -148,7 +148,7 @@ private:
             case command::help: print_help(reader_, history_, v_); break;
             case command::reset:
                 with_.reset();
-                unsaved_ = !file_.empty();
+                unsaved_ = file_.has_value();
                 v_.note("[forgotten]\n");
                 break;
             case command::undo: return undo();
@@ -218,7 +218,7 @@ private:
         const std::string question = with_.said().turns.back().question;
         if (const p4::status ok = with_.take_back(); !ok) return ok;
         v_.note("[taken back: " + shortened(question) + "]\n");
-        unsaved_ = !file_.empty();
+        unsaved_ = file_.has_value();
         return {};
     }
 
@@ -229,34 +229,42 @@ private:
         }
         const std::string question = with_.said().turns.back().question;
         if (const p4::status ok = with_.take_back(); !ok) return ok;
-        unsaved_ = !file_.empty();
+        unsaved_ = file_.has_value();
         return ask(question);
     }
 
     /// The chat after an answer, so that whatever ends the program ends no chat.
     void keep() {
-        if (file_.empty()) return;
-        const p4::status ok = save_chat(file_, runs_, with_);
+        if (!file_) return;
+        const p4::status ok = save_chat(*file_, runs_, with_);
         unsaved_ = !ok;
         if (!ok) v_.note("phi4flash: note: this chat could not be kept: " + std::string(ok.error().message()));
     }
 
     void save(std::string_view message) {
         message.remove_prefix((std::min)(message.size(), std::string_view("/save ").size()));
-        const std::filesystem::path to = message.empty() ? file_ : std::filesystem::path(std::u8string(message.begin(), message.end()));
-        if (to.empty()) {
+        const std::filesystem::path to(std::u8string(message.begin(), message.end()));
+        if (to.empty() && !file_) {
             v_.note("Where? /save FILE, or begin with --session FILE.\n");
             return;
         }
-        const p4::status ok = save_chat(to, runs_, with_);
-        if (ok && to == file_) unsaved_ = false;
-        v_.note(ok ? "[kept in " + std::string(p4::printable(to).c_str()) + "]\n" : "Not kept: " + std::string(ok.error().message()) + "\n");
+        const bool here = file_ && (to.empty() || file_->is(to));
+        const p4::status ok = here ? save_chat(*file_, runs_, with_) : save_elsewhere(to);
+        if (ok && here) unsaved_ = false;
+        const p4::printable name(here ? file_->path() : to);
+        v_.note(ok ? "[kept in " + std::string(name.c_str()) + "]\n" : "Not kept: " + std::string(ok.error().message()) + "\n");
+    }
+
+    p4::status save_elsewhere(const std::filesystem::path& to) {
+        if (const p4::status ok = check_chat_file(to); !ok) return ok;
+        auto place = chat_place::take(to);
+        return place ? save_chat(*place, runs_, with_) : p4::status(place.error());
     }
 
     conversation& with_;
     engine& runs_;
     line_reader& reader_;
-    std::filesystem::path file_;  // of --session; empty: none
+    std::optional<chat_place>& file_;  // of --session
     std::string history_;
     const voice& v_;
     bool unsaved_ = false;
@@ -289,8 +297,13 @@ p4::status run(chat_settings o) {
         if (!text) return text.error();
         o.system = std::move(*text);
     }
-    if (!o.session.empty())
+    std::optional<chat_place> file;
+    if (!o.session.empty()) {
         if (const p4::status ok = check_chat_file(o.session); !ok) return ok;
+        auto place = chat_place::take(o.session);
+        if (!place) return place.error();
+        file.emplace(std::move(*place));
+    }
     const voice v;
     const std::string history = o.no_history ? "" : usual_history_file();
     const auto reader = make_line_reader({.colour = v.s.strong, .plain = v.s.plain, .history_file = history});
@@ -314,7 +327,7 @@ p4::status run(chat_settings o) {
     reader->keys().note_interrupts();
     if (v.person) greet(*model, **engine, o, bundled, *reader, v);
     if (const p4::status ok = go_on(with, o, v); !ok) return ok;
-    return talk(with, **engine, *reader, o, history, v).run();
+    return talk(with, **engine, *reader, file, history, v).run();
 }
 
 }  // namespace

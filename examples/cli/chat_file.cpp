@@ -1,5 +1,6 @@
 /// The file: eight bytes that say what it is, a version, the length and the XXH64 of the text that follows, the text (JSON: what was said, as
-/// text and as ids), and a snapshot of the session, which has checksums of its own.
+/// text and as ids), in version 2 the states before the last question (saved_states.hpp), and a snapshot of the session; both have checksums of
+/// their own. A chat without such states is of version 1, which every phi4flash reads.
 #include "chat_file.hpp"
 
 #include "json_lines.hpp"
@@ -7,11 +8,11 @@
 namespace cli {
 namespace {
 
-constexpr std::uint32_t version = 1;
+constexpr std::uint32_t newest_version = 2;
 
 struct chat_header {
     char magic[8] = {'p', '4', 'c', 'h', 'a', 't', '\r', '\n'};
-    std::uint32_t version = cli::version;
+    std::uint32_t version = 1;  ///< 2: with states
     std::uint32_t unused = 0;
     std::uint64_t text_bytes = 0;
     std::uint64_t checksum = 0;  ///< of the text
@@ -53,9 +54,10 @@ p4::result<p4::conversation_record> record_of_text(std::string_view text) {
     }
 }
 
-/// What is in a file: the text, and the snapshot.
+/// What is in a file: the text, perhaps the states before the last question, and the snapshot.
 struct chat_parts {
     p4::conversation_record said;
+    std::span<const std::byte> states;
     std::span<const std::byte> snapshot;
 };
 
@@ -68,9 +70,9 @@ p4::result<chat_parts> parts_of(std::span<const std::byte> bytes) {
     };
     if (bytes.size() < sizeof header) return cut(sizeof header);
     std::memcpy(&header, bytes.data(), sizeof header);
-    if (header.version > version)
+    if (header.version > newest_version)
         return p4::error::format(p4::errc::unsupported_version, "the saved chat is of version %u: want at most %u, a newer phi4flash wrote it",
-                                 static_cast<unsigned>(header.version), static_cast<unsigned>(version));
+                                 static_cast<unsigned>(header.version), static_cast<unsigned>(newest_version));
     bytes = bytes.subspan(sizeof header);
     if (bytes.size() < header.text_bytes) return cut(header.text_bytes);
     const auto text = bytes.first(static_cast<std::size_t>(header.text_bytes));
@@ -78,7 +80,15 @@ p4::result<chat_parts> parts_of(std::span<const std::byte> bytes) {
         return p4::error::format(p4::errc::wrong_checksum, "the saved chat was altered since it was written: its checksum does not fit");
     auto said = record_of_text({reinterpret_cast<const char*>(text.data()), text.size()});
     if (!said) return said.error();
-    return chat_parts{std::move(*said), bytes.subspan(text.size())};
+    bytes = bytes.subspan(text.size());
+    std::size_t states = 0;
+    if (header.version == 2) {
+        const auto info = p4::inspect_states(bytes);
+        if (!info) return info.error();
+        if (bytes.size() < info->bytes) return cut(info->bytes);
+        states = info->bytes;
+    }
+    return chat_parts{std::move(*said), bytes.first(states), bytes.subspan(states)};
 }
 
 bool is_new(const std::filesystem::path& path) {
@@ -113,22 +123,31 @@ p4::result<bool> load_chat(const std::filesystem::path& path, conversation& chat
     if (info->position > parts->said.tokens.size())
         return p4::error::format(p4::errc::bad_value, "the saved session has read %zu tokens of a text of %zu", info->position, parts->said.tokens.size())
             .in(name.c_str());
-    if (const p4::status ok = chat.restore(std::move(parts->said), parts->snapshot); !ok) return ok.error().in(name.c_str());
+    if (const p4::status ok = chat.restore(std::move(parts->said), parts->snapshot, parts->states); !ok) return ok.error().in(name.c_str());
     return true;
 }
 
-p4::status save_chat(const std::filesystem::path& path, engine& runs, const conversation& chat) {
-    if (const p4::status ok = check_chat_file(path); !ok) return ok;
-    auto file = p4::file_writer::create(path);
+p4::status save_chat(chat_place& place, engine& runs, const conversation& chat) {
+    if (const p4::status ok = check_chat_file(place.path()); !ok) return ok;
+    auto file = p4::file_writer::create(place.path());
     if (!file) return file.error();
+    if (const p4::status ok = place.prepare(*file); !ok) return ok;
     const std::string text = text_of_record(chat.said());
+    const std::span<const std::int32_t> before = chat.before_last_question();
+    const bool states = runs.has_states(before);
     chat_header header;
+    header.version = states ? 2 : 1;
     header.text_bytes = text.size();
     header.checksum = checksum_of(std::as_bytes(std::span(text)));
     if (const p4::status ok = file->write(std::as_bytes(std::span(&header, 1))); !ok) return ok;
     if (const p4::status ok = file->write(text); !ok) return ok;
-    if (const p4::status ok = runs.write_snapshot([&](std::span<const std::byte> piece) { return file->write(piece); }); !ok) return ok;
-    return file->commit();
+    const auto put = [&](std::span<const std::byte> piece) { return file->write(piece); };
+    if (states)
+        if (const p4::status ok = runs.write_states(before, put); !ok) return ok;
+    if (const p4::status ok = runs.write_snapshot(put); !ok) return ok;
+    if (const p4::status ok = file->commit(); !ok) return ok;
+    place.replaced();
+    return {};
 }
 
 }  // namespace cli

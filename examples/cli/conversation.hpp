@@ -60,12 +60,25 @@ public:
         return return_to_text();
     }
 
-    /// Goes on from what was saved. Errors: those of conversation::restore and restore_snapshot; all is then as before.
-    p4::status restore(p4::conversation_record said, std::span<const std::byte> snapshot) {
+    /// Goes on from what was saved; `states`, if any, are those before the last question. Errors: those of conversation::restore, restore_snapshot
+    /// and restore_states; nothing has been said then.
+    p4::status restore(p4::conversation_record said, std::span<const std::byte> snapshot, std::span<const std::byte> states) {
         p4::conversation turns(text_);
         if (const p4::status ok = turns.restore(std::move(said)); !ok) return ok;
-        if (const p4::status ok = engine_.read_snapshot(snapshot); !ok) return ok;
-        return turns_.restore(turns.record());
+        p4::status ok = engine_.read_snapshot(snapshot);
+        if (ok && !states.empty()) {
+            ok = engine_.read_states(states);
+            if (ok) (void)engine_.keep(turns.tokens().first(engine_.position()));
+            if (ok) ok = engine_.read_snapshot(snapshot);
+        }
+        if (ok) ok = turns_.restore(turns.record());
+        if (!ok) engine_.reset();
+        return ok;
+    }
+
+    /// What stood before the last question that was answered.
+    [[nodiscard]] std::span<const std::int32_t> before_last_question() const {
+        return turns_.turns().empty() ? std::span<const std::int32_t>() : turns_.tokens().first(turns_.turns().back().begin);
     }
 
     [[nodiscard]] const p4::conversation_record& said() const { return turns_.record(); }

@@ -151,6 +151,12 @@ public:
         return p4::save_snapshot(past_, weights(), put, 0);
     }
     p4::status read_snapshot(std::span<const std::byte> bytes) override { return p4::restore_snapshot(past_, weights(), bytes); }
+    bool has_states(std::span<const std::int32_t> tokens) const override { return cache_ && cache_->saved_states_bytes(past_, tokens) != 0; }
+    p4::status write_states(std::span<const std::int32_t> tokens, const std::function<p4::status(std::span<const std::byte>)>& put) override {
+        if (!cache_) return p4::error::format(p4::errc::invalid_argument, "there is no prefix cache");
+        return cache_->save_states(past_, tokens, weights(), put);
+    }
+    p4::status read_states(std::span<const std::byte> bytes) override { return p4::restore_states(past_, weights(), bytes); }
     bool keep(std::span<const std::int32_t> tokens) override {
         if (tokens.empty() || past_.position() != tokens.size()) return tokens.empty() && past_.position() == 0;
         return cache_ && cache_->keep(past_, tokens);

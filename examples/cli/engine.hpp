@@ -108,6 +108,11 @@ public:
     [[nodiscard]] virtual const p4::memory_plan& memory() const = 0;
     [[nodiscard]] virtual const p4::kernel_table& kernels() const = 0;
     [[nodiscard]] virtual p4::executor_ref threads() = 0;
+
+    /// The states after these tokens, which the session has read: whether the prefix cache has them; saved from there, and back into the session.
+    virtual bool has_states(std::span<const std::int32_t> tokens) const = 0;
+    virtual p4::status write_states(std::span<const std::int32_t> tokens, const std::function<p4::status(std::span<const std::byte>)>& put) = 0;
+    virtual p4::status read_states(std::span<const std::byte> bytes) = 0;
 };
 
 /// Errors: those of model::bind, naming the path; of session, workspace, kernels_named and thread_pool.

@@ -29,7 +29,7 @@ def said_in(path):
     """What a file says was said."""
     data = path.read_bytes()
     magic, version, _, length, _ = struct.unpack("<8sIIQQ", data[:32])
-    assert (magic, version) == (b"p4chat\r\n", 1)
+    assert magic == b"p4chat\r\n" and version in (1, 2)
     return json.loads(data[32 : 32 + length])
 
 
@@ -70,6 +70,13 @@ class SessionTest(ProgramTest):
 
     def names(self):
         return sorted(path.name for path in self.folder.iterdir())
+
+    def wait_for(self, condition):
+        for _ in range(600):
+            if condition():
+                return
+            time.sleep(0.1)
+        self.fail("it did not happen within a minute")
 
 
 class GoingOn(SessionTest):
@@ -119,10 +126,7 @@ class GoingOn(SessionTest):
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             child.stdin.write((ONE + "\n").encode())
             child.stdin.flush()
-            for _ in range(600):
-                if self.file.exists():
-                    break
-                time.sleep(0.1)
+            self.wait_for(lambda: self.file.exists() and self.file.stat().st_size != 0)
             child.send_signal(end)
             child.wait(timeout=60)
             child.stdin.close()
@@ -168,9 +172,27 @@ class TakingBack(SessionTest):
         self.chat("/undo")
         self.assertEqual(questions(self.file), [ONE])
         self.assertEqual(self.chat(TWO)[0], answers[1])
-        self.assertEqual(said_in(self.file), said_in(whole))
+        self.assertEqual(self.file.read_bytes(), whole.read_bytes())
         self.assertEqual(self.chat("/retry")[0], answers[1])
         self.assertEqual(said_in(self.file), said_in(whole))
+
+    def test_after_a_restart_the_text_is_not_read_again(self):
+        # Read again as a prompt, a text leaves other bits than it did when it was written token by token: where the file is the same to the last bit,
+        # the states before the question have come from the file.
+        whole = self.folder / "whole"
+        answers = self.chat(ONE, TWO, session=whole)
+        self.assertEqual(struct.unpack("<I", whole.read_bytes()[8:12]), (2,))
+        for _ in range(2):
+            shutil.copyfile(whole, self.file)
+            self.assertEqual(self.chat("/retry", "/retry"), [answers[1]] * 2)
+            self.assertEqual(self.file.read_bytes(), whole.read_bytes())
+            self.assertEqual(self.chat("/undo", TWO)[0], answers[1])
+            self.assertEqual(self.file.read_bytes(), whole.read_bytes())
+        # Without a cache there are no such states: they are read over, and not written.
+        self.assertEqual(self.chat("/retry", more=("--prefix-cache", "0")), [answers[1]])
+        self.assertEqual(said_in(self.file), said_in(whole))
+        self.assertEqual(struct.unpack("<I", self.file.read_bytes()[8:12]), (1,))
+        self.assertEqual(self.chat("/retry"), [answers[1]])
 
     def test_retry(self):
         whole = self.folder / "whole"
@@ -247,23 +269,105 @@ class Saving(SessionTest):
             self.refuses("cannot be written")
 
 
+class TwoAtOnce(SessionTest):
+    def setUp(self):
+        super().setUp()
+        self.children = []
+        self.addCleanup(lambda: [(child.kill(), child.wait(), child.stdin.close(), child.stdout.close()) for child in self.children])
+
+    def begin(self):
+        command = [cli_test.PROGRAM, "chat", "--model", str(BUNDLED), *GREEDY, "--session", str(self.file)]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+        self.children.append(child)
+        return child
+
+    def say(self, child, message):
+        """Until the answer has been kept."""
+        before = self.file.stat()
+        child.stdin.write(message + "\n")
+        child.stdin.flush()
+        self.wait_for(lambda: self.file.stat().st_ino != before.st_ino)
+
+    def finish(self, child):
+        child.stdin.close()
+        done = child.wait(timeout=60)
+        note = child.stderr.read()
+        child.stdout.close()
+        child.stderr.close()
+        self.children.remove(child)
+        return done, note
+
+    def test_the_second_is_told(self):
+        first = self.begin()
+        self.wait_for(self.file.exists)
+        self.refuses("another chat has this file")  # before there is anything in it
+        self.say(first, ONE)
+        self.refuses("talk.chat: another chat has this file: end that one first")
+        self.say(first, TWO)  # and whatever replaced the file has the lock
+        self.refuses("another chat has this file")
+        link = self.folder / "link"
+        link.symlink_to("talk.chat")
+        self.refuses("another chat has this file", session=link)
+        self.chat(THREE, "/save talk.chat", session="")
+        self.assertIn("Not kept: talk.chat: another chat has this file", self.noted)
+        self.assertEqual(self.finish(first), (0, ""))
+        self.assertEqual(questions(self.file), [ONE, TWO])
+        self.chat(THREE, "/save ./talk.chat")  # its own
+        self.assertIn("[kept in ", self.noted)
+        self.assertEqual(questions(self.file), [ONE, TWO, THREE])
+
+    def test_a_program_that_was_killed_has_nothing(self):
+        first = self.begin()
+        self.wait_for(self.file.exists)
+        self.say(first, ONE)
+        first.kill()
+        first.wait()
+        self.chat(TWO)
+        self.assertEqual(questions(self.file), [ONE, TWO])
+
+    def test_what_others_have_written_stays(self):
+        first = self.begin()
+        self.wait_for(self.file.exists)
+        self.say(first, ONE)
+        theirs = self.folder / "theirs"
+        self.chat(THREE, session=theirs)
+        os.replace(theirs, self.file)
+        written = self.file.read_bytes()
+        first.stdin.write(TWO + "\n")
+        done, note = self.finish(first)
+        self.assertEqual(done, 1)
+        self.assertIn("somebody else has changed this file", note)
+        self.assertEqual(self.file.read_bytes(), written)
+
+    def test_no_empty_file_remains(self):
+        self.chat()
+        self.chat("/help", "/undo")
+        self.assertEqual(self.names(), [])
+        self.file.touch()
+        self.chat()
+        self.assertEqual(self.names(), ["talk.chat"])
+
+
 class Damage(SessionTest):
     def test_every_part_that_is_altered_or_missing(self):
-        self.chat(ONE)
+        self.chat(ONE, TWO)
         whole = self.file.read_bytes()
         (text,) = struct.unpack("<Q", whole[16:24])
-        places = [*range(0, 32, 3), 40, 32 + text // 2, 32 + text - 2, *range(32 + text, 32 + text + 192, 13), len(whole) // 2, len(whole) - 9, len(whole) - 1]
+        (states,) = struct.unpack("<Q", whole[32 + text + 16 : 32 + text + 24])
+        snapshot = 32 + text + states
+        places = [*range(0, 32, 3), 40, 32 + text // 2, 32 + text - 2, *range(32 + text, 32 + text + 192, 13), snapshot - 9, snapshot - 1,
+                  *range(snapshot, snapshot + 192, 13), (snapshot + len(whole)) // 2, len(whole) - 9, len(whole) - 1]
         for place in places:
             with self.subTest(altered=place):
                 self.file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
                 self.refuses("talk.chat: ")
-        for length in (1, 7, 8, 31, 32, 100, 32 + text, 32 + text + 100, 32 + text + 192, len(whole) - 1):
+        for length in (1, 7, 8, 31, 32, 100, 32 + text, 32 + text + 100, 32 + text + 192, snapshot - 1, snapshot, snapshot + 100, snapshot + 192, len(whole) - 1):
             with self.subTest(length=length):
                 self.file.write_bytes(whole[:length])
                 self.refuses("talk.chat: ")
         self.file.write_bytes(whole + b"x")
         self.refuses("others behind them")
-        self.file.write_bytes(whole[:8] + struct.pack("<I", 2) + whole[12:])
+        self.file.write_bytes(whole[:8] + struct.pack("<I", 3) + whole[12:])
         self.refuses("a newer phi4flash")
         self.file.write_bytes(whole)
         self.chat(TWO)

@@ -82,6 +82,8 @@ public:
 
     /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another. @since 0.2
     [[nodiscard]] bool in_place() const { return target_.in_place; }
+    /// What is written to, for a host's own calls: a lock that the file has before it has the name, for instance. -1 after `commit`.
+    [[nodiscard]] int descriptor() const { return descriptor_; }
 
 private:
     static constexpr std::size_t large = std::size_t{32} << 20;  // enough to ask how it is cached

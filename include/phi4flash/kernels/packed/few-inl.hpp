@@ -183,6 +183,34 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair fr
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
 
+/// A group of blocks of a pair, asked for further on, against one token.
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+    using block = packed_block<Format>;
+    const auto* a = reinterpret_cast<const block*>(from.first) + g;
+    const auto* b = reinterpret_cast<const block*>(from.second) + g;
+    prefetch_ahead(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+}
+
+/// One token against pairs of rows of blocks R, a group of each in turn: their sums are made side by side, and no place waits for the groups of the
+/// others. Each sum is made in the order of add_groups, so it has the same bits. Adds to totals [R][few_rows].
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float (*totals)[few_rows], wide_of<R>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float (*totals)[few_rows]) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+}
+
 /// The same for `tokens` tokens, a turn after the other.
 template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
@@ -243,6 +271,22 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
     }
 }
 
+/// y of one token and all places.
+template <dtype Format, class Products>
+inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
+    constexpr std::size_t pairs = row_streams / wide_blocks;
+    alignas(64) float totals[pairs][few_rows] = {};
+    block_pair from[pairs];
+    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
+        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
+    }
+    for (std::size_t i = 0; i < rows.count; ++i)
+        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
+}
+
 /// y[t, r] = bias[r] + sum_c W[r, c] x[t, c].   Shape: x [groups][tokens].
 template <dtype Format, class Products>
 inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
@@ -254,6 +298,11 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
+            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
+                if (count == 1 && from.count == row_streams)
+                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                                            y + t * y_stride + first * packed_rows);
+            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };

@@ -4,6 +4,7 @@
 #include "timed_sessions.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 
 namespace cli {

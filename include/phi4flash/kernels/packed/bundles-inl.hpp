@@ -5,8 +5,8 @@
 PHI4FLASH_TARGET_BEGIN
 
 /// Fewer tokens than this are cheaper in registers. With sums of 16 bits a level meets a bundle with a load, two instructions and its share of a
-/// repetition; in registers an activation does with a repetition and the same two. So two bundles at least, and strips that pay for themselves.
-inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
+/// repetition; in registers an activation does with a repetition and the same two. So several bundles, and strips that pay for themselves.
+inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
 
 /// Bundles that a strip meets while it is unpacked. Their activations in its columns stay in the second-level cache; those of a tile
 /// that share a scale, in the first-level one.

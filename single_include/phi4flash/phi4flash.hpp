@@ -6426,6 +6426,34 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair fr
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
 
+/// A group of blocks of a pair, asked for further on, against one token.
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+    using block = packed_block<Format>;
+    const auto* a = reinterpret_cast<const block*>(from.first) + g;
+    const auto* b = reinterpret_cast<const block*>(from.second) + g;
+    prefetch_ahead(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+}
+
+/// One token against pairs of rows of blocks R, a group of each in turn: their sums are made side by side, and no place waits for the groups of the
+/// others. Each sum is made in the order of add_groups, so it has the same bits. Adds to totals [R][few_rows].
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float (*totals)[few_rows], wide_of<R>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float (*totals)[few_rows]) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+}
+
 /// The same for `tokens` tokens, a turn after the other.
 template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
@@ -6486,6 +6514,22 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
     }
 }
 
+/// y of one token and all places.
+template <dtype Format, class Products>
+inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
+    constexpr std::size_t pairs = row_streams / wide_blocks;
+    alignas(64) float totals[pairs][few_rows] = {};
+    block_pair from[pairs];
+    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
+        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
+    }
+    for (std::size_t i = 0; i < rows.count; ++i)
+        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
+}
+
 /// y[t, r] = bias[r] + sum_c W[r, c] x[t, c].   Shape: x [groups][tokens].
 template <dtype Format, class Products>
 inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
@@ -6497,6 +6541,11 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
+            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
+                if (count == 1 && from.count == row_streams)
+                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                                            y + t * y_stride + first * packed_rows);
+            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -6746,8 +6795,8 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 /// Fewer tokens than this are cheaper in registers. With sums of 16 bits a level meets a bundle with a load, two instructions and its share of a
-/// repetition; in registers an activation does with a repetition and the same two. So two bundles at least, and strips that pay for themselves.
-inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
+/// repetition; in registers an activation does with a repetition and the same two. So several bundles, and strips that pay for themselves.
+inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
 
 /// Bundles that a strip meets while it is unpacked. Their activations in its columns stay in the second-level cache; those of a tile
 /// that share a scale, in the first-level one.
@@ -8255,7 +8304,7 @@ PHI4FLASH_TARGET_END
 //
 //   way        file                    weights become                          runs for so many tokens
 //   registers  few-inl.hpp      levels, in registers                    1 and more, up to where another way begins; q8 without AMX: all
-//   bundles    bundles-inl.hpp  levels, in strips                       4 bits without VNNI: from 16 on x86 (AVX2, AVX-512), from 8 elsewhere
+//   bundles    bundles-inl.hpp  levels, in strips                       4 bits without VNNI: from 32 on x86 (AVX2, AVX-512), from 8 elsewhere
 //   vectors    vectors-inl.hpp  bytes, rounded to 1/127, in strips      4 bits from 64 with VNNI
 //   tiles      tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      exact-inl.hpp    f32                                     all, where activations are to stay f32
@@ -11806,6 +11855,31 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair fr
 }
 
 template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+    using block = packed_block<Format>;
+    const auto* a = reinterpret_cast<const block*>(from.first) + g;
+    const auto* b = reinterpret_cast<const block*>(from.second) + g;
+    prefetch_ahead(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+}
+
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float (*totals)[few_rows], wide_of<R>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float (*totals)[few_rows]) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
@@ -11861,6 +11935,21 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
+inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
+    constexpr std::size_t pairs = row_streams / wide_blocks;
+    alignas(64) float totals[pairs][few_rows] = {};
+    block_pair from[pairs];
+    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
+        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
+    }
+    for (std::size_t i = 0; i < rows.count; ++i)
+        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
+}
+
+template <dtype Format, class Products>
 inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
                        std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
@@ -11870,6 +11959,11 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
+            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
+                if (count == 1 && from.count == row_streams)
+                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                                            y + t * y_stride + first * packed_rows);
+            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -12092,7 +12186,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -16986,6 +17080,31 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair fr
 }
 
 template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+    using block = packed_block<Format>;
+    const auto* a = reinterpret_cast<const block*>(from.first) + g;
+    const auto* b = reinterpret_cast<const block*>(from.second) + g;
+    prefetch_ahead(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+}
+
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float (*totals)[few_rows], wide_of<R>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float (*totals)[few_rows]) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
@@ -17041,6 +17160,21 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
+inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
+    constexpr std::size_t pairs = row_streams / wide_blocks;
+    alignas(64) float totals[pairs][few_rows] = {};
+    block_pair from[pairs];
+    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
+        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
+    }
+    for (std::size_t i = 0; i < rows.count; ++i)
+        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
+}
+
+template <dtype Format, class Products>
 inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
                        std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
@@ -17050,6 +17184,11 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
+            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
+                if (count == 1 && from.count == row_streams)
+                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                                            y + t * y_stride + first * packed_rows);
+            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -17272,7 +17411,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -22167,6 +22306,31 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair fr
 }
 
 template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+    using block = packed_block<Format>;
+    const auto* a = reinterpret_cast<const block*>(from.first) + g;
+    const auto* b = reinterpret_cast<const block*>(from.second) + g;
+    prefetch_ahead(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+}
+
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float (*totals)[few_rows], wide_of<R>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float (*totals)[few_rows]) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
@@ -22222,6 +22386,21 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
+inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
+    constexpr std::size_t pairs = row_streams / wide_blocks;
+    alignas(64) float totals[pairs][few_rows] = {};
+    block_pair from[pairs];
+    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
+        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
+    }
+    for (std::size_t i = 0; i < rows.count; ++i)
+        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
+}
+
+template <dtype Format, class Products>
 inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
                        std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
@@ -22231,6 +22410,11 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
+            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
+                if (count == 1 && from.count == row_streams)
+                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                                            y + t * y_stride + first * packed_rows);
+            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -22453,7 +22637,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -27382,6 +27566,31 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair fr
 }
 
 template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+    using block = packed_block<Format>;
+    const auto* a = reinterpret_cast<const block*>(from.first) + g;
+    const auto* b = reinterpret_cast<const block*>(from.second) + g;
+    prefetch_ahead(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+}
+
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float (*totals)[few_rows], wide_of<R>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float (*totals)[few_rows]) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
@@ -27437,6 +27646,21 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
+inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
+    constexpr std::size_t pairs = row_streams / wide_blocks;
+    alignas(64) float totals[pairs][few_rows] = {};
+    block_pair from[pairs];
+    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
+        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
+    }
+    for (std::size_t i = 0; i < rows.count; ++i)
+        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
+}
+
+template <dtype Format, class Products>
 inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
                        std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
@@ -27446,6 +27670,11 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
+            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
+                if (count == 1 && from.count == row_streams)
+                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                                            y + t * y_stride + first * packed_rows);
+            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -27668,7 +27897,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -32555,6 +32784,31 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair fr
 }
 
 template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+    using block = packed_block<Format>;
+    const auto* a = reinterpret_cast<const block*>(from.first) + g;
+    const auto* b = reinterpret_cast<const block*>(from.second) + g;
+    prefetch_ahead(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+}
+
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float (*totals)[few_rows], wide_of<R>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float (*totals)[few_rows]) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products>
 inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
@@ -32610,6 +32864,21 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
+inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
+    constexpr std::size_t pairs = row_streams / wide_blocks;
+    alignas(64) float totals[pairs][few_rows] = {};
+    block_pair from[pairs];
+    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
+        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
+    }
+    for (std::size_t i = 0; i < rows.count; ++i)
+        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
+}
+
+template <dtype Format, class Products>
 inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
                        std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
@@ -32619,6 +32888,11 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
+            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
+                if (count == 1 && from.count == row_streams)
+                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                                            y + t * y_stride + first * packed_rows);
+            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -32841,7 +33115,7 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 16 : 8;
+inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -44434,6 +44708,8 @@ public:
 
     /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another. @since 0.2
     [[nodiscard]] bool in_place() const { return target_.in_place; }
+    /// What is written to, for a host's own calls: a lock that the file has before it has the name, for instance. -1 after `commit`.
+    [[nodiscard]] int descriptor() const { return descriptor_; }
 
 private:
     static constexpr std::size_t large = std::size_t{32} << 20;  // enough to ask how it is cached

@@ -77,6 +77,9 @@ class ProgramTest(unittest.TestCase):
         return done
 
     def generate(self, model, *arguments):
+        """Without drafts unless they are asked for: how many there are depends on time."""
+        if "--drafts" not in arguments:
+            arguments += ("--drafts", "off")
         return json.loads(self.good("generate", "--model", model, "--json", *arguments))
 
 
@@ -146,7 +149,7 @@ class Generate(ProgramTest):
         for target in here:
             for name in ("f32-8l", "bf16-12l-sharded"):
                 for prompt in golden_prompts(GOLDEN / name):
-                    greedy = ("--temperature", 0, "--ignore-eos", "--kv", "f32", "--max-tokens", len(prompt["greedy"]))
+                    greedy = ("--temperature", 0, "--ignore-eos", "--kv", "f32", "--max-tokens", len(prompt["greedy"]), "--drafts", "auto")
                     said = self.generate(GOLDEN / name, "--tokens", ids(prompt["tokens"]), "--target", target, *greedy)
                     self.assertLessEqual(said.pop("accepted"), said.pop("drafted"))
                     self.assertEqual(said, {"tokens": prompt["greedy"], "text": "", "stop_reason": "max_tokens",
@@ -154,7 +157,7 @@ class Generate(ProgramTest):
 
     def test_same_seed_same_text_on_any_number_of_threads(self):
         def said(seed, threads):
-            free = ("--temperature", 1, "--top-p", 1, "--ignore-eos", "--max-tokens", 50, "--drafts", "off")
+            free = ("--temperature", 1, "--top-p", 1, "--ignore-eos", "--max-tokens", 50)
             return self.generate(GOLDEN / "f32-8l", "--tokens", "1,2,3", "--seed", seed, "--threads", threads, *free)["tokens"]
 
         self.assertEqual(said(5, 1), said(5, 2))
@@ -367,7 +370,7 @@ class Files(ProgramTest):
     def test_convert(self):
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
-            questions = ["--prompt", "What is 347 + 285?", "--temperature", "0", "--drafts", "off"]
+            questions = ["--prompt", "What is 347 + 285?", "--temperature", "0"]
             for name in ("bf16", "q8", "q4", "q4_dense"):
                 file = folder / f"{name}.gguf"
                 self.good("convert", "--model", BUNDLED, "--output", file, "--type", name)

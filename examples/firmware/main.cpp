@@ -8,7 +8,7 @@
 namespace p4 = phi4flash;
 
 // model.gguf, by .incbin below: what phi4flash convert writes, used where it lies.
-__asm__(".section .rodata.model, \"a\"\n"
+__asm__(".section .model, \"a\"\n"
         ".balign 64\n"
         ".global model_begin\n"
         "model_begin: .incbin \"model.gguf\"\n"

@@ -1,24 +1,20 @@
 #!/usr/bin/env bash
 # Compiles the firmware, says what it takes, and runs it in qemu; fails where the answer is wrong or code and tables are larger than 340 KiB.
 #   PHI4FLASH_PROGRAM         the program that packs the model: build/release/bin/phi4flash
-#   PHI4FLASH_EXAMPLES_BUILD  a folder for what is made, build/examples
-# Exit code 77: no compiler for Arm, or no qemu, here.
+# and PHI4FLASH_EXAMPLES_BUILD. Exit code 77: no compiler for Arm, or no qemu, here.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
-made=${PHI4FLASH_EXAMPLES_BUILD:-$root/build/examples}/firmware
-skip() { echo "skipped: $*" >&2; exit 77; }
-fail() { echo "failed: $*" >&2; exit 1; }
-
+. "$here/../common.sh"
+made=$made/firmware
 cxx=arm-none-eabi-g++
-command -v $cxx > /dev/null || skip "there is no $cxx here (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-newlib)"
-command -v qemu-system-arm > /dev/null || skip "there is no qemu-system-arm here (Debian: apt install qemu-system-arm)"
+need $cxx gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-newlib
+need qemu-system-arm qemu-system-arm
 program=${PHI4FLASH_PROGRAM:-$root/build/release/bin/phi4flash}
 [ -x "$program" ] || skip "there is no $program, which packs the model (tools/demo.sh builds it)"
 
 mkdir -p "$made"
 cd "$made"
-"$program" convert --model "$root/models/tiny-arithmetic" --output model.gguf --type q8 --force > /dev/null
+"$program" convert --model "$bundled" --output model.gguf --type q8 --force > /dev/null
 machine=(-mcpu=cortex-m7 -mthumb -mfpu=fpv5-d16 -mfloat-abi=hard)
 flags=("${machine[@]}" -std=gnu++20 -Os -DNDEBUG -Wall -Wextra -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-psabi -ffunction-sections -fdata-sections
     "-I$root/include" -DPHI4FLASH_SIMD_SCALAR=1 -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0)

@@ -3,15 +3,12 @@
 # answer is wrong.
 #   PHI4FLASH_WASM_CXX        a clang++ with WASI's library: clang++-19, else the newest there is
 #   PHI4FLASH_CHROMIUM        chromium
-#   PHI4FLASH_EXAMPLES_BUILD  a folder for what is made, build/examples
 #   PHI4FLASH_CHROMIUM_ARGS   more options for it
-# Exit code 77: no compiler for WebAssembly here.
+# and PHI4FLASH_EXAMPLES_BUILD. Exit code 77: no compiler for WebAssembly here.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
-made=${PHI4FLASH_EXAMPLES_BUILD:-$root/build/examples}/page
-skip() { echo "skipped: $*" >&2; exit 77; }
-fail() { echo "failed: $*" >&2; exit 1; }
+. "$here/../common.sh"
+made=$made/page
 
 compiler=${PHI4FLASH_WASM_CXX:-}
 for version in "" -19 -18 -17 -16 -15; do
@@ -20,14 +17,14 @@ done
 flags=(--target=wasm32-wasi -msimd128 -std=c++20 -O2 -DNDEBUG -fno-exceptions -fno-rtti)
 [ -n "$compiler" ] && echo '#include <vector>' | "$compiler" "${flags[@]}" -fsyntax-only -x c++ - 2> /dev/null ||
     skip "no clang++ for WebAssembly here (Debian: apt install clang-19 lld-19 libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 wasi-libc)"
-[ -d "$root/build/deps/usr/include/hwy" ] || "$root/tools/setup.sh" --headers
 
 mkdir -p "$made/model"
 cp "$here"/*.html "$here"/*.js "$here"/*.mjs "$made"
-for file in config.json generation_config.json tokenizer.json model.safetensors; do cp "$root/models/tiny-arithmetic/$file" "$made/model"; done
-if [ ! -e "$made/answer.wasm" ] || [ -n "$(find "$root/include" "$here/answer.cpp" -newer "$made/answer.wasm" -type f | head -n 1)" ]; then
+for file in config.json generation_config.json tokenizer.json model.safetensors; do cp "$bundled/$file" "$made/model"; done
+if ! is_fresh "$made/answer.wasm" "$root/include" "$here/answer.cpp"; then
+    find_headers
     echo "compiling the module ..." >&2
-    "$compiler" "${flags[@]}" "-I$root/include" -isystem "$root/build/deps/usr/include" -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0 \
+    "$compiler" "${flags[@]}" "-I$root/include" -isystem "$headers" -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0 \
         -DPHI4FLASH_HAS_JSON=1 -DPHI4FLASH_SIMD_HIGHWAY=1 -DPHI4FLASH_STATIC_DISPATCH=1 "$here/answer.cpp" -mexec-model=reactor -Wl,--stack-first,-z,stack-size=524288 -s -o "$made/answer.new"
     mv "$made/answer.new" "$made/answer.wasm"
 fi

@@ -3,7 +3,6 @@
 /// part of a saved game. The C API and the standard library; no thread but those of the workspace.
 #include <phi4flash/phi4flash.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -75,17 +74,8 @@ public:
         how.chunk = 32;                                             // pieces of prompts are short too
         how.states = how.logits = static_cast<std::uint32_t>(names.size());  // all may talk at once
         work_ = make<workspace_ptr>(phi4flash_workspace_create, model_.get(), &how);
-        auto together = sized<phi4flash_scheduler_options>();
-        together.requests = how.states;
-        together.prompt_rows = 8;
-        scheduler_ = make<scheduler_ptr>(phi4flash_scheduler_create, work_.get(), words_.get(), &together);
-        auto room = sized<phi4flash_session_options>();
-        room.context = context;
-        for (std::string& name : names) {
-            cast_.emplace_back();
-            cast_.back().name = std::move(name);
-            cast_.back().session = make<session_ptr>(phi4flash_session_create, model_.get(), &room);
-        }
+        for (std::string& name : names) cast_.push_back(new_character(std::move(name)));
+        scheduler_ = new_scheduler();
     }
 
     [[nodiscard]] std::vector<character>& cast() { return cast_; }
@@ -104,7 +94,7 @@ public:
         c.ids = prompt_of(c.question);
         c.interrupted = false;
         check(phi4flash_session_reset(c.session.get(), &error));
-        submit(c, c.ids.data(), c.ids.size());
+        submit(scheduler_, c, 0);
     }
 
     /// The next thing that comes of this talk is its end.
@@ -147,13 +137,16 @@ public:
         if (!out.flush()) throw std::runtime_error("cannot write " + path);
     }
 
-    /// As it was; talks go on. A file of another model, or one that was damaged, is refused by its sentence.
+    /// As it was; its talks go on, and those of now are dropped. A file of another model, or one that was damaged, is refused by its sentence, and nothing
+    /// has changed: the saved game comes to life beside the one that is played, which costs the memory of the sessions once more, and takes its place.
     void load(const std::string& path) {
         std::ifstream in(path, std::ios::binary);
         const std::string all{std::istreambuf_iterator<char>(in), {}};
         std::string_view rest = all;
-        silence();
-        for (character& c : cast_) {
+        std::vector<character> cast;
+        scheduler_ptr scheduler = new_scheduler();  // behind the cast: destroyed first, it leaves the sessions whole
+        for (const character& now : cast_) {
+            character& c = cast.emplace_back(new_character(now.name));
             c.question = take(rest);
             c.said = take(rest);
             const std::string_view ids = take(rest);
@@ -166,8 +159,10 @@ public:
             auto info = sized<phi4flash_session_info>();
             check(phi4flash_session_get_info(c.session.get(), &info, &error));
             if (info.position >= c.ids.size()) throw std::runtime_error("the saved game does not fit together");
-            submit(c, c.ids.data() + info.position, c.ids.size() - info.position);  // what the session has not read
+            submit(scheduler, c, info.position);  // what the session has not read
         }
+        cast_.swap(cast);
+        scheduler_.swap(scheduler);
     }
 
 private:
@@ -185,10 +180,27 @@ private:
         return ids;
     }
 
-    void submit(character& c, const std::int32_t* ids, std::size_t count) {
+    [[nodiscard]] character new_character(std::string name) const {
+        auto room = sized<phi4flash_session_options>();
+        room.context = context;
+        character c;
+        c.name = std::move(name);
+        c.session = make<session_ptr>(phi4flash_session_create, model_.get(), &room);
+        return c;
+    }
+
+    [[nodiscard]] scheduler_ptr new_scheduler() const {
+        auto together = sized<phi4flash_scheduler_options>();
+        together.requests = cast_.size();
+        together.prompt_rows = 8;
+        return make<scheduler_ptr>(phi4flash_scheduler_create, work_.get(), words_.get(), &together);
+    }
+
+    /// The ids from this one on are what the character's session reads next.
+    static void submit(const scheduler_ptr& scheduler, character& c, std::size_t from) {
         auto options = sized<phi4flash_generation_options>();
         options.max_tokens = longest_answer;
-        check(phi4flash_scheduler_submit(scheduler_.get(), c.session.get(), ids, count, &options, &c.request, &error));
+        check(phi4flash_scheduler_submit(scheduler.get(), c.session.get(), c.ids.data() + from, c.ids.size() - from, &options, &c.request, &error));
     }
 
     /// What happened to whom.
@@ -209,13 +221,6 @@ private:
                 if (!c.next.empty()) ask(who, std::exchange(c.next, {}));
             }
         }
-    }
-
-    /// Everybody's talk ends, and nobody is told.
-    void silence() {
-        for (character& c : cast_) c.next.clear();
-        check(phi4flash_scheduler_cancel_all(scheduler_.get(), &error));
-        while (std::any_of(cast_.begin(), cast_.end(), [](const character& c) { return c.request != 0; })) think(1000);
     }
 
     static void put(std::ostream& out, std::string_view bytes) {

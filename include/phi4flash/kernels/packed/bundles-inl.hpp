@@ -4,9 +4,14 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Fewer tokens than this are cheaper in registers. With sums of 16 bits a level meets a bundle with a load, two instructions and its share of a
-/// repetition; in registers an activation does with a repetition and the same two. So several bundles, and strips that pay for themselves.
-inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
+/// Fewer tokens than this are cheaper in registers. With AVX2's sums of 16 bits a level meets a bundle with a load, two instructions and its share of
+/// a repetition; in registers an activation does with a repetition and the same two. So several bundles, and strips that pay for themselves. SSE2
+/// is slower so, and AVX-512 without VNNI was not measured.
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr std::size_t bundled_tokens = HWY_TARGET == HWY_AVX2 ? 32 : 8;
+#else
+inline constexpr std::size_t bundled_tokens = 8;
+#endif
 
 /// Bundles that a strip meets while it is unpacked. Their activations in its columns stay in the second-level cache; those of a tile
 /// that share a scale, in the first-level one.

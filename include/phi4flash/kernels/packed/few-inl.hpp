@@ -7,11 +7,14 @@ PHI4FLASH_TARGET_BEGIN
 /// Tokens that a block meets while it is in registers. Where there are 32 of them, the tokens' sums are there too.
 inline constexpr std::size_t turn_tokens = 16;
 
-// Without vectors to keep sums in, or shuffles of bytes, a long turn gains little and is most of what there is to compile.
-#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
-inline constexpr std::size_t longest_turn = 4;
+// Without vectors to keep sums in, a long turn gains little and is most of what there is to compile.
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+
+/// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without shuffles of bytes, was slower so.)
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr std::size_t longest_turn = turn_tokens;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
 #endif
 
 /// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
@@ -159,72 +162,66 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 /// Room for the numbers of a vector's rows.
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
-/// Up to scale_groups groups of blocks against tokens T, whose activations of a group are x[T], and of the next `stride` further. Adds to
-/// totals [T][few_rows].
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(block_pair from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                        wide_of<T>... sum) {
-    using block = packed_block<Format>;
-    const wide_codes levels = repeat_levels(q4_dense.level);
-    const auto* a = reinterpret_cast<const block*>(from.first);
-    const auto* b = reinterpret_cast<const block*>(from.second);
-    const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        prefetch_ahead(a + g, sizeof(block));
-        if constexpr (wide_blocks == 2) prefetch_ahead(b + g, sizeof(block));
-        meet_blocks<Format, Products>(a[g], b[g], row, levels, at, sum...);
-    }
-    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
-}
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
-    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
-}
-
-/// A group of blocks of a pair, asked for further on, against one token.
-template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+/// A group of a pair of blocks, asked for further on, against as many tokens as there are sums.
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
     prefetch_ahead(a, sizeof(block));
     if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
-    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
-/// One token against pairs of rows of blocks R, a group of each in turn: their sums are made side by side, and no place waits for the groups of the
-/// others. Each sum is made in the order of add_groups, so it has the same bits. Adds to totals [R][few_rows].
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float (*totals)[few_rows], wide_of<R>... sum) {
+/// Up to scale_groups groups of blocks against tokens T, whose activations of a group are x[T], and of the next `stride` further. Adds to
+/// totals [T][few_rows].
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals, wide_of<T>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
-    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+    for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
-                                              std::size_t stride, float (*totals)[few_rows]) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
 
-/// The same for `tokens` tokens, a turn after the other.
+/// One token against pairs of blocks P, a group of each in turn: their sums are made side by side, and no place waits for the groups of the others.
+/// Each sum is made in the order of add_groups, so it has the same bits. Adds to totals[P] [few_rows].
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float* const* totals, wide_of<P>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[P] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
+}
+
+/// Groups of a pair of blocks against `tokens` tokens, a turn after the other.
 template <dtype Format, class Products>
-inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
-        if (done == 1) {
-            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
-        } else if (done == 4) {
-            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
-        } else if constexpr (longest_turn != 4) {
+        if constexpr (longest_turn == 4) {
+            done = tokens < 4 ? 1 : 4;
+            done == 1 ? add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals)
+                      : add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
+        } else {
             switch (done) {
+                case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
                 case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
                 case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
+                case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
                 case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
                 default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
             }
@@ -255,36 +252,30 @@ struct block_rows {
 template <dtype Format, class Products>
 inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    constexpr std::size_t most = row_streams > wide_blocks ? row_streams : wide_blocks;
-    alignas(64) float totals[most / wide_blocks][few_tokens * few_rows];
-    for (std::size_t i = 0; i < rows.count; i += wide_blocks) std::memset(totals[i / wide_blocks], 0, tokens * few_rows * sizeof(float));
+    constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
+    alignas(64) float totals[most][few_tokens * few_rows];
+    float* total_of[most];
+    block_pair pair[most];
+    const std::size_t pairs = (rows.count + wide_blocks - 1) / wide_blocks;
+    for (std::size_t p = 0; p < pairs; ++p) {
+        total_of[p] = totals[p];
+        pair[p] = {rows.at(p * wide_blocks), rows.at(p * wide_blocks + wide_blocks - 1)};
+        std::memset(totals[p], 0, tokens * few_rows * sizeof(float));
+    }
     for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
         const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        const std::size_t at = g * sizeof(packed_block<Format>);
-        for (std::size_t i = 0; i < rows.count; i += wide_blocks)
-            add_turns<Format, Products>({rows.at(i) + at, rows.at(i + wide_blocks - 1) + at}, some, x, stride, tokens, totals[i / wide_blocks]);
+        if (places_side_by_side && tokens == 1 && pairs == most) {
+            add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
+        } else {
+            for (std::size_t p = 0; p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        }
+        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
             put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
                        y + i * rows.apart);
     }
-}
-
-/// y of one token and all places.
-template <dtype Format, class Products>
-inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
-    constexpr std::size_t pairs = row_streams / wide_blocks;
-    alignas(64) float totals[pairs][few_rows] = {};
-    block_pair from[pairs];
-    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
-    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
-        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
-        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
-    }
-    for (std::size_t i = 0; i < rows.count; ++i)
-        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
 }
 
 /// y[t, r] = bias[r] + sum_c W[r, c] x[t, c].   Shape: x [groups][tokens].
@@ -298,11 +289,6 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
-            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
-                if (count == 1 && from.count == row_streams)
-                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
-                                                            y + t * y_stride + first * packed_rows);
-            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };

@@ -2,7 +2,7 @@
 //
 //   way        file                    weights become                          runs for so many tokens
 //   registers  few-inl.hpp      levels, in registers                    1 and more, up to where another way begins; q8 without AMX: all
-//   bundles    bundles-inl.hpp  levels, in strips                       4 bits without VNNI: from 32 on x86 (AVX2, AVX-512), from 8 elsewhere
+//   bundles    bundles-inl.hpp  levels, in strips                       4 bits without VNNI: from 32 with AVX2, from 8 elsewhere
 //   vectors    vectors-inl.hpp  bytes, rounded to 1/127, in strips      4 bits from 64 with VNNI
 //   tiles      tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      exact-inl.hpp    f32                                     all, where activations are to stay f32

@@ -8,6 +8,8 @@
 #include "series.hpp"
 #include "text_table.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <chrono>
 
 namespace cli {
@@ -257,7 +259,7 @@ void print_json(engine& runs, const bench_options& o, const findings& found) {
 }
 
 p4::status run(bench_options o, bool says_tokens) {
-    if (!o.replay.text.empty()) {
+    if (!o.replay.texts.empty()) {
         o.replay.most = says_tokens ? o.generate_tokens : 0;
         o.replay.json = o.json;
         return bench_replay(o.run, o.replay);
@@ -334,9 +336,9 @@ void add_bench(CLI::App& app, action& chosen) {
         ->capture_default_str();
     command->add_option("--reuse", o->reuse, "Measure a second question about a document of so many tokens instead, such as 8192")
         ->check(CLI::Range(1, 1 << 20));
-    command->add_option("--replay", o->replay.text, "Go on with this file's text in place of what the model chooses (or its first -n tokens), with "
-                                                    "drafts and without")->type_name("FILE");
-    command->add_option("--replay-prompt", o->replay.prompt, "The message that the text answers")->type_name("FILE")->needs("--replay");
+    command->add_option("--replay", o->replay.texts, "Go on with these files' texts in place of what the model chooses (or their first -n tokens), with "
+                                                     "drafts and without")->type_name("FILE");
+    command->add_option("--replay-prompt", o->replay.prompts, "The message that each text answers")->type_name("FILE")->needs("--replay");
     add_drafts_option(*command, o->run.engine);
     command->get_option("--drafts")->needs("--replay");
     command->add_flag("--json", o->json, "Print one object");

@@ -1,13 +1,13 @@
 #pragma once
-/// bench --replay: how fast a text that is there already would have been written, with drafts and without.
+/// bench --replay: how fast texts that are there already would have been written, with drafts and without.
 #include "command.hpp"
 
 namespace cli {
 
 struct replay_bench {
-    std::string text;                   ///< a file
-    std::optional<std::string> prompt;  ///< a file: what the text answers
-    std::size_t most = 0;               ///< tokens of the text; 0: all
+    std::vector<std::string> texts;    ///< files; each finds what the drafter knows of those before it
+    std::vector<std::string> prompts;  ///< files: what each text answers; none, or as many
+    std::size_t most = 0;              ///< tokens of a text; 0: all
     bool json = false;
 };
 

@@ -8,6 +8,8 @@
 #include "output.hpp"
 #include "terminal.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <algorithm>
 #include <cstdio>
 #include <random>

@@ -3,6 +3,8 @@
 
 #include "progress.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <chrono>
 
 namespace cli {

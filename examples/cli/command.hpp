@@ -2,11 +2,13 @@
 /// What the subcommands share: how one announces itself, opens its model and says how to sample.
 #include "engine.hpp"
 
-#include <CLI/CLI.hpp>
-
 #include <filesystem>
 #include <optional>
 #include <string>
+
+namespace CLI {
+class App;
+}  // namespace CLI
 
 namespace cli {
 

@@ -5,6 +5,8 @@
 #include "stop_signals.hpp"
 #include "text_table.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <array>
 #include <chrono>
 

@@ -53,7 +53,7 @@ public:
         if (!workspace) return workspace.error();
         made->workspace_.emplace(std::move(*workspace));
         if (options.drafts.at_once() != 0) {
-            auto drafter = p4::ngram_drafter::create(options.context);
+            auto drafter = p4::ngram_drafter::create(std::max(options.context, options.remembered));
             if (!drafter) return drafter.error();
             made->drafter_.emplace(std::move(*drafter));
             made->drafts_ = {.from = *made->drafter_,
@@ -73,7 +73,6 @@ public:
                                                 const on_prompt& tell) override {
         p4::generation_options with = options;
         with.drafts = drafts_;
-        if (drafter_ && past_.position() == 0) drafter_->reset();
         return p4::generate(model_, past_, *workspace_, text, prompt, with, take, tell);
     }
     p4::result<std::span<const float>> prefill(std::span<const std::int32_t> tokens) override {
@@ -105,7 +104,6 @@ public:
         auto chooser = p4::sampler::create(sampling, model_.shape().vocab(), [](std::size_t) { return true; }, workspace_->kernels().choosing);
         if (!chooser) return chooser.error();
         past_.reset();
-        if (drafter_) drafter_->reset();
         if (const auto read = p4::prefill(model_, past_, *workspace_, prompt); !read) return read.error();
         drafts_.from.read(prompt);
         drafts_.from.read(text.first(1));  // chosen from the prompt's logits

@@ -26,6 +26,7 @@ struct engine_options {
     std::size_t logits = 1;            ///< rows of logits that a pass can have
     std::size_t states = 1;            ///< Mamba states that a pass can keep
     draft_choice drafts;               ///< none, unless a subcommand says so
+    std::size_t remembered = 0;        ///< tokens that drafts are made from, of this text and those before it; at least the context
     std::size_t prefix_cache = 0;      ///< bytes for what has been read and is kept; 0: none
     bool prefix_cache_may_miss = false;  ///< none, too, where that is too little for this model
 };

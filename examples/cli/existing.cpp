@@ -1,6 +1,8 @@
 /// Looks at what is there before it is overwritten.
 #include "existing.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <array>
 #include <ranges>
 

@@ -2,6 +2,10 @@
 /// What an output would destroy: files that are there are replaced only where --force says so.
 #include "command.hpp"
 
+namespace CLI {
+class App;
+}  // namespace CLI
+
 namespace cli {
 
 /// Errors: file_unwritable where `path` is a file that is not empty, and not `force`. Logits of ours may be replaced.

@@ -6,6 +6,8 @@
 #include "numbers.hpp"
 #include "progress.hpp"
 
+#include <CLI/CLI.hpp>
+
 namespace cli {
 namespace {
 

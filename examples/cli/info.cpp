@@ -4,6 +4,8 @@
 #include "progress.hpp"
 #include "text_table.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <thread>
 
 namespace cli {

@@ -4,6 +4,8 @@
 #include "progress.hpp"
 #include "stop_signals.hpp"
 
+#include <CLI/CLI.hpp>
+
 namespace cli {
 namespace {
 

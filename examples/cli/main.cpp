@@ -6,6 +6,8 @@
 #include "output.hpp"
 #include "stop_signals.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <algorithm>
 #include <cstdio>
 #include <sstream>

@@ -1,6 +1,8 @@
 /// Numbers on the command line: decimal, and nothing else.
 #include "numbers.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <algorithm>
 #include <cctype>
 #include <charconv>

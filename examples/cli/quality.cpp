@@ -5,6 +5,8 @@
 #include "progress.hpp"
 #include "text_table.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <sstream>
 
 namespace cli {

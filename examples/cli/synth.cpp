@@ -5,6 +5,8 @@
 #include "random_weights.hpp"
 #include "stop_signals.hpp"
 
+#include <CLI/CLI.hpp>
+
 #include <numeric>
 
 namespace cli {

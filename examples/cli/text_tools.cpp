@@ -3,6 +3,8 @@
 #include "input_text.hpp"
 #include "json_lines.hpp"
 
+#include <CLI/CLI.hpp>
+
 namespace cli {
 namespace {
 

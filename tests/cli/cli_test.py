@@ -411,16 +411,25 @@ class Files(ProgramTest):
             file = pathlib.Path(folder) / "text"
             file.write_text("What is 347 + 285? " * 12)
             bench = ("bench", "--model", BUNDLED, "--replay", file)
-            fixed = json.loads(self.good(*bench, "--drafts", 8, "--json"))
+            measured = lambda *more: json.loads(self.good(*more, "--json"))["texts"]
+            fixed, = measured(*bench, "--drafts", 8)
             self.assertEqual(fixed["tokens"], fixed["passes"] + fixed["accepted"])
             self.assertGreater(fixed["accepted"], fixed["tokens"] / 2)
             self.assertGreater(fixed["ratio"], 0)
-            off = json.loads(self.good(*bench, "--drafts", "off", "--json"))
+            off, = measured(*bench, "--drafts", "off")
             self.assertEqual((off["drafted"], off["accepted"], off["passes"]), (0, 0, fixed["tokens"]))
-            cut = json.loads(self.good(*bench, "--generate-tokens", 20, "--replay-prompt", file, "--json"))
+            cut, = measured(*bench, "--generate-tokens", 20, "--replay-prompt", file)
             self.assertEqual(cut["tokens"], 19)
             self.assertGreater(cut["prompt_tokens"], 20)
             self.assertIn("drafts accepted", self.good(*bench))
+            # The second time it is known: only its first token cannot be guessed from what the drafter remembers.
+            new = pathlib.Path(folder) / "new"
+            new.write_text(" ".join(str(n * n * 7919 % 10007) for n in range(60)))
+            both = json.loads(self.good("bench", "--model", BUNDLED, "--replay", new, new, "--drafts", 8, "--json"))
+            self.assertGreater(both["texts"][1]["accepted"], 2 * both["texts"][0]["accepted"])
+            self.assertEqual(both["least_ratio"], min(t["ratio"] for t in both["texts"]))
+            self.assertIn("median", self.good("bench", "--model", BUNDLED, "--replay", new, new))
+            self.refused("want a file for each of 2 texts, have 1", "bench", "--model", BUNDLED, "--replay", new, new, "--replay-prompt", file)
             self.refused("--replay", "bench", "--model", BUNDLED, "--drafts", "off")
             self.refused("want a text, have nothing", "bench", "--model", BUNDLED, "--replay", "/dev/null")
 

@@ -264,11 +264,12 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
     }
     for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
         const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        if (places_side_by_side && tokens == 1 && pairs == most) {
-            add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
-        } else {
-            for (std::size_t p = 0; p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        bool done = false;
+        if constexpr (places_side_by_side) {
+            done = tokens == 1 && pairs == most;
+            if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
         }
+        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
         for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {

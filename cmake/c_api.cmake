@@ -8,7 +8,7 @@ if(TARGET phi4flash_kernels)  # those of the programs
     phi4flash_program_flags(phi4flash_c_objects)
 else()
     set(phi4flash_c_kernels phi4flash_c_kernels)
-    add_library(phi4flash_c_kernels OBJECT "${PROJECT_SOURCE_DIR}/src/kernels.cpp")
+    add_library(phi4flash_c_kernels OBJECT "${PROJECT_SOURCE_DIR}/src/kernels.cpp" "${PROJECT_SOURCE_DIR}/src/library.cpp")
     target_link_libraries(phi4flash_c_kernels PRIVATE phi4flash::phi4flash)
 endif()
 set_target_properties(phi4flash_c_objects ${phi4flash_c_kernels} PROPERTIES

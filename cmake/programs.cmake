@@ -30,10 +30,10 @@ endfunction()
 
 option(PHI4FLASH_TEST_NO_EXCEPTIONS "Build the tests, with kernels of their own, with -fno-exceptions -fno-rtti" OFF)
 
-# phi4flash_compile_kernels(<target> <library> [flag...]): the objects of src/kernels.cpp for that library's back end. Programs in
-# compile-once mode add $<TARGET_OBJECTS:target>. A debug build, sanitized or not, optimizes them, or models would crawl.
+# phi4flash_compile_kernels(<target> <library> [flag...]): the objects of src/kernels.cpp and src/library.cpp for that library's back end: all that
+# compile-once mode leaves to one place. Programs in that mode add $<TARGET_OBJECTS:target>. A debug build, sanitized or not, optimizes them, or models would crawl.
 function(phi4flash_compile_kernels target library)
-    add_library(${target} OBJECT "${PROJECT_SOURCE_DIR}/src/kernels.cpp")
+    add_library(${target} OBJECT "${PROJECT_SOURCE_DIR}/src/kernels.cpp" "${PROJECT_SOURCE_DIR}/src/library.cpp")
     target_link_libraries(${target} PRIVATE ${library})
     if(NOT MSVC)
         target_compile_options(${target} PRIVATE $<$<CONFIG:Debug>:-O1> ${ARGN})

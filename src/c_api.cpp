@@ -1,5 +1,5 @@
 /// The C API (phi4flash.h), compiled: the one file to add to a program that has no C++ of its own. It brings the kernels along; where they are
-/// compiled in another file (src/kernels.cpp), set PHI4FLASH_COMPILE_ONCE=1 for this one.
+/// compiled in other files (src/kernels.cpp and src/library.cpp), set PHI4FLASH_COMPILE_ONCE=1 for this one.
 ///
 /// Here are the functions and nothing else: each finds its handles and structs (handle.hpp, structs.hpp) and hands over to c_api/.
 #if !defined(PHI4FLASH_COMPILE_ONCE)

@@ -20,7 +20,7 @@ compile() {
 }
 export -f compile
 export folder
-printf '%s\n' tests/kernels/*_test.cpp tests/layers/*_test.cpp src/kernels.cpp tests/main.cpp |
+printf '%s\n' tests/kernels/*_test.cpp tests/layers/*_test.cpp src/kernels.cpp src/library.cpp tests/main.cpp |
     xargs -P "$(nproc)" -I{} bash -c 'compile {}'
 aarch64-linux-gnu-g++ -static $folder/*.o -o $folder/tests -pthread
 echo "emulate: running"

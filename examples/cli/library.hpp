@@ -1,5 +1,5 @@
 #pragma once
-/// The library in compile-once mode: its kernels are compiled in src/kernels.cpp and declared everywhere else.
+/// The library in compile-once mode: its kernels are compiled in src/kernels.cpp, what else is no template in src/library.cpp.
 #ifndef PHI4FLASH_COMPILE_ONCE
 #define PHI4FLASH_COMPILE_ONCE 1
 #endif

@@ -129,6 +129,20 @@
 #define PHI4FLASH_IMPLEMENTATION 0
 #endif
 
+/// What is no template and takes long to compile is declared PHI4FLASH_BODY and defined where PHI4FLASH_BODIES: in every file, inline; or in
+/// compile-once mode in the one file that has the implementation.
+#if PHI4FLASH_COMPILE_ONCE
+#define PHI4FLASH_BODY
+#else
+#define PHI4FLASH_BODY inline
+#endif
+#define PHI4FLASH_BODIES (!PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION)
+
+/// 0 in that file leaves its kernels to another one, which includes kernels/dispatch.hpp alone and is compiled again only when they change.
+#ifndef PHI4FLASH_KERNELS
+#define PHI4FLASH_KERNELS PHI4FLASH_BODIES
+#endif
+
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
 #ifndef PHI4FLASH_AMX
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
@@ -2628,7 +2642,7 @@ PHI4FLASH_VECTOR_INLINE void prefetch([[maybe_unused]] const void* p) {
 PHI4FLASH_END
 
 #include <cfloat>
-#if !PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION
+#if PHI4FLASH_KERNELS
 
 // Nobody asked for slow kernels. A note and not a warning, which -Werror would turn into a failure.
 #if PHI4FLASH_SIMD_SCALAR_IS_A_GUESS
@@ -6250,11 +6264,14 @@ PHI4FLASH_TARGET_BEGIN
 /// Tokens that a block meets while it is in registers. Where there are 32 of them, the tokens' sums are there too.
 inline constexpr std::size_t turn_tokens = 16;
 
-// Without vectors to keep sums in, or shuffles of bytes, a long turn gains little and is most of what there is to compile.
-#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
-inline constexpr std::size_t longest_turn = 4;
+// Without vectors to keep sums in, a long turn gains little and is most of what there is to compile.
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+
+/// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without shuffles of bytes, was slower so.)
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr std::size_t longest_turn = turn_tokens;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
 #endif
 
 /// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
@@ -6402,75 +6419,71 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 /// Room for the numbers of a vector's rows.
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
-/// Up to scale_groups groups of blocks against tokens T, whose activations of a group are x[T], and of the next `stride` further. Adds to
-/// totals [T][few_rows].
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(block_pair from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                        wide_of<T>... sum) {
-    using block = packed_block<Format>;
-    const wide_codes levels = repeat_levels(q4_dense.level);
-    const auto* a = reinterpret_cast<const block*>(from.first);
-    const auto* b = reinterpret_cast<const block*>(from.second);
-    const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        prefetch_ahead(a + g, sizeof(block));
-        if constexpr (wide_blocks == 2) prefetch_ahead(b + g, sizeof(block));
-        meet_blocks<Format, Products>(a[g], b[g], row, levels, at, sum...);
-    }
-    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
-}
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
-    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
-}
-
-/// A group of blocks of a pair, asked for further on, against one token.
-template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+/// A group of a pair of blocks, asked for further on, against as many tokens as there are sums.
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
     prefetch_ahead(a, sizeof(block));
     if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
-    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
-/// One token against pairs of rows of blocks R, a group of each in turn: their sums are made side by side, and no place waits for the groups of the
-/// others. Each sum is made in the order of add_groups, so it has the same bits. Adds to totals [R][few_rows].
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float (*totals)[few_rows], wide_of<R>... sum) {
+/// Up to scale_groups groups of blocks against tokens T, whose activations of a group are x[T], and of the next `stride` further. Adds to
+/// totals [T][few_rows].
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals, wide_of<T>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
-    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+    for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
-                                              std::size_t stride, float (*totals)[few_rows]) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
 
-/// The same for `tokens` tokens, a turn after the other.
+/// One token against pairs of blocks P, a group of each in turn: their sums are made side by side, and no place waits for the groups of the others.
+/// Each sum is made in the order of add_groups, so it has the same bits. Adds to totals[P] [few_rows].
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float* const* totals, wide_of<P>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[P] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
+}
+
+/// Groups of a pair of blocks against `tokens` tokens, a turn after the other.
 template <dtype Format, class Products>
-inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
-        if (done == 1) {
-            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
-        } else if (done == 4) {
-            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
-        } else if constexpr (longest_turn != 4) {
-            switch (done) {
-                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
-            }
+        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            default:
+                if constexpr (longest_turn != 4) {
+                    if (done == 3) {
+                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
+                    } else if (done == 8) {
+                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
+                    } else {
+                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
+                    }
+                }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -6498,36 +6511,31 @@ struct block_rows {
 template <dtype Format, class Products>
 inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    constexpr std::size_t most = row_streams > wide_blocks ? row_streams : wide_blocks;
-    alignas(64) float totals[most / wide_blocks][few_tokens * few_rows];
-    for (std::size_t i = 0; i < rows.count; i += wide_blocks) std::memset(totals[i / wide_blocks], 0, tokens * few_rows * sizeof(float));
+    constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
+    alignas(64) float totals[most][few_tokens * few_rows];
+    float* total_of[most];
+    block_pair pair[most];
+    const std::size_t pairs = (rows.count + wide_blocks - 1) / wide_blocks;
+    for (std::size_t p = 0; p < pairs; ++p) {
+        total_of[p] = totals[p];
+        pair[p] = {rows.at(p * wide_blocks), rows.at(p * wide_blocks + wide_blocks - 1)};
+        std::memset(totals[p], 0, tokens * few_rows * sizeof(float));
+    }
     for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
         const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        const std::size_t at = g * sizeof(packed_block<Format>);
-        for (std::size_t i = 0; i < rows.count; i += wide_blocks)
-            add_turns<Format, Products>({rows.at(i) + at, rows.at(i + wide_blocks - 1) + at}, some, x, stride, tokens, totals[i / wide_blocks]);
+        bool done = false;
+        if constexpr (places_side_by_side) {
+            done = tokens == 1 && pairs == most;
+            if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
             put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
                        y + i * rows.apart);
     }
-}
-
-/// y of one token and all places.
-template <dtype Format, class Products>
-inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
-    constexpr std::size_t pairs = row_streams / wide_blocks;
-    alignas(64) float totals[pairs][few_rows] = {};
-    block_pair from[pairs];
-    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
-    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
-        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
-        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
-    }
-    for (std::size_t i = 0; i < rows.count; ++i)
-        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
 }
 
 /// y[t, r] = bias[r] + sum_c W[r, c] x[t, c].   Shape: x [groups][tokens].
@@ -6541,11 +6549,6 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
-            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
-                if (count == 1 && from.count == row_streams)
-                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
-                                                            y + t * y_stride + first * packed_rows);
-            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -6794,9 +6797,14 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Fewer tokens than this are cheaper in registers. With sums of 16 bits a level meets a bundle with a load, two instructions and its share of a
-/// repetition; in registers an activation does with a repetition and the same two. So several bundles, and strips that pay for themselves.
-inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
+/// Fewer tokens than this are cheaper in registers. With AVX2's sums of 16 bits a level meets a bundle with a load, two instructions and its share of
+/// a repetition; in registers an activation does with a repetition and the same two. So several bundles, and strips that pay for themselves. SSE2
+/// is slower so, and AVX-512 without VNNI was not measured.
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr std::size_t bundled_tokens = HWY_TARGET == HWY_AVX2 ? 32 : 8;
+#else
+inline constexpr std::size_t bundled_tokens = 8;
+#endif
 
 /// Bundles that a strip meets while it is unpacked. Their activations in its columns stay in the second-level cache; those of a tile
 /// that share a scale, in the first-level one.
@@ -8304,7 +8312,7 @@ PHI4FLASH_TARGET_END
 //
 //   way        file                    weights become                          runs for so many tokens
 //   registers  few-inl.hpp      levels, in registers                    1 and more, up to where another way begins; q8 without AMX: all
-//   bundles    bundles-inl.hpp  levels, in strips                       4 bits without VNNI: from 32 on x86 (AVX2, AVX-512), from 8 elsewhere
+//   bundles    bundles-inl.hpp  levels, in strips                       4 bits without VNNI: from 32 with AVX2, from 8 elsewhere
 //   vectors    vectors-inl.hpp  bytes, rounded to 1/127, in strips      4 bits from 64 with VNNI
 //   tiles      tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      exact-inl.hpp    f32                                     all, where activations are to stay f32
@@ -11693,10 +11701,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
-inline constexpr std::size_t longest_turn = 4;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr std::size_t longest_turn = turn_tokens;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
@@ -11832,69 +11842,65 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(block_pair from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                        wide_of<T>... sum) {
-    using block = packed_block<Format>;
-    const wide_codes levels = repeat_levels(q4_dense.level);
-    const auto* a = reinterpret_cast<const block*>(from.first);
-    const auto* b = reinterpret_cast<const block*>(from.second);
-    const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        prefetch_ahead(a + g, sizeof(block));
-        if constexpr (wide_blocks == 2) prefetch_ahead(b + g, sizeof(block));
-        meet_blocks<Format, Products>(a[g], b[g], row, levels, at, sum...);
-    }
-    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
-}
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
-    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
-}
-
-template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
     prefetch_ahead(a, sizeof(block));
     if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
-    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float (*totals)[few_rows], wide_of<R>... sum) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals, wide_of<T>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
-    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+    for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
-                                              std::size_t stride, float (*totals)[few_rows]) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float* const* totals, wide_of<P>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[P] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
 template <dtype Format, class Products>
-inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
-        if (done == 1) {
-            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
-        } else if (done == 4) {
-            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
-        } else if constexpr (longest_turn != 4) {
-            switch (done) {
-                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
-            }
+        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            default:
+                if constexpr (longest_turn != 4) {
+                    if (done == 3) {
+                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
+                    } else if (done == 8) {
+                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
+                    } else {
+                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
+                    }
+                }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -11918,35 +11924,31 @@ struct block_rows {
 template <dtype Format, class Products>
 inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    constexpr std::size_t most = row_streams > wide_blocks ? row_streams : wide_blocks;
-    alignas(64) float totals[most / wide_blocks][few_tokens * few_rows];
-    for (std::size_t i = 0; i < rows.count; i += wide_blocks) std::memset(totals[i / wide_blocks], 0, tokens * few_rows * sizeof(float));
+    constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
+    alignas(64) float totals[most][few_tokens * few_rows];
+    float* total_of[most];
+    block_pair pair[most];
+    const std::size_t pairs = (rows.count + wide_blocks - 1) / wide_blocks;
+    for (std::size_t p = 0; p < pairs; ++p) {
+        total_of[p] = totals[p];
+        pair[p] = {rows.at(p * wide_blocks), rows.at(p * wide_blocks + wide_blocks - 1)};
+        std::memset(totals[p], 0, tokens * few_rows * sizeof(float));
+    }
     for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
         const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        const std::size_t at = g * sizeof(packed_block<Format>);
-        for (std::size_t i = 0; i < rows.count; i += wide_blocks)
-            add_turns<Format, Products>({rows.at(i) + at, rows.at(i + wide_blocks - 1) + at}, some, x, stride, tokens, totals[i / wide_blocks]);
+        bool done = false;
+        if constexpr (places_side_by_side) {
+            done = tokens == 1 && pairs == most;
+            if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
             put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
                        y + i * rows.apart);
     }
-}
-
-template <dtype Format, class Products>
-inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
-    constexpr std::size_t pairs = row_streams / wide_blocks;
-    alignas(64) float totals[pairs][few_rows] = {};
-    block_pair from[pairs];
-    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
-    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
-        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
-        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
-    }
-    for (std::size_t i = 0; i < rows.count; ++i)
-        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
 }
 
 template <dtype Format, class Products>
@@ -11959,11 +11961,6 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
-            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
-                if (count == 1 && from.count == row_streams)
-                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
-                                                            y + t * y_stride + first * packed_rows);
-            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -12186,7 +12183,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr std::size_t bundled_tokens = HWY_TARGET == HWY_AVX2 ? 32 : 8;
+#else
+inline constexpr std::size_t bundled_tokens = 8;
+#endif
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -16918,10 +16919,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
-inline constexpr std::size_t longest_turn = 4;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr std::size_t longest_turn = turn_tokens;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
@@ -17057,69 +17060,65 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(block_pair from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                        wide_of<T>... sum) {
-    using block = packed_block<Format>;
-    const wide_codes levels = repeat_levels(q4_dense.level);
-    const auto* a = reinterpret_cast<const block*>(from.first);
-    const auto* b = reinterpret_cast<const block*>(from.second);
-    const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        prefetch_ahead(a + g, sizeof(block));
-        if constexpr (wide_blocks == 2) prefetch_ahead(b + g, sizeof(block));
-        meet_blocks<Format, Products>(a[g], b[g], row, levels, at, sum...);
-    }
-    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
-}
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
-    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
-}
-
-template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
     prefetch_ahead(a, sizeof(block));
     if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
-    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float (*totals)[few_rows], wide_of<R>... sum) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals, wide_of<T>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
-    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+    for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
-                                              std::size_t stride, float (*totals)[few_rows]) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float* const* totals, wide_of<P>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[P] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
 template <dtype Format, class Products>
-inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
-        if (done == 1) {
-            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
-        } else if (done == 4) {
-            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
-        } else if constexpr (longest_turn != 4) {
-            switch (done) {
-                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
-            }
+        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            default:
+                if constexpr (longest_turn != 4) {
+                    if (done == 3) {
+                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
+                    } else if (done == 8) {
+                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
+                    } else {
+                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
+                    }
+                }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -17143,35 +17142,31 @@ struct block_rows {
 template <dtype Format, class Products>
 inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    constexpr std::size_t most = row_streams > wide_blocks ? row_streams : wide_blocks;
-    alignas(64) float totals[most / wide_blocks][few_tokens * few_rows];
-    for (std::size_t i = 0; i < rows.count; i += wide_blocks) std::memset(totals[i / wide_blocks], 0, tokens * few_rows * sizeof(float));
+    constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
+    alignas(64) float totals[most][few_tokens * few_rows];
+    float* total_of[most];
+    block_pair pair[most];
+    const std::size_t pairs = (rows.count + wide_blocks - 1) / wide_blocks;
+    for (std::size_t p = 0; p < pairs; ++p) {
+        total_of[p] = totals[p];
+        pair[p] = {rows.at(p * wide_blocks), rows.at(p * wide_blocks + wide_blocks - 1)};
+        std::memset(totals[p], 0, tokens * few_rows * sizeof(float));
+    }
     for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
         const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        const std::size_t at = g * sizeof(packed_block<Format>);
-        for (std::size_t i = 0; i < rows.count; i += wide_blocks)
-            add_turns<Format, Products>({rows.at(i) + at, rows.at(i + wide_blocks - 1) + at}, some, x, stride, tokens, totals[i / wide_blocks]);
+        bool done = false;
+        if constexpr (places_side_by_side) {
+            done = tokens == 1 && pairs == most;
+            if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
             put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
                        y + i * rows.apart);
     }
-}
-
-template <dtype Format, class Products>
-inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
-    constexpr std::size_t pairs = row_streams / wide_blocks;
-    alignas(64) float totals[pairs][few_rows] = {};
-    block_pair from[pairs];
-    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
-    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
-        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
-        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
-    }
-    for (std::size_t i = 0; i < rows.count; ++i)
-        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
 }
 
 template <dtype Format, class Products>
@@ -17184,11 +17179,6 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
-            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
-                if (count == 1 && from.count == row_streams)
-                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
-                                                            y + t * y_stride + first * packed_rows);
-            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -17411,7 +17401,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr std::size_t bundled_tokens = HWY_TARGET == HWY_AVX2 ? 32 : 8;
+#else
+inline constexpr std::size_t bundled_tokens = 8;
+#endif
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -22144,10 +22138,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
-inline constexpr std::size_t longest_turn = 4;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr std::size_t longest_turn = turn_tokens;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
@@ -22283,69 +22279,65 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(block_pair from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                        wide_of<T>... sum) {
-    using block = packed_block<Format>;
-    const wide_codes levels = repeat_levels(q4_dense.level);
-    const auto* a = reinterpret_cast<const block*>(from.first);
-    const auto* b = reinterpret_cast<const block*>(from.second);
-    const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        prefetch_ahead(a + g, sizeof(block));
-        if constexpr (wide_blocks == 2) prefetch_ahead(b + g, sizeof(block));
-        meet_blocks<Format, Products>(a[g], b[g], row, levels, at, sum...);
-    }
-    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
-}
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
-    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
-}
-
-template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
     prefetch_ahead(a, sizeof(block));
     if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
-    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float (*totals)[few_rows], wide_of<R>... sum) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals, wide_of<T>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
-    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+    for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
-                                              std::size_t stride, float (*totals)[few_rows]) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float* const* totals, wide_of<P>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[P] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
 template <dtype Format, class Products>
-inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
-        if (done == 1) {
-            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
-        } else if (done == 4) {
-            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
-        } else if constexpr (longest_turn != 4) {
-            switch (done) {
-                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
-            }
+        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            default:
+                if constexpr (longest_turn != 4) {
+                    if (done == 3) {
+                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
+                    } else if (done == 8) {
+                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
+                    } else {
+                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
+                    }
+                }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -22369,35 +22361,31 @@ struct block_rows {
 template <dtype Format, class Products>
 inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    constexpr std::size_t most = row_streams > wide_blocks ? row_streams : wide_blocks;
-    alignas(64) float totals[most / wide_blocks][few_tokens * few_rows];
-    for (std::size_t i = 0; i < rows.count; i += wide_blocks) std::memset(totals[i / wide_blocks], 0, tokens * few_rows * sizeof(float));
+    constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
+    alignas(64) float totals[most][few_tokens * few_rows];
+    float* total_of[most];
+    block_pair pair[most];
+    const std::size_t pairs = (rows.count + wide_blocks - 1) / wide_blocks;
+    for (std::size_t p = 0; p < pairs; ++p) {
+        total_of[p] = totals[p];
+        pair[p] = {rows.at(p * wide_blocks), rows.at(p * wide_blocks + wide_blocks - 1)};
+        std::memset(totals[p], 0, tokens * few_rows * sizeof(float));
+    }
     for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
         const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        const std::size_t at = g * sizeof(packed_block<Format>);
-        for (std::size_t i = 0; i < rows.count; i += wide_blocks)
-            add_turns<Format, Products>({rows.at(i) + at, rows.at(i + wide_blocks - 1) + at}, some, x, stride, tokens, totals[i / wide_blocks]);
+        bool done = false;
+        if constexpr (places_side_by_side) {
+            done = tokens == 1 && pairs == most;
+            if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
             put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
                        y + i * rows.apart);
     }
-}
-
-template <dtype Format, class Products>
-inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
-    constexpr std::size_t pairs = row_streams / wide_blocks;
-    alignas(64) float totals[pairs][few_rows] = {};
-    block_pair from[pairs];
-    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
-    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
-        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
-        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
-    }
-    for (std::size_t i = 0; i < rows.count; ++i)
-        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
 }
 
 template <dtype Format, class Products>
@@ -22410,11 +22398,6 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
-            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
-                if (count == 1 && from.count == row_streams)
-                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
-                                                            y + t * y_stride + first * packed_rows);
-            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -22637,7 +22620,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr std::size_t bundled_tokens = HWY_TARGET == HWY_AVX2 ? 32 : 8;
+#else
+inline constexpr std::size_t bundled_tokens = 8;
+#endif
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -27404,10 +27391,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
-inline constexpr std::size_t longest_turn = 4;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr std::size_t longest_turn = turn_tokens;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
@@ -27543,69 +27532,65 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(block_pair from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                        wide_of<T>... sum) {
-    using block = packed_block<Format>;
-    const wide_codes levels = repeat_levels(q4_dense.level);
-    const auto* a = reinterpret_cast<const block*>(from.first);
-    const auto* b = reinterpret_cast<const block*>(from.second);
-    const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        prefetch_ahead(a + g, sizeof(block));
-        if constexpr (wide_blocks == 2) prefetch_ahead(b + g, sizeof(block));
-        meet_blocks<Format, Products>(a[g], b[g], row, levels, at, sum...);
-    }
-    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
-}
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
-    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
-}
-
-template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
     prefetch_ahead(a, sizeof(block));
     if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
-    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float (*totals)[few_rows], wide_of<R>... sum) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals, wide_of<T>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
-    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+    for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
-                                              std::size_t stride, float (*totals)[few_rows]) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float* const* totals, wide_of<P>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[P] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
 template <dtype Format, class Products>
-inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
-        if (done == 1) {
-            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
-        } else if (done == 4) {
-            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
-        } else if constexpr (longest_turn != 4) {
-            switch (done) {
-                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
-            }
+        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            default:
+                if constexpr (longest_turn != 4) {
+                    if (done == 3) {
+                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
+                    } else if (done == 8) {
+                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
+                    } else {
+                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
+                    }
+                }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -27629,35 +27614,31 @@ struct block_rows {
 template <dtype Format, class Products>
 inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    constexpr std::size_t most = row_streams > wide_blocks ? row_streams : wide_blocks;
-    alignas(64) float totals[most / wide_blocks][few_tokens * few_rows];
-    for (std::size_t i = 0; i < rows.count; i += wide_blocks) std::memset(totals[i / wide_blocks], 0, tokens * few_rows * sizeof(float));
+    constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
+    alignas(64) float totals[most][few_tokens * few_rows];
+    float* total_of[most];
+    block_pair pair[most];
+    const std::size_t pairs = (rows.count + wide_blocks - 1) / wide_blocks;
+    for (std::size_t p = 0; p < pairs; ++p) {
+        total_of[p] = totals[p];
+        pair[p] = {rows.at(p * wide_blocks), rows.at(p * wide_blocks + wide_blocks - 1)};
+        std::memset(totals[p], 0, tokens * few_rows * sizeof(float));
+    }
     for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
         const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        const std::size_t at = g * sizeof(packed_block<Format>);
-        for (std::size_t i = 0; i < rows.count; i += wide_blocks)
-            add_turns<Format, Products>({rows.at(i) + at, rows.at(i + wide_blocks - 1) + at}, some, x, stride, tokens, totals[i / wide_blocks]);
+        bool done = false;
+        if constexpr (places_side_by_side) {
+            done = tokens == 1 && pairs == most;
+            if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
             put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
                        y + i * rows.apart);
     }
-}
-
-template <dtype Format, class Products>
-inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
-    constexpr std::size_t pairs = row_streams / wide_blocks;
-    alignas(64) float totals[pairs][few_rows] = {};
-    block_pair from[pairs];
-    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
-    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
-        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
-        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
-    }
-    for (std::size_t i = 0; i < rows.count; ++i)
-        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
 }
 
 template <dtype Format, class Products>
@@ -27670,11 +27651,6 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
-            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
-                if (count == 1 && from.count == row_streams)
-                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
-                                                            y + t * y_stride + first * packed_rows);
-            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -27897,7 +27873,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr std::size_t bundled_tokens = HWY_TARGET == HWY_AVX2 ? 32 : 8;
+#else
+inline constexpr std::size_t bundled_tokens = 8;
+#endif
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -32622,10 +32602,12 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-#if PHI4FLASH_SIMD_SCALAR || (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
-inline constexpr std::size_t longest_turn = 4;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr std::size_t longest_turn = turn_tokens;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
@@ -32761,69 +32743,65 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(block_pair from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                        wide_of<T>... sum) {
-    using block = packed_block<Format>;
-    const wide_codes levels = repeat_levels(q4_dense.level);
-    const auto* a = reinterpret_cast<const block*>(from.first);
-    const auto* b = reinterpret_cast<const block*>(from.second);
-    const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        prefetch_ahead(a + g, sizeof(block));
-        if constexpr (wide_blocks == 2) prefetch_ahead(b + g, sizeof(block));
-        meet_blocks<Format, Products>(a[g], b[g], row, levels, at, sum...);
-    }
-    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
-}
-template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, block_pair from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
-    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
-}
-
-template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void meet_one(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, wide_f32& sum) {
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
     prefetch_ahead(a, sizeof(block));
     if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
-    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum);
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float (*totals)[few_rows], wide_of<R>... sum) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals, wide_of<T>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
-    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_one<Format, Products>(from[R], g, row, levels, at, sum), ...);
-    (add_sum<Format>(sum, *x, totals[R] + row), ...);
+    for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
-template <dtype Format, class Products, std::size_t... R>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<R...>, const block_pair* from, std::size_t groups, const activation_group* x,
-                                              std::size_t stride, float (*totals)[few_rows]) {
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
-        add_side_by_side<Format, Products, R...>(from, row, groups, x, stride, totals, wide_of<R>(repeat_wide(0.0f))...);
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float* const* totals, wide_of<P>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[P] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
 template <dtype Format, class Products>
-inline void add_turns(block_pair from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? 1 : 4;
-        if (done == 1) {
-            add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals);
-        } else if (done == 4) {
-            add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
-        } else if constexpr (longest_turn != 4) {
-            switch (done) {
-                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
-            }
+        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            default:
+                if constexpr (longest_turn != 4) {
+                    if (done == 3) {
+                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
+                    } else if (done == 8) {
+                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
+                    } else {
+                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
+                    }
+                }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
@@ -32847,35 +32825,31 @@ struct block_rows {
 template <dtype Format, class Products>
 inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
                            float* y, std::size_t y_stride) {
-    constexpr std::size_t most = row_streams > wide_blocks ? row_streams : wide_blocks;
-    alignas(64) float totals[most / wide_blocks][few_tokens * few_rows];
-    for (std::size_t i = 0; i < rows.count; i += wide_blocks) std::memset(totals[i / wide_blocks], 0, tokens * few_rows * sizeof(float));
+    constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
+    alignas(64) float totals[most][few_tokens * few_rows];
+    float* total_of[most];
+    block_pair pair[most];
+    const std::size_t pairs = (rows.count + wide_blocks - 1) / wide_blocks;
+    for (std::size_t p = 0; p < pairs; ++p) {
+        total_of[p] = totals[p];
+        pair[p] = {rows.at(p * wide_blocks), rows.at(p * wide_blocks + wide_blocks - 1)};
+        std::memset(totals[p], 0, tokens * few_rows * sizeof(float));
+    }
     for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
         const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        const std::size_t at = g * sizeof(packed_block<Format>);
-        for (std::size_t i = 0; i < rows.count; i += wide_blocks)
-            add_turns<Format, Products>({rows.at(i) + at, rows.at(i + wide_blocks - 1) + at}, some, x, stride, tokens, totals[i / wide_blocks]);
+        bool done = false;
+        if constexpr (places_side_by_side) {
+            done = tokens == 1 && pairs == most;
+            if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
             put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
                        y + i * rows.apart);
     }
-}
-
-template <dtype Format, class Products>
-inline void one_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, const float* bias, float* y) {
-    constexpr std::size_t pairs = row_streams / wide_blocks;
-    alignas(64) float totals[pairs][few_rows] = {};
-    block_pair from[pairs];
-    for (std::size_t i = 0; i < pairs; ++i) from[i] = {rows.at(i * wide_blocks), rows.at(i * wide_blocks + wide_blocks - 1)};
-    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
-        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
-        add_side_by_side<Format, Products>(std::make_index_sequence<pairs>(), from, some, x, stride, totals);
-        for (block_pair& pair : from) pair.first += some * sizeof(packed_block<Format>), pair.second += some * sizeof(packed_block<Format>);
-    }
-    for (std::size_t i = 0; i < rows.count; ++i)
-        put_totals(totals[i / wide_blocks] + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart, y + i * rows.apart);
 }
 
 template <dtype Format, class Products>
@@ -32888,11 +32862,6 @@ inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, c
     for (std::size_t t = 0; t < tokens; t += few_tokens) {
         const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
         const auto put = [&](const block_rows& from, std::size_t first) {
-            if constexpr (row_streams % wide_blocks == 0 && row_streams > wide_blocks) {
-                if (count == 1 && from.count == row_streams)
-                    return one_block_rows<Format, Products>(from, groups, x + t, tokens, bias == nullptr ? nullptr : bias + first * packed_rows,
-                                                            y + t * y_stride + first * packed_rows);
-            }
             few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
                                              y + t * y_stride + first * packed_rows, y_stride);
         };
@@ -33115,7 +33084,11 @@ PHI4FLASH_TARGET_END
 // ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
 
-inline constexpr std::size_t bundled_tokens = integer_scales ? 32 : 8;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr std::size_t bundled_tokens = HWY_TARGET == HWY_AVX2 ? 32 : 8;
+#else
+inline constexpr std::size_t bundled_tokens = 8;
+#endif
 
 inline constexpr std::size_t bundles_at_once = 16;
 
@@ -35636,7 +35609,9 @@ inline constexpr std::size_t extent_count = 11;
 }
 
 /// Checks a shape of which nothing is dynamic any more. Errors: bad_extent, naming the extent, want and have.
-[[nodiscard]] inline status check_shape(const sambay_shape& s) {
+[[nodiscard]] PHI4FLASH_BODY status check_shape(const sambay_shape& s);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_shape(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i) {
         const auto [name, value] = detail::extent_at(s, i);
         if (value == dynamic) return error::format(errc::bad_extent, "%s is not given: want a number from 1 to %zu", name, max_extent);
@@ -35657,6 +35632,7 @@ inline constexpr std::size_t extent_count = 11;
             return {};
     }
 }
+#endif
 
 namespace detail {
 /// One extent: a constant where Static is a number, a member where it is `dynamic`.
@@ -41071,15 +41047,7 @@ public:
 
     /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more;
     /// out_of_memory. `ids` is then as it was.
-    status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
-        if (text.size() >= (std::size_t{1} << 31))
-            return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
-                                 text.size());
-        return detail::append_or_nothing("encode a text", ids, [&] {
-            take_caches();
-            append_ids(text, options, ids);
-        });
-    }
+    status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
 
@@ -41090,29 +41058,10 @@ private:
         words_ = detail::word_cache<2, 3>(cache_entries_);
     }
 
-    void append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
-        if (valid_utf8_prefix(text) != text.size()) {
-            clean_.clear();
-            detail::append_lossy_utf8(text, clean_);
-            text = clean_;
-        }
-        if (options.markers == marker_policy::plain_text) return encode_plain(normalized(text), ids);
-        encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
-            encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
-                          [&](std::string_view plain) { encode_plain(plain, ids); });
-        });
-    }
+    void append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
     /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
-    std::string_view normalized(std::string_view text) {
-        const normal_form form = tokenizer_->normalization_;
-        if (form == normal_form::none) return text;
-        const std::size_t good = normalized_prefix(text, form);
-        if (good == text.size()) return text;
-        normalized_.assign(text.substr(0, good));
-        detail::append_normal(text.substr(good), form, normalized_);
-        return normalized_;
-    }
+    std::string_view normalized(std::string_view text);
 
     /// Markers become ids; `sink` gets the text between them.
     template <class Sink>
@@ -41139,18 +41088,7 @@ private:
         if (done < end) sink(std::string_view(done, static_cast<std::size_t>(end - done)));
     }
 
-    void encode_plain(std::string_view text, std::vector<std::int32_t>& ids) {
-        switch (tokenizer_->pattern_) {
-            case split_pattern::gpt2:
-                return encode_pieces<split_pattern::gpt2>(text, ids);
-            case split_pattern::cl100k:
-                return encode_pieces<split_pattern::cl100k>(text, ids);
-            case split_pattern::qwen2:
-                return encode_pieces<split_pattern::qwen2>(text, ids);
-            case split_pattern::o200k:
-                return encode_pieces<split_pattern::o200k>(text, ids);
-        }
-    }
+    void encode_plain(std::string_view text, std::vector<std::int32_t>& ids);
 
     template <split_pattern Pattern>
     void encode_pieces(std::string_view text, std::vector<std::int32_t>& ids) {
@@ -41193,10 +41131,60 @@ private:
     std::string normalized_;
 };
 
-inline status tokenizer::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status tokenizer::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const {
     encoder e(*this, 1);
     return e.encode(text, options, ids);
 }
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status encoder::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
+    if (text.size() >= (std::size_t{1} << 31))
+        return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
+                             text.size());
+    return detail::append_or_nothing("encode a text", ids, [&] {
+        take_caches();
+        append_ids(text, options, ids);
+    });
+}
+
+PHI4FLASH_BODY void encoder::append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
+    if (valid_utf8_prefix(text) != text.size()) {
+        clean_.clear();
+        detail::append_lossy_utf8(text, clean_);
+        text = clean_;
+    }
+    if (options.markers == marker_policy::plain_text) return encode_plain(normalized(text), ids);
+    encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
+        encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
+                      [&](std::string_view plain) { encode_plain(plain, ids); });
+    });
+}
+
+PHI4FLASH_BODY std::string_view encoder::normalized(std::string_view text) {
+    const normal_form form = tokenizer_->normalization_;
+    if (form == normal_form::none) return text;
+    const std::size_t good = normalized_prefix(text, form);
+    if (good == text.size()) return text;
+    normalized_.assign(text.substr(0, good));
+    detail::append_normal(text.substr(good), form, normalized_);
+    return normalized_;
+}
+
+PHI4FLASH_BODY void encoder::encode_plain(std::string_view text, std::vector<std::int32_t>& ids) {
+    switch (tokenizer_->pattern_) {
+        case split_pattern::gpt2:
+            return encode_pieces<split_pattern::gpt2>(text, ids);
+        case split_pattern::cl100k:
+            return encode_pieces<split_pattern::cl100k>(text, ids);
+        case split_pattern::qwen2:
+            return encode_pieces<split_pattern::qwen2>(text, ids);
+        case split_pattern::o200k:
+            return encode_pieces<split_pattern::o200k>(text, ids);
+    }
+}
+#endif
 
 PHI4FLASH_END
 
@@ -41272,7 +41260,9 @@ void walk_chat(std::span<const chat_message> messages, const chat_options& optio
 }  // namespace detail
 
 /// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
-inline status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
+PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
     if (status s = detail::check_roles(messages); !s) return s;
     return detail::append_or_nothing("render a chat", prompt, [&] {
         detail::walk_chat(
@@ -41280,6 +41270,7 @@ inline status render_chat(std::span<const chat_message> messages, const chat_opt
             [&](std::string_view content) { prompt.append(content); });
     });
 }
+#endif
 
 namespace detail {
 
@@ -41317,8 +41308,10 @@ namespace detail {
 /// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
 /// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
 /// in this tokenizer. `ids` is then as it was.
-inline status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                          std::vector<std::int32_t>& ids) {
+PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                          std::vector<std::int32_t>& ids);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options, std::vector<std::int32_t>& ids) {
     if (status s = detail::check_roles(messages); !s) return s;
     return detail::append_or_nothing("encode a chat", ids, [&]() -> status {
         if (options.content_markers != marker_policy::parse) return detail::encode_messages(e, messages, options, ids);
@@ -41327,6 +41320,7 @@ inline status encode_chat(encoder& e, std::span<const chat_message> messages, co
         return e.encode(prompt, {marker_policy::parse}, ids);
     });
 }
+#endif
 
 PHI4FLASH_END
 
@@ -41345,23 +41339,10 @@ public:
     explicit stream_decoder(const tokenizer& t, const decode_options& options = {}) : tokenizer_(&t), options_(options) {}
 
     /// The text that became certain with this id: often empty while a character is incomplete. Valid until the next call.
-    std::string_view push(std::int32_t id) {
-        text_.clear();
-        if (options_.skip_special && tokenizer_->is_special(id)) return text_.view();
-        held_.append(tokenizer_->bytes_of(id));
-        const std::size_t certain = held_.view().size() - incomplete_utf8_tail(held_.view());
-        detail::append_lossy_utf8(held_.view().substr(0, certain), text_);
-        held_.keep_from(certain);
-        return text_.view();
-    }
+    std::string_view push(std::int32_t id);
 
     /// The end of the stream: what was held back, as U+FFFD. The decoder can then be used for another stream.
-    std::string_view flush() {
-        text_.clear();
-        detail::append_lossy_utf8(held_.view(), text_);
-        held_.clear();
-        return text_.view();
-    }
+    std::string_view flush();
 
     /// Bytes that wait for the rest of their character, at most 3.
     [[nodiscard]] std::string_view held() const { return held_.view(); }
@@ -41372,6 +41353,25 @@ private:
     detail::fixed_text<max_token_bytes + 3> held_;
     detail::fixed_text<longest_text> text_;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::string_view stream_decoder::push(std::int32_t id) {
+    text_.clear();
+    if (options_.skip_special && tokenizer_->is_special(id)) return text_.view();
+    held_.append(tokenizer_->bytes_of(id));
+    const std::size_t certain = held_.view().size() - incomplete_utf8_tail(held_.view());
+    detail::append_lossy_utf8(held_.view().substr(0, certain), text_);
+    held_.keep_from(certain);
+    return text_.view();
+}
+
+PHI4FLASH_BODY std::string_view stream_decoder::flush() {
+    text_.clear();
+    detail::append_lossy_utf8(held_.view(), text_);
+    held_.clear();
+    return text_.view();
+}
+#endif
 
 PHI4FLASH_END
 
@@ -41486,19 +41486,7 @@ public:
     }
 
     /// Goes on from what was kept. Errors: bad_value (turns that do not follow each other, or ids below zero): nothing has changed then. @since 0.2
-    [[nodiscard]] status restore(conversation_record kept) {
-        const auto negative = [](const std::vector<std::int32_t>& ids) { return std::ranges::any_of(ids, [](std::int32_t id) { return id < 0; }); };
-        std::size_t least = 0;
-        bool good = !negative(kept.tokens) && !negative(kept.unread);
-        for (const conversation_turn& t : kept.turns) {
-            good = good && t.begin >= least && t.begin < kept.tokens.size() && !negative(t.unread);
-            least = t.begin + 1;
-        }
-        if (!good) return error::format(errc::bad_value, "a kept conversation: its turns or ids cannot be");
-        said_ = std::move(kept);
-        prompt_.clear();
-        return {};
-    }
+    [[nodiscard]] status restore(conversation_record kept);
 
     /// Forgets what was said. The session must be reset too.
     void reset() {
@@ -41518,29 +41506,7 @@ public:
     /// The ids to read for this message by a session that has read the first `read` of tokens(): what it has missed, what the last answer left,
     /// and the message; valid until the next call. Nothing changes before `answered`: a message that did not fit can be dropped and another one
     /// asked. Errors: those of encode_chat; invalid_argument (more read than there is); out_of_memory.
-    [[nodiscard]] result<std::span<const std::int32_t>> ask(std::string_view message, std::size_t read) {
-        if (read > said_.tokens.size())
-            return error::format(errc::invalid_argument, "a conversation of %zu tokens: the session has read %zu of it", said_.tokens.size(), read);
-        return detail::or_out_of_memory("ask a question", [&]() -> result<std::span<const std::int32_t>> {
-            missed_ = said_.tokens.size() - read;
-            prompt_.assign(said_.tokens.end() - static_cast<std::ptrdiff_t>(missed_), said_.tokens.end());
-            prompt_.insert(prompt_.end(), said_.unread.begin(), said_.unread.end());
-            const std::size_t before = prompt_.size();
-            std::vector<chat_message> messages;
-            const bool started = !said_.tokens.empty() || !said_.unread.empty();
-            if (!started && !said_.system.empty()) messages.push_back({"system", said_.system});
-            messages.push_back({"user", message});
-            if (const status ok = encode_chat(encoder_, messages, {}, prompt_); !ok) {
-                prompt_.clear();
-                return ok.error();
-            }
-            question_ = message;
-            // The message begins at its marker: what a message says never becomes one.
-            const auto begin = std::find(prompt_.begin() + static_cast<std::ptrdiff_t>(before), prompt_.end(), static_cast<std::int32_t>(user_->id));
-            message_begin_ = static_cast<std::size_t>(begin - prompt_.begin());
-            return std::span<const std::int32_t>(prompt_);
-        });
-    }
+    [[nodiscard]] result<std::span<const std::int32_t>> ask(std::string_view message, std::size_t read);
     /// The same for a session that has missed nothing.
     [[nodiscard]] result<std::span<const std::int32_t>> ask(std::string_view message) { return ask(message, said_.tokens.size()); }
 
@@ -41557,41 +41523,10 @@ public:
 
     /// Forgets the last question and its answer: to ask it again, or another one. tokens() is then what stood before; the session is
     /// brought there by `go_back`. Errors: invalid_argument (nothing was answered yet). @since 0.2
-    [[nodiscard]] status take_back() {
-        if (said_.turns.empty()) return error::format(errc::invalid_argument, "nothing to take back: no question was answered yet");
-        said_.tokens.resize(said_.turns.back().begin);
-        said_.unread.swap(said_.turns.back().unread);
-        said_.turns.pop_back();
-        prompt_.clear();
-        return {};
-    }
+    [[nodiscard]] status take_back();
 
 private:
-    void remember(const generation_summary& summary, std::span<const std::int32_t> written) {
-        const std::size_t read = (std::min)(summary.prompt_tokens, prompt_.size());
-        if (read < missed_ || prompt_.empty()) return;  // not even what had been read before
-        // Memory first: what follows cannot fail.
-        std::vector<std::int32_t> unread;
-        unread.reserve(prompt_.size() - missed_ + 2);
-        said_.tokens.reserve(said_.tokens.size() + (read - missed_) + written.size());
-        const bool answered = read == prompt_.size();
-        if (answered) said_.turns.push_back({question_, said_.tokens.size(), {}});
-
-        said_.tokens.insert(said_.tokens.end(), prompt_.begin() + static_cast<std::ptrdiff_t>(missed_), prompt_.begin() + static_cast<std::ptrdiff_t>(read));
-        if (answered) {
-            const bool chose_end = summary.reason == stop_reason::stop_token;
-            const bool last_unread = summary.unread >= 0 && !chose_end && !written.empty();
-            said_.tokens.insert(said_.tokens.end(), written.begin(), written.end() - (last_unread ? 1 : 0));
-            const bool ended = chose_end || (summary.reason == stop_reason::stop_string && encoder_.of().is_special(summary.unread));
-            if (summary.unread >= 0 && (!ended || end_ == nullptr)) unread.push_back(summary.unread);
-            end_message(unread);
-            said_.unread.swap(said_.turns.back().unread);
-        } else {
-            dropped(read, unread);
-        }
-        said_.unread.swap(unread);
-        prompt_.clear();
-    }
+    void remember(const generation_summary& summary, std::span<const std::int32_t> written);
 
     /// After `read` tokens of the prompt. What stands before the message is read with the next one.
     void dropped(std::size_t read, std::vector<std::int32_t>& unread) const {
@@ -41613,6 +41548,81 @@ private:
     std::size_t missed_ = 0;            // tokens at its beginning that were said before
     std::size_t message_begin_ = 0;     // in it
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status conversation::restore(conversation_record kept) {
+    const auto negative = [](const std::vector<std::int32_t>& ids) { return std::ranges::any_of(ids, [](std::int32_t id) { return id < 0; }); };
+    std::size_t least = 0;
+    bool good = !negative(kept.tokens) && !negative(kept.unread);
+    for (const conversation_turn& t : kept.turns) {
+        good = good && t.begin >= least && t.begin < kept.tokens.size() && !negative(t.unread);
+        least = t.begin + 1;
+    }
+    if (!good) return error::format(errc::bad_value, "a kept conversation: its turns or ids cannot be");
+    said_ = std::move(kept);
+    prompt_.clear();
+    return {};
+}
+
+PHI4FLASH_BODY result<std::span<const std::int32_t>> conversation::ask(std::string_view message, std::size_t read) {
+    if (read > said_.tokens.size())
+        return error::format(errc::invalid_argument, "a conversation of %zu tokens: the session has read %zu of it", said_.tokens.size(), read);
+    return detail::or_out_of_memory("ask a question", [&]() -> result<std::span<const std::int32_t>> {
+        missed_ = said_.tokens.size() - read;
+        prompt_.assign(said_.tokens.end() - static_cast<std::ptrdiff_t>(missed_), said_.tokens.end());
+        prompt_.insert(prompt_.end(), said_.unread.begin(), said_.unread.end());
+        const std::size_t before = prompt_.size();
+        std::vector<chat_message> messages;
+        const bool started = !said_.tokens.empty() || !said_.unread.empty();
+        if (!started && !said_.system.empty()) messages.push_back({"system", said_.system});
+        messages.push_back({"user", message});
+        if (const status ok = encode_chat(encoder_, messages, {}, prompt_); !ok) {
+            prompt_.clear();
+            return ok.error();
+        }
+        question_ = message;
+        // The message begins at its marker: what a message says never becomes one.
+        const auto begin = std::find(prompt_.begin() + static_cast<std::ptrdiff_t>(before), prompt_.end(), static_cast<std::int32_t>(user_->id));
+        message_begin_ = static_cast<std::size_t>(begin - prompt_.begin());
+        return std::span<const std::int32_t>(prompt_);
+    });
+}
+
+PHI4FLASH_BODY status conversation::take_back() {
+    if (said_.turns.empty()) return error::format(errc::invalid_argument, "nothing to take back: no question was answered yet");
+    said_.tokens.resize(said_.turns.back().begin);
+    said_.unread.swap(said_.turns.back().unread);
+    said_.turns.pop_back();
+    prompt_.clear();
+    return {};
+}
+
+PHI4FLASH_BODY void conversation::remember(const generation_summary& summary, std::span<const std::int32_t> written) {
+    const std::size_t read = (std::min)(summary.prompt_tokens, prompt_.size());
+    if (read < missed_ || prompt_.empty()) return;  // not even what had been read before
+    // Memory first: what follows cannot fail.
+    std::vector<std::int32_t> unread;
+    unread.reserve(prompt_.size() - missed_ + 2);
+    said_.tokens.reserve(said_.tokens.size() + (read - missed_) + written.size());
+    const bool answered = read == prompt_.size();
+    if (answered) said_.turns.push_back({question_, said_.tokens.size(), {}});
+
+    said_.tokens.insert(said_.tokens.end(), prompt_.begin() + static_cast<std::ptrdiff_t>(missed_), prompt_.begin() + static_cast<std::ptrdiff_t>(read));
+    if (answered) {
+        const bool chose_end = summary.reason == stop_reason::stop_token;
+        const bool last_unread = summary.unread >= 0 && !chose_end && !written.empty();
+        said_.tokens.insert(said_.tokens.end(), written.begin(), written.end() - (last_unread ? 1 : 0));
+        const bool ended = chose_end || (summary.reason == stop_reason::stop_string && encoder_.of().is_special(summary.unread));
+        if (summary.unread >= 0 && (!ended || end_ == nullptr)) unread.push_back(summary.unread);
+        end_message(unread);
+        said_.unread.swap(said_.turns.back().unread);
+    } else {
+        dropped(read, unread);
+    }
+    said_.unread.swap(unread);
+    prompt_.clear();
+}
+#endif
 
 PHI4FLASH_END
 
@@ -42210,7 +42220,9 @@ inline status stop_at_end_of_message(generation_options& options, const tokenize
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
 /// always among the stop ids, and without any in the files `<|endoftext|>` too. Errors: out_of_memory.
-[[nodiscard]] inline result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr) {
+[[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text) {
     return detail::or_out_of_memory("make the options of a text", [&]() -> result<generation_options> {
         generation_options options;
         sampling_options& s = options.sampling;
@@ -42231,6 +42243,7 @@ inline status stop_at_end_of_message(generation_options& options, const tokenize
         return options;
     });
 }
+#endif
 
 PHI4FLASH_END
 
@@ -42253,19 +42266,7 @@ public:
     stop_matcher& operator=(stop_matcher&&) = default;
 
     /// Takes copies of the strings and all memory that it will need; empty strings are left out. Errors: out_of_memory. @since 0.2
-    static result<stop_matcher> create(std::span<const std::string> strings) {
-        return detail::or_out_of_memory("watch for stop strings", [&]() -> result<stop_matcher> {
-            stop_matcher made;
-            std::size_t longest = 0;
-            for (const std::string& s : strings) {
-                if (s.empty()) continue;
-                made.strings_.push_back(s);
-                longest = (std::max)(longest, s.size());
-            }
-            if (longest != 0) made.make_room(longest + longest_text);
-            return made;
-        });
-    }
+    static result<stop_matcher> create(std::span<const std::string> strings);
 
     /// Takes more text and returns what is certain: a view of the text itself or of the matcher's memory, valid until the next call.
     /// Errors: out_of_memory, for longer text than `longest_text`; it was not taken then.
@@ -42348,6 +42349,22 @@ private:
     bool matched_ = false;
 };
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<stop_matcher> stop_matcher::create(std::span<const std::string> strings) {
+    return detail::or_out_of_memory("watch for stop strings", [&]() -> result<stop_matcher> {
+        stop_matcher made;
+        std::size_t longest = 0;
+        for (const std::string& s : strings) {
+            if (s.empty()) continue;
+            made.strings_.push_back(s);
+            longest = (std::max)(longest, s.size());
+        }
+        if (longest != 0) made.make_room(longest + longest_text);
+        return made;
+    });
+}
+#endif
+
 PHI4FLASH_END
 
 PHI4FLASH_BEGIN
@@ -42383,55 +42400,15 @@ public:
     /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of
     /// sampler::create; out_of_memory.
     static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
-                                      const choosing_kernels& kernels = plain_choosing) {
-        return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
-            const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
-            auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
-            if (!chooser) return chooser.error();
-            auto stops = stop_matcher::create(options.stop_strings);
-            if (!stops) return stops.error();
-            return text_writer(vocab, text, options, limits, *std::move(chooser), *std::move(stops));
-        });
-    }
+                                      const choosing_kernels& kernels = plain_choosing);
 
     /// What is wrong with a prompt that goes into a session with `room` for so many tokens. Errors: see `start`.
-    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
-        if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
-        if (prompt.size() > limits_.prompt)
-            return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
-                                 limits_.prompt);
-        if (prompt.size() > room)
-            return error::format(errc::context_full, "a prompt of %zu tokens: the session has room for %zu more", prompt.size(), room);
-        for (const std::int32_t token : prompt)
-            if (!in_vocabulary(token))
-                return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
-        return {};
-    }
+    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const;
 
     /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
     /// in place until the text has ended. `policy` says how many of them are read; without one, all.
     /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
-    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr) {
-        if (const status ok = refusal(prompt, room); !ok) return ok;
-        chooser_.restart();
-        for (const std::int32_t token : prompt) chooser_.accept(token);
-        if (decoder_) (void)decoder_->flush();
-        stops_.restart();
-        prompt_.assign(prompt.begin(), prompt.end());
-        chosen_.clear();
-        slice_.clear();
-        drafts_.clear();
-        summary_ = {};
-        drafter_ = guesses;
-        policy_ = policy;
-        drafter_.read(prompt);
-        told_ = read_ = delivered_ = guessed_ = 0;
-        room_ = room;
-        ending_.reset();
-        stopped_ = false;
-        running_ = true;
-        return {};
-    }
+    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr);
 
     /// Whether it is being written: started, and its end has not been told.
     [[nodiscard]] bool running() const { return running_; }
@@ -42442,43 +42419,11 @@ public:
 
     /// What it wants read in the next pass, at most `most` tokens, at least one. To be asked when `event` has nothing to tell and the text
     /// is running. Valid until the next call of anything here.
-    [[nodiscard]] text_slice next(std::size_t most) {
-        if (!writing()) {
-            const std::size_t n = (std::min)(most, prompt_left());
-            slice_.clear();
-            count_ = n;
-            return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
-        }
-        drafter_.read(std::span(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
-        slice_.assign(1, summary_.unread);
-        propose((std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
-        for (const draft& d : drafts_) slice_.push_back(d.token);
-        count_ = slice_.size();
-        return {std::span(slice_), count_, count_};
-    }
+    [[nodiscard]] text_slice next(std::size_t most);
 
     /// What `next` asked for has been read, and these are the logits after the last `wanted` of it: [wanted, vocab], finite numbers.
     /// Returns how many of its tokens are to be committed. Touches nothing but this text: may run on any thread.
-    [[nodiscard]] std::size_t take(rows_view<const float> logits) {
-        chosen_.clear();
-        delivered_ = guessed_ = 0;
-        if (!writing()) {
-            read_ += count_;
-            room_ -= count_;
-            summary_.prompt_tokens = read_;
-            if (!writing()) return count_;
-            choose(logits);
-            if (max_tokens_ == 0) ending_ = stop_reason::max_tokens;
-            return count_;
-        }
-        choose(logits);
-        if (policy_ != nullptr) policy_->fared(drafts_, chosen_.size() - 1);
-        summary_.drafted += drafts_.size();
-        summary_.accepted += chosen_.size() - 1;
-        summary_.unread = -1;
-        room_ -= chosen_.size();
-        return chosen_.size();
-    }
+    [[nodiscard]] std::size_t take(rows_view<const float> logits);
 
     /// The pass of what `next` asked for took so many seconds, and was of this text alone: for the policy. To be told before `take`.
     void took(double seconds) {
@@ -42486,20 +42431,7 @@ public:
     }
 
     /// What happened, one after the other; kind `none` when there is nothing more to tell. `end` comes once, and is the last.
-    [[nodiscard]] generation_event event() {
-        if (!running()) return {.kind = event_kind::none};
-        if (told_ != read_ && !stopped_) {
-            told_ = read_;
-            return {.kind = event_kind::prompt, .read = read_, .total = prompt_.size()};
-        }
-        if (!ending_ && delivered_ < chosen_.size()) {
-            const std::int32_t token = chosen_[delivered_++];
-            summary_.unread = token;
-            if (!is_stop(token)) return deliver(token);
-            ending_ = stop_reason::stop_token;
-        }
-        return ending_ ? finish() : generation_event{.kind = event_kind::none};
-    }
+    [[nodiscard]] generation_event event();
 
     /// Ends the text before anything else is told; `event` then tells the end. What was told last may have ended it: then it was not cancelled.
     void stop(stop_reason reason) {
@@ -42537,55 +42469,14 @@ private:
     [[nodiscard]] bool is_stop(std::int32_t token) const { return std::ranges::find(stop_ids_, token) != stop_ids_.end(); }
 
     /// Drafts of what comes after the last token, as many as are worth reading.
-    void propose(std::size_t most) {
-        drafts_.clear();
-        if (policy_ != nullptr) most = policy_->ask(most);
-        if (most == 0) return;
-        drafts_.resize(most);
-        drafts_.resize(drafter_.propose(drafts_));
-        const auto foreign = std::ranges::find_if(drafts_, [this](const draft& d) { return !in_vocabulary(d.token); });
-        drafts_.erase(foreign, drafts_.end());
-        if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
-    }
+    void propose(std::size_t most);
 
     /// Chooses after each token that was read, as long as what is chosen is what was read next.
-    void choose(rows_view<const float> logits) {
-        const std::size_t most = max_tokens_ - summary_.new_tokens;
-        while (chosen_.size() < most) {
-            const std::size_t row = chosen_.size();
-            const std::int32_t token = chooser_.choose({logits[row], vocab_});
-            chooser_.accept(token);
-            chosen_.push_back(token);
-            if (is_stop(token) || row + 1 >= slice_.size() || slice_[row + 1] != token) break;
-        }
-    }
+    void choose(rows_view<const float> logits);
 
-    [[nodiscard]] generation_event deliver(std::int32_t token) {
-        ++summary_.new_tokens;
-        std::string_view piece;
-        if (text_ != nullptr) {
-            const bool hidden = skip_special_ && text_->is_special(token);
-            // Never longer than the matcher has memory for: never an error.
-            piece = *(hidden ? stops_.push_hidden(text_->bytes_of(token)) : stops_.push(decoder_->push(token)));
-        }
-        if (stops_.matched()) {
-            ending_ = stop_reason::stop_string;
-        } else if (summary_.new_tokens == max_tokens_) {
-            ending_ = stop_reason::max_tokens;
-        } else if (room_ == 0 && delivered_ == chosen_.size()) {
-            ending_ = stop_reason::context_full;
-        }
-        return {.token = token, .text = piece, .kind = event_kind::token};
-    }
+    [[nodiscard]] generation_event deliver(std::int32_t token);
 
-    [[nodiscard]] generation_event finish() {
-        running_ = false;
-        summary_.reason = *ending_;
-        if (guessed_ < delivered_) drafter_.read(std::span(chosen_).subspan(guessed_, delivered_ - guessed_));
-        std::string_view rest;
-        if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
-        return {.text = rest, .kind = event_kind::end, .reason = *ending_};
-    }
+    [[nodiscard]] generation_event finish();
 
     const tokenizer* text_;
     sampler chooser_;
@@ -42614,6 +42505,154 @@ private:
     bool stopped_ = false;  // by `stop`
     bool running_ = false;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits, const choosing_kernels& kernels) {
+    return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
+        const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
+        auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
+        if (!chooser) return chooser.error();
+        auto stops = stop_matcher::create(options.stop_strings);
+        if (!stops) return stops.error();
+        return text_writer(vocab, text, options, limits, *std::move(chooser), *std::move(stops));
+    });
+}
+
+PHI4FLASH_BODY status text_writer::refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
+    if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
+    if (prompt.size() > limits_.prompt)
+        return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
+                             limits_.prompt);
+    if (prompt.size() > room)
+        return error::format(errc::context_full, "a prompt of %zu tokens: the session has room for %zu more", prompt.size(), room);
+    for (const std::int32_t token : prompt)
+        if (!in_vocabulary(token))
+            return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
+    return {};
+}
+
+PHI4FLASH_BODY status text_writer::start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses, draft_policy* policy) {
+    if (const status ok = refusal(prompt, room); !ok) return ok;
+    chooser_.restart();
+    for (const std::int32_t token : prompt) chooser_.accept(token);
+    if (decoder_) (void)decoder_->flush();
+    stops_.restart();
+    prompt_.assign(prompt.begin(), prompt.end());
+    chosen_.clear();
+    slice_.clear();
+    drafts_.clear();
+    summary_ = {};
+    drafter_ = guesses;
+    policy_ = policy;
+    drafter_.read(prompt);
+    told_ = read_ = delivered_ = guessed_ = 0;
+    room_ = room;
+    ending_.reset();
+    stopped_ = false;
+    running_ = true;
+    return {};
+}
+
+PHI4FLASH_BODY text_slice text_writer::next(std::size_t most) {
+    if (!writing()) {
+        const std::size_t n = (std::min)(most, prompt_left());
+        slice_.clear();
+        count_ = n;
+        return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
+    }
+    drafter_.read(std::span(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
+    slice_.assign(1, summary_.unread);
+    propose((std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
+    for (const draft& d : drafts_) slice_.push_back(d.token);
+    count_ = slice_.size();
+    return {std::span(slice_), count_, count_};
+}
+
+PHI4FLASH_BODY std::size_t text_writer::take(rows_view<const float> logits) {
+    chosen_.clear();
+    delivered_ = guessed_ = 0;
+    if (!writing()) {
+        read_ += count_;
+        room_ -= count_;
+        summary_.prompt_tokens = read_;
+        if (!writing()) return count_;
+        choose(logits);
+        if (max_tokens_ == 0) ending_ = stop_reason::max_tokens;
+        return count_;
+    }
+    choose(logits);
+    if (policy_ != nullptr) policy_->fared(drafts_, chosen_.size() - 1);
+    summary_.drafted += drafts_.size();
+    summary_.accepted += chosen_.size() - 1;
+    summary_.unread = -1;
+    room_ -= chosen_.size();
+    return chosen_.size();
+}
+
+PHI4FLASH_BODY generation_event text_writer::event() {
+    if (!running()) return {.kind = event_kind::none};
+    if (told_ != read_ && !stopped_) {
+        told_ = read_;
+        return {.kind = event_kind::prompt, .read = read_, .total = prompt_.size()};
+    }
+    if (!ending_ && delivered_ < chosen_.size()) {
+        const std::int32_t token = chosen_[delivered_++];
+        summary_.unread = token;
+        if (!is_stop(token)) return deliver(token);
+        ending_ = stop_reason::stop_token;
+    }
+    return ending_ ? finish() : generation_event{.kind = event_kind::none};
+}
+
+PHI4FLASH_BODY void text_writer::propose(std::size_t most) {
+    drafts_.clear();
+    if (policy_ != nullptr) most = policy_->ask(most);
+    if (most == 0) return;
+    drafts_.resize(most);
+    drafts_.resize(drafter_.propose(drafts_));
+    const auto foreign = std::ranges::find_if(drafts_, [this](const draft& d) { return !in_vocabulary(d.token); });
+    drafts_.erase(foreign, drafts_.end());
+    if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
+}
+
+PHI4FLASH_BODY void text_writer::choose(rows_view<const float> logits) {
+    const std::size_t most = max_tokens_ - summary_.new_tokens;
+    while (chosen_.size() < most) {
+        const std::size_t row = chosen_.size();
+        const std::int32_t token = chooser_.choose({logits[row], vocab_});
+        chooser_.accept(token);
+        chosen_.push_back(token);
+        if (is_stop(token) || row + 1 >= slice_.size() || slice_[row + 1] != token) break;
+    }
+}
+
+PHI4FLASH_BODY generation_event text_writer::deliver(std::int32_t token) {
+    ++summary_.new_tokens;
+    std::string_view piece;
+    if (text_ != nullptr) {
+        const bool hidden = skip_special_ && text_->is_special(token);
+        // Never longer than the matcher has memory for: never an error.
+        piece = *(hidden ? stops_.push_hidden(text_->bytes_of(token)) : stops_.push(decoder_->push(token)));
+    }
+    if (stops_.matched()) {
+        ending_ = stop_reason::stop_string;
+    } else if (summary_.new_tokens == max_tokens_) {
+        ending_ = stop_reason::max_tokens;
+    } else if (room_ == 0 && delivered_ == chosen_.size()) {
+        ending_ = stop_reason::context_full;
+    }
+    return {.token = token, .text = piece, .kind = event_kind::token};
+}
+
+PHI4FLASH_BODY generation_event text_writer::finish() {
+    running_ = false;
+    summary_.reason = *ending_;
+    if (guessed_ < delivered_) drafter_.read(std::span(chosen_).subspan(guessed_, delivered_ - guessed_));
+    std::string_view rest;
+    if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
+    return {.text = rest, .kind = event_kind::end, .reason = *ending_};
+}
+#endif
 
 PHI4FLASH_END
 
@@ -44167,9 +44206,12 @@ template <class Tell>
     }
     return {};
 }
-[[nodiscard]] inline status check_weights(std::span<const tensor_view> tensors, executor_ref threads = {}) {
+[[nodiscard]] PHI4FLASH_BODY status check_weights(std::span<const tensor_view> tensors, executor_ref threads = {});
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_weights(std::span<const tensor_view> tensors, executor_ref threads) {
     return check_weights(tensors, threads, [](std::uint64_t, std::uint64_t) {});
 }
+#endif
 
 PHI4FLASH_END
 
@@ -44670,41 +44712,14 @@ public:
 
     /// What is there stays untouched. `nameless` false: the file has its temporary name from the beginning, as where there is no
     /// other way. Errors: file_unwritable, naming the path and the system's reason; out_of_memory.
-    static result<file_writer> create(const std::filesystem::path& path, bool nameless = true) {
-        return detail::or_out_of_memory("begin a file", [&]() -> result<file_writer> {
-            auto target = detail::find_output_target(path);
-            if (!target) return target.error();
-            file_writer file(path, std::move(*target));
-            file.waiting_.reset(new (std::nothrow) std::byte[file.room_]);
-            if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
-            if (const status ok = file.open(nameless); !ok) return ok.error();
-            return file;
-        });
-    }
+    static result<file_writer> create(const std::filesystem::path& path, bool nameless = true);
 
     /// Appends. Errors: file_unwritable, out_of_memory.
-    status write(std::span<const std::byte> bytes) {
-        while (so_far_ && bytes.size() >= room_ - used_) {
-            if (used_ == 0) {
-                const std::size_t whole = bytes.size() / room_ * room_;
-                write_all(bytes.first(whole));
-                bytes = bytes.subspan(whole);
-            } else {
-                bytes = bytes.subspan(keep(bytes.first(room_ - used_)));
-                flush();
-            }
-        }
-        if (so_far_) keep(bytes);
-        return so_far_;
-    }
+    status write(std::span<const std::byte> bytes);
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
 
     /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory.
-    status commit() {
-        flush();
-        if (so_far_) so_far_ = detail::or_out_of_memory("name a file", [&] { return give_name(); });
-        return so_far_;
-    }
+    status commit();
 
     /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another. @since 0.2
     [[nodiscard]] bool in_place() const { return target_.in_place; }
@@ -44717,40 +44732,9 @@ private:
     file_writer(const std::filesystem::path& asked, detail::output_target&& target)
         : asked_(asked), target_(std::move(target)), room_(target_.in_place ? std::size_t{1} << 16 : huge_page_bytes) {}
 
-    status give_name() {
-        if (!target_.in_place) {
-            if (target_.exists && !detail::write_through(descriptor_)) return detail::unwritable(asked_);
-            if (part_.empty() && !detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
-                    if (!detail::give_name(descriptor_, name)) return false;
-                    part_ = std::move(name);
-                    return true;
-                }))
-                return detail::unwritable(asked_);
-        }
-        if (!target_.in_place && written_ >= large) detail::leave_no_small_pages(descriptor_, written_);
-        if (!detail::close_file(std::exchange(descriptor_, -1))) return detail::unwritable(asked_);
-        if (target_.in_place) return {};
-        std::error_code why;
-        std::filesystem::rename(part_, target_.path, why);
-        if (why) return detail::unwritable(asked_, why);
-        part_.clear();
-        return {};
-    }
+    status give_name();
 
-    status open(bool nameless) {
-        if (target_.in_place) {
-            descriptor_ = detail::open_in_place(target_);
-        } else {
-            if (nameless) descriptor_ = detail::create_nameless(target_);
-            if (descriptor_ >= 0) return {};
-            (void)detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
-                descriptor_ = detail::create_new(name, target_);
-                if (descriptor_ >= 0) part_ = std::move(name);
-                return descriptor_ >= 0;
-            });
-        }
-        return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
-    }
+    status open(bool nameless);
 
     void write_all(std::span<const std::byte> bytes) {
         while (so_far_ && !bytes.empty()) {
@@ -44792,6 +44776,76 @@ private:
     if (const status ok = file->write(text); !ok) return ok;
     return file->commit();
 }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<file_writer> file_writer::create(const std::filesystem::path& path, bool nameless) {
+    return detail::or_out_of_memory("begin a file", [&]() -> result<file_writer> {
+        auto target = detail::find_output_target(path);
+        if (!target) return target.error();
+        file_writer file(path, std::move(*target));
+        file.waiting_.reset(new (std::nothrow) std::byte[file.room_]);
+        if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
+        if (const status ok = file.open(nameless); !ok) return ok.error();
+        return file;
+    });
+}
+
+PHI4FLASH_BODY status file_writer::write(std::span<const std::byte> bytes) {
+    while (so_far_ && bytes.size() >= room_ - used_) {
+        if (used_ == 0) {
+            const std::size_t whole = bytes.size() / room_ * room_;
+            write_all(bytes.first(whole));
+            bytes = bytes.subspan(whole);
+        } else {
+            bytes = bytes.subspan(keep(bytes.first(room_ - used_)));
+            flush();
+        }
+    }
+    if (so_far_) keep(bytes);
+    return so_far_;
+}
+
+PHI4FLASH_BODY status file_writer::commit() {
+    flush();
+    if (so_far_) so_far_ = detail::or_out_of_memory("name a file", [&] { return give_name(); });
+    return so_far_;
+}
+
+PHI4FLASH_BODY status file_writer::give_name() {
+    if (!target_.in_place) {
+        if (target_.exists && !detail::write_through(descriptor_)) return detail::unwritable(asked_);
+        if (part_.empty() && !detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
+                if (!detail::give_name(descriptor_, name)) return false;
+                part_ = std::move(name);
+                return true;
+            }))
+            return detail::unwritable(asked_);
+    }
+    if (!target_.in_place && written_ >= large) detail::leave_no_small_pages(descriptor_, written_);
+    if (!detail::close_file(std::exchange(descriptor_, -1))) return detail::unwritable(asked_);
+    if (target_.in_place) return {};
+    std::error_code why;
+    std::filesystem::rename(part_, target_.path, why);
+    if (why) return detail::unwritable(asked_, why);
+    part_.clear();
+    return {};
+}
+
+PHI4FLASH_BODY status file_writer::open(bool nameless) {
+    if (target_.in_place) {
+        descriptor_ = detail::open_in_place(target_);
+    } else {
+        if (nameless) descriptor_ = detail::create_nameless(target_);
+        if (descriptor_ >= 0) return {};
+        (void)detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
+            descriptor_ = detail::create_new(name, target_);
+            if (descriptor_ >= 0) part_ = std::move(name);
+            return descriptor_ >= 0;
+        });
+    }
+    return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
+}
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_FILES
@@ -45339,17 +45393,7 @@ public:
     /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
     /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
     /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
-    static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {}) {
-        return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
-            detail::gguf_parser parser(file, limits);
-            if (const status ok = parser.read(); !ok) return ok.error();
-            gguf table;
-            table.values_ = std::move(parser.values);
-            table.tensors_ = std::move(parser.tensors);
-            table.alignment_ = parser.alignment;
-            return table;
-        });
-    }
+    static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
 
     [[nodiscard]] std::span<const gguf_value> values() const { return values_; }
     [[nodiscard]] std::span<const gguf_tensor> tensors() const { return tensors_; }
@@ -45406,6 +45450,20 @@ namespace detail {
         if (const status ok = check_scales(t); !ok) return ok;
     return {};
 }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<gguf> gguf::parse(std::span<const std::byte> file, const gguf_limits& limits) {
+    return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
+        detail::gguf_parser parser(file, limits);
+        if (const status ok = parser.read(); !ok) return ok.error();
+        gguf table;
+        table.values_ = std::move(parser.values);
+        table.tensors_ = std::move(parser.tensors);
+        table.alignment_ = parser.alignment;
+        return table;
+    });
+}
+#endif
 
 PHI4FLASH_END
 
@@ -46435,18 +46493,19 @@ namespace detail {
 }
 }  // namespace detail
 
-inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
 }
 
-inline result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
+PHI4FLASH_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] {
         const auto path = detail::from_utf8(part.name);
         return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
 }
 
-inline result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
+PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
                                              const mapping_options& options, progress_ref tell) {
     if (!bytes) return bytes.error();
     mapped_file file;
@@ -46455,9 +46514,12 @@ inline result<mapped_file> mapped_file::from(const result<detail::file_bytes>& b
         if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
     return file;
 }
+#endif
 
 /// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
-[[nodiscard]] inline result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
+[[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
     return detail::or_out_of_memory("read a file", [&]() -> result<std::string> {
         const auto file = mapped_file::open(path, {.pages = page_size::normal});
         if (!file) return file.error();
@@ -46467,6 +46529,7 @@ inline result<mapped_file> mapped_file::from(const result<detail::file_bytes>& b
         return std::string(file->text());
     });
 }
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_FILES
@@ -46832,15 +46895,10 @@ public:
     /// not populated. Errors, naming the file: those of mapped_file::open and from_memory; wrong_file_kind and file_incomplete
     /// (io/file/file_kind.hpp).
     static result<packed_model> open(const std::filesystem::path& path, const mapping_options& mapping = {},
-                                     const config_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
-    }
+                                     const config_options& options = {}, progress_ref tell = {});
     /// The same of a file that the host has opened, or a part of one: see mapped_file::open. @since 0.2
     static result<packed_model> open(const file_part& part, const mapping_options& mapping = {}, const config_options& options = {},
-                                     progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a packed model",
-                                        [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
-    }
+                                     progress_ref tell = {});
 #endif
 
     /// The same from bytes that start at a multiple of `gguf_host_alignment`. Errors: those of gguf::parse; missing_key,
@@ -46933,7 +46991,8 @@ static_assert(sizeof(q8_block) == packed_rows * format_of(ggml_type::q8_0).block
 static_assert(sizeof(q4_block) == packed_rows * format_of(ggml_type::q4_0).block_bytes);
 static_assert(sizeof(q4_block) == packed_rows * format_of(ggml_type::iq4_nl).block_bytes);
 
-inline status packed_model::collect() {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status packed_model::collect() {
     for (const gguf_tensor& t : file_.tensors()) {
         if (t.name.starts_with(packed_array_prefix)) continue;
         const auto view = to_tensor_view(t, packed_);
@@ -46948,7 +47007,7 @@ inline status packed_model::collect() {
     return {};
 }
 
-inline result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
+PHI4FLASH_BODY result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
     return detail::or_out_of_memory("read a packed model", [&]() -> result<packed_model> {
         auto file = gguf::parse(bytes);
         if (!file) return file.error();
@@ -46969,13 +47028,14 @@ inline result<packed_model> packed_model::from_memory(std::span<const std::byte>
     });
 }
 
-inline const gguf_tensor* packed_model::find_array(std::string_view name) const {
+PHI4FLASH_BODY const gguf_tensor* packed_model::find_array(std::string_view name) const {
     char full[gguf_limits{}.name_bytes + 1];
     if (name.size() > sizeof full - packed_array_prefix.size()) return nullptr;
     std::memcpy(full, packed_array_prefix.data(), packed_array_prefix.size());
     std::memcpy(full + packed_array_prefix.size(), name.data(), name.size());
     return file_.tensor({full, packed_array_prefix.size() + name.size()});
 }
+#endif
 
 template <class T>
 result<std::span<const T>> packed_model::array(std::string_view name) const {
@@ -46992,12 +47052,27 @@ result<std::span<const T>> packed_model::array(std::string_view name) const {
     return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
 }
 
-inline status packed_model::check_scales() const {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status packed_model::check_scales() const {
     if (!packed_) return phi4flash::check_scales(file_);
     for (const tensor_view& t : tensors_)
         if (const status ok = phi4flash::check_scales(t); !ok) return ok;
     return {};
 }
+#endif
+
+#if PHI4FLASH_BODIES
+#if PHI4FLASH_FILES
+PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping, const config_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
+}
+
+PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a packed model",
+                                    [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
+}
+#endif
+#endif
 
 PHI4FLASH_END
 
@@ -47252,7 +47327,9 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
 
 /// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
 /// tokenizer, which must stay in place until the file is written. Errors: out_of_memory.
-[[nodiscard]] inline result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows) {
+[[nodiscard]] PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows) {
     return detail::or_out_of_memory("describe a tokenizer", [&]() -> result<packed_tokenizer> {
         packed_tokenizer p;
         for (const detail::pattern_name& known : detail::pattern_names)
@@ -47281,11 +47358,14 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
         return p;
     });
 }
+#endif
 
 /// The tokenizer of a file: from its tables in milliseconds, else from its strings; it does not point into the file. Errors:
 /// missing_key, wrong_value_type, unsupported_tokenizer (another kind or split pattern), missing_tensor, wrong_dtype, wrong_shape,
 /// bad_vocabulary, bad_merge, out_of_memory.
-[[nodiscard]] inline result<tokenizer> read_tokenizer(const packed_model& model) {
+[[nodiscard]] PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
     return detail::or_out_of_memory("read a tokenizer", [&]() -> result<tokenizer> {
         tokenizer_builder builder;
         if (const status ok = detail::read_settings(model, builder); !ok) return ok.error();
@@ -47304,6 +47384,7 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
         });
     });
 }
+#endif
 
 PHI4FLASH_END
 
@@ -48428,7 +48509,9 @@ inline sambay_shape read_shape(config_reader& in) {
 /// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
 /// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
 /// json_bad_number (layer_norm_eps), out_of_memory.
-[[nodiscard]] inline result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {}) {
+[[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<sambay_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -48453,6 +48536,7 @@ inline sambay_shape read_shape(config_reader& in) {
         return config;
     });
 }
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
@@ -48502,7 +48586,9 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
 
 /// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
 /// key: json_*, not_finite; out_of_memory.
-[[nodiscard]] inline result<generation_config> read_generation_config(std::string_view text) {
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text) {
     return detail::or_out_of_memory("read a generation_config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -48516,10 +48602,13 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
         return config;
     });
 }
+#endif
 
 /// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
 /// their classes begin with: those say nothing. Errors: the same. @since 0.2
-[[nodiscard]] inline result<generation_config> read_generation_of_hf_config(std::string_view text) {
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -48536,6 +48625,7 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
         return config;
     });
 }
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
@@ -48986,7 +49076,8 @@ private:
     std::vector<safetensors_entry> entries_;
 };
 
-inline result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
     if (file.size() < length_bytes)
@@ -49006,7 +49097,7 @@ inline result<std::string_view> safetensors::header_of(std::span<const std::byte
 }
 
 /// The tensors must cover the data once and completely. Leaves the entries in order of their place.
-inline status safetensors::check_cover(std::span<const std::byte> data) {
+PHI4FLASH_BODY status safetensors::check_cover(std::span<const std::byte> data) {
     std::sort(entries_.begin(), entries_.end(), [](const safetensors_entry& a, const safetensors_entry& b) {
         return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
     });
@@ -49027,7 +49118,7 @@ inline status safetensors::check_cover(std::span<const std::byte> data) {
     return {};
 }
 
-inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
+PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte> file) {
     return detail::or_out_of_memory("read a safetensors file", [&]() -> result<safetensors> {
         const auto header = header_of(file);
         if (!header) return header.error();
@@ -49050,6 +49141,7 @@ inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
     });
 }
 #endif  // PHI4FLASH_HAS_JSON
+#endif
 
 PHI4FLASH_END
 
@@ -49148,7 +49240,8 @@ private:
     memory_block aligned_;
 };
 
-inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
                                        const config_options& options) {
     const printable config_path = place_of("config.json");
     const auto config = read_hf_config(config_json, options);
@@ -49167,7 +49260,7 @@ inline status checkpoint::read_configs(std::string_view config_json, std::string
     return {};
 }
 
-inline status checkpoint::add_file(std::span<const std::byte> bytes) {
+PHI4FLASH_BODY status checkpoint::add_file(std::span<const std::byte> bytes) {
     auto table = safetensors::parse(bytes);
     if (!table) return table.error();
     for (const safetensors_entry& entry : table->entries()) {
@@ -49180,7 +49273,7 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 /// Sorts the tensors of all files for `find`.
-inline status checkpoint::collect() {
+PHI4FLASH_BODY status checkpoint::collect() {
     std::sort(tensors_.begin(), tensors_.end(), [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
                                           [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
@@ -49189,14 +49282,14 @@ inline status checkpoint::collect() {
 }
 
 /// After all has been checked.
-inline status checkpoint::align() {
+PHI4FLASH_BODY status checkpoint::align() {
     auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
     if (!block) return block.error().in(place().c_str());
     aligned_ = *std::move(block);
     return {};
 }
 
-inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+PHI4FLASH_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
                                                   std::string_view generation_config_json, const config_options& options) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
         checkpoint loaded;
@@ -49215,7 +49308,7 @@ inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, 
 }
 
 #if PHI4FLASH_FILES
-inline status checkpoint::read_config_files(const config_options& options) {
+PHI4FLASH_BODY status checkpoint::read_config_files(const config_options& options) {
     const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
     if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
     const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
@@ -49223,7 +49316,7 @@ inline status checkpoint::read_config_files(const config_options& options) {
     return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
 }
 
-inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
+PHI4FLASH_BODY status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
     const auto path = folder_ / detail::from_utf8(name);
     auto file = mapped_file::open(path, mapping, tell);
     if (!file) return file.error();
@@ -49234,7 +49327,7 @@ inline status checkpoint::map_shard(const std::string& name, const mapping_optio
 }
 
 /// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
-inline status checkpoint::check_index(const checkpoint_index& index) const {
+PHI4FLASH_BODY status checkpoint::check_index(const checkpoint_index& index) const {
     for (const checkpoint_index::entry& entry : index.entries)
         if (tables_[entry.shard].find(entry.tensor) == nullptr)
             return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
@@ -49250,7 +49343,7 @@ inline status checkpoint::check_index(const checkpoint_index& index) const {
     return {};
 }
 
-inline status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
+PHI4FLASH_BODY status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
     constexpr const char* single = "model.safetensors";
     constexpr const char* index_name = "model.safetensors.index.json";
     std::error_code ignored;
@@ -49275,7 +49368,7 @@ inline status checkpoint::open_weights(const mapping_options& mapping, progress_
     return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
+PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
                                            progress_ref tell) {
     return detail::or_out_of_memory("open a checkpoint", [&]() -> result<checkpoint> {
         std::error_code why;
@@ -49298,6 +49391,7 @@ inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, 
         return loaded;
     });
 }
+#endif
 #endif
 
 PHI4FLASH_END
@@ -50023,7 +50117,9 @@ inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
 /// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
 /// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported;
 /// bad_vocabulary; bad_merge; out_of_memory.
-inline result<tokenizer> tokenizer_from_json(std::string_view json) {
+PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
     return detail::or_out_of_memory("read a tokenizer.json", [&]() -> result<tokenizer> {
         if (json.size() > max_tokenizer_json_bytes)
             return error::format(errc::json_too_large, "%zu bytes, at most %zu are read", json.size(), max_tokenizer_json_bytes);
@@ -50043,6 +50139,7 @@ inline result<tokenizer> tokenizer_from_json(std::string_view json) {
         return builder.build();
     });
 }
+#endif
 
 PHI4FLASH_END
 
@@ -50053,7 +50150,9 @@ PHI4FLASH_BEGIN
 #if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
 /// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of mapped_file::open and
 /// tokenizer_from_json.
-[[nodiscard]] inline result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
+[[nodiscard]] PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
     return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
         std::error_code ignored;
         const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
@@ -50065,6 +50164,7 @@ PHI4FLASH_BEGIN
         return text;
     });
 }
+#endif
 #endif
 
 /// How to open a model.
@@ -50097,36 +50197,11 @@ public:
     /// A folder is opened as a checkpoint, anything else as a packed file. `tell` hears how far reading is, where the options or the file
     /// make opening read all weights; it may begin again at 0 for repacking. Errors: those of checkpoint::open, packed_model::open
     /// and repacked_model::create; out_of_memory; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
-    static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
-            std::error_code ignored;
-            const auto kind = std::filesystem::status(path, ignored).type();
-            if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
-            if (kind != std::filesystem::file_type::directory)
-                return from_packed(packed_model::open(path, options.mapping, options.config, tell), path, options, tell);
-#if PHI4FLASH_HAS_JSON
-            auto folder = checkpoint::open(path, options.config, options.mapping, tell);
-            if (!folder) return folder.error();
-            model_files made;
-            made.path_ = path;
-            made.form_ = *std::move(folder);
-            return made;
-#else
-            return error::format(errc::file_unreadable,
-                                 "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
-                                 "3.11 on the include path",
-                                 printable(path).c_str());
-#endif
-        });
-    }
+    static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}, progress_ref tell = {});
 
     /// A packed file that the host has opened, or a part of one, as in a pak or an APK (mapped_file::open). The parts of a checkpoint are
     /// mapped one by one, and given to from_memory. Errors: those of packed_model::open and repacked_model::create. @since 0.2
-    static result<model_files> open(const file_part& part, const opening_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a model", [&] {
-            return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
-        });
-    }
+    static result<model_files> open(const file_part& part, const opening_options& options = {}, progress_ref tell = {});
 #endif
 
     /// From bytes. A GGUF file starts at a multiple of `gguf_host_alignment` and is used in place, but for what `options.repack` makes of
@@ -50134,33 +50209,7 @@ public:
     /// checkpoint::from_memory. Errors: those of packed_model::from_memory and repacked_model::create; of checkpoint::from_memory;
     /// invalid_argument for no weights, several GGUF files, or JSON beside one; wrong_file_kind; file_unreadable for safetensors where
     /// PHI4FLASH_HAS_JSON is 0. @since 0.2
-    static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
-            if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
-            const file_kind kind = identify(bytes.weights.front());
-            if (kind == file_kind::gguf) {
-                if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
-                    return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
-                                         "files of weights and %zu bytes of JSON", bytes.weights.size(),
-                                         bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
-                return from_packed(packed_model::from_memory(bytes.weights.front(), options.config), {}, options, tell);
-            }
-            if (kind != file_kind::safetensors)
-                return error::format(errc::wrong_file_kind, "want bytes that begin as a GGUF or safetensors file does, have %s",
-                                     bytes.weights.front().empty() ? "none" : "others");
-#if PHI4FLASH_HAS_JSON
-            auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config);
-            if (!made) return made.error();
-            model_files files;
-            files.form_ = *std::move(made);
-            files.tokenizer_json_ = bytes.tokenizer;
-            return files;
-#else
-            return error::format(errc::file_unreadable, "this program reads packed files alone; for safetensors, compile it with "
-                                 "PHI4FLASH_HAS_JSON=1 and nlohmann/json 3.11 on the include path");
-#endif
-        });
-    }
+    static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {});
     /// The same of one GGUF file. @since 0.2
     static result<model_files> from_memory(std::span<const std::byte> gguf, const opening_options& options = {}, progress_ref tell = {}) {
         return from_memory({.weights = {&gguf, 1}}, options, tell);
@@ -50188,14 +50237,9 @@ public:
     }
     /// How much of the files is in memory, and how much of that in huge pages: see mapped_file::residency. Of weights that were repacked,
     /// those. @since 0.2
-    [[nodiscard]] page_share residency() const {
-        if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
-        return std::visit([](const auto& f) { return f.residency(); }, form_);
-    }
+    [[nodiscard]] page_share residency() const;
     /// See mapped_file::release_pages.
-    void release_pages() const {
-        std::visit([](const auto& f) { f.release_pages(); }, form_);
-    }
+    void release_pages() const;
 
 #if PHI4FLASH_FILES
     /// What was opened; empty in memory.
@@ -50204,38 +50248,9 @@ public:
     /// The packed file, or nullptr.
     [[nodiscard]] const packed_model* packed() const { return std::get_if<packed_model>(&form_); }
 
-    [[nodiscard]] bool has_tokenizer() const {
-        if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
-#if PHI4FLASH_HAS_JSON
-        if (!tokenizer_json_.empty()) return true;
-#if PHI4FLASH_FILES
-        if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
-#endif
-#endif
-        return false;
-    }
+    [[nodiscard]] bool has_tokenizer() const;
     /// Errors: those of read_tokenizer, tokenizer_from_json and open_tokenizer_json; file_not_found where there is none.
-    [[nodiscard]] result<tokenizer> open_tokenizer() const {
-        return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
-            if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
-            if (const packed_model* const file = packed()) {
-                auto text = read_tokenizer(*file);
-                if (!text) return text.error().in(name().c_str());
-                return text;
-            }
-#if PHI4FLASH_HAS_JSON
-            if (!tokenizer_json_.empty()) {
-                auto text = tokenizer_from_json(tokenizer_json_);
-                if (!text) return text.error().in("tokenizer.json");
-                return text;
-            }
-#if PHI4FLASH_FILES
-            return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
-#endif
-#endif
-            return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
-        });
-    }
+    [[nodiscard]] result<tokenizer> open_tokenizer() const;
 
 private:
 #if PHI4FLASH_FILES
@@ -50247,18 +50262,7 @@ private:
 #endif
 
     /// What was read, with what it needs beside it. `from`: of the file; empty in memory.
-    static result<model_files> from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell) {
-        if (!file) return file.error();
-        model_files made;
-        made.path_ = from;
-        if (file->needs_repacking()) {
-            auto repacked = repacked_model::create(*file, options.repack, tell);
-            if (!repacked) return repacked.error().in(made.name().c_str());
-            made.repacked_.emplace(*std::move(repacked));
-        }
-        made.form_ = *std::move(file);
-        return made;
-    }
+    static result<model_files> from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell);
 
 #if PHI4FLASH_HAS_JSON
     std::variant<packed_model, checkpoint> form_;
@@ -50269,6 +50273,124 @@ private:
     std::optional<repacked_model> repacked_;
     place path_;
 };
+
+#if PHI4FLASH_BODIES
+#if PHI4FLASH_FILES
+PHI4FLASH_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
+        std::error_code ignored;
+        const auto kind = std::filesystem::status(path, ignored).type();
+        if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
+        if (kind != std::filesystem::file_type::directory)
+            return from_packed(packed_model::open(path, options.mapping, options.config, tell), path, options, tell);
+#if PHI4FLASH_HAS_JSON
+        auto folder = checkpoint::open(path, options.config, options.mapping, tell);
+        if (!folder) return folder.error();
+        model_files made;
+        made.path_ = path;
+        made.form_ = *std::move(folder);
+        return made;
+#else
+        return error::format(errc::file_unreadable,
+                             "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
+                             "3.11 on the include path",
+                             printable(path).c_str());
+#endif
+    });
+}
+
+PHI4FLASH_BODY result<model_files> model_files::open(const file_part& part, const opening_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a model", [&] {
+        return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
+    });
+}
+#endif
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
+        if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
+        const file_kind kind = identify(bytes.weights.front());
+        if (kind == file_kind::gguf) {
+            if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
+                return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
+                                     "files of weights and %zu bytes of JSON", bytes.weights.size(),
+                                     bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
+            return from_packed(packed_model::from_memory(bytes.weights.front(), options.config), {}, options, tell);
+        }
+        if (kind != file_kind::safetensors)
+            return error::format(errc::wrong_file_kind, "want bytes that begin as a GGUF or safetensors file does, have %s",
+                                 bytes.weights.front().empty() ? "none" : "others");
+#if PHI4FLASH_HAS_JSON
+        auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config);
+        if (!made) return made.error();
+        model_files files;
+        files.form_ = *std::move(made);
+        files.tokenizer_json_ = bytes.tokenizer;
+        return files;
+#else
+        return error::format(errc::file_unreadable, "this program reads packed files alone; for safetensors, compile it with "
+                             "PHI4FLASH_HAS_JSON=1 and nlohmann/json 3.11 on the include path");
+#endif
+    });
+}
+
+PHI4FLASH_BODY bool model_files::has_tokenizer() const {
+    if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
+#if PHI4FLASH_HAS_JSON
+    if (!tokenizer_json_.empty()) return true;
+#if PHI4FLASH_FILES
+    if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
+#endif
+#endif
+    return false;
+}
+
+PHI4FLASH_BODY result<tokenizer> model_files::open_tokenizer() const {
+    return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
+        if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
+        if (const packed_model* const file = packed()) {
+            auto text = read_tokenizer(*file);
+            if (!text) return text.error().in(name().c_str());
+            return text;
+        }
+#if PHI4FLASH_HAS_JSON
+        if (!tokenizer_json_.empty()) {
+            auto text = tokenizer_from_json(tokenizer_json_);
+            if (!text) return text.error().in("tokenizer.json");
+            return text;
+        }
+#if PHI4FLASH_FILES
+        return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
+#endif
+#endif
+        return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
+    });
+}
+
+PHI4FLASH_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell) {
+    if (!file) return file.error();
+    model_files made;
+    made.path_ = from;
+    if (file->needs_repacking()) {
+        auto repacked = repacked_model::create(*file, options.repack, tell);
+        if (!repacked) return repacked.error().in(made.name().c_str());
+        made.repacked_.emplace(*std::move(repacked));
+    }
+    made.form_ = *std::move(file);
+    return made;
+}
+
+PHI4FLASH_BODY page_share model_files::residency() const {
+    if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
+    return std::visit([](const auto& f) { return f.residency(); }, form_);
+}
+
+PHI4FLASH_BODY void model_files::release_pages() const {
+    std::visit([](const auto& f) { f.release_pages(); }, form_);
+}
+#endif
 
 PHI4FLASH_END
 
@@ -50447,6 +50569,8 @@ PHI4FLASH_END
 #undef PHI4FLASH_ARCH_X86
 #undef PHI4FLASH_BEGIN
 #undef PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+#undef PHI4FLASH_BODIES
+#undef PHI4FLASH_BODY
 #undef PHI4FLASH_END
 #undef PHI4FLASH_HIGHWAY_EXTRA
 #undef PHI4FLASH_HIGHWAY_WAS_INCLUDED

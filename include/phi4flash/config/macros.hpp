@@ -85,6 +85,20 @@
 #define PHI4FLASH_IMPLEMENTATION 0
 #endif
 
+/// What is no template and takes long to compile is declared PHI4FLASH_BODY and defined where PHI4FLASH_BODIES: in every file, inline; or in
+/// compile-once mode in the one file that has the implementation.
+#if PHI4FLASH_COMPILE_ONCE
+#define PHI4FLASH_BODY
+#else
+#define PHI4FLASH_BODY inline
+#endif
+#define PHI4FLASH_BODIES (!PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION)
+
+/// 0 in that file leaves its kernels to another one, which includes kernels/dispatch.hpp alone and is compiled again only when they change.
+#ifndef PHI4FLASH_KERNELS
+#define PHI4FLASH_KERNELS PHI4FLASH_BODIES
+#endif
+
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
 #ifndef PHI4FLASH_AMX
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))

@@ -42,19 +42,7 @@ public:
     }
 
     /// Goes on from what was kept. Errors: bad_value (turns that do not follow each other, or ids below zero): nothing has changed then. @since 0.2
-    [[nodiscard]] status restore(conversation_record kept) {
-        const auto negative = [](const std::vector<std::int32_t>& ids) { return std::ranges::any_of(ids, [](std::int32_t id) { return id < 0; }); };
-        std::size_t least = 0;
-        bool good = !negative(kept.tokens) && !negative(kept.unread);
-        for (const conversation_turn& t : kept.turns) {
-            good = good && t.begin >= least && t.begin < kept.tokens.size() && !negative(t.unread);
-            least = t.begin + 1;
-        }
-        if (!good) return error::format(errc::bad_value, "a kept conversation: its turns or ids cannot be");
-        said_ = std::move(kept);
-        prompt_.clear();
-        return {};
-    }
+    [[nodiscard]] status restore(conversation_record kept);
 
     /// Forgets what was said. The session must be reset too.
     void reset() {
@@ -74,29 +62,7 @@ public:
     /// The ids to read for this message by a session that has read the first `read` of tokens(): what it has missed, what the last answer left,
     /// and the message; valid until the next call. Nothing changes before `answered`: a message that did not fit can be dropped and another one
     /// asked. Errors: those of encode_chat; invalid_argument (more read than there is); out_of_memory.
-    [[nodiscard]] result<std::span<const std::int32_t>> ask(std::string_view message, std::size_t read) {
-        if (read > said_.tokens.size())
-            return error::format(errc::invalid_argument, "a conversation of %zu tokens: the session has read %zu of it", said_.tokens.size(), read);
-        return detail::or_out_of_memory("ask a question", [&]() -> result<std::span<const std::int32_t>> {
-            missed_ = said_.tokens.size() - read;
-            prompt_.assign(said_.tokens.end() - static_cast<std::ptrdiff_t>(missed_), said_.tokens.end());
-            prompt_.insert(prompt_.end(), said_.unread.begin(), said_.unread.end());
-            const std::size_t before = prompt_.size();
-            std::vector<chat_message> messages;
-            const bool started = !said_.tokens.empty() || !said_.unread.empty();
-            if (!started && !said_.system.empty()) messages.push_back({"system", said_.system});
-            messages.push_back({"user", message});
-            if (const status ok = encode_chat(encoder_, messages, {}, prompt_); !ok) {
-                prompt_.clear();
-                return ok.error();
-            }
-            question_ = message;
-            // The message begins at its marker: what a message says never becomes one.
-            const auto begin = std::find(prompt_.begin() + static_cast<std::ptrdiff_t>(before), prompt_.end(), static_cast<std::int32_t>(user_->id));
-            message_begin_ = static_cast<std::size_t>(begin - prompt_.begin());
-            return std::span<const std::int32_t>(prompt_);
-        });
-    }
+    [[nodiscard]] result<std::span<const std::int32_t>> ask(std::string_view message, std::size_t read);
     /// The same for a session that has missed nothing.
     [[nodiscard]] result<std::span<const std::int32_t>> ask(std::string_view message) { return ask(message, said_.tokens.size()); }
 
@@ -113,41 +79,10 @@ public:
 
     /// Forgets the last question and its answer: to ask it again, or another one. tokens() is then what stood before; the session is
     /// brought there by `go_back`. Errors: invalid_argument (nothing was answered yet). @since 0.2
-    [[nodiscard]] status take_back() {
-        if (said_.turns.empty()) return error::format(errc::invalid_argument, "nothing to take back: no question was answered yet");
-        said_.tokens.resize(said_.turns.back().begin);
-        said_.unread.swap(said_.turns.back().unread);
-        said_.turns.pop_back();
-        prompt_.clear();
-        return {};
-    }
+    [[nodiscard]] status take_back();
 
 private:
-    void remember(const generation_summary& summary, std::span<const std::int32_t> written) {
-        const std::size_t read = (std::min)(summary.prompt_tokens, prompt_.size());
-        if (read < missed_ || prompt_.empty()) return;  // not even what had been read before
-        // Memory first: what follows cannot fail.
-        std::vector<std::int32_t> unread;
-        unread.reserve(prompt_.size() - missed_ + 2);
-        said_.tokens.reserve(said_.tokens.size() + (read - missed_) + written.size());
-        const bool answered = read == prompt_.size();
-        if (answered) said_.turns.push_back({question_, said_.tokens.size(), {}});
-
-        said_.tokens.insert(said_.tokens.end(), prompt_.begin() + static_cast<std::ptrdiff_t>(missed_), prompt_.begin() + static_cast<std::ptrdiff_t>(read));
-        if (answered) {
-            const bool chose_end = summary.reason == stop_reason::stop_token;
-            const bool last_unread = summary.unread >= 0 && !chose_end && !written.empty();
-            said_.tokens.insert(said_.tokens.end(), written.begin(), written.end() - (last_unread ? 1 : 0));
-            const bool ended = chose_end || (summary.reason == stop_reason::stop_string && encoder_.of().is_special(summary.unread));
-            if (summary.unread >= 0 && (!ended || end_ == nullptr)) unread.push_back(summary.unread);
-            end_message(unread);
-            said_.unread.swap(said_.turns.back().unread);
-        } else {
-            dropped(read, unread);
-        }
-        said_.unread.swap(unread);
-        prompt_.clear();
-    }
+    void remember(const generation_summary& summary, std::span<const std::int32_t> written);
 
     /// After `read` tokens of the prompt. What stands before the message is read with the next one.
     void dropped(std::size_t read, std::vector<std::int32_t>& unread) const {
@@ -169,5 +104,80 @@ private:
     std::size_t missed_ = 0;            // tokens at its beginning that were said before
     std::size_t message_begin_ = 0;     // in it
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status conversation::restore(conversation_record kept) {
+    const auto negative = [](const std::vector<std::int32_t>& ids) { return std::ranges::any_of(ids, [](std::int32_t id) { return id < 0; }); };
+    std::size_t least = 0;
+    bool good = !negative(kept.tokens) && !negative(kept.unread);
+    for (const conversation_turn& t : kept.turns) {
+        good = good && t.begin >= least && t.begin < kept.tokens.size() && !negative(t.unread);
+        least = t.begin + 1;
+    }
+    if (!good) return error::format(errc::bad_value, "a kept conversation: its turns or ids cannot be");
+    said_ = std::move(kept);
+    prompt_.clear();
+    return {};
+}
+
+PHI4FLASH_BODY result<std::span<const std::int32_t>> conversation::ask(std::string_view message, std::size_t read) {
+    if (read > said_.tokens.size())
+        return error::format(errc::invalid_argument, "a conversation of %zu tokens: the session has read %zu of it", said_.tokens.size(), read);
+    return detail::or_out_of_memory("ask a question", [&]() -> result<std::span<const std::int32_t>> {
+        missed_ = said_.tokens.size() - read;
+        prompt_.assign(said_.tokens.end() - static_cast<std::ptrdiff_t>(missed_), said_.tokens.end());
+        prompt_.insert(prompt_.end(), said_.unread.begin(), said_.unread.end());
+        const std::size_t before = prompt_.size();
+        std::vector<chat_message> messages;
+        const bool started = !said_.tokens.empty() || !said_.unread.empty();
+        if (!started && !said_.system.empty()) messages.push_back({"system", said_.system});
+        messages.push_back({"user", message});
+        if (const status ok = encode_chat(encoder_, messages, {}, prompt_); !ok) {
+            prompt_.clear();
+            return ok.error();
+        }
+        question_ = message;
+        // The message begins at its marker: what a message says never becomes one.
+        const auto begin = std::find(prompt_.begin() + static_cast<std::ptrdiff_t>(before), prompt_.end(), static_cast<std::int32_t>(user_->id));
+        message_begin_ = static_cast<std::size_t>(begin - prompt_.begin());
+        return std::span<const std::int32_t>(prompt_);
+    });
+}
+
+PHI4FLASH_BODY status conversation::take_back() {
+    if (said_.turns.empty()) return error::format(errc::invalid_argument, "nothing to take back: no question was answered yet");
+    said_.tokens.resize(said_.turns.back().begin);
+    said_.unread.swap(said_.turns.back().unread);
+    said_.turns.pop_back();
+    prompt_.clear();
+    return {};
+}
+
+PHI4FLASH_BODY void conversation::remember(const generation_summary& summary, std::span<const std::int32_t> written) {
+    const std::size_t read = (std::min)(summary.prompt_tokens, prompt_.size());
+    if (read < missed_ || prompt_.empty()) return;  // not even what had been read before
+    // Memory first: what follows cannot fail.
+    std::vector<std::int32_t> unread;
+    unread.reserve(prompt_.size() - missed_ + 2);
+    said_.tokens.reserve(said_.tokens.size() + (read - missed_) + written.size());
+    const bool answered = read == prompt_.size();
+    if (answered) said_.turns.push_back({question_, said_.tokens.size(), {}});
+
+    said_.tokens.insert(said_.tokens.end(), prompt_.begin() + static_cast<std::ptrdiff_t>(missed_), prompt_.begin() + static_cast<std::ptrdiff_t>(read));
+    if (answered) {
+        const bool chose_end = summary.reason == stop_reason::stop_token;
+        const bool last_unread = summary.unread >= 0 && !chose_end && !written.empty();
+        said_.tokens.insert(said_.tokens.end(), written.begin(), written.end() - (last_unread ? 1 : 0));
+        const bool ended = chose_end || (summary.reason == stop_reason::stop_string && encoder_.of().is_special(summary.unread));
+        if (summary.unread >= 0 && (!ended || end_ == nullptr)) unread.push_back(summary.unread);
+        end_message(unread);
+        said_.unread.swap(said_.turns.back().unread);
+    } else {
+        dropped(read, unread);
+    }
+    said_.unread.swap(unread);
+    prompt_.clear();
+}
+#endif
 
 PHI4FLASH_END

@@ -45,7 +45,9 @@ inline status stop_at_end_of_message(generation_options& options, const tokenize
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
 /// always among the stop ids, and without any in the files `<|endoftext|>` too. Errors: out_of_memory.
-[[nodiscard]] inline result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr) {
+[[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text) {
     return detail::or_out_of_memory("make the options of a text", [&]() -> result<generation_options> {
         generation_options options;
         sampling_options& s = options.sampling;
@@ -66,5 +68,6 @@ inline status stop_at_end_of_message(generation_options& options, const tokenize
         return options;
     });
 }
+#endif
 
 PHI4FLASH_END

@@ -27,19 +27,7 @@ public:
     stop_matcher& operator=(stop_matcher&&) = default;
 
     /// Takes copies of the strings and all memory that it will need; empty strings are left out. Errors: out_of_memory. @since 0.2
-    static result<stop_matcher> create(std::span<const std::string> strings) {
-        return detail::or_out_of_memory("watch for stop strings", [&]() -> result<stop_matcher> {
-            stop_matcher made;
-            std::size_t longest = 0;
-            for (const std::string& s : strings) {
-                if (s.empty()) continue;
-                made.strings_.push_back(s);
-                longest = (std::max)(longest, s.size());
-            }
-            if (longest != 0) made.make_room(longest + longest_text);
-            return made;
-        });
-    }
+    static result<stop_matcher> create(std::span<const std::string> strings);
 
     /// Takes more text and returns what is certain: a view of the text itself or of the matcher's memory, valid until the next call.
     /// Errors: out_of_memory, for longer text than `longest_text`; it was not taken then.
@@ -121,5 +109,21 @@ private:
     std::string released_;
     bool matched_ = false;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<stop_matcher> stop_matcher::create(std::span<const std::string> strings) {
+    return detail::or_out_of_memory("watch for stop strings", [&]() -> result<stop_matcher> {
+        stop_matcher made;
+        std::size_t longest = 0;
+        for (const std::string& s : strings) {
+            if (s.empty()) continue;
+            made.strings_.push_back(s);
+            longest = (std::max)(longest, s.size());
+        }
+        if (longest != 0) made.make_room(longest + longest_text);
+        return made;
+    });
+}
+#endif
 
 PHI4FLASH_END

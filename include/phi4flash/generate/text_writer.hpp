@@ -53,55 +53,15 @@ public:
     /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of
     /// sampler::create; out_of_memory.
     static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
-                                      const choosing_kernels& kernels = plain_choosing) {
-        return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
-            const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
-            auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
-            if (!chooser) return chooser.error();
-            auto stops = stop_matcher::create(options.stop_strings);
-            if (!stops) return stops.error();
-            return text_writer(vocab, text, options, limits, *std::move(chooser), *std::move(stops));
-        });
-    }
+                                      const choosing_kernels& kernels = plain_choosing);
 
     /// What is wrong with a prompt that goes into a session with `room` for so many tokens. Errors: see `start`.
-    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
-        if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
-        if (prompt.size() > limits_.prompt)
-            return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
-                                 limits_.prompt);
-        if (prompt.size() > room)
-            return error::format(errc::context_full, "a prompt of %zu tokens: the session has room for %zu more", prompt.size(), room);
-        for (const std::int32_t token : prompt)
-            if (!in_vocabulary(token))
-                return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
-        return {};
-    }
+    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const;
 
     /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
     /// in place until the text has ended. `policy` says how many of them are read; without one, all.
     /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
-    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr) {
-        if (const status ok = refusal(prompt, room); !ok) return ok;
-        chooser_.restart();
-        for (const std::int32_t token : prompt) chooser_.accept(token);
-        if (decoder_) (void)decoder_->flush();
-        stops_.restart();
-        prompt_.assign(prompt.begin(), prompt.end());
-        chosen_.clear();
-        slice_.clear();
-        drafts_.clear();
-        summary_ = {};
-        drafter_ = guesses;
-        policy_ = policy;
-        drafter_.read(prompt);
-        told_ = read_ = delivered_ = guessed_ = 0;
-        room_ = room;
-        ending_.reset();
-        stopped_ = false;
-        running_ = true;
-        return {};
-    }
+    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr);
 
     /// Whether it is being written: started, and its end has not been told.
     [[nodiscard]] bool running() const { return running_; }
@@ -112,43 +72,11 @@ public:
 
     /// What it wants read in the next pass, at most `most` tokens, at least one. To be asked when `event` has nothing to tell and the text
     /// is running. Valid until the next call of anything here.
-    [[nodiscard]] text_slice next(std::size_t most) {
-        if (!writing()) {
-            const std::size_t n = (std::min)(most, prompt_left());
-            slice_.clear();
-            count_ = n;
-            return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
-        }
-        drafter_.read(std::span(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
-        slice_.assign(1, summary_.unread);
-        propose((std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
-        for (const draft& d : drafts_) slice_.push_back(d.token);
-        count_ = slice_.size();
-        return {std::span(slice_), count_, count_};
-    }
+    [[nodiscard]] text_slice next(std::size_t most);
 
     /// What `next` asked for has been read, and these are the logits after the last `wanted` of it: [wanted, vocab], finite numbers.
     /// Returns how many of its tokens are to be committed. Touches nothing but this text: may run on any thread.
-    [[nodiscard]] std::size_t take(rows_view<const float> logits) {
-        chosen_.clear();
-        delivered_ = guessed_ = 0;
-        if (!writing()) {
-            read_ += count_;
-            room_ -= count_;
-            summary_.prompt_tokens = read_;
-            if (!writing()) return count_;
-            choose(logits);
-            if (max_tokens_ == 0) ending_ = stop_reason::max_tokens;
-            return count_;
-        }
-        choose(logits);
-        if (policy_ != nullptr) policy_->fared(drafts_, chosen_.size() - 1);
-        summary_.drafted += drafts_.size();
-        summary_.accepted += chosen_.size() - 1;
-        summary_.unread = -1;
-        room_ -= chosen_.size();
-        return chosen_.size();
-    }
+    [[nodiscard]] std::size_t take(rows_view<const float> logits);
 
     /// The pass of what `next` asked for took so many seconds, and was of this text alone: for the policy. To be told before `take`.
     void took(double seconds) {
@@ -156,20 +84,7 @@ public:
     }
 
     /// What happened, one after the other; kind `none` when there is nothing more to tell. `end` comes once, and is the last.
-    [[nodiscard]] generation_event event() {
-        if (!running()) return {.kind = event_kind::none};
-        if (told_ != read_ && !stopped_) {
-            told_ = read_;
-            return {.kind = event_kind::prompt, .read = read_, .total = prompt_.size()};
-        }
-        if (!ending_ && delivered_ < chosen_.size()) {
-            const std::int32_t token = chosen_[delivered_++];
-            summary_.unread = token;
-            if (!is_stop(token)) return deliver(token);
-            ending_ = stop_reason::stop_token;
-        }
-        return ending_ ? finish() : generation_event{.kind = event_kind::none};
-    }
+    [[nodiscard]] generation_event event();
 
     /// Ends the text before anything else is told; `event` then tells the end. What was told last may have ended it: then it was not cancelled.
     void stop(stop_reason reason) {
@@ -207,55 +122,14 @@ private:
     [[nodiscard]] bool is_stop(std::int32_t token) const { return std::ranges::find(stop_ids_, token) != stop_ids_.end(); }
 
     /// Drafts of what comes after the last token, as many as are worth reading.
-    void propose(std::size_t most) {
-        drafts_.clear();
-        if (policy_ != nullptr) most = policy_->ask(most);
-        if (most == 0) return;
-        drafts_.resize(most);
-        drafts_.resize(drafter_.propose(drafts_));
-        const auto foreign = std::ranges::find_if(drafts_, [this](const draft& d) { return !in_vocabulary(d.token); });
-        drafts_.erase(foreign, drafts_.end());
-        if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
-    }
+    void propose(std::size_t most);
 
     /// Chooses after each token that was read, as long as what is chosen is what was read next.
-    void choose(rows_view<const float> logits) {
-        const std::size_t most = max_tokens_ - summary_.new_tokens;
-        while (chosen_.size() < most) {
-            const std::size_t row = chosen_.size();
-            const std::int32_t token = chooser_.choose({logits[row], vocab_});
-            chooser_.accept(token);
-            chosen_.push_back(token);
-            if (is_stop(token) || row + 1 >= slice_.size() || slice_[row + 1] != token) break;
-        }
-    }
+    void choose(rows_view<const float> logits);
 
-    [[nodiscard]] generation_event deliver(std::int32_t token) {
-        ++summary_.new_tokens;
-        std::string_view piece;
-        if (text_ != nullptr) {
-            const bool hidden = skip_special_ && text_->is_special(token);
-            // Never longer than the matcher has memory for: never an error.
-            piece = *(hidden ? stops_.push_hidden(text_->bytes_of(token)) : stops_.push(decoder_->push(token)));
-        }
-        if (stops_.matched()) {
-            ending_ = stop_reason::stop_string;
-        } else if (summary_.new_tokens == max_tokens_) {
-            ending_ = stop_reason::max_tokens;
-        } else if (room_ == 0 && delivered_ == chosen_.size()) {
-            ending_ = stop_reason::context_full;
-        }
-        return {.token = token, .text = piece, .kind = event_kind::token};
-    }
+    [[nodiscard]] generation_event deliver(std::int32_t token);
 
-    [[nodiscard]] generation_event finish() {
-        running_ = false;
-        summary_.reason = *ending_;
-        if (guessed_ < delivered_) drafter_.read(std::span(chosen_).subspan(guessed_, delivered_ - guessed_));
-        std::string_view rest;
-        if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
-        return {.text = rest, .kind = event_kind::end, .reason = *ending_};
-    }
+    [[nodiscard]] generation_event finish();
 
     const tokenizer* text_;
     sampler chooser_;
@@ -284,5 +158,153 @@ private:
     bool stopped_ = false;  // by `stop`
     bool running_ = false;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits, const choosing_kernels& kernels) {
+    return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
+        const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
+        auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
+        if (!chooser) return chooser.error();
+        auto stops = stop_matcher::create(options.stop_strings);
+        if (!stops) return stops.error();
+        return text_writer(vocab, text, options, limits, *std::move(chooser), *std::move(stops));
+    });
+}
+
+PHI4FLASH_BODY status text_writer::refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
+    if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
+    if (prompt.size() > limits_.prompt)
+        return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
+                             limits_.prompt);
+    if (prompt.size() > room)
+        return error::format(errc::context_full, "a prompt of %zu tokens: the session has room for %zu more", prompt.size(), room);
+    for (const std::int32_t token : prompt)
+        if (!in_vocabulary(token))
+            return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
+    return {};
+}
+
+PHI4FLASH_BODY status text_writer::start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses, draft_policy* policy) {
+    if (const status ok = refusal(prompt, room); !ok) return ok;
+    chooser_.restart();
+    for (const std::int32_t token : prompt) chooser_.accept(token);
+    if (decoder_) (void)decoder_->flush();
+    stops_.restart();
+    prompt_.assign(prompt.begin(), prompt.end());
+    chosen_.clear();
+    slice_.clear();
+    drafts_.clear();
+    summary_ = {};
+    drafter_ = guesses;
+    policy_ = policy;
+    drafter_.read(prompt);
+    told_ = read_ = delivered_ = guessed_ = 0;
+    room_ = room;
+    ending_.reset();
+    stopped_ = false;
+    running_ = true;
+    return {};
+}
+
+PHI4FLASH_BODY text_slice text_writer::next(std::size_t most) {
+    if (!writing()) {
+        const std::size_t n = (std::min)(most, prompt_left());
+        slice_.clear();
+        count_ = n;
+        return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
+    }
+    drafter_.read(std::span(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
+    slice_.assign(1, summary_.unread);
+    propose((std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
+    for (const draft& d : drafts_) slice_.push_back(d.token);
+    count_ = slice_.size();
+    return {std::span(slice_), count_, count_};
+}
+
+PHI4FLASH_BODY std::size_t text_writer::take(rows_view<const float> logits) {
+    chosen_.clear();
+    delivered_ = guessed_ = 0;
+    if (!writing()) {
+        read_ += count_;
+        room_ -= count_;
+        summary_.prompt_tokens = read_;
+        if (!writing()) return count_;
+        choose(logits);
+        if (max_tokens_ == 0) ending_ = stop_reason::max_tokens;
+        return count_;
+    }
+    choose(logits);
+    if (policy_ != nullptr) policy_->fared(drafts_, chosen_.size() - 1);
+    summary_.drafted += drafts_.size();
+    summary_.accepted += chosen_.size() - 1;
+    summary_.unread = -1;
+    room_ -= chosen_.size();
+    return chosen_.size();
+}
+
+PHI4FLASH_BODY generation_event text_writer::event() {
+    if (!running()) return {.kind = event_kind::none};
+    if (told_ != read_ && !stopped_) {
+        told_ = read_;
+        return {.kind = event_kind::prompt, .read = read_, .total = prompt_.size()};
+    }
+    if (!ending_ && delivered_ < chosen_.size()) {
+        const std::int32_t token = chosen_[delivered_++];
+        summary_.unread = token;
+        if (!is_stop(token)) return deliver(token);
+        ending_ = stop_reason::stop_token;
+    }
+    return ending_ ? finish() : generation_event{.kind = event_kind::none};
+}
+
+PHI4FLASH_BODY void text_writer::propose(std::size_t most) {
+    drafts_.clear();
+    if (policy_ != nullptr) most = policy_->ask(most);
+    if (most == 0) return;
+    drafts_.resize(most);
+    drafts_.resize(drafter_.propose(drafts_));
+    const auto foreign = std::ranges::find_if(drafts_, [this](const draft& d) { return !in_vocabulary(d.token); });
+    drafts_.erase(foreign, drafts_.end());
+    if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
+}
+
+PHI4FLASH_BODY void text_writer::choose(rows_view<const float> logits) {
+    const std::size_t most = max_tokens_ - summary_.new_tokens;
+    while (chosen_.size() < most) {
+        const std::size_t row = chosen_.size();
+        const std::int32_t token = chooser_.choose({logits[row], vocab_});
+        chooser_.accept(token);
+        chosen_.push_back(token);
+        if (is_stop(token) || row + 1 >= slice_.size() || slice_[row + 1] != token) break;
+    }
+}
+
+PHI4FLASH_BODY generation_event text_writer::deliver(std::int32_t token) {
+    ++summary_.new_tokens;
+    std::string_view piece;
+    if (text_ != nullptr) {
+        const bool hidden = skip_special_ && text_->is_special(token);
+        // Never longer than the matcher has memory for: never an error.
+        piece = *(hidden ? stops_.push_hidden(text_->bytes_of(token)) : stops_.push(decoder_->push(token)));
+    }
+    if (stops_.matched()) {
+        ending_ = stop_reason::stop_string;
+    } else if (summary_.new_tokens == max_tokens_) {
+        ending_ = stop_reason::max_tokens;
+    } else if (room_ == 0 && delivered_ == chosen_.size()) {
+        ending_ = stop_reason::context_full;
+    }
+    return {.token = token, .text = piece, .kind = event_kind::token};
+}
+
+PHI4FLASH_BODY generation_event text_writer::finish() {
+    running_ = false;
+    summary_.reason = *ending_;
+    if (guessed_ < delivered_) drafter_.read(std::span(chosen_).subspan(guessed_, delivered_ - guessed_));
+    std::string_view rest;
+    if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
+    return {.text = rest, .kind = event_kind::end, .reason = *ending_};
+}
+#endif
 
 PHI4FLASH_END

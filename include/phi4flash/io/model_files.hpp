@@ -17,7 +17,9 @@ PHI4FLASH_BEGIN
 #if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
 /// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of mapped_file::open and
 /// tokenizer_from_json.
-[[nodiscard]] inline result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
+[[nodiscard]] PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
     return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
         std::error_code ignored;
         const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
@@ -29,6 +31,7 @@ PHI4FLASH_BEGIN
         return text;
     });
 }
+#endif
 #endif
 
 /// How to open a model.
@@ -61,36 +64,11 @@ public:
     /// A folder is opened as a checkpoint, anything else as a packed file. `tell` hears how far reading is, where the options or the file
     /// make opening read all weights; it may begin again at 0 for repacking. Errors: those of checkpoint::open, packed_model::open
     /// and repacked_model::create; out_of_memory; file_not_found; file_unreadable for a folder where PHI4FLASH_HAS_JSON is 0.
-    static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
-            std::error_code ignored;
-            const auto kind = std::filesystem::status(path, ignored).type();
-            if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
-            if (kind != std::filesystem::file_type::directory)
-                return from_packed(packed_model::open(path, options.mapping, options.config, tell), path, options, tell);
-#if PHI4FLASH_HAS_JSON
-            auto folder = checkpoint::open(path, options.config, options.mapping, tell);
-            if (!folder) return folder.error();
-            model_files made;
-            made.path_ = path;
-            made.form_ = *std::move(folder);
-            return made;
-#else
-            return error::format(errc::file_unreadable,
-                                 "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
-                                 "3.11 on the include path",
-                                 printable(path).c_str());
-#endif
-        });
-    }
+    static result<model_files> open(const std::filesystem::path& path, const opening_options& options = {}, progress_ref tell = {});
 
     /// A packed file that the host has opened, or a part of one, as in a pak or an APK (mapped_file::open). The parts of a checkpoint are
     /// mapped one by one, and given to from_memory. Errors: those of packed_model::open and repacked_model::create. @since 0.2
-    static result<model_files> open(const file_part& part, const opening_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a model", [&] {
-            return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
-        });
-    }
+    static result<model_files> open(const file_part& part, const opening_options& options = {}, progress_ref tell = {});
 #endif
 
     /// From bytes. A GGUF file starts at a multiple of `gguf_host_alignment` and is used in place, but for what `options.repack` makes of
@@ -98,33 +76,7 @@ public:
     /// checkpoint::from_memory. Errors: those of packed_model::from_memory and repacked_model::create; of checkpoint::from_memory;
     /// invalid_argument for no weights, several GGUF files, or JSON beside one; wrong_file_kind; file_unreadable for safetensors where
     /// PHI4FLASH_HAS_JSON is 0. @since 0.2
-    static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
-            if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
-            const file_kind kind = identify(bytes.weights.front());
-            if (kind == file_kind::gguf) {
-                if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
-                    return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
-                                         "files of weights and %zu bytes of JSON", bytes.weights.size(),
-                                         bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
-                return from_packed(packed_model::from_memory(bytes.weights.front(), options.config), {}, options, tell);
-            }
-            if (kind != file_kind::safetensors)
-                return error::format(errc::wrong_file_kind, "want bytes that begin as a GGUF or safetensors file does, have %s",
-                                     bytes.weights.front().empty() ? "none" : "others");
-#if PHI4FLASH_HAS_JSON
-            auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config);
-            if (!made) return made.error();
-            model_files files;
-            files.form_ = *std::move(made);
-            files.tokenizer_json_ = bytes.tokenizer;
-            return files;
-#else
-            return error::format(errc::file_unreadable, "this program reads packed files alone; for safetensors, compile it with "
-                                 "PHI4FLASH_HAS_JSON=1 and nlohmann/json 3.11 on the include path");
-#endif
-        });
-    }
+    static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {});
     /// The same of one GGUF file. @since 0.2
     static result<model_files> from_memory(std::span<const std::byte> gguf, const opening_options& options = {}, progress_ref tell = {}) {
         return from_memory({.weights = {&gguf, 1}}, options, tell);
@@ -152,14 +104,9 @@ public:
     }
     /// How much of the files is in memory, and how much of that in huge pages: see mapped_file::residency. Of weights that were repacked,
     /// those. @since 0.2
-    [[nodiscard]] page_share residency() const {
-        if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
-        return std::visit([](const auto& f) { return f.residency(); }, form_);
-    }
+    [[nodiscard]] page_share residency() const;
     /// See mapped_file::release_pages.
-    void release_pages() const {
-        std::visit([](const auto& f) { f.release_pages(); }, form_);
-    }
+    void release_pages() const;
 
 #if PHI4FLASH_FILES
     /// What was opened; empty in memory.
@@ -168,38 +115,9 @@ public:
     /// The packed file, or nullptr.
     [[nodiscard]] const packed_model* packed() const { return std::get_if<packed_model>(&form_); }
 
-    [[nodiscard]] bool has_tokenizer() const {
-        if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
-#if PHI4FLASH_HAS_JSON
-        if (!tokenizer_json_.empty()) return true;
-#if PHI4FLASH_FILES
-        if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
-#endif
-#endif
-        return false;
-    }
+    [[nodiscard]] bool has_tokenizer() const;
     /// Errors: those of read_tokenizer, tokenizer_from_json and open_tokenizer_json; file_not_found where there is none.
-    [[nodiscard]] result<tokenizer> open_tokenizer() const {
-        return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
-            if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
-            if (const packed_model* const file = packed()) {
-                auto text = read_tokenizer(*file);
-                if (!text) return text.error().in(name().c_str());
-                return text;
-            }
-#if PHI4FLASH_HAS_JSON
-            if (!tokenizer_json_.empty()) {
-                auto text = tokenizer_from_json(tokenizer_json_);
-                if (!text) return text.error().in("tokenizer.json");
-                return text;
-            }
-#if PHI4FLASH_FILES
-            return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
-#endif
-#endif
-            return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
-        });
-    }
+    [[nodiscard]] result<tokenizer> open_tokenizer() const;
 
 private:
 #if PHI4FLASH_FILES
@@ -211,18 +129,7 @@ private:
 #endif
 
     /// What was read, with what it needs beside it. `from`: of the file; empty in memory.
-    static result<model_files> from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell) {
-        if (!file) return file.error();
-        model_files made;
-        made.path_ = from;
-        if (file->needs_repacking()) {
-            auto repacked = repacked_model::create(*file, options.repack, tell);
-            if (!repacked) return repacked.error().in(made.name().c_str());
-            made.repacked_.emplace(*std::move(repacked));
-        }
-        made.form_ = *std::move(file);
-        return made;
-    }
+    static result<model_files> from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell);
 
 #if PHI4FLASH_HAS_JSON
     std::variant<packed_model, checkpoint> form_;
@@ -233,5 +140,123 @@ private:
     std::optional<repacked_model> repacked_;
     place path_;
 };
+
+#if PHI4FLASH_BODIES
+#if PHI4FLASH_FILES
+PHI4FLASH_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
+        std::error_code ignored;
+        const auto kind = std::filesystem::status(path, ignored).type();
+        if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
+        if (kind != std::filesystem::file_type::directory)
+            return from_packed(packed_model::open(path, options.mapping, options.config, tell), path, options, tell);
+#if PHI4FLASH_HAS_JSON
+        auto folder = checkpoint::open(path, options.config, options.mapping, tell);
+        if (!folder) return folder.error();
+        model_files made;
+        made.path_ = path;
+        made.form_ = *std::move(folder);
+        return made;
+#else
+        return error::format(errc::file_unreadable,
+                             "%s: this program reads packed files alone; for folders, compile it with PHI4FLASH_HAS_JSON=1 and nlohmann/json "
+                             "3.11 on the include path",
+                             printable(path).c_str());
+#endif
+    });
+}
+
+PHI4FLASH_BODY result<model_files> model_files::open(const file_part& part, const opening_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a model", [&] {
+        return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
+    });
+}
+#endif
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
+        if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
+        const file_kind kind = identify(bytes.weights.front());
+        if (kind == file_kind::gguf) {
+            if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
+                return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
+                                     "files of weights and %zu bytes of JSON", bytes.weights.size(),
+                                     bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
+            return from_packed(packed_model::from_memory(bytes.weights.front(), options.config), {}, options, tell);
+        }
+        if (kind != file_kind::safetensors)
+            return error::format(errc::wrong_file_kind, "want bytes that begin as a GGUF or safetensors file does, have %s",
+                                 bytes.weights.front().empty() ? "none" : "others");
+#if PHI4FLASH_HAS_JSON
+        auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config);
+        if (!made) return made.error();
+        model_files files;
+        files.form_ = *std::move(made);
+        files.tokenizer_json_ = bytes.tokenizer;
+        return files;
+#else
+        return error::format(errc::file_unreadable, "this program reads packed files alone; for safetensors, compile it with "
+                             "PHI4FLASH_HAS_JSON=1 and nlohmann/json 3.11 on the include path");
+#endif
+    });
+}
+
+PHI4FLASH_BODY bool model_files::has_tokenizer() const {
+    if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
+#if PHI4FLASH_HAS_JSON
+    if (!tokenizer_json_.empty()) return true;
+#if PHI4FLASH_FILES
+    if (const checkpoint* const folder = std::get_if<checkpoint>(&form_)) return !folder->tokenizer_path().empty();
+#endif
+#endif
+    return false;
+}
+
+PHI4FLASH_BODY result<tokenizer> model_files::open_tokenizer() const {
+    return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
+        if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
+        if (const packed_model* const file = packed()) {
+            auto text = read_tokenizer(*file);
+            if (!text) return text.error().in(name().c_str());
+            return text;
+        }
+#if PHI4FLASH_HAS_JSON
+        if (!tokenizer_json_.empty()) {
+            auto text = tokenizer_from_json(tokenizer_json_);
+            if (!text) return text.error().in("tokenizer.json");
+            return text;
+        }
+#if PHI4FLASH_FILES
+        return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
+#endif
+#endif
+        return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
+    });
+}
+
+PHI4FLASH_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell) {
+    if (!file) return file.error();
+    model_files made;
+    made.path_ = from;
+    if (file->needs_repacking()) {
+        auto repacked = repacked_model::create(*file, options.repack, tell);
+        if (!repacked) return repacked.error().in(made.name().c_str());
+        made.repacked_.emplace(*std::move(repacked));
+    }
+    made.form_ = *std::move(file);
+    return made;
+}
+
+PHI4FLASH_BODY page_share model_files::residency() const {
+    if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
+    return std::visit([](const auto& f) { return f.residency(); }, form_);
+}
+
+PHI4FLASH_BODY void model_files::release_pages() const {
+    std::visit([](const auto& f) { f.release_pages(); }, form_);
+}
+#endif
 
 PHI4FLASH_END

@@ -16,7 +16,7 @@
 #include <type_traits>
 #include <utility>
 
-#if !PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION
+#if PHI4FLASH_KERNELS
 
 // Nobody asked for slow kernels. A note and not a warning, which -Werror would turn into a failure.
 #if PHI4FLASH_SIMD_SCALAR_IS_A_GUESS

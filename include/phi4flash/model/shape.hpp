@@ -103,7 +103,9 @@ inline constexpr std::size_t extent_count = 11;
 }
 
 /// Checks a shape of which nothing is dynamic any more. Errors: bad_extent, naming the extent, want and have.
-[[nodiscard]] inline status check_shape(const sambay_shape& s) {
+[[nodiscard]] PHI4FLASH_BODY status check_shape(const sambay_shape& s);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_shape(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i) {
         const auto [name, value] = detail::extent_at(s, i);
         if (value == dynamic) return error::format(errc::bad_extent, "%s is not given: want a number from 1 to %zu", name, max_extent);
@@ -124,6 +126,7 @@ inline constexpr std::size_t extent_count = 11;
             return {};
     }
 }
+#endif
 
 namespace detail {
 /// One extent: a constant where Static is a number, a member where it is `dynamic`.

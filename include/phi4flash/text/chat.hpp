@@ -83,7 +83,9 @@ void walk_chat(std::span<const chat_message> messages, const chat_options& optio
 }  // namespace detail
 
 /// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
-inline status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
+PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
     if (status s = detail::check_roles(messages); !s) return s;
     return detail::append_or_nothing("render a chat", prompt, [&] {
         detail::walk_chat(
@@ -91,6 +93,7 @@ inline status render_chat(std::span<const chat_message> messages, const chat_opt
             [&](std::string_view content) { prompt.append(content); });
     });
 }
+#endif
 
 namespace detail {
 
@@ -128,8 +131,10 @@ namespace detail {
 /// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
 /// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
 /// in this tokenizer. `ids` is then as it was.
-inline status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                          std::vector<std::int32_t>& ids) {
+PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                          std::vector<std::int32_t>& ids);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options, std::vector<std::int32_t>& ids) {
     if (status s = detail::check_roles(messages); !s) return s;
     return detail::append_or_nothing("encode a chat", ids, [&]() -> status {
         if (options.content_markers != marker_policy::parse) return detail::encode_messages(e, messages, options, ids);
@@ -138,5 +143,6 @@ inline status encode_chat(encoder& e, std::span<const chat_message> messages, co
         return e.encode(prompt, {marker_policy::parse}, ids);
     });
 }
+#endif
 
 PHI4FLASH_END

@@ -241,15 +241,7 @@ public:
 
     /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more;
     /// out_of_memory. `ids` is then as it was.
-    status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
-        if (text.size() >= (std::size_t{1} << 31))
-            return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
-                                 text.size());
-        return detail::append_or_nothing("encode a text", ids, [&] {
-            take_caches();
-            append_ids(text, options, ids);
-        });
-    }
+    status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
 
@@ -260,29 +252,10 @@ private:
         words_ = detail::word_cache<2, 3>(cache_entries_);
     }
 
-    void append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
-        if (valid_utf8_prefix(text) != text.size()) {
-            clean_.clear();
-            detail::append_lossy_utf8(text, clean_);
-            text = clean_;
-        }
-        if (options.markers == marker_policy::plain_text) return encode_plain(normalized(text), ids);
-        encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
-            encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
-                          [&](std::string_view plain) { encode_plain(plain, ids); });
-        });
-    }
+    void append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
     /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
-    std::string_view normalized(std::string_view text) {
-        const normal_form form = tokenizer_->normalization_;
-        if (form == normal_form::none) return text;
-        const std::size_t good = normalized_prefix(text, form);
-        if (good == text.size()) return text;
-        normalized_.assign(text.substr(0, good));
-        detail::append_normal(text.substr(good), form, normalized_);
-        return normalized_;
-    }
+    std::string_view normalized(std::string_view text);
 
     /// Markers become ids; `sink` gets the text between them.
     template <class Sink>
@@ -309,18 +282,7 @@ private:
         if (done < end) sink(std::string_view(done, static_cast<std::size_t>(end - done)));
     }
 
-    void encode_plain(std::string_view text, std::vector<std::int32_t>& ids) {
-        switch (tokenizer_->pattern_) {
-            case split_pattern::gpt2:
-                return encode_pieces<split_pattern::gpt2>(text, ids);
-            case split_pattern::cl100k:
-                return encode_pieces<split_pattern::cl100k>(text, ids);
-            case split_pattern::qwen2:
-                return encode_pieces<split_pattern::qwen2>(text, ids);
-            case split_pattern::o200k:
-                return encode_pieces<split_pattern::o200k>(text, ids);
-        }
-    }
+    void encode_plain(std::string_view text, std::vector<std::int32_t>& ids);
 
     template <split_pattern Pattern>
     void encode_pieces(std::string_view text, std::vector<std::int32_t>& ids) {
@@ -363,9 +325,59 @@ private:
     std::string normalized_;
 };
 
-inline status tokenizer::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status tokenizer::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) const {
     encoder e(*this, 1);
     return e.encode(text, options, ids);
 }
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status encoder::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
+    if (text.size() >= (std::size_t{1} << 31))
+        return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
+                             text.size());
+    return detail::append_or_nothing("encode a text", ids, [&] {
+        take_caches();
+        append_ids(text, options, ids);
+    });
+}
+
+PHI4FLASH_BODY void encoder::append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
+    if (valid_utf8_prefix(text) != text.size()) {
+        clean_.clear();
+        detail::append_lossy_utf8(text, clean_);
+        text = clean_;
+    }
+    if (options.markers == marker_policy::plain_text) return encode_plain(normalized(text), ids);
+    encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
+        encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
+                      [&](std::string_view plain) { encode_plain(plain, ids); });
+    });
+}
+
+PHI4FLASH_BODY std::string_view encoder::normalized(std::string_view text) {
+    const normal_form form = tokenizer_->normalization_;
+    if (form == normal_form::none) return text;
+    const std::size_t good = normalized_prefix(text, form);
+    if (good == text.size()) return text;
+    normalized_.assign(text.substr(0, good));
+    detail::append_normal(text.substr(good), form, normalized_);
+    return normalized_;
+}
+
+PHI4FLASH_BODY void encoder::encode_plain(std::string_view text, std::vector<std::int32_t>& ids) {
+    switch (tokenizer_->pattern_) {
+        case split_pattern::gpt2:
+            return encode_pieces<split_pattern::gpt2>(text, ids);
+        case split_pattern::cl100k:
+            return encode_pieces<split_pattern::cl100k>(text, ids);
+        case split_pattern::qwen2:
+            return encode_pieces<split_pattern::qwen2>(text, ids);
+        case split_pattern::o200k:
+            return encode_pieces<split_pattern::o200k>(text, ids);
+    }
+}
+#endif
 
 PHI4FLASH_END

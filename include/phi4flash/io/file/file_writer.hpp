@@ -44,41 +44,14 @@ public:
 
     /// What is there stays untouched. `nameless` false: the file has its temporary name from the beginning, as where there is no
     /// other way. Errors: file_unwritable, naming the path and the system's reason; out_of_memory.
-    static result<file_writer> create(const std::filesystem::path& path, bool nameless = true) {
-        return detail::or_out_of_memory("begin a file", [&]() -> result<file_writer> {
-            auto target = detail::find_output_target(path);
-            if (!target) return target.error();
-            file_writer file(path, std::move(*target));
-            file.waiting_.reset(new (std::nothrow) std::byte[file.room_]);
-            if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
-            if (const status ok = file.open(nameless); !ok) return ok.error();
-            return file;
-        });
-    }
+    static result<file_writer> create(const std::filesystem::path& path, bool nameless = true);
 
     /// Appends. Errors: file_unwritable, out_of_memory.
-    status write(std::span<const std::byte> bytes) {
-        while (so_far_ && bytes.size() >= room_ - used_) {
-            if (used_ == 0) {
-                const std::size_t whole = bytes.size() / room_ * room_;
-                write_all(bytes.first(whole));
-                bytes = bytes.subspan(whole);
-            } else {
-                bytes = bytes.subspan(keep(bytes.first(room_ - used_)));
-                flush();
-            }
-        }
-        if (so_far_) keep(bytes);
-        return so_far_;
-    }
+    status write(std::span<const std::byte> bytes);
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
 
     /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory.
-    status commit() {
-        flush();
-        if (so_far_) so_far_ = detail::or_out_of_memory("name a file", [&] { return give_name(); });
-        return so_far_;
-    }
+    status commit();
 
     /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another. @since 0.2
     [[nodiscard]] bool in_place() const { return target_.in_place; }
@@ -91,40 +64,9 @@ private:
     file_writer(const std::filesystem::path& asked, detail::output_target&& target)
         : asked_(asked), target_(std::move(target)), room_(target_.in_place ? std::size_t{1} << 16 : huge_page_bytes) {}
 
-    status give_name() {
-        if (!target_.in_place) {
-            if (target_.exists && !detail::write_through(descriptor_)) return detail::unwritable(asked_);
-            if (part_.empty() && !detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
-                    if (!detail::give_name(descriptor_, name)) return false;
-                    part_ = std::move(name);
-                    return true;
-                }))
-                return detail::unwritable(asked_);
-        }
-        if (!target_.in_place && written_ >= large) detail::leave_no_small_pages(descriptor_, written_);
-        if (!detail::close_file(std::exchange(descriptor_, -1))) return detail::unwritable(asked_);
-        if (target_.in_place) return {};
-        std::error_code why;
-        std::filesystem::rename(part_, target_.path, why);
-        if (why) return detail::unwritable(asked_, why);
-        part_.clear();
-        return {};
-    }
+    status give_name();
 
-    status open(bool nameless) {
-        if (target_.in_place) {
-            descriptor_ = detail::open_in_place(target_);
-        } else {
-            if (nameless) descriptor_ = detail::create_nameless(target_);
-            if (descriptor_ >= 0) return {};
-            (void)detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
-                descriptor_ = detail::create_new(name, target_);
-                if (descriptor_ >= 0) part_ = std::move(name);
-                return descriptor_ >= 0;
-            });
-        }
-        return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
-    }
+    status open(bool nameless);
 
     void write_all(std::span<const std::byte> bytes) {
         while (so_far_ && !bytes.empty()) {
@@ -166,6 +108,76 @@ private:
     if (const status ok = file->write(text); !ok) return ok;
     return file->commit();
 }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<file_writer> file_writer::create(const std::filesystem::path& path, bool nameless) {
+    return detail::or_out_of_memory("begin a file", [&]() -> result<file_writer> {
+        auto target = detail::find_output_target(path);
+        if (!target) return target.error();
+        file_writer file(path, std::move(*target));
+        file.waiting_.reset(new (std::nothrow) std::byte[file.room_]);
+        if (!file.waiting_) return error::format(errc::out_of_memory, "cannot take memory to write %s", printable(path).c_str());
+        if (const status ok = file.open(nameless); !ok) return ok.error();
+        return file;
+    });
+}
+
+PHI4FLASH_BODY status file_writer::write(std::span<const std::byte> bytes) {
+    while (so_far_ && bytes.size() >= room_ - used_) {
+        if (used_ == 0) {
+            const std::size_t whole = bytes.size() / room_ * room_;
+            write_all(bytes.first(whole));
+            bytes = bytes.subspan(whole);
+        } else {
+            bytes = bytes.subspan(keep(bytes.first(room_ - used_)));
+            flush();
+        }
+    }
+    if (so_far_) keep(bytes);
+    return so_far_;
+}
+
+PHI4FLASH_BODY status file_writer::commit() {
+    flush();
+    if (so_far_) so_far_ = detail::or_out_of_memory("name a file", [&] { return give_name(); });
+    return so_far_;
+}
+
+PHI4FLASH_BODY status file_writer::give_name() {
+    if (!target_.in_place) {
+        if (target_.exists && !detail::write_through(descriptor_)) return detail::unwritable(asked_);
+        if (part_.empty() && !detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
+                if (!detail::give_name(descriptor_, name)) return false;
+                part_ = std::move(name);
+                return true;
+            }))
+            return detail::unwritable(asked_);
+    }
+    if (!target_.in_place && written_ >= large) detail::leave_no_small_pages(descriptor_, written_);
+    if (!detail::close_file(std::exchange(descriptor_, -1))) return detail::unwritable(asked_);
+    if (target_.in_place) return {};
+    std::error_code why;
+    std::filesystem::rename(part_, target_.path, why);
+    if (why) return detail::unwritable(asked_, why);
+    part_.clear();
+    return {};
+}
+
+PHI4FLASH_BODY status file_writer::open(bool nameless) {
+    if (target_.in_place) {
+        descriptor_ = detail::open_in_place(target_);
+    } else {
+        if (nameless) descriptor_ = detail::create_nameless(target_);
+        if (descriptor_ >= 0) return {};
+        (void)detail::with_new_name(target_.path, this, [this](std::filesystem::path&& name) {
+            descriptor_ = detail::create_new(name, target_);
+            if (descriptor_ >= 0) part_ = std::move(name);
+            return descriptor_ >= 0;
+        });
+    }
+    return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
+}
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_FILES

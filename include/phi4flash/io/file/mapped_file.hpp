@@ -377,18 +377,19 @@ namespace detail {
 }
 }  // namespace detail
 
-inline result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
 }
 
-inline result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
+PHI4FLASH_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] {
         const auto path = detail::from_utf8(part.name);
         return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
 }
 
-inline result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
+PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
                                              const mapping_options& options, progress_ref tell) {
     if (!bytes) return bytes.error();
     mapped_file file;
@@ -397,9 +398,12 @@ inline result<mapped_file> mapped_file::from(const result<detail::file_bytes>& b
         if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
     return file;
 }
+#endif
 
 /// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
-[[nodiscard]] inline result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
+[[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
     return detail::or_out_of_memory("read a file", [&]() -> result<std::string> {
         const auto file = mapped_file::open(path, {.pages = page_size::normal});
         if (!file) return file.error();
@@ -409,6 +413,7 @@ inline result<mapped_file> mapped_file::from(const result<detail::file_bytes>& b
         return std::string(file->text());
     });
 }
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_FILES

@@ -339,17 +339,7 @@ public:
     /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
     /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
     /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
-    static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {}) {
-        return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
-            detail::gguf_parser parser(file, limits);
-            if (const status ok = parser.read(); !ok) return ok.error();
-            gguf table;
-            table.values_ = std::move(parser.values);
-            table.tensors_ = std::move(parser.tensors);
-            table.alignment_ = parser.alignment;
-            return table;
-        });
-    }
+    static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
 
     [[nodiscard]] std::span<const gguf_value> values() const { return values_; }
     [[nodiscard]] std::span<const gguf_tensor> tensors() const { return tensors_; }
@@ -406,5 +396,19 @@ namespace detail {
         if (const status ok = check_scales(t); !ok) return ok;
     return {};
 }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<gguf> gguf::parse(std::span<const std::byte> file, const gguf_limits& limits) {
+    return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
+        detail::gguf_parser parser(file, limits);
+        if (const status ok = parser.read(); !ok) return ok.error();
+        gguf table;
+        table.values_ = std::move(parser.values);
+        table.tensors_ = std::move(parser.tensors);
+        table.alignment_ = parser.alignment;
+        return table;
+    });
+}
+#endif
 
 PHI4FLASH_END

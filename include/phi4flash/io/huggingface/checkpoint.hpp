@@ -105,7 +105,8 @@ private:
     memory_block aligned_;
 };
 
-inline status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
                                        const config_options& options) {
     const printable config_path = place_of("config.json");
     const auto config = read_hf_config(config_json, options);
@@ -124,7 +125,7 @@ inline status checkpoint::read_configs(std::string_view config_json, std::string
     return {};
 }
 
-inline status checkpoint::add_file(std::span<const std::byte> bytes) {
+PHI4FLASH_BODY status checkpoint::add_file(std::span<const std::byte> bytes) {
     auto table = safetensors::parse(bytes);
     if (!table) return table.error();
     for (const safetensors_entry& entry : table->entries()) {
@@ -137,7 +138,7 @@ inline status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 /// Sorts the tensors of all files for `find`.
-inline status checkpoint::collect() {
+PHI4FLASH_BODY status checkpoint::collect() {
     std::sort(tensors_.begin(), tensors_.end(), [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
                                           [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
@@ -146,14 +147,14 @@ inline status checkpoint::collect() {
 }
 
 /// After all has been checked.
-inline status checkpoint::align() {
+PHI4FLASH_BODY status checkpoint::align() {
     auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
     if (!block) return block.error().in(place().c_str());
     aligned_ = *std::move(block);
     return {};
 }
 
-inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+PHI4FLASH_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
                                                   std::string_view generation_config_json, const config_options& options) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
         checkpoint loaded;
@@ -172,7 +173,7 @@ inline result<checkpoint> checkpoint::from_memory(std::string_view config_json, 
 }
 
 #if PHI4FLASH_FILES
-inline status checkpoint::read_config_files(const config_options& options) {
+PHI4FLASH_BODY status checkpoint::read_config_files(const config_options& options) {
     const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
     if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
     const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
@@ -180,7 +181,7 @@ inline status checkpoint::read_config_files(const config_options& options) {
     return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
 }
 
-inline status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
+PHI4FLASH_BODY status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
     const auto path = folder_ / detail::from_utf8(name);
     auto file = mapped_file::open(path, mapping, tell);
     if (!file) return file.error();
@@ -191,7 +192,7 @@ inline status checkpoint::map_shard(const std::string& name, const mapping_optio
 }
 
 /// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
-inline status checkpoint::check_index(const checkpoint_index& index) const {
+PHI4FLASH_BODY status checkpoint::check_index(const checkpoint_index& index) const {
     for (const checkpoint_index::entry& entry : index.entries)
         if (tables_[entry.shard].find(entry.tensor) == nullptr)
             return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
@@ -207,7 +208,7 @@ inline status checkpoint::check_index(const checkpoint_index& index) const {
     return {};
 }
 
-inline status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
+PHI4FLASH_BODY status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
     constexpr const char* single = "model.safetensors";
     constexpr const char* index_name = "model.safetensors.index.json";
     std::error_code ignored;
@@ -232,7 +233,7 @@ inline status checkpoint::open_weights(const mapping_options& mapping, progress_
     return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
+PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
                                            progress_ref tell) {
     return detail::or_out_of_memory("open a checkpoint", [&]() -> result<checkpoint> {
         std::error_code why;
@@ -255,6 +256,7 @@ inline result<checkpoint> checkpoint::open(const std::filesystem::path& folder, 
         return loaded;
     });
 }
+#endif
 #endif
 
 PHI4FLASH_END

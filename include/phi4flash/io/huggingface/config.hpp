@@ -126,7 +126,9 @@ inline sambay_shape read_shape(config_reader& in) {
 /// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
 /// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
 /// json_bad_number (layer_norm_eps), out_of_memory.
-[[nodiscard]] inline result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {}) {
+[[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<sambay_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -151,6 +153,7 @@ inline sambay_shape read_shape(config_reader& in) {
         return config;
     });
 }
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON

@@ -48,7 +48,9 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
 
 /// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
 /// key: json_*, not_finite; out_of_memory.
-[[nodiscard]] inline result<generation_config> read_generation_config(std::string_view text) {
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text) {
     return detail::or_out_of_memory("read a generation_config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -62,10 +64,13 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
         return config;
     });
 }
+#endif
 
 /// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
 /// their classes begin with: those say nothing. Errors: the same. @since 0.2
-[[nodiscard]] inline result<generation_config> read_generation_of_hf_config(std::string_view text) {
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -82,6 +87,7 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
         return config;
     });
 }
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON

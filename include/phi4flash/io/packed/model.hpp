@@ -58,15 +58,10 @@ public:
     /// not populated. Errors, naming the file: those of mapped_file::open and from_memory; wrong_file_kind and file_incomplete
     /// (io/file/file_kind.hpp).
     static result<packed_model> open(const std::filesystem::path& path, const mapping_options& mapping = {},
-                                     const config_options& options = {}, progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
-    }
+                                     const config_options& options = {}, progress_ref tell = {});
     /// The same of a file that the host has opened, or a part of one: see mapped_file::open. @since 0.2
     static result<packed_model> open(const file_part& part, const mapping_options& mapping = {}, const config_options& options = {},
-                                     progress_ref tell = {}) {
-        return detail::or_out_of_memory("open a packed model",
-                                        [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
-    }
+                                     progress_ref tell = {});
 #endif
 
     /// The same from bytes that start at a multiple of `gguf_host_alignment`. Errors: those of gguf::parse; missing_key,
@@ -159,7 +154,8 @@ static_assert(sizeof(q8_block) == packed_rows * format_of(ggml_type::q8_0).block
 static_assert(sizeof(q4_block) == packed_rows * format_of(ggml_type::q4_0).block_bytes);
 static_assert(sizeof(q4_block) == packed_rows * format_of(ggml_type::iq4_nl).block_bytes);
 
-inline status packed_model::collect() {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status packed_model::collect() {
     for (const gguf_tensor& t : file_.tensors()) {
         if (t.name.starts_with(packed_array_prefix)) continue;
         const auto view = to_tensor_view(t, packed_);
@@ -174,7 +170,7 @@ inline status packed_model::collect() {
     return {};
 }
 
-inline result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
+PHI4FLASH_BODY result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
     return detail::or_out_of_memory("read a packed model", [&]() -> result<packed_model> {
         auto file = gguf::parse(bytes);
         if (!file) return file.error();
@@ -195,13 +191,14 @@ inline result<packed_model> packed_model::from_memory(std::span<const std::byte>
     });
 }
 
-inline const gguf_tensor* packed_model::find_array(std::string_view name) const {
+PHI4FLASH_BODY const gguf_tensor* packed_model::find_array(std::string_view name) const {
     char full[gguf_limits{}.name_bytes + 1];
     if (name.size() > sizeof full - packed_array_prefix.size()) return nullptr;
     std::memcpy(full, packed_array_prefix.data(), packed_array_prefix.size());
     std::memcpy(full + packed_array_prefix.size(), name.data(), name.size());
     return file_.tensor({full, packed_array_prefix.size() + name.size()});
 }
+#endif
 
 template <class T>
 result<std::span<const T>> packed_model::array(std::string_view name) const {
@@ -218,11 +215,26 @@ result<std::span<const T>> packed_model::array(std::string_view name) const {
     return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
 }
 
-inline status packed_model::check_scales() const {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status packed_model::check_scales() const {
     if (!packed_) return phi4flash::check_scales(file_);
     for (const tensor_view& t : tensors_)
         if (const status ok = phi4flash::check_scales(t); !ok) return ok;
     return {};
 }
+#endif
+
+#if PHI4FLASH_BODIES
+#if PHI4FLASH_FILES
+PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping, const config_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
+}
+
+PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a packed model",
+                                    [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
+}
+#endif
+#endif
 
 PHI4FLASH_END

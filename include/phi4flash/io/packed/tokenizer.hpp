@@ -201,7 +201,9 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
 
 /// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
 /// tokenizer, which must stay in place until the file is written. Errors: out_of_memory.
-[[nodiscard]] inline result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows) {
+[[nodiscard]] PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows) {
     return detail::or_out_of_memory("describe a tokenizer", [&]() -> result<packed_tokenizer> {
         packed_tokenizer p;
         for (const detail::pattern_name& known : detail::pattern_names)
@@ -230,11 +232,14 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
         return p;
     });
 }
+#endif
 
 /// The tokenizer of a file: from its tables in milliseconds, else from its strings; it does not point into the file. Errors:
 /// missing_key, wrong_value_type, unsupported_tokenizer (another kind or split pattern), missing_tensor, wrong_dtype, wrong_shape,
 /// bad_vocabulary, bad_merge, out_of_memory.
-[[nodiscard]] inline result<tokenizer> read_tokenizer(const packed_model& model) {
+[[nodiscard]] PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
     return detail::or_out_of_memory("read a tokenizer", [&]() -> result<tokenizer> {
         tokenizer_builder builder;
         if (const status ok = detail::read_settings(model, builder); !ok) return ok.error();
@@ -253,5 +258,6 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
         });
     });
 }
+#endif
 
 PHI4FLASH_END

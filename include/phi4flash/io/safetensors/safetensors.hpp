@@ -278,7 +278,8 @@ private:
     std::vector<safetensors_entry> entries_;
 };
 
-inline result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
     if (file.size() < length_bytes)
@@ -298,7 +299,7 @@ inline result<std::string_view> safetensors::header_of(std::span<const std::byte
 }
 
 /// The tensors must cover the data once and completely. Leaves the entries in order of their place.
-inline status safetensors::check_cover(std::span<const std::byte> data) {
+PHI4FLASH_BODY status safetensors::check_cover(std::span<const std::byte> data) {
     std::sort(entries_.begin(), entries_.end(), [](const safetensors_entry& a, const safetensors_entry& b) {
         return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
     });
@@ -319,7 +320,7 @@ inline status safetensors::check_cover(std::span<const std::byte> data) {
     return {};
 }
 
-inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
+PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte> file) {
     return detail::or_out_of_memory("read a safetensors file", [&]() -> result<safetensors> {
         const auto header = header_of(file);
         if (!header) return header.error();
@@ -342,5 +343,6 @@ inline result<safetensors> safetensors::parse(std::span<const std::byte> file) {
     });
 }
 #endif  // PHI4FLASH_HAS_JSON
+#endif
 
 PHI4FLASH_END

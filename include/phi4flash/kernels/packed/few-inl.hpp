@@ -212,19 +212,21 @@ template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     while (tokens != 0) {
         std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) {
-            done = tokens < 4 ? 1 : 4;
-            done == 1 ? add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals)
-                      : add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals);
-        } else {
-            switch (done) {
-                case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-                case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-                case 3: add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals); break;
-                case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-                case 8: add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals); break;
-                default: add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals); break;
-            }
+        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            default:
+                if constexpr (longest_turn != 4) {
+                    if (done == 3) {
+                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
+                    } else if (done == 8) {
+                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
+                    } else {
+                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
+                    }
+                }
         }
         tokens -= done, x += done, totals += done * few_rows;
     }

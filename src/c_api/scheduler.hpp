@@ -24,7 +24,7 @@ public:
         std::uint64_t request = 0;  // 0: free
         ref<session_handle> past;
         std::atomic<bool> cancelled{false};
-        std::optional<text_drafter> drafter;
+        text_drafter drafter;
         draft_policy policy;
     };
 
@@ -132,11 +132,10 @@ public:
 
 private:
     [[nodiscard]] outcome prepare_drafts(const session_handle& session, generation_choices& how, place& to) {
-        to.drafter.reset();
         if (how.drafts.most == 0) return {};
-        to.drafter.emplace();
-        use_drafts(how.drafts, *to.drafter, to.policy, how.options.drafts);
-        return std::visit([&](const auto& s) -> outcome { return to.drafter->make_room(s.context()); }, session.state);
+        to.drafter.forget_text();
+        use_drafts(how.drafts, to.drafter, to.policy, how.options.drafts);
+        return std::visit([&](const auto& s) -> outcome { return to.drafter.make_room(s.context()); }, session.state);
     }
 
     void ended(std::uint64_t id) {

@@ -82,6 +82,7 @@ public:
             if (const status ok = r.past->room_for(r.tokens.size()); !ok) return ok;
         return {};
     }
+    /// The same of sessions that will stand elsewhere by then: all but whether they have room for the tokens.
     [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const workspace<Shape, Kv>& w, std::span<const reading_type> readings,
                                                   rows_view<float> logits) {
         if (w.busy()) return detail::in_use_error("workspace");

@@ -112,15 +112,18 @@ template <class Kv>
     return state_bytes<Kv>(s, of) + of.position * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
 }
 
-/// In the order of the file, cut into pieces that are not too large.
+/// In the order of the file.
 template <sambay_shape Shape, class Kv, class Visit, class Skip = never_skips>
 bool each_payload_piece(const session<Shape, Kv>& s, const session_extent& of, Visit&& visit, Skip&& skip = {}) {
-    const auto cut = [&](std::byte* memory, std::size_t bytes) {
-        for (std::size_t at = 0; at < bytes; at += snapshot_piece)
-            if (!visit(memory + at, (std::min)(snapshot_piece, bytes - at))) return false;
-        return true;
-    };
-    return each_state_piece(s, of, cut, skip) && each_full_piece(s, 0, of.position, cut);
+    return each_state_piece(s, of, visit, skip) && each_full_piece(s, 0, of.position, visit);
+}
+
+/// Cut into pieces that are not too large for a host's sink or source. `visit(piece)` returns false to stop.
+template <class Byte, class Visit>
+bool in_pieces(std::span<Byte> memory, Visit&& visit) {
+    for (; !memory.empty(); memory = memory.subspan((std::min)(snapshot_piece, memory.size())))
+        if (!visit(memory.first((std::min)(snapshot_piece, memory.size())))) return false;
+    return true;
 }
 
 /// Whether this session can become that one, of which so many bytes are saved. Errors: see restore_snapshot.
@@ -175,12 +178,10 @@ template <class Each, class Sink>
     xxh64 sum;
     if (!put(std::as_bytes(std::span(&header, 1)))) return outcome;
     const bool all = each([&](const std::byte* memory, std::size_t bytes) {
-        for (std::size_t n = 0; bytes != 0; memory += n, bytes -= n) {
-            n = (std::min)(snapshot_piece, bytes);
-            sum.update(std::span(memory, n));
-            if (!put({memory, n})) return false;
-        }
-        return true;
+        return in_pieces(std::span(memory, bytes), [&](std::span<const std::byte> piece) {
+            sum.update(piece);
+            return put(piece);
+        });
     });
     if (!all) return outcome;
     const std::uint64_t trailer = sum.value();
@@ -238,9 +239,11 @@ template <sambay_shape Shape, class Kv, class Get>
     filling<Shape, Kv> into(s);
     xxh64 sum;
     const auto take = [&](std::byte* memory, std::size_t count) {
-        if (!get(std::span(memory, count))) return false;
-        sum.update({memory, count});
-        return true;
+        return in_pieces(std::span(memory, count), [&](std::span<std::byte> piece) {
+            if (!get(piece)) return false;
+            sum.update(piece);
+            return true;
+        });
     };
     const auto skip = [&](std::size_t count) {  // what this session has no room for
         std::byte unused[4096];

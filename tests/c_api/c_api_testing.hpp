@@ -168,6 +168,38 @@ inline answer ask(phi4flash_generation* g, phi4flash_session* s, std::string_vie
     return finish(g, budget);
 }
 
+/// Asks a model, with a session and a workspace of its own.
+inline std::string ask_model(phi4flash_model* model, std::string_view question) {
+    owned<phi4flash_tokenizer> words;
+    owned<phi4flash_session> session;
+    owned<phi4flash_workspace> workspace;
+    owned<phi4flash_generation> generation;
+    auto room = sized<phi4flash_session_options>();
+    room.context = 128;
+    const auto options = greedy();
+    C_API_OK(phi4flash_tokenizer_open(model, words.out(), error));
+    C_API_OK(phi4flash_session_create(model, &room, session.out(), error));
+    C_API_OK(phi4flash_workspace_create(model, nullptr, workspace.out(), error));
+    C_API_OK(phi4flash_generation_create(workspace, words, &options, generation.out(), error));
+    return ask(generation, session, question).text;
+}
+
+/// A host's reader, of a text; after `left` calls it fails.
+struct text_reader {
+    const std::string* text = nullptr;
+    long left = -1;
+    size_t calls = 0;
+    static int32_t read(void* self, uint64_t offset, void* into, size_t bytes) {
+        auto& r = *static_cast<text_reader*>(self);
+        ++r.calls;
+        if (r.left == 0) return -3;
+        if (r.left > 0) --r.left;
+        if (offset > r.text->size() || bytes > r.text->size() - offset) return 6;
+        std::memcpy(into, r.text->data() + offset, bytes);
+        return 0;
+    }
+};
+
 /// Asked so often, it says that the budget is used up.
 struct countdown {
     int left = 0;

@@ -37,36 +37,7 @@ struct packed_file {
     }
 };
 
-/// Reads a text; the `left`th call fails.
-struct host_reader {
-    const std::string* text;
-    long left = -1;
-    size_t calls = 0;
-    static int32_t read(void* self, uint64_t offset, void* into, size_t bytes) {
-        auto& r = *static_cast<host_reader*>(self);
-        ++r.calls;
-        if (r.left == 0) return 5;
-        if (r.left > 0) --r.left;
-        if (offset > r.text->size() || bytes > r.text->size() - offset) return 6;
-        std::memcpy(into, r.text->data() + offset, bytes);
-        return 0;
-    }
-};
-
-std::string ask_model(phi4flash_model* model) {
-    owned<phi4flash_tokenizer> words;
-    owned<phi4flash_session> session;
-    owned<phi4flash_workspace> workspace;
-    owned<phi4flash_generation> generation;
-    auto room = sized<phi4flash_session_options>();
-    room.context = 128;
-    const auto options = greedy();
-    C_API_OK(phi4flash_tokenizer_open(model, words.out(), error));
-    C_API_OK(phi4flash_session_create(model, &room, session.out(), error));
-    C_API_OK(phi4flash_workspace_create(model, nullptr, workspace.out(), error));
-    C_API_OK(phi4flash_generation_create(workspace, words, &options, generation.out(), error));
-    return ask(generation, session, "What is 347 + 285?").text;
-}
+constexpr const char* question = "What is 347 + 285?";
 
 }  // namespace
 
@@ -74,7 +45,7 @@ TEST_CASE("a GGUF file by its path, from memory at any place, and by a reader: t
     const packed_file file;
     owned<phi4flash_model> model;
     C_API_OK(phi4flash_model_open(file.path.data(), file.path.size(), nullptr, model.out(), error));
-    const std::string expected = ask_model(model);
+    const std::string expected = ask_model(model, question);
     CHECK(contains(expected, "\\boxed{632}"));
     auto by_path = sized<phi4flash_model_info>();
     C_API_OK(phi4flash_model_get_info(model, &by_path, error));
@@ -85,7 +56,7 @@ TEST_CASE("a GGUF file by its path, from memory at any place, and by a reader: t
         CHECK(info.fingerprint == by_path.fingerprint);
         CHECK(info.has_tokenizer == 1);
         CHECK((info.owned_bytes >= file.bytes.size()) == owns);
-        CHECK(ask_model(model) == expected);
+        CHECK(ask_model(model, question) == expected);
     };
     auto given = sized<phi4flash_file>();
     // Without a name: one file is a GGUF file by its first bytes.
@@ -102,10 +73,10 @@ TEST_CASE("a GGUF file by its path, from memory at any place, and by a reader: t
     std::memset(place, 0xaa, sizeof place);
     check_same(true);
 
-    host_reader reader{&file.bytes};
+    text_reader reader{&file.bytes};
     given.data = nullptr;
     given.user = &reader;
-    given.read = &host_reader::read;
+    given.read = &text_reader::read;
     C_API_OK(phi4flash_model_open_files(&given, 1, nullptr, model.out(), error));
     const size_t calls = reader.calls;
     check_same(true);
@@ -115,16 +86,16 @@ TEST_CASE("a GGUF file by its path, from memory at any place, and by a reader: t
 
 TEST_CASE("a GGUF file by a reader that fails, or that is cut: a sentence, and no model") {
     const packed_file file;
-    host_reader reader{&file.bytes};
+    text_reader reader{&file.bytes};
     auto given = sized<phi4flash_file>();
     given.bytes = file.bytes.size();
     given.user = &reader;
-    given.read = &host_reader::read;
+    given.read = &text_reader::read;
     phi4flash_model* none = nullptr;
     owned<phi4flash_model> whole;
     C_API_OK(phi4flash_model_open_files(&given, 1, nullptr, whole.out(), error));
     for (size_t i = 0; i < reader.calls && i < 20; ++i) {
-        host_reader failing{&file.bytes, static_cast<long>(i)};
+        text_reader failing{&file.bytes, static_cast<long>(i)};
         given.user = &failing;
         C_API_FAILS(PHI4FLASH_HOST_FAILED, phi4flash_model_open_files(&given, 1, nullptr, &none, error));
         CHECK(none == nullptr);
@@ -134,7 +105,7 @@ TEST_CASE("a GGUF file by a reader that fails, or that is cut: a sentence, and n
     for (const size_t bytes : {size_t{1}, size_t{4}, size_t{24}, size_t{100}, file.bytes.size() / 2, file.bytes.size() - 4096}) {
         CAPTURE(bytes);
         const std::string cut = file.bytes.substr(0, bytes);
-        host_reader short_one{&cut};
+        text_reader short_one{&cut};
         given.user = &short_one;
         given.bytes = bytes;
         phi4flash_error error;

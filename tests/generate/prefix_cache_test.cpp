@@ -1,56 +1,45 @@
 /// What was read before is not read again: the deepest entry that begins a prompt, to the bits that were kept, within the budget.
-#include "model/golden.hpp"
+#include "model/session_testing.hpp"
 
 #include <phi4flash/generate/prefix_cache.hpp>
-#include <phi4flash/model/snapshot.hpp>
 
 namespace p4 = phi4flash;
 
 namespace {
 
-using ids = std::vector<std::int32_t>;
-using bytes = std::vector<std::byte>;
+using session_testing::bytes;
+using session_testing::check_refused;
+using session_testing::ids;
 
 template <class Kv>
-struct fixture {
-    using session = p4::session<p4::any_sambay, Kv>;
-    using workspace = p4::workspace<p4::any_sambay, Kv>;
+struct fixture : session_testing::fixture<Kv> {
+    using base = session_testing::fixture<Kv>;
+    using typename base::session;
     using cache = p4::prefix_cache<p4::any_sambay, Kv>;
 
-    p4::checkpoint files = *p4::checkpoint::open(golden::folder_of("f32-8l"));
-    p4::model<> m = *p4::model<>::bind(files);
-    workspace work = *workspace::create(m, {.chunk = 64, .states = 8});
+    fixture() : base({.chunk = 64, .states = 8}) {}
 
-    [[nodiscard]] session make(std::size_t context = 1024) const { return *session::create(m, {.context = context, .undo = 2}); }
-    [[nodiscard]] ids text(std::size_t n, std::size_t seed = 1) const {
-        ids tokens(n);
-        for (std::size_t i = 0; i < n; ++i) tokens[i] = static_cast<std::int32_t>((i * i * 31 + i * 7 + seed * 97 + 5) % m.shape().vocab());
-        return tokens;
-    }
+    [[nodiscard]] session make(std::size_t context = 1024) const { return base::make(2, context); }
     [[nodiscard]] session after(const ids& tokens) {
         session s = make();
-        REQUIRE(p4::prefill(m, s, work, tokens));
+        this->read(s, tokens);
         return s;
     }
     /// Everything that the session holds, without what can be taken back.
-    static bytes saved(const session& s) {
-        bytes all(p4::snapshot_bytes(s, 0));
-        REQUIRE(p4::save_snapshot(s, {}, all, 0));
-        return all;
+    [[nodiscard]] bytes saved(const session& s) const { return this->save(s, 0); }
+    /// Reads a text, and keeps what the session holds after the first `n` tokens, which it returns.
+    [[nodiscard]] bytes read_and_keep(session& s, cache& in, std::span<const std::int32_t> text, std::size_t n) {
+        REQUIRE(p4::prefill(this->m, s, this->work, text.first(n)));
+        REQUIRE(in.keep(s, text.first(n)));
+        bytes there = saved(s);
+        REQUIRE(p4::prefill(this->m, s, this->work, text.subspan(n)));
+        return there;
     }
 };
 
 ids joined(ids a, const ids& b) {
     a.insert(a.end(), b.begin(), b.end());
     return a;
-}
-
-template <class Result>
-void check_refused(const Result& r, p4::errc code, const char* words) {
-    REQUIRE_FALSE(r);
-    CAPTURE(std::string(r.error().message()));
-    CHECK(static_cast<int>(r.error().code()) == static_cast<int>(code));
-    CHECK(std::string(r.error().message()).find(words) != std::string::npos);
 }
 
 template <class Kv>
@@ -276,10 +265,8 @@ TEST_CASE("generate/prefix_cache: going back by undo where that is enough, else 
     auto cache = fixture<p4::bf16>::cache::create(f.m, fixture<p4::bf16>::cache::bytes_for(f.m, 2, 200));
     REQUIRE(cache);
     const ids text = f.text(120);
-    auto s = f.after(ids(text.begin(), text.begin() + 70));
-    const bytes saved = f.saved(s);
-    REQUIRE(cache->keep(s, std::span(text).first(70)));
-    REQUIRE(p4::prefill(f.m, s, f.work, std::span(text).subspan(70)));
+    auto s = f.make();
+    const bytes saved = f.read_and_keep(s, *cache, text, 70);
     CHECK(*p4::go_back(s, text, &*cache) == 120);
     CHECK(*p4::go_back(s, std::span(text).first(118), &*cache) == 118);
     CHECK(*p4::go_back(s, std::span(text).first(100), &*cache) == 70);
@@ -303,27 +290,24 @@ TEST_CASE("generate/prefix_cache: going back by undo where that is enough, else 
 TEST_CASE("generate/prefix_cache: the states of an entry, saved, lead a session back after a restart") {
     using cache_type = fixture<p4::bf16>::cache;
     fixture<p4::bf16> f;
-    const p4::weights_fingerprint weights = p4::fingerprint_of(f.files, f.m);
     auto cache = cache_type::create(f.m, cache_type::bytes_for(f.m, 3, 400));
     REQUIRE(cache);
     const ids text = f.text(200);
-    auto s = f.after(ids(text.begin(), text.begin() + 150));
-    const bytes there = f.saved(s);
-    REQUIRE(cache->keep(s, std::span(text).first(150)));
-    REQUIRE(p4::prefill(f.m, s, f.work, std::span(text).subspan(150)));
+    auto s = f.make();
+    const bytes there = f.read_and_keep(s, *cache, text, 150);
     bytes states;
     const auto sink = [&](std::span<const std::byte> piece) {
         states.insert(states.end(), piece.begin(), piece.end());
         return true;
     };
-    REQUIRE(cache->save_states(s, std::span(text).first(150), weights, sink));
+    REQUIRE(cache->save_states(s, std::span(text).first(150), f.weights, sink));
     CHECK(states.size() == cache->saved_states_bytes(s, std::span(text).first(150)));
     bytes whole(p4::snapshot_bytes(s));
-    REQUIRE(p4::save_snapshot(s, weights, whole));
+    REQUIRE(p4::save_snapshot(s, f.weights, whole));
 
     auto restarted = f.make();
-    REQUIRE(p4::restore_snapshot(restarted, weights, std::span<const std::byte>(whole)));
-    REQUIRE(p4::restore_states(restarted, weights, states));
+    REQUIRE(p4::restore_snapshot(restarted, f.weights, std::span<const std::byte>(whole)));
+    REQUIRE(p4::restore_states(restarted, f.weights, states));
     CHECK(f.saved(restarted) == there);
 
     // No entry, one of other tokens, one that the session has read to other bits, and one that is longer than what it has read.
@@ -335,8 +319,8 @@ TEST_CASE("generate/prefix_cache: the states of an entry, saved, lead a session 
     for (const std::int32_t token : std::span(text).first(160)) REQUIRE(p4::step(f.m, stepped, f.work, token));
     CHECK(cache->saved_states_bytes(stepped, std::span(text).first(150)) == 0);
     CHECK(cache->saved_states_bytes(f.after(ids(text.begin(), text.begin() + 140)), std::span(text).first(150)) == 0);
-    check_refused(cache->save_states(stepped, std::span(text).first(150), weights, sink), p4::errc::invalid_argument, "no entry holds these 150 tokens");
-    check_refused(cache->save_states(s, std::span(text).first(150), weights, [](std::span<const std::byte>) { return false; }), p4::errc::cancelled, "no more");
+    check_refused(cache->save_states(stepped, std::span(text).first(150), f.weights, sink), p4::errc::invalid_argument, "no entry holds these 150 tokens");
+    check_refused(cache->save_states(s, std::span(text).first(150), f.weights, [](std::span<const std::byte>) { return false; }), p4::errc::cancelled, "no more");
 }
 
 TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused") {

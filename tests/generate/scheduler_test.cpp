@@ -5,12 +5,14 @@
 
 #include <phi4flash/generate/scheduler.hpp>
 
+#include <support/refused.hpp>
 #include <support/test_support.hpp>
 
 #include <map>
 #include <memory>
 
 using namespace generate_testing;
+using phi4flash_test::check_refused;
 using p4::event_kind;
 using p4::request_id;
 using p4::tick_outcome;
@@ -68,14 +70,6 @@ void tick_until_empty(scheduler_type& s) {
         REQUIRE(ticks < 100000);
         REQUIRE(s.tick());
     }
-}
-
-template <class Result>
-void check_refused(const Result& r, p4::errc code, const char* words) {
-    REQUIRE_FALSE(r);
-    CHECK(r.error().code() == code);
-    CAPTURE(std::string(r.error().message()));
-    CHECK(std::string(r.error().message()).find(words) != std::string::npos);
 }
 
 }  // namespace

@@ -2,71 +2,28 @@
 /// back to the bits it had. On every target that this CPU can run.
 #include "session_testing.hpp"
 
-#include <phi4flash/model/forward.hpp>
-#include <phi4flash/model/snapshot.hpp>
-
 #include <cmath>
 
 using namespace session_testing;
 
 namespace {
 
-template <class Kv>
-struct fixture {
-    using session = p4::session<p4::any_sambay, Kv>;
-    using workspace = p4::workspace<p4::any_sambay, Kv>;
-    using reading = p4::reading<p4::any_sambay, Kv>;
-    using pass = p4::pass<p4::any_sambay, Kv>;
-
-    p4::checkpoint files = *p4::checkpoint::open(golden::folder_of("f32-8l"));
-    p4::model<> m = *p4::model<>::bind(files);
-    workspace work;
-
-    explicit fixture(p4::workspace_options options = {}) : work(*workspace::create(m, options)) {}
-
-    [[nodiscard]] std::size_t vocab() const { return m.shape().vocab(); }
-    session make(std::size_t undo = 0) const { return *session::create(m, {.context = 96, .undo = undo}); }
-    session after(const ids& text, std::size_t undo = 0) {
-        session s = make(undo);
-        REQUIRE(p4::prefill(m, s, work, text));
-        return s;
-    }
-    [[nodiscard]] std::vector<float> future(const session& of) { return session_testing::future(m, work, of, make()); }
-    /// Everything that the session holds.
-    static std::vector<std::byte> saved(const session& s) {
-        std::vector<std::byte> bytes(p4::snapshot_bytes(s));
-        REQUIRE(p4::save_snapshot(s, {}, bytes));
-        return bytes;
-    }
-};
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 float worst_difference(std::span<const float> a, std::span<const float> b) {
     float worst = 0.0f;
     for (std::size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
     return worst;
 }
 
-template <class Result>
-void check_refused(const Result& r, p4::errc code, const char* words) {
-    REQUIRE_FALSE(r);
-    CHECK(r.error().code() == code);
-    CAPTURE(std::string(r.error().message()));
-    CHECK(std::string(r.error().message()).find(words) != std::string::npos);
-}
-
 template <class Kv>
 void check_dropped() {
     fixture<Kv> f({.chunk = 16, .states = 8, .logits = 8});
-    auto one = f.after(some_tokens(21, f.vocab(), 1), 3);
-    auto two = f.after(some_tokens(5, f.vocab(), 2));
+    auto one = f.after(f.text(21), 3);
+    auto two = f.after(f.text(5, 2));
     const auto first = f.future(one);
-    const auto saved_one = f.saved(one);
-    const auto saved_two = f.saved(two);
-    const ids more = some_tokens(7, f.vocab(), 3);
-    const ids less = some_tokens(2, f.vocab(), 4);
+    const auto saved_one = f.save(one);
+    const auto saved_two = f.save(two);
+    const ids more = f.text(7, 3);
+    const ids less = f.text(2, 4);
     const typename fixture<Kv>::reading readings[] = {{&one, more, 2, 4}, {&two, less, 1, 1}};
     std::size_t pieces = 0;
     for (bool more_to_do = true; more_to_do; ++pieces) {
@@ -80,14 +37,14 @@ void check_dropped() {
         }
         CHECK(one.position() == 21);
         CHECK(one.oldest_position() == 18);
-        CHECK(f.saved(one) == saved_one);
-        CHECK(f.saved(two) == saved_two);
+        CHECK(f.save(one) == saved_one);
+        CHECK(f.save(two) == saved_two);
     }
     CHECK(same_bits(f.future(one), first));
     CHECK(pieces > 3 * f.m.plan().n_layers());
     // What went before can still be taken back.
     REQUIRE(one.rewind(18));
-    const ids whole = some_tokens(21, f.vocab(), 1);
+    const ids whole = f.text(21);
     REQUIRE(p4::prefill(f.m, one, f.work, std::span(whole).last(3)));
     CHECK(worst_difference(f.future(one), first) < (std::is_same_v<Kv, float> ? 1e-4f : 1.0f));
 }
@@ -110,7 +67,7 @@ TEST_CASE("model/pass: what cannot be is refused, each with its sentence, before
     const auto begin = [&](std::vector<reading> readings) { return p.begin(f.m, f.work, readings); };
     const ids two_tokens{1, 2};
     const ids nine(9, 1);
-    const auto before = f.saved(one);
+    const auto before = f.save(one);
     check_refused(begin({}), p4::errc::invalid_argument, "no readings");
     check_refused(begin({{nullptr, two_tokens}}), p4::errc::invalid_argument, "without a session");
     check_refused(begin({{&one, {}}}), p4::errc::invalid_argument, "no tokens");
@@ -149,7 +106,7 @@ TEST_CASE("model/pass: what cannot be is refused, each with its sentence, before
     CHECK_FALSE(p.advance_until([] { return false; }));
     check_refused(p.commit(1, 1), p4::errc::invalid_argument, "one of 1 readings");
     p.end();
-    CHECK(f.saved(one) == before);
+    CHECK(f.save(one) == before);
     CHECK(undoing.position() + two.position() + small.position() + foreign.position() == 0);
 }
 
@@ -163,8 +120,8 @@ TEST_CASE("model/pass: sessions that are read together get what they get alone, 
         std::vector<fixture<float>::reading> readings;
         const std::size_t lengths[] = {1, 13, 1, 4, 20};
         for (std::size_t i = 0; i < 5; ++i) {
-            sessions.push_back(f.after(some_tokens(3 + 5 * i, f.vocab(), i)));
-            texts.push_back(some_tokens(lengths[i], f.vocab(), 10 + i));
+            sessions.push_back(f.after(f.text(3 + 5 * i, i)));
+            texts.push_back(f.text(lengths[i], 10 + i));
         }
         std::vector<std::vector<float>> want;
         for (std::size_t i = 0; i < 5; ++i) {
@@ -190,7 +147,7 @@ TEST_CASE("model/pass: sessions that are read together get what they get alone, 
         p.end();
         // And they go on from there.
         for (std::size_t i = 0; i < 5; ++i) {
-            auto alone = f.after(some_tokens(3 + 5 * i, f.vocab(), i));
+            auto alone = f.after(f.text(3 + 5 * i, i));
             REQUIRE(p4::prefill(f.m, alone, f.work, texts[i]));
             CHECK(worst_difference(f.future(sessions[i]), f.future(alone)) < 1e-4f);
         }
@@ -202,8 +159,8 @@ TEST_CASE("model/pass: a draft is checked in one pass, and any part of it is kep
         if (!target.runs_here) continue;
         CAPTURE(std::string(target.kernels->name));
         fixture<float> f({.chunk = 16, .kernels = target.kernels, .states = 8, .logits = 8});
-        const ids text = some_tokens(19, f.vocab(), 1);
-        const ids draft = some_tokens(8, f.vocab(), 2);
+        const ids text = f.text(19);
+        const ids draft = f.text(8, 2);
         for (std::size_t kept = 1; kept <= draft.size(); ++kept) {
             CAPTURE(kept);
             auto past = f.after(text);
@@ -233,7 +190,7 @@ TEST_CASE("model/pass: a session goes back as far as it was made for, to the bit
     fixture<p4::bf16> f({.chunk = 8, .states = 6});
     constexpr std::size_t undo = 5;
     auto past = f.make(undo);
-    const ids text = some_tokens(40, f.vocab(), 1);
+    const ids text = f.text(40);
     std::vector<std::vector<float>> futures;
     for (std::size_t i = 0; i <= text.size(); ++i) {
         futures.push_back(f.future(past));
@@ -268,10 +225,10 @@ TEST_CASE("model/pass: a session goes back as far as it was made for, to the bit
 
 TEST_CASE("model/pass: what is chosen from and what can be taken back add up") {
     fixture<p4::bf16> f({.chunk = 12, .states = 8, .logits = 1});
-    const ids text = some_tokens(10, f.vocab(), 1);
+    const ids text = f.text(10);
     for (std::size_t kept = 7; kept <= 10; ++kept) {
         CAPTURE(kept);
-        auto past = f.after(some_tokens(6, f.vocab(), 2), 3);
+        auto past = f.after(f.text(6, 2), 3);
         const fixture<p4::bf16>::reading r{&past, text, 1, 4};
         fixture<p4::bf16>::pass p;
         REQUIRE(p.begin(f.m, f.work, {&r, 1}));
@@ -283,7 +240,7 @@ TEST_CASE("model/pass: what is chosen from and what can be taken back add up") {
         CHECK(past.oldest_position() == 6 + kept - 3);
         for (std::size_t back = 1; back <= 3; ++back) {
             REQUIRE(past.rewind(6 + kept - back));
-            auto read = f.after(some_tokens(6, f.vocab(), 2));
+            auto read = f.after(f.text(6, 2));
             REQUIRE(p4::prefill(f.m, read, f.work, std::span(text).first(kept - back)));
             CHECK(worst_difference(f.future(past), f.future(read)) < 1.0f);
         }
@@ -325,7 +282,7 @@ TEST_CASE("model/pass: a session that is reset, or dropped from, at any piece ha
                 auto past = f.make(undo);
                 for (std::size_t i = 0; i < before; ++i) REQUIRE(p4::step(f.m, past, f.work, static_cast<std::int32_t>(i)));
                 const auto future = f.future(past);
-                const ids text = some_tokens(count, f.vocab(), 7);
+                const ids text = f.text(count, 7);
                 const fixture<float>::reading r{&past, text};
                 fixture<float>::pass p;
                 for (const bool reset : {false, true}) {  // in the middle of the layers, and at the end

@@ -1,11 +1,13 @@
 /// Callbacks and executors of the host: those that use what a call is using are refused, those that throw leave the session as it was.
 #include "golden.hpp"
+#include "support/refused.hpp"
 
 #include <phi4flash/generate/generate.hpp>
 
 #include <stdexcept>
 
 namespace p4 = phi4flash;
+using phi4flash_test::check_refused;
 
 namespace {
 
@@ -31,13 +33,6 @@ struct fixture {
         return {logits->begin(), logits->end()};
     }
 };
-
-template <class Result>
-void check_refused(const Result& r, p4::errc code, const char* words) {
-    REQUIRE_FALSE(r);
-    CHECK(r.error().code() == code);
-    CHECK(std::string(r.error().message()).find(words) != std::string::npos);
-}
 
 }  // namespace
 

@@ -10,42 +10,16 @@ using namespace session_testing;
 
 namespace {
 
-using bytes = std::vector<std::byte>;
-
+/// The states of the session as it is now, piece by piece.
 template <class Kv>
-struct fixture {
-    using session = p4::session<p4::any_sambay, Kv>;
-    using workspace = p4::workspace<p4::any_sambay, Kv>;
-
-    p4::checkpoint files = *p4::checkpoint::open(golden::folder_of("f32-8l"));
-    p4::model<> m = *p4::model<>::bind(files);
-    p4::weights_fingerprint weights = p4::fingerprint_of(files, m);
-    workspace work = *workspace::create(m, {.chunk = 16, .states = 16});
-
-    [[nodiscard]] session make(std::size_t undo = 0, std::size_t context = 96) const { return *session::create(m, {.context = context, .undo = undo}); }
-    [[nodiscard]] ids text(std::size_t n, std::size_t seed = 1) const { return some_tokens(n, m.shape().vocab(), seed); }
-    void read(session& s, const ids& tokens) { REQUIRE(p4::prefill(m, s, work, tokens)); }
-    [[nodiscard]] bytes states(const session& s) const {
-        bytes saved;
-        REQUIRE(p4::save_states(s, weights, [&](std::span<const std::byte> piece) {
-            saved.insert(saved.end(), piece.begin(), piece.end());
-            return piece.size() <= p4::snapshot_piece;
-        }));
-        CHECK(saved.size() == p4::saved_states_bytes(s, s.position()));
-        return saved;
-    }
-    [[nodiscard]] bytes all(const session& s, std::size_t undo = p4::all_undo) const {
-        bytes saved(p4::snapshot_bytes(s, undo));
-        REQUIRE(p4::save_snapshot(s, weights, saved, undo));
-        return saved;
-    }
-};
-
-void check_refused(const p4::status& r, p4::errc code, const char* words) {
-    REQUIRE_FALSE(r);
-    CAPTURE(std::string(r.error().message()));
-    CHECK(static_cast<int>(r.error().code()) == static_cast<int>(code));
-    CHECK(std::string(r.error().message()).find(words) != std::string::npos);
+bytes states_of(const fixture<Kv>& f, const typename fixture<Kv>::session& s) {
+    bytes saved;
+    REQUIRE(p4::save_states(s, f.weights, [&](std::span<const std::byte> piece) {
+        saved.insert(saved.end(), piece.begin(), piece.end());
+        return piece.size() <= p4::snapshot_piece;
+    }));
+    CHECK(saved.size() == p4::saved_states_bytes(s, s.position()));
+    return saved;
 }
 
 /// At every place of a text longer than the windows, whose rings have come round by the time the session goes back.
@@ -54,14 +28,14 @@ void check_going_back() {
     fixture<Kv> f;
     const ids text = f.text(40);
     auto past = f.make(3);
-    std::vector<bytes> states{f.states(past)};
-    std::vector<bytes> whole{f.all(past, 0)};
+    std::vector<bytes> states{states_of(f, past)};
+    std::vector<bytes> whole{f.save(past, 0)};
     for (const std::int32_t token : text) {
         REQUIRE(p4::step(f.m, past, f.work, token));
-        states.push_back(f.states(past));
-        whole.push_back(f.all(past, 0));
+        states.push_back(states_of(f, past));
+        whole.push_back(f.save(past, 0));
     }
-    const bytes end = f.all(past);
+    const bytes end = f.save(past);
     CHECK(states.back().size() == states[30].size());  // however long the text is
     for (std::size_t n = 0; n <= text.size(); ++n) {
         CAPTURE(n);
@@ -72,10 +46,10 @@ void check_going_back() {
             REQUIRE(p4::restore_states(s, f.weights, states[n]));
             CHECK(s.position() == n);
             CHECK(s.oldest_position() == n);
-            CHECK(f.all(s) == whole[n]);
+            CHECK(f.save(s) == whole[n]);
             if (n == text.size() || undo != past.undo()) continue;  // rings of another length wrap elsewhere: up to rounding
             REQUIRE(p4::step(f.m, s, f.work, text[n]));
-            CHECK(f.all(s, 0) == whole[n + 1]);
+            CHECK(f.save(s, 0) == whole[n + 1]);
         }
     }
 }
@@ -92,9 +66,9 @@ TEST_CASE("model/saved_states: each byte altered, each length, and each session 
     fixture<p4::bf16> f;
     auto s = f.make(2);
     f.read(s, f.text(13));
-    const bytes good = f.states(s);
+    const bytes good = states_of(f, s);
     f.read(s, f.text(9, 4));
-    const bytes before = f.all(s);
+    const bytes before = f.save(s);
     for (std::size_t at = 0; at < good.size(); ++at) {
         bytes bad = good;
         bad[at] ^= std::byte{4};
@@ -109,7 +83,7 @@ TEST_CASE("model/saved_states: each byte altered, each length, and each session 
     check_refused(p4::restore_states(s, f.weights, before), p4::errc::bad_magic, "no saved session");
     check_refused(p4::restore_snapshot(s, f.weights, std::span<const std::byte>(good)), p4::errc::bad_magic, "no saved session");
     check_refused(p4::restore_states(s, {f.weights.value + 1}, good), p4::errc::wrong_weights, "other weights");
-    CHECK(f.all(s) == before);
+    CHECK(f.save(s) == before);
 
     auto shorter = f.make();
     f.read(shorter, f.text(12));
@@ -118,9 +92,9 @@ TEST_CASE("model/saved_states: each byte altered, each length, and each session 
     ids text = f.text(20);
     text[12] ^= 1;
     f.read(other, text);
-    const bytes others = f.all(other);
+    const bytes others = f.save(other);
     check_refused(p4::restore_states(other, f.weights, good), p4::errc::invalid_argument, "has read others");
-    CHECK(f.all(other) == others);
+    CHECK(f.save(other) == others);
     fixture<float> wide;
     auto floats = wide.make();
     wide.read(floats, wide.text(20));

@@ -1,8 +1,10 @@
 #pragma once
-/// What the tests of passes and of saved sessions share: made-up texts, and what tells two sessions apart.
+/// What the tests of passes and of saved sessions share: a golden model, made-up texts, and what tells two sessions apart.
 #include "golden.hpp"
+#include "support/refused.hpp"
 
 #include <phi4flash/model/forward.hpp>
+#include <phi4flash/model/snapshot.hpp>
 
 #include <cstdint>
 #include <vector>
@@ -10,7 +12,9 @@
 namespace session_testing {
 
 namespace p4 = phi4flash;
+using phi4flash_test::check_refused;
 using ids = std::vector<std::int32_t>;
+using bytes = std::vector<std::byte>;
 
 inline ids some_tokens(std::size_t n, std::size_t vocab, std::size_t seed) {
     ids text(n);
@@ -32,5 +36,45 @@ std::vector<float> future(const p4::model<>& m, p4::workspace<p4::any_sambay, Kv
     }
     return all;
 }
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+/// A golden model, and what sessions on it read with.
+template <class Kv>
+struct fixture {
+    using session = p4::session<p4::any_sambay, Kv>;
+    using workspace = p4::workspace<p4::any_sambay, Kv>;
+    using reading = p4::reading<p4::any_sambay, Kv>;
+    using pass = p4::pass<p4::any_sambay, Kv>;
+
+    p4::checkpoint files;
+    p4::model<> m = *p4::model<>::bind(files);
+    p4::weights_fingerprint weights = p4::fingerprint_of(files, m);
+    workspace work;
+
+    explicit fixture(const p4::workspace_options& options = {.chunk = 16, .states = 16}, const char* name = "f32-8l")
+        : files(*p4::checkpoint::open(golden::folder_of(name))), work(*workspace::create(m, options)) {}
+
+    [[nodiscard]] session make(std::size_t undo = 0, std::size_t context = 96) const { return *session::create(m, {.context = context, .undo = undo}); }
+    [[nodiscard]] std::size_t vocab() const { return m.shape().vocab(); }
+    [[nodiscard]] ids text(std::size_t n, std::size_t seed = 1) const { return some_tokens(n, vocab(), seed); }
+    void read(session& s, const ids& tokens) {
+        if (!tokens.empty()) REQUIRE(p4::prefill(m, s, work, tokens));
+    }
+    [[nodiscard]] session after(const ids& tokens, std::size_t undo = 0) {
+        session s = make(undo);
+        read(s, tokens);
+        return s;
+    }
+    /// Everything that the session holds.
+    [[nodiscard]] bytes save(const session& s, std::size_t undo = p4::all_undo) const {
+        bytes saved(p4::snapshot_bytes(s, undo), std::byte{0xaa});
+        REQUIRE(p4::save_snapshot(s, weights, saved, undo));
+        return saved;
+    }
+    [[nodiscard]] std::vector<float> future(const session& of) { return session_testing::future(m, work, of, make()); }
+};
 
 }  // namespace session_testing

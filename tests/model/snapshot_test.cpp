@@ -3,54 +3,12 @@
 #include "session_testing.hpp"
 
 #include <phi4flash/core/thread_pool.hpp>
-#include <phi4flash/model/forward.hpp>
-#include <phi4flash/model/snapshot.hpp>
 
 #include <algorithm>
 
 using namespace session_testing;
 
 namespace {
-
-using bytes = std::vector<std::byte>;
-
-template <class Kv>
-struct fixture {
-    using session = p4::session<p4::any_sambay, Kv>;
-    using workspace = p4::workspace<p4::any_sambay, Kv>;
-
-    p4::checkpoint files;
-    p4::model<> m = *p4::model<>::bind(files);
-    p4::weights_fingerprint weights = p4::fingerprint_of(files, m);
-    workspace work;
-
-    explicit fixture(const char* name = "f32-8l", p4::workspace_options options = {.chunk = 16, .states = 16})
-        : files(*p4::checkpoint::open(golden::folder_of(name))), work(*workspace::create(m, options)) {}
-
-    [[nodiscard]] session make(std::size_t undo = 0, std::size_t context = 96) const { return *session::create(m, {.context = context, .undo = undo}); }
-    [[nodiscard]] ids text(std::size_t n, std::size_t seed = 1) const { return some_tokens(n, m.shape().vocab(), seed); }
-    void read(session& s, const ids& tokens) {
-        if (!tokens.empty()) REQUIRE(p4::prefill(m, s, work, tokens));
-    }
-    bytes save(const session& s, std::size_t undo = p4::all_undo) const {
-        bytes saved(p4::snapshot_bytes(s, undo), std::byte{0xaa});
-        REQUIRE(p4::save_snapshot(s, weights, saved, undo));
-        return saved;
-    }
-    [[nodiscard]] std::vector<float> future(const session& of) { return session_testing::future(m, work, of, make()); }
-};
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
-template <class Result>
-void check_refused(const Result& r, p4::errc code, const char* words) {
-    REQUIRE_FALSE(r);
-    CAPTURE(std::string(r.error().message()));
-    CHECK(static_cast<int>(r.error().code()) == static_cast<int>(code));
-    CHECK(std::string(r.error().message()).find(words) != std::string::npos);
-}
 
 /// A source that ends where the bytes end.
 auto source_of(std::span<const std::byte> from) {
@@ -148,7 +106,7 @@ TEST_CASE("model/snapshot: the same bytes on every number of threads, in any mem
     const bytes saved = f.save(past);
     auto pool = p4::thread_pool::create(3);
     REQUIRE(pool);
-    fixture<float> threaded("f32-8l", {.chunk = 16, .threads = *pool});
+    fixture<float> threaded({.chunk = 16, .threads = *pool});
     std::vector<std::byte> memory(p4::session<p4::any_sambay, float>::bytes(f.m, 40) + p4::block_alignment);
     void* place = memory.data();
     std::size_t room = memory.size();
@@ -162,7 +120,7 @@ TEST_CASE("model/snapshot: the same bytes on every number of threads, in any mem
     for (const p4::kernel_target& target : p4::kernel_targets()) {
         if (!target.runs_here) continue;
         CAPTURE(std::string(target.kernels->name));
-        fixture<float> other("f32-8l", {.chunk = 16, .kernels = target.kernels});
+        fixture<float> other({.chunk = 16, .kernels = target.kernels});
         auto there = other.make();
         other.read(there, f.text(40));
         const bytes theirs = other.save(there);
@@ -247,7 +205,7 @@ TEST_CASE("model/snapshot: each thing that can be wrong has its code and its sen
     fixture<float> wide;
     auto f32 = wide.make();
     check_refused(p4::restore_snapshot(f32, f.weights, saved), p4::errc::wrong_dtype, "are of bf16: want f32");
-    fixture<p4::bf16> other("bf16-12l-sharded");
+    fixture<p4::bf16> other({.chunk = 16}, "bf16-12l-sharded");
     auto foreign = other.make();
     check_refused(p4::restore_snapshot(foreign, other.weights, saved), p4::errc::wrong_shape, "another shape: d_model: want 160, have 64");
     auto small = f.make(0, 19);
@@ -300,7 +258,7 @@ TEST_CASE("model/fingerprint: differs where any tensor, type or name does, and c
     fixture<p4::bf16> f;
     table copy{{f.files.tensors().begin(), f.files.tensors().end()}};
     CHECK(p4::fingerprint_of(copy, f.m) == f.weights);
-    fixture<p4::bf16> other("bf16-12l-sharded");
+    fixture<p4::bf16> other({.chunk = 16}, "bf16-12l-sharded");
     CHECK(other.weights != f.weights);
     for (p4::tensor_view& t : copy.list) {
         CAPTURE(std::string(t.name));

@@ -710,6 +710,8 @@ struct f16 {
 }
 [[nodiscard]] constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
 [[nodiscard]] constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
+/// A float that holds a whole number below 2^31, as an integer; 0 for infinity and NaN, of which such a conversion is undefined. @since 0.2
+[[nodiscard]] constexpr std::int32_t whole_or_zero(const float& x) { return is_finite(x) ? static_cast<std::int32_t>(x) : 0; }
 /// By its bits, as is_finite. @since 0.2
 [[nodiscard]] constexpr bool is_nan(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
 
@@ -6198,8 +6200,8 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
         sums = add(sums, rounded);
         if (lane_count < 4) store(rounded, columns + i);
     }
-    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
-    return Products::start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact; no numbers where damaged weights made x so
+    return Products::start(-Zero * whole_or_zero(both.first), -Zero * whole_or_zero(both.second));
 }
 
 /// One token: group g goes to `to` + g * group_bytes, its scale and start scale_step and start_step steps of `step` bytes behind its first q.
@@ -7288,7 +7290,7 @@ inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* cod
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
-        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
+        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * whole_or_zero(reduce_sum(sum));
     }
     if (cols % tile_cols == 0) return;
     for (std::size_t digit = 0; digit < digits; ++digit)
@@ -11643,8 +11645,8 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
         sums = add(sums, rounded);
         if (lane_count < 4) store(rounded, columns + i);
     }
-    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
-    return Products::start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact; no numbers where damaged weights made x so
+    return Products::start(-Zero * whole_or_zero(both.first), -Zero * whole_or_zero(both.second));
 }
 
 template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
@@ -12618,7 +12620,7 @@ inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* cod
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
-        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
+        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * whole_or_zero(reduce_sum(sum));
     }
     if (cols % tile_cols == 0) return;
     for (std::size_t digit = 0; digit < digits; ++digit)
@@ -16861,8 +16863,8 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
         sums = add(sums, rounded);
         if (lane_count < 4) store(rounded, columns + i);
     }
-    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
-    return Products::start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact; no numbers where damaged weights made x so
+    return Products::start(-Zero * whole_or_zero(both.first), -Zero * whole_or_zero(both.second));
 }
 
 template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
@@ -17836,7 +17838,7 @@ inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* cod
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
-        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
+        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * whole_or_zero(reduce_sum(sum));
     }
     if (cols % tile_cols == 0) return;
     for (std::size_t digit = 0; digit < digits; ++digit)
@@ -22080,8 +22082,8 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
         sums = add(sums, rounded);
         if (lane_count < 4) store(rounded, columns + i);
     }
-    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
-    return Products::start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact; no numbers where damaged weights made x so
+    return Products::start(-Zero * whole_or_zero(both.first), -Zero * whole_or_zero(both.second));
 }
 
 template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
@@ -23055,7 +23057,7 @@ inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* cod
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
-        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
+        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * whole_or_zero(reduce_sum(sum));
     }
     if (cols % tile_cols == 0) return;
     for (std::size_t digit = 0; digit < digits; ++digit)
@@ -27333,8 +27335,8 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
         sums = add(sums, rounded);
         if (lane_count < 4) store(rounded, columns + i);
     }
-    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
-    return Products::start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact; no numbers where damaged weights made x so
+    return Products::start(-Zero * whole_or_zero(both.first), -Zero * whole_or_zero(both.second));
 }
 
 template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
@@ -28308,7 +28310,7 @@ inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* cod
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
-        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
+        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * whole_or_zero(reduce_sum(sum));
     }
     if (cols % tile_cols == 0) return;
     for (std::size_t digit = 0; digit < digits; ++digit)
@@ -32544,8 +32546,8 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
         sums = add(sums, rounded);
         if (lane_count < 4) store(rounded, columns + i);
     }
-    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
-    return Products::start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact; no numbers where damaged weights made x so
+    return Products::start(-Zero * whole_or_zero(both.first), -Zero * whole_or_zero(both.second));
 }
 
 template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
@@ -33519,7 +33521,7 @@ inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* cod
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
-        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
+        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * whole_or_zero(reduce_sum(sum));
     }
     if (cols % tile_cols == 0) return;
     for (std::size_t digit = 0; digit < digits; ++digit)
@@ -36139,6 +36141,7 @@ struct weight_types {
 
 PHI4FLASH_END
 
+#include <vector>
 PHI4FLASH_BEGIN
 
 namespace detail {
@@ -36260,14 +36263,18 @@ template <tensor_source Source, sambay_shape Shape>
         ++found;
     }
     if (source.tensors().size() == found) return {};
-    for (const tensor_view& t : source.tensors()) {
-        bool known = t.name == "lm_head.weight";
-        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) { known = known || name == t.name; });
-        if (!known)
-            return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
-                                 t.name.data(), e.n_layers());
-    }
-    return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
+    return or_out_of_memory("compare the tensors of a checkpoint", [&]() -> status {
+        std::vector<std::string_view> known{"lm_head.weight"};  // sorted: a file may have tens of thousands too many
+        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
+            if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
+        });
+        std::sort(known.begin(), known.end());
+        for (const tensor_view& t : source.tensors())
+            if (!std::binary_search(known.begin(), known.end(), t.name))
+                return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
+                                     t.name.data(), e.n_layers());
+        return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
+    });
 }
 
 }  // namespace detail
@@ -37254,7 +37261,6 @@ PHI4FLASH_END
 /// What a model loses by quantization: distances between two models' predictions, and between two models' matrices. Plain code in
 /// f64; nothing else in the library needs it.
 
-#include <vector>
 PHI4FLASH_BEGIN
 
 /// Two predictions of the same next token. Nats.
@@ -41073,7 +41079,8 @@ private:
                        std::vector<std::int32_t>& ids, Sink&& sink) {
         const char* const begin = text.data();
         const char* const end = begin + text.size();
-        const char* done = begin;  // start of the text that is not encoded yet
+        const char* done = begin;       // start of the text that is not encoded yet
+        const char* space_end = begin;  // of the white space behind the last marker that swallows it: looked at once, also where markers are spaces
         for (const char* p = begin; !markers.empty();) {
             const byte_trie::match found = markers.find(p, end);
             if (found.token == no_token) break;
@@ -41087,7 +41094,8 @@ private:
             if (marker.lstrip && done < start) start -= detail::trailing_space(view(done, start));
             if (done < start) sink(view(done, start));
             ids.push_back(static_cast<std::int32_t>(marker.id));
-            done = marker.rstrip ? p + detail::leading_space(view(p, end)) : p;
+            if (marker.rstrip && p >= space_end) space_end = p + detail::leading_space(view(p, end));  // else p is inside of it
+            done = marker.rstrip ? space_end : p;
         }
         if (done < end) sink(std::string_view(done, static_cast<std::size_t>(end - done)));
     }
@@ -47126,7 +47134,7 @@ PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
     for (std::size_t i = 0; i < text.size(); ++i) {
         std::uint32_t c = static_cast<unsigned char>(text[i]);
         if (c >= 0x80) {
-            if (c < 0xC2 || c > 0xC5 || i + 1 == text.size()) return false;
+            if (c < 0xC2 || c > 0xC5 || i + 1 == text.size() || (static_cast<unsigned char>(text[i + 1]) & 0xC0) != 0x80) return false;
             c = (c & 0x1F) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3F);
         }
         if (c >= std::size(byte_level.byte_of) || byte_level.byte_of[c] < 0) return false;
@@ -49553,6 +49561,14 @@ template <std::size_t Words>
     return view;
 }
 
+/// "attn.D" of "model.layers.12.attn.D": a tensor's name is the same in every layer. Other names are as they are.
+[[nodiscard]] constexpr std::string_view name_in_layer(std::string_view name) {
+    constexpr std::string_view layers = "model.layers.";
+    if (!name.starts_with(layers)) return name;
+    const std::size_t dot = name.find('.', layers.size());
+    return dot == std::string_view::npos ? name : name.substr(dot + 1);
+}
+
 /// Every weight of a file, by name, and what it takes to have them all.
 struct repack_plan {
     std::vector<tensor_view> tensors;
@@ -49570,10 +49586,12 @@ private:
         repack_plan plan;
         std::vector<std::string> tables;
         if (from.needs_repacking()) {
-            const auto e = extents<any_sambay>::from(from.config().shape);
+            sambay_shape few = from.config().shape;
+            few.n_layers = (std::min)(few.n_layers, std::size_t{8});  // every kind of layer is among them, and a small file may claim millions
+            const auto e = extents<any_sambay>::from(few);
             if (!e) return e.error();
             for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
-                if (role != tensor_role::matrix) tables.emplace_back(name);
+                if (role != tensor_role::matrix) tables.emplace_back(name_in_layer(name));
             });
             std::sort(tables.begin(), tables.end());
         }
@@ -49581,7 +49599,7 @@ private:
             if (t.name.starts_with(packed_array_prefix)) continue;
             const tensor_view* const in_place = from.find(t.name);
             const auto view = in_place != nullptr ? result<tensor_view>(*in_place)
-                                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), t.name));
+                                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), name_in_layer(t.name)));
             if (!view) return view.error();
             plan.tensors.push_back(*view);
             plan.sources.push_back(in_place != nullptr ? nullptr : &t);
@@ -49701,8 +49719,12 @@ struct json_fact {
 class tokenizer_settings {
 public:
     static constexpr std::size_t max_facts = 2048;
+    static constexpr std::size_t max_path_bytes = 1024;  // each fact keeps its own
 
     [[nodiscard]] status add(json_fact fact) {
+        if (fact.path.size() > max_path_bytes)
+            return error::format(errc::json_too_large, "'%.60s...': want a name of at most %zu bytes, have %zu", fact.path.c_str(), max_path_bytes,
+                                 fact.path.size());
         if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", fact.path.c_str());
         if (facts_.size() == max_facts) return error::format(errc::json_too_large, "more than %zu settings", max_facts);
         facts_.push_back(std::move(fact));
@@ -49874,8 +49896,11 @@ class tokenizer_json_reader {
 public:
     using json = nlohmann::json;
     static constexpr std::size_t max_depth = 16;
+    /// Tables have a row for every id up to the highest, so that this may not be far above the number of tokens that the file has room for.
+    static constexpr std::size_t max_id_gap = 65536;
 
-    tokenizer_json_reader(tokenizer_builder& builder, bool merges_only) : builder_(builder), merges_only_(merges_only) {}
+    tokenizer_json_reader(tokenizer_builder& builder, std::size_t file_bytes, bool merges_only)
+        : builder_(builder), id_limit_(max_id_gap + file_bytes), merges_only_(merges_only) {}
 
     bool null() { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
     bool boolean(bool b) { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
@@ -50031,6 +50056,9 @@ private:
 
     bool token(std::uint64_t id) {
         if (merges_only_) return true;
+        if (id >= id_limit_)
+            return fail(error::format(errc::bad_vocabulary, "token '%.100s': want an id below %zu in a file of this length, have %llu", key_.c_str(),
+                                      id_limit_, static_cast<unsigned long long>(id)));
         if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
         if (not_byte_level_.size() == tokenizer_settings::max_facts)
             return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
@@ -50099,6 +50127,7 @@ private:
     }
 
     tokenizer_builder& builder_;
+    std::size_t id_limit_;
     tokenizer_settings settings_;
     status outcome_;
     std::vector<frame> frames_;
@@ -50131,11 +50160,11 @@ PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
         tokenizer_builder builder;
         // The released files spend about 78 bytes on a token and its merge.
         if (status s = builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72); !s) return s.error();
-        detail::tokenizer_json_reader reader(builder, false);
+        detail::tokenizer_json_reader reader(builder, json.size(), false);
         nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &reader);
         if (!reader.outcome()) return reader.outcome().error();
         if (reader.merges_came_first()) {
-            detail::tokenizer_json_reader again(builder, true);
+            detail::tokenizer_json_reader again(builder, json.size(), true);
             nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &again);
             if (!again.outcome()) return again.outcome().error();
         }

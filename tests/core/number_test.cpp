@@ -129,6 +129,11 @@ TEST_CASE("finite or not: every half and bfloat16 against the float of the same 
     CHECK_FALSE(phi4flash::is_finite(std::bit_cast<double>(std::uint64_t{0xfff8000000000000u})));
 }
 
+TEST_CASE("whole numbers become integers, and what is no number 0") {
+    for (const float x : {0.0f, -0.0f, 1.0f, -4064.0f, 8388608.0f, -2147483648.0f}) CHECK(phi4flash::whole_or_zero(x) == static_cast<std::int32_t>(x));
+    for (const std::uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0xffffffffu}) CHECK(phi4flash::whole_or_zero(std::bit_cast<float>(bits)) == 0);
+}
+
 TEST_CASE("the first number that is not finite is found wherever it is") {
     for (const std::size_t n : {0u, 1u, 255u, 256u, 257u, 1000u}) {
         std::vector<float> x(n, 1.0f);

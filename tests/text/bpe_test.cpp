@@ -1,34 +1,17 @@
 /// BPE against a naive twin on random vocabularies, ordered and not; and that long pieces take linear time.
 #include "text_testing.hpp"
 
-#include <map>
+#include <support/plain_text.hpp>
+
 #include <set>
 
 using namespace phi4flash;
 using namespace text_testing;
+using plain_text::naive_encode;
 
 namespace {
 
 using tokens = std::vector<std::uint32_t>;
-
-/// Merges the pair of lowest rank, the leftmost of equals, until there is none. Quadratic.
-tokens naive_encode(const bpe& b, std::string_view piece) {
-    std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint32_t> ranks;
-    for (std::uint32_t r = 0; r < b.rules().size(); ++r) ranks[{b.rules()[r].left, b.rules()[r].right}] = r;
-    tokens t;
-    for (const char& c : piece) t.push_back(b.strings().find({&c, 1}));
-    for (;;) {
-        std::size_t best = t.size();
-        std::uint32_t best_rank = no_token;
-        for (std::size_t i = 0; i + 1 < t.size(); ++i) {
-            const auto r = ranks.find({t[i], t[i + 1]});
-            if (r != ranks.end() && r->second < best_rank) best = i, best_rank = r->second;
-        }
-        if (best == t.size()) return t;
-        t[best] = b.rules()[best_rank].merged;
-        t.erase(t.begin() + static_cast<std::ptrdiff_t>(best) + 1);
-    }
-}
 
 tokens fast_encode(const bpe& b, std::string_view piece) {
     const exact_buffer exact(piece);

@@ -155,6 +155,15 @@ TEST_CASE("tokenizer.json: broken files") {
     CHECK(changed([](ordered_json& j) { j["added_tokens"][0]["surprise"] = true; }) == errc::json_unknown_key);
 }
 
+TEST_CASE("tokenizer.json: what would take much more memory than the file has bytes is refused") {
+    const std::size_t limit = 65536 + tiny_json().dump().size();
+    // Tables have a row for every id up to the highest.
+    CHECK(changed([&](ordered_json& j) { j["model"]["vocab"].back() = 4194303; }) == errc::bad_vocabulary);
+    CHECK(changed([&](ordered_json& j) { j["model"]["vocab"].back() = limit + 100; }) == errc::bad_vocabulary);
+    // Each setting keeps its whole path.
+    CHECK(changed([](ordered_json& j) { j["post_processor"] = {{std::string(8000, 'k'), std::vector<int>(2000, 1)}}; }) == errc::json_too_large);
+}
+
 TEST_CASE("tokenizer.json: vocabularies that contradict themselves") {
     CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["a"] = 70; }) == errc::bad_vocabulary);
     CHECK(changed([](ordered_json& j) { j["model"]["vocab"]["zzzz"] = 4000000000; }) == errc::bad_vocabulary);

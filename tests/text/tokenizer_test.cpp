@@ -122,6 +122,19 @@ TEST_CASE("tokenizer: lstrip, longest marker, markers side by side, normalized o
     CHECK(decode(*t, {'x', 256, 299, 301, -5, 258}, true) == "x");
 }
 
+TEST_CASE("tokenizer: markers that are white space themselves take linear time, and swallow what others have swallowed") {
+    std::vector<added_token> added{marker(' ', " "), marker('\t', "\t")};
+    added[0].rstrip = true;
+    const result<tokenizer> t = bytes_with(added);
+    REQUIRE(t);
+    CHECK(encode(*t, "a   b") == ids_type{'a', ' ', ' ', ' ', 'b'});
+    CHECK(encode(*t, " \t\nb") == ids_type{' ', '\t', '\n', 'b'});
+    // A scan to the end for each of them would take minutes.
+    std::string spaces;
+    while (spaces.size() < 1000000) spaces += " \t";
+    CHECK(encode(*t, spaces).size() == spaces.size());
+}
+
 TEST_CASE("tokenizer: invalid text counts as U+FFFD, nothing is read out of bounds") {
     std::mt19937 random(5);
     encoder e(tiny());

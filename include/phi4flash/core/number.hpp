@@ -30,6 +30,8 @@ struct f16 {
 }
 [[nodiscard]] constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
 [[nodiscard]] constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
+/// A float that holds a whole number below 2^31, as an integer; 0 for infinity and NaN, of which such a conversion is undefined. @since 0.2
+[[nodiscard]] constexpr std::int32_t whole_or_zero(const float& x) { return is_finite(x) ? static_cast<std::int32_t>(x) : 0; }
 /// By its bits, as is_finite. @since 0.2
 [[nodiscard]] constexpr bool is_nan(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
 

@@ -1,8 +1,11 @@
 #pragma once
 /// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
 /// is the binder's own, so the two cannot disagree.
+#include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/model/bind.hpp>
 #include <phi4flash/model/weight_types.hpp>
+
+#include <vector>
 
 PHI4FLASH_BEGIN
 
@@ -125,14 +128,18 @@ template <tensor_source Source, sambay_shape Shape>
         ++found;
     }
     if (source.tensors().size() == found) return {};
-    for (const tensor_view& t : source.tensors()) {
-        bool known = t.name == "lm_head.weight";
-        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) { known = known || name == t.name; });
-        if (!known)
-            return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
-                                 t.name.data(), e.n_layers());
-    }
-    return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
+    return or_out_of_memory("compare the tensors of a checkpoint", [&]() -> status {
+        std::vector<std::string_view> known{"lm_head.weight"};  // sorted: a file may have tens of thousands too many
+        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
+            if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
+        });
+        std::sort(known.begin(), known.end());
+        for (const tensor_view& t : source.tensors())
+            if (!std::binary_search(known.begin(), known.end(), t.name))
+                return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
+                                     t.name.data(), e.n_layers());
+        return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
+    });
 }
 
 }  // namespace detail

@@ -51,7 +51,7 @@ PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
     for (std::size_t i = 0; i < text.size(); ++i) {
         std::uint32_t c = static_cast<unsigned char>(text[i]);
         if (c >= 0x80) {
-            if (c < 0xC2 || c > 0xC5 || i + 1 == text.size()) return false;
+            if (c < 0xC2 || c > 0xC5 || i + 1 == text.size() || (static_cast<unsigned char>(text[i + 1]) & 0xC0) != 0x80) return false;
             c = (c & 0x1F) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3F);
         }
         if (c >= std::size(byte_level.byte_of) || byte_level.byte_of[c] < 0) return false;

@@ -263,7 +263,8 @@ private:
                        std::vector<std::int32_t>& ids, Sink&& sink) {
         const char* const begin = text.data();
         const char* const end = begin + text.size();
-        const char* done = begin;  // start of the text that is not encoded yet
+        const char* done = begin;       // start of the text that is not encoded yet
+        const char* space_end = begin;  // of the white space behind the last marker that swallows it: looked at once, also where markers are spaces
         for (const char* p = begin; !markers.empty();) {
             const byte_trie::match found = markers.find(p, end);
             if (found.token == no_token) break;
@@ -277,7 +278,8 @@ private:
             if (marker.lstrip && done < start) start -= detail::trailing_space(view(done, start));
             if (done < start) sink(view(done, start));
             ids.push_back(static_cast<std::int32_t>(marker.id));
-            done = marker.rstrip ? p + detail::leading_space(view(p, end)) : p;
+            if (marker.rstrip && p >= space_end) space_end = p + detail::leading_space(view(p, end));  // else p is inside of it
+            done = marker.rstrip ? space_end : p;
         }
         if (done < end) sink(std::string_view(done, static_cast<std::size_t>(end - done)));
     }

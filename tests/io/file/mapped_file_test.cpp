@@ -7,7 +7,10 @@
 
 #if !defined(_WIN32)
 #include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include <csignal>
 #endif
 
 using namespace phi4flash;
@@ -89,6 +92,39 @@ TEST_CASE("io/mapped_file: a copy outlives what happens to the file") {
     folder.write("a.bin", "HELL");
     CHECK(file->text() == "hello");
 }
+
+#if !defined(_WIN32)
+namespace {
+/// In a process of its own: opens a file of three pages, shortens it to one, and reads all that it was. Returns how the process ended.
+int read_after_shortening(const std::filesystem::path& path, const mapping_options& how) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        std::signal(SIGBUS, SIG_DFL);  // doctest and the sanitizers have handlers of their own
+        const auto file = mapped_file::open(path, how);
+        if (!file || ::truncate(path.c_str(), 4096) != 0) ::_exit(2);
+        unsigned sum = 0;
+        for (const std::byte b : file->bytes()) sum += static_cast<unsigned>(b);
+        ::_exit(sum == static_cast<unsigned>('x') * static_cast<unsigned>(file->bytes().size()) ? 0 : 1);
+    }
+    int how_it_ended = -1;
+    return child > 0 && ::waitpid(child, &how_it_ended, 0) == child ? how_it_ended : -1;
+}
+}  // namespace
+
+TEST_CASE("io/mapped_file: a file that is shortened takes its pages from a map, and nothing from a copy") {
+    const temporary_folder folder;
+    const std::string content(3 * 65536, 'x');
+    for (const page_size pages : {page_size::normal, page_size::huge}) {
+        const int copied = read_after_shortening(folder.write("a.bin", content), {.pages = pages, .copy = true});
+        CHECK(WIFEXITED(copied));
+        CHECK(WEXITSTATUS(copied) == 0);
+        // What docs/loading.md says of maps: the system's signal, and no other harm.
+        const int mapped = read_after_shortening(folder.write("a.bin", content), {.pages = pages});
+        CHECK(WIFSIGNALED(mapped));
+        CHECK(WTERMSIG(mapped) == SIGBUS);
+    }
+}
+#endif
 
 TEST_CASE("io/mapped_file: reading all of a file is told, and can be stopped") {
     const temporary_folder folder;

@@ -27,8 +27,11 @@ class tokenizer_json_reader {
 public:
     using json = nlohmann::json;
     static constexpr std::size_t max_depth = 16;
+    /// Tables have a row for every id up to the highest, so that this may not be far above the number of tokens that the file has room for.
+    static constexpr std::size_t max_id_gap = 65536;
 
-    tokenizer_json_reader(tokenizer_builder& builder, bool merges_only) : builder_(builder), merges_only_(merges_only) {}
+    tokenizer_json_reader(tokenizer_builder& builder, std::size_t file_bytes, bool merges_only)
+        : builder_(builder), id_limit_(max_id_gap + file_bytes), merges_only_(merges_only) {}
 
     bool null() { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
     bool boolean(bool b) { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
@@ -184,6 +187,9 @@ private:
 
     bool token(std::uint64_t id) {
         if (merges_only_) return true;
+        if (id >= id_limit_)
+            return fail(error::format(errc::bad_vocabulary, "token '%.100s': want an id below %zu in a file of this length, have %llu", key_.c_str(),
+                                      id_limit_, static_cast<unsigned long long>(id)));
         if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
         if (not_byte_level_.size() == tokenizer_settings::max_facts)
             return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
@@ -252,6 +258,7 @@ private:
     }
 
     tokenizer_builder& builder_;
+    std::size_t id_limit_;
     tokenizer_settings settings_;
     status outcome_;
     std::vector<frame> frames_;
@@ -284,11 +291,11 @@ PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
         tokenizer_builder builder;
         // The released files spend about 78 bytes on a token and its merge.
         if (status s = builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72); !s) return s.error();
-        detail::tokenizer_json_reader reader(builder, false);
+        detail::tokenizer_json_reader reader(builder, json.size(), false);
         nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &reader);
         if (!reader.outcome()) return reader.outcome().error();
         if (reader.merges_came_first()) {
-            detail::tokenizer_json_reader again(builder, true);
+            detail::tokenizer_json_reader again(builder, json.size(), true);
             nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &again);
             if (!again.outcome()) return again.outcome().error();
         }

@@ -31,8 +31,12 @@ struct json_fact {
 class tokenizer_settings {
 public:
     static constexpr std::size_t max_facts = 2048;
+    static constexpr std::size_t max_path_bytes = 1024;  // each fact keeps its own
 
     [[nodiscard]] status add(json_fact fact) {
+        if (fact.path.size() > max_path_bytes)
+            return error::format(errc::json_too_large, "'%.60s...': want a name of at most %zu bytes, have %zu", fact.path.c_str(), max_path_bytes,
+                                 fact.path.size());
         if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", fact.path.c_str());
         if (facts_.size() == max_facts) return error::format(errc::json_too_large, "more than %zu settings", max_facts);
         facts_.push_back(std::move(fact));

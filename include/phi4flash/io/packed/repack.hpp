@@ -160,6 +160,14 @@ template <std::size_t Words>
     return view;
 }
 
+/// "attn.D" of "model.layers.12.attn.D": a tensor's name is the same in every layer. Other names are as they are.
+[[nodiscard]] constexpr std::string_view name_in_layer(std::string_view name) {
+    constexpr std::string_view layers = "model.layers.";
+    if (!name.starts_with(layers)) return name;
+    const std::size_t dot = name.find('.', layers.size());
+    return dot == std::string_view::npos ? name : name.substr(dot + 1);
+}
+
 /// Every weight of a file, by name, and what it takes to have them all.
 struct repack_plan {
     std::vector<tensor_view> tensors;
@@ -177,10 +185,12 @@ private:
         repack_plan plan;
         std::vector<std::string> tables;
         if (from.needs_repacking()) {
-            const auto e = extents<any_sambay>::from(from.config().shape);
+            sambay_shape few = from.config().shape;
+            few.n_layers = (std::min)(few.n_layers, std::size_t{8});  // every kind of layer is among them, and a small file may claim millions
+            const auto e = extents<any_sambay>::from(few);
             if (!e) return e.error();
             for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
-                if (role != tensor_role::matrix) tables.emplace_back(name);
+                if (role != tensor_role::matrix) tables.emplace_back(name_in_layer(name));
             });
             std::sort(tables.begin(), tables.end());
         }
@@ -188,7 +198,7 @@ private:
             if (t.name.starts_with(packed_array_prefix)) continue;
             const tensor_view* const in_place = from.find(t.name);
             const auto view = in_place != nullptr ? result<tensor_view>(*in_place)
-                                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), t.name));
+                                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), name_in_layer(t.name)));
             if (!view) return view.error();
             plan.tensors.push_back(*view);
             plan.sources.push_back(in_place != nullptr ? nullptr : &t);

@@ -96,8 +96,8 @@ PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, 
         sums = add(sums, rounded);
         if (lane_count < 4) store(rounded, columns + i);
     }
-    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact
-    return Products::start(-Zero * static_cast<int>(both.first), -Zero * static_cast<int>(both.second));
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact; no numbers where damaged weights made x so
+    return Products::start(-Zero * whole_or_zero(both.first), -Zero * whole_or_zero(both.second));
 }
 
 /// One token: group g goes to `to` + g * group_bytes, its scale and start scale_step and start_step steps of `step` bytes behind its first q.

@@ -76,7 +76,7 @@ inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* cod
             if constexpr (Products::lift != 0) sum = add(sum, code);
         }
         numbers->scale[token] = scale;
-        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * static_cast<std::int32_t>(reduce_sum(sum));
+        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * whole_or_zero(reduce_sum(sum));
     }
     if (cols % tile_cols == 0) return;
     for (std::size_t digit = 0; digit < digits; ++digit)

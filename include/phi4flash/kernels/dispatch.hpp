@@ -47,6 +47,18 @@
 // Targets that have a table with VNNI beside their own: CPUs of these sets have it or not, and Highway's names do not tell.
 #define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2 || (target) == HWY_AVX3)
 
+// Targets that have a table with dot products of bytes (SDOT) beside their own, and those whose own table has them.
+#if HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD)
+#define PHI4FLASH_DOT_TARGET(target) 0
+#define PHI4FLASH_DOT_IS_OWN(target) (((target) & (HWY_ALL_NEON | HWY_ALL_SVE)) != 0)
+#elif HWY_ARCH_ARM_A64 && defined(__GNUC__)
+#define PHI4FLASH_DOT_TARGET(target) (((target) & HWY_ALL_NEON) != 0)
+#define PHI4FLASH_DOT_IS_OWN(target) (((target) & HWY_ALL_SVE) != 0)
+#else
+#define PHI4FLASH_DOT_TARGET(target) 0
+#define PHI4FLASH_DOT_IS_OWN(target) 0
+#endif
+
 #if PHI4FLASH_ARCH_X86
 
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
@@ -95,6 +107,20 @@
 
 #endif  // PHI4FLASH_ARCH_X86
 
+// Highway says whether compiler and system let a file have functions for SVE among others.
+#define PHI4FLASH_ARM_EXTRA(target) \
+    (PHI4FLASH_ARCH_ARM64 && PHI4FLASH_HIGHWAY_EXTRA(target) && HWY_HAVE_RUNTIME_DISPATCH && ((HWY_ATTAINABLE_TARGETS) & (target)))
+
+// SVE of any length, for SVE2 too, whose further instructions these kernels have no use for.
+#if PHI4FLASH_ARM_EXTRA(HWY_SVE)
+#undef HWY_TARGET
+#define HWY_TARGET HWY_SVE
+#include <phi4flash/simd/next_target-inl.hpp>
+#undef PHI4FLASH_TARGET_LABEL
+#define PHI4FLASH_TARGET_LABEL "sve"
+#include <phi4flash/kernels/target-inl.hpp>
+#endif
+
 // The static target comes last, so that code after this header sees Highway as if we had not been here.
 #undef HWY_TARGET
 #define HWY_TARGET HWY_STATIC_TARGET
@@ -125,6 +151,8 @@
 #define PHI4FLASH_TARGET_LABEL "ssse3"
 #elif HWY_STATIC_TARGET == HWY_SSE2
 #define PHI4FLASH_TARGET_LABEL "sse2"
+#elif (HWY_STATIC_TARGET & HWY_ALL_NEON) && PHI4FLASH_DOT_IS_OWN(HWY_STATIC_TARGET)
+#define PHI4FLASH_TARGET_LABEL "neon_dot"
 #elif HWY_STATIC_TARGET & HWY_ALL_NEON
 #define PHI4FLASH_TARGET_LABEL "neon"
 #elif HWY_STATIC_TARGET & HWY_ALL_SVE
@@ -142,6 +170,8 @@
 
 #define PHI4FLASH_AMX_TARGET(target) 0
 #define PHI4FLASH_VNNI_TARGET(target) 0
+#define PHI4FLASH_DOT_TARGET(target) 0
+#define PHI4FLASH_DOT_IS_OWN(target) 0
 
 #if PHI4FLASH_SIMD_XSIMD
 #define PHI4FLASH_TARGET_LABEL "xsimd"
@@ -183,6 +213,19 @@ inline
 #endif
 #if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
+#endif
+#endif
+#if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_ARM64
+    [[maybe_unused]] const arm_features here = detect_arm_features();
+    // With vectors as long as NEON's, SVE does the same with more instructions: dot products of NEON come first then.
+#if PHI4FLASH_ARM_EXTRA(HWY_SVE)
+    if (here.sve_bytes > 16) list.target[list.count++] = {&N_SVE::table, true};
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_STATIC_TARGET)
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::dot_table, here.dot_products};
+#endif
+#if PHI4FLASH_ARM_EXTRA(HWY_SVE)
+    if (here.sve_bytes <= 16) list.target[list.count++] = {&N_SVE::table, here.sve_bytes == 16 && !PHI4FLASH_DOT_IS_OWN(HWY_STATIC_TARGET)};
 #endif
 #endif
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};

@@ -21,9 +21,17 @@ inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_produ
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
 
+#if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+using table_products = dot_products;
+#else
+using table_products = own_products;
+#endif
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 template <dtype Format>
 using own_many = rounded_way<Format, packed_vector_products>;
+#elif PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+template <dtype>
+using own_many = no_other_way;
 #else
 template <dtype Format>
 using own_many = bundle_way<Format>;
@@ -34,9 +42,9 @@ using own_many = bundle_way<Format>;
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
@@ -50,8 +58,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, own_products, no_other_way>,
-               packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>, packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
+               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
+               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -71,7 +80,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
 };
 #endif
 
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
 constexpr void multiply_by(kernel_table& t) {
     t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
@@ -87,6 +96,17 @@ constexpr kernel_table with_vnni(kernel_table t) {
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
+#endif
+
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET)
+constexpr kernel_table with_dot_products(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_dot";
+    multiply_by<dtype::q8, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4_dense, dot_products, no_other_way>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(table);
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)

@@ -2,6 +2,9 @@
 #include <phi4flash/simd/vocabulary-inl.hpp>
 #include <phi4flash/simd/lane_integers-inl.hpp>
 #include <phi4flash/simd/integer-inl.hpp>
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+#include <phi4flash/simd/dot_arm-inl.hpp>
+#endif
 #if PHI4FLASH_ROUNDED_BYTES
 #include <phi4flash/simd/rounded_bytes-inl.hpp>
 #endif

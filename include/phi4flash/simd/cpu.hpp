@@ -1,8 +1,9 @@
 #pragma once
-/// Which x86 instruction sets this CPU and its operating system offer. Nothing is cached: asking costs microseconds and
+/// Which instruction sets this CPU and its operating system offer: x86 and aarch64. Nothing is cached: asking costs microseconds and
 /// happens once per model.
 #include <phi4flash/config/abi.hpp>
 
+#include <cstddef>
 #include <cstdint>
 
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64) || defined(_M_IX86)
@@ -14,6 +15,18 @@
 #endif
 #else
 #define PHI4FLASH_ARCH_X86 0
+#endif
+
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define PHI4FLASH_ARCH_ARM64 1
+#if defined(__linux__)
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+#else
+#define PHI4FLASH_ARCH_ARM64 0
 #endif
 
 #if PHI4FLASH_AMX
@@ -129,6 +142,37 @@ struct cpuid_registers {
 /// In vectors of 32 bytes: of a CPU of at least avx2.
 [[nodiscard]] inline bool has_avx_vnni() {
     return detail::cpuid(0, 0).eax >= 7 && detail::cpuid(7, 0).eax >= 1 && detail::has_bits(detail::cpuid(7, 1).eax, detail::one_bit(4));
+}
+
+#endif
+
+#if PHI4FLASH_ARCH_ARM64
+
+/// What an aarch64 CPU has beyond NEON, which all of them have.
+struct arm_features {
+    bool dot_products = false;  ///< four products of bytes, summed into 32 bits, with NEON
+    std::size_t sve_bytes = 0;  ///< of SVE's vectors: 16 to 256, or 0 without SVE. Of this thread: its system may set fewer than the CPU has
+};
+
+/// Asks the system, which alone may: Linux and macOS. Elsewhere nothing is known, and NEON serves.
+[[nodiscard]] inline arm_features detect_arm_features() {
+    arm_features have;
+#if defined(__linux__)
+    // By number: older headers do not name them.
+    constexpr unsigned long hwcap_asimddp = 1ul << 20;
+    constexpr unsigned long hwcap_sve = 1ul << 22;
+    constexpr int get_sve_length = 51;  // PR_SVE_GET_VL
+    constexpr int length_mask = 0xffff;
+    const unsigned long has = getauxval(AT_HWCAP);
+    have.dot_products = (has & hwcap_asimddp) != 0;
+    const int length = (has & hwcap_sve) != 0 ? prctl(get_sve_length) : -1;
+    if (length > 0) have.sve_bytes = static_cast<std::size_t>(length & length_mask);
+#elif defined(__APPLE__)
+    int yes = 0;
+    std::size_t size = sizeof yes;
+    have.dot_products = sysctlbyname("hw.optional.arm.FEAT_DotProd", &yes, &size, nullptr, 0) == 0 && yes != 0;
+#endif
+    return have;
 }
 
 #endif

@@ -42,8 +42,10 @@
 //   load_wide store_wide repeat_wide add_wide wide_floats(integers)
 //   own_products                    how the target multiplies: begin(start) next(sums, w, x) fold(sums) as dot_start, dot_next and dot_fold;
 //                                   begin_bytes(start) next_bytes(sums, w, x) as dot_signed; its activation_sum and byte_offset are
-//                                   dense_activation_sum and signed_offset
+//                                   dense_activation_sum and signed_offset. With picks_columns: next<i>(sums, w, x) of codes or bytes, which meet
+//                                   columns 4 i to 4 i + 3 of x = sixteen(p), 16 activations
 //   vnni_products                   the same where PHI4FLASH_VNNI_TARGET: with an instruction that the target's name does not promise
+//   dot_products                    the same on aarch64 where PHI4FLASH_DOT_TARGET or PHI4FLASH_DOT_IS_OWN (simd/dot_arm-inl.hpp)
 /// Vectors of 64 bytes, any byte of which one instruction finds.
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 /// Whether 4-bit weights can become bytes for many tokens (kernels/packed/rounded-inl.hpp): the words for it are in simd/rounded_bytes-inl.hpp.

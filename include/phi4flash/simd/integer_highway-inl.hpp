@@ -21,8 +21,12 @@ PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
 }
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+#if HWY_ARCH_X86
     const hn::DFromV<Codes> d;
     return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
+#else  // others shift bytes
+    return hn::ShiftRight<4>(v);
+#endif
 }
 PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
 
@@ -51,6 +55,15 @@ PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #endif
     return sums;
 }
+
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+/// total + four products, in four instructions: two products of [-128, 127] and [-127, 127] fit 16 bits. Highway widens both sides first.
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers neon_dot(Integers total, Bytes w, Bytes x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+    return Integers(vpadalq_s16(total.raw, vpaddq_s16(low, vmull_high_s8(w.raw, x.raw))));
+}
+#endif
 
 // x86 before VNNI multiplies bytes into saturating 16-bit pairs, whose sums may wrap on the way; everything else sums four products into
 // 32 bits.
@@ -92,6 +105,8 @@ template <class Sums, class Codes, class Activations>
 PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
+#elif HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(sums, hn::BitCast(hn::DFromV<Activations>(), w), x);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
 #endif
@@ -141,7 +156,11 @@ inline constexpr int signed_offset = 128;
 #else
 template <class Integers, class Bytes>
 PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(total, w, x);
+#else
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
+#endif
 }
 inline constexpr int signed_offset = 0;
 #endif
@@ -255,13 +274,18 @@ PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes code
 #endif
 }
 PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+#if HWY_ARCH_X86
     return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+#else
+    return hn::TableLookupBytes(levels, high_codes(codes));
+#endif
 }
 
 /// How this target multiplies codes with activations.
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
         return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
@@ -299,6 +323,7 @@ PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_byte
 struct vnni_products {
     static constexpr int activation_sum = 0;
     static constexpr int byte_offset = 128;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
     static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
     static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }

@@ -178,6 +178,7 @@ PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }

@@ -14,11 +14,18 @@ inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tok
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
 /// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+/// Whether a vector has room for half the rows of a block, as is known when compiling.
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
 
 /// Blocks that are unpacked together: the first of them is for the first 8 rows of a vector, the second for the others, if there are any.
 struct block_pair {
@@ -63,19 +70,36 @@ PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_un
     }
 }
 
+// Where the instruction picks its four columns out of sixteen.
+template <class Products, std::size_t>
+using sixteen_of = decltype(Products::sixteen(nullptr));
+template <class Products, class Codes, class Dots, class Sixteen>
+PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+}
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+    ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
+}
+
 /// A group, unpacked (w0 for columns 0 to 3, and so on), meets tokens T, whose products are in flight together: enough independent work to hide
 /// their latency.
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
                                            const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
-    ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
-    ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
-    ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
-    ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
-    ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
-    ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
-    ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
-    ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    if constexpr (Products::picks_columns) {
+        meet_sixteen<Format, Products, T...>(w0, w1, w2, w3, dots..., Products::sixteen(x[T].q)...);
+        meet_sixteen<Format, Products, T...>(w4, w5, w6, w7, dots..., Products::sixteen(x[T].q + 16)...);
+    } else {
+        ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+        ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+        ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+        ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+        ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+        ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+        ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+        ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    }
     ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
 }
 
@@ -183,9 +207,29 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
+/// The same for all rows of a block that fills two vectors: both meet what is loaded of the tokens.
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                                wide_of<T>... sum, wide_of<T>... second) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
+        prefetch_ahead(a, sizeof(block));
+        meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
+        meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows), ...);
+    (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
+}
 template <dtype Format, class Products, std::size_t... T>
 PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
                                         float* totals) {
+    if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
+        return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
+                                                          wide_of<T>(repeat_wide(0.0f))...);
+    }
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }

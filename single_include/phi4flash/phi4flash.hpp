@@ -298,16 +298,23 @@
 #if PHI4FLASH_ABI_LACKS(HWY_AVX3_ZEN4)
 #define PHI4FLASH_ABI_NO_AVX3_ZEN4 1
 #endif
+#if PHI4FLASH_ABI_LACKS(HWY_SVE)
+#define PHI4FLASH_ABI_NO_SVE 1
+#endif
 #endif
 #if PHI4FLASH_AMX || !defined(__x86_64__) || !defined(__linux__)
 #define PHI4FLASH_ABI_TILES
 #else
 #define PHI4FLASH_ABI_TILES _without_amx
 #endif
+#if defined(__aarch64__)
+#define PHI4FLASH_ABI_TARGETS PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_SVE, _without_sve)
+#else
 #define PHI4FLASH_ABI_TARGETS                                                                                                      \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX2, _without_avx2), PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3, _without_avx3), \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_DL, _without_avx3_dl),                                                   \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4), PHI4FLASH_ABI_TILES)
+#endif
 
 // What throws is caught, and an executor's exceptions pass through, only where there are exceptions.
 #if defined(__cpp_exceptions) || defined(_CPPUNWIND)
@@ -2458,7 +2465,7 @@ namespace detail {
 PHI4FLASH_END
 
 // ---- phi4flash/simd/cpu.hpp ----------------------------------------------------------------------------------------------
-/// Which x86 instruction sets this CPU and its operating system offer. Nothing is cached: asking costs microseconds and
+/// Which instruction sets this CPU and its operating system offer: x86 and aarch64. Nothing is cached: asking costs microseconds and
 /// happens once per model.
 
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64) || defined(_M_IX86)
@@ -2470,6 +2477,18 @@ PHI4FLASH_END
 #endif
 #else
 #define PHI4FLASH_ARCH_X86 0
+#endif
+
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define PHI4FLASH_ARCH_ARM64 1
+#if defined(__linux__)
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+#else
+#define PHI4FLASH_ARCH_ARM64 0
 #endif
 
 #if PHI4FLASH_AMX
@@ -2589,6 +2608,37 @@ struct cpuid_registers {
 
 #endif
 
+#if PHI4FLASH_ARCH_ARM64
+
+/// What an aarch64 CPU has beyond NEON, which all of them have.
+struct arm_features {
+    bool dot_products = false;  ///< four products of bytes, summed into 32 bits, with NEON
+    std::size_t sve_bytes = 0;  ///< of SVE's vectors: 16 to 256, or 0 without SVE. Of this thread: its system may set fewer than the CPU has
+};
+
+/// Asks the system, which alone may: Linux and macOS. Elsewhere nothing is known, and NEON serves.
+[[nodiscard]] inline arm_features detect_arm_features() {
+    arm_features have;
+#if defined(__linux__)
+    // By number: older headers do not name them.
+    constexpr unsigned long hwcap_asimddp = 1ul << 20;
+    constexpr unsigned long hwcap_sve = 1ul << 22;
+    constexpr int get_sve_length = 51;  // PR_SVE_GET_VL
+    constexpr int length_mask = 0xffff;
+    const unsigned long has = getauxval(AT_HWCAP);
+    have.dot_products = (has & hwcap_asimddp) != 0;
+    const int length = (has & hwcap_sve) != 0 ? prctl(get_sve_length) : -1;
+    if (length > 0) have.sve_bytes = static_cast<std::size_t>(length & length_mask);
+#elif defined(__APPLE__)
+    int yes = 0;
+    std::size_t size = sizeof yes;
+    have.dot_products = sysctlbyname("hw.optional.arm.FEAT_DotProd", &yes, &size, nullptr, 0) == 0 && yes != 0;
+#endif
+    return have;
+}
+
+#endif
+
 PHI4FLASH_END
 
 // ---- phi4flash/simd/target_region.hpp ------------------------------------------------------------------------------------
@@ -2674,6 +2724,18 @@ PHI4FLASH_END
 
 // Targets that have a table with VNNI beside their own: CPUs of these sets have it or not, and Highway's names do not tell.
 #define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2 || (target) == HWY_AVX3)
+
+// Targets that have a table with dot products of bytes (SDOT) beside their own, and those whose own table has them.
+#if HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD)
+#define PHI4FLASH_DOT_TARGET(target) 0
+#define PHI4FLASH_DOT_IS_OWN(target) (((target) & (HWY_ALL_NEON | HWY_ALL_SVE)) != 0)
+#elif HWY_ARCH_ARM_A64 && defined(__GNUC__)
+#define PHI4FLASH_DOT_TARGET(target) (((target) & HWY_ALL_NEON) != 0)
+#define PHI4FLASH_DOT_IS_OWN(target) (((target) & HWY_ALL_SVE) != 0)
+#else
+#define PHI4FLASH_DOT_TARGET(target) 0
+#define PHI4FLASH_DOT_IS_OWN(target) 0
+#endif
 
 #if PHI4FLASH_ARCH_X86
 
@@ -3297,8 +3359,10 @@ PHI4FLASH_TARGET_END
 //   load_wide store_wide repeat_wide add_wide wide_floats(integers)
 //   own_products                    how the target multiplies: begin(start) next(sums, w, x) fold(sums) as dot_start, dot_next and dot_fold;
 //                                   begin_bytes(start) next_bytes(sums, w, x) as dot_signed; its activation_sum and byte_offset are
-//                                   dense_activation_sum and signed_offset
+//                                   dense_activation_sum and signed_offset. With picks_columns: next<i>(sums, w, x) of codes or bytes, which meet
+//                                   columns 4 i to 4 i + 3 of x = sixteen(p), 16 activations
 //   vnni_products                   the same where PHI4FLASH_VNNI_TARGET: with an instruction that the target's name does not promise
+//   dot_products                    the same on aarch64 where PHI4FLASH_DOT_TARGET or PHI4FLASH_DOT_IS_OWN (simd/dot_arm-inl.hpp)
 /// Vectors of 64 bytes, any byte of which one instruction finds.
 #define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
 /// Whether 4-bit weights can become bytes for many tokens (kernels/packed/rounded-inl.hpp): the words for it are in simd/rounded_bytes-inl.hpp.
@@ -3329,8 +3393,12 @@ PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
 }
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+#if HWY_ARCH_X86
     const hn::DFromV<Codes> d;
     return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
+#else  // others shift bytes
+    return hn::ShiftRight<4>(v);
+#endif
 }
 PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
 
@@ -3359,6 +3427,15 @@ PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #endif
     return sums;
 }
+
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+/// total + four products, in four instructions: two products of [-128, 127] and [-127, 127] fit 16 bits. Highway widens both sides first.
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers neon_dot(Integers total, Bytes w, Bytes x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+    return Integers(vpadalq_s16(total.raw, vpaddq_s16(low, vmull_high_s8(w.raw, x.raw))));
+}
+#endif
 
 // x86 before VNNI multiplies bytes into saturating 16-bit pairs, whose sums may wrap on the way; everything else sums four products into
 // 32 bits.
@@ -3400,6 +3477,8 @@ template <class Sums, class Codes, class Activations>
 PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
+#elif HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(sums, hn::BitCast(hn::DFromV<Activations>(), w), x);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
 #endif
@@ -3449,7 +3528,11 @@ inline constexpr int signed_offset = 128;
 #else
 template <class Integers, class Bytes>
 PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(total, w, x);
+#else
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
+#endif
 }
 inline constexpr int signed_offset = 0;
 #endif
@@ -3562,13 +3645,18 @@ PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes code
 #endif
 }
 PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+#if HWY_ARCH_X86
     return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+#else
+    return hn::TableLookupBytes(levels, high_codes(codes));
+#endif
 }
 
 /// How this target multiplies codes with activations.
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
         return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
@@ -3606,6 +3694,7 @@ PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_byte
 struct vnni_products {
     static constexpr int activation_sum = 0;
     static constexpr int byte_offset = 128;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
     static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
     static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }
@@ -3801,6 +3890,7 @@ PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
@@ -3823,6 +3913,61 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+
+// ---- phi4flash/simd/dot_arm-inl.hpp --------------------------------------------------------------------------------------
+// Products of bytes on aarch64 by its instruction for four of them, summed into 32 bits: SDOT. SVE has it in all its sets; with NEON a CPU has it
+// or not (Cortex-A55 and A75, Apple's A13, and what came later, have it), and a target's name does not tell. There where PHI4FLASH_DOT_TARGET
+// (a table of its own beside the target's) or PHI4FLASH_DOT_IS_OWN (the target's table has it) is.
+//
+// The instruction picks four bytes out of each 16 of its last operand: one load of activations serves 16 columns.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// sums + w * four of x, from column 4 * Quad.
+template <int Quad>
+PHI4FLASH_VECTOR_INLINE wide_i32 dot_by_quad(wide_i32 sums, wide_bytes w, wide_bytes x) {
+#if HWY_TARGET_IS_SVE
+    return svdot_lane_s32(sums, w, x, Quad);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return wide_i32(vdotq_laneq_s32(sums.raw, w.raw, x.raw, Quad));
+#else
+    // Compilers want a flag for the intrinsic, and assemblers a later architecture, neither of which can be had for one function that is inlined
+    // into others. So SDOT (by element) is put together from the numbers of its registers: their names, made symbols once in a file.
+    asm(".ifndef .Lphi4flash_v0\n"
+        ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        ".set .Lphi4flash_v\\i, \\i\n"
+        ".endr\n"
+        ".endif\n"
+        ".inst %c3 + .Lphi4flash_%0 + (.Lphi4flash_%1 << 5) + (.Lphi4flash_%2 << 16)"
+        : "+w"(sums.raw)
+        : "w"(w.raw), "w"(x.raw), "i"(0x4f80e000 | (Quad & 1) << 21 | (Quad >> 1) << 11));
+    return sums;
+#endif
+}
+
+struct dot_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 0;
+    static constexpr bool picks_columns = true;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_bytes sixteen(const std::int8_t* p) { return hn::LoadDup128(wide_i8_tag(), p); }
+    /// Levels are below 128, so they are bytes with a sign, too.
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, with_sign(w), sixteen);
+    }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_bytes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, w, sixteen);
+    }
+};
 
 PHI4FLASH_TARGET_END
 #endif
@@ -6273,11 +6418,18 @@ inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tok
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
 /// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+/// Whether a vector has room for half the rows of a block, as is known when compiling.
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
 
 /// Blocks that are unpacked together: the first of them is for the first 8 rows of a vector, the second for the others, if there are any.
 struct block_pair {
@@ -6322,19 +6474,36 @@ PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_un
     }
 }
 
+// Where the instruction picks its four columns out of sixteen.
+template <class Products, std::size_t>
+using sixteen_of = decltype(Products::sixteen(nullptr));
+template <class Products, class Codes, class Dots, class Sixteen>
+PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+}
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+    ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
+}
+
 /// A group, unpacked (w0 for columns 0 to 3, and so on), meets tokens T, whose products are in flight together: enough independent work to hide
 /// their latency.
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
                                            const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
-    ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
-    ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
-    ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
-    ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
-    ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
-    ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
-    ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
-    ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    if constexpr (Products::picks_columns) {
+        meet_sixteen<Format, Products, T...>(w0, w1, w2, w3, dots..., Products::sixteen(x[T].q)...);
+        meet_sixteen<Format, Products, T...>(w4, w5, w6, w7, dots..., Products::sixteen(x[T].q + 16)...);
+    } else {
+        ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+        ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+        ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+        ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+        ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+        ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+        ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+        ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    }
     ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
 }
 
@@ -6442,9 +6611,29 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
+/// The same for all rows of a block that fills two vectors: both meet what is loaded of the tokens.
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                                wide_of<T>... sum, wide_of<T>... second) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
+        prefetch_ahead(a, sizeof(block));
+        meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
+        meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows), ...);
+    (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
+}
 template <dtype Format, class Products, std::size_t... T>
 PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
                                         float* totals) {
+    if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
+        return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
+                                                          wide_of<T>(repeat_wide(0.0f))...);
+    }
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
@@ -8407,9 +8596,17 @@ inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_produ
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
 
+#if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+using table_products = dot_products;
+#else
+using table_products = own_products;
+#endif
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 template <dtype Format>
 using own_many = rounded_way<Format, packed_vector_products>;
+#elif PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+template <dtype>
+using own_many = no_other_way;
 #else
 template <dtype Format>
 using own_many = bundle_way<Format>;
@@ -8420,9 +8617,9 @@ using own_many = bundle_way<Format>;
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
@@ -8436,8 +8633,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, own_products, no_other_way>,
-               packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>, packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
+               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
+               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -8457,7 +8655,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
 };
 #endif
 
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
 constexpr void multiply_by(kernel_table& t) {
     t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
@@ -8473,6 +8671,17 @@ constexpr kernel_table with_vnni(kernel_table t) {
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
+#endif
+
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET)
+constexpr kernel_table with_dot_products(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_dot";
+    multiply_by<dtype::q8, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4_dense, dot_products, no_other_way>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(table);
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -9037,8 +9246,12 @@ PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
 }
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+#if HWY_ARCH_X86
     const hn::DFromV<Codes> d;
     return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
+#else  // others shift bytes
+    return hn::ShiftRight<4>(v);
+#endif
 }
 PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
 
@@ -9064,6 +9277,14 @@ PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #endif
     return sums;
 }
+
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers neon_dot(Integers total, Bytes w, Bytes x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+    return Integers(vpadalq_s16(total.raw, vpaddq_s16(low, vmull_high_s8(w.raw, x.raw))));
+}
+#endif
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_lane = std::int16_t;
@@ -9100,6 +9321,8 @@ template <class Sums, class Codes, class Activations>
 PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
+#elif HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(sums, hn::BitCast(hn::DFromV<Activations>(), w), x);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
 #endif
@@ -9147,7 +9370,11 @@ inline constexpr int signed_offset = 128;
 #else
 template <class Integers, class Bytes>
 PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(total, w, x);
+#else
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
+#endif
 }
 inline constexpr int signed_offset = 0;
 #endif
@@ -9257,12 +9484,17 @@ PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes code
 #endif
 }
 PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+#if HWY_ARCH_X86
     return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+#else
+    return hn::TableLookupBytes(levels, high_codes(codes));
+#endif
 }
 
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
         return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
@@ -9297,6 +9529,7 @@ PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_byte
 struct vnni_products {
     static constexpr int activation_sum = 0;
     static constexpr int byte_offset = 128;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
     static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
     static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }
@@ -9486,6 +9719,7 @@ PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
@@ -9508,6 +9742,51 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+
+// ---- phi4flash/simd/dot_arm-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <int Quad>
+PHI4FLASH_VECTOR_INLINE wide_i32 dot_by_quad(wide_i32 sums, wide_bytes w, wide_bytes x) {
+#if HWY_TARGET_IS_SVE
+    return svdot_lane_s32(sums, w, x, Quad);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return wide_i32(vdotq_laneq_s32(sums.raw, w.raw, x.raw, Quad));
+#else
+    asm(".ifndef .Lphi4flash_v0\n"
+        ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        ".set .Lphi4flash_v\\i, \\i\n"
+        ".endr\n"
+        ".endif\n"
+        ".inst %c3 + .Lphi4flash_%0 + (.Lphi4flash_%1 << 5) + (.Lphi4flash_%2 << 16)"
+        : "+w"(sums.raw)
+        : "w"(w.raw), "w"(x.raw), "i"(0x4f80e000 | (Quad & 1) << 21 | (Quad >> 1) << 11));
+    return sums;
+#endif
+}
+
+struct dot_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 0;
+    static constexpr bool picks_columns = true;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_bytes sixteen(const std::int8_t* p) { return hn::LoadDup128(wide_i8_tag(), p); }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, with_sign(w), sixteen);
+    }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_bytes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, w, sixteen);
+    }
+};
 
 PHI4FLASH_TARGET_END
 #endif
@@ -11708,10 +11987,16 @@ inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tok
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
 
 struct block_pair {
     const std::byte* first;
@@ -11752,17 +12037,33 @@ PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_un
     }
 }
 
+template <class Products, std::size_t>
+using sixteen_of = decltype(Products::sixteen(nullptr));
+template <class Products, class Codes, class Dots, class Sixteen>
+PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+}
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+    ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
+}
+
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
                                            const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
-    ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
-    ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
-    ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
-    ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
-    ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
-    ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
-    ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
-    ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    if constexpr (Products::picks_columns) {
+        meet_sixteen<Format, Products, T...>(w0, w1, w2, w3, dots..., Products::sixteen(x[T].q)...);
+        meet_sixteen<Format, Products, T...>(w4, w5, w6, w7, dots..., Products::sixteen(x[T].q + 16)...);
+    } else {
+        ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+        ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+        ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+        ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+        ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+        ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+        ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+        ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    }
     ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
 }
 
@@ -11863,8 +12164,27 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                                wide_of<T>... sum, wide_of<T>... second) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
+        prefetch_ahead(a, sizeof(block));
+        meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
+        meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows), ...);
+    (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
+}
+template <dtype Format, class Products, std::size_t... T>
 PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
                                         float* totals) {
+    if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
+        return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
+                                                          wide_of<T>(repeat_wide(0.0f))...);
+    }
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
@@ -13623,9 +13943,17 @@ inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_produ
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
 
+#if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+using table_products = dot_products;
+#else
+using table_products = own_products;
+#endif
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 template <dtype Format>
 using own_many = rounded_way<Format, packed_vector_products>;
+#elif PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+template <dtype>
+using own_many = no_other_way;
 #else
 template <dtype Format>
 using own_many = bundle_way<Format>;
@@ -13635,9 +13963,9 @@ using own_many = bundle_way<Format>;
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
@@ -13651,8 +13979,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, own_products, no_other_way>,
-               packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>, packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
+               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
+               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -13672,7 +14001,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
 };
 #endif
 
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
 constexpr void multiply_by(kernel_table& t) {
     t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
@@ -13688,6 +14017,17 @@ constexpr kernel_table with_vnni(kernel_table t) {
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
+#endif
+
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET)
+constexpr kernel_table with_dot_products(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_dot";
+    multiply_by<dtype::q8, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4_dense, dot_products, no_other_way>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(table);
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -14255,8 +14595,12 @@ PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
 }
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+#if HWY_ARCH_X86
     const hn::DFromV<Codes> d;
     return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
+#else  // others shift bytes
+    return hn::ShiftRight<4>(v);
+#endif
 }
 PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
 
@@ -14282,6 +14626,14 @@ PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #endif
     return sums;
 }
+
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers neon_dot(Integers total, Bytes w, Bytes x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+    return Integers(vpadalq_s16(total.raw, vpaddq_s16(low, vmull_high_s8(w.raw, x.raw))));
+}
+#endif
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_lane = std::int16_t;
@@ -14318,6 +14670,8 @@ template <class Sums, class Codes, class Activations>
 PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
+#elif HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(sums, hn::BitCast(hn::DFromV<Activations>(), w), x);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
 #endif
@@ -14365,7 +14719,11 @@ inline constexpr int signed_offset = 128;
 #else
 template <class Integers, class Bytes>
 PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(total, w, x);
+#else
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
+#endif
 }
 inline constexpr int signed_offset = 0;
 #endif
@@ -14475,12 +14833,17 @@ PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes code
 #endif
 }
 PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+#if HWY_ARCH_X86
     return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+#else
+    return hn::TableLookupBytes(levels, high_codes(codes));
+#endif
 }
 
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
         return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
@@ -14515,6 +14878,7 @@ PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_byte
 struct vnni_products {
     static constexpr int activation_sum = 0;
     static constexpr int byte_offset = 128;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
     static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
     static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }
@@ -14704,6 +15068,7 @@ PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
@@ -14726,6 +15091,51 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+
+// ---- phi4flash/simd/dot_arm-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <int Quad>
+PHI4FLASH_VECTOR_INLINE wide_i32 dot_by_quad(wide_i32 sums, wide_bytes w, wide_bytes x) {
+#if HWY_TARGET_IS_SVE
+    return svdot_lane_s32(sums, w, x, Quad);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return wide_i32(vdotq_laneq_s32(sums.raw, w.raw, x.raw, Quad));
+#else
+    asm(".ifndef .Lphi4flash_v0\n"
+        ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        ".set .Lphi4flash_v\\i, \\i\n"
+        ".endr\n"
+        ".endif\n"
+        ".inst %c3 + .Lphi4flash_%0 + (.Lphi4flash_%1 << 5) + (.Lphi4flash_%2 << 16)"
+        : "+w"(sums.raw)
+        : "w"(w.raw), "w"(x.raw), "i"(0x4f80e000 | (Quad & 1) << 21 | (Quad >> 1) << 11));
+    return sums;
+#endif
+}
+
+struct dot_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 0;
+    static constexpr bool picks_columns = true;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_bytes sixteen(const std::int8_t* p) { return hn::LoadDup128(wide_i8_tag(), p); }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, with_sign(w), sixteen);
+    }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_bytes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, w, sixteen);
+    }
+};
 
 PHI4FLASH_TARGET_END
 #endif
@@ -16926,10 +17336,16 @@ inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tok
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
 
 struct block_pair {
     const std::byte* first;
@@ -16970,17 +17386,33 @@ PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_un
     }
 }
 
+template <class Products, std::size_t>
+using sixteen_of = decltype(Products::sixteen(nullptr));
+template <class Products, class Codes, class Dots, class Sixteen>
+PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+}
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+    ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
+}
+
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
                                            const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
-    ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
-    ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
-    ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
-    ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
-    ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
-    ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
-    ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
-    ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    if constexpr (Products::picks_columns) {
+        meet_sixteen<Format, Products, T...>(w0, w1, w2, w3, dots..., Products::sixteen(x[T].q)...);
+        meet_sixteen<Format, Products, T...>(w4, w5, w6, w7, dots..., Products::sixteen(x[T].q + 16)...);
+    } else {
+        ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+        ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+        ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+        ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+        ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+        ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+        ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+        ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    }
     ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
 }
 
@@ -17081,8 +17513,27 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                                wide_of<T>... sum, wide_of<T>... second) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
+        prefetch_ahead(a, sizeof(block));
+        meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
+        meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows), ...);
+    (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
+}
+template <dtype Format, class Products, std::size_t... T>
 PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
                                         float* totals) {
+    if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
+        return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
+                                                          wide_of<T>(repeat_wide(0.0f))...);
+    }
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
@@ -18841,9 +19292,17 @@ inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_produ
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
 
+#if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+using table_products = dot_products;
+#else
+using table_products = own_products;
+#endif
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 template <dtype Format>
 using own_many = rounded_way<Format, packed_vector_products>;
+#elif PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+template <dtype>
+using own_many = no_other_way;
 #else
 template <dtype Format>
 using own_many = bundle_way<Format>;
@@ -18853,9 +19312,9 @@ using own_many = bundle_way<Format>;
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
@@ -18869,8 +19328,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, own_products, no_other_way>,
-               packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>, packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
+               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
+               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -18890,7 +19350,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
 };
 #endif
 
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
 constexpr void multiply_by(kernel_table& t) {
     t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
@@ -18906,6 +19366,17 @@ constexpr kernel_table with_vnni(kernel_table t) {
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
+#endif
+
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET)
+constexpr kernel_table with_dot_products(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_dot";
+    multiply_by<dtype::q8, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4_dense, dot_products, no_other_way>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(table);
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -19474,8 +19945,12 @@ PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
 }
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+#if HWY_ARCH_X86
     const hn::DFromV<Codes> d;
     return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
+#else  // others shift bytes
+    return hn::ShiftRight<4>(v);
+#endif
 }
 PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
 
@@ -19501,6 +19976,14 @@ PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #endif
     return sums;
 }
+
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers neon_dot(Integers total, Bytes w, Bytes x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+    return Integers(vpadalq_s16(total.raw, vpaddq_s16(low, vmull_high_s8(w.raw, x.raw))));
+}
+#endif
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_lane = std::int16_t;
@@ -19537,6 +20020,8 @@ template <class Sums, class Codes, class Activations>
 PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
+#elif HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(sums, hn::BitCast(hn::DFromV<Activations>(), w), x);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
 #endif
@@ -19584,7 +20069,11 @@ inline constexpr int signed_offset = 128;
 #else
 template <class Integers, class Bytes>
 PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(total, w, x);
+#else
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
+#endif
 }
 inline constexpr int signed_offset = 0;
 #endif
@@ -19694,12 +20183,17 @@ PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes code
 #endif
 }
 PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+#if HWY_ARCH_X86
     return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+#else
+    return hn::TableLookupBytes(levels, high_codes(codes));
+#endif
 }
 
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
         return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
@@ -19734,6 +20228,7 @@ PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_byte
 struct vnni_products {
     static constexpr int activation_sum = 0;
     static constexpr int byte_offset = 128;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
     static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
     static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }
@@ -19923,6 +20418,7 @@ PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
@@ -19945,6 +20441,51 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+
+// ---- phi4flash/simd/dot_arm-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <int Quad>
+PHI4FLASH_VECTOR_INLINE wide_i32 dot_by_quad(wide_i32 sums, wide_bytes w, wide_bytes x) {
+#if HWY_TARGET_IS_SVE
+    return svdot_lane_s32(sums, w, x, Quad);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return wide_i32(vdotq_laneq_s32(sums.raw, w.raw, x.raw, Quad));
+#else
+    asm(".ifndef .Lphi4flash_v0\n"
+        ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        ".set .Lphi4flash_v\\i, \\i\n"
+        ".endr\n"
+        ".endif\n"
+        ".inst %c3 + .Lphi4flash_%0 + (.Lphi4flash_%1 << 5) + (.Lphi4flash_%2 << 16)"
+        : "+w"(sums.raw)
+        : "w"(w.raw), "w"(x.raw), "i"(0x4f80e000 | (Quad & 1) << 21 | (Quad >> 1) << 11));
+    return sums;
+#endif
+}
+
+struct dot_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 0;
+    static constexpr bool picks_columns = true;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_bytes sixteen(const std::int8_t* p) { return hn::LoadDup128(wide_i8_tag(), p); }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, with_sign(w), sixteen);
+    }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_bytes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, w, sixteen);
+    }
+};
 
 PHI4FLASH_TARGET_END
 #endif
@@ -22145,10 +22686,16 @@ inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tok
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
 
 struct block_pair {
     const std::byte* first;
@@ -22189,17 +22736,33 @@ PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_un
     }
 }
 
+template <class Products, std::size_t>
+using sixteen_of = decltype(Products::sixteen(nullptr));
+template <class Products, class Codes, class Dots, class Sixteen>
+PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+}
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+    ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
+}
+
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
                                            const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
-    ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
-    ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
-    ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
-    ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
-    ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
-    ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
-    ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
-    ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    if constexpr (Products::picks_columns) {
+        meet_sixteen<Format, Products, T...>(w0, w1, w2, w3, dots..., Products::sixteen(x[T].q)...);
+        meet_sixteen<Format, Products, T...>(w4, w5, w6, w7, dots..., Products::sixteen(x[T].q + 16)...);
+    } else {
+        ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+        ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+        ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+        ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+        ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+        ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+        ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+        ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    }
     ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
 }
 
@@ -22300,8 +22863,27 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                                wide_of<T>... sum, wide_of<T>... second) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
+        prefetch_ahead(a, sizeof(block));
+        meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
+        meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows), ...);
+    (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
+}
+template <dtype Format, class Products, std::size_t... T>
 PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
                                         float* totals) {
+    if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
+        return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
+                                                          wide_of<T>(repeat_wide(0.0f))...);
+    }
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
@@ -24060,9 +24642,17 @@ inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_produ
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
 
+#if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+using table_products = dot_products;
+#else
+using table_products = own_products;
+#endif
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 template <dtype Format>
 using own_many = rounded_way<Format, packed_vector_products>;
+#elif PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+template <dtype>
+using own_many = no_other_way;
 #else
 template <dtype Format>
 using own_many = bundle_way<Format>;
@@ -24072,9 +24662,9 @@ using own_many = bundle_way<Format>;
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
@@ -24088,8 +24678,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, own_products, no_other_way>,
-               packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>, packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
+               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
+               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -24109,7 +24700,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
 };
 #endif
 
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
 constexpr void multiply_by(kernel_table& t) {
     t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
@@ -24125,6 +24716,17 @@ constexpr kernel_table with_vnni(kernel_table t) {
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
+#endif
+
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET)
+constexpr kernel_table with_dot_products(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_dot";
+    multiply_by<dtype::q8, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4_dense, dot_products, no_other_way>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(table);
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -24148,6 +24750,5357 @@ PHI4FLASH_TARGET_END
 #endif
 
 #endif  // PHI4FLASH_ARCH_X86
+
+// Highway says whether compiler and system let a file have functions for SVE among others.
+#define PHI4FLASH_ARM_EXTRA(target) \
+    (PHI4FLASH_ARCH_ARM64 && PHI4FLASH_HIGHWAY_EXTRA(target) && HWY_HAVE_RUNTIME_DISPATCH && ((HWY_ATTAINABLE_TARGETS) & (target)))
+
+// SVE of any length, for SVE2 too, whose further instructions these kernels have no use for.
+#if PHI4FLASH_ARM_EXTRA(HWY_SVE)
+#undef HWY_TARGET
+#define HWY_TARGET HWY_SVE
+
+// ---- phi4flash/simd/next_target-inl.hpp ----------------------------------------------------------------------------------
+#undef HWY_TARGET_TOGGLE
+#undef HWY_SET_MACROS_PER_TARGET
+#ifdef HWY_HIGHWAY_PER_TARGET
+#define HWY_TARGET_TOGGLE
+#define HWY_SET_MACROS_PER_TARGET
+#endif
+#undef PHI4FLASH_TARGET_LABEL
+#define PHI4FLASH_TARGET_LABEL "sve"
+
+// ---- phi4flash/kernels/target-inl.hpp ------------------------------------------------------------------------------------
+
+// ---- phi4flash/simd/vocabulary-inl.hpp -----------------------------------------------------------------------------------
+#if PHI4FLASH_SIMD_HIGHWAY
+
+// ---- phi4flash/simd/vocabulary_highway-inl.hpp ---------------------------------------------------------------------------
+#include <hwy/highway.h>
+PHI4FLASH_TARGET_BEGIN
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using f32_tag = hn::CappedTag<float, max_lanes>;
+using i32_tag = hn::RebindToSigned<f32_tag>;
+using u32_tag = hn::RebindToUnsigned<f32_tag>;
+using u16_half_tag = hn::Rebind<std::uint16_t, f32_tag>;
+using f32_vector = hn::Vec<f32_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t lanes() { return hn::Lanes(f32_tag()); }
+PHI4FLASH_VECTOR_INLINE f32_vector zero() { return hn::Zero(f32_tag()); }
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return hn::Set(f32_tag(), x); }
+
+PHI4FLASH_VECTOR_INLINE f32_vector load(const float* p) { return hn::LoadU(f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store(f32_vector v, float* p) { hn::StoreU(v, f32_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE f32_vector load(const bf16* p) {
+    const auto narrow = hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p));
+    return hn::BitCast(f32_tag(), hn::ShiftLeft<16>(hn::PromoteTo(u32_tag(), narrow)));
+}
+PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
+    const u32_tag du;
+    const auto bits = hn::BitCast(du, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
+    hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
+    const hn::Rebind<hwy::float16_t, f32_tag> half;
+    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+#else
+    const u32_tag du;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
+    const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
+    const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
+    const auto least = hn::Set(du, 0x38800000u);
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
+    const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
+    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    const hn::Rebind<std::int8_t, f32_tag> codes;
+    return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
+}
+PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
+    const u32_tag du;
+    const auto both = hn::LoadU(du, reinterpret_cast<const std::uint32_t*>(p));
+    even = hn::BitCast(f32_tag(), hn::ShiftLeft<16>(both));
+    odd = hn::BitCast(f32_tag(), hn::And(both, hn::Set(du, 0xffff0000u)));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    hn::StoreInterleaved2(even, odd, f32_tag(), p);
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return hn::Sub(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return hn::Mul(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return hn::Div(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return hn::MulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return hn::NegMulAdd(a, b, c); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return hn::Min(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return hn::Max(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return hn::Abs(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return hn::IfThenElse(hn::Ge(v, limit), a, b);
+}
+
+PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return hn::ReduceSum(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return hn::ReduceMax(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+#else
+    const f32_tag df;
+    const hn::Repartition<std::uint64_t, f32_tag> pairs;
+    const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b)));
+    const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(df, c, d), hn::InterleaveUpper(df, c, d)));
+    const auto sums = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)), hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+#if HWY_MAX_BYTES == 64
+    const hn::Half<f32_tag> half;
+    const hn::Half<decltype(half)> four;
+    const auto eight = hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+    hn::StoreU(hn::Add(hn::LowerHalf(four, eight), hn::UpperHalf(four, eight)), four, p);
+#elif HWY_MAX_BYTES == 32
+    const hn::Half<f32_tag> four;
+    hn::StoreU(hn::Add(hn::LowerHalf(four, sums), hn::UpperHalf(four, sums)), four, p);
+#else
+    hn::StoreU(sums, df, p);
+#endif
+#endif
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if HWY_ARCH_ARM_V7 || (HWY_ARCH_X86 && HWY_TARGET > HWY_SSE4)
+    const f32_vector magic = hn::Set(f32_tag(), 0x1.8p23f);
+    const auto integers = hn::Sub(hn::BitCast(i32_tag(), hn::Add(v, magic)), hn::BitCast(i32_tag(), magic));
+    return hn::ConvertTo(f32_tag(), integers);
+#else
+    return hn::Round(v);
+#endif
+}
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    const hn::Rebind<std::int8_t, f32_tag> bytes;
+    const auto q = hn::DemoteTo(bytes, hn::NearestInt(v));
+#if HWY_MAX_BYTES == 32 && !HWY_HAVE_SCALABLE
+    const std::uint64_t eight = hn::GetLane(hn::BitCast(hn::Repartition<std::uint64_t, decltype(bytes)>(), q));
+    std::memcpy(p, &eight, 4);
+    const auto high = static_cast<std::uint32_t>(eight >> 32);
+    std::memcpy(p + step, &high, 4);
+#else
+    std::int8_t all[max_lanes];
+    hn::StoreU(q, bytes, all);
+    const std::size_t piece = lanes() < 4 ? lanes() : 4;
+    for (std::size_t i = 0; i < lanes(); i += piece) std::memcpy(p + i / 4 * step, all + i, piece);
+#endif
+}
+PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
+    const auto exponent = hn::Add(hn::NearestInt(n), hn::Set(i32_tag(), 127));
+    return hn::Mul(v, hn::BitCast(f32_tag(), hn::ShiftLeft<23>(exponent)));
+}
+
+PHI4FLASH_TARGET_END
+#elif PHI4FLASH_SIMD_XSIMD
+
+// ---- phi4flash/simd/vocabulary_xsimd-inl.hpp -----------------------------------------------------------------------------
+#include <xsimd/xsimd.hpp>
+PHI4FLASH_TARGET_BEGIN
+
+using f32_vector = xsimd::batch<float>;
+using i32_vector = xsimd::batch<std::int32_t>;
+using u32_vector = xsimd::batch<std::uint32_t>;
+static_assert(f32_vector::size <= max_lanes, "phi4flash: layouts are blocked by 16 lanes");
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return f32_vector::size; }
+PHI4FLASH_VECTOR_INLINE f32_vector zero() { return f32_vector(0.0f); }
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return f32_vector(x); }
+
+PHI4FLASH_VECTOR_INLINE f32_vector load(const float* p) { return f32_vector::load_unaligned(p); }
+PHI4FLASH_VECTOR_INLINE void store(f32_vector v, float* p) { v.store_unaligned(p); }
+
+PHI4FLASH_VECTOR_INLINE f32_vector load(const bf16* p) {
+    alignas(64) std::uint32_t wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = static_cast<std::uint32_t>(p[i].bits) << 16;
+    return xsimd::bitwise_cast<float>(u32_vector::load_aligned(wide));
+}
+PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
+    alignas(64) float wide[f32_vector::size];
+    v.store_aligned(wide);
+    for (std::size_t i = 0; i < f32_vector::size; ++i) p[i] = to_bf16(wide[i]);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
+    alignas(64) float wide[f32_vector::size];
+    for (std::size_t i = 0; i < f32_vector::size; ++i) wide[i] = to_f32(p[i]);
+    return f32_vector::load_aligned(wide);
+}
+PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
+    const u32_vector both = xsimd::bitwise_cast<std::uint32_t>(f32_vector::load_unaligned(reinterpret_cast<const float*>(p)));
+    even = xsimd::bitwise_cast<float>(both << 16);
+    odd = xsimd::bitwise_cast<float>(both & u32_vector(0xffff0000u));
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    xsimd::zip_lo(even, odd).store_unaligned(p);
+    xsimd::zip_hi(even, odd).store_unaligned(p + f32_vector::size);
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return a + b; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return a - b; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return a * b; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return a / b; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fma(a, b, c); }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return xsimd::fnma(a, b, c); }
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) { return (xsimd::min)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) { return (xsimd::abs)(a); }
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return xsimd::select(v >= limit, a, b);
+}
+
+PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return xsimd::reduce_add(v); }
+PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) { return xsimd::reduce_max(v); }
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) { return xsimd::nearbyint(v); }
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    float x[max_lanes];
+    store(v, x);
+    for (std::size_t i = 0; i < lanes(); ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(x[i]);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
+    const i32_vector exponent = xsimd::nearbyint_as_int(n) + i32_vector(127);
+    return v * xsimd::bitwise_cast<float>(exponent << 23);
+}
+
+PHI4FLASH_TARGET_END
+#else
+
+// ---- phi4flash/simd/vocabulary_scalar-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t scalar_lanes = 4;
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__SSE2__) || defined(__aarch64__) || defined(__ARM_EABI__) || defined(__wasm__))
+#define PHI4FLASH_SCALAR_VECTORS 1
+using scalar_vector __attribute__((vector_size(sizeof(float) * scalar_lanes))) = float;
+struct f32_vector {
+    scalar_vector lane;
+};
+#else
+#define PHI4FLASH_SCALAR_VECTORS 0
+struct f32_vector {
+    float lane[scalar_lanes];
+};
+#endif
+
+namespace detail {
+template <class Operation>
+PHI4FLASH_VECTOR_INLINE f32_vector each(Operation operation) {
+    f32_vector r;
+    for (std::size_t i = 0; i < scalar_lanes; ++i) r.lane[i] = operation(i);
+    return r;
+}
+}  // namespace detail
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t lanes() { return scalar_lanes; }
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return {scalar_vector{x, x, x, x}}; }
+#else
+PHI4FLASH_VECTOR_INLINE f32_vector set(float x) { return detail::each([&](std::size_t) { return x; }); }
+#endif
+PHI4FLASH_VECTOR_INLINE f32_vector zero() { return set(0.0f); }
+
+template <class T>
+PHI4FLASH_VECTOR_INLINE f32_vector load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+        f32_vector v;
+        std::memcpy(&v.lane, p, sizeof v.lane);
+        return v;
+    }
+    return detail::each([&](std::size_t i) { return to_f32(p[i]); });
+}
+template <class T>
+PHI4FLASH_VECTOR_INLINE void store(f32_vector v, T* p) {
+    if constexpr (std::is_same_v<T, float>) return void(std::memcpy(p, &v.lane, sizeof v.lane));
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = from_f32<T>(v.lane[i]);
+}
+PHI4FLASH_VECTOR_INLINE void load_even_odd(const bf16* p, f32_vector& even, f32_vector& odd) {
+    even = detail::each([&](std::size_t i) { return to_f32(p[2 * i]); });
+    odd = detail::each([&](std::size_t i) { return to_f32(p[2 * i + 1]); });
+}
+
+PHI4FLASH_VECTOR_INLINE void store_even_odd(f32_vector even, f32_vector odd, float* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[2 * i] = even.lane[i], p[2 * i + 1] = odd.lane[i];
+}
+
+#if PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) { return {a.lane + b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) { return {a.lane - b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) { return {a.lane * b.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) { return {a.lane / b.lane}; }
+#else
+PHI4FLASH_VECTOR_INLINE f32_vector add(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector sub(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] - b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector mul(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector div(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
+}
+#endif
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
+    return detail::each([&](std::size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
+    return detail::each([&](std::size_t i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
+}
+#elif PHI4FLASH_SCALAR_VECTORS
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) { return {a.lane * b.lane + c.lane}; }
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) { return {c.lane - a.lane * b.lane}; }
+#else
+PHI4FLASH_VECTOR_INLINE f32_vector mul_add(f32_vector a, f32_vector b, f32_vector c) {
+    return detail::each([&](std::size_t i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector neg_mul_add(f32_vector a, f32_vector b, f32_vector c) {
+    return detail::each([&](std::size_t i) { return c.lane[i] - a.lane[i] * b.lane[i]; });
+}
+#endif
+PHI4FLASH_VECTOR_INLINE f32_vector min_of(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector max_of(f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector abs_of(f32_vector a) {
+    return detail::each([&](std::size_t i) { return std::fabs(a.lane[i]); });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector where_at_least(f32_vector v, f32_vector limit, f32_vector a, f32_vector b) {
+    return detail::each([&](std::size_t i) { return v.lane[i] >= limit.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+
+PHI4FLASH_VECTOR_INLINE float reduce_sum(f32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
+PHI4FLASH_VECTOR_INLINE float reduce_max(f32_vector v) {
+    float m = v.lane[0];
+    for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
+    return m;
+}
+
+PHI4FLASH_VECTOR_INLINE void store_sums(f32_vector a, f32_vector b, f32_vector c, f32_vector d, float* p) {
+    p[0] = reduce_sum(a), p[1] = reduce_sum(b), p[2] = reduce_sum(c), p[3] = reduce_sum(d);
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return detail::each([&](std::size_t i) { return std::nearbyint(v.lane[i]); });
+#else
+    constexpr float magic = 0x1.8p23f;
+    return detail::each([&](std::size_t i) {
+        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+    });
+#endif
+}
+PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+}
+PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
+    return detail::each([&](std::size_t i) {
+        const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n.lane[i]) + 127);
+        return v.lane[i] * std::bit_cast<float>(exponent << 23);
+    });
+}
+
+PHI4FLASH_TARGET_END
+#undef PHI4FLASH_SCALAR_VECTORS
+#endif
+
+// ---- phi4flash/simd/lane_integers-inl.hpp --------------------------------------------------------------------------------
+#if PHI4FLASH_SIMD_HIGHWAY
+
+PHI4FLASH_TARGET_BEGIN
+
+using i32_vector = hn::Vec<i32_tag>;
+PHI4FLASH_VECTOR_INLINE i32_vector load_i32(const std::int32_t* p) { return hn::LoadU(i32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_i32(i32_vector v, std::int32_t* p) { hn::StoreU(v, i32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE i32_vector set_i32(std::int32_t x) { return hn::Set(i32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE i32_vector bits_of(f32_vector f) { return hn::BitCast(i32_tag(), f); }
+PHI4FLASH_VECTOR_INLINE f32_vector float_of_bits(i32_vector v) { return hn::BitCast(f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE i32_vector truncated(f32_vector f) { return hn::ConvertTo(i32_tag(), f); }
+PHI4FLASH_VECTOR_INLINE i32_vector add_i32(i32_vector a, i32_vector b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE i32_vector sub_i32(i32_vector a, i32_vector b) { return hn::Sub(a, b); }
+PHI4FLASH_VECTOR_INLINE i32_vector mul_i32(i32_vector a, i32_vector b) { return hn::Mul(a, b); }
+PHI4FLASH_VECTOR_INLINE i32_vector and_i32(i32_vector a, i32_vector b) { return hn::And(a, b); }
+PHI4FLASH_VECTOR_INLINE i32_vector max_i32(i32_vector a, i32_vector b) { return hn::Max(a, b); }
+PHI4FLASH_VECTOR_INLINE i32_vector sign_applied(i32_vector v, i32_vector s) {
+    const i32_vector sign = hn::ShiftRight<31>(s);
+    return hn::Sub(hn::Xor(v, sign), sign);
+}
+PHI4FLASH_VECTOR_INLINE i32_vector where_greater(i32_vector a, i32_vector b, i32_vector x, i32_vector y) {
+    return hn::IfThenElse(hn::Gt(a, b), x, y);
+}
+template <int N>
+PHI4FLASH_VECTOR_INLINE i32_vector shift_left(i32_vector v) { return hn::ShiftLeft<N>(v); }
+template <int N>
+PHI4FLASH_VECTOR_INLINE i32_vector shift_right(i32_vector v) { return hn::ShiftRight<N>(v); }
+PHI4FLASH_VECTOR_INLINE i32_vector shift_right_by(i32_vector v, i32_vector n) {
+    const u32_tag du;
+    return hn::BitCast(i32_tag(), hn::Shr(hn::BitCast(du, v), hn::BitCast(du, n)));
+}
+PHI4FLASH_VECTOR_INLINE std::int32_t reduce_max_i32(i32_vector v) { return hn::ReduceMax(i32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE std::int32_t reduce_sum_i32(i32_vector v) { return hn::ReduceSum(i32_tag(), v); }
+
+PHI4FLASH_TARGET_END
+
+#elif PHI4FLASH_SIMD_XSIMD
+
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE i32_vector load_i32(const std::int32_t* p) { return i32_vector::load_unaligned(p); }
+PHI4FLASH_VECTOR_INLINE void store_i32(i32_vector v, std::int32_t* p) { v.store_unaligned(p); }
+PHI4FLASH_VECTOR_INLINE i32_vector set_i32(std::int32_t x) { return i32_vector(x); }
+PHI4FLASH_VECTOR_INLINE i32_vector bits_of(f32_vector f) { return xsimd::bitwise_cast<std::int32_t>(f); }
+PHI4FLASH_VECTOR_INLINE f32_vector float_of_bits(i32_vector v) { return xsimd::bitwise_cast<float>(v); }
+PHI4FLASH_VECTOR_INLINE i32_vector truncated(f32_vector f) { return xsimd::to_int(f); }
+PHI4FLASH_VECTOR_INLINE i32_vector add_i32(i32_vector a, i32_vector b) { return a + b; }
+PHI4FLASH_VECTOR_INLINE i32_vector sub_i32(i32_vector a, i32_vector b) { return a - b; }
+PHI4FLASH_VECTOR_INLINE i32_vector mul_i32(i32_vector a, i32_vector b) { return a * b; }
+PHI4FLASH_VECTOR_INLINE i32_vector and_i32(i32_vector a, i32_vector b) { return a & b; }
+PHI4FLASH_VECTOR_INLINE i32_vector max_i32(i32_vector a, i32_vector b) { return (xsimd::max)(a, b); }
+PHI4FLASH_VECTOR_INLINE i32_vector sign_applied(i32_vector v, i32_vector s) { return xsimd::select(s < i32_vector(0), i32_vector(0) - v, v); }
+PHI4FLASH_VECTOR_INLINE i32_vector where_greater(i32_vector a, i32_vector b, i32_vector x, i32_vector y) { return xsimd::select(a > b, x, y); }
+template <int N>
+PHI4FLASH_VECTOR_INLINE i32_vector shift_left(i32_vector v) { return v << N; }
+template <int N>
+PHI4FLASH_VECTOR_INLINE i32_vector shift_right(i32_vector v) { return v >> N; }
+PHI4FLASH_VECTOR_INLINE i32_vector shift_right_by(i32_vector v, i32_vector n) { return v >> n; }
+PHI4FLASH_VECTOR_INLINE std::int32_t reduce_max_i32(i32_vector v) { return xsimd::reduce_max(v); }
+PHI4FLASH_VECTOR_INLINE std::int32_t reduce_sum_i32(i32_vector v) { return xsimd::reduce_add(v); }
+
+PHI4FLASH_TARGET_END
+
+#else
+
+PHI4FLASH_TARGET_BEGIN
+
+struct i32_vector {
+    std::int32_t lane[scalar_lanes];
+};
+
+namespace detail {
+template <class Operation>
+PHI4FLASH_VECTOR_INLINE i32_vector each_i32(Operation operation) {
+    i32_vector r;
+    for (std::size_t i = 0; i < scalar_lanes; ++i) r.lane[i] = operation(i);
+    return r;
+}
+}  // namespace detail
+
+PHI4FLASH_VECTOR_INLINE i32_vector load_i32(const std::int32_t* p) {
+    return detail::each_i32([&](std::size_t i) { return p[i]; });
+}
+PHI4FLASH_VECTOR_INLINE void store_i32(i32_vector v, std::int32_t* p) {
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i] = v.lane[i];
+}
+PHI4FLASH_VECTOR_INLINE i32_vector set_i32(std::int32_t x) {
+    return detail::each_i32([&](std::size_t) { return x; });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector bits_of(f32_vector f) {
+    return detail::each_i32([&](std::size_t i) { return std::bit_cast<std::int32_t>(f.lane[i]); });
+}
+PHI4FLASH_VECTOR_INLINE f32_vector float_of_bits(i32_vector v) {
+    return detail::each([&](std::size_t i) { return std::bit_cast<float>(v.lane[i]); });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector truncated(f32_vector f) {
+    return detail::each_i32([&](std::size_t i) { return static_cast<std::int32_t>(f.lane[i]); });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector add_i32(i32_vector a, i32_vector b) {
+    return detail::each_i32([&](std::size_t i) { return a.lane[i] + b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector sub_i32(i32_vector a, i32_vector b) {
+    return detail::each_i32([&](std::size_t i) { return a.lane[i] - b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector mul_i32(i32_vector a, i32_vector b) {
+    return detail::each_i32([&](std::size_t i) { return a.lane[i] * b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector and_i32(i32_vector a, i32_vector b) {
+    return detail::each_i32([&](std::size_t i) { return a.lane[i] & b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector max_i32(i32_vector a, i32_vector b) {
+    return detail::each_i32([&](std::size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector sign_applied(i32_vector v, i32_vector s) {
+    return detail::each_i32([&](std::size_t i) { return s.lane[i] < 0 ? -v.lane[i] : v.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector where_greater(i32_vector a, i32_vector b, i32_vector x, i32_vector y) {
+    return detail::each_i32([&](std::size_t i) { return a.lane[i] > b.lane[i] ? x.lane[i] : y.lane[i]; });
+}
+template <int N>
+PHI4FLASH_VECTOR_INLINE i32_vector shift_left(i32_vector v) {
+    return detail::each_i32([&](std::size_t i) { return v.lane[i] << N; });
+}
+template <int N>
+PHI4FLASH_VECTOR_INLINE i32_vector shift_right(i32_vector v) {
+    return detail::each_i32([&](std::size_t i) { return v.lane[i] >> N; });
+}
+PHI4FLASH_VECTOR_INLINE i32_vector shift_right_by(i32_vector v, i32_vector n) {
+    return detail::each_i32([&](std::size_t i) { return v.lane[i] >> n.lane[i]; });
+}
+PHI4FLASH_VECTOR_INLINE std::int32_t reduce_max_i32(i32_vector v) {
+    std::int32_t m = v.lane[0];
+    for (std::size_t i = 1; i < scalar_lanes; ++i) m = v.lane[i] > m ? v.lane[i] : m;
+    return m;
+}
+PHI4FLASH_VECTOR_INLINE std::int32_t reduce_sum_i32(i32_vector v) { return (v.lane[0] + v.lane[2]) + (v.lane[1] + v.lane[3]); }
+
+PHI4FLASH_TARGET_END
+
+#endif
+
+// ---- phi4flash/simd/integer-inl.hpp --------------------------------------------------------------------------------------
+#define PHI4FLASH_BLOCKS_SIDE_BY_SIDE (PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL)
+#define PHI4FLASH_ROUNDED_BYTES (PHI4FLASH_BLOCKS_SIDE_BY_SIDE || PHI4FLASH_VNNI_TARGET(HWY_TARGET))
+#if PHI4FLASH_SIMD_HIGHWAY
+
+// ---- phi4flash/simd/integer_highway-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+using rows_tag = hn::CappedTag<std::int32_t, 8>;
+using rows_f32_tag = hn::RebindToFloat<rows_tag>;
+using rows_u8_tag = hn::Repartition<std::uint8_t, rows_tag>;
+using rows_i8_tag = hn::Repartition<std::int8_t, rows_tag>;
+using rows_i32 = hn::Vec<rows_tag>;
+using rows_f32 = hn::Vec<rows_f32_tag>;
+using code_vector = hn::Vec<rows_u8_tag>;
+using signed_code_vector = hn::Vec<rows_i8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t rows_lanes() { return hn::Lanes(rows_tag()); }
+PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) { return hn::LoadU(rows_u8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_codes(const std::int8_t* p) { return hn::LoadU(rows_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE code_vector load_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(rows_u8_tag(), sixteen); }
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
+    return hn::And(v, hn::Set(hn::DFromV<Codes>(), std::uint8_t{15}));
+}
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+#if HWY_ARCH_X86
+    const hn::DFromV<Codes> d;
+    return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
+#else  // others shift bytes
+    return hn::ShiftRight<4>(v);
+#endif
+}
+PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
+
+using tokens_tag = hn::CappedTag<std::int32_t, 16>;
+using tokens_f32_tag = hn::RebindToFloat<tokens_tag>;
+using tokens_i8_tag = hn::Repartition<std::int8_t, tokens_tag>;
+using tokens_u8_tag = hn::Repartition<std::uint8_t, tokens_tag>;
+using tokens_f32 = hn::Vec<tokens_f32_tag>;
+using token_codes = hn::Vec<tokens_u8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t tokens_lanes() { return hn::Lanes(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_i8_tag> load_tokens(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(tokens_u8_tag(), hn::Set(tokens_tag(), four));
+}
+
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
+#if HWY_ARCH_X86 && defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+v"(sums.raw));
+#endif
+    return sums;
+}
+
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers neon_dot(Integers total, Bytes w, Bytes x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+    return Integers(vpadalq_s16(total.raw, vpaddq_s16(low, vmull_high_s8(w.raw, x.raw))));
+}
+#endif
+
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
+using dot_lane = std::int16_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+    return in_this_order(hn::Add(sums, hn::SatWidenMulPairwiseAdd(hn::DFromV<Sums>(), w, x)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE auto dot_fold(Sums sums) {
+    const hn::DFromV<Sums> d;
+    return hn::WidenMulPairwiseAdd(hn::Repartition<std::int32_t, decltype(d)>(), sums, hn::Set(d, std::int16_t{1}));
+}
+inline constexpr bool integer_scales = true;
+PHI4FLASH_VECTOR_INLINE auto block_zero() { return hn::Zero(tokens_tag()); }
+PHI4FLASH_VECTOR_INLINE auto repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(hn::Repartition<std::int16_t, tokens_tag>(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Block, class Sums, class Scale>
+PHI4FLASH_VECTOR_INLINE Block block_add(Block block, Sums sums, Scale scale) {
+    return in_this_order(hn::Add(block, hn::WidenMulPairwiseAdd(hn::DFromV<Block>(), sums, scale)));
+}
+template <class Block>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(Block block, float unit) {
+    const tokens_f32_tag df;
+    return hn::Mul(hn::ConvertTo(df, block), hn::Set(df, unit));
+}
+inline constexpr int dense_activation_sum = 32767 / q4_dense.zero;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) {
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(second) << 16) | (static_cast<std::uint32_t>(first) & 0xffffu));
+}
+#else
+using dot_lane = std::int32_t;
+template <class Sums, class Codes, class Activations>
+PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
+#if HWY_ARCH_X86
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
+#elif HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(sums, hn::BitCast(hn::DFromV<Activations>(), w), x);
+#else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
+#endif
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE Sums dot_fold(Sums sums) {
+    return sums;
+}
+inline constexpr int dense_activation_sum = 0;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return hn::Zero(tokens_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    return hn::BitCast(tokens_f32_tag(), hn::Set(tokens_tag(), static_cast<std::int32_t>(*p)));
+}
+template <class Sums>
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, Sums sums, tokens_f32 scale) {
+    return hn::MulAdd(hn::ConvertTo(tokens_f32_tag(), sums), scale, block);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(tokens_f32 block, float) { return block; }
+#endif
+PHI4FLASH_VECTOR_INLINE auto load_starts(const std::int32_t* p) {
+    return hn::BitCast(hn::Repartition<dot_lane, tokens_tag>(), hn::LoadU(tokens_tag(), p));
+}
+
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+    const hn::DFromV<Integers> d;
+    const hn::Repartition<std::int16_t, decltype(d)> d16;
+    const auto magnitude = hn::BitCast(hn::Repartition<std::uint8_t, decltype(d)>(), hn::Abs(w));
+    const auto signed_x = hn::IfNegativeThenNegOrUndefIfZero(w, x);
+    return hn::Add(total, hn::WidenMulPairwiseAdd(d, hn::SatWidenMulPairwiseAdd(d16, magnitude, signed_x), hn::Set(d16, std::int16_t{1})));
+}
+inline constexpr int signed_offset = 0;
+#elif HWY_ARCH_X86
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+    const hn::DFromV<Integers> d;
+    const auto lifted = hn::Xor(w, hn::Set(hn::DFromV<Bytes>(), std::int8_t{-128}));
+    return hn::SumOfMulQuadAccumulate(d, hn::BitCast(hn::Repartition<std::uint8_t, decltype(d)>(), lifted), x, total);
+}
+inline constexpr int signed_offset = 128;
+#else
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(total, w, x);
+#else
+    return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
+#endif
+}
+inline constexpr int signed_offset = 0;
+#endif
+
+PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
+    const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
+    return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+}
+template <class Integers, class Floats>
+PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
+    return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
+}
+template <class Floats>
+PHI4FLASH_VECTOR_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+    return hn::MulAdd(a, b, c);
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(rows_f32 a, rows_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) { return hn::Set(rows_f32_tag(), x); }
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::And(hn::ShiftRight<8 * Byte>(hn::BitCast(rows_tag(), v)), hn::Set(rows_tag(), 255)));
+}
+template <int Byte>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(signed_code_vector v) {
+    return hn::ConvertTo(rows_f32_tag(), hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * Byte>(hn::BitCast(rows_tag(), v))));
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) { return hn::LoadU(rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_rows(rows_f32 v, float* p) { hn::StoreU(v, rows_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_codes(code_vector v, std::uint8_t* p) { hn::StoreU(v, rows_u8_tag(), p); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return hn::LoadU(tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(tokens_f32 v, float* p) { hn::StoreU(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return hn::Set(tokens_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(tokens_f32 a, tokens_f32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, float* p, std::size_t stride) {
+    const tokens_f32_tag df;
+    float across[4 * 16];
+    const std::size_t lane_count = tokens_lanes();
+#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+    hn::StoreInterleaved4(a, b, c, d, df, across);
+    for (std::size_t t = 0; t < lane_count; ++t) std::memcpy(p + t * stride, across + 4 * t, 4 * sizeof(float));
+#else
+    const hn::Repartition<std::uint64_t, tokens_f32_tag> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(df, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(df, c, d));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(df, a, b));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(df, c, d));
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, low_ab, low_cd)), df, across);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, low_ab, low_cd)), df, across + lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveLower(pairs, high_ab, high_cd)), df, across + 2 * lane_count);
+    hn::StoreU(hn::BitCast(df, hn::InterleaveUpper(pairs, high_ab, high_cd)), df, across + 3 * lane_count);
+    for (std::size_t i = 0; i < 4; ++i) {
+        for (std::size_t t = i; t < lane_count; t += 4) std::memcpy(p + t * stride, across + i * lane_count + (t - i), 4 * sizeof(float));
+    }
+#endif
+}
+
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+using wide_tag = tokens_tag;
+inline constexpr std::size_t wide_blocks = 2;
+PHI4FLASH_VECTOR_INLINE hn::Vec<tokens_u8_tag> codes_of_rows(const std::uint8_t* p, const std::uint8_t* q) {
+    return hn::Combine(tokens_u8_tag(), load_codes(q), load_codes(p));
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 scales_of_rows(const f16* p, const f16* q) {
+    const hn::Rebind<hwy::float16_t, tokens_f32_tag> both;
+    const hn::Half<decltype(both)> half;
+    return hn::PromoteTo(tokens_f32_tag(), hn::Combine(both, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(q)),
+                                                       hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p))));
+}
+#else
+using wide_tag = rows_tag;
+inline constexpr std::size_t wide_blocks = 1;
+PHI4FLASH_VECTOR_INLINE code_vector codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE rows_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+#endif
+using wide_f32_tag = hn::RebindToFloat<wide_tag>;
+using wide_u8_tag = hn::Repartition<std::uint8_t, wide_tag>;
+using wide_i8_tag = hn::Repartition<std::int8_t, wide_tag>;
+using wide_i32 = hn::Vec<wide_tag>;
+using wide_f32 = hn::Vec<wide_f32_tag>;
+using wide_codes = hn::Vec<wide_u8_tag>;
+using wide_bytes = hn::Vec<wide_i8_tag>;
+
+PHI4FLASH_VECTOR_INLINE std::size_t wide_rows() { return hn::Lanes(wide_tag()); }
+PHI4FLASH_VECTOR_INLINE wide_codes codes_of_rows(const std::int8_t* p, const std::int8_t* q) {
+    return codes_of_rows(reinterpret_cast<const std::uint8_t*>(p), reinterpret_cast<const std::uint8_t*>(q));
+}
+PHI4FLASH_VECTOR_INLINE wide_bytes with_sign(wide_codes v) { return hn::BitCast(wide_i8_tag(), v); }
+PHI4FLASH_VECTOR_INLINE wide_bytes repeat_activations(const std::int8_t* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return hn::BitCast(wide_i8_tag(), hn::Set(wide_tag(), four));
+}
+PHI4FLASH_VECTOR_INLINE wide_f32 load_wide(const float* p) { return hn::LoadU(wide_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_wide(wide_f32 v, float* p) { hn::StoreU(v, wide_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE wide_f32 repeat_wide(float x) { return hn::Set(wide_f32_tag(), x); }
+PHI4FLASH_VECTOR_INLINE wide_f32 wide_floats(wide_i32 v) { return hn::ConvertTo(wide_f32_tag(), v); }
+PHI4FLASH_VECTOR_INLINE wide_f32 add_wide(wide_f32 a, wide_f32 b) { return hn::Add(a, b); }
+
+PHI4FLASH_VECTOR_INLINE wide_codes repeat_levels(const std::uint8_t* sixteen) { return hn::LoadDup128(wide_u8_tag(), sixteen); }
+PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes codes) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    return wide_codes{_mm512_permutexvar_epi8(codes.raw, levels.raw)};
+#else
+    return hn::TableLookupBytes(levels, hn::And(codes, hn::Set(wide_u8_tag(), std::uint8_t{15})));
+#endif
+}
+PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+#if HWY_ARCH_X86
+    return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+#else
+    return hn::TableLookupBytes(levels, high_codes(codes));
+#endif
+}
+
+struct own_products {
+    static constexpr int activation_sum = dense_activation_sum;
+    static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
+    static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
+        return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
+    }
+    template <class Sums>
+    static PHI4FLASH_VECTOR_INLINE Sums next(Sums sums, wide_codes w, wide_bytes x) {
+        return in_this_order(dot_next(sums, w, x));
+    }
+    template <class Sums>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(Sums sums) {
+        return dot_fold(sums);
+    }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next_bytes(wide_i32 sums, wide_bytes w, wide_bytes x) { return in_this_order(dot_signed(sums, w, x)); }
+};
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_bytes x) {
+#if defined(_MSC_VER) && !defined(__clang__) && HWY_TARGET == HWY_AVX2
+    return wide_i32{_mm256_dpbusd_avx_epi32(sums.raw, w.raw, x.raw)};
+#elif defined(_MSC_VER) && !defined(__clang__)
+    return wide_i32{_mm512_dpbusd_epi32(sums.raw, w.raw, x.raw)};
+#elif HWY_TARGET == HWY_AVX2
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.raw) : "x"(w.raw), "x"(x.raw));
+    return sums;
+#else
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums.raw) : "v"(w.raw), "v"(x.raw));
+    return sums;
+#endif
+}
+
+struct vnni_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 128;
+    static constexpr bool picks_columns = false;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next_bytes(wide_i32 sums, wide_bytes w, wide_bytes x) {
+        return vnni_dot(sums, hn::BitCast(wide_u8_tag(), hn::Xor(w, hn::Set(wide_i8_tag(), std::int8_t{-128}))), x);
+    }
+};
+#endif
+
+PHI4FLASH_TARGET_END
+#else
+
+// ---- phi4flash/simd/integer_plain-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t plain_rows = 8;
+struct rows_i32 {
+    std::int32_t lane[plain_rows];
+};
+struct rows_f32 {
+    float lane[plain_rows];
+};
+struct code_vector {
+    std::uint8_t byte[4 * plain_rows];
+};
+struct signed_code_vector {
+    std::int8_t byte[4 * plain_rows];
+};
+using tokens_f32 = rows_f32;
+using token_codes = code_vector;
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t rows_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE code_vector load_codes(const std::uint8_t* p) {
+    code_vector v;
+    std::memcpy(v.byte, p, sizeof v.byte);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_codes(const std::int8_t* p) {
+    signed_code_vector v;
+    std::memcpy(v.byte, p, sizeof v.byte);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE code_vector load_levels(const std::uint8_t* sixteen) {
+    code_vector v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = sixteen[i % 16];
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE code_vector low_codes(code_vector v) {
+    for (std::uint8_t& b : v.byte) b = b & 15u;
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE code_vector high_codes(code_vector v) {
+    for (std::uint8_t& b : v.byte) b = static_cast<std::uint8_t>(b >> 4);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE code_vector levels_of(const code_vector& levels, code_vector codes) {
+    for (std::uint8_t& b : codes.byte) b = levels.byte[b];
+    return codes;
+}
+PHI4FLASH_VECTOR_INLINE signed_code_vector broadcast_four(const std::int8_t* p) {
+    signed_code_vector v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+namespace detail {
+PHI4FLASH_VECTOR_INLINE float fused(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__aarch64__)
+    return std::fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE rows_i32 plain_dot(rows_i32 total, const Codes& w, const signed_code_vector& x) {
+    for (std::size_t r = 0; r < plain_rows; ++r) {
+        for (std::size_t i = 0; i < 4; ++i) total.lane[r] += static_cast<std::int32_t>(w.byte[4 * r + i]) * x.byte[4 * r + i];
+    }
+    return total;
+}
+}  // namespace detail
+
+PHI4FLASH_VECTOR_INLINE rows_i32 set_rows(std::int32_t x) {
+    rows_i32 v;
+    for (std::int32_t& lane : v.lane) lane = x;
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
+    return detail::plain_dot(sums, w, x);
+}
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_fold(const rows_i32& sums) { return sums; }
+inline constexpr int dense_activation_sum = 0;
+PHI4FLASH_VECTOR_INLINE std::int32_t dot_start(int first, int second) { return first + second; }
+PHI4FLASH_VECTOR_INLINE rows_i32 load_starts(const std::int32_t* p) {
+    rows_i32 v;
+    std::memcpy(v.lane, p, sizeof v.lane);
+    return v;
+}
+inline constexpr int signed_offset = 0;
+PHI4FLASH_VECTOR_INLINE rows_i32 dot_signed(const rows_i32& total, const signed_code_vector& w, const signed_code_vector& x) {
+    return detail::plain_dot(total, w, x);
+}
+
+PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return {}; }
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = to_f32(p[r]);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 scaled(const rows_i32& sums, rows_f32 scale) {
+    for (std::size_t r = 0; r < plain_rows; ++r) scale.lane[r] *= static_cast<float>(sums.lane[r]);
+    return scale;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 multiply_add(const rows_f32& a, const rows_f32& b, rows_f32 c) {
+    for (std::size_t r = 0; r < plain_rows; ++r) c.lane[r] = detail::fused(a.lane[r], b.lane[r], c.lane[r]);
+    return c;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 add_rows_f32(const rows_f32& a, rows_f32 b) {
+    for (std::size_t r = 0; r < plain_rows; ++r) b.lane[r] = a.lane[r] + b.lane[r];
+    return b;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_rows(float x) {
+    rows_f32 v;
+    for (float& lane : v.lane) lane = x;
+    return v;
+}
+template <int Byte, class Codes>
+PHI4FLASH_VECTOR_INLINE rows_f32 bytes_of(const Codes& codes) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = static_cast<float>(codes.byte[4 * r + Byte]);
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_rows(const float* p) {
+    rows_f32 v;
+    for (std::size_t r = 0; r < plain_rows; ++r) v.lane[r] = p[r];
+    return v;
+}
+PHI4FLASH_VECTOR_INLINE void store_rows(const rows_f32& v, float* p) {
+    for (std::size_t r = 0; r < plain_rows; ++r) p[r] = v.lane[r];
+}
+
+PHI4FLASH_VECTOR_INLINE void store_codes(const code_vector& v, std::uint8_t* p) { std::memcpy(p, v.byte, sizeof v.byte); }
+
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t tokens_lanes() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE signed_code_vector load_tokens(const std::int8_t* p) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 load_tokens(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_tokens(const tokens_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_tokens(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 add_tokens(const tokens_f32& a, const tokens_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE void store_across(const tokens_f32& a, const tokens_f32& b, const tokens_f32& c, const tokens_f32& d, float* p,
+                                          std::size_t stride) {
+    for (std::size_t t = 0; t < plain_rows; ++t, p += stride) p[0] = a.lane[t], p[1] = b.lane[t], p[2] = c.lane[t], p[3] = d.lane[t];
+}
+PHI4FLASH_VECTOR_INLINE token_codes repeat_codes(const std::uint8_t* p) {
+    token_codes v;
+    for (std::size_t i = 0; i < sizeof v.byte; ++i) v.byte[i] = p[i % 4];
+    return v;
+}
+
+inline constexpr std::size_t wide_blocks = 1;
+using wide_i32 = rows_i32;
+using wide_f32 = rows_f32;
+using wide_codes = code_vector;
+using wide_bytes = signed_code_vector;
+PHI4FLASH_VECTOR_INLINE constexpr std::size_t wide_rows() { return plain_rows; }
+PHI4FLASH_VECTOR_INLINE code_vector codes_of_rows(const std::uint8_t* p, const std::uint8_t*) { return load_codes(p); }
+PHI4FLASH_VECTOR_INLINE code_vector codes_of_rows(const std::int8_t* p, const std::int8_t*) { return std::bit_cast<code_vector>(load_codes(p)); }
+PHI4FLASH_VECTOR_INLINE signed_code_vector with_sign(const code_vector& v) { return std::bit_cast<signed_code_vector>(v); }
+PHI4FLASH_VECTOR_INLINE rows_f32 scales_of_rows(const f16* p, const f16*) { return load_scales(p); }
+PHI4FLASH_VECTOR_INLINE signed_code_vector repeat_activations(const std::int8_t* p) { return broadcast_four(p); }
+PHI4FLASH_VECTOR_INLINE rows_f32 load_wide(const float* p) { return load_rows(p); }
+PHI4FLASH_VECTOR_INLINE void store_wide(const rows_f32& v, float* p) { store_rows(v, p); }
+PHI4FLASH_VECTOR_INLINE rows_f32 repeat_wide(float x) { return repeat_rows(x); }
+PHI4FLASH_VECTOR_INLINE rows_f32 add_wide(const rows_f32& a, const rows_f32& b) { return add_rows_f32(a, b); }
+PHI4FLASH_VECTOR_INLINE rows_f32 wide_floats(const rows_i32& v) {
+    rows_f32 floats;
+    for (std::size_t r = 0; r < plain_rows; ++r) floats.lane[r] = static_cast<float>(v.lane[r]);
+    return floats;
+}
+PHI4FLASH_VECTOR_INLINE code_vector repeat_levels(const std::uint8_t* sixteen) { return load_levels(sixteen); }
+PHI4FLASH_VECTOR_INLINE code_vector low_levels(const code_vector& levels, const code_vector& codes) { return levels_of(levels, low_codes(codes)); }
+PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const code_vector& codes) { return levels_of(levels, high_codes(codes)); }
+
+struct own_products {
+    static constexpr int activation_sum = dense_activation_sum;
+    static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {
+        return dot_signed(sums, w, x);
+    }
+};
+
+inline constexpr bool integer_scales = false;
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_zero() { return {}; }
+PHI4FLASH_VECTOR_INLINE tokens_f32 repeat_scale(const std::uint32_t* p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return repeat_tokens(scale);
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& sums, const tokens_f32& scale) {
+    for (std::size_t t = 0; t < plain_rows; ++t) block.lane[t] = detail::fused(static_cast<float>(sums.lane[t]), scale.lane[t], block.lane[t]);
+    return block;
+}
+PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+
+// ---- phi4flash/simd/dot_arm-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <int Quad>
+PHI4FLASH_VECTOR_INLINE wide_i32 dot_by_quad(wide_i32 sums, wide_bytes w, wide_bytes x) {
+#if HWY_TARGET_IS_SVE
+    return svdot_lane_s32(sums, w, x, Quad);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return wide_i32(vdotq_laneq_s32(sums.raw, w.raw, x.raw, Quad));
+#else
+    asm(".ifndef .Lphi4flash_v0\n"
+        ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        ".set .Lphi4flash_v\\i, \\i\n"
+        ".endr\n"
+        ".endif\n"
+        ".inst %c3 + .Lphi4flash_%0 + (.Lphi4flash_%1 << 5) + (.Lphi4flash_%2 << 16)"
+        : "+w"(sums.raw)
+        : "w"(w.raw), "w"(x.raw), "i"(0x4f80e000 | (Quad & 1) << 21 | (Quad >> 1) << 11));
+    return sums;
+#endif
+}
+
+struct dot_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 0;
+    static constexpr bool picks_columns = true;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_bytes sixteen(const std::int8_t* p) { return hn::LoadDup128(wide_i8_tag(), p); }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, with_sign(w), sixteen);
+    }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_bytes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, w, sixteen);
+    }
+};
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_ROUNDED_BYTES
+
+// ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_rows = 16;
+inline constexpr std::size_t tile_cols = 64;
+inline constexpr std::size_t tile_bytes = tile_rows * tile_cols;
+
+inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
+
+using tokens_i32 = hn::Vec<tokens_tag>;
+template <std::size_t>
+using i32_of = tokens_i32;
+PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
+
+using signed_bytes = hn::Vec<tokens_i8_tag>;
+PHI4FLASH_VECTOR_INLINE void store_bytes(signed_bytes v, std::int8_t* p) { hn::StoreU(v, tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void store_bytes(token_codes v, std::int8_t* p) { store_bytes(hn::BitCast(tokens_i8_tag(), v), p); }
+inline constexpr std::int32_t lifted_by = 128;
+PHI4FLASH_VECTOR_INLINE token_codes lifted(signed_bytes v) {
+    return hn::BitCast(tokens_u8_tag(), hn::Xor(v, hn::Set(tokens_i8_tag(), std::int8_t{-128})));
+}
+PHI4FLASH_VECTOR_INLINE token_codes load_lifted(const std::int8_t* p) { return hn::BitCast(tokens_u8_tag(), hn::LoadU(tokens_i8_tag(), p)); }
+
+PHI4FLASH_VECTOR_INLINE tokens_i32 dot_bytes(tokens_i32 sums, token_codes w, signed_bytes x) {
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+    return in_this_order(dot_next(sums, w, x));
+#else
+    return vnni_dot(sums, w, x);
+#endif
+}
+
+PHI4FLASH_VECTOR_INLINE void store_as_bytes(tokens_f32 v, std::int8_t* p) {
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(v)), bytes, p);
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 join_digits(tokens_i32 high, tokens_i32 low) { return hn::Add(hn::ShiftLeft<8>(high), low); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 store_signed_digits(tokens_f32 v, std::int8_t* high, std::int8_t* low) {
+    const tokens_tag d;
+    const hn::Rebind<std::int8_t, tokens_tag> bytes;
+    const tokens_i32 x = hn::NearestInt(v);
+    const tokens_i32 h = hn::ShiftRight<8>(hn::Add(x, hn::Set(d, 128)));
+    hn::StoreU(hn::DemoteTo(bytes, h), bytes, high);
+    hn::StoreU(hn::DemoteTo(bytes, hn::Sub(x, hn::ShiftLeft<8>(h))), bytes, low);
+    return x;
+}
+PHI4FLASH_VECTOR_INLINE tokens_i32 load_integers(const std::int32_t* p) { return hn::LoadU(tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void stream(tokens_f32 v, float* p) { hn::Stream(v, tokens_f32_tag(), p); }
+PHI4FLASH_VECTOR_INLINE void streamed() { _mm_sfence(); }
+
+using word_vector = hn::Vec<hn::Repartition<std::int16_t, tokens_tag>>;
+PHI4FLASH_VECTOR_INLINE void multipliers(tokens_f32 m, word_vector& first, word_vector& second) {
+    const tokens_u8_tag d8;
+    const auto bytes = hn::BitCast(d8, hn::NearestInt(m));
+    const auto low = hn::Dup128VecFromValues(d8, 0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const auto high = hn::Dup128VecFromValues(d8, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13);
+    const hn::DFromV<word_vector> d16;
+    first = hn::BitCast(d16, hn::TableLookupBytes(bytes, low));
+    second = hn::BitCast(d16, hn::TableLookupBytes(bytes, high));
+}
+PHI4FLASH_VECTOR_INLINE void multiply_codes(token_codes codes, word_vector first, word_vector second, word_vector& low, word_vector& high) {
+    const tokens_u8_tag d8;
+    const hn::DFromV<word_vector> d16;
+    const auto none = hn::Zero(d8);
+    low = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveLower(d8, none, codes)), first);
+    high = hn::MulFixedPoint15(hn::BitCast(d16, hn::InterleaveUpper(d8, none, codes)), second);
+}
+PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector first, word_vector second) {
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
+}
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+    const hn::DFromV<word_vector> d16;
+    word_vector low;
+    word_vector high;
+    multiply_codes(codes, first, second, low, high);
+    const word_vector upper_low = hn::ShiftRight<8>(hn::Add(low, hn::Set(d16, std::int16_t{128})));
+    const word_vector upper_high = hn::ShiftRight<8>(hn::Add(high, hn::Set(d16, std::int16_t{128})));
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), upper_low, upper_high), upper);
+    store_bytes(hn::ReorderDemote2To(tokens_i8_tag(), hn::Sub(low, hn::ShiftLeft<8>(upper_low)), hn::Sub(high, hn::ShiftLeft<8>(upper_high))), lower);
+}
+
+PHI4FLASH_TARGET_END
+#endif
+
+// ---- phi4flash/kernels/math-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE f32_vector exp2_of(f32_vector x) {
+    const f32_vector clamped = max_of(min_of(x, set(127.0f)), set(-126.0f));
+    const f32_vector n = round_nearest(clamped);
+    const f32_vector r = sub(clamped, n);
+    f32_vector p = set(1.525273380e-5f);
+    p = mul_add(p, r, set(1.540353039e-4f));
+    p = mul_add(p, r, set(1.333355814e-3f));
+    p = mul_add(p, r, set(9.618129107e-3f));
+    p = mul_add(p, r, set(5.550410866e-2f));
+    p = mul_add(p, r, set(2.402265070e-1f));
+    p = mul_add(p, r, set(6.931471806e-1f));
+    p = mul_add(p, r, set(1.0f));
+    return scale_by_power_of_two(p, n);
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector exp_of(f32_vector x) {
+    const f32_vector clamped = max_of(min_of(x, set(88.0f)), set(-87.3f));
+    const f32_vector n = round_nearest(mul(clamped, set(1.442695041f)));
+    f32_vector r = neg_mul_add(n, set(0.693359375f), clamped);
+    r = neg_mul_add(n, set(-2.12194440e-4f), r);
+    f32_vector p = set(1.984126984e-4f);
+    p = mul_add(p, r, set(1.388888889e-3f));
+    p = mul_add(p, r, set(8.333333333e-3f));
+    p = mul_add(p, r, set(4.166666667e-2f));
+    p = mul_add(p, r, set(1.666666667e-1f));
+    p = mul_add(p, r, set(5.0e-1f));
+    p = mul_add(p, r, set(1.0f));
+    p = mul_add(p, r, set(1.0f));
+    return scale_by_power_of_two(p, n);
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector silu_of(f32_vector x) { return div(x, add(set(1.0f), exp_of(sub(zero(), x)))); }
+
+PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
+    const f32_vector t = exp_of(sub(zero(), abs_of(x)));
+    const f32_vector s = div(t, add(t, set(2.0f)));
+    const f32_vector z = mul(s, s);
+    f32_vector p = set(6.666666667e-2f);
+    p = mul_add(p, z, set(7.692307692e-2f));
+    p = mul_add(p, z, set(9.090909091e-2f));
+    p = mul_add(p, z, set(1.111111111e-1f));
+    p = mul_add(p, z, set(1.428571429e-1f));
+    p = mul_add(p, z, set(2.0e-1f));
+    p = mul_add(p, z, set(3.333333333e-1f));
+    p = mul_add(p, z, set(1.0f));
+    return mul_add(add(s, s), p, max_of(x, zero()));
+}
+
+PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
+    float out[max_lanes];
+    store(mul_add(set(a), set(b), set(c)), out);
+    return out[0];
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE f32_vector load_first(const Element* p, std::size_t n) {
+    float buffer[max_lanes] = {};
+    for (std::size_t i = 0; i < n; ++i) buffer[i] = to_f32(p[i]);
+    return load(buffer);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void store_first(f32_vector v, Element* p, std::size_t n) {
+    float buffer[max_lanes];
+    store(v, buffer);
+    for (std::size_t i = 0; i < n; ++i) p[i] = from_f32<Element>(buffer[i]);
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/dense/outer_product-inl.hpp -----------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t>
+using f32_of = f32_vector;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool many_registers = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3;
+#else
+inline constexpr bool many_registers = false;
+#endif
+
+inline constexpr std::size_t outer_rows = many_registers ? 8 : 6;
+
+inline constexpr std::size_t outer_ahead = 8;
+
+struct outer_factor {
+    const float* data;
+    std::size_t row;
+    std::size_t step;
+};
+
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_one(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s) {
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        const f32_vector column = load(x);
+        ((s = mul_add(set(from[R * a.row]), column, s)), ...);
+    }
+    (put(first + R, 0, s), ...);
+}
+
+PHI4FLASH_VECTOR_INLINE void add_outer(f32_vector w, f32_vector x, f32_vector y, f32_vector& s, f32_vector& t) {
+    s = mul_add(w, x, s);
+    t = mul_add(w, y, t);
+}
+
+template <std::size_t... R, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_tile_two(outer_factor a, const float* PHI4FLASH_RESTRICT x, std::size_t x_step, std::size_t n, std::size_t first,
+                                            const Put& put, f32_of<R>... s, f32_of<R>... t) {
+    const std::size_t half = lanes();
+    const float* PHI4FLASH_RESTRICT from = a.data + first * a.row;
+    for (std::size_t k = 0; k < n; ++k, from += a.step, x += x_step) {
+        for (std::size_t i = 0; i < 2 * half; i += 64 / sizeof(float)) prefetch(x + outer_ahead * x_step + i);
+        const f32_vector one = load(x);
+        const f32_vector two = load(x + half);
+        (add_outer(set(from[R * a.row]), one, two, s, t), ...);
+    }
+    (put(first + R, 0, s), ...);
+    (put(first + R, 1, t), ...);
+}
+
+template <bool Two, class Put, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void outer_tile(std::index_sequence<R...>, outer_factor a, const float* x, std::size_t x_step, std::size_t n,
+                                        std::size_t first, const Put& put) {
+    if constexpr (Two) {
+        outer_tile_two<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())..., f32_of<R>(zero())...);
+    } else {
+        outer_tile_one<R...>(a, x, x_step, n, first, put, f32_of<R>(zero())...);
+    }
+}
+
+template <bool Two, class Put>
+PHI4FLASH_VECTOR_INLINE void outer_rows_times(outer_factor a, std::size_t rows, const float* x, std::size_t x_step, std::size_t n, const Put& put) {
+    constexpr std::size_t most = Two ? outer_rows : 2 * outer_rows;
+    std::size_t r = 0;
+    for (; r + most <= rows; r += most) outer_tile<Two>(std::make_index_sequence<most>(), a, x, x_step, n, r, put);
+    for (; r + 4 <= rows; r += 4) outer_tile<Two>(std::make_index_sequence<4>(), a, x, x_step, n, r, put);
+    for (; r < rows; ++r) outer_tile<Two>(std::make_index_sequence<1>(), a, x, x_step, n, r, put);
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/dense/linear-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
+
+inline constexpr std::size_t read_ahead = 2048;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
+    const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
+    for (std::size_t line = 0; line < n; line += 64) prefetch(reinterpret_cast<const void*>(ahead + line));
+}
+
+struct byte_rows {
+    const std::byte* at;
+    std::size_t row_bytes;
+    std::size_t count;
+    std::size_t bytes;  ///< of each
+};
+
+inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
+    const std::size_t row_lines = rows.bytes / 64 + 1;
+    const std::size_t lines = rows.count * row_lines;
+    const std::size_t end = (part + 1) * lines / parts;
+    std::size_t line = part * lines / parts;
+    const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
+    for (std::size_t i = line % row_lines; line < end; ++line) {
+        prefetch(row + i * 64);
+        if (++i == row_lines) i = 0, row += rows.row_bytes;
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::size_t n, std::size_t ahead, float* PHI4FLASH_RESTRICT out) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        prefetch(from + ahead + i);
+        store(load(from + i), out + i);
+    }
+    for (; i < n; ++i) out[i] = to_f32(from[i]);
+}
+
+template <class Element>
+inline void widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
+    widen(reinterpret_cast<const Element*>(w) + r * cols, cols, 0, out);
+}
+
+template <class Element>
+inline void narrow(const float* PHI4FLASH_RESTRICT x, std::size_t n, std::byte* PHI4FLASH_RESTRICT out) {
+    auto* to = reinterpret_cast<Element*>(out);
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) store(load(x + i), to + i);
+    for (; i < n; ++i) to[i] = from_f32<Element>(x[i]);
+}
+
+inline void quantize(const float* PHI4FLASH_RESTRICT x, std::size_t n, kv_int8* PHI4FLASH_RESTRICT codes, bf16* scale) {
+    const std::size_t lane_count = lanes();
+    f32_vector highest = zero();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_of(highest, abs_of(load(x + i)));
+    if (i < n) highest = max_of(highest, abs_of(load_first(x + i, n - i)));
+    const bf16 stored = to_bf16(reduce_max(highest) / 127.0f);
+    const float step = to_f32(stored) >= 1e-36f ? to_f32(stored) : 0.0f;
+    *scale = to_bf16(step);
+    const f32_vector inverse = set(step > 0.0f ? 1.0f / step : 0.0f);
+    float rounded[max_lanes];
+    for (i = 0; i < n; i += lane_count) {
+        const std::size_t count = n - i < lane_count ? n - i : lane_count;
+        const f32_vector scaled = mul(count < lane_count ? load_first(x + i, count) : load(x + i), inverse);
+        store(round_nearest(max_of(min_of(scaled, set(127.0f)), set(-127.0f))), rounded);
+        for (std::size_t k = 0; k < count; ++k) codes[i + k].code = static_cast<std::int8_t>(rounded[k]);
+    }
+}
+
+inline float read_all(const std::byte* data, std::size_t bytes) {
+    const auto* p = reinterpret_cast<const bf16*>(data);
+    const std::size_t step = 4 * lanes();
+    const std::size_t count = bytes / sizeof(bf16);
+    const std::size_t part = count / row_streams / step * step;
+    f32_vector s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
+    f32_vector even;
+    f32_vector odd;
+    for (std::size_t i = 0; i < part; i += step) {
+        for (std::size_t s = 0; s < row_streams; ++s) {
+            const bf16* from = p + s * part + i;
+            prefetch_ahead(from, step * sizeof(bf16));
+            load_even_odd(from, even, odd);
+            s0 = add(s0, even), s1 = add(s1, odd);
+            load_even_odd(from + step / 2, even, odd);
+            s2 = add(s2, even), s3 = add(s3, odd);
+        }
+    }
+    float rest = 0.0f;
+    for (std::size_t i = part * row_streams; i < count; ++i) rest += to_f32(p[i]);
+    return reduce_sum(add(add(s0, s1), add(s2, s3))) + rest;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/dense/matmul_few-inl.hpp --------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+#else
+inline constexpr std::size_t plain_few_tokens = 16;
+#endif
+
+inline constexpr std::size_t few_plain_rows = 4;
+inline constexpr std::size_t few_plain_cols = 512;
+
+PHI4FLASH_VECTOR_INLINE std::size_t step_cols() { return 2 * lanes(); }
+PHI4FLASH_VECTOR_INLINE std::size_t few_stride(std::size_t cols) { return (cols + step_cols() - 1) / step_cols() * step_cols(); }
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void load_step(const Element* p, f32_vector& first, f32_vector& second) {
+    if constexpr (dtype_of<Element> == dtype::bf16) {
+        load_even_odd(p, first, second);
+    } else {
+        first = load(p), second = load(p + lanes());
+    }
+}
+
+template <class Element>
+inline void arrange_few(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                        float* PHI4FLASH_RESTRICT out) {
+    const std::size_t half = lanes();
+    const std::size_t stride = few_stride(cols);
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        float* to = out + t * stride;
+        if constexpr (dtype_of<Element> == dtype::bf16) {
+            for (std::size_t i = 0; i < cols; i += 2 * half) {
+                for (std::size_t j = 0; j < half; ++j) {
+                    to[i + j] = i + 2 * j < cols ? from[i + 2 * j] : 0.0f;
+                    to[i + half + j] = i + 2 * j + 1 < cols ? from[i + 2 * j + 1] : 0.0f;
+                }
+            }
+        } else {
+            std::memcpy(to, from, cols * sizeof(float));
+            for (std::size_t i = cols; i < stride; ++i) to[i] = 0.0f;
+        }
+    }
+}
+
+template <class Element>
+struct four_weight_rows {
+    const Element* w0;
+    const Element* w1;
+    const Element* w2;
+    const Element* w3;
+};
+
+template <std::size_t>
+using f32_in = f32_vector&;
+
+template <class Element, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c, f32_in<T>... d,
+                                      f32_of<T>... first, f32_of<T>... second) {
+    f32_vector one;
+    f32_vector two;
+    load_step(w.w0 + at, one, two);
+    ((a = mul_add(two, second, mul_add(one, first, a))), ...);
+    load_step(w.w1 + at, one, two);
+    ((b = mul_add(two, second, mul_add(one, first, b))), ...);
+    load_step(w.w2 + at, one, two);
+    ((c = mul_add(two, second, mul_add(one, first, c))), ...);
+    load_step(w.w3 + at, one, two);
+    ((d = mul_add(two, second, mul_add(one, first, d))), ...);
+}
+
+template <class Element, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums, f32_of<T>... a,
+                                         f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
+    const std::size_t half = lanes();
+    for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
+        prefetch_ahead(w.w0 + i, 2 * half * sizeof(Element));
+        prefetch_ahead(w.w1 + i, 2 * half * sizeof(Element));
+        prefetch_ahead(w.w2 + i, 2 * half * sizeof(Element));
+        prefetch_ahead(w.w3 + i, 2 * half * sizeof(Element));
+        add_step<Element, T...>(w, i, a..., b..., c..., d..., load(x + T * x_stride)..., load(x + T * x_stride + half)...);
+    }
+    (store(a, sums + 4 * T * max_lanes), ...);
+    (store(b, sums + (4 * T + 1) * max_lanes), ...);
+    (store(c, sums + (4 * T + 2) * max_lanes), ...);
+    (store(d, sums + (4 * T + 3) * max_lanes), ...);
+}
+template <class Element, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n,
+                                         float* sums) {
+    add_columns<Element, T...>(w, x, x_stride, n, sums, load(sums + 4 * T * max_lanes)..., load(sums + (4 * T + 1) * max_lanes)...,
+                               load(sums + (4 * T + 2) * max_lanes)..., load(sums + (4 * T + 3) * max_lanes)...);
+}
+
+template <class Element>
+inline void add_columns_of(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t tokens, std::size_t n, float* sums) {
+    constexpr std::size_t most = many_registers ? 4 : 2;
+    while (tokens != 0) {
+        const std::size_t count = tokens < most ? tokens : most;
+        if (count == most) {
+            add_columns(std::make_index_sequence<most>(), w, x, x_stride, n, sums);
+        } else if (count == 3) {
+            add_columns(std::make_index_sequence<3>(), w, x, x_stride, n, sums);
+        } else if (count == 2) {
+            add_columns(std::make_index_sequence<2>(), w, x, x_stride, n, sums);
+        } else {
+            add_columns(std::make_index_sequence<1>(), w, x, x_stride, n, sums);
+        }
+        tokens -= count, x += count * x_stride, sums += count * 4 * max_lanes;
+    }
+}
+
+template <class Element>
+inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias, std::size_t rows,
+                           std::size_t apart, float* y, std::size_t y_stride) {
+    alignas(64) float sums[plain_few_tokens * 4 * max_lanes];
+    const std::size_t stride = few_stride(cols);
+    const std::size_t whole = cols / step_cols() * step_cols();
+    for (std::size_t i = 0; i < 4 * tokens; ++i) store(zero(), sums + i * max_lanes);
+    for (std::size_t c = 0; c < whole; c += few_plain_cols) {
+        const std::size_t n = whole - c < few_plain_cols ? whole - c : few_plain_cols;
+        add_columns_of<Element>({w.w0 + c, w.w1 + c, w.w2 + c, w.w3 + c}, x + c, stride, tokens, n, sums);
+    }
+    if (whole < cols) {  // a ragged end: what lies behind it belongs to somebody else
+        Element last[4][2 * max_lanes] = {};
+        const Element* const row[4] = {w.w0, w.w1, w.w2, w.w3};
+        for (std::size_t r = 0; r < 4; ++r) std::memcpy(last[r], row[r] + whole, (cols - whole) * sizeof(Element));
+        add_columns_of<Element>({last[0], last[1], last[2], last[3]}, x + whole, stride, tokens, step_cols(), sums);
+    }
+    for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
+        const float* const sum = sums + 4 * t * max_lanes;
+        float four[4];
+        store_sums(load(sum), load(sum + max_lanes), load(sum + 2 * max_lanes), load(sum + 3 * max_lanes), four);
+        for (std::size_t r = 0; r < rows; ++r) y[r * apart] = four[r] + (bias == nullptr ? 0.0f : bias[r * apart]);
+    }
+}
+
+template <class Element>
+inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+    static_assert(row_streams == 1 || row_streams == few_plain_rows);
+    const auto* const x = reinterpret_cast<const float*>(arranged);
+    const auto* const first = reinterpret_cast<const Element*>(w);
+    const std::size_t part = rows / few_plain_rows;
+    const std::size_t apart = row_streams == 1 ? 1 : part;
+    const auto put = [&](std::size_t r, std::size_t count, std::size_t gap) {
+        const auto row = [&](std::size_t i) { return first + (r + (i < count ? i : count - 1) * gap) * cols; };
+        few_rows_times<Element>({row(0), row(1), row(2), row(3)}, cols, x, tokens, bias == nullptr ? nullptr : bias + r, count, gap, y + r, y_stride);
+    };
+    for (std::size_t i = 0; i < part; ++i) put(row_streams == 1 ? i * few_plain_rows : i, few_plain_rows, apart);
+    if (part * few_plain_rows < rows) put(part * few_plain_rows, rows - part * few_plain_rows, 1);
+}
+
+template <class Element>
+inline void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
+    matmul_few<Element>(w, rows, cols, x, 1, bias, y, 0);
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/dense/matmul-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_tokens() { return 2 * lanes(); }
+
+template <class Element>
+inline const std::byte* arrange_plain(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin,
+                                      std::size_t end, std::size_t tokens, std::byte* scratch) {
+    auto* PHI4FLASH_RESTRICT out = reinterpret_cast<float*>(scratch);
+    if (tokens <= plain_few_tokens) {
+        arrange_few<Element>(x, x_stride, cols, begin, end, out);
+        return scratch;
+    }
+    for (std::size_t t = begin; t < end;) {
+        const std::size_t within = t % bundle_tokens();
+        const std::size_t first = t - within;
+        const std::size_t width = tokens - first < bundle_tokens() ? tokens - first : bundle_tokens();
+        const float* x0 = x + t * x_stride;
+        float* to = out + first * cols + within;
+        if (t + 4 <= end && within + 4 <= width) {  // four at a time, which writes fewer lines in part
+            const float* x1 = x0 + x_stride;
+            const float* x2 = x1 + x_stride;
+            const float* x3 = x2 + x_stride;
+            for (std::size_t c = 0; c < cols; ++c, to += width) to[0] = x0[c], to[1] = x1[c], to[2] = x2[c], to[3] = x3[c];
+            t += 4;
+        } else {
+            for (std::size_t c = 0; c < cols; ++c, to += width) *to = x0[c];
+            t += 1;
+        }
+    }
+    return scratch;
+}
+
+inline constexpr std::size_t panel_rows = 24;
+inline constexpr std::size_t panel_cols = 128;
+inline constexpr std::size_t panel_tokens = 128;
+
+struct add_to_sums {
+    float* sums;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = sums + row * bundle_tokens() + vector * lanes();
+        store(add(load(to), sum), to);
+    }
+};
+
+inline void panel_bundle(const float* panel, std::size_t rows, const float* x, std::size_t width, std::size_t n, float* sums) {
+    const outer_factor weights{panel, panel_cols, 1};
+    if (width > lanes()) {
+        outer_rows_times<true>(weights, rows, x, width, n, add_to_sums{sums});
+    } else {
+        outer_rows_times<false>(weights, rows, x, width, n, add_to_sums{sums});
+    }
+}
+
+inline void put_bundle(const float* sums, std::size_t rows, std::size_t width, const float* bias, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < width; ++t, y += y_stride) {
+        for (std::size_t r = 0; r < rows; ++r) y[r] = sums[r * bundle_tokens() + t] + (bias == nullptr ? 0.0f : bias[r]);
+    }
+}
+
+template <class Element>
+inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                   float* y, std::size_t y_stride) {
+    if (tokens <= plain_few_tokens) return matmul_few<Element>(w, rows, cols, arranged, tokens, bias, y, y_stride);
+    alignas(64) float panel[panel_rows * panel_cols];
+    alignas(64) float sums[panel_rows * panel_tokens];
+    const std::size_t step = bundle_tokens();
+    for (std::size_t t = 0; t < tokens; t += panel_tokens, y += panel_tokens * y_stride) {
+        const std::size_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
+        const float* x = reinterpret_cast<const float*>(arranged) + t * cols;
+        for (std::size_t r = 0; r < rows; r += panel_rows) {
+            const std::size_t some = rows - r < panel_rows ? rows - r : panel_rows;
+            std::memset(sums, 0, sizeof sums);
+            for (std::size_t c = 0; c < cols; c += panel_cols) {
+                const std::size_t n = cols - c < panel_cols ? cols - c : panel_cols;
+                const std::size_t ahead = c + n < cols ? n : panel_rows * cols - c;
+                for (std::size_t i = 0; i < some; ++i)
+                    widen(reinterpret_cast<const Element*>(w) + (r + i) * cols + c, n, ahead, panel + i * panel_cols);
+                for (std::size_t b = 0; b < count; b += step) {
+                    const std::size_t width = count - b < step ? count - b : step;
+                    panel_bundle(panel, some, x + b * cols + c * width, width, n, sums + b * some);
+                }
+            }
+            for (std::size_t b = 0; b < count; b += step)
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/elementwise-inl.hpp -------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline void accumulate(const float* PHI4FLASH_RESTRICT x, std::size_t n, float* PHI4FLASH_RESTRICT y) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) store(add(load(y + i), load(x + i)), y + i);
+    for (; i < n; ++i) y[i] += x[i];
+}
+
+inline void silu_mul(const float* gate, const float* x, std::size_t n, float* y) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) store(mul(silu_of(load(gate + i)), load(x + i)), y + i);
+    if (i < n) store_first(mul(silu_of(load_first(gate + i, n - i)), load_first(x + i, n - i)), y + i, n - i);
+}
+
+inline void softplus(const float* x, std::size_t n, float* y) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) store(softplus_of(load(x + i)), y + i);
+    if (i < n) store_first(softplus_of(load_first(x + i, n - i)), y + i, n - i);
+}
+
+PHI4FLASH_VECTOR_INLINE float sum_of_squares(const float* x, float shift, std::size_t n) {
+    const std::size_t lane_count = lanes();
+    const f32_vector c = set(shift);
+    f32_vector s0 = zero();
+    f32_vector s1 = zero();
+    std::size_t i = 0;
+    for (; i + 2 * lane_count <= n; i += 2 * lane_count) {
+        const f32_vector a = sub(load(x + i), c);
+        const f32_vector b = sub(load(x + i + lane_count), c);
+        s0 = mul_add(a, a, s0);
+        s1 = mul_add(b, b, s1);
+    }
+    float rest = 0.0f;
+    for (; i < n; ++i) rest += (x[i] - shift) * (x[i] - shift);
+    return reduce_sum(add(s0, s1)) + rest;
+}
+
+PHI4FLASH_VECTOR_INLINE float sum_of(const float* x, std::size_t n) {
+    const std::size_t lane_count = lanes();
+    f32_vector s0 = zero();
+    f32_vector s1 = zero();
+    std::size_t i = 0;
+    for (; i + 2 * lane_count <= n; i += 2 * lane_count) {
+        s0 = add(s0, load(x + i));
+        s1 = add(s1, load(x + i + lane_count));
+    }
+    float rest = 0.0f;
+    for (; i < n; ++i) rest += x[i];
+    return reduce_sum(add(s0, s1)) + rest;
+}
+
+inline void layer_norm(const float* x, const float* weight, const float* bias, float eps, std::size_t n, float* y) {
+    const auto count = static_cast<float>(n);
+    const float mean = sum_of(x, n) / count;
+    const float inverse = 1.0f / std::sqrt(sum_of_squares(x, mean, n) / count + eps);
+    const std::size_t lane_count = lanes();
+    const f32_vector m = set(mean);
+    const f32_vector s = set(inverse);
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count)
+        store(mul_add(mul(sub(load(x + i), m), s), load(weight + i), load(bias + i)), y + i);
+    for (; i < n; ++i) y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+}
+
+inline void rms_norm(const float* x, const float* weight, float eps, std::size_t n, float* y) {
+    const float inverse = 1.0f / std::sqrt(sum_of_squares(x, 0.0f, n) / static_cast<float>(n) + eps);
+    const std::size_t lane_count = lanes();
+    const f32_vector s = set(inverse);
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) store(mul(mul(load(x + i), s), load(weight + i)), y + i);
+    for (; i < n; ++i) y[i] = x[i] * inverse * weight[i];
+}
+
+inline void difference_norm(const float* first, const float* second, float lambda, const float* weight, float eps, std::size_t n,
+                            float* y) {
+    const std::size_t lane_count = lanes();
+    const f32_vector l = set(lambda);
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) store(neg_mul_add(l, load(second + i), load(first + i)), y + i);
+    for (; i < n; ++i) y[i] = first[i] - lambda * second[i];
+    rms_norm(y, weight, eps, n, y);
+}
+
+inline void softmax(float* x, std::size_t n, float inverse_temperature) {
+    if (n == 0) return;
+    const std::size_t lane_count = lanes();
+    float highest = x[0];
+    std::size_t i = 0;
+    if (n >= lane_count) {
+        f32_vector m = load(x);
+        for (; i + lane_count <= n; i += lane_count) m = max_of(m, load(x + i));
+        highest = reduce_max(m);
+    }
+    for (; i < n; ++i) highest = x[i] > highest ? x[i] : highest;
+
+    const f32_vector shift = set(highest);
+    const f32_vector scale = set(inverse_temperature);
+    f32_vector sums = zero();
+    for (i = 0; i + lane_count <= n;) {
+        f32_vector part = zero();
+        for (std::size_t k = 0; k < 256 && i + lane_count <= n; ++k, i += lane_count) {
+            const f32_vector e = exp_of(mul(sub(load(x + i), shift), scale));
+            store(e, x + i);
+            part = add(part, e);
+        }
+        sums = add(sums, part);
+    }
+    float sum = reduce_sum(sums);
+    if (i < n) {
+        store_first(exp_of(mul(sub(load_first(x + i, n - i), shift), scale)), x + i, n - i);
+        for (; i < n; ++i) sum += x[i];
+    }
+    const f32_vector inverse = set(1.0f / sum);
+    for (i = 0; i + lane_count <= n; i += lane_count) store(mul(load(x + i), inverse), x + i);
+    for (; i < n; ++i) x[i] /= sum;
+}
+
+inline void rotate(float* x, const float* cosine, const float* sine, std::size_t half) {
+    const std::size_t lane_count = lanes();
+    std::size_t i = 0;
+    for (; i + lane_count <= half; i += lane_count) {
+        const f32_vector a = load(x + i);
+        const f32_vector b = load(x + half + i);
+        const f32_vector c = load(cosine + i);
+        const f32_vector s = load(sine + i);
+        store(neg_mul_add(b, s, mul(a, c)), x + i);
+        store(mul_add(a, s, mul(b, c)), x + half + i);
+    }
+    for (; i < half; ++i) {
+        const float a = x[i];
+        const float b = x[half + i];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[half + i] = a * sine[i] + b * cosine[i];
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/choosing-inl.hpp ----------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline void rank_logits(const float* logits, std::size_t n, std::int32_t* ranks) {
+    const std::size_t lane_count = lanes();
+    const i32_vector infinity = set_i32(rank_of_infinity);
+    const i32_vector none = set_i32(rank_of_none);
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        const i32_vector bits = bits_of(load(logits + i));
+        const i32_vector magnitude = and_i32(bits, set_i32(0x7fffffff));
+        store_i32(where_greater(magnitude, infinity, none, sign_applied(magnitude, bits)), ranks + i);
+    }
+    phi4flash::detail::rank_plainly(logits + i, n - i, ranks + i);
+}
+
+inline std::int32_t highest_rank(const std::int32_t* ranks, std::size_t n) {
+    const std::size_t lane_count = lanes();
+    i32_vector highest = set_i32(rank_of_none);
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) highest = max_i32(highest, load_i32(ranks + i));
+    const std::int32_t whole = reduce_max_i32(highest);
+    const std::int32_t rest = phi4flash::detail::highest_plainly(ranks + i, n - i);
+    return whole > rest ? whole : rest;
+}
+
+inline std::size_t count_at_least(const std::int32_t* x, std::size_t n, std::int32_t least) {
+    const std::size_t lane_count = lanes();
+    const i32_vector limit = set_i32(least);
+    const i32_vector one = set_i32(1);
+    i32_vector below = set_i32(0);
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) below = add_i32(below, where_greater(limit, load_i32(x + i), one, set_i32(0)));
+    return i - static_cast<std::size_t>(reduce_sum_i32(below)) + phi4flash::detail::count_plainly(x + i, n - i, least);
+}
+
+PHI4FLASH_VECTOR_INLINE std::uint64_t sum_of_halves(i32_vector low, i32_vector high) {
+    return static_cast<std::uint64_t>(reduce_sum_i32(low)) + (static_cast<std::uint64_t>(reduce_sum_i32(high)) << 16);
+}
+
+inline std::uint64_t weigh_ranks(std::int32_t* ranks, std::size_t n, std::int32_t least, float highest, float scale) {
+    using p = weight_polynomial;
+    const std::size_t lane_count = lanes();
+    const f32_vector top = set(highest);
+    const f32_vector steep = set(scale);
+    const f32_vector nothing = set(static_cast<float>(p::nothing));
+    const i32_vector limit = set_i32(least > rank_of_none ? least - 1 : rank_of_none);
+    const i32_vector half = set_i32(0xffff);
+    i32_vector low = set_i32(0);
+    i32_vector high = set_i32(0);
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        const i32_vector rank = load_i32(ranks + i);
+        const f32_vector magnitude = float_of_bits(sign_applied(rank, rank));
+        const f32_vector logit = float_of_bits(where_greater(set_i32(0), rank, bits_of(sub(zero(), magnitude)), rank));
+        const i32_vector x = truncated(min_of(mul(sub(top, logit), steep), nothing));
+        const i32_vector f = and_i32(x, set_i32(p::fraction_mask));
+        i32_vector t = sub_i32(set_i32(p::c3), shift_right<p::fraction_bits>(mul_i32(set_i32(p::c4), f)));
+        t = sub_i32(set_i32(p::c2), shift_right<p::fraction_bits>(mul_i32(t, f)));
+        t = sub_i32(set_i32(p::c1), shift_right<p::fraction_bits>(mul_i32(t, f)));
+        t = sub_i32(set_i32(p::c0), shift_right<p::fraction_bits>(mul_i32(t, f)));
+        const i32_vector value = sub_i32(set_i32(1 << p::value_bits), shift_right<p::fraction_bits>(mul_i32(t, f)));
+        const i32_vector shifted = shift_right_by(shift_left<30 - p::value_bits>(value), shift_right<p::fraction_bits>(x));
+        const i32_vector weight = where_greater(rank, limit, shifted, set_i32(0));
+        store_i32(weight, ranks + i);
+        low = add_i32(low, and_i32(weight, half));
+        high = add_i32(high, shift_right<16>(weight));
+    }
+    return sum_of_halves(low, high) + phi4flash::detail::weigh_plainly(ranks + i, n - i, least, highest, scale);
+}
+
+inline std::uint64_t sum_at_least(const std::int32_t* weights, std::size_t n, std::int32_t least) {
+    const std::size_t lane_count = lanes();
+    const i32_vector limit = set_i32(least);
+    const i32_vector half = set_i32(0xffff);
+    i32_vector low = set_i32(0);
+    i32_vector high = set_i32(0);
+    std::size_t i = 0;
+    for (; i + lane_count <= n; i += lane_count) {
+        const i32_vector weight = load_i32(weights + i);
+        const i32_vector kept = where_greater(limit, weight, set_i32(0), weight);
+        low = add_i32(low, and_i32(kept, half));
+        high = add_i32(high, shift_right<16>(kept));
+    }
+    return sum_of_halves(low, high) + phi4flash::detail::sum_plainly(weights + i, n - i, least);
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/mamba-inl.hpp -------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline void convolution(const convolution_args& args, std::size_t channel_begin, std::size_t channel_end) {
+    const std::size_t lane_count = lanes();
+    const std::size_t history = args.d_conv - 1;
+    for (std::size_t t = 0; t < args.tokens; ++t) {
+        float* y = args.y + t * args.y_stride;
+        for (std::size_t c = channel_begin; c < channel_end; c += lane_count) {
+            const std::size_t n = channel_end - c < lane_count ? channel_end - c : lane_count;
+            const bool whole = n == lane_count;
+            f32_vector sum = whole ? load(args.bias + c) : load_first(args.bias + c, n);
+            for (std::size_t j = 0; j < args.d_conv; ++j) {
+                const std::size_t time = t + j;
+                const float* x = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+                const float* w = args.weight + j * args.d_inner;
+                sum = whole ? mul_add(load(x + c), load(w + c), sum) : mul_add(load_first(x + c, n), load_first(w + c, n), sum);
+            }
+            if (whole) {
+                store(silu_of(sum), y + c);
+            } else {
+                store_first(silu_of(sum), y + c, n);
+            }
+        }
+    }
+    for (std::size_t s = 0; s < args.kept.count; ++s) {
+        const std::size_t read = args.tokens - args.kept.count + 1 + s;
+        for (std::size_t j = 0; j < history; ++j) {
+            const std::size_t time = read + j;
+            const float* from = time < history ? args.state + time * args.d_inner : args.x + (time - history) * args.x_stride;
+            float* to = args.kept.first + s * args.kept.stride + j * args.d_inner;
+            for (std::size_t c = channel_begin; c < channel_end; ++c) to[c] = from[c];
+        }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector scan_vector(const float* a, const float* h, float* next, const float* b, const float* c, std::size_t d_state,
+                                               f32_vector dt, f32_vector dt_u) {
+    f32_vector y0 = zero();
+    f32_vector y1 = zero();
+    std::size_t n = 0;
+    for (; n + 2 <= d_state; n += 2) {
+        const std::size_t at0 = n * channel_block;
+        const std::size_t at1 = at0 + channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        const f32_vector next1 = mul_add(exp2_of(mul(dt, load(a + at1))), load(h + at1), mul(dt_u, set(b[n + 1])));
+        store(next0, next + at0);
+        store(next1, next + at1);
+        y0 = mul_add(next0, set(c[n]), y0);
+        y1 = mul_add(next1, set(c[n + 1]), y1);
+    }
+    for (; n < d_state; ++n) {
+        const std::size_t at0 = n * channel_block;
+        const f32_vector next0 = mul_add(exp2_of(mul(dt, load(a + at0))), load(h + at0), mul(dt_u, set(b[n])));
+        store(next0, next + at0);
+        y0 = mul_add(next0, set(c[n]), y0);
+    }
+    return add(y0, y1);
+}
+
+inline void scan(const scan_args& args, std::size_t block_begin, std::size_t block_end) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t block = block_begin; block < block_end; ++block) {
+        const std::size_t first = block * channel_block;
+        const std::size_t width = args.d_inner - first < channel_block ? args.d_inner - first : channel_block;
+        const float* a = args.a_log2e + first * args.d_state;
+        const float* h = args.h + first * args.d_state;
+        for (std::size_t t = 0; t < args.tokens; ++t) {
+            const std::size_t slot = t + args.kept.count < args.tokens ? 0 : t + args.kept.count - args.tokens;
+            float* next = args.kept.first + slot * args.kept.stride + first * args.d_state;
+            const float* b = args.b + t * args.bc_stride;
+            const float* c = args.c + t * args.bc_stride;
+            for (std::size_t i = 0; i < width; i += lane_count) {
+                const std::size_t channel = first + i;
+                const std::size_t at = t * args.d_inner + channel;
+                const std::size_t n = width - i < lane_count ? width - i : lane_count;
+                if (n == lane_count) {
+                    const f32_vector dt = load(args.dt + at);
+                    const f32_vector u = load(args.u + at);
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
+                    store(mul_add(load(args.d + channel), u, sum), args.y + at);
+                } else {  // A and h are zero behind the last channel, so whole vectors of them are safe
+                    const f32_vector dt = load_first(args.dt + at, n);
+                    const f32_vector u = load_first(args.u + at, n);
+                    const f32_vector sum = scan_vector(a + i, h + i, next + i, b, c, args.d_state, dt, mul(dt, u));
+                    store_first(mul_add(load_first(args.d + channel, n), u, sum), args.y + at, n);
+                }
+            }
+            h = next;
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention/tile-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t tile_keys = 528;
+inline constexpr std::size_t batch_rows = 4;
+inline constexpr float lowest_score = -3.0e38f;
+
+inline std::size_t first_visible_of(const attention_args& args, std::size_t position) {
+    return position >= args.window ? position - args.window + 1 : 0;
+}
+
+struct key_range {
+    std::size_t begin;
+    std::size_t end;
+};
+
+inline key_range visible_keys(std::size_t latest, std::size_t first_visible, std::size_t position, std::size_t count) {
+    const std::size_t begin = first_visible > position ? first_visible - position : 0;
+    const std::size_t end = latest < position ? 0 : latest - position + 1;
+    return {begin, end < count ? end : count};
+}
+
+struct attention_row {
+    const float* q;              ///< arranged
+    float* out;                  ///< arranged
+    std::size_t key_head;        ///< within the group
+    std::size_t position;
+    std::size_t first_visible;   ///< position
+    float slope;
+    float maximum;
+    float sum;
+};
+
+template <class Element>
+struct attention_tile {
+    const Element* k;
+    const Element* v;
+    const bf16* k_scale;  ///< null: none
+    const bf16* v_scale;
+    std::size_t scale_stride;
+    std::size_t position;
+    std::size_t d_head;
+    std::size_t width;
+    std::size_t whole;
+};
+
+struct key_run {
+    std::size_t key;
+    std::size_t count;
+    std::size_t slot;
+};
+
+using slot_row = float[tile_keys + max_lanes];
+using slot_scales = bf16[tile_keys + max_lanes];
+
+PHI4FLASH_VECTOR_INLINE void load_pair(const float* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const kv_int8* p, f32_vector& a, f32_vector& b) {
+    a = load(p);
+    b = load(p + lanes());
+}
+PHI4FLASH_VECTOR_INLINE void load_pair(const bf16* p, f32_vector& a, f32_vector& b) { load_even_odd(p, a, b); }
+
+PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::size_t count, float* out) {
+    for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
+}
+
+PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
+                                           float* PHI4FLASH_RESTRICT scores) {
+    const std::size_t lane_count = lanes();
+    const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
+    f32_vector most = set(row.maximum);
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        f32_vector s = mul(set(scale), load(scores + i));
+        if (key_scale != nullptr) s = mul(s, load(key_scale + i));
+        if (distance != nullptr) s = neg_mul_add(set(row.slope), load(distance + i), s);
+        store(s, scores + i);
+        most = max_of(most, s);
+    }
+    const float highest = reduce_max(most);
+    const f32_vector shift = set(highest);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i <= last; i += lane_count) {
+        const f32_vector e = exp_of(sub(load(scores + i), shift));
+        store(e, scores + i);
+        if (i < last) sums = add(sums, e);
+    }
+    for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = 0.0f;
+    sums = add(sums, load(scores + last));
+    float correction = 1.0f;
+    if (highest != row.maximum) {
+        float shrink[max_lanes];
+        store(exp_of(set(row.maximum - highest)), shrink);
+        correction = row.maximum == lowest_score ? 0.0f : shrink[0];
+        row.maximum = highest;
+    }
+    row.sum = mul_add_one(row.sum, correction, reduce_sum(sums));
+    return correction;
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention/vectors-inl.hpp -------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t value_slots = 32;
+inline constexpr std::size_t prefetch_distance = 512;
+
+struct walk_in_fours {
+    std::size_t fours;
+    std::size_t next;
+    std::size_t apart;
+
+    explicit walk_in_fours(std::size_t count) : fours(count / 4), next(row_streams == 4 ? 1 : 4), apart(row_streams == 4 ? fours : 1) {}
+};
+
+PHI4FLASH_VECTOR_INLINE void prefetch_after(const void* from, std::size_t bytes) {
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + prefetch_distance;
+    for (std::size_t b = 0; b < bytes; b += 64) prefetch(reinterpret_cast<const void*>(at + b));
+}
+
+struct query_pair {
+    std::size_t column;  ///< of the key head in a row of keys
+    const float* q0;
+    const float* q1;
+    float* scores0;
+    float* scores1;
+};
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void four_scores(const query_pair& pair, const Element* PHI4FLASH_RESTRICT k0, const Element* PHI4FLASH_RESTRICT k1,
+                                         const Element* PHI4FLASH_RESTRICT k2, const Element* PHI4FLASH_RESTRICT k3, std::size_t whole,
+                                         std::size_t d_head, std::size_t slot) {
+    const std::size_t lane_count = lanes();
+    k0 += pair.column, k1 += pair.column, k2 += pair.column, k3 += pair.column;
+    f32_vector s00 = zero(), s01 = zero(), s02 = zero(), s03 = zero();
+    f32_vector s10 = zero(), s11 = zero(), s12 = zero(), s13 = zero();
+    f32_vector a;
+    f32_vector b;
+    for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+        const f32_vector x0 = load(pair.q0 + i);
+        const f32_vector y0 = load(pair.q0 + i + lane_count);
+        const f32_vector x1 = load(pair.q1 + i);
+        const f32_vector y1 = load(pair.q1 + i + lane_count);
+        load_pair(k0 + i, a, b);
+        s00 = mul_add(y0, b, mul_add(x0, a, s00));
+        s10 = mul_add(y1, b, mul_add(x1, a, s10));
+        load_pair(k1 + i, a, b);
+        s01 = mul_add(y0, b, mul_add(x0, a, s01));
+        s11 = mul_add(y1, b, mul_add(x1, a, s11));
+        load_pair(k2 + i, a, b);
+        s02 = mul_add(y0, b, mul_add(x0, a, s02));
+        s12 = mul_add(y1, b, mul_add(x1, a, s12));
+        load_pair(k3 + i, a, b);
+        s03 = mul_add(y0, b, mul_add(x0, a, s03));
+        s13 = mul_add(y1, b, mul_add(x1, a, s13));
+    }
+    for (std::size_t i = whole; Ragged && i < d_head; i += lane_count) {
+        const std::size_t n = d_head - i < lane_count ? d_head - i : lane_count;
+        const f32_vector x0 = load_first(pair.q0 + i, n);
+        const f32_vector x1 = load_first(pair.q1 + i, n);
+        a = load_first(k0 + i, n);
+        s00 = mul_add(x0, a, s00), s10 = mul_add(x1, a, s10);
+        a = load_first(k1 + i, n);
+        s01 = mul_add(x0, a, s01), s11 = mul_add(x1, a, s11);
+        a = load_first(k2 + i, n);
+        s02 = mul_add(x0, a, s02), s12 = mul_add(x1, a, s12);
+        a = load_first(k3 + i, n);
+        s03 = mul_add(x0, a, s03), s13 = mul_add(x1, a, s13);
+    }
+    store_sums(s00, s01, s02, s03, pair.scores0 + slot);
+    store_sums(s10, s11, s12, s13, pair.scores1 + slot);
+}
+
+template <bool Ragged, class Element>
+PHI4FLASH_VECTOR_INLINE void run_scores(const attention_tile<Element>& tile, const query_pair* pairs, std::size_t n_pairs, key_run run) {
+    const std::size_t width = tile.width;
+    const std::size_t whole = tile.whole;
+    const std::size_t d_head = tile.d_head;
+    const walk_in_fours walk(run.count);
+    const std::size_t apart = walk.apart * width;
+    const Element* k = tile.k + run.key * width;
+    std::size_t slot = run.slot;
+    for (std::size_t i = 0; i < walk.fours; ++i, slot += 4, k += walk.next * width) {
+        for (std::size_t s = 0; s < 4; ++s) prefetch_after(k + s * apart, width * sizeof(Element));
+        for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, k + apart, k + 2 * apart, k + 3 * apart, whole, d_head, slot);
+    }
+    const std::size_t rest = run.count % 4;
+    if (rest == 0) return;
+    k = tile.k + (run.key + run.count - rest) * width;  // behind the last key, the first stands in
+    const Element* second = rest > 1 ? k + width : k;
+    const Element* third = rest > 2 ? k + 2 * width : k;
+    for (std::size_t p = 0; p < n_pairs; ++p) four_scores<Ragged>(pairs[p], k, second, third, k, whole, d_head, slot);
+}
+
+template <class Element>
+struct value_slots_view {
+    const Element* v;     ///< of the first
+    const Element* last;  ///< of the first behind the fours
+    std::size_t slot;
+    std::size_t fours;
+    std::size_t rest;
+    std::size_t next;   ///< numbers from a four to the next
+    std::size_t apart;  ///< numbers between values of a four
+    std::size_t width;
+};
+
+PHI4FLASH_VECTOR_INLINE void add_two(f32_vector w, f32_vector x0, f32_vector x1, f32_vector& s0, f32_vector& s1) {
+    s0 = mul_add(w, x0, s0);
+    s1 = mul_add(w, x1, s1);
+}
+PHI4FLASH_VECTOR_INLINE void add_four(f32_vector w, f32_vector x0, f32_vector x1, f32_vector x2, f32_vector x3, f32_vector& s0, f32_vector& s1,
+                                      f32_vector& s2, f32_vector& s3) {
+    add_two(w, x0, x1, s0, s1);
+    add_two(w, x2, x3, s2, s3);
+}
+
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_two(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                        float* const* out, f32_of<R>... s0, f32_of<R>... s1) {
+    const std::size_t bytes = 2 * lanes() * sizeof(Element);
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, bytes);
+            load_pair(at, x0, x1);
+            (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
+        }
+    }
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        (add_two(set(p[R][slot]), x0, x1, s0, s1), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+}
+
+template <std::size_t... R, class Element>
+PHI4FLASH_VECTOR_INLINE void values_four(const value_slots_view<Element>& from, std::size_t column, const slot_row* p,
+                                         float* const* out, f32_of<R>... s0, f32_of<R>... s1, f32_of<R>... s2, f32_of<R>... s3) {
+    const std::size_t pair = 2 * lanes();
+    const Element* PHI4FLASH_RESTRICT v = from.v + column;
+    std::size_t slot = from.slot;
+    f32_vector x0;
+    f32_vector x1;
+    f32_vector x2;
+    f32_vector x3;
+    for (std::size_t i = 0; i < from.fours; ++i, v += from.next) {
+        const Element* PHI4FLASH_RESTRICT at = v;
+        for (std::size_t k = 0; k < 4; ++k, ++slot, at += from.apart) {
+            prefetch_after(at, 2 * pair * sizeof(Element));
+            load_pair(at, x0, x1);
+            load_pair(at + pair, x2, x3);
+            (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+        }
+    }
+    v = from.last + column;
+    for (std::size_t k = 0; k < from.rest; ++k, ++slot, v += from.width) {
+        load_pair(v, x0, x1);
+        load_pair(v + pair, x2, x3);
+        (add_four(set(p[R][slot]), x0, x1, x2, x3, s0, s1, s2, s3), ...);
+    }
+    ((store(s0, out[R] + column), store(s1, out[R] + column + lanes())), ...);
+    ((store(s2, out[R] + column + pair), store(s3, out[R] + column + pair + lanes())), ...);
+}
+
+template <class Element, std::size_t... R>
+PHI4FLASH_VECTOR_INLINE void add_values(std::index_sequence<R...>, const value_slots_view<Element>& from, std::size_t begin, std::size_t end,
+                                        const float* keep, const slot_row* p, float* const* out) {
+    const std::size_t lane_count = lanes();
+    if (keep != nullptr) {
+        for (std::size_t i = begin; i < end; i += lane_count) (store(mul(set(keep[R]), load(out[R] + i)), out[R] + i), ...);
+    }
+    std::size_t i = begin;
+    if constexpr (many_registers) {
+        for (; i + 4 * lane_count <= end; i += 4 * lane_count)
+            values_four<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)..., load(out[R] + i + 2 * lane_count)...,
+                        load(out[R] + i + 3 * lane_count)...);
+    }
+    for (; i < end; i += 2 * lane_count) values_two<R...>(from, i, p, out, load(out[R] + i)..., load(out[R] + i + lane_count)...);
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void add_last_values(const value_slots_view<Element>& from, std::size_t begin, std::size_t end, float keep, const float* p,
+                                             float* out) {
+    for (std::size_t i = begin; i < end; i += lanes()) {
+        const std::size_t n = end - i < lanes() ? end - i : lanes();
+        f32_vector sum = mul(set(keep), load_first(out + i, n));
+        std::size_t slot = from.slot;
+        for (std::size_t f = 0; f < from.fours; ++f) {
+            for (std::size_t k = 0; k < 4; ++k, ++slot)
+                sum = mul_add(set(p[slot]), load_first(from.v + f * from.next + k * from.apart + i, n), sum);
+        }
+        for (std::size_t k = 0; k < from.rest; ++k, ++slot) sum = mul_add(set(p[slot]), load_first(from.last + k * from.width + i, n), sum);
+        store_first(sum, out + i, n);
+    }
+}
+
+template <class Element>
+class vector_products {
+public:
+    vector_products(const attention_args& args, const attention_row*, std::size_t) : k_per_group_(args.k_per_group) {}
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const walk_in_fours walk(run.count);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.fours; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) *to++ = by_key(run.key + i * walk.next + s * walk.apart);
+        }
+        for (std::size_t i = 4 * walk.fours; i < run.count; ++i) *to++ = by_key(run.key + i);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t shared = k_per_group_;
+        query_pair pairs[batch_rows];
+        std::size_t n_pairs = 0;
+        for (std::size_t base = 0; base < n_rows; base += 2 * shared) {
+            for (std::size_t r = base; r < n_rows && r < base + shared; ++r) {
+                const std::size_t partner = r + shared < n_rows ? r + shared : r;
+                pairs[n_pairs++] = {rows[r].key_head * tile.d_head, rows[r].q, rows[partner].q, scores[r], scores[partner]};
+            }
+        }
+        if (tile.whole == tile.d_head) {
+            run_scores<false>(tile, pairs, n_pairs, run);
+        } else {
+            run_scores<true>(tile, pairs, n_pairs, run);
+        }
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) const {
+        if constexpr (kv_format_of<Element> == kv_format::int8) {
+            alignas(64) slot_row scaled[max_k_per_group][batch_rows];
+            const slot_row* of_head[max_k_per_group] = {};
+            for (std::size_t s = 0; s < k_per_group_; ++s) {
+                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
+                of_head[s] = scaled[s];
+            }
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        } else {
+            const slot_row* const of_head[max_k_per_group] = {weights, weights};
+            add_weighted(tile, rows, n_rows, run, keep, of_head);
+        }
+    }
+
+private:
+    void add_weighted(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                       const slot_row* const* weights) const {
+        const walk_in_fours walk(run.count);
+        const Element* v = tile.v + run.key * tile.width;
+        const Element* last = v + 4 * walk.fours * tile.width;
+        std::size_t four = 0;
+        do {  // a few at a time, so that values are read nearly in order
+            const std::size_t some = walk.fours - four < value_slots / 4 ? walk.fours - four : value_slots / 4;
+            const bool end = four + some == walk.fours;
+            const value_slots_view<Element> from{v + four * walk.next * tile.width, last, run.slot + 4 * four, some, end ? run.count % 4 : 0,
+                                                 walk.next * tile.width, walk.apart * tile.width, tile.width};
+            for (std::size_t s = 0; s < k_per_group_; ++s) add_head(tile, rows, n_rows, from, s, keep, weights[s]);
+            keep = nullptr;
+            four += some;
+        } while (four < walk.fours);
+    }
+
+    static void add_head(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, const value_slots_view<Element>& from,
+                         std::size_t s, const float* keep, const slot_row* weights) {
+        const std::size_t begin = s * tile.d_head;
+        const std::size_t whole_end = begin + tile.whole;
+        if (n_rows == batch_rows) {
+            float* const out[batch_rows] = {rows[0].out, rows[1].out, rows[2].out, rows[3].out};
+            add_values(std::make_index_sequence<batch_rows>(), from, begin, whole_end, keep, weights, out);
+        } else {
+            for (std::size_t r = 0; r < n_rows; ++r)
+                add_values(std::index_sequence<0>(), from, begin, whole_end, keep == nullptr ? nullptr : keep + r, weights + r, &rows[r].out);
+        }
+        for (std::size_t r = 0; r < n_rows && tile.whole < tile.d_head; ++r)
+            add_last_values(from, whole_end, begin + tile.d_head, keep == nullptr ? 1.0f : keep[r], weights[r], rows[r].out);
+    }
+
+    std::size_t k_per_group_;
+};
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention/prompt-inl.hpp --------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t prompt_keys = 24;
+inline constexpr std::size_t prompt_tile_floats = 3072;
+inline constexpr std::size_t prompt_rows = 32;
+inline constexpr std::size_t prompt_row_floats = 4096;
+
+struct prompt_block {
+    std::size_t rows;                                               ///< of each key head
+    std::size_t padded;                                             ///< the same, in whole vectors
+    alignas(64) float queries[prompt_row_floats];                   ///< [k_per_group, d_head, padded], times the scale
+    alignas(64) float values[max_k_per_group * prompt_row_floats];  ///< [k_per_group, padded, columns]: outputs times `sum`
+    alignas(64) float scores[prompt_keys * prompt_rows];            ///< [keys, padded], of one key head
+    alignas(64) float k[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float v[prompt_tile_floats];                        ///< [keys, columns]
+    alignas(64) float maximum[max_k_per_group][prompt_rows];
+    alignas(64) float sum[max_k_per_group][prompt_rows];
+    alignas(64) float slope[max_k_per_group][prompt_rows];
+    alignas(64) float keep[prompt_rows];                            ///< by which what a row has so far is multiplied
+    alignas(64) float added[prompt_rows];                           ///< sum of a tile's weights
+    alignas(64) float distance[prompt_rows];                        ///< from the tile's first key
+    std::size_t position[prompt_rows];
+    std::size_t first_visible[prompt_rows];
+};
+
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_columns(const attention_args& args) {
+    return (args.k_per_group * args.d_head + lanes() - 1) / lanes() * lanes();
+}
+PHI4FLASH_VECTOR_INLINE std::size_t prompt_room(const attention_args& args) {
+    const std::size_t fit = prompt_row_floats / prompt_columns(args);
+    return (fit < prompt_rows ? fit : prompt_rows) / lanes() * lanes();
+}
+
+PHI4FLASH_VECTOR_INLINE bool takes_prompt(const attention_args& args) {
+    return args.tokens > 1 && args.tokens * args.queries_per_key >= lanes() && prompt_room(args) != 0 &&
+           4 * prompt_columns(args) <= prompt_tile_floats;
+}
+
+PHI4FLASH_VECTOR_INLINE void locate(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t row, std::size_t s,
+                                    std::size_t& token, std::size_t& head) {
+    token = token_begin + row / args.queries_per_key;
+    head = (group * args.queries_per_key + row % args.queries_per_key) * args.k_per_group + s;
+}
+
+PHI4FLASH_VECTOR_INLINE void begin_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                         prompt_block& block) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        const bool real = i < block.rows;
+        std::size_t token = 0;
+        std::size_t head = 0;
+        locate(args, group, token_begin, first + (real ? i : 0), 0, token, head);
+        block.position[i] = args.first_position + token;
+        block.first_visible[i] = first_visible_of(args, block.position[i]);
+        for (std::size_t s = 0; s < args.k_per_group; ++s, ++head) {
+            const float* q = args.q + token * args.q_stride + head * args.d_head;
+            float* to = block.queries + s * args.d_head * block.padded + i;
+            for (std::size_t d = 0; d < args.d_head; ++d) to[d * block.padded] = real ? q[d] * args.scale : 0.0f;
+            block.maximum[s][i] = lowest_score;
+            block.sum[s][i] = 0.0f;
+            block.slope[s][i] = real && args.slopes != nullptr ? args.slopes[head] : 0.0f;
+        }
+    }
+    std::memset(block.values, 0, args.k_per_group * block.padded * prompt_columns(args) * sizeof(float));
+}
+
+PHI4FLASH_VECTOR_INLINE void finish_block(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t first,
+                                          const prompt_block& block) {
+    const std::size_t lane_count = lanes();
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t i = 0; i < block.rows; ++i) {
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            std::size_t token = 0;
+            std::size_t head = 0;
+            locate(args, group, token_begin, first + i, s, token, head);
+            const float* from = block.values + (s * block.padded + i) * columns;
+            float* out = args.out + token * args.out_stride + head * width;
+            const f32_vector inverse = set(1.0f / block.sum[s][i]);  // a token sees itself, so the sum is at least 1
+            std::size_t c = 0;
+            for (; c + lane_count <= width; c += lane_count) store(mul(load(from + c), inverse), out + c);
+            if (c < width) store_first(mul(load(from + c), inverse), out + c, width - c);
+        }
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void widen_rows(const attention_args& args, const Element* PHI4FLASH_RESTRICT from, const bf16* scales,
+                                        std::size_t scale_stride, std::size_t count, std::size_t columns, float* PHI4FLASH_RESTRICT to) {
+    const std::size_t lane_count = lanes();
+    const std::size_t width = args.k_per_group * args.d_head;
+    for (std::size_t j = 0; j < count; ++j, from += width, to += columns) {
+        std::size_t c = 0;
+        for (; c + lane_count <= width; c += lane_count) store(load(from + c), to + c);
+        if (c < width) store(load_first(from + c, width - c), to + c);
+        if (scales == nullptr) continue;
+        for (std::size_t s = 0; s < args.k_per_group; ++s) {
+            const float scale = to_f32(scales[s * scale_stride + j]);
+            for (std::size_t d = 0; d < args.d_head; ++d) to[s * args.d_head + d] *= scale;
+        }
+    }
+}
+
+struct put_scores {
+    float* scores;
+    std::size_t padded;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t key, std::size_t vector, f32_vector sum) const {
+        store(sum, scores + key * padded + vector * lanes());
+    }
+};
+
+struct put_values {
+    float* values;
+    std::size_t columns;
+    const float* keep;
+    PHI4FLASH_VECTOR_INLINE void operator()(std::size_t row, std::size_t vector, f32_vector sum) const {
+        float* to = values + row * columns + vector * lanes();
+        store(mul_add(set(keep[row]), load(to), sum), to);
+    }
+};
+
+PHI4FLASH_VECTOR_INLINE void fill_unseen(prompt_block& block, std::size_t position, std::size_t count, float x) {
+    for (std::size_t i = 0; i < block.padded; ++i) {
+        const key_range seen = visible_keys(block.position[i], block.first_visible[i], position, count);
+        for (std::size_t j = 0; j < count; ++j) {
+            if (j < seen.begin || j >= seen.end) block.scores[j * block.padded + i] = x;
+        }
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void prompt_softmax(const attention_args& args, prompt_block& block, std::size_t s, std::size_t position,
+                                            std::size_t count, bool partly_seen) {
+    const std::size_t padded = block.padded;
+    if (args.slopes != nullptr) {
+        for (std::size_t i = 0; i < padded; ++i)
+            block.distance[i] = static_cast<float>(static_cast<std::int64_t>(block.position[i]) - static_cast<std::int64_t>(position));
+        for (std::size_t j = 0; j < count; ++j) {
+            for (std::size_t i = 0; i < padded; i += lanes()) {
+                const f32_vector distance = sub(load(block.distance + i), set(static_cast<float>(j)));
+                float* score = block.scores + j * padded + i;
+                store(neg_mul_add(load(block.slope[s] + i), distance, load(score)), score);
+            }
+        }
+    }
+    if (partly_seen) fill_unseen(block, position, count, lowest_score);
+    for (std::size_t i = 0; i < padded; i += lanes()) {
+        float* scores = block.scores + i;
+        const f32_vector before = load(block.maximum[s] + i);
+        f32_vector even = before;
+        f32_vector odd = before;
+        std::size_t j = 0;
+        for (; j + 2 <= count; j += 2) {
+            even = max_of(even, load(scores + j * padded));
+            odd = max_of(odd, load(scores + (j + 1) * padded));
+        }
+        if (j < count) even = max_of(even, load(scores + j * padded));
+        const f32_vector maximum = max_of(even, odd);
+        f32_vector sum = zero();
+        for (j = 0; j < count; ++j) {
+            const f32_vector e = exp_of(sub(load(scores + j * padded), maximum));
+            store(e, scores + j * padded);
+            sum = add(sum, e);
+        }
+        const f32_vector keep = exp_of(sub(before, maximum));
+        store(maximum, block.maximum[s] + i);
+        store(keep, block.keep + i);
+        store(sum, block.added + i);
+    }
+    if (partly_seen) {
+        fill_unseen(block, position, count, 0.0f);
+        for (std::size_t i = 0; i < padded; i += lanes()) {
+            f32_vector sum = zero();
+            for (std::size_t j = 0; j < count; ++j) sum = add(sum, load(block.scores + j * padded + i));
+            store(sum, block.added + i);
+        }
+    }
+    for (std::size_t i = 0; i < padded; i += lanes())
+        store(mul_add(load(block.sum[s] + i), load(block.keep + i), load(block.added + i)), block.sum[s] + i);
+}
+
+inline void attend_keys(const attention_args& args, prompt_block& block, std::size_t position, std::size_t count, std::size_t columns) {
+    const std::size_t lane_count = lanes();
+    const bool partly_seen = block.position[0] < position + count - 1 || block.first_visible[block.rows - 1] > position;
+    for (std::size_t s = 0; s < args.k_per_group; ++s) {
+        const outer_factor keys{block.k + s * args.d_head, columns, 1};
+        const float* queries = block.queries + s * args.d_head * block.padded;
+        std::size_t i = 0;
+        for (; i + 2 * lane_count <= block.padded; i += 2 * lane_count)
+            outer_rows_times<true>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+        if (i < block.padded)
+            outer_rows_times<false>(keys, count, queries + i, block.padded, args.d_head, put_scores{block.scores + i, block.padded});
+
+        prompt_softmax(args, block, s, position, count, partly_seen);
+
+        const outer_factor weights{block.scores, 1, block.padded};
+        float* values = block.values + s * block.padded * columns;
+        std::size_t c = 0;
+        for (; c + 2 * lane_count <= columns; c += 2 * lane_count)
+            outer_rows_times<true>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+        if (c < columns) outer_rows_times<false>(weights, block.rows, block.v + c, columns, count, put_values{values + c, columns, block.keep});
+    }
+}
+
+template <class Element>
+inline void attend_keys_of(const attention_args& args, std::size_t group, prompt_block& block, const kv_segment& segment) {
+    const key_range seen = visible_keys(block.position[block.rows - 1], block.first_visible[0], segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
+    const std::size_t columns = prompt_columns(args);
+    const std::size_t width = args.k_per_group * args.d_head;
+    const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
+    const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
+    const std::size_t scale_row = group * args.k_per_group * segment.group_rows;
+    const std::size_t fit = prompt_tile_floats / columns;
+    const std::size_t step = fit < prompt_keys ? fit : prompt_keys;
+    for (std::size_t j = seen.begin / step * step; j < seen.end; j += step) {
+        const std::size_t count = seen.end - j < step ? seen.end - j : step;
+        const std::size_t scale = scale_row + j;
+        widen_rows(args, k + j * width, segment.k_scale == nullptr ? nullptr : segment.k_scale + scale, segment.group_rows, count, columns, block.k);
+        widen_rows(args, v + j * width, segment.v_scale == nullptr ? nullptr : segment.v_scale + scale, segment.group_rows, count, columns, block.v);
+        attend_keys(args, block, segment.first_position + j, count, columns);
+    }
+}
+
+template <class Element>
+inline void attend_prompt(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                          const kv_segment* segments, std::size_t n_segments) {
+    prompt_block block;
+    const std::size_t room = prompt_room(args);
+    const std::size_t total = (token_end - token_begin) * args.queries_per_key;
+    for (std::size_t first = 0; first < total; first += room) {
+        block.rows = total - first < room ? total - first : room;
+        block.padded = (block.rows + lanes() - 1) / lanes() * lanes();
+        begin_block(args, group, token_begin, first, block);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_keys_of<Element>(args, group, block, segments[s]);
+        finish_block(args, group, token_begin, first, block);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention/attention-inl.hpp -----------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t row_block = 64;
+inline constexpr std::size_t query_floats = 4096;
+
+template <class Products>
+inline void gather_scales(const Products& products, const bf16* scales, std::size_t stride, std::size_t heads, key_run run, slot_scales* out) {
+    for (std::size_t s = 0; s < heads; ++s, scales += stride, ++out) {
+        const auto next = reinterpret_cast<std::uintptr_t>(scales + run.key) + tile_keys * sizeof(bf16);
+        for (std::size_t b = 0; b < run.count * sizeof(bf16); b += 64) prefetch(reinterpret_cast<const void*>(next + b));
+        products.in_slots(run, [scales](std::size_t key) { return scales[key]; }, *out);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) (*out)[i] = {};
+    }
+}
+
+template <class Element, class Products>
+inline void attend_tile(const attention_args& args, Products& products, attention_row* rows, std::size_t n_rows, const attention_tile<Element>& tile,
+                        key_range seen) {
+    const key_run run{seen.begin, seen.end - seen.begin, 0};
+    alignas(64) slot_row scores[batch_rows];
+    products.scores(tile, rows, n_rows, run, scores);
+
+    alignas(64) slot_scales scales[max_k_per_group];
+    if (tile.k_scale != nullptr) gather_scales(products, tile.k_scale, tile.scale_stride, args.k_per_group, run, scales);
+    alignas(64) slot_row distance;
+    if (args.slopes != nullptr) {
+        const auto from_here = static_cast<std::int64_t>(rows[0].position) - static_cast<std::int64_t>(tile.position);
+        products.in_slots(run, [from_here](std::size_t key) { return static_cast<float>(from_here - static_cast<std::int64_t>(key)); }, distance);
+        for (std::size_t i = run.count; i < run.count + max_lanes; ++i) distance[i] = distance[0];
+    }
+    float keep[batch_rows];
+    bool rescale = false;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        keep[r] = tile_softmax(rows[r], args.scale, tile.k_scale == nullptr ? nullptr : scales[rows[r].key_head],
+                               args.slopes == nullptr ? nullptr : distance, run.count, scores[r]);
+        rescale = rescale || keep[r] != 1.0f;
+    }
+    if (tile.v_scale != nullptr) gather_scales(products, tile.v_scale, tile.scale_stride, args.k_per_group, run, scales);
+    products.values(tile, rows, n_rows, run, rescale ? keep : nullptr, scores, tile.v_scale == nullptr ? nullptr : scales);
+}
+
+template <class Element, class Products>
+inline void attend_segment(const attention_args& args, Products& products, std::size_t group, attention_row* rows, std::size_t n_rows,
+                           const kv_segment& segment, std::size_t whole) {
+    const std::size_t width = args.k_per_group * args.d_head;
+    const auto* k = reinterpret_cast<const Element*>(segment.k) + group * segment.group_rows * width;
+    const auto* v = reinterpret_cast<const Element*>(segment.v) + group * segment.group_rows * width;
+    const key_range seen = visible_keys(rows[n_rows - 1].position, rows[0].first_visible, segment.first_position, segment.count);
+    if (seen.begin >= seen.end) return;
+    const auto scales_at = [&](const bf16* scales, std::size_t key) {
+        return scales == nullptr ? nullptr : scales + group * args.k_per_group * segment.group_rows + key;
+    };
+    for (std::size_t j = seen.begin / tile_keys * tile_keys; j < seen.end; j += tile_keys) {
+        const std::size_t count = seen.end - j < tile_keys ? seen.end - j : tile_keys;
+        const std::size_t position = segment.first_position + j;
+        const attention_tile<Element> tile{k + j * width, v + j * width, scales_at(segment.k_scale, j), scales_at(segment.v_scale, j),
+                                           segment.group_rows, position, args.d_head, width, whole};
+        for (std::size_t r = 0; r < n_rows;) {
+            std::size_t n = 1;
+            while (n < batch_rows && r + n < n_rows && rows[r + n].position == rows[r].position) ++n;
+            const key_range keys = visible_keys(rows[r].position, rows[r].first_visible, position, count);
+            if (keys.begin < keys.end) attend_tile(args, products, rows + r, n, tile, keys);
+            r += n;
+        }
+    }
+}
+
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void arrange_query(const float* q, std::size_t d_head, std::size_t whole, float* out) {
+    constexpr bool even_odd = kv_format_of<Element> == kv_format::bf16;
+    const std::size_t lane_count = lanes();
+    for (std::size_t i = 0; i < d_head; ++i) {
+        const std::size_t within = i % (2 * lane_count);
+        out[even_odd && i < whole ? i - within + within / 2 + within % 2 * lane_count : i] = q[i];
+    }
+}
+template <class Element>
+PHI4FLASH_VECTOR_INLINE void finish_row(const attention_row& row, std::size_t heads, std::size_t d_head, std::size_t whole) {
+    const std::size_t lane_count = lanes();
+    const f32_vector inverse = set(1.0f / row.sum);  // a token sees itself, so the sum is at least 1
+    for (std::size_t h = 0; h < heads; ++h) {
+        float* out = row.out + h * d_head;
+        for (std::size_t i = 0; i < whole; i += 2 * lane_count) {
+            const f32_vector a = mul(load(out + i), inverse);
+            const f32_vector b = mul(load(out + i + lane_count), inverse);
+            if constexpr (kv_format_of<Element> == kv_format::bf16) {
+                store_even_odd(a, b, out + i);
+            } else {
+                store(a, out + i), store(b, out + i + lane_count);
+            }
+        }
+        for (std::size_t i = whole; i < d_head; ++i) out[i] *= 1.0f / row.sum;
+    }
+}
+
+template <class Element, template <class> class Products>
+inline void attend_few(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    const std::size_t width = args.k_per_group * args.d_head;
+    const std::size_t heads = args.k_per_group * args.queries_per_key;  // query heads of this group
+    const bool arranged = args.d_head <= query_floats;
+    const std::size_t whole = arranged ? args.d_head / (2 * lanes()) * (2 * lanes()) : 0;
+    const std::size_t fit = arranged ? query_floats / args.d_head : 1;
+    const std::size_t block = fit < row_block ? fit : row_block;
+    alignas(64) float queries[query_floats];
+    attention_row rows[row_block];
+    const std::size_t total = (token_end - token_begin) * heads;
+    for (std::size_t first = 0; first < total; first += block) {
+        const std::size_t n_rows = total - first < block ? total - first : block;
+        for (std::size_t i = 0; i < n_rows; ++i) {
+            const std::size_t token = token_begin + (first + i) / heads;
+            const std::size_t head_in_group = (first + i) % heads;
+            const std::size_t head = group * heads + head_in_group;
+            attention_row& row = rows[i];
+            row.q = args.q + token * args.q_stride + head * args.d_head;
+            if (arranged) {
+                arrange_query<Element>(row.q, args.d_head, whole, queries + i * args.d_head);
+                row.q = queries + i * args.d_head;
+            }
+            row.out = args.out + token * args.out_stride + head * width;
+            row.key_head = head_in_group % args.k_per_group;
+            row.position = args.first_position + token;
+            row.first_visible = first_visible_of(args, row.position);
+            row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
+            row.maximum = lowest_score;
+            row.sum = 0.0f;
+            for (std::size_t c = 0; c < width; ++c) row.out[c] = 0.0f;
+        }
+        Products<Element> products(args, rows, n_rows);
+        for (std::size_t s = 0; s < n_segments; ++s) attend_segment<Element>(args, products, group, rows, n_rows, segments[s], whole);
+        for (std::size_t i = 0; i < n_rows; ++i) finish_row<Element>(rows[i], args.k_per_group, args.d_head, whole);
+    }
+}
+
+template <class Element>
+inline void attention(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                      const kv_segment* segments, std::size_t n_segments) {
+    if (takes_prompt(args)) {
+        attend_prompt<Element>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attend_few<Element, vector_products>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+template <class Element, template <class> class Products>
+inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
+                             const kv_segment* segments, std::size_t n_segments) {
+    if (args.tokens == 1 && Products<Element>::fits(args)) {
+        attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
+    } else {
+        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+    }
+}
+
+PHI4FLASH_TARGET_END
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+
+// ---- phi4flash/simd/wide_bytes-inl.hpp -----------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+PHI4FLASH_VECTOR_INLINE void store_integers(tokens_i32 v, std::int32_t* p) { hn::StoreU(v, tokens_tag(), p); }
+PHI4FLASH_VECTOR_INLINE tokens_i32 add_integers(tokens_i32 a, tokens_i32 b) { return hn::Add(a, b); }
+PHI4FLASH_VECTOR_INLINE std::int32_t sum_of_integers(tokens_i32 v) { return hn::ReduceSum(tokens_tag(), v); }
+
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const std::int8_t* p) { return hn::LoadU(tokens_i8_tag(), p); }
+PHI4FLASH_VECTOR_INLINE signed_bytes load_bytes(const kv_int8* p) { return load_bytes(&p->code); }
+template <int Group>
+PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
+    return hn::BitCast(tokens_i8_tag(), hn::Broadcast<Group>(hn::BitCast(tokens_tag(), v)));
+}
+
+constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    const tokens_u8_tag d8;
+    const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
+    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
+        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+    };
+    put(a, b, p);
+    put(c, d, p + 64);
+}
+
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void fours_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const tokens_tag d32;
+    const hn::Repartition<std::int64_t, tokens_tag> d64;
+    const auto low_ab = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto high_ab = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, a), hn::BitCast(d32, b)));
+    const auto low_cd = hn::BitCast(d64, hn::InterleaveLower(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const auto high_cd = hn::BitCast(d64, hn::InterleaveUpper(d32, hn::BitCast(d32, c), hn::BitCast(d32, d)));
+    const hn::DFromV<Vector> out;
+    a = hn::BitCast(out, hn::InterleaveLower(d64, low_ab, low_cd));
+    b = hn::BitCast(out, hn::InterleaveUpper(d64, low_ab, low_cd));
+    c = hn::BitCast(out, hn::InterleaveLower(d64, high_ab, high_cd));
+    d = hn::BitCast(out, hn::InterleaveUpper(d64, high_ab, high_cd));
+}
+template <bool Upper>
+PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed_bytes c, signed_bytes d, signed_bytes& first, signed_bytes& second) {
+    const tokens_i8_tag d8;
+    const hn::Repartition<std::int16_t, tokens_tag> d16;
+    const auto ab = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, a, b) : hn::InterleaveLower(d8, a, b));
+    const auto cd = hn::BitCast(d16, Upper ? hn::InterleaveUpper(d8, c, d) : hn::InterleaveLower(d8, c, d));
+    first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
+    second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
+}
+template <class Vector>
+PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
+    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
+    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
+    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
+    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
+        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
+    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
+    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention/bytes-inl.hpp ---------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t keys_in_row = 4;
+inline constexpr std::size_t keys_at_once = 4 * keys_in_row;
+inline constexpr std::size_t steps_ahead = 2;
+
+struct walk_in_sixteens {
+    std::size_t steps;
+    std::size_t apart;
+
+    explicit walk_in_sixteens(key_run run) : steps(run.count / keys_at_once), apart(steps * keys_in_row) {}
+    [[nodiscard]] key_run rest(key_run run) const {
+        const std::size_t done = steps * keys_at_once;
+        return {run.key + done, run.count - done, run.slot + done};
+    }
+};
+
+struct four_rows {
+    const kv_int8* at;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    PHI4FLASH_VECTOR_INLINE void load(signed_bytes& a, signed_bytes& b, signed_bytes& c, signed_bytes& d) const {
+        a = load_bytes(at), b = load_bytes(at + width), c = load_bytes(at + 2 * width), d = load_bytes(at + three_widths);
+    }
+    PHI4FLASH_VECTOR_INLINE void prefetch_first_two() const { prefetch_at(at), prefetch_at(at + width); }
+    PHI4FLASH_VECTOR_INLINE void prefetch_last_two() const { prefetch_at(at + 2 * width), prefetch_at(at + three_widths); }
+
+private:
+    PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
+        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+    }
+};
+
+struct four_places {
+    const kv_int8* at0;
+    const kv_int8* at1;
+    const kv_int8* at2;
+    const kv_int8* at3;
+    std::size_t width;
+    std::size_t three_widths;
+    std::uintptr_t ahead;
+
+    four_places(const kv_int8* p, std::size_t apart, std::size_t row_width)
+        : at0(p), at1(p + apart * row_width), at2(p + 2 * apart * row_width), at3(p + 3 * apart * row_width), width(row_width),
+          three_widths(3 * row_width), ahead(0) {}
+    void advance() {
+        const std::size_t numbers = keys_in_row * width;
+        at0 += numbers, at1 += numbers, at2 += numbers, at3 += numbers;
+    }
+    [[nodiscard]] four_rows rows(const kv_int8* at) const { return {at, width, three_widths, ahead}; }
+};
+
+inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
+    return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+}
+
+template <class Element>
+class byte_products {
+    static_assert(std::is_same_v<Element, kv_int8>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % line_numbers == 0 && args.k_per_group * args.d_head <= most_lines * line_numbers &&
+               args.k_per_group * args.queries_per_key == batch_rows;
+    }
+
+    byte_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), k_per_group_(args.k_per_group), lines_(args.d_head / line_numbers) {
+        for (std::size_t r = 0; r < batch_rows; ++r) put_query(rows[r].q, lines_, queries_[r]);
+    }
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const walk_in_sixteens walk(run);
+        T* to = out + run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i) {
+            for (std::size_t s = 0; s < 4; ++s) {
+                const std::size_t key = run.key + i * keys_in_row + s * walk.apart;
+                for (std::size_t j = 0; j < keys_in_row; ++j) *to++ = by_key(key + j);
+            }
+        }
+        rest_.in_slots(walk.rest(run), by_key, out);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        four_places k(tile.k + run.key * tile.width, walk.apart, tile.width);
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < walk.steps; ++i, k.advance(), slot += keys_at_once) {
+            k.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers
+                                                   : bytes_between(tile.k, tile.v) - (walk.steps - steps_ahead) * step_numbers;
+            for (std::size_t base = 0; base < batch_rows; base += 2 * k_per_group_) {
+                for (std::size_t r = base; r < base + k_per_group_; ++r)
+                    put_sixteen(k, rows[r].key_head * tile.d_head, queries_[r], queries_[r + k_per_group_], scores[r] + slot,
+                                scores[r + k_per_group_] + slot);
+            }
+        }
+        if (walk.rest(run).count != 0) rest_.scores(tile, rows, n_rows, walk.rest(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) {
+        const walk_in_sixteens walk(run);
+        const std::size_t step_numbers = keys_in_row * tile.width;
+        if (walk.steps != 0) {
+            float units[max_k_per_group][batch_rows];
+            for (std::size_t s = 0; s < k_per_group_; ++s) put_weights(weights, scales[s], walk.steps, weights_[s], units[s]);
+            const Element* v = tile.v + run.key * tile.width;
+            for (std::size_t i = 0; i < walk.steps; i += steps_ahead, v += steps_ahead * step_numbers) {
+                const std::size_t steps = walk.steps - i < steps_ahead ? walk.steps - i : steps_ahead;
+                for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                    four_places at(v + line * line_numbers, walk.apart, tile.width);
+                    at.ahead = i + steps_ahead < walk.steps ? steps_ahead * step_numbers : bytes_between(v, tile.k + tile_keys * tile.width);
+                    const step_digits* w = weights_[line / lines_] + i;
+                    add_half<false>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][0]);
+                    add_half<true>(std::make_index_sequence<batch_rows>(), at, steps, w, i == 0, sums_[line][1]);
+                }
+            }
+            for (std::size_t line = 0; line < k_per_group_ * lines_; ++line) {
+                for (std::size_t r = 0; r < batch_rows; ++r)
+                    add_sums(sums_[line], r, units[line / lines_][r], keep == nullptr ? 1.0f : keep[r], rows[r].out + line * line_numbers);
+            }
+            keep = nullptr;
+        }
+        if (walk.rest(run).count != 0) rest_.values(tile, rows, n_rows, walk.rest(run), keep, weights, scales);
+    }
+
+private:
+    static constexpr std::size_t line_numbers = 64;  ///< numbers in a vector
+    static constexpr std::size_t most_lines = 2;     ///< in a row of keys
+
+    struct query {
+        alignas(64) std::int8_t digits[most_lines][4][2][line_numbers];
+        float unit;
+        std::int32_t start;
+    };
+    using step_digits = std::uint8_t[batch_rows * 2 * keys_at_once];
+    using half_sums = std::int32_t[4][batch_rows][line_numbers / 4];
+
+    static void put_query(const float* q, std::size_t lines, query& to) {
+        f32_vector largest = zero();
+        for (std::size_t i = 0; i < lines * line_numbers; i += lanes()) largest = max_of(largest, abs_of(load(q + i)));
+        const float most = reduce_max(largest);
+        constexpr float most_digits = 127.0f * 256.0f;
+        const f32_vector inverse = set(most > 0.0f ? most_digits / most : 0.0f);
+        tokens_i32 sum = repeat_integer(0);
+        for (std::size_t line = 0; line < lines; ++line) {
+            alignas(64) std::int8_t high[line_numbers];
+            alignas(64) std::int8_t low[line_numbers];
+            for (std::size_t i = 0; i < line_numbers; i += lanes())
+                sum = add_integers(sum, store_signed_digits(mul(load(q + line * line_numbers + i), inverse), high + i, low + i));
+            repeat_digits(high, low, to.digits[line]);
+        }
+        to.unit = most / most_digits;
+        to.start = -lifted_by * sum_of_integers(sum);
+    }
+    static void repeat_digits(const std::int8_t* high, const std::int8_t* low, std::int8_t (*to)[2][line_numbers]) {
+        const signed_bytes h = load_bytes(high);
+        const signed_bytes l = load_bytes(low);
+        store_bytes(repeat_fours<0>(h), to[0][0]), store_bytes(repeat_fours<0>(l), to[0][1]);
+        store_bytes(repeat_fours<1>(h), to[1][0]), store_bytes(repeat_fours<1>(l), to[1][1]);
+        store_bytes(repeat_fours<2>(h), to[2][0]), store_bytes(repeat_fours<2>(l), to[2][1]);
+        store_bytes(repeat_fours<3>(h), to[3][0]), store_bytes(repeat_fours<3>(l), to[3][1]);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_digits(token_codes k, const std::int8_t (*q)[line_numbers], tokens_i32& high, tokens_i32& low) {
+        high = dot_next(high, k, load_bytes(q[0]));
+        low = dot_next(low, k, load_bytes(q[1]));
+    }
+    PHI4FLASH_VECTOR_INLINE void four_sums(four_rows k, const query& q0, const query& q1, tokens_i32& s0, tokens_i32& s1) const {
+        tokens_i32 high0 = repeat_integer(0), low0 = high0, high1 = high0, low1 = high0;
+        for (std::size_t line = 0; line < lines_; ++line, k.at += line_numbers) {
+            k.prefetch_first_two(), k.prefetch_last_two();
+            signed_bytes first, second, third, fourth;
+            k.load(first, second, third, fourth);
+            token_codes a = lifted(first), b = lifted(second), c = lifted(third), d = lifted(fourth);
+            fours_across(a, b, c, d);
+            add_digits(a, q0.digits[line][0], high0, low0), add_digits(a, q1.digits[line][0], high1, low1);
+            add_digits(b, q0.digits[line][1], high0, low0), add_digits(b, q1.digits[line][1], high1, low1);
+            add_digits(c, q0.digits[line][2], high0, low0), add_digits(c, q1.digits[line][2], high1, low1);
+            add_digits(d, q0.digits[line][3], high0, low0), add_digits(d, q1.digits[line][3], high1, low1);
+        }
+        s0 = join_digits(high0, low0);
+        s1 = join_digits(high1, low1);
+    }
+    PHI4FLASH_VECTOR_INLINE void put_sixteen(const four_places& k, std::size_t column, const query& q0, const query& q1, float* to0,
+                                             float* to1) const {
+        tokens_i32 a0, b0, c0, d0, a1, b1, c1, d1;
+        four_sums(k.rows(k.at0 + column), q0, q1, a0, a1);
+        four_sums(k.rows(k.at1 + column), q0, q1, b0, b1);
+        four_sums(k.rows(k.at2 + column), q0, q1, c0, c1);
+        four_sums(k.rows(k.at3 + column), q0, q1, d0, d1);
+        put_scores(a0, b0, c0, d0, q0, to0);
+        put_scores(a1, b1, c1, d1, q1, to1);
+    }
+    PHI4FLASH_VECTOR_INLINE static void put_scores(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, const query& q, float* to) {
+        quarters_across(a, b, c, d);
+        const tokens_i32 sum = add_integers(add_integers(add_integers(a, b), add_integers(c, d)), repeat_integer(q.start));
+        store_tokens(scaled(sum, repeat_tokens(q.unit)), to);
+    }
+
+    static void put_weights(const slot_row* weights, const bf16* scales, std::size_t steps, step_digits* to, float* units) {
+        constexpr float most_digits = 65535.0f;
+        f32_vector largest[batch_rows] = {zero(), zero(), zero(), zero()};
+        f32_vector largest_scale = zero();
+        for (std::size_t i = 0; i < steps; ++i) {
+            largest_scale = max_of(largest_scale, load(scales + i * keys_at_once));
+            for (std::size_t r = 0; r < batch_rows; ++r) largest[r] = max_of(largest[r], load(weights[r] + i * keys_at_once));
+        }
+        f32_vector inverse[batch_rows];
+        for (std::size_t r = 0; r < batch_rows; ++r) {
+            const float most = reduce_max(largest[r]) * reduce_max(largest_scale);
+            inverse[r] = set(most > 0.0f ? most_digits / most : 0.0f);
+            units[r] = most / most_digits;
+        }
+        for (std::size_t i = 0; i < steps; ++i) {
+            const f32_vector scale = load(scales + i * keys_at_once);
+            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
+            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+        }
+    }
+
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(std::index_sequence<R...>, const four_places& v, std::size_t steps, const step_digits* w, bool first,
+                                                 half_sums& sums) {
+        if (first) {
+            add_half<Upper, R...>(v, steps, w, sums, i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...,
+                                  i32_of<R>(repeat_integer(0))..., i32_of<R>(repeat_integer(0))...);
+        } else {
+            add_half<Upper, R...>(v, steps, w, sums, load_integers(sums[0][R])..., load_integers(sums[1][R])..., load_integers(sums[2][R])...,
+                                  load_integers(sums[3][R])...);
+        }
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
+                                                 i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
+        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
+            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+            signed_bytes a, b, c, d, x0, x1;
+            rows.load(a, b, c, d);
+            bytes_across<Upper>(a, b, c, d, x0, x1);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
+        };
+        for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
+            add_four(v.rows(v.at0), *w);
+            add_four(v.rows(v.at1), *w + 16);
+            add_four(v.rows(v.at2), *w + 32);
+            add_four(v.rows(v.at3), *w + 48);
+        }
+        ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
+         ...);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
+        s0 = dot_next(s0, w, x0);
+        s1 = dot_next(s1, w, x1);
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
+        const auto joined = [&](std::size_t half, std::size_t vector) {
+            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
+            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
+        };
+        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        quarters_across(a, b, c, d);
+        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
+        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+    }
+
+    vector_products<Element> rest_;
+    std::size_t k_per_group_;
+    std::size_t lines_;  ///< vectors in a head
+    query queries_[batch_rows];
+    alignas(64) step_digits weights_[max_k_per_group][tile_keys / keys_at_once];
+    alignas(64) half_sums sums_[most_lines][2];
+};
+
+PHI4FLASH_TARGET_END
+#endif
+
+// ---- phi4flash/kernels/packed/arrange-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
+inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
+
+struct bundle_tile {
+    std::size_t first;  ///< its first bundle
+    std::size_t count;  ///< 6, 4, 2 or 1
+};
+
+PHI4FLASH_VECTOR_INLINE bundle_tile tile_of(std::size_t bundle, std::size_t bundles) {
+    constexpr std::size_t most = integer_scales ? 6 : 4;
+    const std::size_t whole = most == 6 && bundles >= 8 && bundles % 6 == 2 ? bundles / 6 - 1 : bundles / most;
+    if (bundle < whole * most) return {bundle / most * most, most};
+    std::size_t first = whole * most;
+    for (;;) {
+        const std::size_t left = bundles - first;
+        const std::size_t count = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (bundle < first + count) return {first, count};
+        first += count;
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE std::size_t bundle_bytes() { return tokens_lanes() * sizeof(activation_group); }
+
+PHI4FLASH_VECTOR_INLINE std::size_t arranged_offset(std::size_t first_bundle, std::size_t groups) {
+    return first_bundle * groups * bundle_bytes();
+}
+
+struct two_sums {
+    float first;
+    float second;
+};
+PHI4FLASH_VECTOR_INLINE two_sums sum_pairs(f32_vector sums, const float* columns) {
+    float part[max_lanes];
+    store(sums, part);
+    const std::size_t count = lanes() < 4 ? packed_cols : lanes();
+    const float* from = lanes() < 4 ? columns : part;
+    two_sums result{0.0f, 0.0f};
+    for (std::size_t i = 0; i < count; i += 4) {
+        result.first += from[i] + from[i + 1];
+        result.second += from[i + 2] + from[i + 3];
+    }
+    return result;
+}
+
+template <int SumLimit>
+PHI4FLASH_VECTOR_INLINE float scale_of(const float* x, std::size_t groups) {
+    const std::size_t lane_count = lanes();
+    float columns[packed_cols];
+    f32_vector highest = zero();
+    float scale = 0.0f;
+    for (std::size_t g = 0; g < groups; ++g, x += packed_cols) {
+        f32_vector sums = zero();
+        for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+            const f32_vector magnitude = abs_of(load(x + i));
+            highest = max_of(highest, magnitude);
+            sums = add(sums, magnitude);
+            if (SumLimit != 0 && lane_count < 4) store(magnitude, columns + i);
+        }
+        if constexpr (SumLimit != 0) {
+            const two_sums both = sum_pairs(sums, columns);
+            const float least = (both.first > both.second ? both.first : both.second) * (1.0f / (static_cast<float>(SumLimit) - 8.5f));
+            scale = least > scale ? least : scale;
+        }
+    }
+    const float usual = reduce_max(highest) * (1.0f / 127.0f);
+    scale = usual > scale ? usual : scale;
+    return scale < FLT_MIN ? 0.0f : scale;
+}
+
+template <class Products, int Zero>
+PHI4FLASH_VECTOR_INLINE std::int32_t round_group(const float* x, float inverse, std::byte* q, std::size_t step) {
+    const std::size_t lane_count = lanes();
+    float columns[packed_cols];
+    const f32_vector inverses = set(inverse);
+    f32_vector sums = zero();
+    for (std::size_t i = 0; i < packed_cols; i += lane_count) {
+        const f32_vector rounded = round_nearest(mul(load(x + i), inverses));
+        store_integers(rounded, reinterpret_cast<std::int8_t*>(q) + i / 4 * step + i % 4, step);
+        sums = add(sums, rounded);
+        if (lane_count < 4) store(rounded, columns + i);
+    }
+    const two_sums both = sum_pairs(sums, columns);  // small integers, so exact; no numbers where damaged weights made x so
+    return Products::start(-Zero * whole_or_zero(both.first), -Zero * whole_or_zero(both.second));
+}
+
+template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
+PHI4FLASH_VECTOR_INLINE void arrange_token(const float* x, std::size_t groups, std::byte* to, std::size_t step, std::size_t group_bytes) {
+    for (std::size_t g = 0; g < groups; g += ScaleGroups) {
+        const std::size_t some = groups - g < ScaleGroups ? groups - g : ScaleGroups;
+        const float scale = scale_of<SumLimit>(x + g * packed_cols, some);
+        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (std::size_t i = 0; i < some; ++i, to += group_bytes) {
+            const std::int32_t start = round_group<Products, Zero>(x + (g + i) * packed_cols, inverse, to, step);
+            std::memcpy(to + scale_step * step, &scale, sizeof scale);
+            std::memcpy(to + start_step * step, &start, sizeof start);
+        }
+    }
+}
+
+template <class Products, int SumLimit, int Zero, std::size_t ScaleGroups>
+inline const std::byte* arrange_int8(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                     std::size_t tokens, bool bundled, std::byte* PHI4FLASH_RESTRICT scratch) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t lane_count = tokens_lanes();
+    const std::size_t bundles = bundled ? tokens / lane_count : 0;
+    const std::size_t singles = tokens - bundles * lane_count;
+    for (std::size_t t = begin; t < end; ++t) {
+        const std::size_t bundle = t / lane_count;
+        if (bundle < bundles) {
+            const bundle_tile tile = tile_of(bundle, bundles);
+            std::byte* to = scratch + arranged_offset(tile.first, groups) + (bundle - tile.first) * bundle_bytes() + 4 * (t % lane_count);
+            arrange_token<Products, SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4 * lane_count, tile.count * bundle_bytes());
+        } else {
+            std::byte* to = scratch + arranged_offset(bundles, groups) + (t - bundles * lane_count) * sizeof(activation_group);
+            arrange_token<Products, SumLimit, Zero, ScaleGroups>(x + t * x_stride, groups, to, 4, singles * sizeof(activation_group));
+        }
+    }
+    return scratch;
+}
+
+template <dtype Format, class Products>
+inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                      bool bundled, std::byte* scratch) {
+    if constexpr (Format == dtype::q8) {
+        return arrange_int8<Products, 0, Products::byte_offset, 1>(x, x_stride, cols, begin, end, tokens, bundled, scratch);
+    } else if constexpr (Format == dtype::q4) {
+        return arrange_int8<Products, 0, q4_uniform.zero, scale_groups>(x, x_stride, cols, begin, end, tokens, bundled, scratch);
+    } else {
+        return arrange_int8<Products, Products::activation_sum, q4_dense.zero, scale_groups>(x, x_stride, cols, begin, end, tokens, bundled, scratch);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t turn_tokens = 16;
+
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
+#else
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
+#endif
+
+inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
+
+struct block_pair {
+    const std::byte* first;
+    const std::byte* second;
+};
+
+template <std::size_t>
+using wide_of = wide_f32;
+template <std::size_t>
+using wide_in = wide_f32&;
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE auto begin_dots(const activation_group& x) {
+    if constexpr (Format == dtype::q8) {
+        return Products::begin_bytes(x.start);
+    } else {
+        return Products::begin(x.start);
+    }
+}
+template <dtype Format, class Products, std::size_t>
+using dots_of = decltype(begin_dots<Format, Products>(activation_group{}));
+
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE Dots next_dots(Dots dots, Codes w, const std::int8_t* x) {
+    if constexpr (Format == dtype::q8) {
+        return Products::next_bytes(dots, w, repeat_activations(x));
+    } else {
+        return Products::next(dots, w, repeat_activations(x));
+    }
+}
+
+template <dtype Format, class Products, class Dots>
+PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_unused]] const activation_group& x, wide_f32 sum) {
+    if constexpr (Format == dtype::q8) {
+        return multiply_add(scales, scaled(dots, repeat_wide(x.scale)), sum);
+    } else {
+        return multiply_add(wide_floats(Products::fold(dots)), scales, sum);
+    }
+}
+
+template <class Products, std::size_t>
+using sixteen_of = decltype(Products::sixteen(nullptr));
+template <class Products, class Codes, class Dots, class Sixteen>
+PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+}
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+    ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                           const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+    if constexpr (Products::picks_columns) {
+        meet_sixteen<Format, Products, T...>(w0, w1, w2, w3, dots..., Products::sixteen(x[T].q)...);
+        meet_sixteen<Format, Products, T...>(w4, w5, w6, w7, dots..., Products::sixteen(x[T].q + 16)...);
+    } else {
+        ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+        ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+        ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+        ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+        ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+        ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+        ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+        ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    }
+    ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
+}
+
+template <dtype Format, class Products, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                  const activation_group* x, wide_f32& a) {
+    meet_together<Format, Products, 0>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x, a, begin_dots<Format, Products>(x[0]));
+}
+template <dtype Format, class Products, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                  const activation_group* x, wide_f32& a, wide_f32& b) {
+    meet_together<Format, Products, 0, 1>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x, a, b, begin_dots<Format, Products>(x[0]),
+                                          begin_dots<Format, Products>(x[1]));
+}
+template <dtype Format, class Products, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                  const activation_group* x, wide_f32& a, wide_f32& b, wide_f32& c) {
+    meet_together<Format, Products, 0, 1, 2>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x, a, b, c, begin_dots<Format, Products>(x[0]),
+                                             begin_dots<Format, Products>(x[1]), begin_dots<Format, Products>(x[2]));
+}
+template <dtype Format, class Products, class Codes, class... Rest>
+PHI4FLASH_VECTOR_INLINE void meet(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
+                                  const activation_group* x, wide_f32& a, wide_f32& b, wide_f32& c, wide_f32& d, Rest&... rest) {
+    meet_together<Format, Products, 0, 1, 2, 3>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x, a, b, c, d, begin_dots<Format, Products>(x[0]),
+                                                begin_dots<Format, Products>(x[1]), begin_dots<Format, Products>(x[2]),
+                                                begin_dots<Format, Products>(x[3]));
+    if constexpr (sizeof...(rest) != 0) meet<Format, Products>(w0, w1, w2, w3, w4, w5, w6, w7, scales, x + 4, rest...);
+}
+
+template <class Block>
+PHI4FLASH_VECTOR_INLINE wide_codes codes_at(const Block& a, const Block& b, std::size_t s, std::size_t row) {
+    return codes_of_rows(a.code[s] + 4 * row, b.code[s] + 4 * row);
+}
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE wide_codes low_half([[maybe_unused]] wide_codes levels, wide_codes codes) {
+    if constexpr (Format == dtype::q4) {
+        return low_codes(codes);
+    } else {
+        return low_levels(levels, codes);
+    }
+}
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels, wide_codes codes) {
+    if constexpr (Format == dtype::q4) {
+        return high_codes(codes);
+    } else {
+        return high_levels(levels, codes);
+    }
+}
+
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+    meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
+                           with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
+                           with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
+                           sum...);
+}
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
+                                         Sums&... sum) {
+    const wide_codes codes0 = codes_at(a, b, 0, row);
+    const wide_codes codes1 = codes_at(a, b, 1, row);
+    const wide_codes codes2 = codes_at(a, b, 2, row);
+    const wide_codes codes3 = codes_at(a, b, 3, row);
+    meet<Format, Products>(low_half<Format>(levels, codes0), low_half<Format>(levels, codes1), low_half<Format>(levels, codes2),
+                           low_half<Format>(levels, codes3), high_half<Format>(levels, codes0), high_half<Format>(levels, codes1),
+                           high_half<Format>(levels, codes2), high_half<Format>(levels, codes3), scales_of_rows(a.scale + row, b.scale + row), x,
+                           sum...);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activation_group& x, float* total) {
+    if constexpr (Format == dtype::q8) {
+        store_wide(add_wide(sum, load_wide(total)), total);
+    } else {
+        store_wide(multiply_add(sum, repeat_wide(x.scale), load_wide(total)), total);
+    }
+}
+
+inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
+
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
+    using block = packed_block<Format>;
+    const auto* a = reinterpret_cast<const block*>(from.first) + g;
+    const auto* b = reinterpret_cast<const block*>(from.second) + g;
+    prefetch_ahead(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals, wide_of<T>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) meet_pair<Format, Products>(from, g, row, levels, at, sum...);
+    (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
+}
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                                wide_of<T>... sum, wide_of<T>... second) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
+        prefetch_ahead(a, sizeof(block));
+        meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
+        meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows), ...);
+    (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
+}
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                        float* totals) {
+    if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
+        return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
+                                                          wide_of<T>(repeat_wide(0.0f))...);
+    }
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
+                                              float* const* totals, wide_of<P>... sum) {
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
+    (add_sum<Format>(sum, *x, totals[P] + row), ...);
+}
+template <dtype Format, class Products, std::size_t... P>
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const block_pair* from, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals) {
+    for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
+        add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
+}
+
+template <dtype Format, class Products>
+inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    while (tokens != 0) {
+        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        switch (done) {
+            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
+            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
+            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
+            default:
+                if constexpr (longest_turn != 4) {
+                    if (done == 3) {
+                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
+                    } else if (done == 8) {
+                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
+                    } else {
+                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
+                    }
+                }
+        }
+        tokens -= done, x += done, totals += done * few_rows;
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, float* y) {
+    for (std::size_t r = 0; r < packed_rows; r += rows_lanes()) {
+        const rows_f32 v = load_rows(total + r);
+        store_rows(bias == nullptr ? v : add_rows_f32(v, load_rows(bias + r)), y + r);
+    }
+}
+
+struct block_rows {
+    const std::byte* w;
+    std::size_t stride;
+    std::size_t count;  ///< up to row_streams, or wide_blocks if that is more
+    std::size_t apart;
+    [[nodiscard]] const std::byte* at(std::size_t i) const { return w + (i < count ? i : count - 1) * stride; }
+};
+
+template <dtype Format, class Products>
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
+                           float* y, std::size_t y_stride) {
+    constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
+    alignas(64) float totals[most][few_tokens * few_rows];
+    float* total_of[most];
+    block_pair pair[most];
+    const std::size_t pairs = (rows.count + wide_blocks - 1) / wide_blocks;
+    for (std::size_t p = 0; p < pairs; ++p) {
+        total_of[p] = totals[p];
+        pair[p] = {rows.at(p * wide_blocks), rows.at(p * wide_blocks + wide_blocks - 1)};
+        std::memset(totals[p], 0, tokens * few_rows * sizeof(float));
+    }
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * stride) {
+        const std::size_t some = groups - g < scale_groups ? groups - g : scale_groups;
+        bool done = false;
+        if constexpr (places_side_by_side) {
+            done = tokens == 1 && pairs == most;
+            if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
+    }
+    for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
+        for (std::size_t i = 0; i < rows.count; ++i)
+            put_totals(totals[i / wide_blocks] + t * few_rows + i % wide_blocks * packed_rows, bias == nullptr ? nullptr : bias + i * rows.apart,
+                       y + i * rows.apart);
+    }
+}
+
+template <dtype Format, class Products>
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
+    const std::size_t blocks = rows / packed_rows;
+    const std::size_t part = blocks / row_streams;
+    for (std::size_t t = 0; t < tokens; t += few_tokens) {
+        const std::size_t count = tokens - t < few_tokens ? tokens - t : few_tokens;
+        const auto put = [&](const block_rows& from, std::size_t first) {
+            few_block_rows<Format, Products>(from, groups, x + t, tokens, count, bias == nullptr ? nullptr : bias + first * packed_rows,
+                                             y + t * y_stride + first * packed_rows, y_stride);
+        };
+        for (std::size_t b = 0; b < part; ++b) put({w + b * row_bytes, part * row_bytes, row_streams, part * packed_rows}, b);
+        for (std::size_t b = part * row_streams; b < blocks; b += wide_blocks)
+            put({w + b * row_bytes, row_bytes, blocks - b < wide_blocks ? blocks - b : wide_blocks, packed_rows}, b);
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/quantize-inl.hpp ---------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t pack_places = packed_rows * scale_groups;
+struct pack_tile {
+    float x[packed_cols][pack_places];
+    float most[pack_places];  ///< of each, the number of largest magnitude
+    std::size_t groups;
+    [[nodiscard]] std::size_t places() const { return packed_rows * groups; }
+};
+
+inline void fill_tile(const float* rows, std::size_t cols, std::size_t groups, pack_tile& tile) {
+    tile.groups = groups;
+    if (groups != scale_groups) std::memset(tile.x, 0, sizeof tile.x);  // lanes beyond the last place compute something
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const from = rows + r * cols + g * packed_cols;
+            for (std::size_t c = 0; c < packed_cols; ++c) tile.x[c][packed_rows * g + r] = from[c];
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = 0.0f;
+    for (std::size_t c = 0; c < packed_cols; ++c)
+        for (std::size_t p = 0; p < pack_places; ++p) tile.most[p] = std::fabs(tile.x[c][p]) > std::fabs(tile.most[p]) ? tile.x[c][p] : tile.most[p];
+}
+
+template <const q4_codebook& Book>
+PHI4FLASH_VECTOR_INLINE f32_vector choose(f32_vector v, const std::array<float, 16>& table) {
+    constexpr const auto& begins = phi4flash::detail::code_begins<Book>;
+    f32_vector chosen = set(table[0]);
+    for (std::size_t c = 1; c < 16; ++c) chosen = where_at_least(v, set(begins[c]), set(table[c]), chosen);
+    return chosen;
+}
+
+template <const q4_codebook& Book>
+inline void try_scales(const pack_tile& tile, const float* inverse, float* xl, float* ll) {
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        f32_vector products = zero();
+        f32_vector squares = zero();
+        for (std::size_t c = 0; c < packed_cols; ++c) {
+            const f32_vector x = load(tile.x[c] + p);
+            const f32_vector level = choose<Book>(mul(x, scale), phi4flash::detail::levels_of<Book>);
+            products = add(products, mul_add(x, level, zero()));
+            squares = mul_add(level, level, squares);
+        }
+        store(products, xl + p);
+        store(squares, ll + p);
+    }
+}
+
+template <const q4_codebook& Book>
+inline void fit_scales(const pack_tile& tile, float* best_scale) {
+    constexpr const auto& levels = phi4flash::detail::levels_of<Book>;
+    float best_gain[pack_places];
+    float inverse[pack_places];
+    float xl[pack_places] = {};
+    float ll[pack_places] = {};
+    for (std::size_t p = 0; p < pack_places; ++p) best_gain[p] = -1.0f, best_scale[p] = 0.0f;
+    for (const float end : {levels.front(), levels.back()}) {
+        for (const float trial : phi4flash::detail::scale_trials) {
+            for (std::size_t p = 0; p < pack_places; ++p) inverse[p] = end / (tile.most[p] * trial);
+            try_scales<Book>(tile, inverse, xl, ll);
+            for (std::size_t p = 0; p < pack_places; ++p) {
+                const bool any = ll[p] > 0.0f;
+                const float gain = any ? xl[p] * xl[p] / ll[p] : 0.0f;
+                const float scale = any ? xl[p] / ll[p] : 0.0f;
+                const bool better = gain > best_gain[p];
+                best_gain[p] = better ? gain : best_gain[p];
+                best_scale[p] = better ? scale : best_scale[p];
+            }
+        }
+    }
+    for (std::size_t p = 0; p < pack_places; ++p) best_scale[p] = std::fabs(tile.most[p]) > 0.0f ? best_scale[p] : 0.0f;
+}
+
+template <const q4_codebook& Book>
+inline void store_codes(const pack_tile& tile, q4_block* blocks) {
+    constexpr const auto& codes = phi4flash::detail::code_numbers;
+    float inverse[pack_places] = {};
+    for (std::size_t p = 0; p < tile.places(); ++p) {
+        const float scale = to_f32(blocks[p / packed_rows].scale[p % packed_rows]);
+        inverse[p] = scale != 0.0f ? 1.0f / scale : 0.0f;
+    }
+    const std::size_t lane_count = lanes();
+    for (std::size_t p = 0; p < tile.places(); p += lane_count) {
+        const f32_vector scale = load(inverse + p);
+        for (std::size_t c = 0; c < packed_cols / 2; ++c) {
+            const f32_vector low = choose<Book>(mul(load(tile.x[c] + p), scale), codes);
+            const f32_vector high = choose<Book>(mul(load(tile.x[c + packed_cols / 2] + p), scale), codes);
+            float both[max_lanes];
+            store(mul_add(high, set(16.0f), low), both);
+            for (std::size_t i = 0; i < lane_count && p + i < tile.places(); ++i)
+                blocks[(p + i) / packed_rows].code[c / 4][4 * ((p + i) % packed_rows) + c % 4] = static_cast<std::uint8_t>(both[i]);
+        }
+    }
+}
+
+template <const q4_codebook& Book>
+inline void pack_q4(const float* rows, std::size_t cols, std::byte* out) {
+    auto* const blocks = reinterpret_cast<q4_block*>(out);
+    const std::size_t groups = cols / packed_cols;
+    pack_tile tile;
+    float scales[pack_places];
+    for (std::size_t g = 0; g < groups; g += scale_groups) {
+        fill_tile(rows + g * packed_cols, cols, groups - g < scale_groups ? groups - g : scale_groups, tile);
+        fit_scales<Book>(tile, scales);
+        for (std::size_t r = 0; r < packed_rows; ++r) phi4flash::detail::set_scales(blocks + g, tile.groups, r, scales + r, packed_rows);
+        store_codes<Book>(tile, blocks + g);
+    }
+}
+
+inline void pack_q8(const float* rows, std::size_t cols, std::byte* out) {
+    auto* block = reinterpret_cast<q8_block*>(out);
+    const std::size_t lane_count = lanes();
+    const f32_vector largest = set(127.0f);
+    for (std::size_t begin = 0; begin < cols; begin += packed_cols, ++block) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float* const x = rows + r * cols + begin;
+            f32_vector most = abs_of(load(x));
+            for (std::size_t c = lane_count; c < packed_cols; c += lane_count) most = max_of(most, abs_of(load(x + c)));
+            block->scale[r] = to_f16(reduce_max(most) / 127.0f);
+            const float scale = to_f32(block->scale[r]);
+            const f32_vector inverse = set(scale != 0.0f ? 1.0f / scale : 0.0f);
+            for (std::size_t c = 0; c < packed_cols; c += lane_count) {
+                const f32_vector q = round_nearest(mul(load(x + c), inverse));
+                store_integers(max_of(min_of(q, largest), set(-127.0f)), &block->code[c / 4][4 * r + c % 4], 32);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/strip-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t strip_rows = 32;
+inline constexpr std::size_t strip_groups = 2 * scale_groups;
+
+struct unpacked_strip {
+    alignas(64) std::uint8_t levels[strip_groups * strip_rows * packed_cols];
+    std::uint32_t scales[strip_groups * strip_rows];
+    float units[strip_groups / scale_groups * strip_rows];
+};
+
+template <bool Dense>
+PHI4FLASH_VECTOR_INLINE void unpack_block(const q4_block& block, std::size_t row, std::uint8_t* to) {
+    const code_vector book = load_levels(q4_dense.level);
+    for (std::size_t s = 0; s < 4; ++s, to += 4 * packed_rows) {
+        const code_vector codes = load_codes(block.code[s] + 4 * row);
+        store_codes(Dense ? levels_of(book, low_codes(codes)) : low_codes(codes), to);
+        store_codes(Dense ? levels_of(book, high_codes(codes)) : high_codes(codes), to + 16 * packed_rows);
+    }
+}
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* next, std::size_t groups, std::size_t rows, std::uint8_t* levels,
+                                         float* scales) {
+    using block = packed_block<Format>;
+    for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        const block& from = *reinterpret_cast<const block*>(w);
+        for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+            unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
+            store_rows(load_scales(from.scale + row), scales + g * packed_rows + row);
+        }
+    }
+}
+
+inline void integer_scales_of(const float* scales, std::size_t groups, std::size_t rows, std::uint32_t* out, float* units) {
+    float largest[packed_rows] = {};
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const float magnitude = std::fabs(scales[g * packed_rows + r]);
+            largest[r] = magnitude > largest[r] ? magnitude : largest[r];
+        }
+    }
+    float inverse[packed_rows];
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        units[r] = scale_unit(largest[r]);
+        inverse[r] = 1.0f / units[r];
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const auto bits = std::bit_cast<std::uint32_t>(scales[g * packed_rows + r] * inverse[r] + 0x1.8p23f);
+            out[g * rows + r] = (bits & 0xffffu) | bits << 16;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void unpack_strip(const std::byte* w, const std::byte* next, std::size_t rows, std::size_t row_bytes, std::size_t groups,
+                                          unpacked_strip& out) {
+    float scales[strip_groups * packed_rows];
+    for (std::size_t r = 0; r < rows; r += packed_rows, w += row_bytes, next += row_bytes) {
+        unpack_rows<Format>(w, next, groups, rows, out.levels + r * packed_cols, scales);
+        if constexpr (integer_scales) {
+            for (std::size_t g = 0; g < groups; g += scale_groups)
+                integer_scales_of(scales + g * packed_rows, groups - g < scale_groups ? groups - g : scale_groups, rows, out.scales + g * rows + r,
+                                  out.units + g / scale_groups * rows + r);
+        } else {
+            for (std::size_t g = 0; g < groups; ++g) std::memcpy(out.scales + g * rows + r, scales + g * packed_rows, packed_rows * sizeof(float));
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/bundles-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr std::size_t bundled_tokens = HWY_TARGET == HWY_AVX2 ? 32 : 8;
+#else
+inline constexpr std::size_t bundled_tokens = 8;
+#endif
+
+inline constexpr std::size_t bundles_at_once = 16;
+
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
+
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
+
+struct strip_row {
+    const std::uint8_t* levels;
+    const std::uint32_t* scales;
+    float unit;
+    std::size_t groups;
+    std::size_t rows;  ///< of the strip: from group to group
+};
+
+template <std::size_t>
+using block_of = decltype(block_zero());
+template <std::size_t>
+using sums_of = decltype(bundle_start(nullptr));
+
+template <class Block>
+PHI4FLASH_VECTOR_INLINE void block_ends(Block block, float unit, const std::byte* x, float* sum) {
+    store_tokens(multiply_add(block_floats(block, unit), bundle_scales(x), load_tokens(sum)), sum);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_group(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                       block_of<B>&... block, sums_of<B>... sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        ((sums = dot_next(sums, w, load_tokens(q + B * bundle_bytes()))), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    ((block = block_add(block, sums, scales)), ...);
+}
+
+template <class Sums, class Activations>
+PHI4FLASH_VECTOR_INLINE void dot_both(token_codes w, token_codes next_w, Activations x, Sums& sums, Sums& next_sums) {
+    sums = dot_next(sums, w, x);
+    next_sums = dot_next(next_sums, next_w, x);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_groups(const std::uint8_t* levels, const std::uint32_t* scale, const std::byte* x,
+                                            block_of<B>&... block, block_of<B>&... next_block, sums_of<B>... sums,
+                                            sums_of<B>... next_sums) {
+    const auto* q = reinterpret_cast<const std::int8_t*>(x);
+    for (std::size_t s = 0; s < 8; ++s, q += 4 * tokens_lanes()) {
+        const token_codes w = repeat_codes(levels + s * 4 * packed_rows);
+        const token_codes next_w = repeat_codes(levels + s * 4 * packed_rows + 4);
+        (dot_both(w, next_w, load_tokens(q + B * bundle_bytes()), sums, next_sums), ...);
+    }
+    const auto scales = repeat_scale(scale);
+    const auto next_scales = repeat_scale(scale + 1);
+    ((block = block_add(block, sums, scales)), ...);
+    ((next_block = block_add(next_block, next_sums, next_scales)), ...);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_row(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                     block_of<B>... block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_group<B...>(levels, scale, from, block..., bundle_start(from + B * bundle_bytes())...);
+    (block_ends(block, row.unit, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_two_rows(const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum,
+                                          block_of<B>... block, block_of<B>... next_block) {
+    const std::byte* from = x;
+    const std::uint8_t* levels = row.levels;
+    const std::uint32_t* scale = row.scales;
+    for (std::size_t g = 0; g < row.groups; ++g, from += group_bytes, levels += row.rows * packed_cols, scale += row.rows)
+        add_two_groups<B...>(levels, scale, from, block..., next_block..., bundle_start(from + B * bundle_bytes())...,
+                               bundle_start(from + B * bundle_bytes())...);
+    (block_ends(block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+    sum += sizeof...(B) * tokens_lanes();
+    (block_ends(next_block, 1.0f, x + B * bundle_bytes(), sum + B * tokens_lanes()), ...);
+}
+
+inline constexpr std::size_t rows_at_once = integer_scales ? 1 : 2;
+
+template <std::size_t... B>
+PHI4FLASH_VECTOR_INLINE void add_rows(std::index_sequence<B...>, const strip_row& row, const std::byte* x, std::size_t group_bytes, float* sum) {
+    if constexpr (rows_at_once == 2) {
+        add_two_rows<B...>(row, x, group_bytes, sum, block_of<B>(block_zero())...,
+                             block_of<B>(block_zero())...);
+    } else {
+        add_row<B...>(row, x, group_bytes, sum, block_of<B>(block_zero())...);
+    }
+}
+
+template <std::size_t Bundles>
+PHI4FLASH_VECTOR_INLINE void bundle_strip(const unpacked_strip& w, std::size_t rows, std::size_t groups, const std::byte* x, float* sums) {
+    const std::size_t group_bytes = Bundles * bundle_bytes();
+    const float* unit = w.units;
+    for (std::size_t g = 0; g < groups; g += scale_groups, x += scale_groups * group_bytes) {
+        strip_row row{w.levels + g * rows * packed_cols, w.scales + g * rows, 1.0f, groups - g < scale_groups ? groups - g : scale_groups, rows};
+        float* sum = sums;
+        for (std::size_t r = 0; r < rows; r += packed_rows, row.levels += packed_rows * (packed_cols - 4)) {
+            for (std::size_t i = 0; i < packed_rows; i += rows_at_once) {
+                if constexpr (integer_scales) row.unit = *unit++;
+                add_rows(std::make_index_sequence<Bundles>(), row, x, group_bytes, sum);
+                row.levels += rows_at_once * 4, row.scales += rows_at_once, sum += rows_at_once * Bundles * tokens_lanes();
+            }
+        }
+    }
+}
+
+inline void bundle_tiles(const unpacked_strip& w, std::size_t rows, std::size_t first_group, std::size_t groups, std::size_t all_groups,
+                         const std::byte* x, std::size_t begin, std::size_t end, std::size_t bundles, float* sums) {
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::byte* from = x + arranged_offset(begin, all_groups) + first_group * count * bundle_bytes();
+        switch (count) {
+            case 6: bundle_strip<6>(w, rows, groups, from, sums); break;
+            case 4: bundle_strip<4>(w, rows, groups, from, sums); break;
+            case 2: bundle_strip<2>(w, rows, groups, from, sums); break;
+            default: bundle_strip<1>(w, rows, groups, from, sums); break;
+        }
+        begin += count;
+        sums += count * tokens_lanes() * rows;
+    }
+}
+
+inline void put_bundles(const float* sums, std::size_t rows, std::size_t begin, std::size_t end, std::size_t bundles, const float* bias, float* y,
+                        std::size_t y_stride) {
+    const std::size_t lane_count = tokens_lanes();
+    while (begin < end) {
+        const std::size_t count = tile_of(begin, bundles).count;
+        const std::size_t tokens = count * lane_count;
+        for (std::size_t t = 0; t < tokens; t += lane_count, y += lane_count * y_stride) {
+            for (std::size_t r = 0; r < rows; r += 4) {
+                const float* sum = sums + r * tokens + t;
+                tokens_f32 a = load_tokens(sum);
+                tokens_f32 b = load_tokens(sum + tokens);
+                tokens_f32 c = load_tokens(sum + 2 * tokens);
+                tokens_f32 d = load_tokens(sum + 3 * tokens);
+                if (bias != nullptr) {
+                    a = add_tokens(a, repeat_tokens(bias[r])), b = add_tokens(b, repeat_tokens(bias[r + 1]));
+                    c = add_tokens(c, repeat_tokens(bias[r + 2])), d = add_tokens(d, repeat_tokens(bias[r + 3]));
+                }
+                store_across(a, b, c, d, y + r, y_stride);
+            }
+        }
+        begin += count;
+        sums += tokens * rows;
+    }
+}
+
+template <dtype Format>
+inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t begin,
+                                         std::size_t bundles, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    std::size_t end = begin;
+    while (end < bundles && end + tile_of(end, bundles).count <= begin + bundles_at_once) end += tile_of(end, bundles).count;
+    unpacked_strip strip;
+    alignas(64) float sums[strip_rows * bundles_at_once * 16];
+    for (std::size_t r = 0; r < rows; r += strip_rows) {
+        const std::size_t count = rows - r < strip_rows ? rows - r : strip_rows;
+        std::memset(sums, 0, count * (end - begin) * tokens_lanes() * sizeof(float));
+        const std::byte* from = w + matrix_bytes(Format, r, cols);
+        for (std::size_t g = 0; g < groups; g += strip_groups) {
+            const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
+            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
+            from = next;
+            bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
+        }
+        put_bundles(sums, count, begin, end, bundles, bias == nullptr ? nullptr : bias + r, y + r, y_stride);
+    }
+    return end;
+}
+
+template <dtype Format>
+struct bundle_way {
+    static constexpr float weight_rounding = integer_scales ? 0x1p-12f : 0.0f;
+    static constexpr std::size_t from = bundled_tokens;
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return arrange_codes<Format, own_products>(x, x_stride, cols, begin, end, tokens, true, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        const std::size_t bundles = tokens / tokens_lanes();
+        for (std::size_t b = 0; b < bundles;)
+            b = packed_matmul_bundles<Format>(w, rows, cols, x, b, bundles, bias, y + b * tokens_lanes() * y_stride, y_stride);
+        const std::size_t bundled = bundles * tokens_lanes();
+        if (bundled == tokens) return;
+        const auto* singles = reinterpret_cast<const activation_group*>(x + arranged_offset(bundles, cols / packed_cols));
+        packed_few<Format, own_products>(w, rows, cols, singles, tokens - bundled, bias, y + bundled * y_stride, y_stride);
+    }
+};
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/exact-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE auto exact_codes(const std::byte* w, std::size_t row, std::size_t s, [[maybe_unused]] code_vector levels) {
+    if constexpr (Format == dtype::q8) {
+        return load_codes(reinterpret_cast<const q8_block*>(w)->code[s] + 4 * row);
+    } else {
+        const code_vector both = load_codes(reinterpret_cast<const q4_block*>(w)->code[s % 4] + 4 * row);
+        const code_vector codes = s < 4 ? low_codes(both) : high_codes(both);
+        if constexpr (Format == dtype::q4_dense) {
+            return levels_of(levels, codes);
+        } else {
+            return codes;
+        }
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_offset(rows_f32 scales) {
+    constexpr int zero = Format == dtype::q8 ? 0 : Format == dtype::q4 ? q4_uniform.zero : q4_dense.zero;
+    return multiply_add(scales, repeat_rows(static_cast<float>(-zero)), zero_rows());
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE rows_f32 exact_scales(const std::byte* w, std::size_t row) {
+    return load_scales(reinterpret_cast<const f16*>(w) + row);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 offset, float* out) {
+    store_rows(multiply_add(bytes_of<0>(codes), scales, offset), out);
+    store_rows(multiply_add(bytes_of<1>(codes), scales, offset), out + packed_rows);
+    store_rows(multiply_add(bytes_of<2>(codes), scales, offset), out + 2 * packed_rows);
+    store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
+}
+
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+}
+
+PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
+    store_rows(add_rows_f32(even, odd), y);
+    for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
+                                       const float* bias, float* y) {
+    const code_vector levels = load_levels(q4_dense.level);
+    rows_f32 even = zero_rows();
+    rows_f32 odd = zero_rows();
+    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
+        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
+        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
+        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
+        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
+        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
+        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
+        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+    }
+    put_exact(even, odd, bias, y);
+}
+
+inline constexpr std::size_t exact_groups = 8;
+inline constexpr std::size_t exact_tokens = 128;
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
+    constexpr std::size_t next = packed_rows;
+    const float* x1 = x + x_stride;
+    const float* x2 = x1 + x_stride;
+    const float* x3 = x2 + x_stride;
+    rows_f32 e0 = load_rows(sums), o0 = load_rows(sums + next);
+    rows_f32 e1 = load_rows(sums + 2 * next), o1 = load_rows(sums + 3 * next);
+    rows_f32 e2 = load_rows(sums + 4 * next), o2 = load_rows(sums + 5 * next);
+    rows_f32 e3 = load_rows(sums + 6 * next), o3 = load_rows(sums + 7 * next);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * next) {
+        const rows_f32 a = load_rows(panel);
+        const rows_f32 b = load_rows(panel + next);
+        e0 = multiply_add(a, repeat_rows(x[c]), e0), o0 = multiply_add(b, repeat_rows(x[c + 1]), o0);
+        e1 = multiply_add(a, repeat_rows(x1[c]), e1), o1 = multiply_add(b, repeat_rows(x1[c + 1]), o1);
+        e2 = multiply_add(a, repeat_rows(x2[c]), e2), o2 = multiply_add(b, repeat_rows(x2[c + 1]), o2);
+        e3 = multiply_add(a, repeat_rows(x3[c]), e3), o3 = multiply_add(b, repeat_rows(x3[c + 1]), o3);
+    }
+    store_rows(e0, sums), store_rows(o0, sums + next);
+    store_rows(e1, sums + 2 * next), store_rows(o1, sums + 3 * next);
+    store_rows(e2, sums + 4 * next), store_rows(o2, sums + 5 * next);
+    store_rows(e3, sums + 6 * next), store_rows(o3, sums + 7 * next);
+}
+
+PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
+                                          const float* PHI4FLASH_RESTRICT x, float* sums) {
+    rows_f32 even = load_rows(sums);
+    rows_f32 odd = load_rows(sums + packed_rows);
+    for (std::size_t c = 0; c < cols; c += 2, panel += 2 * packed_rows) {
+        even = multiply_add(load_rows(panel), repeat_rows(x[c]), even);
+        odd = multiply_add(load_rows(panel + packed_rows), repeat_rows(x[c + 1]), odd);
+    }
+    store_rows(even, sums);
+    store_rows(odd, sums + packed_rows);
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+    const code_vector levels = load_levels(q4_dense.level);
+    for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+    }
+}
+
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
+    alignas(64) float panel[exact_groups * packed_cols * packed_rows];
+    alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
+    for (std::size_t g = 0; g < groups; g += exact_groups) {
+        const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
+        const std::size_t cols = count * packed_cols;
+        const float* from = x + g * packed_cols;
+        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        std::size_t t = 0;
+        for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
+        for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
+    }
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const float* sum = sums + t * 2 * packed_rows;
+        put_exact(load_rows(sum), load_rows(sum + packed_rows), bias, y + t * y_stride);
+    }
+}
+
+template <dtype Format>
+inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
+                                std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        const float* from = x + t * x_stride;
+        for (std::size_t r = 0; r < rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+                const std::byte* block = w + matrix_bytes(Format, r, cols);
+                const float* b = bias == nullptr ? nullptr : bias + r + row;
+                float* out = y + t * y_stride + r + row;
+                if (count == 1) {
+                    exact_row<Format>(block, groups, row, from, b, out);
+                } else {
+                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
+                }
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+#if PHI4FLASH_ROUNDED_BYTES
+
+// ---- phi4flash/kernels/packed/rounded-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_tokens = 8 * Digits;
+
+inline constexpr std::size_t scale_cols = scale_groups * packed_cols;
+
+inline constexpr std::size_t rounded_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t rounded_strip_cols = 2 * scale_cols;
+inline constexpr std::size_t rounded_panel_tokens = 256;
+template <std::size_t Digits>
+inline constexpr std::size_t rounded_panel_cols = (Digits == 1 ? 5 : 3) * rounded_strip_cols;
+inline constexpr std::size_t batch_tokens = 2 * tile_rows;
+
+template <std::size_t Digits>
+struct rounded_strip {
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
+};
+
+struct token_numbers {
+    alignas(64) float scale[tile_rows];
+    std::int32_t start[tile_rows];
+};
+
+template <std::size_t Digits>
+struct rounded_layout {
+    static constexpr std::size_t col_bytes = Digits * tile_bytes;  ///< of 64 columns
+    std::size_t col_tiles;
+    std::size_t scale_blocks;
+    std::size_t numbers_at;
+
+    rounded_layout(std::size_t cols, std::size_t tokens)
+        : col_tiles((cols + tile_cols - 1) / tile_cols), scale_blocks((cols + scale_cols - 1) / scale_cols),
+          numbers_at((tokens + tile_rows - 1) / tile_rows * col_tiles * col_bytes) {}
+    [[nodiscard]] std::size_t codes_of(std::size_t token) const { return token / tile_rows * col_tiles * col_bytes + token % tile_rows * tile_cols; }
+    [[nodiscard]] std::size_t numbers_of(std::size_t token) const { return numbers_at + token / tile_rows * scale_blocks * sizeof(token_numbers); }
+};
+
+template <class Products>
+inline void arrange_rounded_row(const float* x, std::size_t cols, std::byte* codes, token_numbers* numbers, std::size_t token) {
+    constexpr std::size_t digits = Products::digits;
+    for (std::size_t c = 0; c < cols; c += scale_cols, ++numbers) {
+        const std::size_t some = cols - c < scale_cols ? cols - c : scale_cols;
+        float scale = scale_of<0>(x + c, some / packed_cols);
+        if (digits == 2 && scale < 1e-36f) scale = 0.0f;  // 256 times the inverse would overflow
+        const f32_vector inverse = set(scale > 0.0f ? (digits == 1 ? 1.0f : 256.0f) / scale : 0.0f);
+        f32_vector sum = zero();
+        for (std::size_t at = c; at < c + some; at += lanes()) {
+            const f32_vector code = round_nearest(mul(load(x + at), inverse));
+            auto* const to = reinterpret_cast<std::int8_t*>(codes + at / tile_cols * digits * tile_bytes + at % tile_cols);
+            if constexpr (digits == 1) {
+                store_as_bytes(code, to);
+            } else {
+                store_signed_digits(code, to, to + tile_bytes);
+            }
+            if constexpr (Products::lift != 0) sum = add(sum, code);
+        }
+        numbers->scale[token] = scale;
+        if constexpr (Products::lift != 0) numbers->start[token] = -Products::lift * whole_or_zero(reduce_sum(sum));
+    }
+    if (cols % tile_cols == 0) return;
+    for (std::size_t digit = 0; digit < digits; ++digit)
+        std::memset(codes + (cols / tile_cols * digits + digit) * tile_bytes + cols % tile_cols, 0, tile_cols - cols % tile_cols);
+}
+
+template <class Products>
+inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                        std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    const rounded_layout<Products::digits> at(cols, tokens);
+    const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
+    for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
+    if (end != tokens) return scratch;
+    for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
+        for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
+        for (std::size_t b = 0; b < at.scale_blocks; ++b) numbers(t)[b].scale[t % tile_rows] = 0.0f, numbers(t)[b].start[t % tile_rows] = 0;
+    }
+    return scratch;
+}
+
+template <dtype Format>
+inline constexpr int furthest_level = Format == dtype::q8 ? 127 : Format == dtype::q4_dense ? q4_dense.zero : q4_uniform.zero;
+template <dtype Format, std::size_t Digits>
+inline constexpr float most_multiplied = Digits == 1 ? 128.0f * 127.0f / static_cast<float>(furthest_level<Format>) : 32767.0f;
+
+template <class Products>
+PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, word_vector second, std::int8_t* to) {
+    if constexpr (Products::digits == 1) {
+        store_bytes(Products::weights(multiplied(codes, first, second)), to);
+    } else {
+        store_multiplied_digits(codes, first, second, to, to + tile_bytes);
+    }
+}
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
+                                               word_vector second, std::int8_t* to) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const token_codes codes = codes_of_rows(a.code[s], b.code[s]);
+            put_rounded<Products>(low_levels(levels, codes), first, second, to + s * tile_cols);
+            put_rounded<Products>(high_levels(levels, codes), first, second, to + (s + 4) * tile_cols);
+        }
+    }
+}
+
+template <dtype Format, class Products>
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
+    constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
+    constexpr float most = most_multiplied<Format, Products::digits>;
+    std::uint8_t centred[16];
+    for (std::size_t i = 0; i < 16; ++i) centred[i] = static_cast<std::uint8_t>(book.level[i] - book.zero);
+    const token_codes levels = repeat_levels(centred);
+    f32_vector largest = zero();
+    for (std::size_t g = 0; g < groups; ++g) largest = max_of(largest, abs_of(scales_of_rows(a[g].scale, b[g].scale)));
+    store(mul(largest, set(128.0f / most)), units);
+    const f32_vector inverse = div(set(most), max_of(largest, set(0x1p-30f)));
+    for (std::size_t g = 0; g < groups; ++g) {
+        word_vector first;
+        word_vector second;
+        multipliers(mul(scales_of_rows(a[g].scale, b[g].scale), inverse), first, second);
+        put_rounded_group<Format, Products>(a[g], b[g], levels, first, second,
+                                            to + g / 2 * Products::digits * tile_bytes + g % 2 * packed_cols * tile_rows);
+    }
+}
+static_assert(tile_cols == 2 * packed_cols);
+
+struct strip_source {
+    const std::byte* at;
+    std::size_t row_bytes;  ///< from eight rows to the next
+    std::size_t rows;
+    std::size_t groups;
+};
+
+template <dtype Format, class Products>
+inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Products::digits>& out) {
+    const std::size_t last = from.rows / packed_rows - 1;
+    const auto block = [&](std::size_t row) {
+        const std::size_t at = row / packed_rows < last ? row / packed_rows : last;
+        return reinterpret_cast<const packed_block<Format>*>(from.at + at * from.row_bytes);
+    };
+    for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
+        for (std::size_t g = 0; g < from.groups; g += scale_groups)
+            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+    }
+    if (from.groups % 2 == 0) return;
+    for (std::size_t r = 0; r < from.rows; r += tile_rows) {
+        for (std::int8_t(&tile)[tile_bytes] : out.weights[r / tile_rows][from.groups * packed_cols / tile_cols])
+            std::memset(tile + packed_cols * tile_rows, 0, packed_cols * tile_rows);
+    }
+}
+
+struct token_batch {
+    const std::byte* codes;
+    std::size_t next_codes;    ///< bytes to those of the next tile of tokens
+    const token_numbers* numbers;
+    std::size_t next_numbers;  ///< to those of the next tile of tokens
+    std::size_t count;         ///< up to batch_tokens
+};
+
+template <dtype Format, class Products, bool First>
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
+                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+    const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
+    for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
+        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
+                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
+                                end - begin < batch_tokens ? end - begin : batch_tokens};
+        if (rows > tile_rows) {
+            Products::template multiply<First, true>(strip, tiles, batch, sums);
+        } else {
+            Products::template multiply<First, false>(strip, tiles, batch, sums);
+        }
+    }
+}
+static_assert(rounded_strip_rows == 2 * tile_rows);
+
+PHI4FLASH_VECTOR_INLINE void put_sums(const float* sums, std::size_t rows, bool first, const float* bias, float* y) {
+    for (std::size_t r = 0; r < rows; r += rows_lanes()) {
+        rows_f32 v = load_rows(sums + r);
+        if (!first) v = add_rows_f32(v, load_rows(y + r));
+        store_rows(bias == nullptr ? v : add_rows_f32(v, load_rows(bias + r)), y + r);
+    }
+}
+
+PHI4FLASH_VECTOR_INLINE void stream_sums(const float* sums, float* y) {
+    for (std::size_t r = 0; r < rounded_strip_rows; r += vector_rows) stream(load_tokens(sums + r), y + r);
+}
+
+template <dtype Format, class Products>
+inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias,
+                           float* y, std::size_t y_stride) {
+    [[maybe_unused]] const typename Products::session session;
+    constexpr std::size_t panel_cols_at_once = rounded_panel_cols<Products::digits>;
+    const rounded_layout<Products::digits> at(cols, tokens);
+    rounded_strip<Products::digits> strip;
+    alignas(64) float sums[rounded_panel_tokens * rounded_strip_rows];
+    const bool whole_lines = reinterpret_cast<std::uintptr_t>(y) % 64 == 0 && y_stride % tile_rows == 0;
+    for (std::size_t begin = 0; begin < tokens; begin += rounded_panel_tokens) {
+        const std::size_t end = tokens - begin < rounded_panel_tokens ? tokens : begin + rounded_panel_tokens;
+        for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
+            const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
+            for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
+                                  rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
+                for (std::size_t c = panel; c < panel_end; c += rounded_strip_cols) {
+                    const std::size_t some = panel_end - c < rounded_strip_cols ? panel_end - c : rounded_strip_cols;
+                    const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
+                    from.groups = some / packed_cols;
+                    unpack_rounded_strip<Format, Products>(from, strip);
+                    from.at = c + some < panel_end ? from.at + matrix_bytes(Format, packed_rows, some)
+                                                   : w + matrix_bytes(Format, r + from.rows, cols) + matrix_bytes(Format, packed_rows, panel);
+                    if (c == panel) {
+                        rounded_panel<Format, Products, true>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    } else {
+                        rounded_panel<Format, Products, false>(strip, from.rows, c / tile_cols, col_tiles, x, at, begin, end, from, sums);
+                    }
+                }
+                if (cols <= panel_cols_at_once && from.rows == rounded_strip_rows && bias == nullptr && whole_lines) {
+                    for (std::size_t t = begin; t < end; ++t) stream_sums(sums + (t - begin) * rounded_strip_rows, y + t * y_stride + r);
+                    continue;
+                }
+                for (std::size_t t = begin; t < end; ++t)
+                    put_sums(sums + (t - begin) * rounded_strip_rows, from.rows, panel == 0, bias == nullptr || panel_end < cols ? nullptr : bias + r,
+                             y + t * y_stride + r);
+            }
+        }
+    }
+    streamed();
+}
+
+template <dtype Format, class Products>
+struct rounded_way {
+    static constexpr float weight_rounding = Products::digits == 1 ? 1.0f / 127.0f : 0x1p-14f;
+    static_assert(Products::least_tokens >= rounded_tokens<Products::digits>);
+    static constexpr std::size_t from = Products::least_tokens;
+    static constexpr auto arrange = &arrange_rounded<Products>;
+    static constexpr auto matmul = &rounded_matmul<Format, Products>;
+};
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/vectors-inl.hpp ----------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <bool Two>
+PHI4FLASH_VECTOR_INLINE void dot_rows(token_codes w, token_codes other_w, signed_bytes x, tokens_i32& sums, tokens_i32& other_sums) {
+    sums = dot_bytes(sums, w, x);
+    if constexpr (Two) other_sums = dot_bytes(other_sums, other_w, x);
+}
+
+template <bool First>
+PHI4FLASH_VECTOR_INLINE void add_scaled(tokens_i32 integers, tokens_f32 scale, float* sum) {
+    store_tokens(First ? scaled(integers, scale) : multiply_add(to_floats(integers), scale, load_tokens(sum)), sum);
+}
+
+struct vector_block {
+    const std::int8_t* w;        ///< of the first tile; further tiles follow
+    const std::int8_t* other_w;
+    const float* units;
+    std::size_t tiles;
+};
+
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_vectors(const vector_block& block, const std::byte* x, const float* scales, float* to,
+                                              i32_of<T>... sums, i32_of<T>... other_sums) {
+    const std::int8_t* w = block.w;
+    const std::int8_t* other_w = block.other_w;
+    for (std::size_t i = 0; i < block.tiles; ++i) {
+        const auto* q = reinterpret_cast<const std::int8_t*>(x + i * tile_bytes);
+        for (std::size_t s = 0; s < tile_cols / 4; ++s, w += tile_cols, other_w += tile_cols, q += 4)
+            (dot_rows<Two>(load_lifted(w), load_lifted(other_w), repeat_activations(q + T * tile_cols), sums, other_sums), ...);
+    }
+    const tokens_f32 unit = load_tokens(block.units);
+    (add_scaled<First>(sums, mul(repeat_tokens(scales[T]), unit), to + T * rounded_strip_rows), ...);
+    if constexpr (Two) {
+        const tokens_f32 other_unit = load_tokens(block.units + vector_rows);
+        (add_scaled<First>(other_sums, mul(repeat_tokens(scales[T]), other_unit), to + T * rounded_strip_rows + vector_rows), ...);
+    }
+}
+
+template <bool First, bool Two, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void multiply_block(std::index_sequence<T...>, const vector_block& block, const std::byte* x, const token_numbers& numbers,
+                                            std::size_t first, float* sums) {
+    const std::int32_t* start = numbers.start + first;
+    multiply_vectors<First, Two, T...>(block, x + first * tile_cols, numbers.scale + first, sums + first * rounded_strip_rows,
+                                 repeat_integer(start[T])..., repeat_integer(start[T])...);
+}
+
+template <bool First, bool Two>
+inline void multiply_tokens(const vector_block& block, const std::byte* x, const token_numbers& numbers, std::size_t count, float* sums) {
+    if constexpr (many_registers) {
+        multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 0, sums);
+        if (count > 8) multiply_block<First, Two>(std::make_index_sequence<8>(), block, x, numbers, 8, sums);
+    } else {
+        multiply_block<First, Two>(std::make_index_sequence<6>(), block, x, numbers, 0, sums);
+        if (count > 6) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 6, sums);
+        if (count > 11) multiply_block<First, Two>(std::make_index_sequence<5>(), block, x, numbers, 11, sums);
+    }
+}
+
+struct packed_vector_products {
+    struct session {};
+    static constexpr std::size_t digits = 1;
+    static constexpr std::size_t least_tokens = 64;  ///< fewer are cheaper in registers
+    static constexpr std::int32_t lift = lifted_by;
+    static PHI4FLASH_VECTOR_INLINE token_codes weights(signed_bytes w) { return lifted(w); }
+
+    template <bool First, bool TwoTiles>
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& batch, float* sums) {
+        constexpr std::size_t together = scale_cols / tile_cols;
+        constexpr std::size_t rows = TwoTiles ? rounded_strip_rows : tile_rows;
+        for (std::size_t t = 0; t < batch.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            const std::byte* x = batch.codes + t / tile_rows * batch.next_codes;
+            const token_numbers* numbers = batch.numbers + t / tile_rows * batch.next_numbers;
+            for (std::size_t r = 0; r < rows; r += 2 * vector_rows) {
+                vector_block block{weights_of(strip, r), weights_of(strip, r + vector_rows), strip.units[0] + r, tiles < together ? tiles : together};
+                multiply_tokens<First, 2 * vector_rows <= rows>(block, x, numbers[0], batch.count - t, sums + r);
+                if (tiles <= together) continue;
+                block.w += together * tile_bytes, block.other_w += together * tile_bytes;
+                block.units += rounded_strip_rows, block.tiles = tiles - together;
+                multiply_tokens<false, 2 * vector_rows <= rows>(block, x + together * tile_bytes, numbers[1], batch.count - t, sums + r);
+            }
+        }
+    }
+
+private:
+    static const std::int8_t* weights_of(const rounded_strip<1>& strip, std::size_t row) {
+        return strip.weights[row / tile_rows][0][0] + row % tile_rows * 4;
+    }
+};
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+
+// ---- phi4flash/simd/tiles_amx-inl.hpp ------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+class tile_configuration {
+public:
+    tile_configuration() { configure(tile_rows); }
+    ~tile_configuration() { asm volatile("tilerelease"); }
+    tile_configuration(const tile_configuration&) = delete;
+    tile_configuration& operator=(const tile_configuration&) = delete;
+
+    void use(std::size_t rows) {
+        if (rows != rows_) configure(rows);
+    }
+
+private:
+    void configure(std::size_t rows) {
+        struct alignas(64) {
+            std::uint8_t palette = 1;
+            std::uint8_t start_row = 0;
+            std::uint8_t reserved[14] = {};
+            std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } shape;
+        static_assert(sizeof shape == 64);
+        for (std::size_t i = 0; i < 6; ++i) shape.rows[i] = static_cast<std::uint8_t>(rows);
+        asm volatile("ldtilecfg %0" : : "m"(shape));
+        rows_ = rows;
+    }
+
+    std::size_t rows_;
+};
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_zero() {
+    asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_load(const void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
+}
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void tile_store(void* p, std::size_t row_bytes = tile_cols) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(row_bytes), "i"(Tile) : "memory");
+}
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+template <int C, int A, int B>
+PHI4FLASH_VECTOR_INLINE void tile_dot_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector take_bf16(f32_vector& x) {
+    const u32_tag du;
+    const auto bits = hn::Add(hn::BitCast(du, x), hn::Set(du, 0x8000u));
+    const f32_vector part = hn::BitCast(f32_tag(), hn::And(bits, hn::Set(du, 0xffff0000u)));
+    x = sub(x, part);
+    return part;
+}
+PHI4FLASH_VECTOR_INLINE void store_bf16(f32_vector a, f32_vector b, bf16* p) {
+    const hn::Repartition<std::uint16_t, f32_tag> d16;
+    hn::StoreU(hn::ConcatOdd(d16, hn::BitCast(d16, b), hn::BitCast(d16, a)), d16, reinterpret_cast<std::uint16_t*>(p));
+}
+
+PHI4FLASH_VECTOR_INLINE void load_four_rows(const std::byte* p, std::size_t step, tokens_i32& a, tokens_i32& b, tokens_i32& c, tokens_i32& d) {
+    a = load_integers(reinterpret_cast<const std::int32_t*>(p));
+    b = load_integers(reinterpret_cast<const std::int32_t*>(p + step));
+    c = load_integers(reinterpret_cast<const std::int32_t*>(p + 2 * step));
+    d = load_integers(reinterpret_cast<const std::int32_t*>(p + 3 * step));
+    quarters_across(a, b, c, d);
+}
+PHI4FLASH_VECTOR_INLINE void store_four_columns(tokens_i32 a, tokens_i32 b, tokens_i32 c, tokens_i32 d, std::byte* out) {
+    fours_across(a, b, c, d);
+    store_integers(a, reinterpret_cast<std::int32_t*>(out));
+    store_integers(b, reinterpret_cast<std::int32_t*>(out + tile_cols));
+    store_integers(c, reinterpret_cast<std::int32_t*>(out + 2 * tile_cols));
+    store_integers(d, reinterpret_cast<std::int32_t*>(out + 3 * tile_cols));
+}
+PHI4FLASH_VECTOR_INLINE void store_transposed(const std::byte* p, std::size_t row_bytes, std::byte* out) {
+    tokens_i32 a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3;
+    load_four_rows(p, 4 * row_bytes, a0, b0, c0, d0);
+    load_four_rows(p + row_bytes, 4 * row_bytes, a1, b1, c1, d1);
+    load_four_rows(p + 2 * row_bytes, 4 * row_bytes, a2, b2, c2, d2);
+    load_four_rows(p + 3 * row_bytes, 4 * row_bytes, a3, b3, c3, d3);
+    store_four_columns(a0, a1, a2, a3, out);
+    store_four_columns(b0, b1, b2, b3, out + 4 * tile_cols);
+    store_four_columns(c0, c1, c2, c3, out + 8 * tile_cols);
+    store_four_columns(d0, d1, d2, d3, out + 12 * tile_cols);
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/tiles-inl.hpp ------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <std::size_t Digits>
+struct tile_sums {
+    alignas(64) std::int32_t integers[rounded_strip_cols / scale_cols][4][tile_rows * tile_rows];
+
+    PHI4FLASH_VECTOR_INLINE f32_vector of(std::size_t block, std::size_t tile, std::size_t at) const {
+        const tokens_i32 sums = load_integers(integers[block][tile] + at);
+        if constexpr (Digits == 2) return to_floats(join_digits(sums, load_integers(integers[block][tile + 2] + at)));
+        return to_floats(sums);
+    }
+};
+
+template <bool First, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std::size_t tile, std::size_t at, f32_vector scale, f32_vector next_scale,
+                                             float* sum) {
+    const f32_vector first = from.of(0, tile, at);
+    f32_vector total = First ? mul(first, scale) : mul_add(first, scale, load(sum));
+    if constexpr (Blocks == 2) total = mul_add(from.of(1, tile, at), next_scale, total);
+    store(total, sum);
+}
+
+template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+    const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
+    const f32_vector unit = load(units);
+    const f32_vector next_unit = load(next_units);
+    const f32_vector other_unit = load(units + tile_rows);
+    const f32_vector other_next_unit = load(next_units + tile_rows);
+    for (std::size_t t = 0; t < tile_rows; ++t, sums += rounded_strip_rows) {
+        const f32_vector scale = set(numbers[0].scale[t]);
+        const f32_vector next_scale = set(numbers[Blocks - 1].scale[t]);
+        add_integers_to<First, Blocks>(from, tile, t * tile_rows, mul(scale, unit), mul(next_scale, next_unit), sums);
+        if constexpr (TwoRows)
+            add_integers_to<First, Blocks>(from, tile + 1, t * tile_rows, mul(scale, other_unit), mul(next_scale, other_next_unit), sums + tile_rows);
+    }
+}
+
+template <bool First, bool TwoTokens, bool TwoRows, std::size_t Blocks>
+PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_batch& tokens, const float* units, float* sums) {
+    add_tokens_of_tile<First, TwoRows, Blocks>(from, 0, tokens.numbers, units, sums);
+    if constexpr (TwoTokens)
+        add_tokens_of_tile<First, TwoRows, Blocks>(from, 2, tokens.numbers + tokens.next_numbers, units, sums + tile_rows * rounded_strip_rows);
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+    tile_zero<0>();
+    if constexpr (TwoRows) tile_zero<1>();
+    if constexpr (TwoTokens) tile_zero<2>();
+    if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + i * tile_bytes);
+        tile_load<6>(strip.weights[0][i][0]);
+        tile_dot<0, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][0]);
+            tile_dot<1, 4, 7>();
+        }
+        if constexpr (TwoTokens) {
+            tile_load<5>(next_x + i * tile_bytes);
+            tile_dot<2, 5, 6>();
+        }
+        if constexpr (TwoTokens && TwoRows) tile_dot<3, 5, 7>();
+    }
+}
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void store_tiles(tile_sums<1>& to, std::size_t block) {
+    tile_store<0>(to.integers[block][0]);
+    if constexpr (TwoRows) tile_store<1>(to.integers[block][1]);
+    if constexpr (TwoTokens) tile_store<2>(to.integers[block][2]);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(to.integers[block][3]);
+}
+
+template <bool First, bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_batch(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+    constexpr std::size_t together = scale_cols / tile_cols;
+    const std::byte* next = tokens.codes + tokens.next_codes;
+    tile_sums<1> made;
+    multiply_tiles<TwoTokens, TwoRows>(strip, 0, tiles < together ? tiles : together, tokens.codes, next);
+    store_tiles<TwoTokens, TwoRows>(made, 0);
+    if (tiles <= together) return add_tiles<First, TwoTokens, TwoRows, 1>(made, tokens, strip.units[0], sums);
+    multiply_tiles<TwoTokens, TwoRows>(strip, together, tiles, tokens.codes, next);
+    store_tiles<TwoTokens, TwoRows>(made, 1);
+    add_tiles<First, TwoTokens, TwoRows, 2>(made, tokens, strip.units[0], sums);
+}
+
+struct packed_tile_products {
+    using session = tile_configuration;
+    static constexpr std::size_t digits = 1;
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers: unpacking to bytes costs what 20 tokens do there
+    static constexpr std::int32_t lift = 0;
+    static PHI4FLASH_VECTOR_INLINE signed_bytes weights(signed_bytes w) { return w; }
+
+    template <bool First, bool TwoRows>
+    static void multiply(const rounded_strip<1>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+        if (tokens.count > tile_rows) {
+            multiply_batch<First, true, TwoRows>(strip, tiles, tokens, sums);
+        } else {
+            multiply_batch<First, false, TwoRows>(strip, tiles, tokens, sums);
+        }
+    }
+};
+
+template <bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
+                                             std::size_t block) {
+    tile_zero<0>();
+    tile_zero<2>();
+    if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
+    for (std::size_t i = begin; i < end; ++i) {
+        tile_load<4>(x + 2 * i * tile_bytes);
+        tile_load<5>(x + (2 * i + 1) * tile_bytes);
+        tile_load<6>(strip.weights[0][i][0]);
+        tile_dot<0, 4, 6>();
+        tile_dot<2, 5, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][0]);
+            tile_dot<1, 4, 7>();
+            tile_dot<3, 5, 7>();
+        }
+        tile_load<6>(strip.weights[0][i][1]);
+        tile_dot<2, 4, 6>();
+        if constexpr (TwoRows) {
+            tile_load<7>(strip.weights[1][i][1]);
+            tile_dot<3, 4, 7>();
+        }
+    }
+    tile_store<0>(made.integers[block][0]);
+    tile_store<2>(made.integers[block][2]);
+    if constexpr (TwoRows) tile_store<1>(made.integers[block][1]), tile_store<3>(made.integers[block][3]);
+}
+
+struct packed_digit_products {
+    using session = tile_configuration;
+    static constexpr std::size_t digits = 2;
+    static constexpr std::size_t least_tokens = 32;  ///< fewer are cheaper in registers
+    static constexpr std::int32_t lift = 0;
+
+    template <bool First, bool TwoRows>
+    static void multiply(const rounded_strip<2>& strip, std::size_t tiles, const token_batch& tokens, float* sums) {
+        constexpr std::size_t together = scale_cols / tile_cols;
+        const std::byte* x = tokens.codes;
+        const token_numbers* numbers = tokens.numbers;
+        tile_sums<2> made;
+        for (std::size_t t = 0; t < tokens.count; t += tile_rows, sums += tile_rows * rounded_strip_rows) {
+            multiply_digits<TwoRows>(strip, 0, tiles < together ? tiles : together, x, made, 0);
+            if (tiles <= together) {
+                add_tokens_of_tile<First, TwoRows, 1>(made, 0, numbers, strip.units[0], sums);
+            } else {
+                multiply_digits<TwoRows>(strip, together, tiles, x, made, 1);
+                add_tokens_of_tile<First, TwoRows, 2>(made, 0, numbers, strip.units[0], sums);
+            }
+            x += tokens.next_codes;
+            numbers += tokens.next_numbers;
+        }
+    }
+};
+static_assert(rounded_strip_cols == 2 * scale_cols);
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/dense/matmul_tiles-inl.hpp ------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t activation_parts = 3;
+
+inline constexpr std::size_t bf16_cols = tile_cols / sizeof(bf16);
+
+inline constexpr std::size_t bf16_strip_rows = 2 * tile_rows;
+inline constexpr std::size_t bf16_strip_cols = 512;
+inline constexpr std::size_t bf16_panel_tokens = 256;
+
+struct bf16_strip {
+    alignas(64) std::byte weights[bf16_strip_rows / tile_rows][bf16_strip_cols / bf16_cols][tile_bytes];  ///< a tile: [cols / 2][rows][2]
+};
+
+struct parts_layout {
+    std::size_t col_tiles;
+    std::size_t tokens;
+
+    parts_layout(std::size_t cols, std::size_t count) : col_tiles((cols + bf16_cols - 1) / bf16_cols), tokens(count) {}
+
+    [[nodiscard]] std::size_t count_from(std::size_t first) const { return tokens - first < tile_rows ? tokens - first : tile_rows; }
+    [[nodiscard]] std::size_t part_bytes(std::size_t first) const { return count_from(first) * tile_cols; }
+    [[nodiscard]] std::size_t at(std::size_t first, std::size_t col_tile) const {
+        return (first * col_tiles + count_from(first) * col_tile) * activation_parts * tile_cols;
+    }
+};
+
+inline constexpr std::size_t bf16_tile_tokens = 8;
+
+inline const std::byte* arrange_parts(const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end,
+                                      std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
+    if (tokens < bf16_tile_tokens) return arrange_plain<bf16>(x, x_stride, cols, begin, end, tokens, scratch);
+    const parts_layout layout(cols, tokens);
+    for (std::size_t t = begin; t < end; ++t) {
+        const float* from = x + t * x_stride;
+        const std::size_t first = t - t % tile_rows;
+        const std::size_t part_bytes = layout.part_bytes(first);
+        std::byte* to = scratch + layout.at(first, 0) + t % tile_rows * tile_cols;
+        for (std::size_t c = 0; c < cols; c += bf16_cols, from += bf16_cols) {
+            const bool whole = c + bf16_cols <= cols;
+            const std::size_t left = cols - c;
+            f32_vector a = whole || left >= lanes() ? load(from) : load_first(from, left);
+            f32_vector b = whole ? load(from + lanes()) : left > lanes() ? load_first(from + lanes(), left - lanes()) : zero();
+            for (std::size_t part = 0; part < activation_parts; ++part, to += part_bytes) {
+                const f32_vector of_a = take_bf16(a);
+                store_bf16(of_a, take_bf16(b), reinterpret_cast<bf16*>(to));
+            }
+        }
+    }
+    return scratch;
+}
+
+inline void put_strip(const byte_rows& from, bf16_strip& out) {
+    alignas(64) std::byte padded[tile_rows][tile_cols];
+    for (std::size_t r = 0; r < from.count; r += tile_rows) {
+        for (std::size_t at = 0; at < from.bytes; at += tile_cols) {
+            const std::byte* w = from.at + r * from.row_bytes + at;
+            std::byte* const to = out.weights[r / tile_rows][at / tile_cols];
+            if (r + tile_rows <= from.count && at + tile_cols <= from.bytes) {
+                store_transposed(w, from.row_bytes, to);
+                continue;
+            }
+            std::memset(padded, 0, sizeof padded);
+            for (std::size_t i = 0; i < tile_rows && r + i < from.count; ++i)
+                std::memcpy(padded[i], w + i * from.row_bytes, from.bytes - at < tile_cols ? from.bytes - at : tile_cols);
+            store_transposed(padded[0], tile_cols, to);
+        }
+    }
+}
+
+struct parts_of_tokens {
+    const std::byte* at;
+    std::size_t part_bytes;
+};
+
+template <bool TwoTokens, bool TwoRows>
+PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* next_x) {
+    tile_load<4>(x);
+    tile_dot_bf16<0, 4, 6>();
+    if constexpr (TwoRows) tile_dot_bf16<1, 4, 7>();
+    if constexpr (TwoTokens) {
+        tile_load<5>(next_x);
+        tile_dot_bf16<2, 5, 6>();
+    }
+    if constexpr (TwoTokens && TwoRows) tile_dot_bf16<3, 5, 7>();
+}
+
+template <bool TwoTokens, bool TwoRows>
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+    const std::size_t row_bytes = y_stride * sizeof(float);
+    float* const next_y = y + tile_rows * y_stride;
+    if (first) {
+        tile_zero<0>();
+        if constexpr (TwoRows) tile_zero<1>();
+        if constexpr (TwoTokens) tile_zero<2>();
+        if constexpr (TwoTokens && TwoRows) tile_zero<3>();
+    } else {
+        tile_load<0>(y, row_bytes);
+        if constexpr (TwoRows) tile_load<1>(y + tile_rows, row_bytes);
+        if constexpr (TwoTokens) tile_load<2>(next_y, row_bytes);
+        if constexpr (TwoTokens && TwoRows) tile_load<3>(next_y + tile_rows, row_bytes);
+    }
+    for (std::size_t i = 0; i < tiles; ++i, x.at += activation_parts * x.part_bytes, next_x.at += activation_parts * next_x.part_bytes) {
+        tile_load<6>(strip.weights[0][i]);
+        if constexpr (TwoRows) tile_load<7>(strip.weights[1][i]);
+        multiply_part<TwoTokens, TwoRows>(x.at, next_x.at);
+        multiply_part<TwoTokens, TwoRows>(x.at + x.part_bytes, next_x.at + next_x.part_bytes);
+        multiply_part<TwoTokens, TwoRows>(x.at + 2 * x.part_bytes, next_x.at + 2 * next_x.part_bytes);
+    }
+    tile_store<0>(y, row_bytes);
+    if constexpr (TwoRows) tile_store<1>(y + tile_rows, row_bytes);
+    if constexpr (TwoTokens) tile_store<2>(next_y, row_bytes);
+    if constexpr (TwoTokens && TwoRows) tile_store<3>(next_y + tile_rows, row_bytes);
+}
+static_assert(activation_parts == 3);
+
+struct strip_place {
+    std::size_t rows;
+    std::size_t first_tile;  ///< of columns
+    std::size_t tiles;
+};
+
+template <bool TwoTokens>
+inline void multiply_token_tiles(const bf16_strip& strip, const strip_place& place, const std::byte* arranged, const parts_layout& layout,
+                                 std::size_t t, float* y, std::size_t y_stride) {
+    const auto parts = [&](std::size_t at) { return parts_of_tokens{arranged + layout.at(at, place.first_tile), layout.part_bytes(at)}; };
+    const parts_of_tokens x = parts(t);
+    const parts_of_tokens next_x = TwoTokens ? parts(t + tile_rows) : x;
+    const bool first = place.first_tile == 0;
+    if (place.rows == bf16_strip_rows) return multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, y, y_stride);
+    const std::size_t count = TwoTokens ? 2 * tile_rows : layout.count_from(t);
+    alignas(64) float sums[2 * tile_rows * bf16_strip_rows];
+    for (std::size_t i = 0; i < count && !first; ++i) std::memcpy(sums + i * bf16_strip_rows, y + i * y_stride, place.rows * sizeof(float));
+    if (place.rows > tile_rows) {
+        multiply_parts<TwoTokens, true>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    } else {
+        multiply_parts<TwoTokens, false>(strip, place.tiles, x, next_x, first, sums, bf16_strip_rows);
+    }
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(y + i * y_stride, sums + i * bf16_strip_rows, place.rows * sizeof(float));
+}
+
+inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, const strip_place& place, const std::byte* arranged,
+                           const parts_layout& layout, std::size_t begin, std::size_t end, const byte_rows& next, float* y, std::size_t y_stride) {
+    constexpr std::size_t most = 2 * tile_rows;
+    const std::size_t batches = (end - begin + most - 1) / most;
+    for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
+        prefetch_rows(next, batch, batches);
+        std::size_t left = end - t;
+        if (left > most) {
+            const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
+            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+        }
+        tiles.use(left < tile_rows ? left : tile_rows);
+        if (left >= most) {
+            multiply_token_tiles<true>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+            continue;
+        }
+        multiply_token_tiles<false>(strip, place, arranged, layout, t, y + t * y_stride, y_stride);
+        if (left <= tile_rows) continue;
+        left -= tile_rows;
+        tiles.use(left);
+        multiply_token_tiles<false>(strip, place, arranged, layout, t + tile_rows, y + (t + tile_rows) * y_stride, y_stride);
+    }
+}
+
+inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                            float* y, std::size_t y_stride) {
+    if (tokens < bf16_tile_tokens) return matmul_few<bf16>(w, rows, cols, arranged, tokens, bias, y, y_stride);
+    tile_configuration tiles;
+    bf16_strip strip;
+    const parts_layout layout(cols, tokens);
+    for (std::size_t begin = 0; begin < tokens; begin += bf16_panel_tokens) {
+        const std::size_t end = tokens - begin < bf16_panel_tokens ? tokens : begin + bf16_panel_tokens;
+        for (std::size_t c = 0; c == 0 || c < cols; c += bf16_strip_cols) {
+            const std::size_t some = cols - c < bf16_strip_cols ? cols - c : bf16_strip_cols;
+            const bool last = c + some == cols;
+            byte_rows from{w + c * sizeof(bf16), cols * sizeof(bf16), 0, some * sizeof(bf16)};
+            for (std::size_t r = 0; r < rows; r += bf16_strip_rows) {
+                from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
+                put_strip(from, strip);
+                from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
+                               y_stride);
+                for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
+            }
+        }
+    }
+}
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/attention/matrix-inl.hpp --------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t matrix_prefetch_distance = 256;
+
+template <int Tile>
+PHI4FLASH_VECTOR_INLINE void load_places(const bf16* p, std::size_t row_bytes) {
+    const auto* ahead = reinterpret_cast<const std::byte*>(p) + matrix_prefetch_distance;
+    for (std::size_t i = 0; i < tile_rows; ++i, ahead += row_bytes) prefetch(ahead);
+    tile_load<Tile>(p, row_bytes);
+}
+
+inline std::size_t places_apart(key_run run) {
+    const std::size_t most = run.count / tile_rows;
+    return most > 8 && most % 2 == 0 ? most - 1 : most;
+}
+inline key_run behind_tiles(key_run run) {
+    const std::size_t done = places_apart(run) * tile_rows;
+    return {run.key + done, run.count - done, run.slot + done};
+}
+
+PHI4FLASH_VECTOR_INLINE f32_vector high_to_low_half(f32_vector x) {
+    const u32_tag du;
+    return hn::BitCast(f32_tag(), hn::ShiftRight<16>(hn::BitCast(du, x)));
+}
+PHI4FLASH_VECTOR_INLINE f32_vector both_halves(f32_vector low, f32_vector high) { return hn::Or(high_to_low_half(low), high); }
+
+template <class Element>
+class matrix_products {
+    static_assert(std::is_same_v<Element, bf16>);
+
+public:
+    static bool fits(const attention_args& args) {
+        return args.d_head % tile_numbers == 0 && args.k_per_group * args.d_head <= most_columns * tile_numbers &&
+               args.k_per_group * args.queries_per_key <= batch_rows;
+    }
+
+    matrix_products(const attention_args& args, const attention_row* rows, std::size_t n_rows)
+        : rest_(args, rows, n_rows), columns_(args.k_per_group * args.d_head / tile_numbers) {
+        const std::size_t per_head = args.d_head / tile_numbers;
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < per_head; ++i) put_query(rows[r].q + i * tile_numbers, r, queries_[rows[r].key_head * per_head + i]);
+        }
+    }
+
+    template <class ByKey, class T>
+    void in_slots(key_run run, ByKey by_key, T* out) const {
+        const std::size_t apart = places_apart(run);
+        for (std::size_t i = 0; i < apart * tile_rows; ++i) out[run.slot + i] = by_key(run.key + i / tile_rows + i % tile_rows * apart);
+        rest_.in_slots(behind_tiles(run), by_key, out);
+    }
+
+    void scores(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, slot_row* scores) const {
+        const std::size_t apart = places_apart(run);
+        const std::size_t stride = apart * tile.width * sizeof(Element);
+        tile_load<4>(queries_[0]);
+        if (columns_ > 1) tile_load<5>(queries_[1]);
+        if (columns_ > 2) tile_load<6>(queries_[2]);
+        if (columns_ > 3) tile_load<7>(queries_[3]);
+        alignas(64) float products[2][tile_rows][tile_rows];  // two, so that one leaves its tile while the other is made
+        const Element* k = tile.k + run.key * tile.width;
+        std::size_t slot = run.slot;
+        for (std::size_t i = 0; i < apart; i += 2, k += 2 * tile.width, slot += 2 * tile_rows) {
+            const bool two = i + 1 < apart;
+            multiply_keys<0, 2>(k, stride);
+            if (two) multiply_keys<1, 3>(k + tile.width, stride);
+            tile_store<0>(products[0]);
+            if (two) tile_store<1>(products[1]);
+            put_scores(products[0][0], slot, scores);
+            if (two) put_scores(products[1][0], slot + tile_rows, scores);
+        }
+        if (behind_tiles(run).count != 0) rest_.scores(tile, rows, n_rows, behind_tiles(run), scores);
+    }
+
+    void values(const attention_tile<Element>& tile, const attention_row* rows, std::size_t n_rows, key_run run, const float* keep,
+                const slot_row* weights, const slot_scales* scales) {
+        const std::size_t apart = places_apart(run);
+        if (apart != 0) {
+            const std::size_t stride = apart * tile.width * sizeof(Element);
+            const Element* v = tile.v + run.key * tile.width;
+            tile_zero<0>();
+            tile_zero<1>();
+            tile_zero<2>();
+            tile_zero<3>();
+            for (std::size_t i = 0; i < apart; ++i, v += tile.width) {
+                auto* const to = weights_[i % 4];  // in turn: what was stored just now is slow to load as a tile
+                for (std::size_t r = 0; r < n_rows; ++r) put_weights(weights[r] + run.slot + i * tile_rows, r, to);
+                multiply_values(v, stride, to);
+            }
+            add_products(rows, n_rows, keep);
+            keep = nullptr;
+        }
+        if (behind_tiles(run).count != 0) rest_.values(tile, rows, n_rows, behind_tiles(run), keep, weights, scales);
+    }
+
+private:
+    static constexpr std::size_t tile_numbers = tile_cols / sizeof(Element);  ///< in a row of a tile
+    static constexpr std::size_t most_columns = 4;                            ///< with Q, two tiles of K and two of sums: all there are
+
+    static void put_query(const float* q, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector even = load(q);
+        f32_vector odd = load(q + tile_numbers / 2);
+        for (std::size_t part = 0; part < 3; ++part) {
+            float pairs[max_lanes];
+            const f32_vector low = take_bf16(even);
+            store(both_halves(low, take_bf16(odd)), pairs);
+            for (std::size_t d = 0; d < tile_rows; ++d) to[d][part * batch_rows + r] = pairs[d];
+        }
+    }
+
+    PHI4FLASH_VECTOR_INLINE static void put_scores(const float* products, std::size_t slot, slot_row* to) {
+        const hn::Half<hn::Half<f32_tag>> four;
+        alignas(64) float sums[tile_rows * batch_rows];
+        for (std::size_t key = 0; key < tile_rows; ++key, products += tile_rows) {
+            const auto low = hn::Add(hn::Load(four, products + 2 * batch_rows), hn::Load(four, products + batch_rows));
+            hn::Store(hn::Add(low, hn::Load(four, products)), four, sums + key * batch_rows);
+        }
+        f32_vector a, b, c, d;
+        hn::LoadInterleaved4(f32_tag(), sums, a, b, c, d);
+        store(a, to[0] + slot), store(b, to[1] + slot), store(c, to[2] + slot), store(d, to[3] + slot);
+    }
+
+    template <int C, int K>
+    PHI4FLASH_VECTOR_INLINE void multiply_keys(const Element* k, std::size_t stride) const {
+        tile_zero<C>();
+        load_places<K>(k, stride);
+        tile_dot_bf16<C, K, 4>();
+        if (columns_ < 2) return;
+        load_places<K>(k + tile_numbers, stride);
+        tile_dot_bf16<C, K, 5>();
+        if (columns_ < 3) return;
+        load_places<K>(k + 2 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 6>();
+        if (columns_ < 4) return;
+        load_places<K>(k + 3 * tile_numbers, stride);
+        tile_dot_bf16<C, K, 7>();
+    }
+
+    PHI4FLASH_VECTOR_INLINE void multiply_values(const Element* v, std::size_t stride, const float (*weights)[tile_rows]) const {
+        tile_load<4>(weights);
+        load_places<5>(v, stride);
+        tile_dot_bf16<0, 4, 5>();
+        if (columns_ < 2) return;
+        load_places<6>(v + tile_numbers, stride);
+        tile_dot_bf16<1, 4, 6>();
+        if (columns_ < 3) return;
+        load_places<7>(v + 2 * tile_numbers, stride);
+        tile_dot_bf16<2, 4, 7>();
+        if (columns_ < 4) return;
+        load_places<5>(v + 3 * tile_numbers, stride);
+        tile_dot_bf16<3, 4, 5>();
+    }
+
+    static constexpr std::size_t weight_row(std::size_t part, std::size_t r, std::size_t place) { return (part * batch_rows + r) * 2 + place; }
+
+    PHI4FLASH_VECTOR_INLINE static void put_weights(const float* p, std::size_t r, float (*to)[tile_rows]) {
+        f32_vector w = load(p);
+        const f32_vector first = take_bf16(w);
+        const f32_vector second = take_bf16(w);
+        store(high_to_low_half(first), to[weight_row(0, r, 0)]);
+        store(first, to[weight_row(0, r, 1)]);
+        store(high_to_low_half(second), to[weight_row(1, r, 0)]);
+        store(second, to[weight_row(1, r, 1)]);
+    }
+
+    void add_products(const attention_row* rows, std::size_t n_rows, const float* keep) const {
+        alignas(64) float products[most_columns][tile_rows][tile_rows];
+        tile_store<0>(products[0]);
+        tile_store<1>(products[1]);
+        tile_store<2>(products[2]);
+        tile_store<3>(products[3]);
+        for (std::size_t r = 0; r < n_rows; ++r) {
+            for (std::size_t i = 0; i < columns_; ++i) {
+                for (std::size_t place = 0; place < 2; ++place) {
+                    float* out = rows[r].out + i * tile_numbers + place * tile_rows;
+                    const f32_vector sum = add(load(products[i][weight_row(1, r, place)]), load(products[i][weight_row(0, r, place)]));
+                    store(keep == nullptr ? add(load(out), sum) : mul_add(set(keep[r]), load(out), sum), out);
+                }
+            }
+        }
+    }
+
+    tile_configuration configuration_;
+    vector_products<Element> rest_;
+    std::size_t columns_;                                                  ///< tiles that a row of keys spans
+    alignas(64) float queries_[most_columns][tile_rows][tile_rows] = {};  ///< Q: pairs of bf16
+    alignas(64) float weights_[4][tile_rows][tile_rows] = {};             ///< W: the same
+};
+
+PHI4FLASH_TARGET_END
+#endif
+
+// ---- phi4flash/kernels/packed/ways-inl.hpp -------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+struct no_other_way {
+    static constexpr float weight_rounding = 0.0f;
+    static constexpr std::size_t from = SIZE_MAX;
+};
+
+template <dtype Format, class Products, class Many>
+struct packed_ways {
+    static constexpr bool one_way = std::is_same_v<Many, no_other_way>;
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        if constexpr (!one_way) {
+            if (tokens >= Many::from) return Many::arrange(x, x_stride, cols, begin, end, tokens, scratch);
+        }
+        return arrange_codes<Format, Products>(x, x_stride, cols, begin, end, tokens, false, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        if constexpr (!one_way) {
+            if (tokens >= Many::from) return Many::matmul(w, rows, cols, x, tokens, bias, y, y_stride);
+        }
+        packed_few<Format, Products>(w, rows, cols, reinterpret_cast<const activation_group*>(x), tokens, bias, y, y_stride);
+    }
+    static void matvec(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, const float* bias, float* y) {
+        packed_few<Format, Products>(w, rows, cols, reinterpret_cast<const activation_group*>(x), 1, bias, y, 0);
+    }
+};
+
+template <dtype Format>
+inline void packed_widen_row(const std::byte* w, std::size_t r, std::size_t cols, float* out) {
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t g = 0; g < groups; ++g) {
+        const std::size_t at = r / packed_rows * groups + g;
+        if constexpr (Format == dtype::q8) {
+            decode_row(reinterpret_cast<const q8_block*>(w)[at], r % packed_rows, out + g * packed_cols);
+        } else {
+            constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
+            decode_row(reinterpret_cast<const q4_block*>(w)[at], book, r % packed_rows, out + g * packed_cols);
+        }
+    }
+}
+
+template <dtype Format, class Products, class Many>
+inline constexpr linear_kernels packed_kernels{
+    .matvec = &packed_ways<Format, Products, Many>::matvec,
+    .arrange = &packed_ways<Format, Products, Many>::arrange,
+    .matmul = &packed_ways<Format, Products, Many>::matmul,
+    .widen = &packed_widen_row<Format>,
+    .matmul_exact = &packed_matmul_exact<Format>,
+    .weight_rounding = Many::weight_rounding,
+    .few_tokens = Many::from - 1,
+};
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/table-inl.hpp -------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline std::size_t lanes_of_target() { return lanes(); }
+
+template <class Element>
+inline constexpr linear_kernels plain_kernels{
+    .matvec = &matvec<Element>,
+    .arrange = &arrange_plain<Element>,
+    .matmul = &matmul<Element>,
+    .widen = &widen_row<Element>,
+    .matmul_exact = nullptr,
+    .weight_rounding = 0.0f,
+    .few_tokens = plain_few_tokens,
+};
+
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
+#else
+inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+#endif
+
+#if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+using table_products = dot_products;
+#else
+using table_products = own_products;
+#endif
+#if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
+template <dtype Format>
+using own_many = rounded_way<Format, packed_vector_products>;
+#elif PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+template <dtype>
+using own_many = no_other_way;
+#else
+template <dtype Format>
+using own_many = bundle_way<Format>;
+#endif
+
+#ifdef PHI4FLASH_LOWER_TABLE
+constexpr kernel_table above(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL;
+#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+#else
+#error "phi4flash: say what this target does otherwise"
+#endif
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_TABLE);
+#else
+PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
+    .name = PHI4FLASH_TARGET_LABEL,
+    .lanes = &lanes_of_target,
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
+               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
+               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .layer_norm = &layer_norm,
+    .rms_norm = &rms_norm,
+    .accumulate = &accumulate,
+    .silu_mul = &silu_mul,
+    .softplus = &softplus,
+    .softmax = &softmax,
+    .convolution = &convolution,
+    .scan = &scan,
+    .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
+    .quantize = &quantize,
+    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
+    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .difference_norm = &difference_norm,
+    .rotate = &rotate,
+    .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
+    .read = &read_all,
+};
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
+}
+#endif
+
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
+constexpr kernel_table with_vnni(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_vnni";
+    multiply_by<dtype::q8, vnni_products, no_other_way>(t);
+    multiply_by<dtype::q4, vnni_products, rounded_way<dtype::q4, packed_vector_products>>(t);
+    multiply_by<dtype::q4_dense, vnni_products, rounded_way<dtype::q4_dense, packed_vector_products>>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
+#endif
+
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET)
+constexpr kernel_table with_dot_products(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_dot";
+    multiply_by<dtype::q8, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4_dense, dot_products, no_other_way>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(table);
+#endif
+
+#if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+constexpr kernel_table with_tiles(kernel_table t) {
+    t.name = "amx";
+    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
+    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
+    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
+    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+    linear.arrange = &arrange_parts;
+    linear.matmul = &matmul_on_tiles;
+    linear.few_tokens = bf16_tile_tokens - 1;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
+#endif
+
+PHI4FLASH_TARGET_END
+#endif
 
 // The static target comes last, so that code after this header sees Highway as if we had not been here.
 #undef HWY_TARGET
@@ -24186,6 +30139,8 @@ PHI4FLASH_TARGET_END
 #define PHI4FLASH_TARGET_LABEL "ssse3"
 #elif HWY_STATIC_TARGET == HWY_SSE2
 #define PHI4FLASH_TARGET_LABEL "sse2"
+#elif (HWY_STATIC_TARGET & HWY_ALL_NEON) && PHI4FLASH_DOT_IS_OWN(HWY_STATIC_TARGET)
+#define PHI4FLASH_TARGET_LABEL "neon_dot"
 #elif HWY_STATIC_TARGET & HWY_ALL_NEON
 #define PHI4FLASH_TARGET_LABEL "neon"
 #elif HWY_STATIC_TARGET & HWY_ALL_SVE
@@ -24727,8 +30682,12 @@ PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
 }
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+#if HWY_ARCH_X86
     const hn::DFromV<Codes> d;
     return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
+#else  // others shift bytes
+    return hn::ShiftRight<4>(v);
+#endif
 }
 PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
 
@@ -24754,6 +30713,14 @@ PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #endif
     return sums;
 }
+
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers neon_dot(Integers total, Bytes w, Bytes x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+    return Integers(vpadalq_s16(total.raw, vpaddq_s16(low, vmull_high_s8(w.raw, x.raw))));
+}
+#endif
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_lane = std::int16_t;
@@ -24790,6 +30757,8 @@ template <class Sums, class Codes, class Activations>
 PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
+#elif HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(sums, hn::BitCast(hn::DFromV<Activations>(), w), x);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
 #endif
@@ -24837,7 +30806,11 @@ inline constexpr int signed_offset = 128;
 #else
 template <class Integers, class Bytes>
 PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(total, w, x);
+#else
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
+#endif
 }
 inline constexpr int signed_offset = 0;
 #endif
@@ -24947,12 +30920,17 @@ PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes code
 #endif
 }
 PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+#if HWY_ARCH_X86
     return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+#else
+    return hn::TableLookupBytes(levels, high_codes(codes));
+#endif
 }
 
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
         return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
@@ -24987,6 +30965,7 @@ PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_byte
 struct vnni_products {
     static constexpr int activation_sum = 0;
     static constexpr int byte_offset = 128;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
     static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
     static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }
@@ -25176,6 +31155,7 @@ PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
@@ -25198,6 +31178,51 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+
+// ---- phi4flash/simd/dot_arm-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <int Quad>
+PHI4FLASH_VECTOR_INLINE wide_i32 dot_by_quad(wide_i32 sums, wide_bytes w, wide_bytes x) {
+#if HWY_TARGET_IS_SVE
+    return svdot_lane_s32(sums, w, x, Quad);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return wide_i32(vdotq_laneq_s32(sums.raw, w.raw, x.raw, Quad));
+#else
+    asm(".ifndef .Lphi4flash_v0\n"
+        ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        ".set .Lphi4flash_v\\i, \\i\n"
+        ".endr\n"
+        ".endif\n"
+        ".inst %c3 + .Lphi4flash_%0 + (.Lphi4flash_%1 << 5) + (.Lphi4flash_%2 << 16)"
+        : "+w"(sums.raw)
+        : "w"(w.raw), "w"(x.raw), "i"(0x4f80e000 | (Quad & 1) << 21 | (Quad >> 1) << 11));
+    return sums;
+#endif
+}
+
+struct dot_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 0;
+    static constexpr bool picks_columns = true;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_bytes sixteen(const std::int8_t* p) { return hn::LoadDup128(wide_i8_tag(), p); }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, with_sign(w), sixteen);
+    }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_bytes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, w, sixteen);
+    }
+};
 
 PHI4FLASH_TARGET_END
 #endif
@@ -27398,10 +33423,16 @@ inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tok
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
 
 struct block_pair {
     const std::byte* first;
@@ -27442,17 +33473,33 @@ PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_un
     }
 }
 
+template <class Products, std::size_t>
+using sixteen_of = decltype(Products::sixteen(nullptr));
+template <class Products, class Codes, class Dots, class Sixteen>
+PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+}
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+    ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
+}
+
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
                                            const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
-    ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
-    ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
-    ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
-    ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
-    ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
-    ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
-    ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
-    ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    if constexpr (Products::picks_columns) {
+        meet_sixteen<Format, Products, T...>(w0, w1, w2, w3, dots..., Products::sixteen(x[T].q)...);
+        meet_sixteen<Format, Products, T...>(w4, w5, w6, w7, dots..., Products::sixteen(x[T].q + 16)...);
+    } else {
+        ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+        ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+        ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+        ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+        ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+        ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+        ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+        ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    }
     ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
 }
 
@@ -27553,8 +33600,27 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                                wide_of<T>... sum, wide_of<T>... second) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
+        prefetch_ahead(a, sizeof(block));
+        meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
+        meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows), ...);
+    (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
+}
+template <dtype Format, class Products, std::size_t... T>
 PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
                                         float* totals) {
+    if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
+        return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
+                                                          wide_of<T>(repeat_wide(0.0f))...);
+    }
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
@@ -29313,9 +35379,17 @@ inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_produ
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
 
+#if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+using table_products = dot_products;
+#else
+using table_products = own_products;
+#endif
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 template <dtype Format>
 using own_many = rounded_way<Format, packed_vector_products>;
+#elif PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+template <dtype>
+using own_many = no_other_way;
 #else
 template <dtype Format>
 using own_many = bundle_way<Format>;
@@ -29325,9 +35399,9 @@ using own_many = bundle_way<Format>;
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
@@ -29341,8 +35415,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, own_products, no_other_way>,
-               packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>, packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
+               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
+               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -29362,7 +35437,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
 };
 #endif
 
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
 constexpr void multiply_by(kernel_table& t) {
     t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
@@ -29378,6 +35453,17 @@ constexpr kernel_table with_vnni(kernel_table t) {
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
+#endif
+
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET)
+constexpr kernel_table with_dot_products(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_dot";
+    multiply_by<dtype::q8, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4_dense, dot_products, no_other_way>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(table);
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -29402,6 +35488,8 @@ PHI4FLASH_TARGET_END
 
 #define PHI4FLASH_AMX_TARGET(target) 0
 #define PHI4FLASH_VNNI_TARGET(target) 0
+#define PHI4FLASH_DOT_TARGET(target) 0
+#define PHI4FLASH_DOT_IS_OWN(target) 0
 
 #if PHI4FLASH_SIMD_XSIMD
 #define PHI4FLASH_TARGET_LABEL "xsimd"
@@ -29938,8 +36026,12 @@ PHI4FLASH_VECTOR_INLINE Codes low_codes(Codes v) {
 }
 template <class Codes>
 PHI4FLASH_VECTOR_INLINE Codes high_codes(Codes v) {
+#if HWY_ARCH_X86
     const hn::DFromV<Codes> d;
     return low_codes(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, decltype(d)>(), v))));
+#else  // others shift bytes
+    return hn::ShiftRight<4>(v);
+#endif
 }
 PHI4FLASH_VECTOR_INLINE code_vector levels_of(code_vector levels, code_vector codes) { return hn::TableLookupBytes(levels, codes); }
 
@@ -29965,6 +36057,14 @@ PHI4FLASH_VECTOR_INLINE Sums in_this_order(Sums sums) {
 #endif
     return sums;
 }
+
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+template <class Integers, class Bytes>
+PHI4FLASH_VECTOR_INLINE Integers neon_dot(Integers total, Bytes w, Bytes x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+    return Integers(vpadalq_s16(total.raw, vpaddq_s16(low, vmull_high_s8(w.raw, x.raw))));
+}
+#endif
 
 #if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
 using dot_lane = std::int16_t;
@@ -30001,6 +36101,8 @@ template <class Sums, class Codes, class Activations>
 PHI4FLASH_VECTOR_INLINE Sums dot_next(Sums sums, Codes w, Activations x) {
 #if HWY_ARCH_X86
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), w, x, sums);
+#elif HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(sums, hn::BitCast(hn::DFromV<Activations>(), w), x);
 #else  // levels are below 128, so they are signed bytes too, for which other architectures have the instruction
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Sums>(), hn::BitCast(hn::DFromV<Activations>(), w), x, sums);
 #endif
@@ -30048,7 +36150,11 @@ inline constexpr int signed_offset = 128;
 #else
 template <class Integers, class Bytes>
 PHI4FLASH_VECTOR_INLINE Integers dot_signed(Integers total, Bytes w, Bytes x) {
+#if HWY_TARGET_IS_NEON && HWY_ARCH_ARM_A64
+    return neon_dot(total, w, x);
+#else
     return hn::SumOfMulQuadAccumulate(hn::DFromV<Integers>(), w, x, total);
+#endif
 }
 inline constexpr int signed_offset = 0;
 #endif
@@ -30158,12 +36264,17 @@ PHI4FLASH_VECTOR_INLINE wide_codes low_levels(wide_codes levels, wide_codes code
 #endif
 }
 PHI4FLASH_VECTOR_INLINE wide_codes high_levels(wide_codes levels, wide_codes codes) {
+#if HWY_ARCH_X86
     return low_levels(levels, hn::BitCast(wide_u8_tag(), hn::ShiftRight<4>(hn::BitCast(hn::Repartition<std::uint16_t, wide_tag>(), codes))));
+#else
+    return hn::TableLookupBytes(levels, high_codes(codes));
+#endif
 }
 
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE auto begin(std::int32_t start) {
         return hn::BitCast(hn::Repartition<dot_lane, wide_tag>(), hn::Set(wide_tag(), start));
@@ -30198,6 +36309,7 @@ PHI4FLASH_VECTOR_INLINE wide_i32 vnni_dot(wide_i32 sums, wide_codes w, wide_byte
 struct vnni_products {
     static constexpr int activation_sum = 0;
     static constexpr int byte_offset = 128;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
     static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
     static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes x) { return vnni_dot(sums, w, x); }
@@ -30387,6 +36499,7 @@ PHI4FLASH_VECTOR_INLINE code_vector high_levels(const code_vector& levels, const
 struct own_products {
     static constexpr int activation_sum = dense_activation_sum;
     static constexpr int byte_offset = signed_offset;
+    static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
@@ -30409,6 +36522,51 @@ PHI4FLASH_VECTOR_INLINE tokens_f32 block_add(tokens_f32 block, const rows_i32& s
     return block;
 }
 PHI4FLASH_VECTOR_INLINE tokens_f32 block_floats(const tokens_f32& block, float) { return block; }
+
+PHI4FLASH_TARGET_END
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+
+// ---- phi4flash/simd/dot_arm-inl.hpp --------------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+template <int Quad>
+PHI4FLASH_VECTOR_INLINE wide_i32 dot_by_quad(wide_i32 sums, wide_bytes w, wide_bytes x) {
+#if HWY_TARGET_IS_SVE
+    return svdot_lane_s32(sums, w, x, Quad);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return wide_i32(vdotq_laneq_s32(sums.raw, w.raw, x.raw, Quad));
+#else
+    asm(".ifndef .Lphi4flash_v0\n"
+        ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        ".set .Lphi4flash_v\\i, \\i\n"
+        ".endr\n"
+        ".endif\n"
+        ".inst %c3 + .Lphi4flash_%0 + (.Lphi4flash_%1 << 5) + (.Lphi4flash_%2 << 16)"
+        : "+w"(sums.raw)
+        : "w"(w.raw), "w"(x.raw), "i"(0x4f80e000 | (Quad & 1) << 21 | (Quad >> 1) << 11));
+    return sums;
+#endif
+}
+
+struct dot_products {
+    static constexpr int activation_sum = 0;
+    static constexpr int byte_offset = 0;
+    static constexpr bool picks_columns = true;
+    static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return first + second; }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin(std::int32_t start) { return hn::Set(wide_tag(), start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 begin_bytes(std::int32_t start) { return begin(start); }
+    static PHI4FLASH_VECTOR_INLINE wide_i32 fold(wide_i32 sums) { return sums; }
+    static PHI4FLASH_VECTOR_INLINE wide_bytes sixteen(const std::int8_t* p) { return hn::LoadDup128(wide_i8_tag(), p); }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_codes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, with_sign(w), sixteen);
+    }
+    template <int Quad>
+    static PHI4FLASH_VECTOR_INLINE wide_i32 next(wide_i32 sums, wide_bytes w, wide_bytes sixteen) {
+        return dot_by_quad<Quad>(sums, w, sixteen);
+    }
+};
 
 PHI4FLASH_TARGET_END
 #endif
@@ -32609,10 +38767,16 @@ inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tok
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR;
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
 
 struct block_pair {
     const std::byte* first;
@@ -32653,17 +38817,33 @@ PHI4FLASH_VECTOR_INLINE wide_f32 add_dots(Dots dots, wide_f32 scales, [[maybe_un
     }
 }
 
+template <class Products, std::size_t>
+using sixteen_of = decltype(Products::sixteen(nullptr));
+template <class Products, class Codes, class Dots, class Sixteen>
+PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+}
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+    ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
+}
+
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_together(Codes w0, Codes w1, Codes w2, Codes w3, Codes w4, Codes w5, Codes w6, Codes w7, wide_f32 scales,
                                            const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
-    ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
-    ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
-    ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
-    ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
-    ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
-    ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
-    ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
-    ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    if constexpr (Products::picks_columns) {
+        meet_sixteen<Format, Products, T...>(w0, w1, w2, w3, dots..., Products::sixteen(x[T].q)...);
+        meet_sixteen<Format, Products, T...>(w4, w5, w6, w7, dots..., Products::sixteen(x[T].q + 16)...);
+    } else {
+        ((dots = next_dots<Format, Products>(dots, w0, x[T].q)), ...);
+        ((dots = next_dots<Format, Products>(dots, w1, x[T].q + 4)), ...);
+        ((dots = next_dots<Format, Products>(dots, w2, x[T].q + 8)), ...);
+        ((dots = next_dots<Format, Products>(dots, w3, x[T].q + 12)), ...);
+        ((dots = next_dots<Format, Products>(dots, w4, x[T].q + 16)), ...);
+        ((dots = next_dots<Format, Products>(dots, w5, x[T].q + 20)), ...);
+        ((dots = next_dots<Format, Products>(dots, w6, x[T].q + 24)), ...);
+        ((dots = next_dots<Format, Products>(dots, w7, x[T].q + 28)), ...);
+    }
     ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
 }
 
@@ -32764,8 +38944,27 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
+                                                wide_of<T>... sum, wide_of<T>... second) {
+    using block = packed_block<Format>;
+    const wide_codes levels = repeat_levels(q4_dense.level);
+    const auto* a = reinterpret_cast<const block*>(from.first);
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
+        prefetch_ahead(a, sizeof(block));
+        meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
+        meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
+    }
+    (add_sum<Format>(sum, x[T], totals + T * few_rows), ...);
+    (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
+}
+template <dtype Format, class Products, std::size_t... T>
 PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
                                         float* totals) {
+    if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
+        return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
+                                                          wide_of<T>(repeat_wide(0.0f))...);
+    }
     for (std::size_t row = 0; row < packed_rows; row += wide_rows() / wide_blocks)
         add_groups<Format, Products, T...>(from, row, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...);
 }
@@ -34524,9 +40723,17 @@ inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_produ
 inline constexpr auto attention_of_bytes = &attention<kv_int8>;
 #endif
 
+#if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+using table_products = dot_products;
+#else
+using table_products = own_products;
+#endif
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 template <dtype Format>
 using own_many = rounded_way<Format, packed_vector_products>;
+#elif PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
+template <dtype>
+using own_many = no_other_way;
 #else
 template <dtype Format>
 using own_many = bundle_way<Format>;
@@ -34536,9 +40743,9 @@ using own_many = bundle_way<Format>;
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, own_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>;
+    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
+    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
+    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
@@ -34552,8 +40759,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, own_products, no_other_way>,
-               packed_kernels<dtype::q4, own_products, own_many<dtype::q4>>, packed_kernels<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
+               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
+               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -34573,7 +40781,7 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
 };
 #endif
 
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
+#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
 template <dtype Format, class Products, class Many>
 constexpr void multiply_by(kernel_table& t) {
     t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
@@ -34589,6 +40797,17 @@ constexpr kernel_table with_vnni(kernel_table t) {
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table vnni_table = with_vnni(table);
+#endif
+
+#if PHI4FLASH_DOT_TARGET(HWY_TARGET)
+constexpr kernel_table with_dot_products(kernel_table t) {
+    t.name = PHI4FLASH_TARGET_LABEL "_dot";
+    multiply_by<dtype::q8, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4, dot_products, no_other_way>(t);
+    multiply_by<dtype::q4_dense, dot_products, no_other_way>(t);
+    return t;
+}
+PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(table);
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
@@ -34642,6 +40861,19 @@ inline
 #endif
 #if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
+#endif
+#endif
+#if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_ARM64
+    [[maybe_unused]] const arm_features here = detect_arm_features();
+    // With vectors as long as NEON's, SVE does the same with more instructions: dot products of NEON come first then.
+#if PHI4FLASH_ARM_EXTRA(HWY_SVE)
+    if (here.sve_bytes > 16) list.target[list.count++] = {&N_SVE::table, true};
+#endif
+#if PHI4FLASH_DOT_TARGET(HWY_STATIC_TARGET)
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::dot_table, here.dot_products};
+#endif
+#if PHI4FLASH_ARM_EXTRA(HWY_SVE)
+    if (here.sve_bytes <= 16) list.target[list.count++] = {&N_SVE::table, here.sve_bytes == 16 && !PHI4FLASH_DOT_IS_OWN(HWY_STATIC_TARGET)};
 #endif
 #endif
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};
@@ -50593,17 +56825,22 @@ PHI4FLASH_END
 #undef PHI4FLASH_ABI_NO_AVX3
 #undef PHI4FLASH_ABI_NO_AVX3_DL
 #undef PHI4FLASH_ABI_NO_AVX3_ZEN4
+#undef PHI4FLASH_ABI_NO_SVE
 #undef PHI4FLASH_ABI_TARGETS
 #undef PHI4FLASH_ABI_THREADS
 #undef PHI4FLASH_ABI_TILES
 #undef PHI4FLASH_ABI_VERSION
 #undef PHI4FLASH_ABI_WORDS
 #undef PHI4FLASH_AMX_TARGET
+#undef PHI4FLASH_ARCH_ARM64
 #undef PHI4FLASH_ARCH_X86
+#undef PHI4FLASH_ARM_EXTRA
 #undef PHI4FLASH_BEGIN
 #undef PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 #undef PHI4FLASH_BODIES
 #undef PHI4FLASH_BODY
+#undef PHI4FLASH_DOT_IS_OWN
+#undef PHI4FLASH_DOT_TARGET
 #undef PHI4FLASH_END
 #undef PHI4FLASH_HIGHWAY_EXTRA
 #undef PHI4FLASH_HIGHWAY_WAS_INCLUDED

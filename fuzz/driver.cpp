@@ -135,8 +135,10 @@ int main(int argc, char** argv) {
             ++i;
         } else if (std::filesystem::is_directory(arguments[i])) {
             for (const auto& file : std::filesystem::directory_iterator(arguments[i])) files.push_back(file.path());
-        } else {
+        } else if (std::filesystem::is_regular_file(arguments[i])) {
             files.emplace_back(arguments[i]);
+        } else {
+            return std::fprintf(stderr, "fuzz: no file or folder %s\n", arguments[i].c_str()), 2;
         }
     }
     std::sort(files.begin(), files.end());

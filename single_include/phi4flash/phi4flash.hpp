@@ -6414,7 +6414,8 @@ inline constexpr std::size_t turn_tokens = 16;
 // Without vectors to keep sums in, a long turn gains little and is most of what there is to compile.
 inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
 
-/// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without shuffles of bytes, was slower so.)
+/// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without
+/// shuffles of bytes, was slower so.)
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else
@@ -47377,9 +47378,7 @@ PHI4FLASH_BODY status tokenizer::encode(std::string_view text, const encode_opti
     encoder e(*this, 1);
     return e.encode(text, options, ids);
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status encoder::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
     if (text.size() >= (std::size_t{1} << 31))
         return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
@@ -48748,7 +48747,8 @@ private:
 };
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits, const choosing_kernels& kernels) {
+PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options,
+                                                       const text_limits& limits, const choosing_kernels& kernels) {
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
         const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
@@ -53300,11 +53300,10 @@ PHI4FLASH_BODY status packed_model::check_scales() const {
         if (const status ok = phi4flash::check_scales(t); !ok) return ok;
     return {};
 }
-#endif
 
-#if PHI4FLASH_BODIES
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping, const config_options& options, progress_ref tell) {
+PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping, const config_options& options,
+                                                       progress_ref tell) {
     return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
 }
 
@@ -56567,9 +56566,7 @@ PHI4FLASH_BODY result<model_files> model_files::open(const file_part& part, cons
     });
 }
 #endif
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");

@@ -172,9 +172,7 @@ PHI4FLASH_BODY result<model_files> model_files::open(const file_part& part, cons
     });
 }
 #endif
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");

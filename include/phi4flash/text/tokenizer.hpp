@@ -332,9 +332,7 @@ PHI4FLASH_BODY status tokenizer::encode(std::string_view text, const encode_opti
     encoder e(*this, 1);
     return e.encode(text, options, ids);
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status encoder::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
     if (text.size() >= (std::size_t{1} << 31))
         return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",

@@ -222,11 +222,10 @@ PHI4FLASH_BODY status packed_model::check_scales() const {
         if (const status ok = phi4flash::check_scales(t); !ok) return ok;
     return {};
 }
-#endif
 
-#if PHI4FLASH_BODIES
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping, const config_options& options, progress_ref tell) {
+PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping, const config_options& options,
+                                                       progress_ref tell) {
     return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
 }
 

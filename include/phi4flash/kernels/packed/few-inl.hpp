@@ -10,7 +10,8 @@ inline constexpr std::size_t turn_tokens = 16;
 // Without vectors to keep sums in, a long turn gains little and is most of what there is to compile.
 inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
 
-/// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without shuffles of bytes, was slower so.)
+/// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without
+/// shuffles of bytes, was slower so.)
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 #else

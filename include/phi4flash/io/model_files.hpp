@@ -15,7 +15,7 @@
 PHI4FLASH_BEGIN
 
 #if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
-/// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of mapped_file::open and
+/// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of read_file and
 /// tokenizer_from_json.
 [[nodiscard]] PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path);
 #if PHI4FLASH_BODIES
@@ -23,10 +23,9 @@ PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path
     return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
         std::error_code ignored;
         const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
-        const auto mapped = mapped_file::open(file);
-        if (!mapped) return mapped.error();
-        if (const auto other = detail::explain_file(file, mapped->bytes(), file_kind::json)) return *other;
-        auto text = tokenizer_from_json(mapped->text());
+        const auto json = detail::read_json_text(file, max_tokenizer_json_bytes);
+        if (!json) return json.error();
+        auto text = tokenizer_from_json(*json);
         if (!text) return text.error().in(printable(file).c_str());
         return text;
     });

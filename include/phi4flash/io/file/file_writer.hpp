@@ -28,8 +28,8 @@ PHI4FLASH_BEGIN
 /// - A large file stays cached in huge pages, in which reading it is fastest: it is written in whole ones. Where the file system caches what
 ///   is written in small pages and what is read in huge ones, it is not left in the cache (and then has reached the disk).
 ///
-/// The library handles no signals; a handler without SA_RESTART ends a write that waits for a reader, with an error. Not for several
-/// threads.
+/// The library handles no signals. A handler without SA_RESTART ends a write in place, which may wait for a reader, with an error; a file goes on.
+/// Not for several threads.
 class file_writer {
 public:
     file_writer(file_writer&& other) noexcept
@@ -71,6 +71,7 @@ private:
     void write_all(std::span<const std::byte> bytes) {
         while (so_far_ && !bytes.empty()) {
             const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
+            if (n < 0 && errno == EINTR && !target_.in_place) continue;
             if (n < 0) so_far_ = detail::or_out_of_memory("say why a file cannot be written", [&] { return status(detail::unwritable(asked_)); });
             else bytes = bytes.subspan(static_cast<std::size_t>(n)), written_ += static_cast<std::size_t>(n);
         }

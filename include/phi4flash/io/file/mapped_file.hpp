@@ -213,24 +213,44 @@ struct scoped_descriptor {
     return pages <= 0 || page <= 0 ? UINT64_MAX : static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
 }
 
+/// -1 and errno where it cannot be. O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
+[[nodiscard]] inline int open_to_read(const std::filesystem::path& path) {
+    int fd = -1;
+    do fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+[[nodiscard]] inline result<std::uint64_t> size_of_file(const std::filesystem::path& path, int fd) {
+    struct stat about {};
+    if (::fstat(fd, &about) != 0) return last_system_error(path, "has no size");
+    if (!S_ISREG(about.st_mode)) return not_a_file(path);
+    return static_cast<std::uint64_t>(about.st_size);
+}
+
+/// Fills `place` with what the file has from `offset` on.
+[[nodiscard]] inline status read_into(const std::filesystem::path& path, int fd, std::uint64_t offset, std::span<std::byte> place, progress_ref tell) {
+    constexpr std::size_t most = std::size_t{32} << 20;
+    for (std::size_t at = 0; at < place.size();) {
+        const auto n = ::pread(fd, place.data() + at, (std::min)(place.size() - at, most), static_cast<off_t>(offset + at));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return last_system_error(path, "cannot be read");
+        if (n == 0) return file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        at += static_cast<std::size_t>(n);
+        if (!tell(at, place.size())) return opening_stopped(path, at, place.size());
+    }
+    return {};
+}
+
 /// The part in memory of its own; empty if there is none for it.
 [[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, page_size pages,
                                                   progress_ref tell) {
     std::byte* const place = take_pages(size, PROT_READ | PROT_WRITE);
     if (place == nullptr) return file_bytes{};
     if (pages == page_size::huge) ask_for_huge_pages({place, size});
-    constexpr std::size_t most = std::size_t{32} << 20;
-    for (std::size_t at = 0; at < size;) {
-        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(offset + at));
-        if (n < 0 && errno == EINTR) continue;
-        const bool more = n > 0 && tell(at += static_cast<std::size_t>(n), size);
-        if (more) continue;
-        const int reason = errno;
+    if (const status ok = read_into(path, fd, offset, {place, size}, tell); !ok) {
         ::munmap(place, size);
-        errno = reason;
-        if (n < 0) return last_system_error(path, "cannot be read");
-        if (n > 0) return opening_stopped(path, at, size);
-        return file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        return ok.error();
     }
     ::mprotect(place, size, PROT_READ);
     return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
@@ -265,10 +285,9 @@ template <class Map>
 /// A part that does not begin where the file does is mapped in pages of the usual size.
 [[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, int fd, std::uint64_t offset, std::uint64_t wanted,
                                                  const mapping_options& options, progress_ref tell) {
-    struct stat about {};
-    if (::fstat(fd, &about) != 0) return last_system_error(path, "has no size");
-    if (!S_ISREG(about.st_mode)) return not_a_file(path);
-    const auto bytes = part_of_file(path, static_cast<std::uint64_t>(about.st_size), offset, wanted);
+    const auto whole = size_of_file(path, fd);
+    if (!whole) return whole.error();
+    const auto bytes = part_of_file(path, *whole, offset, wanted);
     if (!bytes) return bytes.error();
     const auto size = static_cast<std::size_t>(*bytes);
     if (offset != 0) {
@@ -284,8 +303,7 @@ template <class Map>
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
-    // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const int fd = open_to_read(path);
     if (fd < 0) return last_system_error(path, "cannot be opened");
     const scoped_descriptor file(fd);
     return map_part(path, file.value, 0, UINT64_MAX, options, tell);
@@ -400,18 +418,42 @@ PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_b
 }
 #endif
 
-/// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
+namespace detail {
+[[nodiscard]] inline error larger_than(const std::filesystem::path& path, std::size_t max_bytes, std::uint64_t have) {
+    return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %llu", printable(path).c_str(), max_bytes,
+                         static_cast<unsigned long long>(have));
+}
+
+/// A file as text, `all` of it or no more than its first `max_bytes`.
+#if defined(_WIN32)
+[[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
+    const auto file = mapped_file::open(path);  // nobody can shorten it
+    if (!file) return file.error();
+    if (all && file->text().size() > max_bytes) return larger_than(path, max_bytes, file->text().size());
+    return std::string(file->text().substr(0, max_bytes));
+}
+#else
+[[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
+    const int fd = open_to_read(path);
+    if (fd < 0) return last_system_error(path, "cannot be opened");
+    const scoped_descriptor file(fd);
+    const auto size = size_of_file(path, fd);
+    if (!size) return size.error();
+    if (const status ok = check_file_size(path, *size); !ok) return ok.error();
+    if (all && *size > max_bytes) return larger_than(path, max_bytes, *size);
+    std::string text(static_cast<std::size_t>((std::min)(*size, static_cast<std::uint64_t>(max_bytes))), '\0');
+    if (const status ok = read_into(path, fd, 0, std::as_writable_bytes(std::span(text)), {}); !ok) return ok.error();
+    return text;
+}
+#endif
+}  // namespace detail
+
+/// A small file as text, read and not mapped: one that becomes shorter meanwhile is refused. Errors: those of mapped_file::open, and
+/// file_too_large above `max_bytes`, before memory is taken.
 [[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
-    return detail::or_out_of_memory("read a file", [&]() -> result<std::string> {
-        const auto file = mapped_file::open(path, {.pages = page_size::normal});
-        if (!file) return file.error();
-        if (file->bytes().size() > max_bytes)
-            return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %zu", printable(path).c_str(), max_bytes,
-                                 file->bytes().size());
-        return std::string(file->text());
-    });
+    return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });
 }
 #endif
 

@@ -75,7 +75,7 @@ template <class Take>
     constexpr unsigned attempts = 100;
     for (unsigned attempt = 0; attempt < attempts; ++attempt) {
         if (take(part_name(target, writer, attempt))) return true;
-        if (errno != EEXIST) return false;
+        if (errno != EEXIST && errno != EINTR) return false;
     }
     return false;
 }
@@ -242,8 +242,13 @@ inline void take_after(int descriptor, const output_target& target) {
 #endif
 }
 
-[[nodiscard]] inline bool write_through(int descriptor) { return ::fsync(descriptor) == 0; }
-[[nodiscard]] inline bool close_file(int descriptor) { return ::close(descriptor) == 0; }
+[[nodiscard]] inline bool write_through(int descriptor) {
+    while (::fsync(descriptor) != 0)
+        if (errno != EINTR) return false;
+    return true;
+}
+/// Interrupted or not, it is closed; a second time could be a descriptor of somebody else.
+[[nodiscard]] inline bool close_file(int descriptor) { return ::close(descriptor) == 0 || errno == EINTR; }
 [[nodiscard]] inline std::ptrdiff_t write_some(int descriptor, std::span<const std::byte> bytes) {
     constexpr std::size_t most = std::size_t{1} << 30;  // some systems refuse more than 2 GiB at once
     while (true) {

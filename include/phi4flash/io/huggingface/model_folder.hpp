@@ -173,8 +173,9 @@ template <class Wanted>
 
 /// The sentence for a file that was given as the folder of a model. `why`: what the system says against the path, or nothing.
 [[nodiscard]] inline error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
-    if (const auto file = mapped_file::open(path))
-        if (const auto other = explain_file(path, file->bytes(), file_kind::unknown)) return *other;
+    constexpr std::size_t enough = 512;  // for identify
+    if (const auto start = read_text(path, enough, false))
+        if (const auto other = explain_file(path, std::as_bytes(std::span(*start)), file_kind::unknown)) return *other;
     return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
                          why ? ": " : "", why ? why.message().c_str() : "");
 }

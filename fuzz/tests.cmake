@@ -1,7 +1,7 @@
 # The entries of fuzz/ in one program, for the compiler that builds the tests: each runs its seeds and what was ever found, and a hundred mutations
-# of them that are always the same. The presets with sanitizers are those that see most, and the ones that count memory. Each file of an entry, with
-# memory.cpp, is also an ordinary program of libFuzzer's.
+# of them that are always the same. Each file of an entry, with memory.cpp, is also an ordinary program of libFuzzer's.
 set(fuzz "${CMAKE_CURRENT_LIST_DIR}")
+include(CheckCXXSourceCompiles)
 if(NOT PHI4FLASH_JSON_CHOSEN OR CMAKE_CROSSCOMPILING OR PHI4FLASH_SINGLE_HEADER)
     return()
 endif()
@@ -16,6 +16,16 @@ target_include_directories(phi4flash_fuzz PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
 target_compile_definitions(phi4flash_fuzz PRIVATE PHI4FLASH_COMPILE_ONCE=1)
 phi4flash_program(phi4flash_fuzz fuzz)
 target_compile_options(phi4flash_fuzz PRIVATE -O0 -g0)
+
+# With address and undefined-behaviour sanitizers in every preset, where the compiler has them: most of what was found shows itself to them alone,
+# and memory is counted by them. The kernels of other back ends are the tests' own, and have none.
+set(CMAKE_REQUIRED_FLAGS -fsanitize=address,undefined)
+check_cxx_source_compiles("int main() { return 0; }" PHI4FLASH_FUZZ_CAN_SANITIZE)
+unset(CMAKE_REQUIRED_FLAGS)
+if(PHI4FLASH_FUZZ_CAN_SANITIZE AND NOT PHI4FLASH_SANITIZE)
+    target_compile_options(phi4flash_fuzz PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(phi4flash_fuzz PRIVATE -fsanitize=address,undefined)
+endif()
 
 # The other back ends of the entry `differential`, with the kernels that the tests have anyway: those of targets by their own names.
 foreach(back_end highway xsimd)

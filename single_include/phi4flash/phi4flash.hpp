@@ -50721,7 +50721,7 @@ template <class Take>
     constexpr unsigned attempts = 100;
     for (unsigned attempt = 0; attempt < attempts; ++attempt) {
         if (take(part_name(target, writer, attempt))) return true;
-        if (errno != EEXIST) return false;
+        if (errno != EEXIST && errno != EINTR) return false;
     }
     return false;
 }
@@ -50888,8 +50888,13 @@ inline void take_after(int descriptor, const output_target& target) {
 #endif
 }
 
-[[nodiscard]] inline bool write_through(int descriptor) { return ::fsync(descriptor) == 0; }
-[[nodiscard]] inline bool close_file(int descriptor) { return ::close(descriptor) == 0; }
+[[nodiscard]] inline bool write_through(int descriptor) {
+    while (::fsync(descriptor) != 0)
+        if (errno != EINTR) return false;
+    return true;
+}
+/// Interrupted or not, it is closed; a second time could be a descriptor of somebody else.
+[[nodiscard]] inline bool close_file(int descriptor) { return ::close(descriptor) == 0 || errno == EINTR; }
 [[nodiscard]] inline std::ptrdiff_t write_some(int descriptor, std::span<const std::byte> bytes) {
     constexpr std::size_t most = std::size_t{1} << 30;  // some systems refuse more than 2 GiB at once
     while (true) {
@@ -50937,8 +50942,8 @@ PHI4FLASH_BEGIN
 /// - A large file stays cached in huge pages, in which reading it is fastest: it is written in whole ones. Where the file system caches what
 ///   is written in small pages and what is read in huge ones, it is not left in the cache (and then has reached the disk).
 ///
-/// The library handles no signals; a handler without SA_RESTART ends a write that waits for a reader, with an error. Not for several
-/// threads.
+/// The library handles no signals. A handler without SA_RESTART ends a write in place, which may wait for a reader, with an error; a file goes on.
+/// Not for several threads.
 class file_writer {
 public:
     file_writer(file_writer&& other) noexcept
@@ -50980,6 +50985,7 @@ private:
     void write_all(std::span<const std::byte> bytes) {
         while (so_far_ && !bytes.empty()) {
             const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
+            if (n < 0 && errno == EINTR && !target_.in_place) continue;
             if (n < 0) so_far_ = detail::or_out_of_memory("say why a file cannot be written", [&] { return status(detail::unwritable(asked_)); });
             else bytes = bytes.subspan(static_cast<std::size_t>(n)), written_ += static_cast<std::size_t>(n);
         }
@@ -52570,24 +52576,44 @@ struct scoped_descriptor {
     return pages <= 0 || page <= 0 ? UINT64_MAX : static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
 }
 
+/// -1 and errno where it cannot be. O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
+[[nodiscard]] inline int open_to_read(const std::filesystem::path& path) {
+    int fd = -1;
+    do fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+[[nodiscard]] inline result<std::uint64_t> size_of_file(const std::filesystem::path& path, int fd) {
+    struct stat about {};
+    if (::fstat(fd, &about) != 0) return last_system_error(path, "has no size");
+    if (!S_ISREG(about.st_mode)) return not_a_file(path);
+    return static_cast<std::uint64_t>(about.st_size);
+}
+
+/// Fills `place` with what the file has from `offset` on.
+[[nodiscard]] inline status read_into(const std::filesystem::path& path, int fd, std::uint64_t offset, std::span<std::byte> place, progress_ref tell) {
+    constexpr std::size_t most = std::size_t{32} << 20;
+    for (std::size_t at = 0; at < place.size();) {
+        const auto n = ::pread(fd, place.data() + at, (std::min)(place.size() - at, most), static_cast<off_t>(offset + at));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return last_system_error(path, "cannot be read");
+        if (n == 0) return file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        at += static_cast<std::size_t>(n);
+        if (!tell(at, place.size())) return opening_stopped(path, at, place.size());
+    }
+    return {};
+}
+
 /// The part in memory of its own; empty if there is none for it.
 [[nodiscard]] inline result<file_bytes> copy_file(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, page_size pages,
                                                   progress_ref tell) {
     std::byte* const place = take_pages(size, PROT_READ | PROT_WRITE);
     if (place == nullptr) return file_bytes{};
     if (pages == page_size::huge) ask_for_huge_pages({place, size});
-    constexpr std::size_t most = std::size_t{32} << 20;
-    for (std::size_t at = 0; at < size;) {
-        const auto n = ::pread(fd, place + at, size - at < most ? size - at : most, static_cast<off_t>(offset + at));
-        if (n < 0 && errno == EINTR) continue;
-        const bool more = n > 0 && tell(at += static_cast<std::size_t>(n), size);
-        if (more) continue;
-        const int reason = errno;
+    if (const status ok = read_into(path, fd, offset, {place, size}, tell); !ok) {
         ::munmap(place, size);
-        errno = reason;
-        if (n < 0) return last_system_error(path, "cannot be read");
-        if (n > 0) return opening_stopped(path, at, size);
-        return file_error(errc::file_unreadable, path, "cannot be read", "it became shorter meanwhile");
+        return ok.error();
     }
     ::mprotect(place, size, PROT_READ);
     return file_bytes{.bytes = {place, size}, .copied = true, .pages = pages};
@@ -52622,10 +52648,9 @@ template <class Map>
 /// A part that does not begin where the file does is mapped in pages of the usual size.
 [[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, int fd, std::uint64_t offset, std::uint64_t wanted,
                                                  const mapping_options& options, progress_ref tell) {
-    struct stat about {};
-    if (::fstat(fd, &about) != 0) return last_system_error(path, "has no size");
-    if (!S_ISREG(about.st_mode)) return not_a_file(path);
-    const auto bytes = part_of_file(path, static_cast<std::uint64_t>(about.st_size), offset, wanted);
+    const auto whole = size_of_file(path, fd);
+    if (!whole) return whole.error();
+    const auto bytes = part_of_file(path, *whole, offset, wanted);
     if (!bytes) return bytes.error();
     const auto size = static_cast<std::size_t>(*bytes);
     if (offset != 0) {
@@ -52641,8 +52666,7 @@ template <class Map>
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
-    // O_NONBLOCK: opening a pipe without a writer would otherwise wait for one.
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const int fd = open_to_read(path);
     if (fd < 0) return last_system_error(path, "cannot be opened");
     const scoped_descriptor file(fd);
     return map_part(path, file.value, 0, UINT64_MAX, options, tell);
@@ -52757,18 +52781,42 @@ PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_b
 }
 #endif
 
-/// A small file as text. Errors: those of mapped_file::open, and file_too_large above `max_bytes`, before memory is taken.
+namespace detail {
+[[nodiscard]] inline error larger_than(const std::filesystem::path& path, std::size_t max_bytes, std::uint64_t have) {
+    return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %llu", printable(path).c_str(), max_bytes,
+                         static_cast<unsigned long long>(have));
+}
+
+/// A file as text, `all` of it or no more than its first `max_bytes`.
+#if defined(_WIN32)
+[[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
+    const auto file = mapped_file::open(path);  // nobody can shorten it
+    if (!file) return file.error();
+    if (all && file->text().size() > max_bytes) return larger_than(path, max_bytes, file->text().size());
+    return std::string(file->text().substr(0, max_bytes));
+}
+#else
+[[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
+    const int fd = open_to_read(path);
+    if (fd < 0) return last_system_error(path, "cannot be opened");
+    const scoped_descriptor file(fd);
+    const auto size = size_of_file(path, fd);
+    if (!size) return size.error();
+    if (const status ok = check_file_size(path, *size); !ok) return ok.error();
+    if (all && *size > max_bytes) return larger_than(path, max_bytes, *size);
+    std::string text(static_cast<std::size_t>((std::min)(*size, static_cast<std::uint64_t>(max_bytes))), '\0');
+    if (const status ok = read_into(path, fd, 0, std::as_writable_bytes(std::span(text)), {}); !ok) return ok.error();
+    return text;
+}
+#endif
+}  // namespace detail
+
+/// A small file as text, read and not mapped: one that becomes shorter meanwhile is refused. Errors: those of mapped_file::open, and
+/// file_too_large above `max_bytes`, before memory is taken.
 [[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
-    return detail::or_out_of_memory("read a file", [&]() -> result<std::string> {
-        const auto file = mapped_file::open(path, {.pages = page_size::normal});
-        if (!file) return file.error();
-        if (file->bytes().size() > max_bytes)
-            return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %zu", printable(path).c_str(), max_bytes,
-                                 file->bytes().size());
-        return std::string(file->text());
-    });
+    return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });
 }
 #endif
 
@@ -55038,8 +55086,9 @@ template <class Wanted>
 
 /// The sentence for a file that was given as the folder of a model. `why`: what the system says against the path, or nothing.
 [[nodiscard]] inline error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
-    if (const auto file = mapped_file::open(path))
-        if (const auto other = explain_file(path, file->bytes(), file_kind::unknown)) return *other;
+    constexpr std::size_t enough = 512;  // for identify
+    if (const auto start = read_text(path, enough, false))
+        if (const auto other = explain_file(path, std::as_bytes(std::span(*start)), file_kind::unknown)) return *other;
     return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
                          why ? ": " : "", why ? why.message().c_str() : "");
 }
@@ -56409,7 +56458,7 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 #if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
-/// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of mapped_file::open and
+/// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of read_file and
 /// tokenizer_from_json.
 [[nodiscard]] PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path);
 #if PHI4FLASH_BODIES
@@ -56417,10 +56466,9 @@ PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path
     return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
         std::error_code ignored;
         const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
-        const auto mapped = mapped_file::open(file);
-        if (!mapped) return mapped.error();
-        if (const auto other = detail::explain_file(file, mapped->bytes(), file_kind::json)) return *other;
-        auto text = tokenizer_from_json(mapped->text());
+        const auto json = detail::read_json_text(file, max_tokenizer_json_bytes);
+        if (!json) return json.error();
+        auto text = tokenizer_from_json(*json);
         if (!text) return text.error().in(printable(file).c_str());
         return text;
     });

@@ -17,17 +17,24 @@ p4::workspace_options workspace_of(const engine_options& options) {
     return options.drafts.at_once() == 0 ? how : p4::with_drafts(how, options.drafts.at_once());
 }
 
+/// Tokens that drafts are made from; 0: no drafts.
+std::size_t remembered(const engine_options& options) {
+    return options.drafts.at_once() == 0 ? 0 : std::max(options.context, options.remembered);
+}
+
 /// With the weights as these files have them.
 template <class Kv>
-p4::memory_plan plan_of(const p4::model_files& files, const engine_options& options, std::size_t undo, std::size_t sessions) {
+p4::memory_plan plan_of(const p4::model_files& files, const engine_options& options, const plan_options& more) {
     const p4::workspace_options how = workspace_of(options);
     auto plan = p4::memory_plan::of<Kv>(files.config().shape, {.context = options.context,
-                                                               .undo = undo,
+                                                               .undo = more.undo,
                                                                .chunk = how.chunk,
                                                                .states = how.states,
                                                                .logits = how.logits,
-                                                               .sessions = sessions,
-                                                               .drafts = options.drafts.at_once()});
+                                                               .sessions = more.sessions,
+                                                               .drafts = options.drafts.at_once(),
+                                                               .remembered = remembered(options),
+                                                               .cached_texts = more.cached_texts});
     plan.weights = files.bytes();
     return plan;
 }
@@ -44,7 +51,7 @@ public:
         if (!pool) return pool.error();
         auto past = p4::session<Shape, Kv>::create(*model, options.context);
         if (!past) return past.error();
-        const p4::memory_plan memory = plan_of<Kv>(files, options, 0, 1);
+        const p4::memory_plan memory = plan_of<Kv>(files, options, {});
         std::unique_ptr<engine_of> made(new engine_of(std::move(*model), std::move(*pool), std::move(*past), memory, files));
         p4::workspace_options how = workspace_of(options);
         how.kernels = *kernels;
@@ -52,8 +59,8 @@ public:
         auto workspace = p4::workspace<Shape, Kv>::create(made->model_, how);
         if (!workspace) return workspace.error();
         made->workspace_.emplace(std::move(*workspace));
-        if (options.drafts.at_once() != 0) {
-            auto drafter = p4::ngram_drafter::create(std::max(options.context, options.remembered));
+        if (const std::size_t tokens = remembered(options); tokens != 0) {
+            auto drafter = p4::ngram_drafter::create(tokens);
             if (!drafter) return drafter.error();
             made->drafter_.emplace(std::move(*drafter));
             made->drafts_ = {.from = *made->drafter_,
@@ -254,13 +261,13 @@ p4::result<std::unique_ptr<engine>> make_engine(const p4::model_files& files, co
                       [&]<p4::sambay_shape Shape, class Kv>() { return engine_of<Shape, Kv>::make(files, options); });
 }
 
-p4::result<p4::memory_plan> plan_memory(const p4::model_files& files, const engine_options& options, std::size_t undo, std::size_t sessions) {
+p4::result<p4::memory_plan> plan_memory(const p4::model_files& files, const engine_options& options, const plan_options& more) {
     return with_types(files.config().shape, options.kv, [&]<p4::sambay_shape Shape, class Kv>() -> p4::result<p4::memory_plan> {
         const auto m = p4::model<Shape>::bind(files);  // whether it can be run at all
         if (!m) return m.error().in(p4::printable(files.path()).c_str());
-        if (const p4::status ok = p4::session<Shape, Kv>::refusal({.context = options.context, .undo = undo}); !ok) return ok.error();
+        if (const p4::status ok = p4::session<Shape, Kv>::refusal({.context = options.context, .undo = more.undo}); !ok) return ok.error();
         if (const p4::status ok = p4::workspace<Shape, Kv>::refusal(workspace_of(options)); !ok) return ok.error();
-        return plan_of<Kv>(files, options, undo, sessions);
+        return plan_of<Kv>(files, options, more);
     });
 }
 

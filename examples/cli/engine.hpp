@@ -119,8 +119,14 @@ public:
 /// Errors: those of model::bind, naming the path; of session, workspace, kernels_named and thread_pool.
 p4::result<std::unique_ptr<engine>> make_engine(const p4::model_files& files, const engine_options& options);
 
-/// What make_engine would take, of so many sessions that can take back `undo` tokens each. Errors: those of model::bind, and of session and
-/// workspace.
-p4::result<p4::memory_plan> plan_memory(const p4::model_files& files, const engine_options& options, std::size_t undo = 0, std::size_t sessions = 1);
+/// What is planned for beside an engine's own options: see p4::memory_options.
+struct plan_options {
+    std::size_t undo = 0;
+    std::size_t sessions = 1;
+    std::size_t cached_texts = 0;
+};
+
+/// What make_engine would take for that. Errors: those of model::bind, and of session and workspace.
+p4::result<p4::memory_plan> plan_memory(const p4::model_files& files, const engine_options& options, const plan_options& more = {});
 
 }  // namespace cli

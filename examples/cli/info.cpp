@@ -13,8 +13,7 @@ namespace {
 
 struct info_options {
     run_options run;
-    std::size_t undo = 0;
-    std::size_t sessions = 1;
+    plan_options plan;
     bool check = false;
 };
 
@@ -63,7 +62,7 @@ void describe_weights(text_table& table, const p4::model_files& files) {
 
 void describe_memory(text_table& table, const p4::memory_plan& memory, const info_options& o, const p4::model_files& files) {
     const engine_options& how = o.run.engine;
-    table.heading(text_of("Memory for %zu session%s of %zu tokens, K/V in %s", o.sessions, o.sessions == 1 ? "" : "s", how.context, how.kv.c_str()));
+    table.heading(text_of("Memory for %zu session%s of %zu tokens, K/V in %s", o.plan.sessions, o.plan.sessions == 1 ? "" : "s", how.context, how.kv.c_str()));
     const auto line = [](std::uint64_t bytes, const char* note) {
         return text_of("%15llu bytes  %-8s  %s", static_cast<unsigned long long>(bytes),
                        human_bytes(static_cast<double>(bytes)).c_str(), note);
@@ -77,11 +76,14 @@ void describe_memory(text_table& table, const p4::memory_plan& memory, const inf
     if (owned != 0) table.row("copied weights", line(owned, "of this program's own: they cannot be used where they lie in the file"));
     table.row("parameters", line(memory.parameters, "shared: vectors in f32"));
     table.row("workspace", line(memory.workspace, text_of("one a thread of control, chunks of %zu tokens", how.chunk).c_str()));
-    const std::string each = o.sessions == 1 ? "" : text_of(", %zu of them", o.sessions);
-    const std::string back = o.undo == 0 ? "" : text_of(", %zu tokens can be taken back", o.undo);
+    const std::string each = o.plan.sessions == 1 ? "" : text_of(", %zu of them", o.plan.sessions);
+    const std::string back = o.plan.undo == 0 ? "" : text_of(", %zu tokens can be taken back", o.plan.undo);
     table.row("session", line(memory.session, ("one a conversation, touched as it grows" + back + each).c_str()));
     table.row("generation", line(memory.generation, ("one a text that is written: choosing a token, the prompt" + each).c_str()));
-    table.row("all", line(memory.total(), "of it, weights, parameters and workspace are there once"));
+    if (memory.drafter != 0) table.row("drafter", line(memory.drafter, ("one a text that is written: what drafts are made from" + each).c_str()));
+    if (memory.prefix_cache != 0)
+        table.row("prefix cache", line(memory.prefix_cache, text_of("shared: %zu texts of %zu tokens", o.plan.cached_texts, how.context).c_str()));
+    table.row("all", line(memory.total(), "of it, weights, parameters, workspace and prefix cache are there once"));
     table.row("saved session", line(memory.snapshot, "of a full one, in a file"));
 }
 
@@ -125,7 +127,7 @@ p4::status run(info_options options) {
     const auto kernels = p4::kernels_named(o.engine.target);
     if (!kernels) return kernels.error();
     if (o.engine.context == 0) o.engine.context = usual_context(model->files.config());
-    const auto memory = plan_memory(model->files, o.engine, options.undo, options.sessions);
+    const auto memory = plan_memory(model->files, o.engine, options.plan);
     if (!memory) return memory.error();
     if (options.check)
         if (const p4::status ok = check(*model, o.engine.threads); !ok) return ok;
@@ -151,9 +153,11 @@ void add_info(CLI::App& app, action& chosen) {
     const auto o = std::make_shared<info_options>();
     CLI::App* command = app.add_subcommand("info", "Shapes, types, bytes, memory for so many sessions, SIMD target");
     add_run_options(*command, o->run);
-    command->add_option("--undo", o->undo, "Tokens that each session can take back")->capture_default_str();
+    command->add_option("--undo", o->plan.undo, "Tokens that each session can take back")->capture_default_str();
     command->add_option("--chunk", o->run.engine.chunk, "Prompt tokens read at once")->check(CLI::Range(1, 65536))->capture_default_str();
-    command->add_option("--sessions", o->sessions, "Sessions to plan memory for")->check(CLI::Range(1, 1000000))->capture_default_str();
+    command->add_option("--sessions", o->plan.sessions, "Sessions to plan memory for")->check(CLI::Range(1, 1000000))->capture_default_str();
+    command->add_option("--cached-texts", o->plan.cached_texts, "Texts that a prefix cache has room for, as long as the context")
+        ->check(CLI::Range(0, 65536))->capture_default_str();
     command->add_flag("--check", o->check, "Read all weights: is any of them infinite or NaN?");
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }

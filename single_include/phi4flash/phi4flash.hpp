@@ -49155,11 +49155,12 @@ PHI4FLASH_BEGIN
 /// guessing one takes some 128 comparisons at most, whatever the length of the text. For one thread at a time.
 class ngram_drafter {
 public:
+    static constexpr std::size_t most_tokens = std::size_t{1} << 30;
+
     /// Bytes that such a drafter takes.
-    [[nodiscard]] static std::size_t bytes(std::size_t tokens) {
-        ngram_drafter d;
+    [[nodiscard]] static constexpr std::size_t bytes(std::size_t tokens) {
         arena counting;
-        d.lay_out(counting, tokens);
+        (void)tables::lay_out(counting, tokens);
         return counting.bytes();
     }
 
@@ -49172,15 +49173,16 @@ public:
         ngram_drafter d;
         d.own_ = std::move(*block);
         arena carving(d.own_.bytes().data());
-        d.lay_out(carving, tokens);
+        d.in_ = tables::lay_out(carving, tokens);
+        d.kept_ = tokens;
         d.reset();
         return d;
     }
 
     /// Forgets the text. How well guesses fared is kept: it is a matter of what is written here.
     void reset() {
-        std::ranges::fill(pairs_.last, 0u);
-        std::ranges::fill(singles_.last, 0u);
+        std::ranges::fill(in_.pairs.last, 0u);
+        std::ranges::fill(in_.singles.last, 0u);
         size_ = 0;
     }
 
@@ -49191,8 +49193,8 @@ public:
             if (size_ == most_tokens) reset();
             at(size_) = token;
             // What ends before it is known from here on: what follows it now is.
-            if (size_ >= 1) singles_.add(size_ - 1, single_of(at(size_ - 1)));
-            if (size_ >= 2) pairs_.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
+            if (size_ >= 1) in_.singles.add(size_ - 1, single_of(at(size_ - 1)));
+            if (size_ >= 2) in_.pairs.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
             ++size_;
         }
     }
@@ -49212,7 +49214,6 @@ public:
     }
 
 private:
-    static constexpr std::size_t most_tokens = std::size_t{1} << 30;
     static constexpr std::size_t places = 64;      // looked at for a guess
     static constexpr std::size_t counted = 40;     // tokens that agree, at most
     static constexpr std::size_t certain = 10;     // a place where so many agree is followed alone
@@ -49259,6 +49260,31 @@ private:
         }
     };
 
+    /// What lies in its memory.
+    struct tables {
+        std::span<std::int32_t> text;  ///< a ring: the token at place i, and drafts behind the last
+        chain pairs;                   ///< of tokens, by the place of the second
+        chain singles;
+
+        [[nodiscard]] static constexpr tables lay_out(arena& memory, std::size_t tokens) {
+            const std::size_t ring = tokens + max_drafts + 1;  // drafts lie behind the text
+            tables all;
+            take(memory, all.text, ring);
+            take(memory, all.pairs.before, ring);
+            take(memory, all.pairs.last, std::bit_ceil((std::max)(tokens / 2, std::size_t{16})));
+            take(memory, all.singles.before, ring);
+            take(memory, all.singles.last, std::bit_ceil((std::max)(tokens / 4, std::size_t{16})));
+            return all;
+        }
+
+    private:
+        template <class T>
+        static constexpr void take(arena& memory, std::span<T>& out, std::size_t count) {
+            T* const place = memory.take<T>(count);
+            if (place != nullptr) out = {place, count};
+        }
+    };
+
     ngram_drafter() {
         // Counted in 82 texts of a reasoning model, but for those that docs/drafts.md measures.
         constexpr float usual[lengths][accords] = {
@@ -49268,21 +49294,7 @@ private:
         for (std::size_t kind = 0; kind < no_kind; ++kind) fares_[kind].hits = fares_[kind].tries * usual[kind / accords][kind % accords];
     }
 
-    void lay_out(arena& memory, std::size_t tokens) {
-        const std::size_t ring = tokens + max_drafts + 1;  // drafts lie behind the text
-        const auto take = [&]<class T>(std::span<T>& out, std::size_t count) {
-            T* const place = memory.take<T>(count);
-            if (place != nullptr) out = {place, count};
-        };
-        take(text_, ring);
-        take(pairs_.before, ring);
-        take(pairs_.last, std::bit_ceil((std::max)(tokens / 2, std::size_t{16})));
-        take(singles_.before, ring);
-        take(singles_.last, std::bit_ceil((std::max)(tokens / 4, std::size_t{16})));
-        kept_ = tokens;
-    }
-
-    [[nodiscard]] std::int32_t& at(std::size_t i) { return text_[i % text_.size()]; }
+    [[nodiscard]] std::int32_t& at(std::size_t i) { return in_.text[i % in_.text.size()]; }
     [[nodiscard]] static std::uint64_t pair_of(std::int32_t a, std::int32_t b) {
         return static_cast<std::uint64_t>(static_cast<std::uint32_t>(a)) << 32 | static_cast<std::uint32_t>(b);
     }
@@ -49291,8 +49303,8 @@ private:
     /// The likeliest token at place n, of the text and drafts before it.
     [[nodiscard]] guess guess_after(std::size_t n) {
         guess g{};
-        if (n >= 2) g = guess_from(pairs_, pair_of(at(n - 2), at(n - 1)), 2, n);
-        if (n >= 1 && g.kind == no_kind) g = guess_from(singles_, single_of(at(n - 1)), 1, n);
+        if (n >= 2) g = guess_from(in_.pairs, pair_of(at(n - 2), at(n - 1)), 2, n);
+        if (n >= 1 && g.kind == no_kind) g = guess_from(in_.singles, single_of(at(n - 1)), 1, n);
         return g;
     }
 
@@ -49358,9 +49370,7 @@ private:
     }
 
     memory_block own_;
-    std::span<std::int32_t> text_;     // a ring: the token at place i, and drafts behind the last
-    chain pairs_;                      // of tokens, by the place of the second
-    chain singles_;
+    tables in_;
     std::size_t kept_ = 0;             // tokens that are remembered
     std::size_t size_ = 0;             // tokens read
     fare fares_[no_kind];
@@ -49871,62 +49881,10 @@ PHI4FLASH_END
 ///     session      one a text that is remembered: Mamba states, the windows' K/V, the full layer's K/V
 ///     workspace    one a thread of control: activations of a chunk, what a pass keeps until its end, logits
 ///     generation   one a text that is being written: what choosing a token takes, and the prompt
+///     drafter      one a text that is written with drafts from what it has read and written
+///     prefix cache shared by the sessions of one thread: states after texts, so that they need not be read again
 ///     snapshot     one a session that is saved, at its longest
 /// @since 0.2
-
-PHI4FLASH_BEGIN
-
-/// What is planned for.
-struct memory_options {
-    std::size_t context = 0;   ///< tokens that each session has room for
-    std::size_t undo = 0;      ///< tokens that can be taken back, see session_options
-    std::size_t chunk = 256;   ///< prompt tokens read at once, see workspace_options
-    std::size_t states = 1;    ///< see workspace_options
-    std::size_t logits = 1;    ///< see workspace_options
-    std::size_t sessions = 1;  ///< that there are at a time, each with a text being written; one workspace serves them all
-    weight_types weights{};
-    sampling_options sampling{};
-    std::size_t drafts = 0;    ///< at once, see text_limits
-};
-
-/// Bytes of each thing.
-struct memory_plan {
-    std::uint64_t weights = 0;
-    std::size_t parameters = 0;
-    std::size_t session = 0;
-    std::size_t workspace = 0;
-    std::size_t generation = 0;
-    std::size_t snapshot = 0;
-    std::size_t sessions = 1;
-
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session or workspace refuse: more that can be taken
-    /// back than there is room for, a chunk of no tokens. (A context of 0 is a plan without sessions' K/V.)
-    template <class Kv = bf16>
-    [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
-        memory_plan plan;
-        const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
-        if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
-            !within(options.states, options.chunk) || !within(options.logits, options.chunk))
-            return plan;
-        const auto e = extents<any_sambay>::of(shape);
-        detail::weights_meter meter(options.weights);
-        (void)detail::bind_all(meter, e, 1e-5f);
-        plan.weights = meter.weights();
-        plan.parameters = meter.parameters();
-        plan.session = phi4flash::session<any_sambay, Kv>::bytes(e, {.context = options.context, .undo = options.undo});
-        plan.workspace = phi4flash::workspace<any_sambay, Kv>::bytes(
-            e, {.chunk = options.chunk, .states = options.states, .logits = options.logits});
-        plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
-        plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
-        plan.sessions = options.sessions;
-        return plan;
-    }
-
-    /// Everything at once, but for snapshots, which lie in files or where the host wants them.
-    [[nodiscard]] constexpr std::uint64_t total() const { return weights + parameters + workspace + sessions * std::uint64_t{session + generation}; }
-};
-
-PHI4FLASH_END
 
 // ---- phi4flash/generate/prefix_cache.hpp ---------------------------------------------------------------------------------
 /// What has been read before need not be read again: states of sessions after texts that were read, within a budget of bytes.
@@ -49952,7 +49910,11 @@ public:
 
     /// A budget that holds `texts` entries of `tokens` tokens each that have nothing in common.
     [[nodiscard]] static std::size_t bytes_for(const model<Shape>& m, std::size_t texts, std::size_t tokens) {
-        const sizes of(m);
+        return bytes_for(m.shape().shape(), texts, tokens);
+    }
+    /// The same before there is a model.
+    [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
+        const sizes of(shape);
         return of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens)));
     }
 
@@ -50104,15 +50066,15 @@ private:
         std::size_t row = 0;      ///< bytes of a token in all windows
         std::size_t window = 0;
         sizes() = default;
-        explicit sizes(const model<Shape>& m) : window(m.shape().window()) {
-            const std::size_t kv = detail::kv_bytes<Kv>(head_layout_of(m.shape()));
+        constexpr explicit sizes(const sambay_shape& s) : window(s.window) {
+            const std::size_t kv = detail::kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
             page = round_up(page_tokens * kv, block_alignment);
-            states = detail::states_of(m.shape().shape()).numbers() * sizeof(float);
-            row = m.plan().n_window() * kv;
+            states = detail::states_of(s).numbers() * sizeof(float);
+            row = layer_plan(s.n_layers).n_window() * kv;
         }
-        [[nodiscard]] std::size_t state_pages(std::size_t tokens) const { return (states + (std::min)(tokens, window) * row + page - 1) / page; }
-        [[nodiscard]] std::size_t bytes_a_page() const { return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t); }
-        [[nodiscard]] std::size_t bytes(std::size_t pages) const { return pages * bytes_a_page() + 4 * block_alignment; }
+        [[nodiscard]] constexpr std::size_t state_pages(std::size_t tokens) const { return (states + (std::min)(tokens, window) * row + page - 1) / page; }
+        [[nodiscard]] constexpr std::size_t bytes_a_page() const { return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t); }
+        [[nodiscard]] constexpr std::size_t bytes(std::size_t pages) const { return pages * bytes_a_page() + 4 * block_alignment; }
     };
     /// The memory of a chain of pages, one after the other.
     class state_stream {
@@ -50136,9 +50098,9 @@ private:
         std::size_t used_ = 0;
     };
 
-    explicit prefix_cache(const model<Shape>& m) : shape_(m.shape().shape()), of_(m) {}
+    explicit prefix_cache(const model<Shape>& m) : shape_(m.shape().shape()), of_(shape_) {}
 
-    [[nodiscard]] static std::size_t pages_of(std::size_t tokens) { return (tokens + page_tokens - 1) / page_tokens; }
+    [[nodiscard]] static constexpr std::size_t pages_of(std::size_t tokens) { return (tokens + page_tokens - 1) / page_tokens; }
 
     static status refusal(const model<Shape>& m, std::size_t budget) {
         const std::size_t least = bytes_for(m, 1, m.shape().window());
@@ -50343,6 +50305,70 @@ result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Sha
     }
     return std::span<const float>(w.logits.data, m.shape().vocab());
 }
+
+PHI4FLASH_END
+
+PHI4FLASH_BEGIN
+
+/// What is planned for.
+struct memory_options {
+    std::size_t context = 0;   ///< tokens that each session has room for
+    std::size_t undo = 0;      ///< tokens that can be taken back, see session_options
+    std::size_t chunk = 256;   ///< prompt tokens read at once, see workspace_options
+    std::size_t states = 1;    ///< see workspace_options
+    std::size_t logits = 1;    ///< see workspace_options
+    std::size_t sessions = 1;  ///< that there are at a time, each with a text being written; one workspace serves them all
+    weight_types weights{};
+    sampling_options sampling{};
+    std::size_t drafts = 0;    ///< at once, see text_limits
+    std::size_t remembered = 0;     ///< tokens that each text's ngram_drafter remembers; 0: there is none
+    std::size_t cached_texts = 0;   ///< that a prefix_cache holds, as long as the context (or a window), with nothing in common; at most 65536
+};
+
+/// Bytes of each thing.
+struct memory_plan {
+    std::uint64_t weights = 0;
+    std::size_t parameters = 0;
+    std::size_t session = 0;
+    std::size_t workspace = 0;
+    std::size_t generation = 0;
+    std::size_t drafter = 0;
+    std::size_t prefix_cache = 0;
+    std::size_t snapshot = 0;
+    std::size_t sessions = 1;
+
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more that can be
+    /// taken back than there is room for, a chunk of no tokens. (A context of 0 is a plan without sessions' K/V.)
+    template <class Kv = bf16>
+    [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
+        memory_plan plan;
+        const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
+        if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
+            !within(options.states, options.chunk) || !within(options.logits, options.chunk) || options.remembered > ngram_drafter::most_tokens ||
+            options.cached_texts > 65536)
+            return plan;
+        const auto e = extents<any_sambay>::of(shape);
+        detail::weights_meter meter(options.weights);
+        (void)detail::bind_all(meter, e, 1e-5f);
+        plan.weights = meter.weights();
+        plan.parameters = meter.parameters();
+        plan.session = phi4flash::session<any_sambay, Kv>::bytes(e, {.context = options.context, .undo = options.undo});
+        plan.workspace = phi4flash::workspace<any_sambay, Kv>::bytes(
+            e, {.chunk = options.chunk, .states = options.states, .logits = options.logits});
+        plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
+        if (options.remembered != 0) plan.drafter = ngram_drafter::bytes(options.remembered);
+        if (options.cached_texts != 0)
+            plan.prefix_cache = phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window));
+        plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
+        plan.sessions = options.sessions;
+        return plan;
+    }
+
+    /// Everything at once, but for snapshots, which lie in files or where the host wants them.
+    [[nodiscard]] constexpr std::uint64_t total() const {
+        return weights + parameters + workspace + prefix_cache + sessions * std::uint64_t{session + generation + drafter};
+    }
+};
 
 PHI4FLASH_END
 

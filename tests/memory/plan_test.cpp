@@ -22,6 +22,11 @@ static_assert(sixteen.total() - released.total() == 15 * (released.session + rel
 constexpr p4::memory_plan undoing = p4::memory_plan::of(p4::phi4_mini_flash, {.context = 4096, .undo = 8});
 static_assert(undoing.session - released.session >= std::size_t{8} * 9 * (5120 * 16 + 3 * 5120) * 4);
 static_assert(undoing.snapshot > released.snapshot && undoing.workspace == released.workspace);
+// Drafters belong to texts, a prefix cache to all of them.
+constexpr p4::memory_plan drafting = p4::memory_plan::of(p4::phi4_mini_flash, {.context = 4096, .sessions = 2, .remembered = 4096, .cached_texts = 3});
+static_assert(drafting.drafter == p4::ngram_drafter::bytes(4096) && drafting.drafter < 4096 * 20);
+static_assert(drafting.prefix_cache == p4::prefix_cache<p4::phi4_mini_flash>::bytes_for(p4::phi4_mini_flash, 3, 4096));
+static_assert(drafting.total() - released.total() == drafting.prefix_cache + 2 * drafting.drafter + released.session + released.generation);
 // Fewer bits, fewer bytes; K/V of 8 bits, half of them.
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.weights = p4::weight_types::all(p4::dtype::bf16)}).weights > 3 * released.weights);
 static_assert(p4::memory_plan::of<p4::kv_int8>(p4::phi4_mini_flash, {.context = 4096}).session < released.session);
@@ -34,6 +39,7 @@ static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .chunk = 
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .chunk = 8, .states = 9}).total() == 0);
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .logits = 0}).total() == 0);
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = p4::max_extent + 1}).total() == 0);
+static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .remembered = p4::ngram_drafter::most_tokens + 1}).total() == 0);
 
 }  // namespace
 
@@ -54,8 +60,16 @@ void compare(const p4::model_files& files, const p4::model<>& m, const p4::token
     taken.begin();
     auto work = *p4::workspace<p4::any_sambay, Kv>::create(m, how);
     if (counting::works) CHECK(taken.bytes() == plan.workspace);
-    auto drafter = p4::ngram_drafter::create(o.context);
+    taken.begin();
+    auto drafter = p4::ngram_drafter::create(o.remembered);
     REQUIRE(drafter);
+    if (counting::works) CHECK(taken.bytes() == plan.drafter);
+    if (o.cached_texts != 0) {
+        CHECK(plan.prefix_cache == p4::prefix_cache<p4::any_sambay, Kv>::bytes_for(m, o.cached_texts, (std::max)(o.context, m.shape().window())));
+        taken.begin();
+        REQUIRE(p4::prefix_cache<p4::any_sambay, Kv>::create(m, plan.prefix_cache));
+        if (counting::works) CHECK(taken.bytes() == plan.prefix_cache);
+    }
     p4::draft_options drafts{.most = o.drafts};
     if (o.drafts != 0) drafts.from = *drafter;
     taken.begin();
@@ -108,9 +122,9 @@ TEST_CASE("plan: equals what is taken") {
     REQUIRE(m);
     const auto words = files->open_tokenizer();
     REQUIRE(words);
-    compare<p4::bf16>(*files, *m, *words, {.context = 64});
-    compare<float>(*files, *m, *words, {.context = 200, .undo = 5, .chunk = 32, .states = 6, .logits = 6, .drafts = 5});
-    compare<p4::kv_int8>(*files, *m, *words, {.context = 33, .undo = 3, .chunk = 16, .states = 16, .sampling = {.repetition_penalty = 1.1f}});
+    compare<p4::bf16>(*files, *m, *words, {.context = 64, .remembered = 64, .cached_texts = 2});
+    compare<float>(*files, *m, *words, {.context = 200, .undo = 5, .chunk = 32, .states = 6, .logits = 6, .drafts = 5, .remembered = 100, .cached_texts = 1});
+    compare<p4::kv_int8>(*files, *m, *words, {.context = 33, .undo = 3, .chunk = 16, .states = 16, .sampling = {.repetition_penalty = 1.1f}, .remembered = 7});
 
     // Stored as it was released, and converted as the rule says.
     const auto plan = [&](const p4::weight_types& types) { return p4::memory_plan::of(files->config().shape, {.context = 64, .weights = types}).weights; };

@@ -7,8 +7,12 @@
 ///     session      one a text that is remembered: Mamba states, the windows' K/V, the full layer's K/V
 ///     workspace    one a thread of control: activations of a chunk, what a pass keeps until its end, logits
 ///     generation   one a text that is being written: what choosing a token takes, and the prompt
+///     drafter      one a text that is written with drafts from what it has read and written
+///     prefix cache shared by the sessions of one thread: states after texts, so that they need not be read again
 ///     snapshot     one a session that is saved, at its longest
 /// @since 0.2
+#include <phi4flash/generate/ngram_drafter.hpp>
+#include <phi4flash/generate/prefix_cache.hpp>
 #include <phi4flash/generate/text_writer.hpp>
 #include <phi4flash/model/snapshot.hpp>
 #include <phi4flash/model/weight_types.hpp>
@@ -29,6 +33,8 @@ struct memory_options {
     weight_types weights{};
     sampling_options sampling{};
     std::size_t drafts = 0;    ///< at once, see text_limits
+    std::size_t remembered = 0;     ///< tokens that each text's ngram_drafter remembers; 0: there is none
+    std::size_t cached_texts = 0;   ///< that a prefix_cache holds, as long as the context (or a window), with nothing in common; at most 65536
 };
 
 /// Bytes of each thing.
@@ -38,17 +44,20 @@ struct memory_plan {
     std::size_t session = 0;
     std::size_t workspace = 0;
     std::size_t generation = 0;
+    std::size_t drafter = 0;
+    std::size_t prefix_cache = 0;
     std::size_t snapshot = 0;
     std::size_t sessions = 1;
 
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session or workspace refuse: more that can be taken
-    /// back than there is room for, a chunk of no tokens. (A context of 0 is a plan without sessions' K/V.)
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more that can be
+    /// taken back than there is room for, a chunk of no tokens. (A context of 0 is a plan without sessions' K/V.)
     template <class Kv = bf16>
     [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
         memory_plan plan;
         const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
         if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
-            !within(options.states, options.chunk) || !within(options.logits, options.chunk))
+            !within(options.states, options.chunk) || !within(options.logits, options.chunk) || options.remembered > ngram_drafter::most_tokens ||
+            options.cached_texts > 65536)
             return plan;
         const auto e = extents<any_sambay>::of(shape);
         detail::weights_meter meter(options.weights);
@@ -59,13 +68,18 @@ struct memory_plan {
         plan.workspace = phi4flash::workspace<any_sambay, Kv>::bytes(
             e, {.chunk = options.chunk, .states = options.states, .logits = options.logits});
         plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
+        if (options.remembered != 0) plan.drafter = ngram_drafter::bytes(options.remembered);
+        if (options.cached_texts != 0)
+            plan.prefix_cache = phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window));
         plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
         plan.sessions = options.sessions;
         return plan;
     }
 
     /// Everything at once, but for snapshots, which lie in files or where the host wants them.
-    [[nodiscard]] constexpr std::uint64_t total() const { return weights + parameters + workspace + sessions * std::uint64_t{session + generation}; }
+    [[nodiscard]] constexpr std::uint64_t total() const {
+        return weights + parameters + workspace + prefix_cache + sessions * std::uint64_t{session + generation + drafter};
+    }
 };
 
 PHI4FLASH_END

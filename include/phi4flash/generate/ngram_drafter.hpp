@@ -22,11 +22,12 @@ PHI4FLASH_BEGIN
 /// guessing one takes some 128 comparisons at most, whatever the length of the text. For one thread at a time.
 class ngram_drafter {
 public:
+    static constexpr std::size_t most_tokens = std::size_t{1} << 30;
+
     /// Bytes that such a drafter takes.
-    [[nodiscard]] static std::size_t bytes(std::size_t tokens) {
-        ngram_drafter d;
+    [[nodiscard]] static constexpr std::size_t bytes(std::size_t tokens) {
         arena counting;
-        d.lay_out(counting, tokens);
+        (void)tables::lay_out(counting, tokens);
         return counting.bytes();
     }
 
@@ -39,15 +40,16 @@ public:
         ngram_drafter d;
         d.own_ = std::move(*block);
         arena carving(d.own_.bytes().data());
-        d.lay_out(carving, tokens);
+        d.in_ = tables::lay_out(carving, tokens);
+        d.kept_ = tokens;
         d.reset();
         return d;
     }
 
     /// Forgets the text. How well guesses fared is kept: it is a matter of what is written here.
     void reset() {
-        std::ranges::fill(pairs_.last, 0u);
-        std::ranges::fill(singles_.last, 0u);
+        std::ranges::fill(in_.pairs.last, 0u);
+        std::ranges::fill(in_.singles.last, 0u);
         size_ = 0;
     }
 
@@ -58,8 +60,8 @@ public:
             if (size_ == most_tokens) reset();
             at(size_) = token;
             // What ends before it is known from here on: what follows it now is.
-            if (size_ >= 1) singles_.add(size_ - 1, single_of(at(size_ - 1)));
-            if (size_ >= 2) pairs_.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
+            if (size_ >= 1) in_.singles.add(size_ - 1, single_of(at(size_ - 1)));
+            if (size_ >= 2) in_.pairs.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
             ++size_;
         }
     }
@@ -79,7 +81,6 @@ public:
     }
 
 private:
-    static constexpr std::size_t most_tokens = std::size_t{1} << 30;
     static constexpr std::size_t places = 64;      // looked at for a guess
     static constexpr std::size_t counted = 40;     // tokens that agree, at most
     static constexpr std::size_t certain = 10;     // a place where so many agree is followed alone
@@ -126,6 +127,31 @@ private:
         }
     };
 
+    /// What lies in its memory.
+    struct tables {
+        std::span<std::int32_t> text;  ///< a ring: the token at place i, and drafts behind the last
+        chain pairs;                   ///< of tokens, by the place of the second
+        chain singles;
+
+        [[nodiscard]] static constexpr tables lay_out(arena& memory, std::size_t tokens) {
+            const std::size_t ring = tokens + max_drafts + 1;  // drafts lie behind the text
+            tables all;
+            take(memory, all.text, ring);
+            take(memory, all.pairs.before, ring);
+            take(memory, all.pairs.last, std::bit_ceil((std::max)(tokens / 2, std::size_t{16})));
+            take(memory, all.singles.before, ring);
+            take(memory, all.singles.last, std::bit_ceil((std::max)(tokens / 4, std::size_t{16})));
+            return all;
+        }
+
+    private:
+        template <class T>
+        static constexpr void take(arena& memory, std::span<T>& out, std::size_t count) {
+            T* const place = memory.take<T>(count);
+            if (place != nullptr) out = {place, count};
+        }
+    };
+
     ngram_drafter() {
         // Counted in 82 texts of a reasoning model, but for those that docs/drafts.md measures.
         constexpr float usual[lengths][accords] = {
@@ -135,21 +161,7 @@ private:
         for (std::size_t kind = 0; kind < no_kind; ++kind) fares_[kind].hits = fares_[kind].tries * usual[kind / accords][kind % accords];
     }
 
-    void lay_out(arena& memory, std::size_t tokens) {
-        const std::size_t ring = tokens + max_drafts + 1;  // drafts lie behind the text
-        const auto take = [&]<class T>(std::span<T>& out, std::size_t count) {
-            T* const place = memory.take<T>(count);
-            if (place != nullptr) out = {place, count};
-        };
-        take(text_, ring);
-        take(pairs_.before, ring);
-        take(pairs_.last, std::bit_ceil((std::max)(tokens / 2, std::size_t{16})));
-        take(singles_.before, ring);
-        take(singles_.last, std::bit_ceil((std::max)(tokens / 4, std::size_t{16})));
-        kept_ = tokens;
-    }
-
-    [[nodiscard]] std::int32_t& at(std::size_t i) { return text_[i % text_.size()]; }
+    [[nodiscard]] std::int32_t& at(std::size_t i) { return in_.text[i % in_.text.size()]; }
     [[nodiscard]] static std::uint64_t pair_of(std::int32_t a, std::int32_t b) {
         return static_cast<std::uint64_t>(static_cast<std::uint32_t>(a)) << 32 | static_cast<std::uint32_t>(b);
     }
@@ -158,8 +170,8 @@ private:
     /// The likeliest token at place n, of the text and drafts before it.
     [[nodiscard]] guess guess_after(std::size_t n) {
         guess g{};
-        if (n >= 2) g = guess_from(pairs_, pair_of(at(n - 2), at(n - 1)), 2, n);
-        if (n >= 1 && g.kind == no_kind) g = guess_from(singles_, single_of(at(n - 1)), 1, n);
+        if (n >= 2) g = guess_from(in_.pairs, pair_of(at(n - 2), at(n - 1)), 2, n);
+        if (n >= 1 && g.kind == no_kind) g = guess_from(in_.singles, single_of(at(n - 1)), 1, n);
         return g;
     }
 
@@ -225,9 +237,7 @@ private:
     }
 
     memory_block own_;
-    std::span<std::int32_t> text_;     // a ring: the token at place i, and drafts behind the last
-    chain pairs_;                      // of tokens, by the place of the second
-    chain singles_;
+    tables in_;
     std::size_t kept_ = 0;             // tokens that are remembered
     std::size_t size_ = 0;             // tokens read
     fare fares_[no_kind];

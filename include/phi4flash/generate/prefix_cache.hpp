@@ -24,7 +24,11 @@ public:
 
     /// A budget that holds `texts` entries of `tokens` tokens each that have nothing in common.
     [[nodiscard]] static std::size_t bytes_for(const model<Shape>& m, std::size_t texts, std::size_t tokens) {
-        const sizes of(m);
+        return bytes_for(m.shape().shape(), texts, tokens);
+    }
+    /// The same before there is a model.
+    [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
+        const sizes of(shape);
         return of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens)));
     }
 
@@ -176,15 +180,15 @@ private:
         std::size_t row = 0;      ///< bytes of a token in all windows
         std::size_t window = 0;
         sizes() = default;
-        explicit sizes(const model<Shape>& m) : window(m.shape().window()) {
-            const std::size_t kv = detail::kv_bytes<Kv>(head_layout_of(m.shape()));
+        constexpr explicit sizes(const sambay_shape& s) : window(s.window) {
+            const std::size_t kv = detail::kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
             page = round_up(page_tokens * kv, block_alignment);
-            states = detail::states_of(m.shape().shape()).numbers() * sizeof(float);
-            row = m.plan().n_window() * kv;
+            states = detail::states_of(s).numbers() * sizeof(float);
+            row = layer_plan(s.n_layers).n_window() * kv;
         }
-        [[nodiscard]] std::size_t state_pages(std::size_t tokens) const { return (states + (std::min)(tokens, window) * row + page - 1) / page; }
-        [[nodiscard]] std::size_t bytes_a_page() const { return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t); }
-        [[nodiscard]] std::size_t bytes(std::size_t pages) const { return pages * bytes_a_page() + 4 * block_alignment; }
+        [[nodiscard]] constexpr std::size_t state_pages(std::size_t tokens) const { return (states + (std::min)(tokens, window) * row + page - 1) / page; }
+        [[nodiscard]] constexpr std::size_t bytes_a_page() const { return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t); }
+        [[nodiscard]] constexpr std::size_t bytes(std::size_t pages) const { return pages * bytes_a_page() + 4 * block_alignment; }
     };
     /// The memory of a chain of pages, one after the other.
     class state_stream {
@@ -208,9 +212,9 @@ private:
         std::size_t used_ = 0;
     };
 
-    explicit prefix_cache(const model<Shape>& m) : shape_(m.shape().shape()), of_(m) {}
+    explicit prefix_cache(const model<Shape>& m) : shape_(m.shape().shape()), of_(shape_) {}
 
-    [[nodiscard]] static std::size_t pages_of(std::size_t tokens) { return (tokens + page_tokens - 1) / page_tokens; }
+    [[nodiscard]] static constexpr std::size_t pages_of(std::size_t tokens) { return (tokens + page_tokens - 1) / page_tokens; }
 
     static status refusal(const model<Shape>& m, std::size_t budget) {
         const std::size_t least = bytes_for(m, 1, m.shape().window());

@@ -158,6 +158,7 @@ void add_info(CLI::App& app, action& chosen) {
     command->add_option("--sessions", o->plan.sessions, "Sessions to plan memory for")->check(CLI::Range(1, 1000000))->capture_default_str();
     command->add_option("--cached-texts", o->plan.cached_texts, "Texts that a prefix cache has room for, as long as the context")
         ->check(CLI::Range(0, 65536))->capture_default_str();
+    add_drafts_option(*command, o->run.engine);
     command->add_flag("--check", o->check, "Read all weights: is any of them infinite or NaN?");
     command->callback([o, &chosen] { chosen = [o] { return run(*o); }; });
 }

@@ -6402,17 +6402,19 @@ inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std:
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
-// Packed weights, way "registers": one token, a few, or many in turns of 16.
-// A block of weights (two blocks side by side where a vector has room for 16 rows) is unpacked once, in registers, and meets all tokens of a
-// turn before the next is read. Weights go by once, in row_streams places in turn; nothing is rounded but activations.
+// Packed weights, way "registers": one token, a few, or many in turns of up to 16.
+// A block of weights (two blocks side by side where a vector has room for 16 rows; two such pairs at once from four tokens on) is unpacked once, in
+// registers, and meets all tokens of a turn before the next is read. Weights go by once, in row_streams places in turn; nothing is rounded but
+// activations.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Tokens that a block meets while it is in registers. Where there are 32 of them, the tokens' sums are there too.
+/// Tokens that a block meets while it is in registers.
 inline constexpr std::size_t turn_tokens = 16;
 
-// Without vectors to keep sums in, a long turn gains little and is most of what there is to compile.
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+// Without vectors to keep sums in, a long turn gains little and is most of what there is to compile; where a vector holds two blocks, four of them
+// meet eight tokens (add_groups_of_pairs), and turns are for what is left.
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
 
 /// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without
 /// shuffles of bytes, was slower so.)
@@ -6656,29 +6658,87 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+/// How many of so many tokens the next turn meets.
+constexpr std::size_t tokens_of_turn(std::size_t tokens) {
+    if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
+    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+}
+
 /// Groups of a pair of blocks against `tokens` tokens, a turn after the other.
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    const auto turn = [&](auto count) {
+        if constexpr (tokens_of_turn(count()) == count())
+            add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
+    };
     while (tokens != 0) {
-        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        const std::size_t done = tokens_of_turn(tokens);
         switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            default:
-                if constexpr (longest_turn != 4) {
-                    if (done == 3) {
-                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
-                    } else if (done == 8) {
-                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
-                    } else {
-                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
-                    }
-                }
+            case 1: turn(std::integral_constant<std::size_t, 1>()); break;
+            case 2: turn(std::integral_constant<std::size_t, 2>()); break;
+            case 3: turn(std::integral_constant<std::size_t, 3>()); break;
+            case 4: turn(std::integral_constant<std::size_t, 4>()); break;
+            case 8: turn(std::integral_constant<std::size_t, 8>()); break;
+            default: turn(std::integral_constant<std::size_t, turn_tokens>());
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
+}
+
+/// A vector of weights of each of two pairs of blocks against tokens T: what is loaded of a token meets both.
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
+                                       dots_of<Format, Products, T>&... next) {
+    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
+        a = next_dots<Format, Products>(a, w, q);
+        b = next_dots<Format, Products>(b, next_w, q);
+    };
+    (meet(dots, next, x[T].q + column), ...);
+}
+
+/// A group of two pairs of blocks against tokens T. Adds to sums [T] [2] [few_rows].
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* const* from, const activation_group* x, float* sums,
+                                                dots_of<Format, Products, T>... dots, dots_of<Format, Products, T>... next) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s)
+            meet_both<Format, Products, T...>(with_sign(codes_at(*from[0], *from[1], s, 0)), with_sign(codes_at(*from[2], *from[3], s, 0)), x, 4 * s,
+                                              dots..., next...);
+    } else {
+        const wide_codes levels = repeat_levels(q4_dense.level);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
+            const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
+            meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+        }
+    }
+    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
+        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
+    };
+    const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
+    const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
+    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
+    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+}
+
+/// Up to scale_groups groups of two pairs of blocks against tokens T. Adds to totals[pair] [T][few_rows].
+template <dtype Format, class Products, std::size_t... T>
+inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pair, std::size_t groups, const activation_group* x, std::size_t stride,
+                                float* const* totals, std::size_t first) {
+    using block = packed_block<Format>;
+    alignas(64) float sums[sizeof...(T) * 2 * few_rows];
+    std::memset(sums, 0, sizeof sums);
+    const block* from[4] = {reinterpret_cast<const block*>(pair[0].first), reinterpret_cast<const block*>(pair[0].second),
+                            reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) {
+        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
+        ++from[0], ++from[1], ++from[2], ++from[3];
+    }
+    (add_sum<Format>(load_wide(sums + 2 * T * few_rows), x[T], totals[0] + (first + T) * few_rows), ...);
+    (add_sum<Format>(load_wide(sums + (2 * T + 1) * few_rows), x[T], totals[1] + (first + T) * few_rows), ...);
 }
 
 /// y[t, r] = total + bias of 8 rows.
@@ -6720,7 +6780,17 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
             done = tokens == 1 && pairs == most;
             if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
         }
-        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        std::size_t together = 0;  // tokens that are done
+        if constexpr (wide_blocks == 2 && most == 2) {
+            const auto next = [&](auto tokens_at_once) {
+                for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+            };
+            next(std::integral_constant<std::size_t, 8>());
+            next(std::integral_constant<std::size_t, 4>());
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p)
+            add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
         for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
@@ -11983,7 +12053,7 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -12205,28 +12275,82 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+constexpr std::size_t tokens_of_turn(std::size_t tokens) {
+    if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
+    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+}
+
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    const auto turn = [&](auto count) {
+        if constexpr (tokens_of_turn(count()) == count())
+            add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
+    };
     while (tokens != 0) {
-        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        const std::size_t done = tokens_of_turn(tokens);
         switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            default:
-                if constexpr (longest_turn != 4) {
-                    if (done == 3) {
-                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
-                    } else if (done == 8) {
-                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
-                    } else {
-                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
-                    }
-                }
+            case 1: turn(std::integral_constant<std::size_t, 1>()); break;
+            case 2: turn(std::integral_constant<std::size_t, 2>()); break;
+            case 3: turn(std::integral_constant<std::size_t, 3>()); break;
+            case 4: turn(std::integral_constant<std::size_t, 4>()); break;
+            case 8: turn(std::integral_constant<std::size_t, 8>()); break;
+            default: turn(std::integral_constant<std::size_t, turn_tokens>());
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
+}
+
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
+                                       dots_of<Format, Products, T>&... next) {
+    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
+        a = next_dots<Format, Products>(a, w, q);
+        b = next_dots<Format, Products>(b, next_w, q);
+    };
+    (meet(dots, next, x[T].q + column), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* const* from, const activation_group* x, float* sums,
+                                                dots_of<Format, Products, T>... dots, dots_of<Format, Products, T>... next) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s)
+            meet_both<Format, Products, T...>(with_sign(codes_at(*from[0], *from[1], s, 0)), with_sign(codes_at(*from[2], *from[3], s, 0)), x, 4 * s,
+                                              dots..., next...);
+    } else {
+        const wide_codes levels = repeat_levels(q4_dense.level);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
+            const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
+            meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+        }
+    }
+    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
+        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
+    };
+    const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
+    const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
+    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
+    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pair, std::size_t groups, const activation_group* x, std::size_t stride,
+                                float* const* totals, std::size_t first) {
+    using block = packed_block<Format>;
+    alignas(64) float sums[sizeof...(T) * 2 * few_rows];
+    std::memset(sums, 0, sizeof sums);
+    const block* from[4] = {reinterpret_cast<const block*>(pair[0].first), reinterpret_cast<const block*>(pair[0].second),
+                            reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) {
+        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
+        ++from[0], ++from[1], ++from[2], ++from[3];
+    }
+    (add_sum<Format>(load_wide(sums + 2 * T * few_rows), x[T], totals[0] + (first + T) * few_rows), ...);
+    (add_sum<Format>(load_wide(sums + (2 * T + 1) * few_rows), x[T], totals[1] + (first + T) * few_rows), ...);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, float* y) {
@@ -12264,7 +12388,17 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
             done = tokens == 1 && pairs == most;
             if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
         }
-        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        std::size_t together = 0;  // tokens that are done
+        if constexpr (wide_blocks == 2 && most == 2) {
+            const auto next = [&](auto tokens_at_once) {
+                for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+            };
+            next(std::integral_constant<std::size_t, 8>());
+            next(std::integral_constant<std::size_t, 4>());
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p)
+            add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
         for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
@@ -17332,7 +17466,7 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -17554,28 +17688,82 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+constexpr std::size_t tokens_of_turn(std::size_t tokens) {
+    if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
+    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+}
+
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    const auto turn = [&](auto count) {
+        if constexpr (tokens_of_turn(count()) == count())
+            add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
+    };
     while (tokens != 0) {
-        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        const std::size_t done = tokens_of_turn(tokens);
         switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            default:
-                if constexpr (longest_turn != 4) {
-                    if (done == 3) {
-                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
-                    } else if (done == 8) {
-                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
-                    } else {
-                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
-                    }
-                }
+            case 1: turn(std::integral_constant<std::size_t, 1>()); break;
+            case 2: turn(std::integral_constant<std::size_t, 2>()); break;
+            case 3: turn(std::integral_constant<std::size_t, 3>()); break;
+            case 4: turn(std::integral_constant<std::size_t, 4>()); break;
+            case 8: turn(std::integral_constant<std::size_t, 8>()); break;
+            default: turn(std::integral_constant<std::size_t, turn_tokens>());
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
+}
+
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
+                                       dots_of<Format, Products, T>&... next) {
+    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
+        a = next_dots<Format, Products>(a, w, q);
+        b = next_dots<Format, Products>(b, next_w, q);
+    };
+    (meet(dots, next, x[T].q + column), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* const* from, const activation_group* x, float* sums,
+                                                dots_of<Format, Products, T>... dots, dots_of<Format, Products, T>... next) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s)
+            meet_both<Format, Products, T...>(with_sign(codes_at(*from[0], *from[1], s, 0)), with_sign(codes_at(*from[2], *from[3], s, 0)), x, 4 * s,
+                                              dots..., next...);
+    } else {
+        const wide_codes levels = repeat_levels(q4_dense.level);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
+            const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
+            meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+        }
+    }
+    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
+        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
+    };
+    const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
+    const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
+    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
+    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pair, std::size_t groups, const activation_group* x, std::size_t stride,
+                                float* const* totals, std::size_t first) {
+    using block = packed_block<Format>;
+    alignas(64) float sums[sizeof...(T) * 2 * few_rows];
+    std::memset(sums, 0, sizeof sums);
+    const block* from[4] = {reinterpret_cast<const block*>(pair[0].first), reinterpret_cast<const block*>(pair[0].second),
+                            reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) {
+        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
+        ++from[0], ++from[1], ++from[2], ++from[3];
+    }
+    (add_sum<Format>(load_wide(sums + 2 * T * few_rows), x[T], totals[0] + (first + T) * few_rows), ...);
+    (add_sum<Format>(load_wide(sums + (2 * T + 1) * few_rows), x[T], totals[1] + (first + T) * few_rows), ...);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, float* y) {
@@ -17613,7 +17801,17 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
             done = tokens == 1 && pairs == most;
             if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
         }
-        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        std::size_t together = 0;  // tokens that are done
+        if constexpr (wide_blocks == 2 && most == 2) {
+            const auto next = [&](auto tokens_at_once) {
+                for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+            };
+            next(std::integral_constant<std::size_t, 8>());
+            next(std::integral_constant<std::size_t, 4>());
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p)
+            add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
         for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
@@ -22682,7 +22880,7 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -22904,28 +23102,82 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+constexpr std::size_t tokens_of_turn(std::size_t tokens) {
+    if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
+    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+}
+
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    const auto turn = [&](auto count) {
+        if constexpr (tokens_of_turn(count()) == count())
+            add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
+    };
     while (tokens != 0) {
-        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        const std::size_t done = tokens_of_turn(tokens);
         switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            default:
-                if constexpr (longest_turn != 4) {
-                    if (done == 3) {
-                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
-                    } else if (done == 8) {
-                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
-                    } else {
-                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
-                    }
-                }
+            case 1: turn(std::integral_constant<std::size_t, 1>()); break;
+            case 2: turn(std::integral_constant<std::size_t, 2>()); break;
+            case 3: turn(std::integral_constant<std::size_t, 3>()); break;
+            case 4: turn(std::integral_constant<std::size_t, 4>()); break;
+            case 8: turn(std::integral_constant<std::size_t, 8>()); break;
+            default: turn(std::integral_constant<std::size_t, turn_tokens>());
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
+}
+
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
+                                       dots_of<Format, Products, T>&... next) {
+    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
+        a = next_dots<Format, Products>(a, w, q);
+        b = next_dots<Format, Products>(b, next_w, q);
+    };
+    (meet(dots, next, x[T].q + column), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* const* from, const activation_group* x, float* sums,
+                                                dots_of<Format, Products, T>... dots, dots_of<Format, Products, T>... next) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s)
+            meet_both<Format, Products, T...>(with_sign(codes_at(*from[0], *from[1], s, 0)), with_sign(codes_at(*from[2], *from[3], s, 0)), x, 4 * s,
+                                              dots..., next...);
+    } else {
+        const wide_codes levels = repeat_levels(q4_dense.level);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
+            const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
+            meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+        }
+    }
+    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
+        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
+    };
+    const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
+    const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
+    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
+    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pair, std::size_t groups, const activation_group* x, std::size_t stride,
+                                float* const* totals, std::size_t first) {
+    using block = packed_block<Format>;
+    alignas(64) float sums[sizeof...(T) * 2 * few_rows];
+    std::memset(sums, 0, sizeof sums);
+    const block* from[4] = {reinterpret_cast<const block*>(pair[0].first), reinterpret_cast<const block*>(pair[0].second),
+                            reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) {
+        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
+        ++from[0], ++from[1], ++from[2], ++from[3];
+    }
+    (add_sum<Format>(load_wide(sums + 2 * T * few_rows), x[T], totals[0] + (first + T) * few_rows), ...);
+    (add_sum<Format>(load_wide(sums + (2 * T + 1) * few_rows), x[T], totals[1] + (first + T) * few_rows), ...);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, float* y) {
@@ -22963,7 +23215,17 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
             done = tokens == 1 && pairs == most;
             if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
         }
-        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        std::size_t together = 0;  // tokens that are done
+        if constexpr (wide_blocks == 2 && most == 2) {
+            const auto next = [&](auto tokens_at_once) {
+                for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+            };
+            next(std::integral_constant<std::size_t, 8>());
+            next(std::integral_constant<std::size_t, 4>());
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p)
+            add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
         for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
@@ -28036,7 +28298,7 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -28258,28 +28520,82 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+constexpr std::size_t tokens_of_turn(std::size_t tokens) {
+    if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
+    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+}
+
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    const auto turn = [&](auto count) {
+        if constexpr (tokens_of_turn(count()) == count())
+            add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
+    };
     while (tokens != 0) {
-        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        const std::size_t done = tokens_of_turn(tokens);
         switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            default:
-                if constexpr (longest_turn != 4) {
-                    if (done == 3) {
-                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
-                    } else if (done == 8) {
-                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
-                    } else {
-                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
-                    }
-                }
+            case 1: turn(std::integral_constant<std::size_t, 1>()); break;
+            case 2: turn(std::integral_constant<std::size_t, 2>()); break;
+            case 3: turn(std::integral_constant<std::size_t, 3>()); break;
+            case 4: turn(std::integral_constant<std::size_t, 4>()); break;
+            case 8: turn(std::integral_constant<std::size_t, 8>()); break;
+            default: turn(std::integral_constant<std::size_t, turn_tokens>());
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
+}
+
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
+                                       dots_of<Format, Products, T>&... next) {
+    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
+        a = next_dots<Format, Products>(a, w, q);
+        b = next_dots<Format, Products>(b, next_w, q);
+    };
+    (meet(dots, next, x[T].q + column), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* const* from, const activation_group* x, float* sums,
+                                                dots_of<Format, Products, T>... dots, dots_of<Format, Products, T>... next) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s)
+            meet_both<Format, Products, T...>(with_sign(codes_at(*from[0], *from[1], s, 0)), with_sign(codes_at(*from[2], *from[3], s, 0)), x, 4 * s,
+                                              dots..., next...);
+    } else {
+        const wide_codes levels = repeat_levels(q4_dense.level);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
+            const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
+            meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+        }
+    }
+    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
+        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
+    };
+    const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
+    const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
+    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
+    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pair, std::size_t groups, const activation_group* x, std::size_t stride,
+                                float* const* totals, std::size_t first) {
+    using block = packed_block<Format>;
+    alignas(64) float sums[sizeof...(T) * 2 * few_rows];
+    std::memset(sums, 0, sizeof sums);
+    const block* from[4] = {reinterpret_cast<const block*>(pair[0].first), reinterpret_cast<const block*>(pair[0].second),
+                            reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) {
+        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
+        ++from[0], ++from[1], ++from[2], ++from[3];
+    }
+    (add_sum<Format>(load_wide(sums + 2 * T * few_rows), x[T], totals[0] + (first + T) * few_rows), ...);
+    (add_sum<Format>(load_wide(sums + (2 * T + 1) * few_rows), x[T], totals[1] + (first + T) * few_rows), ...);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, float* y) {
@@ -28317,7 +28633,17 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
             done = tokens == 1 && pairs == most;
             if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
         }
-        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        std::size_t together = 0;  // tokens that are done
+        if constexpr (wide_blocks == 2 && most == 2) {
+            const auto next = [&](auto tokens_at_once) {
+                for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+            };
+            next(std::integral_constant<std::size_t, 8>());
+            next(std::integral_constant<std::size_t, 4>());
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p)
+            add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
         for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
@@ -33419,7 +33745,7 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -33641,28 +33967,82 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+constexpr std::size_t tokens_of_turn(std::size_t tokens) {
+    if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
+    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+}
+
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    const auto turn = [&](auto count) {
+        if constexpr (tokens_of_turn(count()) == count())
+            add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
+    };
     while (tokens != 0) {
-        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        const std::size_t done = tokens_of_turn(tokens);
         switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            default:
-                if constexpr (longest_turn != 4) {
-                    if (done == 3) {
-                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
-                    } else if (done == 8) {
-                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
-                    } else {
-                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
-                    }
-                }
+            case 1: turn(std::integral_constant<std::size_t, 1>()); break;
+            case 2: turn(std::integral_constant<std::size_t, 2>()); break;
+            case 3: turn(std::integral_constant<std::size_t, 3>()); break;
+            case 4: turn(std::integral_constant<std::size_t, 4>()); break;
+            case 8: turn(std::integral_constant<std::size_t, 8>()); break;
+            default: turn(std::integral_constant<std::size_t, turn_tokens>());
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
+}
+
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
+                                       dots_of<Format, Products, T>&... next) {
+    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
+        a = next_dots<Format, Products>(a, w, q);
+        b = next_dots<Format, Products>(b, next_w, q);
+    };
+    (meet(dots, next, x[T].q + column), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* const* from, const activation_group* x, float* sums,
+                                                dots_of<Format, Products, T>... dots, dots_of<Format, Products, T>... next) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s)
+            meet_both<Format, Products, T...>(with_sign(codes_at(*from[0], *from[1], s, 0)), with_sign(codes_at(*from[2], *from[3], s, 0)), x, 4 * s,
+                                              dots..., next...);
+    } else {
+        const wide_codes levels = repeat_levels(q4_dense.level);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
+            const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
+            meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+        }
+    }
+    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
+        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
+    };
+    const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
+    const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
+    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
+    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pair, std::size_t groups, const activation_group* x, std::size_t stride,
+                                float* const* totals, std::size_t first) {
+    using block = packed_block<Format>;
+    alignas(64) float sums[sizeof...(T) * 2 * few_rows];
+    std::memset(sums, 0, sizeof sums);
+    const block* from[4] = {reinterpret_cast<const block*>(pair[0].first), reinterpret_cast<const block*>(pair[0].second),
+                            reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) {
+        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
+        ++from[0], ++from[1], ++from[2], ++from[3];
+    }
+    (add_sum<Format>(load_wide(sums + 2 * T * few_rows), x[T], totals[0] + (first + T) * few_rows), ...);
+    (add_sum<Format>(load_wide(sums + (2 * T + 1) * few_rows), x[T], totals[1] + (first + T) * few_rows), ...);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, float* y) {
@@ -33700,7 +34080,17 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
             done = tokens == 1 && pairs == most;
             if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
         }
-        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        std::size_t together = 0;  // tokens that are done
+        if constexpr (wide_blocks == 2 && most == 2) {
+            const auto next = [&](auto tokens_at_once) {
+                for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+            };
+            next(std::integral_constant<std::size_t, 8>());
+            next(std::integral_constant<std::size_t, 4>());
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p)
+            add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
         for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
@@ -38763,7 +39153,7 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -38985,28 +39375,82 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+constexpr std::size_t tokens_of_turn(std::size_t tokens) {
+    if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
+    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+}
+
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
+    const auto turn = [&](auto count) {
+        if constexpr (tokens_of_turn(count()) == count())
+            add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
+    };
     while (tokens != 0) {
-        std::size_t done = tokens < 4 ? tokens : tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
-        if constexpr (longest_turn == 4) done = tokens < 4 ? (tokens + 1) / 2 : 4;
+        const std::size_t done = tokens_of_turn(tokens);
         switch (done) {
-            case 1: add_groups<Format, Products>(std::make_index_sequence<1>(), from, groups, x, stride, totals); break;
-            case 2: add_groups<Format, Products>(std::make_index_sequence<2>(), from, groups, x, stride, totals); break;
-            case 4: add_groups<Format, Products>(std::make_index_sequence<4>(), from, groups, x, stride, totals); break;
-            default:
-                if constexpr (longest_turn != 4) {
-                    if (done == 3) {
-                        add_groups<Format, Products>(std::make_index_sequence<3>(), from, groups, x, stride, totals);
-                    } else if (done == 8) {
-                        add_groups<Format, Products>(std::make_index_sequence<8>(), from, groups, x, stride, totals);
-                    } else {
-                        add_groups<Format, Products>(std::make_index_sequence<turn_tokens>(), from, groups, x, stride, totals);
-                    }
-                }
+            case 1: turn(std::integral_constant<std::size_t, 1>()); break;
+            case 2: turn(std::integral_constant<std::size_t, 2>()); break;
+            case 3: turn(std::integral_constant<std::size_t, 3>()); break;
+            case 4: turn(std::integral_constant<std::size_t, 4>()); break;
+            case 8: turn(std::integral_constant<std::size_t, 8>()); break;
+            default: turn(std::integral_constant<std::size_t, turn_tokens>());
         }
         tokens -= done, x += done, totals += done * few_rows;
     }
+}
+
+template <dtype Format, class Products, std::size_t... T, class Codes>
+PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
+                                       dots_of<Format, Products, T>&... next) {
+    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
+        a = next_dots<Format, Products>(a, w, q);
+        b = next_dots<Format, Products>(b, next_w, q);
+    };
+    (meet(dots, next, x[T].q + column), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* const* from, const activation_group* x, float* sums,
+                                                dots_of<Format, Products, T>... dots, dots_of<Format, Products, T>... next) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s)
+            meet_both<Format, Products, T...>(with_sign(codes_at(*from[0], *from[1], s, 0)), with_sign(codes_at(*from[2], *from[3], s, 0)), x, 4 * s,
+                                              dots..., next...);
+    } else {
+        const wide_codes levels = repeat_levels(q4_dense.level);
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
+            const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
+            meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+        }
+    }
+    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
+        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
+    };
+    const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
+    const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
+    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
+    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pair, std::size_t groups, const activation_group* x, std::size_t stride,
+                                float* const* totals, std::size_t first) {
+    using block = packed_block<Format>;
+    alignas(64) float sums[sizeof...(T) * 2 * few_rows];
+    std::memset(sums, 0, sizeof sums);
+    const block* from[4] = {reinterpret_cast<const block*>(pair[0].first), reinterpret_cast<const block*>(pair[0].second),
+                            reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
+    const activation_group* at = x;
+    for (std::size_t g = 0; g < groups; ++g, at += stride) {
+        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
+        ++from[0], ++from[1], ++from[2], ++from[3];
+    }
+    (add_sum<Format>(load_wide(sums + 2 * T * few_rows), x[T], totals[0] + (first + T) * few_rows), ...);
+    (add_sum<Format>(load_wide(sums + (2 * T + 1) * few_rows), x[T], totals[1] + (first + T) * few_rows), ...);
 }
 
 PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, float* y) {
@@ -39044,7 +39488,17 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
             done = tokens == 1 && pairs == most;
             if (done) add_side_by_side<Format, Products>(std::make_index_sequence<most>(), pair, some, x, stride, total_of);
         }
-        for (std::size_t p = 0; !done && p < pairs; ++p) add_turns<Format, Products>(pair[p], some, x, stride, tokens, totals[p]);
+        std::size_t together = 0;  // tokens that are done
+        if constexpr (wide_blocks == 2 && most == 2) {
+            const auto next = [&](auto tokens_at_once) {
+                for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+            };
+            next(std::integral_constant<std::size_t, 8>());
+            next(std::integral_constant<std::size_t, 4>());
+        }
+        for (std::size_t p = 0; !done && p < pairs; ++p)
+            add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
         for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
@@ -49915,7 +50369,7 @@ public:
     /// The same before there is a model.
     [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
         const sizes of(shape);
-        return of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens)));
+        return round_up(of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens))), block_alignment);
     }
 
     /// Takes `budget` bytes, of which pages that are never used cost nothing. Errors: invalid_argument (too few bytes for one text as long as a

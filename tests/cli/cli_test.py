@@ -331,12 +331,16 @@ class Files(ProgramTest):
     def test_info_plans_memory(self):
         def plan(*more):
             text = self.good("info", "--model", GOLDEN / "bf16-12l-sharded", "--context", 100, *more)
-            return {name: int(n) for name, n in re.findall(r"^ *(mapped weights|parameters|workspace|session|generation|all|saved session) +([0-9]+) bytes", text, re.M)}
+            return {name: int(n) for name, n in re.findall(r"^ *(mapped weights|parameters|workspace|session|generation|drafter|prefix cache|all|saved session) +([0-9]+) bytes", text, re.M)}
 
         one = plan()
         shared = one["mapped weights"] + one["parameters"] + one["workspace"]
-        each = one["session"] + one["generation"]
+        each = one["session"] + one["generation"] + one["drafter"]
         self.assertEqual(one["all"], shared + each)
+        self.assertNotIn("prefix cache", one)
+        cached = plan("--cached-texts", 2)
+        self.assertEqual(cached["all"] - one["all"], cached["prefix cache"])
+        self.assertNotIn("drafter", plan("--drafts", "off"))
         self.assertEqual(plan("--sessions", 7)["all"], shared + 7 * each)
         undoing = plan("--undo", 3)
         self.assertGreater(undoing["session"], one["session"])

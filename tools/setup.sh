@@ -2,7 +2,7 @@
 # Brings a Debian or Ubuntu machine to where `cmake --preset release && cmake --build --preset release` works.
 # Idempotent, and quick when nothing is missing.
 #
-#   tools/setup.sh [--meson] [--clang] [--all] [--aarch64]
+#   tools/setup.sh [--meson] [--clang] [--all] [--package=NAME ...]
 #   tools/setup.sh --headers    the headers of Highway, xsimd and JSON alone, for projects that use the library: installs nothing, needs no root
 #
 # Tools come from the machine's own package archive. Headers that the archive has too old (Debian 12: Highway, xsimd,
@@ -15,7 +15,7 @@ deps=$root/build/deps
 headers=$deps/usr/include
 want_meson=0
 want_clang=0
-want_aarch64=0
+want_packages=()
 want_tools=1
 
 for option in "$@"; do
@@ -23,13 +23,13 @@ for option in "$@"; do
         --meson) want_meson=1 ;;
         --clang) want_clang=1 ;;
         --all) want_meson=1 want_clang=1 ;;
-        --aarch64) want_aarch64=1 ;;
+        --package=?*) want_packages+=("${option#*=}") ;; # one more of the archive's
         --headers) want_tools=0 ;;
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) echo "setup: unknown option '$option' (known: --meson, --clang, --all, --aarch64, --headers)" >&2; exit 2 ;;
+        *) echo "setup: unknown option '$option' (known: --meson, --clang, --all, --package=NAME, --headers)" >&2; exit 2 ;;
     esac
 done
-[ "$want_tools" = 1 ] || want_meson=0 want_clang=0 want_aarch64=0 # --headers installs nothing, whatever else is asked for
+[ "$want_tools" = 1 ] || want_meson=0 want_clang=0 # --headers installs nothing, whatever else is asked for
 
 say() { echo "setup: $*"; }
 warn() { echo "setup: $*" >&2; }
@@ -91,10 +91,7 @@ have g++ || missing+=(g++)
 have dpkg-deb || missing+=(dpkg)
 if [ "$want_meson" = 1 ] && ! have meson; then missing+=(meson); fi
 if [ "$want_meson" = 1 ] && ! have pkg-config && ! have pkgconf; then missing+=(pkg-config); fi # a consumer test
-if [ "$want_aarch64" = 1 ]; then
-    have aarch64-linux-gnu-g++ || missing+=(g++-aarch64-linux-gnu)
-    have qemu-aarch64-static || missing+=(qemu-user-static)
-fi
+missing+=("${want_packages[@]}")
 [ "$want_tools" = 1 ] || missing=()
 install_packages "${missing[@]}"
 

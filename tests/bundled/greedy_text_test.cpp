@@ -4,6 +4,7 @@
 #if PHI4FLASH_HAS_JSON
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,28 @@ struct memory_output {
         return {};
     }
 };
+
+constexpr const char* folder = PHI4FLASH_TEST_MODELS "/tiny-arithmetic";
+
+#if PHI4FLASH_FILES
+auto open_bundled() { return p4::model_files::open(std::filesystem::path(folder)); }
+#else
+std::string bytes_of(const char* name) {
+    std::string bytes;
+    std::FILE* file = std::fopen((std::string(folder) + "/" + name).c_str(), "rb");
+    REQUIRE_MESSAGE(file, name);
+    char piece[4096];
+    while (const std::size_t n = std::fread(piece, 1, sizeof piece, file)) bytes.append(piece, n);
+    std::fclose(file);
+    return bytes;
+}
+auto open_bundled() {
+    static const std::string weights = bytes_of("model.safetensors"), config = bytes_of("config.json"),
+                             generation = bytes_of("generation_config.json"), text = bytes_of("tokenizer.json");
+    static const std::span<const std::byte> tensors = std::as_bytes(std::span(weights));
+    return p4::model_files::from_memory({{&tensors, 1}, config, generation, text});
+}
+#endif
 
 void check_texts(const p4::model_files& files, const p4::tokenizer& words, const p4::kernel_table& kernels) {
     const auto m = p4::model<>::bind(files);
@@ -59,10 +82,16 @@ void check_texts(const p4::model_files& files, const p4::tokenizer& words, const
 }  // namespace
 
 TEST_CASE("the bundled model writes the same greedy texts on every target, in bf16, q8, q4_dense and q4") {
-    const auto files = p4::model_files::open(std::filesystem::path(PHI4FLASH_TEST_MODELS) / "tiny-arithmetic");
+    const auto files = open_bundled();
     REQUIRE_MESSAGE(files, files.error().message());
     const auto words = files->open_tokenizer();
     REQUIRE_MESSAGE(words, words.error().message());
+    std::string names;
+    for (const p4::kernel_target& target : p4::kernel_targets()) {
+        if (!target.request()) continue;
+        names += std::string(names.empty() ? "" : ", ") + target.kernels->name + " of " + std::to_string(target.kernels->lanes()) + " lanes";
+    }
+    MESSAGE(names);
     for (const p4::dtype type : {p4::dtype::bf16, p4::dtype::q8, p4::dtype::q4_dense, p4::dtype::q4}) {
         CAPTURE(p4::name_of(type));
         p4::packed_model_info info;

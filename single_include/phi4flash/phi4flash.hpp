@@ -175,8 +175,12 @@
 #define PHI4FLASH_OWN_DATA
 #endif
 
-/// printf-style checking of error sentences where the compiler knows how.
-#if defined(__GNUC__) || defined(__clang__)
+/// printf-style checking of error sentences where the compiler knows how. (g++ for Windows takes printf for that of Microsoft, without %zu; its
+/// library's is not.)
+#if defined(__MINGW32__) && !defined(__clang__)
+#define PHI4FLASH_PRINTF_LIKE(format_index, first_argument) __attribute__((format(gnu_printf, format_index, first_argument)))
+#define PHI4FLASH_RESTRICT __restrict__
+#elif defined(__GNUC__) || defined(__clang__)
 #define PHI4FLASH_PRINTF_LIKE(format_index, first_argument) __attribute__((format(printf, format_index, first_argument)))
 #define PHI4FLASH_RESTRICT __restrict__
 #elif defined(_MSC_VER)
@@ -30476,6 +30480,10 @@ PHI4FLASH_TARGET_END
 #define PHI4FLASH_TARGET_LABEL "rvv"
 #elif HWY_STATIC_TARGET == HWY_WASM
 #define PHI4FLASH_TARGET_LABEL "wasm"
+#elif HWY_STATIC_TARGET & HWY_ALL_PPC
+#define PHI4FLASH_TARGET_LABEL "ppc"
+#elif HWY_STATIC_TARGET == HWY_SCALAR
+#define PHI4FLASH_TARGET_LABEL "scalar"
 #else
 #define PHI4FLASH_TARGET_LABEL "static"
 #endif

@@ -36,10 +36,10 @@ scalar=(-DPHI4FLASH_SIMD_SCALAR=1 -DPHI4FLASH_COMPILE_ONCE=1)
 light=(-fsanitize=address -mllvm -asan-stack=0)
 sanitized=(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
 
-compile() { # compile OBJECT SOURCE FLAG...: if anything is newer
+compile() { # compile OBJECT SOURCE FLAG...: if it or a header is newer
     local object=$home/objects/$1.o source=$2
     shift 2
-    if [ -f "$object" ] && [ -z "$(find include src fuzz tests/support -name '*.[chi]*' -newer "$object" -print -quit)" ]; then return; fi
+    if [ "$object" -nt "$source" ] && [ -z "$(find include src fuzz tests/support -name '*.[hi]*' -newer "$object" -print -quit)" ]; then return; fi
     echo "fuzz: compiling $source" >&2
     "$clang" "${flags[@]}" "$@" -c "$source" -o "$object"
 }

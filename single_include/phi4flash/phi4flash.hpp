@@ -46029,7 +46029,7 @@ inline constexpr char32_t syllable_count = lead_count * vowel_count * trail_coun
 template <bool Compose>
 class normalizer {
 public:
-    /// Bytes at the start that stay as they are, whatever follows them; `text.size()` if the whole text is normalized.
+    /// Bytes at the start that stay as they are, whatever follows them.
     [[nodiscard]] static std::size_t normalized_prefix(std::string_view text) {
         const char* const begin = text.data();
         const char* const end = begin + text.size();
@@ -46193,7 +46193,8 @@ inline void append_normal(std::string_view text, normal_form form, std::string& 
 }
 }  // namespace detail
 
-/// Bytes at the start of `text` that are in this form as they stand; `text.size()` if all of it is. Needs well-formed UTF-8.
+/// Bytes at the start of `text` that are in this form as they stand, whatever follows them. May stop at what is in it all the same (a letter
+/// with two marks, one of them composed): append_normalized knows. Needs well-formed UTF-8.
 [[nodiscard]] inline std::size_t normalized_prefix(std::string_view text, normal_form form) {
     if (form == normal_form::nfc) return detail::normalizer<true>::normalized_prefix(text);
     if (form == normal_form::nfd) return detail::normalizer<false>::normalized_prefix(text);

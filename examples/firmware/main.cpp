@@ -23,11 +23,11 @@ alignas(p4::block_alignment) std::byte session_memory[std::size_t{768} << 10];
 alignas(p4::block_alignment) std::byte workspace_memory[std::size_t{768} << 10];
 
 p4::status run(const char* question) {
-    const auto files = p4::model_files::from_memory({model_begin, static_cast<std::size_t>(model_end - model_begin)});
-    if (!files) return files.error();
-    const auto text = files->open_tokenizer();
+    const auto file = p4::packed_model::from_memory({model_begin, static_cast<std::size_t>(model_end - model_begin)});
+    if (!file) return file.error();
+    const auto text = p4::read_tokenizer(*file);
     if (!text) return text.error();
-    const auto model = p4::model<>::bind(*files);
+    const auto model = p4::model<>::bind(*file);
     if (!model) return model.error();
     auto session = p4::session<>::create_in(session_memory, *model, 256);
     if (!session) return session.error();
@@ -38,7 +38,7 @@ p4::status run(const char* question) {
     p4::encoder encoder(*text, 16);  // words that it remembers: some 1 KiB, by default 500
     const p4::chat_message message{"user", question};
     if (const auto ok = p4::encode_chat(encoder, {&message, 1}, {}, prompt); !ok) return ok;
-    auto options = p4::options_from(files->generation(), &*text);
+    auto options = p4::options_from(file->generation(), &*text);
     if (!options) return options.error();
     options->sampling.temperature = 0.0f;
     const auto summary = p4::generate(*model, *session, *workspace, &*text, prompt, *options, [](const p4::generation_event& event) {

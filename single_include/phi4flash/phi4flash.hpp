@@ -143,6 +143,35 @@
 #define PHI4FLASH_KERNELS PHI4FLASH_BODIES
 #endif
 
+/// Types of weights, and of keys and values, that the program can run: 0 leaves out the kernels of that type. What has it is refused then.
+#ifndef PHI4FLASH_WEIGHTS_F32
+#define PHI4FLASH_WEIGHTS_F32 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_F16
+#define PHI4FLASH_WEIGHTS_F16 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_BF16
+#define PHI4FLASH_WEIGHTS_BF16 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_Q8
+#define PHI4FLASH_WEIGHTS_Q8 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_Q4
+#define PHI4FLASH_WEIGHTS_Q4 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_Q4_DENSE
+#define PHI4FLASH_WEIGHTS_Q4_DENSE 1
+#endif
+#ifndef PHI4FLASH_KV_F32
+#define PHI4FLASH_KV_F32 1
+#endif
+#ifndef PHI4FLASH_KV_BF16
+#define PHI4FLASH_KV_BF16 1
+#endif
+#ifndef PHI4FLASH_KV_INT8
+#define PHI4FLASH_KV_INT8 1
+#endif
+
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
 #ifndef PHI4FLASH_AMX
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
@@ -359,10 +388,23 @@
 #define PHI4FLASH_ABI_THREADS _without_threads
 #endif
 
+#if PHI4FLASH_WEIGHTS_F32 && PHI4FLASH_WEIGHTS_F16 && PHI4FLASH_WEIGHTS_BF16 && PHI4FLASH_WEIGHTS_Q8 && PHI4FLASH_WEIGHTS_Q4 && \
+    PHI4FLASH_WEIGHTS_Q4_DENSE && PHI4FLASH_KV_F32 && PHI4FLASH_KV_BF16 && PHI4FLASH_KV_INT8
+#define PHI4FLASH_ABI_TYPES
+#else
+#define PHI4FLASH_ABI_PLAIN                                                                                                    \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_F32, f32), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_F16, f16), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_BF16, bf16), , )
+#define PHI4FLASH_ABI_PACKED                                                                                                   \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q8, q8), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q4, q4), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q4_DENSE, q4d), , )
+#define PHI4FLASH_ABI_KV \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_KV_F32, f32), PHI4FLASH_IF_ONE(PHI4FLASH_KV_BF16, bf16), PHI4FLASH_IF_ONE(PHI4FLASH_KV_INT8, int8), , )
+#define PHI4FLASH_ABI_TYPES PHI4FLASH_JOIN(_only_, PHI4FLASH_ABI_PLAIN, PHI4FLASH_ABI_PACKED, _kv_, PHI4FLASH_ABI_KV)
+#endif
+
 #define PHI4FLASH_ABI_VERSION PHI4FLASH_JOIN(PHI4FLASH_VERSION_MAJOR, _, PHI4FLASH_VERSION_MINOR, _, PHI4FLASH_VERSION_PATCH)
 #define PHI4FLASH_ABI_WORDS                                                                                                \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_HAS_JSON, _json), PHI4FLASH_ABI_EXCEPTIONS, PHI4FLASH_ABI_MATH, PHI4FLASH_ABI_LIBRARY, \
-                   PHI4FLASH_JOIN(PHI4FLASH_ABI_FILES, PHI4FLASH_ABI_THREADS, , , ))
+                   PHI4FLASH_JOIN(PHI4FLASH_ABI_FILES, PHI4FLASH_ABI_THREADS, PHI4FLASH_ABI_TYPES, , ))
 #define PHI4FLASH_ABI_MACHINE PHI4FLASH_JOIN(PHI4FLASH_ABI_BACK_END, _, PHI4FLASH_ABI_ISA, , )
 #define PHI4FLASH_ABI PHI4FLASH_JOIN(v, PHI4FLASH_ABI_VERSION, _, PHI4FLASH_ABI_MACHINE, PHI4FLASH_ABI_WORDS)
 
@@ -797,6 +839,12 @@ inline constexpr std::size_t dtype_count = 6;  ///< of dtype
 
 /// Whether weights of this type are blocks (core/packed.hpp).
 [[nodiscard]] constexpr bool is_packed(dtype t) { return static_cast<std::size_t>(t) >= plain_dtype_count; }
+/// Whether this program has the kernels for weights of this type (PHI4FLASH_WEIGHTS_F32 and so on). @since 0.2
+[[nodiscard]] constexpr bool is_compiled(dtype t) {
+    constexpr bool there[dtype_count] = {PHI4FLASH_WEIGHTS_F32 != 0, PHI4FLASH_WEIGHTS_F16 != 0, PHI4FLASH_WEIGHTS_BF16 != 0,
+                                         PHI4FLASH_WEIGHTS_Q8 != 0,  PHI4FLASH_WEIGHTS_Q4 != 0,  PHI4FLASH_WEIGHTS_Q4_DENSE != 0};
+    return there[static_cast<std::size_t>(t)];
+}
 /// Bytes of an element of a plain type.
 [[nodiscard]] constexpr std::size_t size_of(dtype t) { return t == dtype::f32 ? 4 : 2; }
 /// As files and sentences have it: "BF16", "Q4_DENSE".
@@ -1237,6 +1285,17 @@ struct kv_int8 {
 /// Order is also the index into kernel tables.
 enum class kv_format : std::uint8_t { f32, bf16, int8 };
 inline constexpr std::size_t kv_format_count = 3;  ///< of kv_format
+
+/// Whether this program has the kernels for keys and values of this format (PHI4FLASH_KV_F32 and so on). @since 0.2
+[[nodiscard]] constexpr bool is_compiled(kv_format f) {
+    constexpr bool there[kv_format_count] = {PHI4FLASH_KV_F32 != 0, PHI4FLASH_KV_BF16 != 0, PHI4FLASH_KV_INT8 != 0};
+    return there[static_cast<std::size_t>(f)];
+}
+/// As macros have it: "BF16".
+[[nodiscard]] constexpr const char* name_of(kv_format f) {
+    constexpr const char* names[kv_format_count] = {"F32", "BF16", "INT8"};
+    return names[static_cast<std::size_t>(f)];
+}
 
 /// The element types that keys and values may have.
 template <class Kv>
@@ -8665,11 +8724,37 @@ inline constexpr linear_kernels plain_kernels{
     .few_tokens = plain_few_tokens,
 };
 
+/// Of weights of a type that the project leaves out only what reads them.
+template <class Element>
+constexpr linear_kernels plain_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(dtype_of<Element>)) kernels = plain_kernels<Element>;
+    kernels.widen = &widen_row<Element>;
+    return kernels;
+}
+template <dtype Format, class Products, class Many>
+constexpr linear_kernels packed_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(Format)) kernels = packed_kernels<Format, Products, Many>;
+    kernels.widen = &packed_widen_row<Format>;
+    return kernels;
+}
+template <dtype Format, auto Pack>
+constexpr auto packing() -> decltype(Pack) {
+    if constexpr (is_compiled(Format)) return Pack;
+    else return nullptr;
+}
+
+/// Null for a type that the project leaves out.
+using attention_kernel = void (*)(const attention_args&, std::size_t, std::size_t, std::size_t, const kv_segment*, std::size_t);
+template <class Kv>
+constexpr attention_kernel attention_over() {
+    if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
 #endif
+    else return &attention<Kv>;
+}
 
 #if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
 using table_products = dot_products;
@@ -8687,17 +8772,22 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_products<Format, Products, Many>();
+}
+
 #ifdef PHI4FLASH_LOWER_TABLE
 /// What this target does otherwise than the one below it. All else would be the same instructions again, compiled once more.
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+    multiply_by<dtype::q8, own_products, no_other_way>(t);
+    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
+    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
 #else
 #error "phi4flash: say what this target does otherwise"
 #endif
@@ -8708,9 +8798,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
-               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
-               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_products<float>(), plain_products<f16>(), plain_products<bf16>(), packed_products<dtype::q8, table_products, no_other_way>(),
+               packed_products<dtype::q4, table_products, own_many<dtype::q4>>(),
+               packed_products<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>()},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -8721,20 +8811,14 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
-    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .pack = {nullptr, nullptr, nullptr, packing<dtype::q8, &pack_q8>(), packing<dtype::q4, &pack_q4<q4_uniform>>(),
+             packing<dtype::q4_dense, &pack_q4<q4_dense>>()},
+    .attention = {attention_over<float>(), attention_over<bf16>(), attention_over<kv_int8>()},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
-#endif
-
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format, class Products, class Many>
-constexpr void multiply_by(kernel_table& t) {
-    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
-}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
@@ -8765,11 +8849,13 @@ constexpr kernel_table with_tiles(kernel_table t) {
     multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
     multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
     multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
-    linear.arrange = &arrange_parts;
-    linear.matmul = &matmul_on_tiles;
-    linear.few_tokens = bf16_tile_tokens - 1;
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    if constexpr (is_compiled(dtype::bf16)) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+        linear.arrange = &arrange_parts;
+        linear.matmul = &matmul_on_tiles;
+        linear.few_tokens = bf16_tile_tokens - 1;
+    }
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -14076,11 +14162,35 @@ inline constexpr linear_kernels plain_kernels{
     .few_tokens = plain_few_tokens,
 };
 
+template <class Element>
+constexpr linear_kernels plain_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(dtype_of<Element>)) kernels = plain_kernels<Element>;
+    kernels.widen = &widen_row<Element>;
+    return kernels;
+}
+template <dtype Format, class Products, class Many>
+constexpr linear_kernels packed_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(Format)) kernels = packed_kernels<Format, Products, Many>;
+    kernels.widen = &packed_widen_row<Format>;
+    return kernels;
+}
+template <dtype Format, auto Pack>
+constexpr auto packing() -> decltype(Pack) {
+    if constexpr (is_compiled(Format)) return Pack;
+    else return nullptr;
+}
+
+using attention_kernel = void (*)(const attention_args&, std::size_t, std::size_t, std::size_t, const kv_segment*, std::size_t);
+template <class Kv>
+constexpr attention_kernel attention_over() {
+    if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
 #endif
+    else return &attention<Kv>;
+}
 
 #if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
 using table_products = dot_products;
@@ -14098,16 +14208,21 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_products<Format, Products, Many>();
+}
+
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+    multiply_by<dtype::q8, own_products, no_other_way>(t);
+    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
+    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
 #else
 #error "phi4flash: say what this target does otherwise"
 #endif
@@ -14118,9 +14233,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
-               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
-               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_products<float>(), plain_products<f16>(), plain_products<bf16>(), packed_products<dtype::q8, table_products, no_other_way>(),
+               packed_products<dtype::q4, table_products, own_many<dtype::q4>>(),
+               packed_products<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>()},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -14131,20 +14246,14 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
-    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .pack = {nullptr, nullptr, nullptr, packing<dtype::q8, &pack_q8>(), packing<dtype::q4, &pack_q4<q4_uniform>>(),
+             packing<dtype::q4_dense, &pack_q4<q4_dense>>()},
+    .attention = {attention_over<float>(), attention_over<bf16>(), attention_over<kv_int8>()},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
-#endif
-
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format, class Products, class Many>
-constexpr void multiply_by(kernel_table& t) {
-    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
-}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
@@ -14175,11 +14284,13 @@ constexpr kernel_table with_tiles(kernel_table t) {
     multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
     multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
     multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
-    linear.arrange = &arrange_parts;
-    linear.matmul = &matmul_on_tiles;
-    linear.few_tokens = bf16_tile_tokens - 1;
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    if constexpr (is_compiled(dtype::bf16)) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+        linear.arrange = &arrange_parts;
+        linear.matmul = &matmul_on_tiles;
+        linear.few_tokens = bf16_tile_tokens - 1;
+    }
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -19489,11 +19600,35 @@ inline constexpr linear_kernels plain_kernels{
     .few_tokens = plain_few_tokens,
 };
 
+template <class Element>
+constexpr linear_kernels plain_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(dtype_of<Element>)) kernels = plain_kernels<Element>;
+    kernels.widen = &widen_row<Element>;
+    return kernels;
+}
+template <dtype Format, class Products, class Many>
+constexpr linear_kernels packed_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(Format)) kernels = packed_kernels<Format, Products, Many>;
+    kernels.widen = &packed_widen_row<Format>;
+    return kernels;
+}
+template <dtype Format, auto Pack>
+constexpr auto packing() -> decltype(Pack) {
+    if constexpr (is_compiled(Format)) return Pack;
+    else return nullptr;
+}
+
+using attention_kernel = void (*)(const attention_args&, std::size_t, std::size_t, std::size_t, const kv_segment*, std::size_t);
+template <class Kv>
+constexpr attention_kernel attention_over() {
+    if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
 #endif
+    else return &attention<Kv>;
+}
 
 #if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
 using table_products = dot_products;
@@ -19511,16 +19646,21 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_products<Format, Products, Many>();
+}
+
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+    multiply_by<dtype::q8, own_products, no_other_way>(t);
+    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
+    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
 #else
 #error "phi4flash: say what this target does otherwise"
 #endif
@@ -19531,9 +19671,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
-               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
-               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_products<float>(), plain_products<f16>(), plain_products<bf16>(), packed_products<dtype::q8, table_products, no_other_way>(),
+               packed_products<dtype::q4, table_products, own_many<dtype::q4>>(),
+               packed_products<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>()},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -19544,20 +19684,14 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
-    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .pack = {nullptr, nullptr, nullptr, packing<dtype::q8, &pack_q8>(), packing<dtype::q4, &pack_q4<q4_uniform>>(),
+             packing<dtype::q4_dense, &pack_q4<q4_dense>>()},
+    .attention = {attention_over<float>(), attention_over<bf16>(), attention_over<kv_int8>()},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
-#endif
-
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format, class Products, class Many>
-constexpr void multiply_by(kernel_table& t) {
-    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
-}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
@@ -19588,11 +19722,13 @@ constexpr kernel_table with_tiles(kernel_table t) {
     multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
     multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
     multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
-    linear.arrange = &arrange_parts;
-    linear.matmul = &matmul_on_tiles;
-    linear.few_tokens = bf16_tile_tokens - 1;
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    if constexpr (is_compiled(dtype::bf16)) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+        linear.arrange = &arrange_parts;
+        linear.matmul = &matmul_on_tiles;
+        linear.few_tokens = bf16_tile_tokens - 1;
+    }
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -24903,11 +25039,35 @@ inline constexpr linear_kernels plain_kernels{
     .few_tokens = plain_few_tokens,
 };
 
+template <class Element>
+constexpr linear_kernels plain_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(dtype_of<Element>)) kernels = plain_kernels<Element>;
+    kernels.widen = &widen_row<Element>;
+    return kernels;
+}
+template <dtype Format, class Products, class Many>
+constexpr linear_kernels packed_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(Format)) kernels = packed_kernels<Format, Products, Many>;
+    kernels.widen = &packed_widen_row<Format>;
+    return kernels;
+}
+template <dtype Format, auto Pack>
+constexpr auto packing() -> decltype(Pack) {
+    if constexpr (is_compiled(Format)) return Pack;
+    else return nullptr;
+}
+
+using attention_kernel = void (*)(const attention_args&, std::size_t, std::size_t, std::size_t, const kv_segment*, std::size_t);
+template <class Kv>
+constexpr attention_kernel attention_over() {
+    if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
 #endif
+    else return &attention<Kv>;
+}
 
 #if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
 using table_products = dot_products;
@@ -24925,16 +25085,21 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_products<Format, Products, Many>();
+}
+
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+    multiply_by<dtype::q8, own_products, no_other_way>(t);
+    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
+    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
 #else
 #error "phi4flash: say what this target does otherwise"
 #endif
@@ -24945,9 +25110,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
-               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
-               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_products<float>(), plain_products<f16>(), plain_products<bf16>(), packed_products<dtype::q8, table_products, no_other_way>(),
+               packed_products<dtype::q4, table_products, own_many<dtype::q4>>(),
+               packed_products<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>()},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -24958,20 +25123,14 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
-    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .pack = {nullptr, nullptr, nullptr, packing<dtype::q8, &pack_q8>(), packing<dtype::q4, &pack_q4<q4_uniform>>(),
+             packing<dtype::q4_dense, &pack_q4<q4_dense>>()},
+    .attention = {attention_over<float>(), attention_over<bf16>(), attention_over<kv_int8>()},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
-#endif
-
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format, class Products, class Many>
-constexpr void multiply_by(kernel_table& t) {
-    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
-}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
@@ -25002,11 +25161,13 @@ constexpr kernel_table with_tiles(kernel_table t) {
     multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
     multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
     multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
-    linear.arrange = &arrange_parts;
-    linear.matmul = &matmul_on_tiles;
-    linear.few_tokens = bf16_tile_tokens - 1;
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    if constexpr (is_compiled(dtype::bf16)) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+        linear.arrange = &arrange_parts;
+        linear.matmul = &matmul_on_tiles;
+        linear.few_tokens = bf16_tile_tokens - 1;
+    }
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -30321,11 +30482,35 @@ inline constexpr linear_kernels plain_kernels{
     .few_tokens = plain_few_tokens,
 };
 
+template <class Element>
+constexpr linear_kernels plain_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(dtype_of<Element>)) kernels = plain_kernels<Element>;
+    kernels.widen = &widen_row<Element>;
+    return kernels;
+}
+template <dtype Format, class Products, class Many>
+constexpr linear_kernels packed_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(Format)) kernels = packed_kernels<Format, Products, Many>;
+    kernels.widen = &packed_widen_row<Format>;
+    return kernels;
+}
+template <dtype Format, auto Pack>
+constexpr auto packing() -> decltype(Pack) {
+    if constexpr (is_compiled(Format)) return Pack;
+    else return nullptr;
+}
+
+using attention_kernel = void (*)(const attention_args&, std::size_t, std::size_t, std::size_t, const kv_segment*, std::size_t);
+template <class Kv>
+constexpr attention_kernel attention_over() {
+    if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
 #endif
+    else return &attention<Kv>;
+}
 
 #if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
 using table_products = dot_products;
@@ -30343,16 +30528,21 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_products<Format, Products, Many>();
+}
+
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+    multiply_by<dtype::q8, own_products, no_other_way>(t);
+    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
+    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
 #else
 #error "phi4flash: say what this target does otherwise"
 #endif
@@ -30363,9 +30553,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
-               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
-               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_products<float>(), plain_products<f16>(), plain_products<bf16>(), packed_products<dtype::q8, table_products, no_other_way>(),
+               packed_products<dtype::q4, table_products, own_many<dtype::q4>>(),
+               packed_products<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>()},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -30376,20 +30566,14 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
-    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .pack = {nullptr, nullptr, nullptr, packing<dtype::q8, &pack_q8>(), packing<dtype::q4, &pack_q4<q4_uniform>>(),
+             packing<dtype::q4_dense, &pack_q4<q4_dense>>()},
+    .attention = {attention_over<float>(), attention_over<bf16>(), attention_over<kv_int8>()},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
-#endif
-
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format, class Products, class Many>
-constexpr void multiply_by(kernel_table& t) {
-    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
-}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
@@ -30420,11 +30604,13 @@ constexpr kernel_table with_tiles(kernel_table t) {
     multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
     multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
     multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
-    linear.arrange = &arrange_parts;
-    linear.matmul = &matmul_on_tiles;
-    linear.few_tokens = bf16_tile_tokens - 1;
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    if constexpr (is_compiled(dtype::bf16)) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+        linear.arrange = &arrange_parts;
+        linear.matmul = &matmul_on_tiles;
+        linear.few_tokens = bf16_tile_tokens - 1;
+    }
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -35772,11 +35958,35 @@ inline constexpr linear_kernels plain_kernels{
     .few_tokens = plain_few_tokens,
 };
 
+template <class Element>
+constexpr linear_kernels plain_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(dtype_of<Element>)) kernels = plain_kernels<Element>;
+    kernels.widen = &widen_row<Element>;
+    return kernels;
+}
+template <dtype Format, class Products, class Many>
+constexpr linear_kernels packed_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(Format)) kernels = packed_kernels<Format, Products, Many>;
+    kernels.widen = &packed_widen_row<Format>;
+    return kernels;
+}
+template <dtype Format, auto Pack>
+constexpr auto packing() -> decltype(Pack) {
+    if constexpr (is_compiled(Format)) return Pack;
+    else return nullptr;
+}
+
+using attention_kernel = void (*)(const attention_args&, std::size_t, std::size_t, std::size_t, const kv_segment*, std::size_t);
+template <class Kv>
+constexpr attention_kernel attention_over() {
+    if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
 #endif
+    else return &attention<Kv>;
+}
 
 #if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
 using table_products = dot_products;
@@ -35794,16 +36004,21 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_products<Format, Products, Many>();
+}
+
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+    multiply_by<dtype::q8, own_products, no_other_way>(t);
+    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
+    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
 #else
 #error "phi4flash: say what this target does otherwise"
 #endif
@@ -35814,9 +36029,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
-               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
-               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_products<float>(), plain_products<f16>(), plain_products<bf16>(), packed_products<dtype::q8, table_products, no_other_way>(),
+               packed_products<dtype::q4, table_products, own_many<dtype::q4>>(),
+               packed_products<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>()},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -35827,20 +36042,14 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
-    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .pack = {nullptr, nullptr, nullptr, packing<dtype::q8, &pack_q8>(), packing<dtype::q4, &pack_q4<q4_uniform>>(),
+             packing<dtype::q4_dense, &pack_q4<q4_dense>>()},
+    .attention = {attention_over<float>(), attention_over<bf16>(), attention_over<kv_int8>()},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
-#endif
-
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format, class Products, class Many>
-constexpr void multiply_by(kernel_table& t) {
-    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
-}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
@@ -35871,11 +36080,13 @@ constexpr kernel_table with_tiles(kernel_table t) {
     multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
     multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
     multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
-    linear.arrange = &arrange_parts;
-    linear.matmul = &matmul_on_tiles;
-    linear.few_tokens = bf16_tile_tokens - 1;
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    if constexpr (is_compiled(dtype::bf16)) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+        linear.arrange = &arrange_parts;
+        linear.matmul = &matmul_on_tiles;
+        linear.few_tokens = bf16_tile_tokens - 1;
+    }
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -41180,11 +41391,35 @@ inline constexpr linear_kernels plain_kernels{
     .few_tokens = plain_few_tokens,
 };
 
+template <class Element>
+constexpr linear_kernels plain_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(dtype_of<Element>)) kernels = plain_kernels<Element>;
+    kernels.widen = &widen_row<Element>;
+    return kernels;
+}
+template <dtype Format, class Products, class Many>
+constexpr linear_kernels packed_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(Format)) kernels = packed_kernels<Format, Products, Many>;
+    kernels.widen = &packed_widen_row<Format>;
+    return kernels;
+}
+template <dtype Format, auto Pack>
+constexpr auto packing() -> decltype(Pack) {
+    if constexpr (is_compiled(Format)) return Pack;
+    else return nullptr;
+}
+
+using attention_kernel = void (*)(const attention_args&, std::size_t, std::size_t, std::size_t, const kv_segment*, std::size_t);
+template <class Kv>
+constexpr attention_kernel attention_over() {
+    if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
 #endif
+    else return &attention<Kv>;
+}
 
 #if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
 using table_products = dot_products;
@@ -41202,16 +41437,21 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_products<Format, Products, Many>();
+}
+
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+    multiply_by<dtype::q8, own_products, no_other_way>(t);
+    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
+    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
 #else
 #error "phi4flash: say what this target does otherwise"
 #endif
@@ -41222,9 +41462,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
-               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
-               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_products<float>(), plain_products<f16>(), plain_products<bf16>(), packed_products<dtype::q8, table_products, no_other_way>(),
+               packed_products<dtype::q4, table_products, own_many<dtype::q4>>(),
+               packed_products<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>()},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -41235,20 +41475,14 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
-    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .pack = {nullptr, nullptr, nullptr, packing<dtype::q8, &pack_q8>(), packing<dtype::q4, &pack_q4<q4_uniform>>(),
+             packing<dtype::q4_dense, &pack_q4<q4_dense>>()},
+    .attention = {attention_over<float>(), attention_over<bf16>(), attention_over<kv_int8>()},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
-#endif
-
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format, class Products, class Many>
-constexpr void multiply_by(kernel_table& t) {
-    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
-}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
@@ -41279,11 +41513,13 @@ constexpr kernel_table with_tiles(kernel_table t) {
     multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
     multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
     multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
-    linear.arrange = &arrange_parts;
-    linear.matmul = &matmul_on_tiles;
-    linear.few_tokens = bf16_tile_tokens - 1;
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    if constexpr (is_compiled(dtype::bf16)) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+        linear.arrange = &arrange_parts;
+        linear.matmul = &matmul_on_tiles;
+        linear.few_tokens = bf16_tile_tokens - 1;
+    }
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -42549,6 +42785,11 @@ public:
 
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
         const tensor_view* t = wanted(name, {rows, cols}, is_packable(rows, cols));
+        if (t != nullptr && !is_compiled(t->type)) {
+            failure_ = error::format(errc::wrong_dtype, "tensor %s: weights in %s: this program was compiled without them (PHI4FLASH_WEIGHTS_%s=0)",
+                                     full_name(name).text, name_of(t->type), name_of(t->type));
+            t = nullptr;
+        }
         return t == nullptr ? matrix_view{} : matrix_view{t->data, rows, cols, t->type};
     }
 
@@ -43154,6 +43395,9 @@ class session {
 public:
     /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
     [[nodiscard]] static status refusal(const session_options& o) {
+        if constexpr (constexpr kv_format format = kv_format_of<Kv>; !is_compiled(format))
+            return error::format(errc::invalid_argument, "K/V in %s: this program was compiled without them (PHI4FLASH_KV_%s=0)", name_of(format),
+                                 name_of(format));
         if (o.context == 0 || o.context > max_extent)
             return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);
         if (o.undo > o.context) return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
@@ -54329,6 +54573,10 @@ template <tensor_source Source, class Out, class Tell>
             total += is_packed(tensors.back().type) ? matrix_bytes(tensors.back().type, shape[0], shape[1])
                                                     : count * size_of(tensors.back().type);
         });
+        for (const packed_tensor& t : tensors)
+            if (is_packed(t.type) && !is_compiled(t.type))
+                return error::format(errc::wrong_dtype, "tensor %s as %s: this program was compiled without it (PHI4FLASH_WEIGHTS_%s=0)", t.name.c_str(),
+                                     name_of(t.type), name_of(t.type));
         std::uint64_t done = 0;
         const auto advance = [&](std::size_t bytes) {
             done += bytes;
@@ -57348,6 +57596,7 @@ PHI4FLASH_END
 #undef PHI4FLASH_ABI_EXCEPTIONS
 #undef PHI4FLASH_ABI_FILES
 #undef PHI4FLASH_ABI_ISA
+#undef PHI4FLASH_ABI_KV
 #undef PHI4FLASH_ABI_LACKS
 #undef PHI4FLASH_ABI_LIBRARY
 #undef PHI4FLASH_ABI_MACHINE
@@ -57357,9 +57606,12 @@ PHI4FLASH_END
 #undef PHI4FLASH_ABI_NO_AVX3_DL
 #undef PHI4FLASH_ABI_NO_AVX3_ZEN4
 #undef PHI4FLASH_ABI_NO_SVE
+#undef PHI4FLASH_ABI_PACKED
+#undef PHI4FLASH_ABI_PLAIN
 #undef PHI4FLASH_ABI_TARGETS
 #undef PHI4FLASH_ABI_THREADS
 #undef PHI4FLASH_ABI_TILES
+#undef PHI4FLASH_ABI_TYPES
 #undef PHI4FLASH_ABI_VERSION
 #undef PHI4FLASH_ABI_WORDS
 #undef PHI4FLASH_AMX_TARGET

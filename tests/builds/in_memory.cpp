@@ -1,4 +1,4 @@
-/// Everything that needs no files and no threads, where PHI4FLASH_FILES or PHI4FLASH_THREADS is 0: the bundled model from memory answers, is
+/// Everything that needs no files and no threads, where PHI4FLASH_FILES or PHI4FLASH_THREADS is 0, and where types are left out (PHI4FLASH_KV_F32=0 ...): the bundled model from memory answers, is
 /// packed and written to memory, answers from there, and as a row-major file in memory that the host gives; snapshots and the scheduler.
 ///
 ///     in_memory FOLDER    exit code 0 if all is well
@@ -120,7 +120,7 @@ void expect_answer(const p4::result<p4::model_files>& files, const char* what, b
 }
 
 /// The model packed, in bytes.
-std::vector<std::byte> converted(const p4::model_files& files) {
+std::vector<std::byte> converted(const p4::model_files& files, p4::dtype type = p4::dtype::q8) {
     memory_output out;
     p4::packed_model_info info;
     info.config = files.config();
@@ -130,7 +130,13 @@ std::vector<std::byte> converted(const p4::model_files& files) {
     const auto described = p4::describe_tokenizer(*text, files.config().shape.vocab);
     if (!expect_value(described, "describe_tokenizer")) return {};
     info.tokenizer = &*described;
-    const auto done = p4::convert_model(files, info, {.matrices = p4::dtype::q8, .embedding = p4::dtype::q8}, out, {}, [](std::uint64_t, std::uint64_t) {});
+    const auto done = p4::convert_model(files, info, {.matrices = type, .embedding = type}, out, {}, [](std::uint64_t, std::uint64_t) {});
+    if (!p4::is_compiled(type)) {
+        expect(!done && std::string_view(done.error().message()).find("compiled without it (PHI4FLASH_WEIGHTS_") != std::string_view::npos,
+               "convert to what is left out", done ? "no error" : done.error().message());
+        expect(out.bytes.empty(), "convert to what is left out", "something was written");
+        return {};
+    }
     expect(done.has_value(), "convert_model", done ? "" : done.error().message());
     return std::move(out.bytes);
 }
@@ -167,6 +173,44 @@ void refusals(std::span<const std::byte> gguf) {
     expect_error(p4::model_files::from_memory(std::span<const std::byte>()), p4::errc::wrong_file_kind, "have none", "no bytes");
 }
 
+struct as_q4 {
+    std::vector<p4::tensor_view> views;
+    [[nodiscard]] const p4::tensor_view* find(std::string_view name) const {
+        for (const p4::tensor_view& t : views)
+            if (t.name == name) return &t;
+        return nullptr;
+    }
+    [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return views; }
+};
+
+/// Types that were left out are refused, with the word that leaves them out.
+void refused_types(const p4::model_files& bf16_files, std::span<const std::byte> q8) {
+    (void)converted(bf16_files, p4::dtype::q4);
+    (void)converted(bf16_files, p4::dtype::q4_dense);
+    const auto model = p4::model<>::bind(bf16_files);
+    if (!expect_value(model, "bind")) return;
+    const auto plain = p4::session<p4::any_sambay, float>::create(*model, 16);
+    if (p4::is_compiled(p4::kv_format::f32)) expect_value(plain, "K/V in f32");
+    else expect_error(plain, p4::errc::invalid_argument, "PHI4FLASH_KV_F32=0", "K/V in f32");
+    const auto bytes = p4::session<p4::any_sambay, p4::kv_int8>::create(*model, 16);
+    if (p4::is_compiled(p4::kv_format::int8)) expect_value(bytes, "K/V in 8 bits");
+    else expect_error(bytes, p4::errc::invalid_argument, "PHI4FLASH_KV_INT8=0", "K/V in 8 bits");
+    // The same tensors with matrices that say Q4, all zero.
+    const auto files = p4::model_files::from_memory(q8);
+    if (!expect_value(files, "from_memory")) return;
+    const std::vector<std::byte> zeros(std::size_t{4} << 20);
+    as_q4 four{{files->tensors().begin(), files->tensors().end()}};
+    for (p4::tensor_view& t : four.views) {
+        if (t.type != p4::dtype::q8) continue;
+        t.type = p4::dtype::q4;
+        t.data = zeros.data();
+        t.bytes = p4::matrix_bytes(p4::dtype::q4, t.extent[0], t.extent[1]);
+    }
+    const auto bound = p4::model<>::bind(four, files->config());
+    if (p4::is_compiled(p4::dtype::q4)) expect_value(bound, "weights in Q4");
+    else expect_error(bound, p4::errc::wrong_dtype, "PHI4FLASH_WEIGHTS_Q4=0", "weights in Q4");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -183,6 +227,7 @@ int main(int argc, char** argv) {
 
     const auto packed = converted(*checkpoint);
     refusals(packed);
+    refused_types(*checkpoint, packed);
     expect_answer(p4::model_files::from_memory(packed), "from_memory, packed", true);
 
     const auto rows = row_major(checkpoint->config());

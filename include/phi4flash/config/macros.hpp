@@ -99,6 +99,35 @@
 #define PHI4FLASH_KERNELS PHI4FLASH_BODIES
 #endif
 
+/// Types of weights, and of keys and values, that the program can run: 0 leaves out the kernels of that type. What has it is refused then.
+#ifndef PHI4FLASH_WEIGHTS_F32
+#define PHI4FLASH_WEIGHTS_F32 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_F16
+#define PHI4FLASH_WEIGHTS_F16 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_BF16
+#define PHI4FLASH_WEIGHTS_BF16 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_Q8
+#define PHI4FLASH_WEIGHTS_Q8 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_Q4
+#define PHI4FLASH_WEIGHTS_Q4 1
+#endif
+#ifndef PHI4FLASH_WEIGHTS_Q4_DENSE
+#define PHI4FLASH_WEIGHTS_Q4_DENSE 1
+#endif
+#ifndef PHI4FLASH_KV_F32
+#define PHI4FLASH_KV_F32 1
+#endif
+#ifndef PHI4FLASH_KV_BF16
+#define PHI4FLASH_KV_BF16 1
+#endif
+#ifndef PHI4FLASH_KV_INT8
+#define PHI4FLASH_KV_INT8 1
+#endif
+
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
 #ifndef PHI4FLASH_AMX
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))

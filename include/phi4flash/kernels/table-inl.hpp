@@ -15,11 +15,37 @@ inline constexpr linear_kernels plain_kernels{
     .few_tokens = plain_few_tokens,
 };
 
+/// Of weights of a type that the project leaves out only what reads them.
+template <class Element>
+constexpr linear_kernels plain_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(dtype_of<Element>)) kernels = plain_kernels<Element>;
+    kernels.widen = &widen_row<Element>;
+    return kernels;
+}
+template <dtype Format, class Products, class Many>
+constexpr linear_kernels packed_products() {
+    linear_kernels kernels{};
+    if constexpr (is_compiled(Format)) kernels = packed_kernels<Format, Products, Many>;
+    kernels.widen = &packed_widen_row<Format>;
+    return kernels;
+}
+template <dtype Format, auto Pack>
+constexpr auto packing() -> decltype(Pack) {
+    if constexpr (is_compiled(Format)) return Pack;
+    else return nullptr;
+}
+
+/// Null for a type that the project leaves out.
+using attention_kernel = void (*)(const attention_args&, std::size_t, std::size_t, std::size_t, const kv_segment*, std::size_t);
+template <class Kv>
+constexpr attention_kernel attention_over() {
+    if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-inline constexpr auto attention_of_bytes = &attention_of_one<kv_int8, byte_products>;
-#else
-inline constexpr auto attention_of_bytes = &attention<kv_int8>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
 #endif
+    else return &attention<Kv>;
+}
 
 #if PHI4FLASH_DOT_IS_OWN(HWY_TARGET)
 using table_products = dot_products;
@@ -37,17 +63,22 @@ template <dtype Format>
 using own_many = bundle_way<Format>;
 #endif
 
+template <dtype Format, class Products, class Many>
+constexpr void multiply_by(kernel_table& t) {
+    t.linear[static_cast<std::size_t>(Format)] = packed_products<Format, Products, Many>();
+}
+
 #ifdef PHI4FLASH_LOWER_TABLE
 /// What this target does otherwise than the one below it. All else would be the same instructions again, compiled once more.
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    t.linear[static_cast<std::size_t>(dtype::q8)] = packed_kernels<dtype::q8, table_products, no_other_way>;
-    t.linear[static_cast<std::size_t>(dtype::q4)] = packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>;
-    t.linear[static_cast<std::size_t>(dtype::q4_dense)] = packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>;
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_of_bytes;
+    multiply_by<dtype::q8, own_products, no_other_way>(t);
+    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
+    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention<bf16>;
+    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
 #else
 #error "phi4flash: say what this target does otherwise"
 #endif
@@ -58,9 +89,9 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table = above(PHI4FLASH_LOWER_T
 PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .name = PHI4FLASH_TARGET_LABEL,
     .lanes = &lanes_of_target,
-    .linear = {plain_kernels<float>, plain_kernels<f16>, plain_kernels<bf16>, packed_kernels<dtype::q8, table_products, no_other_way>,
-               packed_kernels<dtype::q4, table_products, own_many<dtype::q4>>,
-               packed_kernels<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>},
+    .linear = {plain_products<float>(), plain_products<f16>(), plain_products<bf16>(), packed_products<dtype::q8, table_products, no_other_way>(),
+               packed_products<dtype::q4, table_products, own_many<dtype::q4>>(),
+               packed_products<dtype::q4_dense, table_products, own_many<dtype::q4_dense>>()},
     .layer_norm = &layer_norm,
     .rms_norm = &rms_norm,
     .accumulate = &accumulate,
@@ -71,20 +102,14 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table table{
     .scan = &scan,
     .narrow = {&narrow<float>, nullptr, &narrow<bf16>},
     .quantize = &quantize,
-    .pack = {nullptr, nullptr, nullptr, &pack_q8, &pack_q4<q4_uniform>, &pack_q4<q4_dense>},
-    .attention = {&attention<float>, &attention<bf16>, attention_of_bytes},
+    .pack = {nullptr, nullptr, nullptr, packing<dtype::q8, &pack_q8>(), packing<dtype::q4, &pack_q4<q4_uniform>>(),
+             packing<dtype::q4_dense, &pack_q4<q4_dense>>()},
+    .attention = {attention_over<float>(), attention_over<bf16>(), attention_over<kv_int8>()},
     .difference_norm = &difference_norm,
     .rotate = &rotate,
     .choosing = {&rank_logits, &highest_rank, &count_at_least, &weigh_ranks, &sum_at_least},
     .read = &read_all,
 };
-#endif
-
-#if PHI4FLASH_VNNI_TARGET(HWY_TARGET) || PHI4FLASH_DOT_TARGET(HWY_TARGET) || PHI4FLASH_AMX_TARGET(HWY_TARGET)
-template <dtype Format, class Products, class Many>
-constexpr void multiply_by(kernel_table& t) {
-    t.linear[static_cast<std::size_t>(Format)] = packed_kernels<Format, Products, Many>;
-}
 #endif
 
 #if PHI4FLASH_VNNI_TARGET(HWY_TARGET)
@@ -115,11 +140,13 @@ constexpr kernel_table with_tiles(kernel_table t) {
     multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
     multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
     multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
-    linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
-    linear.arrange = &arrange_parts;
-    linear.matmul = &matmul_on_tiles;
-    linear.few_tokens = bf16_tile_tokens - 1;
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    if constexpr (is_compiled(dtype::bf16)) {
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
+        linear.arrange = &arrange_parts;
+        linear.matmul = &matmul_on_tiles;
+        linear.few_tokens = bf16_tile_tokens - 1;
+    }
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);

@@ -72,6 +72,9 @@ class session {
 public:
     /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
     [[nodiscard]] static status refusal(const session_options& o) {
+        if constexpr (constexpr kv_format format = kv_format_of<Kv>; !is_compiled(format))
+            return error::format(errc::invalid_argument, "K/V in %s: this program was compiled without them (PHI4FLASH_KV_%s=0)", name_of(format),
+                                 name_of(format));
         if (o.context == 0 || o.context > max_extent)
             return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);
         if (o.undo > o.context) return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);

@@ -53,6 +53,10 @@ template <tensor_source Source, class Out, class Tell>
             total += is_packed(tensors.back().type) ? matrix_bytes(tensors.back().type, shape[0], shape[1])
                                                     : count * size_of(tensors.back().type);
         });
+        for (const packed_tensor& t : tensors)
+            if (is_packed(t.type) && !is_compiled(t.type))
+                return error::format(errc::wrong_dtype, "tensor %s as %s: this program was compiled without it (PHI4FLASH_WEIGHTS_%s=0)", t.name.c_str(),
+                                     name_of(t.type), name_of(t.type));
         std::uint64_t done = 0;
         const auto advance = [&](std::size_t bytes) {
             done += bytes;

@@ -81,9 +81,10 @@ run() {
         -artifact_prefix="$home/failed/$entry-" "$home/corpus/$entry" "fuzz/seeds/$entry" > "$log" 2>&1 &
     while sleep 1 && now=$(ps -o cputimes= -p $!); do
         spent=$((now))
-        [ "$spent" -lt "$seconds" ] || kill -TERM $! # it tells its figures, and ends well
+        [ "$spent" -lt "$seconds" ] || kill -TERM $! # it tells its figures
     done
     wait $! || code=$?
+    [ $code != 72 ] || code=0 # libFuzzer's, of a run that was ended
     local found=none
     [ $code = 0 ] || found="FAILED, see $log"
     printf '| `%s` | %s s | %s | %s | %s | %s |\n' "$entry" "$spent" "$(last '^stat::number_of_executed_units: *\(.*\)' "$log")" \

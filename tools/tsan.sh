@@ -23,4 +23,4 @@ for source in "${tests[@]/%/_test.cpp}" main.cpp ../src/kernels.cpp ../src/libra
 done
 "${CXX:-g++}" -fsanitize=thread "${objects[@]}" -o "$home/tests" -pthread
 echo "tsan: running"
-TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 ${TSAN_OPTIONS:-}" "$home/tests" --no-version "$@"
+TSAN_OPTIONS="halt_on_error=1 allocator_may_return_null=1 second_deadlock_stack=1 ${TSAN_OPTIONS:-}" "$home/tests" --no-version "$@"

@@ -130,8 +130,9 @@ TEST_CASE("finite or not: every half and bfloat16 against the float of the same 
 }
 
 TEST_CASE("whole numbers become integers, and what is no number 0") {
-    for (const float x : {0.0f, -0.0f, 1.0f, -4064.0f, 8388608.0f, -2147483648.0f}) CHECK(phi4flash::whole_or_zero(x) == static_cast<std::int32_t>(x));
-    for (const std::uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0xffffffffu}) CHECK(phi4flash::whole_or_zero(std::bit_cast<float>(bits)) == 0);
+    for (const float x : {0.0f, -0.0f, 1.0f, -4064.0f, 8388608.0f, -8388608.0f}) CHECK(phi4flash::whole_or_zero(x) == static_cast<std::int32_t>(x));
+    for (const std::uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0xffffffffu, 0x4b000001u, 0xcb000001u, 0x4e800000u, 0xcf000000u})
+        CHECK(phi4flash::whole_or_zero(std::bit_cast<float>(bits)) == 0);
 }
 
 TEST_CASE("the first number that is not finite is found wherever it is") {

@@ -30,8 +30,12 @@ struct f16 {
 }
 [[nodiscard]] constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
 [[nodiscard]] constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
-/// A float that holds a whole number below 2^31, as an integer; 0 for infinity and NaN, of which such a conversion is undefined. @since 0.2
-[[nodiscard]] constexpr std::int32_t whole_or_zero(const float& x) { return is_finite(x) ? static_cast<std::int32_t>(x) : 0; }
+/// A float that holds a whole number of at most 2^23, as an integer; 0 for what is larger, for infinity and for NaN: damaged weights make all of
+/// them, of which such a conversion, or a product with what comes of it, is undefined. @since 0.2
+[[nodiscard]] constexpr std::int32_t whole_or_zero(const float& x) {
+    constexpr auto largest = std::bit_cast<std::uint32_t>(0x1p23f);
+    return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) <= largest ? static_cast<std::int32_t>(x) : 0;
+}
 /// By its bits, as is_finite. @since 0.2
 [[nodiscard]] constexpr bool is_nan(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
 

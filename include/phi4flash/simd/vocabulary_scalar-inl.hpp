@@ -132,7 +132,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     // -ffast-math a compiler makes (v + c) - c into v, and in registers of 80 bits it is.
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
-        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+        return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(v.lane[i] + magic) - std::bit_cast<std::uint32_t>(magic)));
     });
 #endif
 }

@@ -76,7 +76,10 @@ int open(const char* path, int flags, ...) {
 }
 void* mmap(void* place, std::size_t n, int protection, int flags, int fd, off_t offset) noexcept {
     int why = 0;
-    if (const answers* const how = answers::now; how != nullptr) why = fd < 0 ? how->memory : (flags & MAP_SHARED) != 0 && how->shared != 0 ? how->shared : how->whole;
+    if (const answers* const how = answers::now; how != nullptr) {
+        why = fd < 0 ? how->memory : how->whole;
+        if (fd >= 0 && (flags & MAP_SHARED) != 0 && how->shared != 0) why = how->shared;
+    }
     if (why == 0) return reinterpret_cast<void*>(::syscall(SYS_mmap, place, n, protection, flags, fd, offset));
     errno = why;
     return MAP_FAILED;
@@ -164,7 +167,8 @@ TEST_CASE("io/interrupted: a small file that becomes shorter while it is read is
         for (const auto& file : std::filesystem::directory_iterator(golden::folder_of("bf16-12l-sharded")))
             std::filesystem::copy_file(file.path(), folder.path() / file.path().filename());
         folder.write("generation_config.json", R"({"temperature": 0.5})");
-        std::filesystem::copy_file(std::filesystem::path(PHI4FLASH_TEST_MODELS) / "tiny-arithmetic" / "tokenizer.json", folder.path() / "tokenizer.json");
+        const auto words = std::filesystem::path(PHI4FLASH_TEST_MODELS) / "tiny-arithmetic" / "tokenizer.json";
+        std::filesystem::copy_file(words, folder.path() / "tokenizer.json");
         require_value(model_files::open(folder.path()));
         require_value(open_tokenizer_json(folder.path()));
         answers how;

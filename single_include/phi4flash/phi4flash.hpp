@@ -763,8 +763,12 @@ struct f16 {
 }
 [[nodiscard]] constexpr bool is_finite(bf16 x) { return (x.bits & 0x7f80u) != 0x7f80u; }
 [[nodiscard]] constexpr bool is_finite(f16 x) { return (x.bits & 0x7c00u) != 0x7c00u; }
-/// A float that holds a whole number below 2^31, as an integer; 0 for infinity and NaN, of which such a conversion is undefined. @since 0.2
-[[nodiscard]] constexpr std::int32_t whole_or_zero(const float& x) { return is_finite(x) ? static_cast<std::int32_t>(x) : 0; }
+/// A float that holds a whole number of at most 2^23, as an integer; 0 for what is larger, for infinity and for NaN: damaged weights make all of
+/// them, of which such a conversion, or a product with what comes of it, is undefined. @since 0.2
+[[nodiscard]] constexpr std::int32_t whole_or_zero(const float& x) {
+    constexpr auto largest = std::bit_cast<std::uint32_t>(0x1p23f);
+    return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) <= largest ? static_cast<std::int32_t>(x) : 0;
+}
 /// By its bits, as is_finite. @since 0.2
 [[nodiscard]] constexpr bool is_nan(const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
 
@@ -3205,7 +3209,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
     // -ffast-math a compiler makes (v + c) - c into v, and in registers of 80 bits it is.
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
-        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+        return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(v.lane[i] + magic) - std::bit_cast<std::uint32_t>(magic)));
     });
 #endif
 }
@@ -9220,7 +9224,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
-        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+        return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(v.lane[i] + magic) - std::bit_cast<std::uint32_t>(magic)));
     });
 #endif
 }
@@ -14658,7 +14662,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
-        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+        return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(v.lane[i] + magic) - std::bit_cast<std::uint32_t>(magic)));
     });
 #endif
 }
@@ -20097,7 +20101,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
-        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+        return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(v.lane[i] + magic) - std::bit_cast<std::uint32_t>(magic)));
     });
 #endif
 }
@@ -25540,7 +25544,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
-        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+        return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(v.lane[i] + magic) - std::bit_cast<std::uint32_t>(magic)));
     });
 #endif
 }
@@ -31016,7 +31020,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
-        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+        return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(v.lane[i] + magic) - std::bit_cast<std::uint32_t>(magic)));
     });
 #endif
 }
@@ -36449,7 +36453,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #else
     constexpr float magic = 0x1.8p23f;
     return detail::each([&](std::size_t i) {
-        return static_cast<float>(std::bit_cast<std::int32_t>(v.lane[i] + magic) - std::bit_cast<std::int32_t>(magic));
+        return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(v.lane[i] + magic) - std::bit_cast<std::uint32_t>(magic)));
     });
 #endif
 }

@@ -3,7 +3,7 @@
 #
 #   tools/emulate.sh TARGET|all [--suite] [--get] [--installed] [OPTIONS OF doctest ...]
 #
-#   TARGET        aarch64, armhf, riscv64, ppc64le, i386, wasm, mingw, or s390x, which is big-endian and must be refused
+#   TARGET        aarch64, aarch64-sve, armhf, riscv64, ppc64le, i386, wasm, mingw, or s390x, which is big-endian and must be refused
 #   --suite       the tests of core, text, io, kernels, layers, model and generate (wasm: those that want no files and threads); without it the
 #                 bundled model's greedy texts alone, which are the same everywhere
 #   --get         only installs what the target takes
@@ -14,7 +14,7 @@ set -euo pipefail
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-all=(aarch64 armhf riscv64 ppc64le i386 wasm mingw s390x)
+all=(aarch64 aarch64-sve armhf riscv64 ppc64le i386 wasm mingw s390x)
 
 # What a target takes: Debian's packages, the compiler with its flags, and each machine to run on.
 describe() {
@@ -23,8 +23,13 @@ describe() {
         aarch64)
             packages+=(g++-aarch64-linux-gnu)
             compiler=aarch64-linux-gnu-g++
-            machines=("qemu-aarch64-static -cpu cortex-a53" "qemu-aarch64-static -cpu cortex-a76"
-                "qemu-aarch64-static -cpu max,sve128=on,sve-default-vector-length=16"
+            machines=("qemu-aarch64-static -cpu cortex-a53" "qemu-aarch64-static -cpu cortex-a76")
+            ;;
+        aarch64-sve)
+            packages+=(g++-aarch64-linux-gnu)
+            compiler=aarch64-linux-gnu-g++
+            flags=(-march=armv8.2-a+sve)
+            machines=("qemu-aarch64-static -cpu max,sve128=on,sve-default-vector-length=16"
                 "qemu-aarch64-static -cpu max,sve256=on,sve-default-vector-length=32"
                 "qemu-aarch64-static -cpu max,sve512=on,sve-default-vector-length=64")
             ;;

@@ -37,23 +37,16 @@
 #if PHI4FLASH_ABI_LACKS(HWY_AVX3_ZEN4)
 #define PHI4FLASH_ABI_NO_AVX3_ZEN4 1
 #endif
-#if PHI4FLASH_ABI_LACKS(HWY_SVE)
-#define PHI4FLASH_ABI_NO_SVE 1
-#endif
 #endif
 #if PHI4FLASH_AMX || !defined(__x86_64__) || !defined(__linux__)
 #define PHI4FLASH_ABI_TILES
 #else
 #define PHI4FLASH_ABI_TILES _without_amx
 #endif
-#if defined(__aarch64__)
-#define PHI4FLASH_ABI_TARGETS PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_SVE, _without_sve)
-#else
 #define PHI4FLASH_ABI_TARGETS                                                                                                      \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX2, _without_avx2), PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3, _without_avx3), \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_DL, _without_avx3_dl),                                                   \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4), PHI4FLASH_ABI_TILES)
-#endif
 
 // What throws is caught, and an executor's exceptions pass through, only where there are exceptions.
 #if defined(__cpp_exceptions) || defined(_CPPUNWIND)

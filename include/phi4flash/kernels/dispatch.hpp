@@ -107,20 +107,6 @@
 
 #endif  // PHI4FLASH_ARCH_X86
 
-// Highway says whether compiler and system let a file have functions for SVE among others.
-#define PHI4FLASH_ARM_EXTRA(target) \
-    (PHI4FLASH_ARCH_ARM64 && PHI4FLASH_HIGHWAY_EXTRA(target) && HWY_HAVE_RUNTIME_DISPATCH && ((HWY_ATTAINABLE_TARGETS) & (target)))
-
-// SVE of any length, for SVE2 too, whose further instructions these kernels have no use for.
-#if PHI4FLASH_ARM_EXTRA(HWY_SVE)
-#undef HWY_TARGET
-#define HWY_TARGET HWY_SVE
-#include <phi4flash/simd/next_target-inl.hpp>
-#undef PHI4FLASH_TARGET_LABEL
-#define PHI4FLASH_TARGET_LABEL "sve"
-#include <phi4flash/kernels/target-inl.hpp>
-#endif
-
 // The static target comes last, so that code after this header sees Highway as if we had not been here.
 #undef HWY_TARGET
 #define HWY_TARGET HWY_STATIC_TARGET
@@ -219,15 +205,8 @@ inline
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
 #endif
 #endif
-#if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_ARM64
-    [[maybe_unused]] const arm_features here = detect_arm_features();
-    // SVE by name alone where there are dot products with NEON: at 128 bits it takes more instructions, at 256 hardly fewer, and no chip was timed.
 #if PHI4FLASH_DOT_TARGET(HWY_STATIC_TARGET)
-    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::dot_table, here.dot_products};
-#endif
-#if PHI4FLASH_ARM_EXTRA(HWY_SVE)
-    list.target[list.count++] = {&N_SVE::table, here.sve_bytes >= 16 && !PHI4FLASH_DOT_IS_OWN(HWY_STATIC_TARGET)};
-#endif
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::dot_table, has_dot_products()};
 #endif
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};
     return list;

@@ -21,7 +21,6 @@
 #define PHI4FLASH_ARCH_ARM64 1
 #if defined(__linux__)
 #include <sys/auxv.h>
-#include <sys/prctl.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
 #endif
@@ -148,31 +147,18 @@ struct cpuid_registers {
 
 #if PHI4FLASH_ARCH_ARM64
 
-/// What an aarch64 CPU has beyond NEON, which all of them have.
-struct arm_features {
-    bool dot_products = false;  ///< four products of bytes, summed into 32 bits, with NEON
-    std::size_t sve_bytes = 0;  ///< of SVE's vectors: 16 to 256, or 0 without SVE. Of this thread: its system may set fewer than the CPU has
-};
-
-/// Asks the system, which alone may: Linux and macOS. Elsewhere nothing is known, and NEON serves.
-[[nodiscard]] inline arm_features detect_arm_features() {
-    arm_features have;
+/// Has this aarch64 CPU, beside NEON, four products of bytes, summed into 32 bits? The system knows, and alone may be asked: Linux and macOS.
+/// Elsewhere nothing is known, and NEON serves.
+[[nodiscard]] inline bool has_dot_products() {
 #if defined(__linux__)
-    // By number: older headers do not name them.
-    constexpr unsigned long hwcap_asimddp = 1ul << 20;
-    constexpr unsigned long hwcap_sve = 1ul << 22;
-    constexpr int get_sve_length = 51;  // PR_SVE_GET_VL
-    constexpr int length_mask = 0xffff;
-    const unsigned long has = getauxval(AT_HWCAP);
-    have.dot_products = (has & hwcap_asimddp) != 0;
-    const int length = (has & hwcap_sve) != 0 ? prctl(get_sve_length) : -1;
-    if (length > 0) have.sve_bytes = static_cast<std::size_t>(length & length_mask);
+    return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;  // HWCAP_ASIMDDP, which older headers do not name
 #elif defined(__APPLE__)
     int yes = 0;
     std::size_t size = sizeof yes;
-    have.dot_products = sysctlbyname("hw.optional.arm.FEAT_DotProd", &yes, &size, nullptr, 0) == 0 && yes != 0;
+    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &yes, &size, nullptr, 0) == 0 && yes != 0;
+#else
+    return false;
 #endif
-    return have;
 }
 
 #endif

@@ -18,7 +18,7 @@ all=(aarch64 aarch64-sve armhf riscv64 ppc64le i386 wasm mingw s390x)
 
 # What a target takes: Debian's packages, the compiler with its flags, and each machine to run on.
 describe() {
-    packages=(qemu-user-static) flags=() link=(-static -pthread) machines=() refused= areas=(core text io kernels layers model generate)
+    packages=(qemu-user-static) flags=() link=(-static -pthread) machines=() after=: refused= areas=(core text io kernels layers model generate)
     case $1 in
         aarch64)
             packages+=(g++-aarch64-linux-gnu)
@@ -71,6 +71,7 @@ describe() {
             compiler=x86_64-w64-mingw32-g++-posix
             flags=(-Wa,-mbig-obj)
             machines=("env WINEDEBUG=-all WINEPREFIX=$root/build/emulate/wine /usr/lib/wine/wine64")
+            after="env WINEPREFIX=$root/build/emulate/wine /usr/lib/wine/wineserver64 -k" # services that would stay
             ;;
         s390x)
             packages=(g++-s390x-linux-gnu)
@@ -169,6 +170,7 @@ run_target() {
             failed=1
         fi
     done
+    $after || true
     return $failed
 }
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Compiles tests for other processors and systems, and runs them where they are emulated.
 #
-#   tools/emulate.sh TARGET|all [--suite] [--get] [--installed] [OPTIONS OF doctest ...]
+#   tools/emulate.sh TARGET|all [--suite[=AREA,...]] [--get] [--installed] [OPTIONS OF doctest ...]
 #
 #   TARGET        aarch64, aarch64-sve, armhf, riscv64, ppc64le, i386, wasm, mingw, or s390x, which is big-endian and must be refused
-#   --suite       the tests of core, text, io, kernels, layers, model and generate (wasm: those that want no files and threads); without it the
-#                 bundled model's greedy texts alone, which are the same everywhere
+#   --suite       the tests of core, text, io, kernels, layers, model and generate (wasm: kernels and layers), or of those named alone; without it the
+#                 bundled model's greedy texts, which are the same everywhere
 #   --get         only installs what the target takes
 #   --installed   installs nothing: exit code 77 where compiler or emulator are absent
 #
@@ -89,10 +89,11 @@ case ${1:-} in
     *) describe "$1"; targets=("$1") ;;
 esac
 shift
-suite=0 install=1 get=0 options=()
+suite=0 named=() install=1 get=0 options=()
 for option in "$@"; do
     case $option in
         --suite) suite=1 ;;
+        --suite=?*) suite=1; IFS=, read -r -a named <<< "${option#*=}" ;;
         --get) get=1 ;;
         --installed) install=0 ;;
         *) options+=("$option") ;;
@@ -138,6 +139,7 @@ run_target() {
     describe "$name"
     if [ "$suite" = 1 ]; then
         level=suite
+        [ "${#named[@]}" = 0 ] || areas=("${named[@]}")
         mapfile -t -O 3 sources < <(find "${areas[@]/#/tests/}" -name '*_test.cpp' | sort)
     else
         sources+=(tests/bundled/greedy_text_test.cpp)

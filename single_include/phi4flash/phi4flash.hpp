@@ -162,14 +162,14 @@
 #ifndef PHI4FLASH_WEIGHTS_Q4_DENSE
 #define PHI4FLASH_WEIGHTS_Q4_DENSE 1
 #endif
-#ifndef PHI4FLASH_KV_F32
-#define PHI4FLASH_KV_F32 1
+#ifndef PHI4FLASH_HAS_KV_F32
+#define PHI4FLASH_HAS_KV_F32 1
 #endif
-#ifndef PHI4FLASH_KV_BF16
-#define PHI4FLASH_KV_BF16 1
+#ifndef PHI4FLASH_HAS_KV_BF16
+#define PHI4FLASH_HAS_KV_BF16 1
 #endif
-#ifndef PHI4FLASH_KV_INT8
-#define PHI4FLASH_KV_INT8 1
+#ifndef PHI4FLASH_HAS_KV_INT8
+#define PHI4FLASH_HAS_KV_INT8 1
 #endif
 
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
@@ -382,7 +382,7 @@
 #endif
 
 #if PHI4FLASH_WEIGHTS_F32 && PHI4FLASH_WEIGHTS_F16 && PHI4FLASH_WEIGHTS_BF16 && PHI4FLASH_WEIGHTS_Q8 && PHI4FLASH_WEIGHTS_Q4 && \
-    PHI4FLASH_WEIGHTS_Q4_DENSE && PHI4FLASH_KV_F32 && PHI4FLASH_KV_BF16 && PHI4FLASH_KV_INT8
+    PHI4FLASH_WEIGHTS_Q4_DENSE && PHI4FLASH_HAS_KV_F32 && PHI4FLASH_HAS_KV_BF16 && PHI4FLASH_HAS_KV_INT8
 #define PHI4FLASH_ABI_TYPES
 #else
 #define PHI4FLASH_ABI_PLAIN                                                                                                    \
@@ -390,7 +390,8 @@
 #define PHI4FLASH_ABI_PACKED                                                                                                   \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q8, q8), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q4, q4), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q4_DENSE, q4d), , )
 #define PHI4FLASH_ABI_KV \
-    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_KV_F32, f32), PHI4FLASH_IF_ONE(PHI4FLASH_KV_BF16, bf16), PHI4FLASH_IF_ONE(PHI4FLASH_KV_INT8, int8), , )
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_HAS_KV_F32, f32), PHI4FLASH_IF_ONE(PHI4FLASH_HAS_KV_BF16, bf16), \
+                   PHI4FLASH_IF_ONE(PHI4FLASH_HAS_KV_INT8, int8), , )
 #define PHI4FLASH_ABI_TYPES PHI4FLASH_JOIN(_only_, PHI4FLASH_ABI_PLAIN, PHI4FLASH_ABI_PACKED, _kv_, PHI4FLASH_ABI_KV)
 #endif
 
@@ -1283,9 +1284,9 @@ struct kv_int8 {
 enum class kv_format : std::uint8_t { f32, bf16, int8 };
 inline constexpr std::size_t kv_format_count = 3;  ///< of kv_format
 
-/// Whether this program has the kernels for keys and values of this format (PHI4FLASH_KV_F32 and so on). @since 0.2
+/// Whether this program has the kernels for keys and values of this format (PHI4FLASH_HAS_KV_F32 and so on). @since 0.2
 [[nodiscard]] constexpr bool is_compiled(kv_format f) {
-    constexpr bool there[kv_format_count] = {PHI4FLASH_KV_F32 != 0, PHI4FLASH_KV_BF16 != 0, PHI4FLASH_KV_INT8 != 0};
+    constexpr bool there[kv_format_count] = {PHI4FLASH_HAS_KV_F32 != 0, PHI4FLASH_HAS_KV_BF16 != 0, PHI4FLASH_HAS_KV_INT8 != 0};
     return there[static_cast<std::size_t>(f)];
 }
 /// As macros have it: "BF16".
@@ -37932,7 +37933,7 @@ public:
     /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
     [[nodiscard]] static status refusal(const session_options& o) {
         if constexpr (constexpr kv_format format = kv_format_of<Kv>; !is_compiled(format))
-            return error::format(errc::invalid_argument, "K/V in %s: this program was compiled without them (PHI4FLASH_KV_%s=0)", name_of(format),
+            return error::format(errc::invalid_argument, "K/V in %s: this program was compiled without them (PHI4FLASH_HAS_KV_%s=0)", name_of(format),
                                  name_of(format));
         if (o.context == 0 || o.context > max_extent)
             return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);

@@ -1,4 +1,4 @@
-/// Everything that needs no files and no threads, where PHI4FLASH_FILES or PHI4FLASH_THREADS is 0, and where types are left out (PHI4FLASH_KV_F32=0 ...): the bundled model from memory answers, is
+/// Everything that needs no files and no threads, where PHI4FLASH_FILES or PHI4FLASH_THREADS is 0, and where types are left out (PHI4FLASH_HAS_KV_F32=0 ...): the bundled model from memory answers, is
 /// packed and written to memory, answers from there, and as a row-major file in memory that the host gives; snapshots and the scheduler.
 ///
 ///     in_memory FOLDER    exit code 0 if all is well
@@ -191,10 +191,10 @@ void refused_types(const p4::model_files& bf16_files, std::span<const std::byte>
     if (!expect_value(model, "bind")) return;
     const auto plain = p4::session<p4::any_sambay, float>::create(*model, 16);
     if (p4::is_compiled(p4::kv_format::f32)) expect_value(plain, "K/V in f32");
-    else expect_error(plain, p4::errc::invalid_argument, "PHI4FLASH_KV_F32=0", "K/V in f32");
+    else expect_error(plain, p4::errc::invalid_argument, "PHI4FLASH_HAS_KV_F32=0", "K/V in f32");
     const auto bytes = p4::session<p4::any_sambay, p4::kv_int8>::create(*model, 16);
     if (p4::is_compiled(p4::kv_format::int8)) expect_value(bytes, "K/V in 8 bits");
-    else expect_error(bytes, p4::errc::invalid_argument, "PHI4FLASH_KV_INT8=0", "K/V in 8 bits");
+    else expect_error(bytes, p4::errc::invalid_argument, "PHI4FLASH_HAS_KV_INT8=0", "K/V in 8 bits");
     // The same tensors with matrices that say Q4, all zero.
     const auto files = p4::model_files::from_memory(q8);
     if (!expect_value(files, "from_memory")) return;

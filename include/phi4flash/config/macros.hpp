@@ -118,14 +118,14 @@
 #ifndef PHI4FLASH_WEIGHTS_Q4_DENSE
 #define PHI4FLASH_WEIGHTS_Q4_DENSE 1
 #endif
-#ifndef PHI4FLASH_KV_F32
-#define PHI4FLASH_KV_F32 1
+#ifndef PHI4FLASH_HAS_KV_F32
+#define PHI4FLASH_HAS_KV_F32 1
 #endif
-#ifndef PHI4FLASH_KV_BF16
-#define PHI4FLASH_KV_BF16 1
+#ifndef PHI4FLASH_HAS_KV_BF16
+#define PHI4FLASH_HAS_KV_BF16 1
 #endif
-#ifndef PHI4FLASH_KV_INT8
-#define PHI4FLASH_KV_INT8 1
+#ifndef PHI4FLASH_HAS_KV_INT8
+#define PHI4FLASH_HAS_KV_INT8 1
 #endif
 
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.

@@ -22,9 +22,9 @@ struct kv_int8 {
 enum class kv_format : std::uint8_t { f32, bf16, int8 };
 inline constexpr std::size_t kv_format_count = 3;  ///< of kv_format
 
-/// Whether this program has the kernels for keys and values of this format (PHI4FLASH_KV_F32 and so on). @since 0.2
+/// Whether this program has the kernels for keys and values of this format (PHI4FLASH_HAS_KV_F32 and so on). @since 0.2
 [[nodiscard]] constexpr bool is_compiled(kv_format f) {
-    constexpr bool there[kv_format_count] = {PHI4FLASH_KV_F32 != 0, PHI4FLASH_KV_BF16 != 0, PHI4FLASH_KV_INT8 != 0};
+    constexpr bool there[kv_format_count] = {PHI4FLASH_HAS_KV_F32 != 0, PHI4FLASH_HAS_KV_BF16 != 0, PHI4FLASH_HAS_KV_INT8 != 0};
     return there[static_cast<std::size_t>(f)];
 }
 /// As macros have it: "BF16".

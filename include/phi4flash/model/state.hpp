@@ -73,7 +73,7 @@ public:
     /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
     [[nodiscard]] static status refusal(const session_options& o) {
         if constexpr (constexpr kv_format format = kv_format_of<Kv>; !is_compiled(format))
-            return error::format(errc::invalid_argument, "K/V in %s: this program was compiled without them (PHI4FLASH_KV_%s=0)", name_of(format),
+            return error::format(errc::invalid_argument, "K/V in %s: this program was compiled without them (PHI4FLASH_HAS_KV_%s=0)", name_of(format),
                                  name_of(format));
         if (o.context == 0 || o.context > max_extent)
             return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);

@@ -18,7 +18,7 @@ cd "$made"
 machine=(-mcpu=cortex-m7 -mthumb -mfpu=fpv5-d16 -mfloat-abi=hard)
 flags=("${machine[@]}" -std=gnu++20 -Os -DNDEBUG -Wall -Wextra -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-psabi -ffunction-sections -fdata-sections
     "-I$root/include" -DPHI4FLASH_SIMD_SCALAR=1 -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0)
-for type in WEIGHTS_F32 WEIGHTS_F16 WEIGHTS_Q4 WEIGHTS_Q4_DENSE HAS_KV_F32 HAS_KV_INT8; do flags+=("-DPHI4FLASH_$type=0"); done # the model has none
+for type in HAS_WEIGHTS_F32 HAS_WEIGHTS_F16 HAS_WEIGHTS_Q4 HAS_WEIGHTS_Q4_DENSE HAS_KV_F32 HAS_KV_INT8; do flags+=("-DPHI4FLASH_$type=0"); done # the model has none
 echo "compiling the firmware ..." >&2
 $cxx "${flags[@]}" -c "$here/main.cpp" -o main.o
 $cxx "${flags[@]}" -c "$here/board.cpp" -o board.o

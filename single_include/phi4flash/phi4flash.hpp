@@ -144,23 +144,23 @@
 #endif
 
 /// Types of weights, and of keys and values, that the program can run: 0 leaves out the kernels of that type. What has it is refused then.
-#ifndef PHI4FLASH_WEIGHTS_F32
-#define PHI4FLASH_WEIGHTS_F32 1
+#ifndef PHI4FLASH_HAS_WEIGHTS_F32
+#define PHI4FLASH_HAS_WEIGHTS_F32 1
 #endif
-#ifndef PHI4FLASH_WEIGHTS_F16
-#define PHI4FLASH_WEIGHTS_F16 1
+#ifndef PHI4FLASH_HAS_WEIGHTS_F16
+#define PHI4FLASH_HAS_WEIGHTS_F16 1
 #endif
-#ifndef PHI4FLASH_WEIGHTS_BF16
-#define PHI4FLASH_WEIGHTS_BF16 1
+#ifndef PHI4FLASH_HAS_WEIGHTS_BF16
+#define PHI4FLASH_HAS_WEIGHTS_BF16 1
 #endif
-#ifndef PHI4FLASH_WEIGHTS_Q8
-#define PHI4FLASH_WEIGHTS_Q8 1
+#ifndef PHI4FLASH_HAS_WEIGHTS_Q8
+#define PHI4FLASH_HAS_WEIGHTS_Q8 1
 #endif
-#ifndef PHI4FLASH_WEIGHTS_Q4
-#define PHI4FLASH_WEIGHTS_Q4 1
+#ifndef PHI4FLASH_HAS_WEIGHTS_Q4
+#define PHI4FLASH_HAS_WEIGHTS_Q4 1
 #endif
-#ifndef PHI4FLASH_WEIGHTS_Q4_DENSE
-#define PHI4FLASH_WEIGHTS_Q4_DENSE 1
+#ifndef PHI4FLASH_HAS_WEIGHTS_Q4_DENSE
+#define PHI4FLASH_HAS_WEIGHTS_Q4_DENSE 1
 #endif
 #ifndef PHI4FLASH_HAS_KV_F32
 #define PHI4FLASH_HAS_KV_F32 1
@@ -381,14 +381,14 @@
 #define PHI4FLASH_ABI_THREADS _without_threads
 #endif
 
-#if PHI4FLASH_WEIGHTS_F32 && PHI4FLASH_WEIGHTS_F16 && PHI4FLASH_WEIGHTS_BF16 && PHI4FLASH_WEIGHTS_Q8 && PHI4FLASH_WEIGHTS_Q4 && \
-    PHI4FLASH_WEIGHTS_Q4_DENSE && PHI4FLASH_HAS_KV_F32 && PHI4FLASH_HAS_KV_BF16 && PHI4FLASH_HAS_KV_INT8
+#if PHI4FLASH_HAS_WEIGHTS_F32 && PHI4FLASH_HAS_WEIGHTS_F16 && PHI4FLASH_HAS_WEIGHTS_BF16 && PHI4FLASH_HAS_WEIGHTS_Q8 && PHI4FLASH_HAS_WEIGHTS_Q4 && \
+    PHI4FLASH_HAS_WEIGHTS_Q4_DENSE && PHI4FLASH_HAS_KV_F32 && PHI4FLASH_HAS_KV_BF16 && PHI4FLASH_HAS_KV_INT8
 #define PHI4FLASH_ABI_TYPES
 #else
 #define PHI4FLASH_ABI_PLAIN                                                                                                    \
-    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_F32, f32), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_F16, f16), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_BF16, bf16), , )
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_HAS_WEIGHTS_F32, f32), PHI4FLASH_IF_ONE(PHI4FLASH_HAS_WEIGHTS_F16, f16), PHI4FLASH_IF_ONE(PHI4FLASH_HAS_WEIGHTS_BF16, bf16), , )
 #define PHI4FLASH_ABI_PACKED                                                                                                   \
-    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q8, q8), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q4, q4), PHI4FLASH_IF_ONE(PHI4FLASH_WEIGHTS_Q4_DENSE, q4d), , )
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_HAS_WEIGHTS_Q8, q8), PHI4FLASH_IF_ONE(PHI4FLASH_HAS_WEIGHTS_Q4, q4), PHI4FLASH_IF_ONE(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE, q4d), , )
 #define PHI4FLASH_ABI_KV \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_HAS_KV_F32, f32), PHI4FLASH_IF_ONE(PHI4FLASH_HAS_KV_BF16, bf16), \
                    PHI4FLASH_IF_ONE(PHI4FLASH_HAS_KV_INT8, int8), , )
@@ -837,10 +837,10 @@ inline constexpr std::size_t dtype_count = 6;  ///< of dtype
 
 /// Whether weights of this type are blocks (core/packed.hpp).
 [[nodiscard]] constexpr bool is_packed(dtype t) { return static_cast<std::size_t>(t) >= plain_dtype_count; }
-/// Whether this program has the kernels for weights of this type (PHI4FLASH_WEIGHTS_F32 and so on). @since 0.2
+/// Whether this program has the kernels for weights of this type (PHI4FLASH_HAS_WEIGHTS_F32 and so on). @since 0.2
 [[nodiscard]] constexpr bool is_compiled(dtype t) {
-    constexpr bool there[dtype_count] = {PHI4FLASH_WEIGHTS_F32 != 0, PHI4FLASH_WEIGHTS_F16 != 0, PHI4FLASH_WEIGHTS_BF16 != 0,
-                                         PHI4FLASH_WEIGHTS_Q8 != 0,  PHI4FLASH_WEIGHTS_Q4 != 0,  PHI4FLASH_WEIGHTS_Q4_DENSE != 0};
+    constexpr bool there[dtype_count] = {PHI4FLASH_HAS_WEIGHTS_F32 != 0, PHI4FLASH_HAS_WEIGHTS_F16 != 0, PHI4FLASH_HAS_WEIGHTS_BF16 != 0,
+                                         PHI4FLASH_HAS_WEIGHTS_Q8 != 0,  PHI4FLASH_HAS_WEIGHTS_Q4 != 0,  PHI4FLASH_HAS_WEIGHTS_Q4_DENSE != 0};
     return there[static_cast<std::size_t>(t)];
 }
 /// Bytes of an element of a plain type.
@@ -37323,7 +37323,7 @@ public:
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
         const tensor_view* t = wanted(name, {rows, cols}, is_packable(rows, cols));
         if (t != nullptr && !is_compiled(t->type)) {
-            failure_ = error::format(errc::wrong_dtype, "tensor %s: weights in %s: this program was compiled without them (PHI4FLASH_WEIGHTS_%s=0)",
+            failure_ = error::format(errc::wrong_dtype, "tensor %s: weights in %s: this program was compiled without them (PHI4FLASH_HAS_WEIGHTS_%s=0)",
                                      full_name(name).text, name_of(t->type), name_of(t->type));
             t = nullptr;
         }
@@ -49112,7 +49112,7 @@ template <tensor_source Source, class Out, class Tell>
         });
         for (const packed_tensor& t : tensors)
             if (is_packed(t.type) && !is_compiled(t.type))
-                return error::format(errc::wrong_dtype, "tensor %s as %s: this program was compiled without it (PHI4FLASH_WEIGHTS_%s=0)", t.name.c_str(),
+                return error::format(errc::wrong_dtype, "tensor %s as %s: this program was compiled without it (PHI4FLASH_HAS_WEIGHTS_%s=0)", t.name.c_str(),
                                      name_of(t.type), name_of(t.type));
         std::uint64_t done = 0;
         const auto advance = [&](std::size_t bytes) {

@@ -132,7 +132,7 @@ std::vector<std::byte> converted(const p4::model_files& files, p4::dtype type = 
     info.tokenizer = &*described;
     const auto done = p4::convert_model(files, info, {.matrices = type, .embedding = type}, out, {}, [](std::uint64_t, std::uint64_t) {});
     if (!p4::is_compiled(type)) {
-        expect(!done && std::string_view(done.error().message()).find("compiled without it (PHI4FLASH_WEIGHTS_") != std::string_view::npos,
+        expect(!done && std::string_view(done.error().message()).find("compiled without it (PHI4FLASH_HAS_WEIGHTS_") != std::string_view::npos,
                "convert to what is left out", done ? "no error" : done.error().message());
         expect(out.bytes.empty(), "convert to what is left out", "something was written");
         return {};
@@ -208,7 +208,7 @@ void refused_types(const p4::model_files& bf16_files, std::span<const std::byte>
     }
     const auto bound = p4::model<>::bind(four, files->config());
     if (p4::is_compiled(p4::dtype::q4)) expect_value(bound, "weights in Q4");
-    else expect_error(bound, p4::errc::wrong_dtype, "PHI4FLASH_WEIGHTS_Q4=0", "weights in Q4");
+    else expect_error(bound, p4::errc::wrong_dtype, "PHI4FLASH_HAS_WEIGHTS_Q4=0", "weights in Q4");
 }
 
 }  // namespace

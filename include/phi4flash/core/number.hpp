@@ -110,10 +110,10 @@ inline constexpr std::size_t dtype_count = 6;  ///< of dtype
 
 /// Whether weights of this type are blocks (core/packed.hpp).
 [[nodiscard]] constexpr bool is_packed(dtype t) { return static_cast<std::size_t>(t) >= plain_dtype_count; }
-/// Whether this program has the kernels for weights of this type (PHI4FLASH_WEIGHTS_F32 and so on). @since 0.2
+/// Whether this program has the kernels for weights of this type (PHI4FLASH_HAS_WEIGHTS_F32 and so on). @since 0.2
 [[nodiscard]] constexpr bool is_compiled(dtype t) {
-    constexpr bool there[dtype_count] = {PHI4FLASH_WEIGHTS_F32 != 0, PHI4FLASH_WEIGHTS_F16 != 0, PHI4FLASH_WEIGHTS_BF16 != 0,
-                                         PHI4FLASH_WEIGHTS_Q8 != 0,  PHI4FLASH_WEIGHTS_Q4 != 0,  PHI4FLASH_WEIGHTS_Q4_DENSE != 0};
+    constexpr bool there[dtype_count] = {PHI4FLASH_HAS_WEIGHTS_F32 != 0, PHI4FLASH_HAS_WEIGHTS_F16 != 0, PHI4FLASH_HAS_WEIGHTS_BF16 != 0,
+                                         PHI4FLASH_HAS_WEIGHTS_Q8 != 0,  PHI4FLASH_HAS_WEIGHTS_Q4 != 0,  PHI4FLASH_HAS_WEIGHTS_Q4_DENSE != 0};
     return there[static_cast<std::size_t>(t)];
 }
 /// Bytes of an element of a plain type.

@@ -22,6 +22,15 @@ function(phi4flash_program_flags target)
     target_link_libraries(${target} PRIVATE Threads::Threads)
 endfunction()
 
+option(PHI4FLASH_UNITY "Compile the files of the example program, and of a program of the tests, eight at a time" OFF)
+
+# phi4flash_unity(<target>): most of the time goes into what all files include, so eight at a time take half of it.
+function(phi4flash_unity target)
+    if(PHI4FLASH_UNITY)
+        set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+    endif()
+endfunction()
+
 # phi4flash_program(<target> <name of the executable>): goes to <build>/bin.
 function(phi4flash_program target name)
     phi4flash_program_flags(${target})

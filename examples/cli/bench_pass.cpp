@@ -9,13 +9,13 @@ namespace cli {
 namespace {
 
 /// Passes of one size: with logits after every token, as drafts and evaluation want them, and with none, as a part of a prompt.
-struct findings {
+struct pass_findings {
     std::size_t tokens = 0;
     std::size_t pieces = 0;
     series checked, checked_piece, part, part_piece;  ///< seconds
 };
 
-p4::status measure(engine& runs, std::span<const std::int32_t> text, std::size_t repetitions, findings& found) {
+p4::status measure(engine& runs, std::span<const std::int32_t> text, std::size_t repetitions, pass_findings& found) {
     const auto tokens = text.first(found.tokens);
     for (std::size_t r = 0; r <= repetitions; ++r) {
         const auto checked = runs.time_pass(tokens, tokens.size());
@@ -45,7 +45,7 @@ p4::status bench_passes(const p4::model_files& files, engine& runs, const pass_b
     grid table({"tokens", "all logits, ms", "of the first", "longest of n pieces, ms", "part of a prompt, ms", "longest piece, ms"});
     json rows = json::array();
     for (const std::size_t size : what.sizes) {
-        findings found;
+        pass_findings found;
         found.tokens = size;
         if (const p4::status ok = measure(runs, text, what.repetitions, found); !ok) return ok;
         if (one == 0.0) one = found.checked.median();

@@ -15,7 +15,7 @@ namespace cli {
 namespace {
 
 /// Seconds until the logits after the last token are there.
-struct findings {
+struct reuse_findings {
     double cold = 0.0;          ///< document and question
     series alone;               ///< the question, by a session that has just read the document
     series cached;              ///< the session comes from the prefix cache
@@ -73,12 +73,12 @@ p4::status restore(engine& runs, const std::filesystem::path& path) {
     return file ? runs.read_snapshot(file->bytes()) : p4::status(file.error());
 }
 
-p4::result<findings> measure(engine& runs, const reuse_bench& what, std::span<const std::int32_t> text) {
+p4::result<reuse_findings> measure(engine& runs, const reuse_bench& what, std::span<const std::int32_t> text) {
     const auto document = text.first(what.document);
     const auto question = [&](std::size_t r) { return text.subspan(what.document + r * what.question, what.question); };
     const auto read = [&](std::span<const std::int32_t> tokens) { return status_of(runs.prefill(tokens)); };
     const temporary_file saved = new_name();
-    findings found;
+    reuse_findings found;
     p4::status ok;
     found.cold = timed(ok, [&] { return read(document); });
     if (ok && !runs.keep(document)) ok = p4::error::format(p4::errc::invalid_argument, "the prefix cache has no room for %zu tokens", what.document);
@@ -113,7 +113,7 @@ p4::status bench_reuse(const p4::model_files& files, engine& runs, const reuse_b
     for (std::int32_t& id : text) id = static_cast<std::int32_t>(random.next() % files.config().shape.vocab);
     const auto found = measure(runs, what, text);
     if (!found) return found.error();
-    const double limit = 1e3 * findings::limit(found->alone);
+    const double limit = 1e3 * reuse_findings::limit(found->alone);
     if (what.json) {
         print(json{{"document_tokens", what.document},
                    {"question_tokens", what.question},

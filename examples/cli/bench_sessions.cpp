@@ -9,16 +9,16 @@ namespace cli {
 namespace {
 
 /// So many texts at once.
-struct findings {
+struct sessions_findings {
     series prompts, written;                  ///< tokens a second, of all together
     series longest_wait;                      ///< seconds
     series arriving, wait_then, longest_then; ///< the same, while a long prompt is read
 };
 
-p4::result<findings> measure(engine& runs, const sessions_bench& what, std::size_t sessions) {
+p4::result<sessions_findings> measure(engine& runs, const sessions_bench& what, std::size_t sessions) {
     sessions_work work = what.work;
     work.sessions = sessions;
-    findings found;
+    sessions_findings found;
     for (std::size_t r = 0; r < what.repetitions; ++r) {
         const auto times = runs.time_sessions(work);
         if (!times) return times.error();

@@ -203,7 +203,7 @@ p4::status judge(engine& reference, std::vector<candidate>& candidates, std::spa
     return {};
 }
 
-struct findings {
+struct quality_findings {
     const judged_file& reference;
     const std::vector<judged_file>& files;
     const std::vector<candidate>& candidates;
@@ -216,7 +216,7 @@ double quantile_of(const p4::prediction_tally& t) {
     return found ? *found : std::nan("");
 }
 
-void print_table(const findings& found, bool tensors) {
+void print_table(const quality_findings& found, bool tensors) {
     const p4::prediction_tally& any = found.candidates.front().tally;
     standard_output.print("%zu predictions in %zu texts; KL in nats, against %s with f32 activations\n\n", any.count(), found.windows,
                 file_name(found.reference.path).c_str());
@@ -245,7 +245,7 @@ void print_table(const findings& found, bool tensors) {
     }
 }
 
-void print_json(const findings& found, bool tensors) {
+void print_json(const quality_findings& found, bool tensors) {
     const p4::prediction_tally& any = found.candidates.front().tally;
     json models = json::array();
     for (const candidate& c : found.candidates) {
@@ -310,7 +310,7 @@ p4::status run(const quality_options& o) {
     if (!candidates) return candidates.error();
     for (judged_file& file : files) compare_matrices(reference->model.files, file, **runs);
     if (const p4::status ok = judge(**runs, *candidates, windows, shape.vocab, how.engine.chunk); !ok) return ok;
-    const findings found{*reference, files, *candidates, windows.size()};
+    const quality_findings found{*reference, files, *candidates, windows.size()};
     if (o.json) {
         print_json(found, o.tensors);
     } else {

@@ -5,7 +5,7 @@ using namespace c_api_testing;
 
 namespace {
 
-constexpr std::string_view question = "What is 347 + 285?";
+constexpr std::string_view drafted_question = "What is 347 + 285?";
 constexpr uint32_t most = 7;
 
 phi4flash_generation_options drafting(uint32_t n = most) {
@@ -26,7 +26,7 @@ struct twice {
     phi4flash_generation_info infos[2];
     explicit twice(const phi4flash_generation_options& options, const phi4flash_budget* budget = nullptr) : g(make_generation(w, options)) {
         for (int i = 0; i < 2; ++i) {
-            answers[i] = ask(g, s, question, budget);
+            answers[i] = ask(g, s, drafted_question, budget);
             infos[i] = sized<phi4flash_generation_info>();
             C_API_OK(phi4flash_generation_get_info(g, &infos[i], error));
         }
@@ -68,16 +68,16 @@ TEST_CASE("drafts: another session's text is forgotten, a cancelled text leaves 
     const auto g = make_generation(w, drafting());
     const auto first = make_session();
     const auto second = make_session();
-    const std::string expected = ask(make_generation(w), first, question).text;
+    const std::string expected = ask(make_generation(w), first, drafted_question).text;
     C_API_OK(phi4flash_session_reset(first, error));
-    CHECK(ask(g, first, question).text == expected);
-    CHECK(ask(g, second, question).text == expected);
+    CHECK(ask(g, first, drafted_question).text == expected);
+    CHECK(ask(g, second, drafted_question).text == expected);
     auto info = sized<phi4flash_generation_info>();
     C_API_OK(phi4flash_generation_get_info(g, &info, error));
     CHECK(info.accepted < info.new_tokens / 2);  // nothing of the first one's text
     for (int tokens = 0; tokens < 30; tokens += 3) {
         C_API_OK(phi4flash_session_reset(first, error));
-        const auto prompt = prompt_of(question);
+        const auto prompt = prompt_of(drafted_question);
         C_API_OK(phi4flash_generation_start(g, first, prompt.data(), prompt.size(), error));
         auto event = sized<phi4flash_event>();
         std::vector<int32_t> told;
@@ -126,7 +126,7 @@ TEST_CASE("drafts: a scheduler's requests end right, whether their sessions can 
         C_API_OK(phi4flash_scheduler_create(w, bundled().words, nullptr, scheduler.out(), error));
         const owned<phi4flash_session> sessions[] = {make_session(PHI4FLASH_KV_F32, 512, undo), make_session(PHI4FLASH_KV_F32, 512, undo)};
         for (int turn = 0; turn < 2; ++turn) {
-            const auto prompt = prompt_of(question);
+            const auto prompt = prompt_of(drafted_question);
             const auto options = drafting();
             uint64_t ids[2] = {};
             std::string texts[2];

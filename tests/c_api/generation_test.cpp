@@ -9,7 +9,7 @@ using namespace c_api_testing;
 
 namespace {
 
-constexpr std::string_view question = "What is 347 + 285?";
+constexpr std::string_view sum_asked = "What is 347 + 285?";
 
 /// The same text by the C++ API.
 template <class Kv>
@@ -46,13 +46,13 @@ std::string text_of_cpp(std::string_view asked) {
 }  // namespace
 
 TEST_CASE("right sums, and the same text as the C++ API, with every K/V type") {
-    const std::string expected[] = {text_of_cpp<p4::bf16>(question), text_of_cpp<float>(question), text_of_cpp<p4::kv_int8>(question)};
+    const std::string expected[] = {text_of_cpp<p4::bf16>(sum_asked), text_of_cpp<float>(sum_asked), text_of_cpp<p4::kv_int8>(sum_asked)};
     for (const uint32_t kv : {PHI4FLASH_KV_BF16, PHI4FLASH_KV_F32, PHI4FLASH_KV_INT8}) {
         CAPTURE(kv);
         const auto s = make_session(kv);
         const auto w = make_workspace(kv);
         const auto g = make_generation(w);
-        const answer a = ask(g, s, question);
+        const answer a = ask(g, s, sum_asked);
         CHECK(a.text == expected[kv]);
         CHECK(contains(a.text, "\\boxed{632}"));
         CHECK(a.reason == PHI4FLASH_END_STOP_TOKEN);
@@ -61,7 +61,7 @@ TEST_CASE("right sums, and the same text as the C++ API, with every K/V type") {
         CHECK(info.running == 0);
         CHECK(info.reason == PHI4FLASH_END_STOP_TOKEN);
         CHECK(info.new_tokens == a.tokens.size());
-        CHECK(info.prompt_tokens == prompt_of(question).size());
+        CHECK(info.prompt_tokens == prompt_of(sum_asked).size());
         // Another text with the same generation.
         C_API_OK(phi4flash_session_reset(s, error));
         CHECK(contains(ask(g, s, "What is 12 + 30?").text, "\\boxed{42}"));
@@ -72,12 +72,12 @@ TEST_CASE("a budget cuts a text into pieces and changes nothing") {
     const auto s = make_session();
     const auto w = make_workspace();
     const auto g = make_generation(w);
-    const answer whole = ask(g, s, question);
+    const answer whole = ask(g, s, sum_asked);
     CHECK(whole.nothing_yet == 0);
 
     C_API_OK(phi4flash_session_reset(s, error));
     const auto at_once = always_at_once();
-    const answer smallest = ask(g, s, question, &at_once);
+    const answer smallest = ask(g, s, sum_asked, &at_once);
     CHECK(smallest.text == whole.text);
     CHECK(smallest.tokens == whole.tokens);
     CHECK(smallest.nothing_yet > 10 * whole.calls);  // a layer has three pieces
@@ -89,7 +89,7 @@ TEST_CASE("a budget cuts a text into pieces and changes nothing") {
     by_time.microseconds = 3000;
     by_time.user = &time;
     by_time.now = [](void* t) { return *static_cast<uint64_t*>(t) += 1000; };
-    const answer timed = ask(g, s, question, &by_time);
+    const answer timed = ask(g, s, sum_asked, &by_time);
     CHECK(timed.text == whole.text);
     CHECK(timed.nothing_yet > whole.calls);
     CHECK(timed.nothing_yet < smallest.nothing_yet);
@@ -101,7 +101,7 @@ TEST_CASE("prompt progress is told, and a prompt can be read alone") {
     auto options = greedy();
     options.prompt_only = 1;
     const auto g = make_generation(w, options);
-    const auto prompt = prompt_of(question);
+    const auto prompt = prompt_of(sum_asked);
     REQUIRE(prompt.size() > 8);
     C_API_OK(phi4flash_generation_start(g, s, prompt.data(), prompt.size(), error));
     auto event = sized<phi4flash_event>();
@@ -122,10 +122,10 @@ TEST_CASE("a text is cancelled at every piece: its session is whole, and writes 
     const auto s = make_session();
     const auto w = make_workspace();
     const auto g = make_generation(w);
-    const answer whole = ask(g, s, question);
+    const answer whole = ask(g, s, sum_asked);
     for (int pieces = 0; pieces < 200; pieces += 7) {
         C_API_OK(phi4flash_session_reset(s, error));
-        const auto prompt = prompt_of(question);
+        const auto prompt = prompt_of(sum_asked);
         C_API_OK(phi4flash_generation_start(g, s, prompt.data(), prompt.size(), error));
         auto event = sized<phi4flash_event>();
         const auto budget = always_at_once();
@@ -138,16 +138,16 @@ TEST_CASE("a text is cancelled at every piece: its session is whole, and writes 
         CHECK(event.kind == PHI4FLASH_EVENT_NONE);
     }
     C_API_OK(phi4flash_session_reset(s, error));
-    CHECK(ask(g, s, question).text == whole.text);
+    CHECK(ask(g, s, sum_asked).text == whole.text);
 }
 
 TEST_CASE("stops: strings, ids, lengths, and those of the model") {
     const auto s = make_session();
     const auto w = make_workspace();
-    const answer whole = ask(make_generation(w), s, question);
+    const answer whole = ask(make_generation(w), s, sum_asked);
     const auto run = [&](const phi4flash_generation_options& o) {
         C_API_OK(phi4flash_session_reset(s, error));
-        return ask(make_generation(w, o), s, question);
+        return ask(make_generation(w, o), s, sum_asked);
     };
     auto options = greedy();
     const phi4flash_string stop{"\\boxed", 6};
@@ -176,11 +176,11 @@ TEST_CASE("saved, restored and forked at any point, a text goes on as it would h
     const auto s = make_session();
     const auto w = make_workspace();
     const auto g = make_generation(w);
-    const answer whole = ask(g, s, question);
+    const answer whole = ask(g, s, sum_asked);
     for (const size_t tokens : {size_t{0}, size_t{1}, size_t{9}}) {
         CAPTURE(tokens);
         C_API_OK(phi4flash_session_reset(s, error));
-        const auto prompt = prompt_of(question);
+        const auto prompt = prompt_of(sum_asked);
         C_API_OK(phi4flash_generation_start(g, s, prompt.data(), prompt.size(), error));
         answer begun;
         auto event = sized<phi4flash_event>();
@@ -249,7 +249,7 @@ TEST_CASE("saved, restored and forked at any point, a text goes on as it would h
 
 TEST_CASE("a host's callback that fails, or throws, is an error, and nothing is lost") {
     const auto s = make_session();
-    const auto prompt = prompt_of(question);
+    const auto prompt = prompt_of(sum_asked);
     const auto w = make_workspace();
     C_API_OK(phi4flash_session_read(s, w, prompt.data(), prompt.size(), nullptr, error));
     const auto fails = [](void*, const void*, size_t) -> int32_t { return 7; };

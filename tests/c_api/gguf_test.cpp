@@ -37,7 +37,7 @@ struct packed_file {
     }
 };
 
-constexpr const char* question = "What is 347 + 285?";
+constexpr const char* first_question = "What is 347 + 285?";
 
 }  // namespace
 
@@ -45,7 +45,7 @@ TEST_CASE("a GGUF file by its path, from memory at any place, and by a reader: t
     const packed_file file;
     owned<phi4flash_model> model;
     C_API_OK(phi4flash_model_open(file.path.data(), file.path.size(), nullptr, model.out(), error));
-    const std::string expected = ask_model(model, question);
+    const std::string expected = ask_model(model, first_question);
     CHECK(contains(expected, "\\boxed{632}"));
     auto by_path = sized<phi4flash_model_info>();
     C_API_OK(phi4flash_model_get_info(model, &by_path, error));
@@ -56,7 +56,7 @@ TEST_CASE("a GGUF file by its path, from memory at any place, and by a reader: t
         CHECK(info.fingerprint == by_path.fingerprint);
         CHECK(info.has_tokenizer == 1);
         CHECK((info.owned_bytes >= file.bytes.size()) == owns);
-        CHECK(ask_model(model, question) == expected);
+        CHECK(ask_model(model, first_question) == expected);
     };
     auto given = sized<phi4flash_file>();
     // Without a name: one file is a GGUF file by its first bytes.

@@ -139,7 +139,7 @@ struct in_memory {
     }
 };
 
-constexpr const char* question = "What is 40 + 2?";
+constexpr const char* small_question = "What is 40 + 2?";
 
 }  // namespace
 
@@ -281,9 +281,9 @@ TEST_CASE("a model from memory, and by readers") {
     in_memory all;
     owned<phi4flash_model> model;
     C_API_OK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), error));
-    const std::string expected = ask_model(bundled().model, question);
+    const std::string expected = ask_model(bundled().model, small_question);
     CHECK(contains(expected, "\\boxed{42}"));
-    CHECK(ask_model(model, question) == expected);
+    CHECK(ask_model(model, small_question) == expected);
 
     text_reader readers[4];
     for (int i = 0; i < 4; ++i) {
@@ -298,7 +298,7 @@ TEST_CASE("a model from memory, and by readers") {
     opening.allocator = &allocator;
     C_API_OK(phi4flash_model_open_files(all.files, 4, &opening, model.out(), error));
     CHECK(memory.bytes >= all.texts[3].size());
-    CHECK(ask_model(model, question) == expected);
+    CHECK(ask_model(model, small_question) == expected);
     auto info = sized<phi4flash_model_info>();
     C_API_OK(phi4flash_model_get_info(model, &info, error));
     CHECK(info.owned_bytes >= all.texts[3].size());
@@ -319,7 +319,7 @@ TEST_CASE("a model from memory, and by readers") {
     all.files[3].read = nullptr;
     all.files[3].data = shifted.data() + 1;
     C_API_OK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), error));
-    CHECK(ask_model(model, question) == expected);
+    CHECK(ask_model(model, small_question) == expected);
     // What is missing is told.
     C_API_FAILS(PHI4FLASH_FILE_NOT_FOUND, phi4flash_model_open_files(all.files, 3, nullptr, model.out(), error));
     C_API_FAILS(PHI4FLASH_FILE_NOT_FOUND, phi4flash_model_open_files(all.files + 1, 3, nullptr, model.out(), error));

@@ -9,7 +9,7 @@ namespace {
 namespace p4 = phi4flash;
 using ids_type = std::vector<std::int32_t>;
 
-constexpr std::int32_t end_of_text = 256, assistant = 257, end = 258, user = 259, system_marker = 260;
+constexpr std::int32_t end_of_text = 256, assistant = 257, end_mark = 258, user = 259, system_marker = 260;
 
 /// Each byte is its own id; the markers of the chat format follow.
 p4::tokenizer byte_tokenizer() {
@@ -58,7 +58,7 @@ struct reader {
             written = answer;
             summary.reason = cut ? p4::stop_reason::max_tokens : p4::stop_reason::stop_token;
             summary.new_tokens = answer.size();
-            summary.unread = cut ? answer.back() : end;
+            summary.unread = cut ? answer.back() : end_mark;
             read.insert(read.end(), answer.begin(), answer.end() - (cut ? 1 : 0));
         }
         REQUIRE(turns.answered(summary, written));
@@ -79,8 +79,8 @@ TEST_CASE("generate/conversation: it knows all that was read, and a turn that is
     reader session;
     CHECK_FALSE(turns.take_back());
     session.turn(turns, "a", {'1', '2'});
-    CHECK(session.read == ids_type{system_marker, 'S', end, user, 'a', end, assistant, '1', '2'});
-    CHECK(all(turns) == ids_type{system_marker, 'S', end, user, 'a', end, assistant, '1', '2', end});
+    CHECK(session.read == ids_type{system_marker, 'S', end_mark, user, 'a', end_mark, assistant, '1', '2'});
+    CHECK(all(turns) == ids_type{system_marker, 'S', end_mark, user, 'a', end_mark, assistant, '1', '2', end_mark});
     const ids_type after_one = all(turns);
     for (const bool cut : {false, true}) {
         session.turn(turns, "b", {'3', '4'}, cut);
@@ -139,7 +139,7 @@ TEST_CASE("generate/conversation: a session that lost some reads it again, cance
             CHECK(ids_type(copy.tokens().begin(), copy.tokens().end()) == again.read);
             const ids_type now = all(copy);
             CHECK(std::equal(before.begin(), before.end(), now.begin()));
-            const ids_type last = {user, 'e', end, assistant, '5', end};
+            const ids_type last = {user, 'e', end_mark, assistant, '5', end_mark};
             CHECK(std::equal(last.rbegin(), last.rend(), now.rbegin()));
         }
     }
@@ -153,7 +153,7 @@ TEST_CASE("generate/conversation: what cannot be is refused, and nothing changes
     session.turn(turns, "a", {'1', '2'});
     const ids_type before = all(turns);
     CHECK_FALSE(turns.ask("b", before.size()));
-    CHECK_FALSE(turns.answered({.reason = p4::stop_reason::stop_token, .prompt_tokens = 5, .new_tokens = 3, .unread = end}, before));
+    CHECK_FALSE(turns.answered({.reason = p4::stop_reason::stop_token, .prompt_tokens = 5, .new_tokens = 3, .unread = end_mark}, before));
     p4::conversation_record bad = turns.record();
     bad.turns[0].begin = bad.tokens.size();
     CHECK_FALSE(turns.restore(bad));
@@ -174,21 +174,21 @@ TEST_CASE("generate/conversation: what cannot be is refused, and nothing changes
 TEST_CASE("generate/conversation: a turn reads what the session has not read") {
     const p4::tokenizer text = byte_tokenizer();
     p4::conversation turns(text, "S");
-    const ids_type first = {system_marker, 'S', end, user, 'a', end, assistant};
+    const ids_type first = {system_marker, 'S', end_mark, user, 'a', end_mark, assistant};
     CHECK(ask(turns, "a") == first);
     CHECK(ask(turns, "a") == first);  // nothing was generated in between: the same again
 
     // The model ended its answer itself; the session has not read the marker.
-    answered(turns, {.reason = p4::stop_reason::stop_token, .prompt_tokens = first.size(), .new_tokens = 3, .unread = end});
-    CHECK(ask(turns, "b") == ids_type{end, user, 'b', end, assistant});
+    answered(turns, {.reason = p4::stop_reason::stop_token, .prompt_tokens = first.size(), .new_tokens = 3, .unread = end_mark});
+    CHECK(ask(turns, "b") == ids_type{end_mark, user, 'b', end_mark, assistant});
 
     // Another stop token is left out: the marker ends the answer.
     answered(turns, {.reason = p4::stop_reason::stop_token, .prompt_tokens = 5, .new_tokens = 3, .unread = end_of_text});
-    CHECK(ask(turns, "c") == ids_type{end, user, 'c', end, assistant});
+    CHECK(ask(turns, "c") == ids_type{end_mark, user, 'c', end_mark, assistant});
 
     // An answer that was cut short.
     answered(turns, {.reason = p4::stop_reason::max_tokens, .prompt_tokens = 5, .new_tokens = 3, .unread = 'x'});
-    CHECK(ask(turns, "d") == ids_type{'x', end, user, 'd', end, assistant});
+    CHECK(ask(turns, "d") == ids_type{'x', end_mark, user, 'd', end_mark, assistant});
 
     turns.reset();
     CHECK(ask(turns, "a") == first);
@@ -196,35 +196,35 @@ TEST_CASE("generate/conversation: a turn reads what the session has not read") {
 
 TEST_CASE("generate/conversation: no later turn reads a message whose reading was cancelled") {
     const p4::tokenizer text = byte_tokenizer();
-    const ids_type prompt = {system_marker, 'S', end, user, 'a', 'b', end, assistant};
+    const ids_type prompt = {system_marker, 'S', end_mark, user, 'a', 'b', end_mark, assistant};
     const auto cancelled_after = [&](std::size_t read) {
         p4::conversation turns(text, "S");
         REQUIRE(ask(turns, "ab") == prompt);
         answered(turns, {.reason = p4::stop_reason::cancelled, .prompt_tokens = read, .new_tokens = 0, .unread = -1});
         return ask(turns, "c");
     };
-    const ids_type next = {user, 'c', end, assistant};
+    const ids_type next = {user, 'c', end_mark, assistant};
     const auto after = [&](ids_type first) {
         first.insert(first.end(), next.begin(), next.end());
         return first;
     };
-    CHECK(cancelled_after(0) == after({system_marker, 'S', end}));  // what was not cancelled is still to be read
-    CHECK(cancelled_after(2) == after({end}));
+    CHECK(cancelled_after(0) == after({system_marker, 'S', end_mark}));  // what was not cancelled is still to be read
+    CHECK(cancelled_after(2) == after({end_mark}));
     CHECK(cancelled_after(3) == next);                              // nothing of the message was read
-    CHECK(cancelled_after(4) == after({end}));                      // a part of it was: it is closed
-    CHECK(cancelled_after(6) == after({end}));
+    CHECK(cancelled_after(4) == after({end_mark}));                      // a part of it was: it is closed
+    CHECK(cancelled_after(6) == after({end_mark}));
     CHECK(cancelled_after(7) == next);                              // all of it was, and no answer begun
-    CHECK(cancelled_after(8) == after({end}));                      // the answer was begun, and is empty
+    CHECK(cancelled_after(8) == after({end_mark}));                      // the answer was begun, and is empty
 
     // What an earlier turn left is no part of the message either. Two in a row.
     p4::conversation turns(text);
-    CHECK(ask(turns, "a") == ids_type{user, 'a', end, assistant});
+    CHECK(ask(turns, "a") == ids_type{user, 'a', end_mark, assistant});
     answered(turns, {.reason = p4::stop_reason::max_tokens, .prompt_tokens = 4, .new_tokens = 3, .unread = 'x'});
-    CHECK(ask(turns, "b") == ids_type{'x', end, user, 'b', end, assistant});
+    CHECK(ask(turns, "b") == ids_type{'x', end_mark, user, 'b', end_mark, assistant});
     answered(turns, {.reason = p4::stop_reason::cancelled, .prompt_tokens = 1, .new_tokens = 0, .unread = -1});
-    CHECK(ask(turns, "d") == ids_type{end, user, 'd', end, assistant});
+    CHECK(ask(turns, "d") == ids_type{end_mark, user, 'd', end_mark, assistant});
     answered(turns, {.reason = p4::stop_reason::cancelled, .prompt_tokens = 2, .new_tokens = 0, .unread = -1});
-    CHECK(ask(turns, "c") == after({end}));
+    CHECK(ask(turns, "c") == after({end_mark}));
 }
 
 TEST_CASE("generate/conversation: a stop string that is a marker is no part of the answer, one that is text is") {
@@ -233,28 +233,28 @@ TEST_CASE("generate/conversation: a stop string that is a marker is no part of t
     const std::size_t read = ask(turns, "a").size();
     answered(turns, {.reason = p4::stop_reason::stop_string, .prompt_tokens = read, .new_tokens = 3, .unread = user});
     const std::size_t again = ask(turns, "b").size();
-    CHECK(ask(turns, "b") == ids_type{end, user, 'b', end, assistant});
+    CHECK(ask(turns, "b") == ids_type{end_mark, user, 'b', end_mark, assistant});
     answered(turns, {.reason = p4::stop_reason::stop_string, .prompt_tokens = again, .new_tokens = 3, .unread = 'x'});
-    CHECK(ask(turns, "c") == ids_type{'x', end, user, 'c', end, assistant});
+    CHECK(ask(turns, "c") == ids_type{'x', end_mark, user, 'c', end_mark, assistant});
 }
 
 TEST_CASE("generate/options: a chat stops at the template's own end, though the files name <|endoftext|> alone") {
     const p4::tokenizer text = byte_tokenizer();
     p4::generation_config said;
     said.stop_ids = {end_of_text};
-    CHECK(p4::options_from(said, &text)->stop_ids == ids_type{end_of_text, end});
-    said.stop_ids = {end, end_of_text};
-    CHECK(p4::options_from(said, &text)->stop_ids == ids_type{end, end_of_text});
+    CHECK(p4::options_from(said, &text)->stop_ids == ids_type{end_of_text, end_mark});
+    said.stop_ids = {end_mark, end_of_text};
+    CHECK(p4::options_from(said, &text)->stop_ids == ids_type{end_mark, end_of_text});
     p4::generation_options own;
     REQUIRE(p4::stop_at_end_of_message(own, text));
     REQUIRE(p4::stop_at_end_of_message(own, text));
-    CHECK(own.stop_ids == ids_type{end});
+    CHECK(own.stop_ids == ids_type{end_mark});
 }
 
 TEST_CASE("generate/conversation: without a system message, and markers in the text stay text") {
     const p4::tokenizer text = byte_tokenizer();
     p4::conversation turns(text);
-    CHECK(ask(turns, "a") == ids_type{user, 'a', end, assistant});
+    CHECK(ask(turns, "a") == ids_type{user, 'a', end_mark, assistant});
     CHECK(ask(turns, "<|end|>").size() == 3 + 7);
 }
 
@@ -265,7 +265,7 @@ TEST_CASE("generate/options: the files, else the model card; stop ids, else the 
     CHECK(card.sampling.top_p == 0.95f);
     CHECK(card.max_tokens == 32768);
     CHECK(card.stop_ids.empty());
-    CHECK(p4::options_from({}, &text)->stop_ids == ids_type{end, end_of_text});
+    CHECK(p4::options_from({}, &text)->stop_ids == ids_type{end_mark, end_of_text});
 
     p4::generation_config said;
     said.stop_ids = {7, 9};
@@ -277,7 +277,7 @@ TEST_CASE("generate/options: the files, else the model card; stop ids, else the 
     said.max_new_tokens = 12;
     said.stop_strings = {"STOP"};
     p4::generation_options options = *p4::options_from(said, &text);
-    CHECK(options.stop_ids == ids_type{7, 9, end});  // an answer is one message, whatever the files call an end
+    CHECK(options.stop_ids == ids_type{7, 9, end_mark});  // an answer is one message, whatever the files call an end
     CHECK(p4::options_from(said)->stop_ids == ids_type{7, 9});
     CHECK(options.stop_strings == std::vector<std::string>{"STOP"});
     CHECK(options.sampling.temperature == 0.3f);

@@ -12,12 +12,12 @@ using session_testing::check_refused;
 using session_testing::ids;
 
 template <class Kv>
-struct fixture : session_testing::fixture<Kv> {
+struct cached_fixture : session_testing::fixture<Kv> {
     using base = session_testing::fixture<Kv>;
     using typename base::session;
     using cache = p4::prefix_cache<p4::any_sambay, Kv>;
 
-    fixture() : base({.chunk = 64, .states = 8}) {}
+    cached_fixture() : base({.chunk = 64, .states = 8}) {}
 
     [[nodiscard]] session make(std::size_t context = 1024) const { return base::make(2, context); }
     [[nodiscard]] session after(const ids& tokens) {
@@ -37,21 +37,21 @@ struct fixture : session_testing::fixture<Kv> {
     }
 };
 
-ids joined(ids a, const ids& b) {
+ids both(ids a, const ids& b) {
     a.insert(a.end(), b.begin(), b.end());
     return a;
 }
 
 template <class Kv>
 void check_deepest() {
-    fixture<Kv> f;
-    auto cache = fixture<Kv>::cache::create(f.m, fixture<Kv>::cache::bytes_for(f.m, 12, 400));
+    cached_fixture<Kv> f;
+    auto cache = cached_fixture<Kv>::cache::create(f.m, cached_fixture<Kv>::cache::bytes_for(f.m, 12, 400));
     REQUIRE(cache);
     // A document; the same and two questions; another that differs in its 300th token; a short one, and one that ends a page.
     const ids document = f.text(333);
     ids other = document;
     other[299] ^= 1;
-    std::vector<ids> texts{document, joined(document, f.text(20, 2)), joined(document, f.text(71, 3)), other, f.text(5), f.text(64), f.text(128, 9)};
+    std::vector<ids> texts{document, both(document, f.text(20, 2)), both(document, f.text(71, 3)), other, f.text(5), f.text(64), f.text(128, 9)};
     std::vector<bytes> saved;
     for (const ids& t : texts) {
         const auto s = f.after(t);
@@ -63,7 +63,7 @@ void check_deepest() {
     auto s = f.make();
     for (std::size_t i = 0; i < texts.size(); ++i) {
         CAPTURE(i);
-        const ids prompt = joined(texts[i], f.text(9, 50));
+        const ids prompt = both(texts[i], f.text(9, 50));
         CHECK(cache->find(prompt) == texts[i].size());
         CHECK(cache->find(texts[i]) == texts[i].size());
         const auto read = cache->restore(s, prompt);
@@ -74,7 +74,7 @@ void check_deepest() {
         CHECK(f.saved(s) == saved[i]);
     }
     // Not a token more than what is the same.
-    ids prompt = joined(texts[1], f.text(9, 50));
+    ids prompt = both(texts[1], f.text(9, 50));
     prompt[352] ^= 1;
     CHECK(cache->find(prompt) == 333);
     prompt[300] ^= 1;
@@ -104,8 +104,8 @@ TEST_CASE("generate/prefix_cache: the deepest entry that begins a prompt, to the
 }
 
 TEST_CASE("generate/prefix_cache: texts that begin alike share what grows, where it is the same bits") {
-    using cache_type = fixture<p4::bf16>::cache;
-    fixture<p4::bf16> f;
+    using cache_type = cached_fixture<p4::bf16>::cache;
+    cached_fixture<p4::bf16> f;
     auto cache = cache_type::create(f.m, cache_type::bytes_for(f.m, 8, 640));
     REQUIRE(cache);
     const ids document = f.text(640);
@@ -113,7 +113,7 @@ TEST_CASE("generate/prefix_cache: texts that begin alike share what grows, where
     REQUIRE(cache->keep(s, document));
     const std::size_t one = cache->bytes_used();
     CHECK(one == cache_type::bytes_for(f.m, 1, 640));
-    const ids longer = joined(document, f.text(64, 2));
+    const ids longer = both(document, f.text(64, 2));
     REQUIRE(p4::prefill(f.m, s, f.work, f.text(64, 2)));
     const bytes saved = f.saved(s);
     REQUIRE(cache->keep(s, longer));
@@ -125,17 +125,17 @@ TEST_CASE("generate/prefix_cache: texts that begin alike share what grows, where
     for (const std::int32_t token : document) REQUIRE(p4::step(f.m, stepped, f.work, token));
     REQUIRE(p4::step(f.m, stepped, f.work, 7));
     const bytes theirs = f.saved(stepped);
-    REQUIRE(cache->keep(stepped, joined(document, {7})));
+    REQUIRE(cache->keep(stepped, both(document, {7})));
     auto back = f.make();
-    REQUIRE(cache->restore(back, joined(document, {7, 8})));
+    REQUIRE(cache->restore(back, both(document, {7, 8})));
     CHECK(f.saved(back) == theirs);
     REQUIRE(cache->restore(back, longer));
     CHECK(f.saved(back) == saved);
 }
 
 TEST_CASE("generate/prefix_cache: what was not used for longest makes room, and the budget is kept") {
-    using cache_type = fixture<p4::bf16>::cache;
-    fixture<p4::bf16> f;
+    using cache_type = cached_fixture<p4::bf16>::cache;
+    cached_fixture<p4::bf16> f;
     const std::size_t budget = cache_type::bytes_for(f.m, 3, 200);
     auto cache = cache_type::create(f.m, budget);
     REQUIRE(cache);
@@ -148,7 +148,7 @@ TEST_CASE("generate/prefix_cache: what was not used for longest makes room, and 
         REQUIRE(cache->keep(s, texts[i]));
         CHECK(cache->bytes_used() <= budget);
         if (i == 3) CHECK(cache->find(texts[0]) == 0);
-        if (i >= 1 && i != 5) REQUIRE(cache->restore(*std::make_unique<fixture<p4::bf16>::session>(f.make()), texts[1]));  // stays in use
+        if (i >= 1 && i != 5) REQUIRE(cache->restore(*std::make_unique<cached_fixture<p4::bf16>::session>(f.make()), texts[1]));  // stays in use
     }
     CHECK(cache->size() == 3);
     auto s = f.make();
@@ -167,7 +167,7 @@ TEST_CASE("generate/prefix_cache: what was not used for longest makes room, and 
     const ids most = f.text(600, 3);
     auto grown = f.after(most);
     for (std::size_t n = 0; n < 30; ++n) {  // many entries, dropped and kept, all pages come back
-        const ids text = joined(most, f.text(n, 4));
+        const ids text = both(most, f.text(n, 4));
         auto t = f.make();
         REQUIRE(t.copy_from(grown));
         if (n != 0) REQUIRE(p4::prefill(f.m, t, f.work, f.text(n, 4)));
@@ -180,8 +180,8 @@ TEST_CASE("generate/prefix_cache: what was not used for longest makes room, and 
 }
 
 TEST_CASE("generate/prefix_cache: many texts of few beginnings, against a list of snapshots") {
-    using cache_type = fixture<p4::bf16>::cache;
-    fixture<p4::bf16> f;
+    using cache_type = cached_fixture<p4::bf16>::cache;
+    cached_fixture<p4::bf16> f;
     auto cache = cache_type::create(f.m, cache_type::bytes_for(f.m, 5, 150));
     REQUIRE(cache);
     std::vector<std::pair<ids, bytes>> all;
@@ -189,7 +189,7 @@ TEST_CASE("generate/prefix_cache: many texts of few beginnings, against a list o
     const auto below = [&](std::uint32_t n) { return (random = random * 1664525u + 1013904223u) / 65536u % n; };
     for (std::size_t turn = 0; turn < 120; ++turn) {
         ids text = f.text(1 + below(180), below(2));
-        if (below(2) == 0) text = joined(text, f.text(1 + below(90), 5 + below(2)));
+        if (below(2) == 0) text = both(text, f.text(1 + below(90), 5 + below(2)));
         auto s = f.make();
         const auto read = cache->restore(s, text);
         REQUIRE(read);
@@ -206,15 +206,15 @@ TEST_CASE("generate/prefix_cache: many texts of few beginnings, against a list o
 }
 
 TEST_CASE("generate/prefix_cache: prefill_cached reads what is new, and gives the logits of reading all") {
-    fixture<float> f;
-    auto cache = fixture<float>::cache::create(f.m, fixture<float>::cache::bytes_for(f.m, 4, 500));
+    cached_fixture<float> f;
+    auto cache = cached_fixture<float>::cache::create(f.m, cached_fixture<float>::cache::bytes_for(f.m, 4, 500));
     REQUIRE(cache);
     const ids document = f.text(300);
     const std::size_t marks[] = {100, 300};
     auto s = f.make();
     for (std::size_t question = 0; question < 3; ++question) {
         CAPTURE(question);
-        const ids prompt = joined(document, f.text(10, 5 + question));
+        const ids prompt = both(document, f.text(10, 5 + question));
         std::size_t first_told = 0;
         const auto logits = p4::prefill_cached(f.m, s, f.work, *cache, prompt, marks, [&](std::size_t read, std::size_t total) {
             if (first_told == 0) first_told = read;
@@ -235,15 +235,15 @@ TEST_CASE("generate/prefix_cache: prefill_cached reads what is new, and gives th
     CHECK(cache->find(document) == 300);
     CHECK(cache->find(std::span(document).first(299)) == 100);
     // The same prompt once more: one token is read, for its logits.
-    REQUIRE(cache->keep(s, joined(document, f.text(10, 7))));
-    REQUIRE(p4::prefill_cached(f.m, s, f.work, *cache, joined(document, f.text(10, 7)), marks));
+    REQUIRE(cache->keep(s, both(document, f.text(10, 7))));
+    REQUIRE(p4::prefill_cached(f.m, s, f.work, *cache, both(document, f.text(10, 7)), marks));
     CHECK(s.position() == 310);
 
     const bytes before = f.saved(s);
     check_refused(p4::prefill_cached(f.m, s, f.work, *cache, ids{}, marks), p4::errc::invalid_argument, "no tokens");
     check_refused(p4::prefill_cached(f.m, s, f.work, *cache, f.text(1025), marks), p4::errc::context_full, "room for 1024");
     // Ids that are no rows of the embedding: among what an entry holds there are none, so they stand behind it.
-    ids foreign = joined(document, f.text(200, 5));
+    ids foreign = both(document, f.text(200, 5));
     for (const std::int32_t id : {-1, static_cast<std::int32_t>(f.m.shape().vocab())}) {
         for (const std::size_t at : {std::size_t{300}, std::size_t{450}, foreign.size() - 1}) {
             ids prompt = foreign;
@@ -251,7 +251,7 @@ TEST_CASE("generate/prefix_cache: prefill_cached reads what is new, and gives th
             check_refused(p4::prefill_cached(f.m, s, f.work, *cache, prompt, marks), p4::errc::unknown_token, "want 0 to");
         }
     }
-    auto few_states = fixture<float>::workspace::create(f.m, {.chunk = 64});
+    auto few_states = cached_fixture<float>::workspace::create(f.m, {.chunk = 64});
     REQUIRE(few_states);
     check_refused(p4::prefill_cached(f.m, s, *few_states, *cache, foreign, marks), p4::errc::invalid_argument, "a pass over 3 states");
     CHECK(f.saved(s) == before);
@@ -261,8 +261,8 @@ TEST_CASE("generate/prefix_cache: prefill_cached reads what is new, and gives th
 }
 
 TEST_CASE("generate/prefix_cache: going back by undo where that is enough, else from the cache, else to nothing") {
-    fixture<p4::bf16> f;
-    auto cache = fixture<p4::bf16>::cache::create(f.m, fixture<p4::bf16>::cache::bytes_for(f.m, 2, 200));
+    cached_fixture<p4::bf16> f;
+    auto cache = cached_fixture<p4::bf16>::cache::create(f.m, cached_fixture<p4::bf16>::cache::bytes_for(f.m, 2, 200));
     REQUIRE(cache);
     const ids text = f.text(120);
     auto s = f.make();
@@ -276,20 +276,20 @@ TEST_CASE("generate/prefix_cache: going back by undo where that is enough, else 
     CHECK(*p4::go_back(s, text, &*cache) == 70);  // nearer than where it was
     CHECK(f.saved(s) == saved);
     // An entry that the session has no room for takes nothing from it.
-    const ids longer = joined(text, f.text(60, 7));
+    const ids longer = both(text, f.text(60, 7));
     REQUIRE(cache->keep(f.after(longer), longer));
     auto small = f.make(150);
     REQUIRE(p4::prefill(f.m, small, f.work, text));
-    CHECK(*p4::go_back(small, joined(longer, {1}), &*cache) == 120);
+    CHECK(*p4::go_back(small, both(longer, {1}), &*cache) == 120);
     auto t = f.after(text);
-    fixture<p4::bf16>::cache* const no_cache = nullptr;
+    cached_fixture<p4::bf16>::cache* const no_cache = nullptr;
     CHECK(*p4::go_back(t, std::span(text).first(100), no_cache) == 0);
     CHECK(t.position() == 0);
 }
 
 TEST_CASE("generate/prefix_cache: the states of an entry, saved, lead a session back after a restart") {
-    using cache_type = fixture<p4::bf16>::cache;
-    fixture<p4::bf16> f;
+    using cache_type = cached_fixture<p4::bf16>::cache;
+    cached_fixture<p4::bf16> f;
     auto cache = cache_type::create(f.m, cache_type::bytes_for(f.m, 3, 400));
     REQUIRE(cache);
     const ids text = f.text(200);
@@ -324,8 +324,8 @@ TEST_CASE("generate/prefix_cache: the states of an entry, saved, lead a session 
 }
 
 TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused") {
-    using cache_type = fixture<p4::bf16>::cache;
-    fixture<p4::bf16> f;
+    using cache_type = cached_fixture<p4::bf16>::cache;
+    cached_fixture<p4::bf16> f;
     const std::size_t budget = cache_type::bytes_for(f.m, 2, 100);
     auto block = p4::memory_block::allocate(budget, "test");
     REQUIRE(block);
@@ -355,7 +355,7 @@ TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused"
     REQUIRE(other_files);
     const auto other = p4::model<>::bind(*other_files);
     REQUIRE(other);
-    auto foreign = fixture<p4::bf16>::session::create(*other, 8);
+    auto foreign = cached_fixture<p4::bf16>::session::create(*other, 8);
     REQUIRE(foreign);
     check_refused(moved.restore(*foreign, text), p4::errc::invalid_argument, "another shape");
     check_refused(moved.keep(*foreign, text), p4::errc::invalid_argument, "another shape");

@@ -29,8 +29,8 @@ ids_type some_prompt(std::size_t n, std::size_t seed) {
     return prompt;
 }
 
-/// What one request was told.
-struct told {
+/// What was heard of one request.
+struct heard {
     ids_type tokens;
     std::string text;
     std::vector<std::size_t> read;
@@ -175,7 +175,7 @@ TEST_CASE("scheduler: texts together are what they are alone") {
         fixture f(16, {.chunk = 24, .kernels = target.kernels, .states = 6, .logits = 6}, "bf16-12l-sharded");
         auto s = *scheduler_type::create(f.m, f.w, &words, {.requests = 6});
         std::vector<session_type> sessions;
-        std::vector<told> have(6);
+        std::vector<heard> have(6);
         std::vector<alone> want;
         std::vector<std::function<bool(const p4::generation_event&)>> sinks;
         for (std::size_t i = 0; i < 6; ++i) {
@@ -214,7 +214,7 @@ TEST_CASE("scheduler: requests that come and go at random, against a plain twin 
             session_type past;
             ids_type prompt;
             p4::generation_options options;
-            told have;
+            heard have;
             std::atomic<bool> cancel{false};
             bool cancelled = false;
             std::function<bool(const p4::generation_event&)> sink;
@@ -297,7 +297,7 @@ TEST_CASE("scheduler: who writes gets a token in every tick, however long the pr
     fixture f(16, {.chunk = 64, .states = 8, .logits = 8});
     auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 8, .prompt_rows = 10});
     std::vector<session_type> sessions;
-    std::vector<told> have(5);
+    std::vector<heard> have(5);
     std::size_t tick = 0;
     std::vector<std::function<bool(const p4::generation_event&)>> sinks;
     for (std::size_t i = 0; i < 5; ++i) {
@@ -332,7 +332,7 @@ TEST_CASE("scheduler: where there is not room for all in a pass, they take turns
     fixture f(16, {.chunk = 16, .states = 16, .logits = 2});
     auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 5});
     std::vector<session_type> sessions;
-    std::vector<told> have(5);
+    std::vector<heard> have(5);
     std::size_t tick = 0;
     std::vector<std::function<bool(const p4::generation_event&)>> sinks;
     for (std::size_t i = 0; i < 5; ++i) {
@@ -343,7 +343,7 @@ TEST_CASE("scheduler: where there is not room for all in a pass, they take turns
         REQUIRE(s.add({.past = &sessions[i], .prompt = some_prompt(3, i), .options = {.sampling = greedy, .max_tokens = 20}, .sink = sinks[i]}));
     for (; s.size() != 0; ++tick) REQUIRE(s.tick());
     CHECK(tick <= 52);  // 100 tokens, two a tick
-    for (const told& t : have) {
+    for (const heard& t : have) {
         CHECK(t.tokens.size() == 20);
         for (std::size_t n = 1; n < t.ticks.size(); ++n) CHECK(t.ticks[n] - t.ticks[n - 1] <= 3);
     }
@@ -361,7 +361,7 @@ TEST_CASE("scheduler: what fails for one request fails for it alone") {
     alignas(p4::block_alignment) static std::byte memory[1 << 20];
     auto damaged = *session_type::create_in(memory, f.m, 16);
     for (std::size_t i = 0; i < 64; ++i) reinterpret_cast<float*>(memory)[i] = phi4flash_test::nan_f32;  // of the first Mamba state
-    std::map<request_id, told> have;
+    std::map<request_id, heard> have;
     std::vector<request_id> ids;
     for (session_type* past : {&good, &small, &moved, &damaged}) {
         const auto id = s.add({.past = past, .prompt = some_prompt(5, 1), .options = options});
@@ -397,7 +397,7 @@ TEST_CASE("scheduler: sinks stop their text, cancel others, and add where one ha
     const auto first_of = [&](std::size_t n) { return ids_type(want.tokens.begin(), want.tokens.begin() + static_cast<std::ptrdiff_t>(n)); };
     std::vector<session_type> sessions;
     for (int i = 0; i < 4; ++i) sessions.push_back(*session_type::create(f.m, 64));
-    std::vector<told> have(4);
+    std::vector<heard> have(4);
     const auto add = [&](std::size_t i, p4::event_sink sink, std::size_t max_tokens = 8) {
         return s.add({.past = &sessions[i], .prompt = some_prompt(5, 1), .options = {.sampling = greedy, .max_tokens = max_tokens}, .sink = sink});
     };
@@ -508,7 +508,7 @@ TEST_CASE("scheduler: drafts of several texts in one pass") {
     auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 3});
     std::vector<session_type> sessions;
     std::vector<copyist> drafters(3);
-    std::vector<told> have(3);
+    std::vector<heard> have(3);
     std::vector<std::function<bool(const p4::generation_event&)>> sinks;
     const p4::generation_options options{.sampling = greedy, .max_tokens = 40};
     for (std::size_t i = 0; i < 3; ++i) {
@@ -551,7 +551,7 @@ TEST_CASE("scheduler: what sinks and executors throw passes through and harms on
         fixture f(16, {.chunk = 32, .threads = threads, .states = 4, .logits = 4});
         auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 3});
         std::vector<session_type> sessions;
-        std::vector<told> have(3);
+        std::vector<heard> have(3);
         std::vector<std::function<bool(const p4::generation_event&)>> sinks;
         for (std::size_t i = 0; i < 3; ++i) {
             sessions.push_back(*session_type::create(f.m, 64));

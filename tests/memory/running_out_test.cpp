@@ -80,8 +80,8 @@ const std::filesystem::path& bundled() {
 }
 
 /// What the tests share, made while there is memory.
-struct fixture {
-    fixture()
+struct poor_fixture {
+    poor_fixture()
         : files(*p4::model_files::open(bundled())), words(*files.open_tokenizer()), m(*p4::model<>::bind(files)),
           past(*p4::session<>::create(m, 256)), work(*p4::workspace<>::create(m, {.chunk = 16})) {}
 
@@ -143,7 +143,7 @@ TEST_CASE("running out: opening folders, files and their parts") {
 }
 
 TEST_CASE("running out: the tokenizer, from its JSON and from packed files") {
-    const fixture f;
+    const poor_fixture f;
     const io_testing::temporary_folder folder;
     const auto packed_path = folder.path() / "model.gguf";
     REQUIRE(convert(f.files, f.words, packed_path).good);
@@ -169,9 +169,9 @@ TEST_CASE("running out: the tokenizer, from its JSON and from packed files") {
 TEST_CASE("running out: a row-major file is repacked") {
     const io_testing::temporary_folder folder;
     const auto path = folder.path() / "rows.gguf";
-    const p4::sambay_shape shape = fixture().files.config().shape;
+    const p4::sambay_shape shape = poor_fixture().files.config().shape;
     // The packed file of the bundled model says what a model has; its matrices again, as rows of Q8_0.
-    const fixture f;
+    const poor_fixture f;
     REQUIRE(convert(f.files, f.words, folder.path() / "packed.gguf").good);
     const auto packed = p4::packed_model::open(folder.path() / "packed.gguf");
     REQUIRE(packed);
@@ -199,7 +199,7 @@ TEST_CASE("running out: a row-major file is repacked") {
 }
 
 TEST_CASE("running out: model, session, workspace, threads and a tally") {
-    const fixture f;
+    const poor_fixture f;
     run_out("bind", 0, [&] { return ending(p4::model<>::bind(f.files)); });
     run_out("session", 0, [&] { return ending(p4::session<>::create(f.m, 64)); });
     run_out("workspace", 0, [&] { return ending(p4::workspace<>::create(f.m)); });
@@ -212,7 +212,7 @@ TEST_CASE("running out: model, session, workspace, threads and a tally") {
 }
 
 TEST_CASE("running out: text to ids and back, and nothing that was there is lost") {
-    const fixture f;
+    const poor_fixture f;
     p4::encoder encoder(f.words);
     const std::string said = "What is 12 + 34? \xE2\x82\xAC \xFF and a word that_is_not_in_any_vocabulary <|end|> caf\xC3\xA9";
     ids_type want{-5};
@@ -258,7 +258,7 @@ TEST_CASE("running out: text to ids and back, and nothing that was there is lost
 }
 
 TEST_CASE("running out: a conversation goes on") {
-    const fixture f;
+    const poor_fixture f;
     p4::conversation with(f.words, "A long description of what the model is, longer than a small string");
     const std::string question = "What is 12 + 34?";
     run_out("ask", 3, [&] { return ending(p4::conversation(f.words).ask(question)); });
@@ -282,7 +282,7 @@ TEST_CASE("running out: a conversation goes on") {
 }
 
 TEST_CASE("running out: options, a generation, and the session after it") {
-    fixture f;
+    poor_fixture f;
     p4::generation_config said = f.files.generation();
     said.stop_strings = {"a stop string that is longer than a small one"};
     run_out("options", 2, [&] { return ending(p4::options_from(said, &f.words)); });
@@ -326,7 +326,7 @@ TEST_CASE("running out: options, a generation, and the session after it") {
 }
 
 TEST_CASE("running out: files are written whole or not at all, and what was there stays") {
-    const fixture f;
+    const poor_fixture f;
     const io_testing::temporary_folder folder;
     const auto path = folder.write("there.bin", "what was there");
     const std::string text(100000, 'y');

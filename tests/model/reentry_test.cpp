@@ -13,7 +13,7 @@ namespace {
 
 using span = std::span<const std::int32_t>;
 
-struct fixture {
+struct busy_fixture {
     p4::checkpoint files = *p4::checkpoint::open(golden::folder_of("f32-8l"));
     p4::model<> m = *p4::model<>::bind(files);
     p4::session<> past = *p4::session<>::create(m, 64);
@@ -22,7 +22,7 @@ struct fixture {
     p4::workspace<> other_w = *p4::workspace<>::create(m, {.chunk = 4});
     std::vector<std::int32_t> prompt;
 
-    fixture() {
+    busy_fixture() {
         for (std::int32_t i = 0; i < 10; ++i) prompt.push_back(i * 7 % 50);
     }
     /// What the logits after the prompt are.
@@ -37,7 +37,7 @@ struct fixture {
 }  // namespace
 
 TEST_CASE("model/reentry: a callback between chunks may not use the workspace or the session, and does no harm") {
-    fixture f;
+    busy_fixture f;
     const std::vector<float> want = f.want();
     int calls = 0;
     const auto logits = p4::prefill(f.m, f.past, f.w, f.prompt, [&](std::size_t read, std::size_t) {
@@ -67,7 +67,7 @@ TEST_CASE("model/reentry: a callback between chunks may not use the workspace or
 }
 
 TEST_CASE("model/reentry: a session that a callback resets under a call ends that call") {
-    fixture f;
+    busy_fixture f;
     check_refused(p4::prefill(f.m, f.past, f.w, f.prompt,
                               [&](std::size_t, std::size_t) {
                                   f.past.reset();
@@ -79,7 +79,7 @@ TEST_CASE("model/reentry: a session that a callback resets under a call ends tha
 }
 
 TEST_CASE("model/reentry: an observer sees a session that is in use") {
-    fixture f;
+    busy_fixture f;
     std::vector<float> out(f.prompt.size() * f.m.shape().vocab());
     const p4::rows_view<float> rows{out.data(), f.prompt.size(), f.m.shape().vocab()};
     bool asked = false;
@@ -93,7 +93,7 @@ TEST_CASE("model/reentry: an observer sees a session that is in use") {
 }
 
 TEST_CASE("model/reentry: the callbacks of generate") {
-    fixture f;
+    busy_fixture f;
     p4::generation_options options;
     options.sampling.temperature = 0.0f;
     options.max_tokens = 6;
@@ -121,7 +121,7 @@ TEST_CASE("model/reentry: the callbacks of generate") {
 
 TEST_CASE("model/reentry: an executor that calls again is refused") {
     struct reentrant {
-        fixture* f = nullptr;
+        busy_fixture* f = nullptr;
         int refused = 0;
         [[nodiscard]] std::size_t concurrency() const { return 2; }
         void run(std::size_t count, std::size_t, void (*body)(void*, std::size_t, std::size_t), void* context) {
@@ -130,7 +130,7 @@ TEST_CASE("model/reentry: an executor that calls again is refused") {
             body(context, 0, count);
         }
     } threads;
-    fixture f;
+    busy_fixture f;
     threads.f = &f;
     auto w = *p4::workspace<>::create(f.m, {.chunk = 4, .threads = threads});
     const std::vector<float> want = f.want();
@@ -150,7 +150,7 @@ TEST_CASE("model/reentry: an executor that throws leaves the session as it was b
             body(context, 0, count);
         }
     } threads;
-    fixture f;
+    busy_fixture f;
     auto w = *p4::workspace<>::create(f.m, {.chunk = 4, .threads = threads});
     const std::vector<float> want = f.want();
     REQUIRE(p4::prefill(f.m, f.past, w, f.prompt));
@@ -170,7 +170,7 @@ TEST_CASE("model/reentry: an executor that throws leaves the session as it was b
 }
 
 TEST_CASE("model/reentry: callbacks that throw leave a whole session, where position() says") {
-    fixture f;
+    busy_fixture f;
     const std::vector<float> want = f.want();
     CHECK_THROWS_AS((void)p4::prefill(f.m, f.past, f.w, f.prompt,
                                       [](std::size_t read, std::size_t) { return read < 8 ? true : throw std::runtime_error("enough"); }),

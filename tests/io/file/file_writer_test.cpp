@@ -23,7 +23,7 @@ std::vector<std::string> names_in(const std::filesystem::path& folder) {
     std::sort(names.begin(), names.end());
     return names;
 }
-using list = std::vector<std::string>;
+using name_list = std::vector<std::string>;
 
 }  // namespace
 
@@ -39,14 +39,14 @@ TEST_CASE("io/file_writer: the name appears with the whole file, or not at all")
             const file_writer moved(*std::move(file));
             CHECK_FALSE(std::filesystem::exists(path));
         }
-        CHECK(names_in(folder.path()) == list{});
+        CHECK(names_in(folder.path()) == name_list{});
         for (const char* const text : {"first", "second"}) {
             auto file = file_writer::create(path, nameless);
             require_value(file);
             require_value(file->write(text));
             require_value(file->commit());
             CHECK(content(path) == text);
-            CHECK(names_in(folder.path()) == list{"out.txt"});
+            CHECK(names_in(folder.path()) == name_list{"out.txt"});
         }
     }
     const temporary_folder folder;
@@ -90,7 +90,7 @@ TEST_CASE("io/file_writer: two writers to one path, and a file of somebody else 
         require_value(two->commit());
         CHECK(content(path) == std::string(70000, '2'));
         CHECK(content(other) == "somebody else's");
-        CHECK(names_in(folder.path()) == list{"x", "x.part"});
+        CHECK(names_in(folder.path()) == name_list{"x", "x.part"});
     }
 }
 
@@ -101,7 +101,7 @@ TEST_CASE("io/file_writer: a name that leaves no room for an ending") {
         auto file = file_writer::create(folder.path() / name, nameless);
         require_value(file);
         require_value(file->commit());
-        CHECK(names_in(folder.path()) == list{name});
+        CHECK(names_in(folder.path()) == name_list{name});
     }
 }
 
@@ -178,8 +178,8 @@ TEST_CASE("io/file_writer: links are followed and stay") {
     CHECK(S_ISLNK(status_of(folder.path() / "first").st_mode));
     CHECK(S_ISLNK(status_of(folder.path() / "far" / "second").st_mode));
     CHECK(S_ISREG(status_of(file).st_mode));
-    CHECK(names_in(folder.path()) == list{"far", "first"});
-    CHECK(names_in(folder.path() / "far") == list{"file", "second"});
+    CHECK(names_in(folder.path()) == name_list{"far", "first"});
+    CHECK(names_in(folder.path() / "far") == name_list{"file", "second"});
 
     std::filesystem::create_symlink("far/absent", folder.path() / "dangling");
     require_value(write_file(folder.path() / "dangling", "there"));
@@ -201,7 +201,7 @@ TEST_CASE("io/file_writer: a FIFO is written in place") {
     require_value(written);
     CHECK(read == std::string(300000, 'f'));
     CHECK(S_ISFIFO(status_of(path).st_mode));
-    CHECK(names_in(folder.path()) == list{"fifo"});
+    CHECK(names_in(folder.path()) == name_list{"fifo"});
 }
 
 TEST_CASE("io/file_writer: devices are written in place, and a full one is an error") {
@@ -213,7 +213,7 @@ TEST_CASE("io/file_writer: devices are written in place, and a full one is an er
     check_error(write_file(folder.path() / "full", "text"), errc::file_unwritable, {"full", "No space left"});
     CHECK(S_ISCHR(status_of(folder.path() / "null").st_mode));
     CHECK(S_ISCHR(status_of(folder.path() / "full").st_mode));
-    CHECK(names_in(folder.path()) == list{"full", "link", "null"});
+    CHECK(names_in(folder.path()) == name_list{"full", "link", "null"});
 }
 
 TEST_CASE("io/file_writer: after a failure nothing gets the name, whatever succeeds later") {
@@ -291,7 +291,7 @@ TEST_CASE("io/file_writer: a descriptor goes on where it stands") {
     ::close(holds);
     check_error(write_file(name(holds), "x"), errc::file_unwritable, {name(holds).c_str()});
     CHECK(content(path) == "0123abcd!9abcd!");
-    CHECK(names_in(folder.path()) == list{"all"});
+    CHECK(names_in(folder.path()) == name_list{"all"});
 }
 
 TEST_CASE("io/file_writer: an open descriptor is written as it is, whatever its link says") {
@@ -314,7 +314,7 @@ TEST_CASE("io/file_writer: an open descriptor is written as it is, whatever its 
     CHECK(::pread(open, text, sizeof text, 0) == 4);
     CHECK(std::string_view(text, 4) == "kept");
     ::close(open);
-    CHECK(names_in(folder.path()) == list{"link"});
+    CHECK(names_in(folder.path()) == name_list{"link"});
 }
 #endif
 #endif

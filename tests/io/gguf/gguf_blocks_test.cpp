@@ -18,7 +18,7 @@ bytes block_of(ggml_type type, std::initializer_list<std::pair<std::size_t, floa
     return b;
 }
 
-struct golden {
+struct golden_block {
     ggml_type type;
     std::initializer_list<std::pair<std::size_t, float>> scales;
     std::initializer_list<std::pair<std::size_t, float>> some;  // elements
@@ -28,7 +28,7 @@ struct golden {
 
 TEST_CASE("io/gguf_blocks: golden values of gguf-py 0.19") {
     using enum ggml_type;
-    const golden all[] = {
+    const golden_block all[] = {
         {q4_0, {{0, 0.5f}}, {{0, -2.0f}, {1, 3.0f}, {15, -4.0f}, {16, 2.5f}, {31, -4.0f}}, -672.5},
         {q8_0, {{0, 0.5f}}, {{0, -22.0f}, {1, 55.0f}, {15, 0.0f}, {16, -30.0f}, {31, -48.0f}}, 176.0},
         {iq4_nl, {{0, 0.5f}}, {{0, -24.5f}, {1, 44.5f}, {15, -63.5f}, {16, 34.5f}, {31, -63.5f}}, -9747.0},
@@ -61,7 +61,7 @@ TEST_CASE("io/gguf_blocks: golden values of gguf-py 0.19") {
           {255, -390.0f}},
          239392.0},
     };
-    for (const golden& g : all) {
+    for (const golden_block& g : all) {
         CAPTURE(format_of(g.type).name);
         const bytes block = block_of(g.type, g.scales);
         std::vector<float> w(format_of(g.type).block_length);

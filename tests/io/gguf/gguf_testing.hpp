@@ -1,3 +1,4 @@
+#pragma once
 /// Helpers of the GGUF tests: files put together byte by byte, right or wrong.
 #include "io/io_testing.hpp"
 

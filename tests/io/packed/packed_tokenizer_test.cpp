@@ -15,8 +15,8 @@ using namespace io_testing;
 using namespace gguf_testing;
 
 namespace {
-constexpr sambay_shape shape = small_shape;
-const sambay_config config{.shape = shape, .norm_eps = 1e-6f, .max_positions = 100};
+constexpr sambay_shape packed_shape = small_shape;
+const sambay_config config{.shape = packed_shape, .norm_eps = 1e-6f, .max_positions = 100};
 
 bytes write_model(const packed_tokenizer* t) {
     memory_file out;
@@ -67,7 +67,7 @@ result<tokenizer> from_strings(const string_keys& k) {
 /// A description whose tables can be changed.
 class damaged {
 public:
-    explicit damaged(const tokenizer& t) : description(*describe_tokenizer(t, shape.vocab)) {
+    explicit damaged(const tokenizer& t) : description(*describe_tokenizer(t, packed_shape.vocab)) {
         for (packed_array& a : description.tables) {
             contents_.emplace_back(a.data.begin(), a.data.end());
             a.data = contents_.back();
@@ -142,7 +142,7 @@ void use(const tokenizer& t) {
 
 TEST_CASE("io/packed_tokenizer: it comes back") {
     const tokenizer text = small_tokenizer();
-    const packed_tokenizer described = *describe_tokenizer(text, shape.vocab);
+    const packed_tokenizer described = *describe_tokenizer(text, packed_shape.vocab);
     const bytes file = write_model(&described);
     const auto model = packed_model::from_memory(file);
     require_value(model);
@@ -160,7 +160,7 @@ TEST_CASE("io/packed_tokenizer: it comes back") {
     // The strings for other programs.
     const gguf_value* const tokens = model->file().value("tokenizer.ggml.tokens");
     REQUIRE(tokens != nullptr);
-    REQUIRE(tokens->count == shape.vocab);
+    REQUIRE(tokens->count == packed_shape.vocab);
     std::vector<std::string> words;
     gguf_strings strings(*tokens);
     for (std::string_view s; strings.next(s);) words.emplace_back(s);
@@ -201,7 +201,7 @@ TEST_CASE("io/packed_tokenizer: normalization comes back, and programs that do n
         builder.normalization = form;
         const auto built = builder.build();
         require_value(built);
-        packed_tokenizer described = *describe_tokenizer(*built, shape.vocab);
+        packed_tokenizer described = *describe_tokenizer(*built, packed_shape.vocab);
         const auto loaded = through_file(described);
         require_value(loaded);
         CHECK(loaded->normalization() == form);
@@ -241,7 +241,7 @@ TEST_CASE("io/packed_tokenizer: patterns, and merges in an order that needs the 
         const auto built = builder.build();
         require_value(built);
         REQUIRE_FALSE(built->merges().ordered());
-        const auto loaded = through_file(*describe_tokenizer(*built, shape.vocab));
+        const auto loaded = through_file(*describe_tokenizer(*built, packed_shape.vocab));
         require_value(loaded);
         CHECK(loaded->pattern() == pattern);
         CHECK(loaded->merges().ignore_merges() == built->merges().ignore_merges());
@@ -253,7 +253,7 @@ TEST_CASE("io/packed_tokenizer: patterns, and merges in an order that needs the 
 
 TEST_CASE("io/packed_tokenizer: files of other programs have strings only") {
     const tokenizer text = small_tokenizer();
-    const string_keys good = keys_of(*describe_tokenizer(text, shape.vocab));
+    const string_keys good = keys_of(*describe_tokenizer(text, packed_shape.vocab));
     const auto loaded = from_strings(good);
     require_value(loaded);
     CHECK(loaded->vocab_size() == text.vocab_size());
@@ -295,7 +295,7 @@ TEST_CASE("io/packed_tokenizer: files of other programs have strings only") {
     check_error(read(write_model(nullptr)), errc::missing_key, {"tokenizer.ggml.model"});
 
     // Tables of another version are left alone.
-    const packed_tokenizer described = *describe_tokenizer(text, shape.vocab);
+    const packed_tokenizer described = *describe_tokenizer(text, packed_shape.vocab);
     bytes file = write_model(&described);
     const std::string_view key = detail::packed_tables_key;
     const auto at = static_cast<std::ptrdiff_t>(text_of(file).find(key) + key.size() + 4);

@@ -16,17 +16,17 @@ using namespace gguf_testing;
 static_assert(tensor_source<repacked_model>);
 
 namespace {
-constexpr sambay_shape shape{.d_model = 256,
-                             .n_layers = 4,
-                             .d_ff = 256,
-                             .n_heads = 4,
-                             .n_kv_heads = 2,
-                             .vocab = 40,
-                             .window = 5,
-                             .d_inner = 512,
-                             .d_state = 32,
-                             .d_conv = 4,
-                             .dt_rank = 32};
+constexpr sambay_shape repacked_shape{.d_model = 256,
+                                      .n_layers = 4,
+                                      .d_ff = 256,
+                                      .n_heads = 4,
+                                      .n_kv_heads = 2,
+                                      .vocab = 40,
+                                      .window = 5,
+                                      .d_inner = 512,
+                                      .d_state = 32,
+                                      .d_conv = 4,
+                                      .dt_rank = 32};
 constexpr ggml_type quantized[] = {ggml_type::q8_0, ggml_type::q4_0, ggml_type::iq4_nl, ggml_type::q4_k, ggml_type::q6_k};
 
 bool is_k(ggml_type type) { return type == ggml_type::q4_k || type == ggml_type::q6_k; }
@@ -57,7 +57,7 @@ using edit_function = std::function<void(std::size_t, bytes&)>;
 bytes write_file(const std::vector<gguf_spec>& specs, const edit_function& edit = {}) {
     gguf_metadata metadata;
     metadata.add("general.architecture", packed_architecture);
-    detail::add_config(metadata, {.shape = shape, .norm_eps = 1e-5f, .max_positions = 100});
+    detail::add_config(metadata, {.shape = repacked_shape, .norm_eps = 1e-5f, .max_positions = 100});
     memory_file out;
     const auto plan = plan_gguf(metadata, specs);
     require_value(plan);
@@ -95,7 +95,7 @@ result<repacked_model> repack(const gguf_spec& spec, const edit_function& edit =
 /// Every tensor of a model; matrices take turns between the quantized types.
 std::vector<gguf_spec> model_specs() {
     std::vector<gguf_spec> specs;
-    const auto e = extents<any_sambay>::from(shape);
+    const auto e = extents<any_sambay>::from(repacked_shape);
     require_value(e);
     for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t> extent, tensor_role role) {
         ggml_type type = ggml_type::f32;
@@ -236,7 +236,7 @@ TEST_CASE("io/repack: a whole model, with the same bits for any number of thread
     CHECK(bound->weights().embedding.type == packed_as(specs[0].type));
     std::uint64_t numbers = 0;
     for (const tensor_view& t : one.tensors()) numbers += t.count();
-    CHECK(numbers == parameter_count(shape));
+    CHECK(numbers == parameter_count(repacked_shape));
 
     for (const std::size_t threads : {2u, 3u}) {
         auto pool = thread_pool::create(threads);

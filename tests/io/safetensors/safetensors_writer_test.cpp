@@ -8,7 +8,7 @@ using namespace phi4flash;
 using namespace io_testing;
 
 namespace {
-status write_nothing(std::size_t, safetensors_sink&) { return {}; }
+status write_no_tensor(std::size_t, safetensors_sink&) { return {}; }
 
 result<safetensors_plan> plan(std::vector<safetensors_spec> specs) { return plan_safetensors(specs); }
 }  // namespace
@@ -28,13 +28,13 @@ TEST_CASE("io/safetensors_writer: a failed write leaves nothing behind") {
     const temporary_folder folder;
     const auto path = folder.path() / "x.safetensors";
     const std::vector<safetensors_spec> specs = {{"a", "F32", {2}}};
-    check_error(write_safetensors(path, specs, write_nothing), errc::size_mismatch, {"'a'", "8 bytes", "0 were written"});
+    check_error(write_safetensors(path, specs, write_no_tensor), errc::size_mismatch, {"'a'", "8 bytes", "0 were written"});
     const auto cancelled = write_safetensors(path, specs, [](std::size_t, safetensors_sink&) -> status {
         return error::format(errc::cancelled, "stopped");
     });
     check_error(cancelled, errc::cancelled, {"stopped"});
     CHECK(std::filesystem::is_empty(folder.path()));
-    check_error(write_safetensors(folder.path() / "no" / "x", specs, write_nothing), errc::file_unwritable, {"x"});
+    check_error(write_safetensors(folder.path() / "no" / "x", specs, write_no_tensor), errc::file_unwritable, {"x"});
 }
 
 #if PHI4FLASH_HAS_JSON

@@ -30,7 +30,7 @@ if ! is_fresh "$made/seen.so" "$root/include" "${sources[@]}"; then
     echo "compiling the seen plugin ..." >&2
     not_unique=(-fno-gnu-unique)
     echo | c++ "${not_unique[@]}" -fsyntax-only -x c++ - 2> /dev/null || not_unique=()
-    c++ -std=c++20 -O2 -DNDEBUG -march=native "${not_unique[@]}" "${links[@]}" "-I$root/include" -isystem "$headers" -DPHI4FLASH_SIMD_HIGHWAY=1 \
+    c++ -std=c++20 -O1 -DNDEBUG -march=native "${not_unique[@]}" "${links[@]}" "-I$root/include" -isystem "$headers" -DPHI4FLASH_SIMD_HIGHWAY=1 \
         -DPHI4FLASH_STATIC_DISPATCH=1 -DPHI4FLASH_HAS_JSON=1 '-DPLUGIN_LIBRARY=<phi4flash/phi4flash.hpp>' "$here/plugin.cpp" -o "$made/seen.new"
     mv "$made/seen.new" "$made/seen.so"
 fi

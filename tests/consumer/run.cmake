@@ -106,10 +106,12 @@ macro(make_old_headers)
 #define NLOHMANN_JSON_VERSION_PATCH 5\n")
 endmacro()
 
-# CMake sees no headers but those it is pointed to. Kernels for one target, not optimized: how fast they are is not the question.
+# CMake sees no headers but those it is pointed to. Kernels for one target, not optimized, by no build type either: how fast they are is not the
+# question.
 set(flags "-O0 -DPHI4FLASH_STATIC_DISPATCH=1")
 file(WRITE "${work}/nothing.cmake" "set(CMAKE_CXX_COMPILER [[${COMPILER}]] CACHE FILEPATH \"\")
 set(CMAKE_CXX_FLAGS [[${flags}]] CACHE STRING \"\")
+set(CMAKE_CXX_FLAGS_RELEASE -DNDEBUG CACHE STRING \"\")
 set(CMAKE_IGNORE_PATH [[${IMPLICIT_FOLDERS}]] CACHE STRING \"\")
 set(CMAKE_DISABLE_FIND_PACKAGE_xsimd ON CACHE BOOL \"\")
 set(CMAKE_DISABLE_FIND_PACKAGE_nlohmann_json ON CACHE BOOL \"\")

@@ -76,5 +76,5 @@ endif()
 foreach(kind IN LISTS consumer_kinds)
     add_test(NAME consumer/${kind}
         COMMAND "${CMAKE_COMMAND}" -DKIND=${kind} -DSETTINGS=${consumer_settings} -P "${CMAKE_CURRENT_LIST_DIR}/run.cmake")
-    set_tests_properties(consumer/${kind} PROPERTIES LABELS "consumer" TIMEOUT 900)
+    set_tests_properties(consumer/${kind} PROPERTIES LABELS "consumer" TIMEOUT 900 COST 50)
 endforeach()

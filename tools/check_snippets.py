@@ -34,7 +34,7 @@ def blocks_of(path):
 
 
 def units_of(path, name, language):
-    """The translation units that a page needs: one for all its statements, one for each whole file."""
+    """What a page needs: (its #include lines, functions with its statements), and (None, text) for each whole file."""
     includes, bodies, files = [], [], []
     for written_in, line, words, code in blocks_of(path):
         if "fragment" in words or written_in != language:
@@ -45,7 +45,7 @@ def units_of(path, name, language):
                 sys.exit(f"{name}:{line}: want the text of {words[1]}, have another: copy the file into the page")
             continue
         if "file" in words or re.search(r"\bint main\s*\(", code):
-            files.append(where + code)
+            files.append((None, where + code))
             continue
         lines = code.splitlines()
         includes += [x for x in lines if x.lstrip().startswith("#include")]
@@ -58,9 +58,24 @@ def units_of(path, name, language):
             bodies.append(body)
     if bodies:
         parameters = "" if language == "cpp" else "void"
-        functions = "".join(f"void snippet_{i}({parameters});\nvoid snippet_{i}({parameters}) {{\n{body}}}\n" for i, body in enumerate(bodies))
-        files.insert(0, HEADERS[language] + "\n".join(dict.fromkeys(includes)) + "\n" + functions)
+        names = [f"snippet_{re.sub('[^a-z0-9]', '_', name.lower())}_{i}({parameters})" for i in range(len(bodies))]
+        files.insert(0, (list(dict.fromkeys(includes)), "".join(f"void {n};\nvoid {n} {{\n{b}}}\n" for n, b in zip(names, bodies))))
     return files
+
+
+def merged(units, parts):
+    """The units as (pages, language, text): pages that include nothing of their own share `parts` units, as the library takes longest."""
+    alone, shared = [], {}
+    for name, language, (includes, text) in units:
+        if includes is None:
+            alone.append((name, language, text))
+        elif includes:
+            alone.append((name, language, HEADERS[language] + "\n".join(includes) + "\n" + text))
+        else:
+            shared.setdefault(language, []).append((name, text))
+    together = [(", ".join(name for name, _ in pages[i::parts]), language, HEADERS[language] + "".join(text for _, text in pages[i::parts]))
+                for language, pages in shared.items() for i in range(min(parts, len(pages)))]
+    return together + alone
 
 
 def main():
@@ -78,6 +93,8 @@ def main():
                 "c": [*in_c, "-Wall", "-Wextra", "-Wpedantic", "-Werror", *lenient]}
     units = [(p.relative_to(root).as_posix(), language, unit)
              for p in pages for language in commands for unit in units_of(p, p.relative_to(root).as_posix(), language)]
+    count = len(units)
+    units = merged(units, os.cpu_count())
 
     def compile_unit(unit):
         name, language, text = unit
@@ -93,8 +110,8 @@ def main():
                 failed += 1
                 print(f"{name}:\n{run.stderr}")
     if failed:
-        sys.exit(f"check_snippets: snippets of {failed} of {len(units)} units do not compile")
-    print(f"check_snippets: {len(units)} units from {len(pages)} pages compile")
+        sys.exit(f"check_snippets: {failed} of {len(units)} files with snippets do not compile")
+    print(f"check_snippets: {count} units from {len(pages)} pages compile")
 
 
 if __name__ == "__main__":

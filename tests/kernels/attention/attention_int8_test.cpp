@@ -18,7 +18,7 @@ using phi4flash::kv_segment;
 
 namespace {
 
-struct heads {
+struct byte_heads {
     std::size_t groups, k_per_group, queries_per_key, d_head;
     [[nodiscard]] std::size_t width() const { return k_per_group * d_head; }
     [[nodiscard]] std::size_t per_group() const { return k_per_group * queries_per_key; }
@@ -31,7 +31,7 @@ struct plane {
     buffer<bf16> scales;
     std::vector<float> wide;  ///< [groups, count, width]: what the codes stand for
 
-    plane(const kernel_table& kernels, generator& random, const heads& shape, std::size_t count, std::size_t rows, float size)
+    plane(const kernel_table& kernels, generator& random, const byte_heads& shape, std::size_t count, std::size_t rows, float size)
         : codes(((shape.groups - 1) * rows + count) * shape.width(), 1),
           scales((shape.groups * shape.k_per_group - 1) * rows + count, 1, phi4flash::to_bf16(nan_f32)),
           wide(shape.groups * count * shape.width()) {
@@ -52,7 +52,7 @@ struct plane {
 };
 
 struct int8_case {
-    heads shape;
+    byte_heads shape;
     std::size_t past, tokens, window;
     std::size_t cut = 0;  ///< keys in a first segment of their own
     bool alibi = false;
@@ -228,10 +228,10 @@ TEST_CASE("attention of one token over 8-bit keys and values, where heads fit ve
     for_each_target([](const kernel_table& kernels) {
         generator random(43);
         worst error;
-        const heads shapes[] = {{1, 2, 2, 64}, {2, 1, 4, 64}, {1, 2, 2, 128}, {1, 1, 4, 128}, {1, 1, 4, 192}, {1, 1, 4, 256}, {1, 2, 2, 192}, {1, 1, 4, 320},
-                                {1, 2, 2, 72}, {2, 1, 3, 64}, {1, 2, 1, 64},  {1, 2, 4, 64},  {1, 1, 1, 128}};
+        const byte_heads shapes[] = {{1, 2, 2, 64}, {2, 1, 4, 64}, {1, 2, 2, 128}, {1, 1, 4, 128}, {1, 1, 4, 192}, {1, 1, 4, 256},
+                                     {1, 2, 2, 192}, {1, 1, 4, 320}, {1, 2, 2, 72}, {2, 1, 3, 64}, {1, 2, 1, 64}, {1, 2, 4, 64}, {1, 1, 1, 128}};
         std::size_t i = 0;
-        for (const heads& shape : shapes) {
+        for (const byte_heads& shape : shapes) {
             for (const std::size_t past : {0u, 3u, 14u, 15u, 16u, 47u, 100u, 526u, 527u, 528u, 560u, 1072u}) {
                 ++i;
                 const std::size_t windows[] = {SIZE_MAX, SIZE_MAX, 512, 33};

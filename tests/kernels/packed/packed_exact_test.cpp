@@ -12,7 +12,7 @@ namespace {
 using phi4flash_test::buffer;
 using phi4flash_test::for_each_target;
 
-constexpr p4::dtype formats[] = {p4::dtype::q8, p4::dtype::q4, p4::dtype::q4_dense};
+constexpr p4::dtype exact_formats[] = {p4::dtype::q8, p4::dtype::q4, p4::dtype::q4_dense};
 
 /// Random blocks: every code that a file may hold, -128 too, and scales of either sign.
 buffer<std::byte> random_blocks(phi4flash_test::generator& random, std::size_t rows, std::size_t cols, p4::dtype type) {
@@ -41,7 +41,7 @@ TEST_CASE("exact packed products equal the f64 sums of the decoded weights") {
     phi4flash_test::generator random{61};
     for_each_target([&](const p4::kernel_table& kernels) {
         phi4flash_test::worst worst;
-        for (const p4::dtype type : formats) {
+        for (const p4::dtype type : exact_formats) {
             const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
             REQUIRE(linear.matmul_exact != nullptr);
             for (const auto& [rows, cols, tokens] : extents) {
@@ -76,7 +76,7 @@ TEST_CASE("exact packed products equal the f64 sums of the decoded weights") {
 TEST_CASE("exact packed products are the same bits for any cut of tokens and rows") {
     phi4flash_test::generator random{62};
     for_each_target([&](const p4::kernel_table& kernels) {
-        for (const p4::dtype type : formats) {
+        for (const p4::dtype type : exact_formats) {
             CAPTURE(std::string(p4::name_of(type)));
             const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
             const std::size_t rows = 32;

@@ -129,7 +129,7 @@ compile() { # compile SOURCE, unless nothing was changed
     if [ -e "$object" ] && [ "$(cat "$object.command" 2> /dev/null)" = "$command" ] &&
         [ -z "$(find include "$1" tests -newer "$object" -name '*pp' -type f | head -n 1)" ]; then return; fi
     rm -f "$object.command"
-    $command || { echo "emulate: $1 does not compile" >&2; return 255; }
+    $command || { echo "emulate: $1 does not compile" >&2; return 1; }
     echo "$command" > "$object.command"
 }
 export -f compile

@@ -52,7 +52,7 @@ inline void* take(std::size_t bytes) {
     return std::malloc(bytes == 0 ? 1 : bytes);
 }
 
-#if !defined(_MSC_VER)
+#if !defined(_WIN32)
 inline void* take(std::size_t bytes, std::align_val_t alignment) {
     if (!one_more()) return nullptr;
     counting::bytes_of_thread += bytes;
@@ -83,7 +83,7 @@ PHI4FLASH_TEST_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
 PHI4FLASH_TEST_NOINLINE void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 PHI4FLASH_TEST_NOINLINE void operator delete[](void* p) noexcept { std::free(p); }
 PHI4FLASH_TEST_NOINLINE void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
-#if !defined(_MSC_VER)  // whose aligned memory is not free()'s
+#if !defined(_WIN32)  // whose aligned memory is not free()'s
 PHI4FLASH_TEST_NOINLINE void* operator new(std::size_t bytes, std::align_val_t alignment) {
     if (void* const p = failing_memory::take(bytes, alignment)) return p;
     throw std::bad_alloc();

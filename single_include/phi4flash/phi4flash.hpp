@@ -45159,7 +45159,7 @@ public:
     /// The same before there is a model.
     [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
         const sizes of(shape);
-        return round_up(of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens))), block_alignment);
+        return of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens)));
     }
 
     /// Takes `budget` bytes, of which pages that are never used cost nothing. Errors: invalid_argument (too few bytes for one text as long as a
@@ -45602,7 +45602,8 @@ struct memory_plan {
         plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
         if (options.remembered != 0) plan.drafter = ngram_drafter::bytes(options.remembered);
         if (options.cached_texts != 0)
-            plan.prefix_cache = phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window));
+            plan.prefix_cache = round_up(
+                phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window)), block_alignment);
         plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
         plan.sessions = options.sessions;
         return plan;

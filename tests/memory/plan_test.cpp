@@ -25,7 +25,7 @@ static_assert(undoing.snapshot > released.snapshot && undoing.workspace == relea
 // Drafters belong to texts, a prefix cache to all of them.
 constexpr p4::memory_plan drafting = p4::memory_plan::of(p4::phi4_mini_flash, {.context = 4096, .sessions = 2, .remembered = 4096, .cached_texts = 3});
 static_assert(drafting.drafter == p4::ngram_drafter::bytes(4096) && drafting.drafter < 4096 * 20);
-static_assert(drafting.prefix_cache == p4::prefix_cache<p4::phi4_mini_flash>::bytes_for(p4::phi4_mini_flash, 3, 4096));
+static_assert(drafting.prefix_cache == p4::round_up(p4::prefix_cache<p4::phi4_mini_flash>::bytes_for(p4::phi4_mini_flash, 3, 4096), p4::block_alignment));
 static_assert(drafting.total() - released.total() == drafting.prefix_cache + 2 * drafting.drafter + released.session + released.generation);
 // Fewer bits, fewer bytes; K/V of 8 bits, half of them.
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.weights = p4::weight_types::all(p4::dtype::bf16)}).weights > 3 * released.weights);
@@ -65,7 +65,8 @@ void compare(const p4::model_files& files, const p4::model<>& m, const p4::token
     REQUIRE(drafter);
     if (counting::works) CHECK(taken.bytes() == plan.drafter);
     if (o.cached_texts != 0) {
-        CHECK(plan.prefix_cache == p4::prefix_cache<p4::any_sambay, Kv>::bytes_for(m, o.cached_texts, (std::max)(o.context, m.shape().window())));
+        const std::size_t wanted = p4::prefix_cache<p4::any_sambay, Kv>::bytes_for(m, o.cached_texts, (std::max)(o.context, m.shape().window()));
+        CHECK(plan.prefix_cache == p4::round_up(wanted, p4::block_alignment));
         taken.begin();
         REQUIRE(p4::prefix_cache<p4::any_sambay, Kv>::create(m, plan.prefix_cache));
         if (counting::works) CHECK(taken.bytes() == plan.prefix_cache);

@@ -29,7 +29,7 @@ public:
     /// The same before there is a model.
     [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
         const sizes of(shape);
-        return round_up(of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens))), block_alignment);
+        return of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens)));
     }
 
     /// Takes `budget` bytes, of which pages that are never used cost nothing. Errors: invalid_argument (too few bytes for one text as long as a

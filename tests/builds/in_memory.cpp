@@ -1,4 +1,5 @@
-/// Everything that needs no files and no threads, where PHI4FLASH_FILES or PHI4FLASH_THREADS is 0, and where types are left out (PHI4FLASH_HAS_KV_F32=0 ...): the bundled model from memory answers, is
+/// Everything that needs no files and no threads, where PHI4FLASH_FILES or PHI4FLASH_THREADS is 0, and where types are left out
+/// (PHI4FLASH_HAS_KV_F32=0 ...): the bundled model from memory answers, is
 /// packed and written to memory, answers from there, and as a row-major file in memory that the host gives; snapshots and the scheduler.
 ///
 ///     in_memory FOLDER    exit code 0 if all is well

@@ -3196,7 +3196,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
-    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(whole_or_zero(v.lane[i]));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
@@ -9211,7 +9211,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
-    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(whole_or_zero(v.lane[i]));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
@@ -14649,7 +14649,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
-    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(whole_or_zero(v.lane[i]));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
@@ -20088,7 +20088,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
-    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(whole_or_zero(v.lane[i]));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
@@ -25567,7 +25567,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
-    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(whole_or_zero(v.lane[i]));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {
@@ -31000,7 +31000,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector round_nearest(f32_vector v) {
 #endif
 }
 PHI4FLASH_VECTOR_INLINE void store_integers(f32_vector v, std::int8_t* p, std::size_t step) {
-    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(v.lane[i]);
+    for (std::size_t i = 0; i < scalar_lanes; ++i) p[i / 4 * step + i % 4] = static_cast<std::int8_t>(whole_or_zero(v.lane[i]));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector scale_by_power_of_two(f32_vector v, f32_vector n) {
     return detail::each([&](std::size_t i) {

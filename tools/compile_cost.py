@@ -54,7 +54,7 @@ def main():
     parser.add_argument("--compiler", default="g++")
     parser.add_argument("-isystem", action="append", default=[], dest="folders")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--only")
+    parser.add_argument("--only", metavar="NAME", choices=[*CASES, *PROGRAMS])
     parser.add_argument("--sizes", action="store_true")
     options = parser.parse_args()
     folders = options.folders or [str(ROOT / "build/deps/usr/include")]

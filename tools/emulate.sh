@@ -94,10 +94,14 @@ for option in "$@"; do
     case $option in
         --suite) suite=1 ;;
         --suite=?*) suite=1; IFS=, read -r -a named <<< "${option#*=}" ;;
+        --suite*) usage >&2; exit 2 ;;
         --get) get=1 ;;
         --installed) install=0 ;;
         *) options+=("$option") ;;
     esac
+done
+for area in "${named[@]}"; do
+    [ -d "tests/$area" ] || { echo "emulate: there are no tests of '$area'" >&2; exit 2; }
 done
 
 missing() { # of the target described

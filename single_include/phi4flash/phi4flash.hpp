@@ -2405,7 +2405,7 @@ inline constexpr std::size_t max_k_per_group = 2;  ///< 2 for differential atten
 struct kernel_table {
     const char* name;
     std::size_t (*lanes)();              ///< floats a vector
-    linear_kernels linear[dtype_count];  ///< indexed by dtype
+    linear_kernels linear[dtype_count];  ///< indexed by dtype. Of a type that is not is_compiled all but widen is null; so are its pack and attention
 
     /// y = (x - mean) / sqrt(variance + eps) * weight + bias over n numbers. y may be x.
     void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, std::size_t n, float* y);
@@ -44401,7 +44401,7 @@ PHI4FLASH_BEGIN
 /// guessing one takes some 128 comparisons at most, whatever the length of the text. For one thread at a time.
 class ngram_drafter {
 public:
-    static constexpr std::size_t most_tokens = std::size_t{1} << 30;
+    static constexpr std::size_t most_tokens = std::size_t{1} << 30;  ///< that create allows
 
     /// Bytes that such a drafter takes.
     [[nodiscard]] static constexpr std::size_t bytes(std::size_t tokens) {

@@ -22,7 +22,7 @@ PHI4FLASH_BEGIN
 /// guessing one takes some 128 comparisons at most, whatever the length of the text. For one thread at a time.
 class ngram_drafter {
 public:
-    static constexpr std::size_t most_tokens = std::size_t{1} << 30;
+    static constexpr std::size_t most_tokens = std::size_t{1} << 30;  ///< that create allows
 
     /// Bytes that such a drafter takes.
     [[nodiscard]] static constexpr std::size_t bytes(std::size_t tokens) {

@@ -142,7 +142,7 @@ inline constexpr std::size_t max_k_per_group = 2;  ///< 2 for differential atten
 struct kernel_table {
     const char* name;
     std::size_t (*lanes)();              ///< floats a vector
-    linear_kernels linear[dtype_count];  ///< indexed by dtype
+    linear_kernels linear[dtype_count];  ///< indexed by dtype. Of a type that is not is_compiled all but widen is null; so are its pack and attention
 
     /// y = (x - mean) / sqrt(variance + eps) * weight + bias over n numbers. y may be x.
     void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, std::size_t n, float* y);

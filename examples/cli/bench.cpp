@@ -341,6 +341,10 @@ void add_bench(CLI::App& app, action& chosen) {
     command->add_option("--replay-prompt", o->replay.prompts, "The message that each text answers")->type_name("FILE")->needs("--replay");
     add_drafts_option(*command, o->run.engine);
     command->get_option("--drafts")->needs("--replay");
+    constexpr const char* instead[] = {"--pass", "--sessions", "--reuse", "--replay"};
+    for (const char* const one : instead)
+        for (const char* const other : instead)
+            if (one != other) command->get_option(one)->excludes(other);
     command->add_flag("--json", o->json, "Print one object");
     const CLI::Option* const said = command->get_option("--generate-tokens");
     command->callback([o, said, &chosen] { chosen = [o, said] { return run(std::move(*o), said->count() != 0); }; });

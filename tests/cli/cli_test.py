@@ -435,6 +435,7 @@ class Files(ProgramTest):
             self.assertIn("median", self.good("bench", "--model", BUNDLED, "--replay", new, new))
             self.refused("want a file for each of 2 texts, have 1", "bench", "--model", BUNDLED, "--replay", new, new, "--replay-prompt", file)
             self.refused("--replay", "bench", "--model", BUNDLED, "--drafts", "off")
+            self.refused("--pass excludes --replay", "bench", "--model", BUNDLED, "--replay", new, "--pass", 1)
             self.refused("want a text, have nothing", "bench", "--model", BUNDLED, "--replay", "/dev/null")
 
 

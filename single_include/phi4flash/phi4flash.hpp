@@ -37418,7 +37418,8 @@ private:
             failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s", full, print_shape(shape, want, sizeof want));
             return nullptr;
         }
-        if (!std::ranges::equal(t->shape(), shape)) {
+        const auto have_shape = t->shape();
+        if (!std::equal(have_shape.data(), have_shape.data() + have_shape.size(), shape.begin(), shape.end())) {
             char want[96];
             char have[96];
             failure_ = error::format(errc::wrong_shape, "tensor %s: want shape %s, have %s", full, print_shape(shape, want, sizeof want),
@@ -37708,17 +37709,7 @@ void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
 
 /// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
 /// store them as. 0 for a shape that check_shape refuses. @since 0.2
-[[nodiscard]] inline std::uint64_t parameter_count(const sambay_shape& shape) {
-    const auto e = extents<any_sambay>::from(shape);
-    if (!e) return 0;
-    std::uint64_t sum = 0;
-    for_each_tensor(*e, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
-        std::uint64_t n = 1;
-        for (const std::size_t size : extent) n *= size;
-        sum += n;
-    });
-    return sum;
-}
+[[nodiscard]] PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape);
 
 namespace detail {
 
@@ -37750,6 +37741,20 @@ template <tensor_source Source, sambay_shape Shape>
 }
 
 }  // namespace detail
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
+    const auto e = extents<any_sambay>::from(shape);
+    if (!e) return 0;
+    std::uint64_t sum = 0;
+    for_each_tensor(*e, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
+        std::uint64_t n = 1;
+        for (const std::size_t size : extent) n *= size;
+        sum += n;
+    });
+    return sum;
+}
+#endif
 
 PHI4FLASH_END
 
@@ -37990,7 +37995,7 @@ public:
         // K/V need no clearing: nothing is read that was not written before.
         first_slot_ = slot_of(position_);  // never the one that a pass writes
         position_ = 0;
-        std::ranges::fill(states_after(0), 0.0f);
+        std::fill_n(states_after(0).data(), states_after(0).size(), 0.0f);
         oldest_ = 0;
         disturbed_ = busy_;
     }
@@ -38017,7 +38022,10 @@ public:
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
         position_ = other.position_;
         oldest_ = (std::max)(other.oldest_, position_ - (std::min)(position_, undo_));
-        for (std::size_t at = oldest_; at <= position_; ++at) std::ranges::copy(other.states_after(at), states_after(at).begin());
+        for (std::size_t at = oldest_; at <= position_; ++at) {
+            const auto from = other.states_after(at);
+            std::copy_n(from.data(), from.size(), states_after(at).data());
+        }
         for (std::size_t i = 0; i < at_.windows.size(); ++i) at_.windows[i].copy_from(heads_, other.at_.windows[i], position_);
         copy_slots(heads_, other.at_.full, 0, at_.full, 0, position_);
         return {};
@@ -38767,33 +38775,14 @@ struct softmax_summary {
 
 /// Compares two rows of logits.   Shape: both [vocab], at least one; `next` < vocab is the token that came. Logits that are not finite
 /// give numbers that are not finite.
-[[nodiscard]] inline prediction_difference compare_predictions(std::span<const float> reference, std::span<const float> candidate,
-                                                               std::size_t next) {
-    const detail::softmax_summary p(reference);
-    const detail::softmax_summary q(candidate);
-    double divergence = 0.0;
-    for (std::size_t i = 0; i < reference.size(); ++i) {
-        const double log_p = p.log_probability(reference[i]);
-        const double weight = std::exp(log_p);
-        if (weight != 0.0) divergence += weight * (log_p - q.log_probability(candidate[i]));  // 0 * infinity is no distance
-    }
-    // Never negative but for rounding.
-    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]),
-            p.top == q.top};
-}
+[[nodiscard]] PHI4FLASH_BODY prediction_difference compare_predictions(std::span<const float> reference, std::span<const float> candidate,
+                                                                       std::size_t next);
 
 /// Means over many predictions. Add in a fixed order for the same bits.
 class prediction_tally {
 public:
     /// Errors: out_of_memory; it was not added then.
-    [[nodiscard]] status add(const prediction_difference& d) {
-        const status room = detail::or_out_of_memory("add to a tally", [&] { divergences_.push_back(d.divergence); });
-        if (!room) return room;
-        reference_loss_ += d.reference_loss;
-        loss_ += d.loss;
-        same_top_ += d.same_top ? 1 : 0;
-        return {};
-    }
+    [[nodiscard]] status add(const prediction_difference& d);
 
     [[nodiscard]] std::size_t count() const { return divergences_.size(); }
     [[nodiscard]] double reference_perplexity() const { return std::exp(reference_loss_ / number()); }
@@ -38808,22 +38797,9 @@ public:
         return sum / number();
     }
     /// Standard error of the mean, were the predictions independent.
-    [[nodiscard]] double divergence_error() const {
-        const double mean = mean_divergence();
-        double squares = 0.0;
-        for (const double d : divergences_) squares += (d - mean) * (d - mean);
-        return count() < 2 ? 0.0 : std::sqrt(squares / (number() - 1.0) / number());
-    }
+    [[nodiscard]] double divergence_error() const;
     /// The smallest divergence that at least a share `q` of all do not exceed, 0 < q <= 1. Sorts a copy. Errors: out_of_memory.
-    [[nodiscard]] result<double> divergence_quantile(double q) const {
-        if (divergences_.empty()) return 0.0;
-        return detail::or_out_of_memory("sort a tally", [&]() -> result<double> {
-            std::vector<double> sorted(divergences_);
-            std::ranges::sort(sorted);
-            const double rank = std::ceil(q * number());
-            return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
-        });
-    }
+    [[nodiscard]] result<double> divergence_quantile(double q) const;
 
 private:
     [[nodiscard]] double number() const { return static_cast<double>(count()); }
@@ -38849,9 +38825,52 @@ struct weight_difference {
 };
 
 /// Compares rows [first, first + count) of two matrices of the same shape and any type, plain or packed. `scratch` is 2 * cols floats.
-[[nodiscard]] inline weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference,
-                                                       const matrix_view& candidate, std::size_t first, std::size_t count,
-                                                       float* scratch) {
+[[nodiscard]] PHI4FLASH_BODY weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference,
+                                                               const matrix_view& candidate, std::size_t first, std::size_t count, float* scratch);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY prediction_difference compare_predictions(std::span<const float> reference, std::span<const float> candidate, std::size_t next) {
+    const detail::softmax_summary p(reference);
+    const detail::softmax_summary q(candidate);
+    double divergence = 0.0;
+    for (std::size_t i = 0; i < reference.size(); ++i) {
+        const double log_p = p.log_probability(reference[i]);
+        const double weight = std::exp(log_p);
+        if (weight != 0.0) divergence += weight * (log_p - q.log_probability(candidate[i]));  // 0 * infinity is no distance
+    }
+    // Never negative but for rounding.
+    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]),
+            p.top == q.top};
+}
+
+PHI4FLASH_BODY status prediction_tally::add(const prediction_difference& d) {
+    const status room = detail::or_out_of_memory("add to a tally", [&] { divergences_.push_back(d.divergence); });
+    if (!room) return room;
+    reference_loss_ += d.reference_loss;
+    loss_ += d.loss;
+    same_top_ += d.same_top ? 1 : 0;
+    return {};
+}
+
+PHI4FLASH_BODY double prediction_tally::divergence_error() const {
+    const double mean = mean_divergence();
+    double squares = 0.0;
+    for (const double d : divergences_) squares += (d - mean) * (d - mean);
+    return count() < 2 ? 0.0 : std::sqrt(squares / (number() - 1.0) / number());
+}
+
+PHI4FLASH_BODY result<double> prediction_tally::divergence_quantile(double q) const {
+    if (divergences_.empty()) return 0.0;
+    return detail::or_out_of_memory("sort a tally", [&]() -> result<double> {
+        std::vector<double> sorted(divergences_);
+        std::sort(sorted.begin(), sorted.end());
+        const double rank = std::ceil(q * number());
+        return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
+    });
+}
+
+PHI4FLASH_BODY weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference, const matrix_view& candidate,
+                                                 std::size_t first, std::size_t count, float* scratch) {
     const std::size_t cols = reference.cols;
     weight_difference sum;
     for (std::size_t r = first; r < first + count; ++r) {
@@ -38866,6 +38885,7 @@ struct weight_difference {
     }
     return sum;
 }
+#endif
 
 PHI4FLASH_END
 
@@ -39025,30 +39045,7 @@ inline constexpr std::size_t snapshot_trailer = sizeof(std::uint64_t);
 }
 
 /// The header's own truth. Errors: see inspect_snapshot.
-[[nodiscard]] inline result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like = {}) {
-    snapshot_header h;
-    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), like.magic, sizeof h.magic) == 0;
-    if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
-    if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
-    std::memcpy(&h, bytes.data(), sizeof h);
-    if (h.version > snapshot_version)
-        return error::format(errc::unsupported_version, "the saved session is of version %u: want at most %u, a newer phi4flash wrote it",
-                             static_cast<unsigned>(h.version), static_cast<unsigned>(snapshot_version));
-    if (h.checksum != checksum_of(h)) return snapshot_altered();
-    const bool good = h.version == snapshot_version && h.kv < kv_format_count && h.position <= max_extent && h.undo <= h.position &&
-                      h.bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX);
-    if (!good) return error::format(errc::bad_value, "the saved session's header holds numbers that cannot be");
-    snapshot_info info;
-    info.version = h.version;
-    info.kv = static_cast<kv_format>(h.kv);
-    const auto extent = [&h](std::size_t i) { return static_cast<std::size_t>(h.shape[i]); };
-    info.shape = {extent(0), extent(1), extent(2), extent(3), extent(4), extent(5), extent(6), extent(7), extent(8), extent(9), extent(10)};
-    info.weights.value = h.weights;
-    info.position = static_cast<std::size_t>(h.position);
-    info.oldest_position = static_cast<std::size_t>(h.position - h.undo);
-    info.bytes = static_cast<std::size_t>(h.bytes);
-    return info;
-}
+[[nodiscard]] PHI4FLASH_BODY result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like = {});
 
 /// A host's callback may answer with a status or a bool.
 template <class Answer>
@@ -39159,14 +39156,7 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 }
 
 /// Everything behind the header, the trailer included. Errors: wrong_checksum.
-[[nodiscard]] inline status check_payload(std::span<const std::byte> payload) {
-    const std::size_t n = payload.size() - snapshot_trailer;
-    xxh64 sum;
-    sum.update(payload.first(n));
-    std::uint64_t trailer;
-    std::memcpy(&trailer, payload.data() + n, sizeof trailer);
-    return sum.value() == trailer ? status() : status(snapshot_altered());
-}
+[[nodiscard]] PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload);
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
 /// throws.
@@ -39216,6 +39206,42 @@ template <sambay_shape Shape, class Kv, class Get>
     into.keep(info);
     return {};
 }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like) {
+    snapshot_header h;
+    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), like.magic, sizeof h.magic) == 0;
+    if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
+    if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
+    std::memcpy(&h, bytes.data(), sizeof h);
+    if (h.version > snapshot_version)
+        return error::format(errc::unsupported_version, "the saved session is of version %u: want at most %u, a newer phi4flash wrote it",
+                             static_cast<unsigned>(h.version), static_cast<unsigned>(snapshot_version));
+    if (h.checksum != checksum_of(h)) return snapshot_altered();
+    const bool good = h.version == snapshot_version && h.kv < kv_format_count && h.position <= max_extent && h.undo <= h.position &&
+                      h.bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX);
+    if (!good) return error::format(errc::bad_value, "the saved session's header holds numbers that cannot be");
+    snapshot_info info;
+    info.version = h.version;
+    info.kv = static_cast<kv_format>(h.kv);
+    const auto extent = [&h](std::size_t i) { return static_cast<std::size_t>(h.shape[i]); };
+    info.shape = {extent(0), extent(1), extent(2), extent(3), extent(4), extent(5), extent(6), extent(7), extent(8), extent(9), extent(10)};
+    info.weights.value = h.weights;
+    info.position = static_cast<std::size_t>(h.position);
+    info.oldest_position = static_cast<std::size_t>(h.position - h.undo);
+    info.bytes = static_cast<std::size_t>(h.bytes);
+    return info;
+}
+
+PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload) {
+    const std::size_t n = payload.size() - snapshot_trailer;
+    xxh64 sum;
+    sum.update(payload.first(n));
+    std::uint64_t trailer;
+    std::memcpy(&trailer, payload.data() + n, sizeof trailer);
+    return sum.value() == trailer ? status() : status(snapshot_altered());
+}
+#endif
 
 }  // namespace detail
 
@@ -39503,13 +39529,7 @@ public:
     }
 
     /// Makes room for `ids` strings of `bytes` in all. Errors: out_of_memory.
-    [[nodiscard]] status reserve(std::size_t ids, std::size_t bytes) {
-        return detail::or_out_of_memory("take a vocabulary", [&] {
-            places_.reserve(ids);
-            blob_.reserve(bytes);
-            if (ids * 2 > index_.size()) rebuild_index(ids);
-        });
-    }
+    [[nodiscard]] status reserve(std::size_t ids, std::size_t bytes);
 
     /// Gives an id its string. Errors: bad_vocabulary (empty or oversized string, id out of range or taken, string taken); out_of_memory.
     /// Nothing has changed then.
@@ -39527,29 +39547,7 @@ public:
 
     /// To be called when the tables came from a file: with any numbers in them, no look-up leaves them or fails to end.
     /// Errors: bad_vocabulary, naming the table.
-    [[nodiscard]] status check_tables() {
-        if (places_.size() > max_vocabulary_ids || blob_.size() > max_vocabulary_bytes)
-            return error::format(errc::bad_vocabulary, "strings.places: %zu strings of %zu bytes, at most %zu of %zu are allowed",
-                                 places_.size(), blob_.size(), max_vocabulary_ids, max_vocabulary_bytes);
-        count_ = 0;
-        for (std::size_t id = 0; id < places_.size(); ++id) {
-            const auto [offset, size] = places_[id];
-            if (size > max_token_bytes || offset > blob_.size() || size > blob_.size() - offset)
-                return error::format(errc::bad_vocabulary, "strings.places: token %zu, %u bytes at %u, leaves the %zu bytes", id,
-                                     detail::for_print(size), detail::for_print(offset), blob_.size());
-            count_ += size != 0 ? 1 : 0;
-        }
-        std::size_t used = 0, beyond = 0;
-        for (const std::uint32_t id : index_) {
-            used += id != no_token ? 1u : 0u;
-            beyond += id != no_token && id >= places_.size() ? 1u : 0u;
-        }
-        if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
-            return error::format(errc::bad_vocabulary,
-                                 "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
-                                 index_.size(), used, beyond);
-        return {};
-    }
+    [[nodiscard]] status check_tables();
 
 private:
     struct place {
@@ -39557,53 +39555,91 @@ private:
         std::uint32_t size = 0;
     };
 
-    [[nodiscard]] status insert(std::size_t id, std::string_view bytes) {
-        if (id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "token id %zu is not below the limit of %zu", id, max_vocabulary_ids);
-        if (bytes.empty()) return error::format(errc::bad_vocabulary, "token %zu is an empty string", id);
-        if (bytes.size() > max_token_bytes)
-            return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(),
-                                 max_token_bytes);
-        if (blob_.size() + bytes.size() > max_vocabulary_bytes)
-            return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes",
-                                 max_vocabulary_bytes);
-        if (has_string(id)) return error::format(errc::bad_vocabulary, "id %zu is given to two tokens", id);
-        if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
-        const std::size_t mask = index_.size() - 1;
-        std::size_t i = slot_of(bytes);
-        for (; index_[i] != no_token; i = (i + 1) & mask) {
-            if (bytes_of(index_[i]) == bytes)
-                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
-                                     bytes.size());
-        }
-        const auto place_of_bytes = static_cast<std::uint32_t>(blob_.size());
-        blob_.insert(blob_.end(), bytes.begin(), bytes.end());  // bytes that nothing points to do no harm
-        if (id >= places_.size()) places_.resize(id + 1);
-        places_[id] = {place_of_bytes, static_cast<std::uint32_t>(bytes.size())};
-        index_[i] = static_cast<std::uint32_t>(id);
-        ++count_;
-        return {};
-    }
+    [[nodiscard]] status insert(std::size_t id, std::string_view bytes);
 
     [[nodiscard]] std::size_t slot_of(std::string_view bytes) const { return detail::hash_bytes(bytes) & (index_.size() - 1); }
 
-    void rebuild_index(std::size_t wanted) {
-        std::size_t size = 512;
-        while (size < wanted * 2) size *= 2;
-        std::vector<std::uint32_t>(size, no_token).swap(index_);
-        for (std::size_t id = 0; id < places_.size(); ++id) {
-            if (places_[id].size == 0) continue;
-            std::size_t i = slot_of(bytes_of(id));
-            while (index_[i] != no_token) i = (i + 1) & (size - 1);
-            index_[i] = static_cast<std::uint32_t>(id);
-        }
-    }
+    void rebuild_index(std::size_t wanted);
 
     std::vector<char> blob_;
     std::vector<place> places_;
     std::vector<std::uint32_t> index_;  // open addressing, a power of two, at most half full
     std::size_t count_ = 0;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status vocabulary::reserve(std::size_t ids, std::size_t bytes) {
+    return detail::or_out_of_memory("take a vocabulary", [&] {
+        places_.reserve(ids);
+        blob_.reserve(bytes);
+        if (ids * 2 > index_.size()) rebuild_index(ids);
+    });
+}
+
+PHI4FLASH_BODY status vocabulary::check_tables() {
+    if (places_.size() > max_vocabulary_ids || blob_.size() > max_vocabulary_bytes)
+        return error::format(errc::bad_vocabulary, "strings.places: %zu strings of %zu bytes, at most %zu of %zu are allowed",
+                             places_.size(), blob_.size(), max_vocabulary_ids, max_vocabulary_bytes);
+    count_ = 0;
+    for (std::size_t id = 0; id < places_.size(); ++id) {
+        const auto [offset, size] = places_[id];
+        if (size > max_token_bytes || offset > blob_.size() || size > blob_.size() - offset)
+            return error::format(errc::bad_vocabulary, "strings.places: token %zu, %u bytes at %u, leaves the %zu bytes", id,
+                                 detail::for_print(size), detail::for_print(offset), blob_.size());
+        count_ += size != 0 ? 1 : 0;
+    }
+    std::size_t used = 0, beyond = 0;
+    for (const std::uint32_t id : index_) {
+        used += id != no_token ? 1u : 0u;
+        beyond += id != no_token && id >= places_.size() ? 1u : 0u;
+    }
+    if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
+        return error::format(errc::bad_vocabulary,
+                             "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
+                             index_.size(), used, beyond);
+    return {};
+}
+
+PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes) {
+    if (id >= max_vocabulary_ids)
+        return error::format(errc::bad_vocabulary, "token id %zu is not below the limit of %zu", id, max_vocabulary_ids);
+    if (bytes.empty()) return error::format(errc::bad_vocabulary, "token %zu is an empty string", id);
+    if (bytes.size() > max_token_bytes)
+        return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(),
+                             max_token_bytes);
+    if (blob_.size() + bytes.size() > max_vocabulary_bytes)
+        return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes",
+                             max_vocabulary_bytes);
+    if (has_string(id)) return error::format(errc::bad_vocabulary, "id %zu is given to two tokens", id);
+    if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
+    const std::size_t mask = index_.size() - 1;
+    std::size_t i = slot_of(bytes);
+    for (; index_[i] != no_token; i = (i + 1) & mask) {
+        if (bytes_of(index_[i]) == bytes)
+            return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
+                                 bytes.size());
+    }
+    const auto place_of_bytes = static_cast<std::uint32_t>(blob_.size());
+    blob_.insert(blob_.end(), bytes.begin(), bytes.end());  // bytes that nothing points to do no harm
+    if (id >= places_.size()) places_.resize(id + 1);
+    places_[id] = {place_of_bytes, static_cast<std::uint32_t>(bytes.size())};
+    index_[i] = static_cast<std::uint32_t>(id);
+    ++count_;
+    return {};
+}
+
+PHI4FLASH_BODY void vocabulary::rebuild_index(std::size_t wanted) {
+    std::size_t size = 512;
+    while (size < wanted * 2) size *= 2;
+    std::vector<std::uint32_t>(size, no_token).swap(index_);
+    for (std::size_t id = 0; id < places_.size(); ++id) {
+        if (places_[id].size == 0) continue;
+        std::size_t i = slot_of(bytes_of(id));
+        while (index_[i] != no_token) i = (i + 1) & (size - 1);
+        index_[i] = static_cast<std::uint32_t>(id);
+    }
+}
+#endif
 
 PHI4FLASH_END
 
@@ -39690,70 +39726,13 @@ private:
     };
     PHI4FLASH_OWN_DATA static constexpr std::uint32_t leaf = 0xFFFFFFF0;  // + 1: bytes of the token are left to compare
 
-    void build_tables(const vocabulary& strings, std::span<const std::uint32_t> sorted) {
-        units_.reserve(sorted.size() * 2 + 1024);
-        units_.assign(1024, unit{});
-        free_.assign(units_.size() / 64, ~std::uint64_t{0});
-        first_free_ = 0;
-        take(0);
-        if (sorted.empty()) return;
-        std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
-        for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
-        free_ = {};
-    }
+    void build_tables(const vocabulary& strings, std::span<const std::uint32_t> sorted);
 
-    void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open) {
-        unsigned char labels[256];
-        std::uint32_t starts[257];
-        std::size_t children = 0;
-        for (std::uint32_t i = from.lo; i < from.hi; ++i) {
-            const std::string_view s = strings.bytes_of(sorted[i]);
-            if (s.size() == from.depth) continue;  // the token that ends at this node
-            const auto label = static_cast<unsigned char>(s[from.depth]);
-            if (children == 0 || labels[children - 1] != label) {
-                labels[children] = label;
-                starts[children++] = i;
-            }
-        }
-        starts[children] = from.hi;
-        const std::uint32_t base = find_base({labels, children});
-        units_[from.node].base = base;
-        for (std::size_t c = 0; c < children; ++c) {
-            const std::uint32_t first = sorted[starts[c]];
-            const std::size_t size = strings.bytes_of(first).size();
-            const bool ends_here = size == from.depth + 1;
-            unit& child = units_[base + labels[c]];
-            child.parent = from.node;
-            take(base + labels[c]);
-            if (starts[c + 1] - starts[c] == 1) {
-                child.token = first;
-                child.base = ends_here ? leaf : leaf + 1;
-            } else {
-                if (ends_here) child.token = first;
-                open.push_back({base + labels[c], starts[c], starts[c + 1], from.depth + 1});
-            }
-        }
-    }
+    void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open);
 
     /// A base under which all labels are free, 64 candidates at a time. After a bounded search it is a fresh place at the end.
     /// Every base leaves room for all 256 bytes, so that a lookup needs no bounds.
-    [[nodiscard]] std::uint32_t find_base(std::span<const unsigned char> labels) {
-        constexpr std::uint32_t most_tries = 512;
-        const auto fitting = [&](std::uint32_t base) {
-            std::uint64_t mask = ~std::uint64_t{0};
-            for (const unsigned char l : labels) mask &= free_bits(base + l);
-            return mask;
-        };
-        std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
-        for (std::uint32_t tries = 0; tries < most_tries && base + 384 < units_.size(); ++tries, base += 64) {
-            if (const std::uint64_t mask = fitting(base); mask != 0)
-                return base + static_cast<std::uint32_t>(std::countr_zero(mask));
-        }
-        base = static_cast<std::uint32_t>(units_.size());
-        units_.resize(units_.size() + 1024);
-        free_.resize(units_.size() / 64, ~std::uint64_t{0});
-        return base;
-    }
+    [[nodiscard]] std::uint32_t find_base(std::span<const unsigned char> labels);
 
     /// Which of the units from `at` on are free, lowest bit first.
     [[nodiscard]] std::uint64_t free_bits(std::uint32_t at) const {
@@ -39771,12 +39750,80 @@ private:
     std::uint32_t first_free_ = 0;     // no unit before it is free
 };
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void byte_trie::build_tables(const vocabulary& strings, std::span<const std::uint32_t> sorted) {
+    units_.reserve(sorted.size() * 2 + 1024);
+    units_.assign(1024, unit{});
+    free_.assign(units_.size() / 64, ~std::uint64_t{0});
+    first_free_ = 0;
+    take(0);
+    if (sorted.empty()) return;
+    std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
+    for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
+    free_ = {};
+}
+
+PHI4FLASH_BODY void byte_trie::grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open) {
+    unsigned char labels[256];
+    std::uint32_t starts[257];
+    std::size_t children = 0;
+    for (std::uint32_t i = from.lo; i < from.hi; ++i) {
+        const std::string_view s = strings.bytes_of(sorted[i]);
+        if (s.size() == from.depth) continue;  // the token that ends at this node
+        const auto label = static_cast<unsigned char>(s[from.depth]);
+        if (children == 0 || labels[children - 1] != label) {
+            labels[children] = label;
+            starts[children++] = i;
+        }
+    }
+    starts[children] = from.hi;
+    const std::uint32_t base = find_base({labels, children});
+    units_[from.node].base = base;
+    for (std::size_t c = 0; c < children; ++c) {
+        const std::uint32_t first = sorted[starts[c]];
+        const std::size_t size = strings.bytes_of(first).size();
+        const bool ends_here = size == from.depth + 1;
+        unit& child = units_[base + labels[c]];
+        child.parent = from.node;
+        take(base + labels[c]);
+        if (starts[c + 1] - starts[c] == 1) {
+            child.token = first;
+            child.base = ends_here ? leaf : leaf + 1;
+        } else {
+            if (ends_here) child.token = first;
+            open.push_back({base + labels[c], starts[c], starts[c + 1], from.depth + 1});
+        }
+    }
+}
+
+PHI4FLASH_BODY std::uint32_t byte_trie::find_base(std::span<const unsigned char> labels) {
+    constexpr std::uint32_t most_tries = 512;
+    const auto fitting = [&](std::uint32_t base) {
+        std::uint64_t mask = ~std::uint64_t{0};
+        for (const unsigned char l : labels) mask &= free_bits(base + l);
+        return mask;
+    };
+    std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
+    for (std::uint32_t tries = 0; tries < most_tries && base + 384 < units_.size(); ++tries, base += 64) {
+        if (const std::uint64_t mask = fitting(base); mask != 0)
+            return base + static_cast<std::uint32_t>(std::countr_zero(mask));
+    }
+    base = static_cast<std::uint32_t>(units_.size());
+    units_.resize(units_.size() + 1024);
+    free_.resize(units_.size() / 64, ~std::uint64_t{0});
+    return base;
+}
+#endif
+
 PHI4FLASH_END
 
 // ---- phi4flash/text/normalization.hpp ------------------------------------------------------------------------------------
 /// Unicode normalization, as tokenizers of Qwen and others ask for before a text is split. Text that is normalized already is only
 /// looked at; around what is not, a segment is decomposed, ordered and composed (Unicode Standard Annex #15).
 /// @since 0.2
+#if PHI4FLASH_BODIES
+#ifndef PHI4FLASH_ONCE_TEXT_NORMALIZATION_TABLES_HPP
+#define PHI4FLASH_ONCE_TEXT_NORMALIZATION_TABLES_HPP
 
 // ---- phi4flash/text/normalization_tables.hpp -----------------------------------------------------------------------------
 /// What normalizing does to Unicode 9.0 code points, as Hugging Face's tokenizers does it.
@@ -40602,6 +40649,8 @@ PHI4FLASH_OWN_DATA inline constexpr std::uint16_t compositions[940] = {
 }  // namespace detail
 
 PHI4FLASH_END
+#endif
+#endif
 
 // ---- phi4flash/text/utf8.hpp ---------------------------------------------------------------------------------------------
 /// UTF-8: decoding that never reads out of bounds and replaces each maximal invalid subpart by U+FFFD, as the Unicode
@@ -40777,6 +40826,19 @@ enum class normal_form : std::uint8_t {
     nfd,   ///< decomposed: U+00E9 becomes "e" and U+0301
 };
 
+namespace detail {
+PHI4FLASH_BODY void append_normal(std::string_view text, normal_form form, std::string& out);
+}
+
+/// Bytes at the start of `text` that are in this form as they stand, whatever follows them. May stop at what is in it all the same (a letter
+/// with two marks, one of them composed): append_normalized knows. Needs well-formed UTF-8.
+[[nodiscard]] PHI4FLASH_BODY std::size_t normalized_prefix(std::string_view text, normal_form form);
+
+/// Appends `text` in a normalization form, in linear time. Needs well-formed UTF-8. Code points of Unicode 9.0, as in Hugging Face's
+/// tokenizers: what was assigned later stays as it is. Errors: out_of_memory; `out` is then as it was.
+PHI4FLASH_BODY status append_normalized(std::string_view text, normal_form form, std::string& out);
+
+#if PHI4FLASH_BODIES
 namespace detail {
 
 /// Hangul syllables are composed of two or three jamo by arithmetic (Unicode 16.0, section 3.12).
@@ -40966,29 +41028,23 @@ private:
     std::vector<unit> units_;
 };
 
-}  // namespace detail
-
-namespace detail {
-inline void append_normal(std::string_view text, normal_form form, std::string& out) {
+PHI4FLASH_BODY void append_normal(std::string_view text, normal_form form, std::string& out) {
     if (form == normal_form::nfc) return normalizer<true>().append(text, out);
     if (form == normal_form::nfd) return normalizer<false>().append(text, out);
     out.append(text);
 }
 }  // namespace detail
 
-/// Bytes at the start of `text` that are in this form as they stand, whatever follows them. May stop at what is in it all the same (a letter
-/// with two marks, one of them composed): append_normalized knows. Needs well-formed UTF-8.
-[[nodiscard]] inline std::size_t normalized_prefix(std::string_view text, normal_form form) {
+PHI4FLASH_BODY std::size_t normalized_prefix(std::string_view text, normal_form form) {
     if (form == normal_form::nfc) return detail::normalizer<true>::normalized_prefix(text);
     if (form == normal_form::nfd) return detail::normalizer<false>::normalized_prefix(text);
     return text.size();
 }
 
-/// Appends `text` in a normalization form, in linear time. Needs well-formed UTF-8. Code points of Unicode 9.0, as in Hugging Face's
-/// tokenizers: what was assigned later stays as it is. Errors: out_of_memory; `out` is then as it was.
-inline status append_normalized(std::string_view text, normal_form form, std::string& out) {
+PHI4FLASH_BODY status append_normalized(std::string_view text, normal_form form, std::string& out) {
     return detail::append_or_nothing("normalize a text", out, [&] { detail::append_normal(text, form, out); });
 }
+#endif
 
 PHI4FLASH_END
 
@@ -40996,6 +41052,9 @@ PHI4FLASH_END
 /// Splits text into the pieces that BPE works on: hand-written matchers for the split patterns of GPT-2, cl100k, Qwen 2
 /// and o200k. Each gives what a leftmost, backtracking regular-expression engine would, in one or two passes over a piece, without
 /// recursion or allocation.
+#if PHI4FLASH_BODIES
+#ifndef PHI4FLASH_ONCE_TEXT_UNICODE_TABLES_HPP
+#define PHI4FLASH_ONCE_TEXT_UNICODE_TABLES_HPP
 
 // ---- phi4flash/text/unicode_tables.hpp -----------------------------------------------------------------------------------
 /// Classes of Unicode 16.0 code points that the split patterns tell apart, as a two-stage table.
@@ -41409,6 +41468,8 @@ PHI4FLASH_OWN_DATA inline constexpr std::uint64_t class_rows[1824] = {
 }
 
 PHI4FLASH_END
+#endif
+#endif
 
 PHI4FLASH_BEGIN
 
@@ -41438,6 +41499,7 @@ enum class split_pattern : std::uint8_t { gpt2, cl100k, qwen2, o200k };
     return o200k;
 }
 
+#if PHI4FLASH_BODIES
 namespace detail {
 
 /// Sets of classes, one bit each. `multi` marks a byte that begins a longer sequence: it is in no set.
@@ -41656,15 +41718,27 @@ template <int Digits>
 }
 
 }  // namespace detail
+#endif
 
 /// End of the piece that starts at p. Needs p < end; the result is > p. Any bytes are allowed: invalid ones count as U+FFFD.
 template <split_pattern Pattern>
-[[nodiscard]] inline const char* next_piece(const char* p, const char* end) {
+[[nodiscard]] const char* next_piece(const char* p, const char* end);
+
+#if PHI4FLASH_BODIES
+template <split_pattern Pattern>
+inline const char* next_piece(const char* p, const char* end) {
     if constexpr (Pattern == split_pattern::gpt2) return detail::next_gpt2(p, end);
     if constexpr (Pattern == split_pattern::cl100k) return detail::next_cl100k<3>(p, end);
     if constexpr (Pattern == split_pattern::qwen2) return detail::next_cl100k<1>(p, end);
     if constexpr (Pattern == split_pattern::o200k) return detail::next_o200k(p, end);
 }
+#if PHI4FLASH_COMPILE_ONCE
+template const char* next_piece<split_pattern::gpt2>(const char*, const char*);
+template const char* next_piece<split_pattern::cl100k>(const char*, const char*);
+template const char* next_piece<split_pattern::qwen2>(const char*, const char*);
+template const char* next_piece<split_pattern::o200k>(const char*, const char*);
+#endif
+#endif
 
 /// Calls `sink(piece)` for each piece of `text`, in order; together they are the text.
 template <split_pattern Pattern, class Sink>
@@ -41717,13 +41791,39 @@ enum class marker_policy : std::uint8_t {
 namespace detail {
 
 /// White space (the property) at the start of the text, in bytes.
-[[nodiscard]] inline std::size_t leading_space(std::string_view text) {
+[[nodiscard]] PHI4FLASH_BODY std::size_t leading_space(std::string_view text);
+
+/// White space at the end of the text, in bytes.
+[[nodiscard]] PHI4FLASH_BODY std::size_t trailing_space(std::string_view text);
+
+/// A set of markers to look for in one pass: leftmost first, longest of those.
+class marker_set {
+public:
+    /// Takes those tokens that are `normalized` or not, in that form of their contents. Errors: bad_vocabulary (two are the same in
+    /// that form, or one is too long in it).
+    [[nodiscard]] status build(const std::vector<added_token>& tokens, bool normalized, normal_form form);
+
+    [[nodiscard]] bool empty() const { return firsts_ == 0; }
+
+    /// The first marker in [p, end): its position in the list given to `build`, or no_token, and its bytes in the text. `p` moves to
+    /// its start, or to `end`.
+    [[nodiscard]] byte_trie::match find(const char*& p, const char* end) const;
+
+private:
+    vocabulary contents_;
+    byte_trie trie_;
+    bool starts_[256] = {};
+    int firsts_ = 0;  // different first bytes
+    unsigned char first_ = 0;
+};
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t leading_space(std::string_view text) {
     const char* const end = text.data() + text.size();
     return static_cast<std::size_t>(skip<spaces_set>(text.data(), end) - text.data());
 }
 
-/// White space at the end of the text, in bytes.
-[[nodiscard]] inline std::size_t trailing_space(std::string_view text) {
+PHI4FLASH_BODY std::size_t trailing_space(std::string_view text) {
     std::size_t size = text.size();
     while (size != 0) {
         std::size_t start = size - 1;
@@ -41735,62 +41835,46 @@ namespace detail {
     return text.size() - size;
 }
 
-/// A set of markers to look for in one pass: leftmost first, longest of those.
-class marker_set {
-public:
-    /// Takes those tokens that are `normalized` or not, in that form of their contents. Errors: bad_vocabulary (two are the same in
-    /// that form, or one is too long in it).
-    [[nodiscard]] status build(const std::vector<added_token>& tokens, bool normalized, normal_form form) {
-        std::vector<std::uint32_t> sorted;
-        std::vector<std::string> contents(tokens.size());
-        for (std::uint32_t i = 0; i < tokens.size(); ++i) {
-            if (tokens[i].normalized != normalized) continue;
-            append_normal(tokens[i].content, form, contents[i]);
-            const status ok = contents_.add(i, contents[i]);
-            if (!ok && ok.error().code() == errc::out_of_memory) return ok;
-            if (!ok)
-                return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
-                                     tokens[i].content.c_str());
-            sorted.push_back(i);
-        }
-        std::sort(sorted.begin(), sorted.end(),
-                  [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
-        if (const status ok = trie_.build(contents_, sorted); !ok) return ok;
-        for (const std::uint32_t i : sorted) {
-            const auto byte = static_cast<unsigned char>(contents[i].front());
-            if (!starts_[byte]) ++firsts_;
-            starts_[byte] = true;
-            first_ = byte;
-        }
-        return {};
+PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, bool normalized, normal_form form) {
+    std::vector<std::uint32_t> sorted;
+    std::vector<std::string> contents(tokens.size());
+    for (std::uint32_t i = 0; i < tokens.size(); ++i) {
+        if (tokens[i].normalized != normalized) continue;
+        append_normal(tokens[i].content, form, contents[i]);
+        const status ok = contents_.add(i, contents[i]);
+        if (!ok && ok.error().code() == errc::out_of_memory) return ok;
+        if (!ok)
+            return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
+                                 tokens[i].content.c_str());
+        sorted.push_back(i);
     }
-
-    [[nodiscard]] bool empty() const { return firsts_ == 0; }
-
-    /// The first marker in [p, end): its position in the list given to `build`, or no_token, and its bytes in the text. `p` moves to
-    /// its start, or to `end`.
-    [[nodiscard]] byte_trie::match find(const char*& p, const char* end) const {
-        for (; p < end; ++p) {
-            if (firsts_ == 1) {
-                p = static_cast<const char*>(std::memchr(p, first_, static_cast<std::size_t>(end - p)));
-                if (p == nullptr) break;
-            } else if (!starts_[static_cast<unsigned char>(*p)]) {
-                continue;
-            }
-            const byte_trie::match found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p));
-            if (found.token != no_token) return found;
-        }
-        p = end;
-        return {};
+    std::sort(sorted.begin(), sorted.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
+    if (const status ok = trie_.build(contents_, sorted); !ok) return ok;
+    for (const std::uint32_t i : sorted) {
+        const auto byte = static_cast<unsigned char>(contents[i].front());
+        if (!starts_[byte]) ++firsts_;
+        starts_[byte] = true;
+        first_ = byte;
     }
+    return {};
+}
 
-private:
-    vocabulary contents_;
-    byte_trie trie_;
-    bool starts_[256] = {};
-    int firsts_ = 0;  // different first bytes
-    unsigned char first_ = 0;
-};
+PHI4FLASH_BODY byte_trie::match marker_set::find(const char*& p, const char* end) const {
+    for (; p < end; ++p) {
+        if (firsts_ == 1) {
+            p = static_cast<const char*>(std::memchr(p, first_, static_cast<std::size_t>(end - p)));
+            if (p == nullptr) break;
+        } else if (!starts_[static_cast<unsigned char>(*p)]) {
+            continue;
+        }
+        const byte_trie::match found = trie_.longest(contents_, p, static_cast<std::size_t>(end - p));
+        if (found.token != no_token) return found;
+    }
+    p = end;
+    return {};
+}
+#endif
 
 }  // namespace detail
 
@@ -41825,12 +41909,7 @@ public:
     PHI4FLASH_OWN_DATA static constexpr std::uint32_t none = 0xFFFFFFFF;
     static constexpr std::size_t max_merges = (std::size_t{1} << 24) - 1;
 
-    void reserve(std::size_t merges) {
-        std::size_t places = 64;
-        while (places < merges * 2) places *= 2;
-        slots_.assign(places, none);
-        shift_ = shift_of(places);
-    }
+    void reserve(std::size_t merges);
 
     /// False if the pair is there already. Needs room reserved.
     bool insert(std::span<const merge_rule> rules, std::uint32_t rank) {
@@ -41862,19 +41941,7 @@ public:
     }
 
     /// To be called when the table came from a file. Errors: bad_merge.
-    [[nodiscard]] status check_tables(std::size_t merges) {
-        std::size_t used = 0, beyond = 0;
-        for (const std::uint32_t slot : slots_) {
-            used += slot != none ? 1 : 0;
-            beyond += slot != none && (slot & 0xFFFFFF) >= merges ? 1 : 0;
-        }
-        if (!std::has_single_bit(slots_.size()) || slots_.size() < 64 || used * 2 > slots_.size() || beyond != 0)
-            return error::format(errc::bad_merge,
-                                 "merges.slots: want a power of two of ranks, half free, have %zu, %zu used, %zu of them unknown",
-                                 slots_.size(), used, beyond);
-        shift_ = shift_of(slots_.size());
-        return {};
-    }
+    [[nodiscard]] status check_tables(std::size_t merges);
 
 private:
     [[nodiscard]] static int shift_of(std::size_t places) { return 64 - std::countr_zero(places); }
@@ -41887,6 +41954,29 @@ private:
     std::vector<std::uint32_t> slots_;  // empty until `reserve`
     int shift_ = 58;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void pair_table::reserve(std::size_t merges) {
+    std::size_t places = 64;
+    while (places < merges * 2) places *= 2;
+    slots_.assign(places, none);
+    shift_ = shift_of(places);
+}
+
+PHI4FLASH_BODY status pair_table::check_tables(std::size_t merges) {
+    std::size_t used = 0, beyond = 0;
+    for (const std::uint32_t slot : slots_) {
+        used += slot != none ? 1 : 0;
+        beyond += slot != none && (slot & 0xFFFFFF) >= merges ? 1 : 0;
+    }
+    if (!std::has_single_bit(slots_.size()) || slots_.size() < 64 || used * 2 > slots_.size() || beyond != 0)
+        return error::format(errc::bad_merge,
+                             "merges.slots: want a power of two of ranks, half free, have %zu, %zu used, %zu of them unknown",
+                             slots_.size(), used, beyond);
+    shift_ = shift_of(slots_.size());
+    return {};
+}
+#endif
 
 }  // namespace detail
 
@@ -41926,18 +42016,7 @@ public:
     /// `ignore_merges`: a piece that is a token is that token, whatever the merges say.
     /// Errors: bad_vocabulary (a byte has no token), bad_merge (unknown ids, a merge whose result is not its parts joined, a pair
     /// given twice, too many), out_of_memory.
-    static result<bpe> create(vocabulary strings, std::vector<merge_rule> rules, bool ignore_merges) {
-        return detail::or_out_of_memory("build the tables of a tokenizer", [&]() -> result<bpe> {
-            bpe b;
-            b.strings_ = std::move(strings);
-            b.rules_ = std::move(rules);
-            b.ignore_merges_ = ignore_merges;
-            if (status s = b.check_rules(); !s) return s.error();
-            b.find_histories();
-            if (status s = b.build_trie(); !s) return s.error();
-            return b;
-        });
-    }
+    static result<bpe> create(vocabulary strings, std::vector<merge_rule> rules, bool ignore_merges);
 
     /// The same from tables that a finished one gave to for_each_table: `fill(name, vector)` returns a status and fills each. They
     /// are checked so far that no text makes anything read out of bounds or not end, whatever they hold; not that they are right.
@@ -42061,176 +42140,28 @@ private:
         return true;
     }
 
-    [[nodiscard]] status check_bytes() {
-        for (unsigned b = 0; b < 256; ++b) {
-            const char byte = static_cast<char>(b);
-            byte_token_[b] = strings_.find({&byte, 1});
-            if (byte_token_[b] == no_token)
-                return error::format(errc::bad_vocabulary, "the vocabulary has no token for the byte 0x%02X", b);
-        }
-        if (rules_.size() > detail::pair_table::max_merges)
-            return error::format(errc::bad_merge, "%zu merges, at most %zu are allowed", rules_.size(),
-                                 detail::pair_table::max_merges);
-        return {};
-    }
+    [[nodiscard]] status check_bytes();
 
-    [[nodiscard]] status check_tables() {
-        if (status s = strings_.check_tables(); !s) return s;
-        if (status s = check_bytes(); !s) return s;
-        for (std::size_t rank = 0; rank < rules_.size(); ++rank) {
-            const auto [left, right, merged] = rules_[rank];
-            if (!strings_.has_string(left) || !strings_.has_string(right) || !strings_.has_string(merged) ||
-                strings_.size_of_known(merged) != strings_.size_of_known(left) + strings_.size_of_known(right))
-                return error::format(errc::bad_merge, "merges.rules: merge %zu, of tokens %u and %u, cannot make token %u", rank,
-                                     detail::for_print(left), detail::for_print(right), detail::for_print(merged));
-        }
-        if (status s = pairs_.check_tables(rules_.size()); !s || !ordered_) return s;
-        if (histories_.size() != strings_.size())
-            return error::format(errc::bad_merge, "merges.histories: want one for each of %zu tokens, have %zu", strings_.size(),
-                                 histories_.size());
-        const auto reachable = [&](std::uint32_t id) { return id < histories_.size() && histories_[id].rank != unreachable; };
-        for (std::uint32_t id = 0; id < histories_.size(); ++id) {
-            // Parts and prefixes are shorter than the whole, so going back to them ends.
-            const history& h = histories_[id];
-            bool good = h.rank == unreachable || (h.rank == is_byte && strings_.size_of_known(id) == 1);
-            if (h.rank >= 0 && static_cast<std::size_t>(h.rank) < rules_.size()) {
-                const merge_rule& r = rules_[static_cast<std::size_t>(h.rank)];
-                good = r.merged == id && r.left == h.left && r.right == h.right && reachable(h.left) && reachable(h.right);
-            }
-            if (h.shorter != no_token)
-                good = good && reachable(h.shorter) && strings_.size_of_known(h.shorter) < strings_.size_of_known(id);
-            if (!good)
-                return error::format(errc::bad_merge, "merges.histories: token %u cannot come from merge %d of tokens %u and %u",
-                                     detail::for_print(id), static_cast<int>(h.rank), detail::for_print(h.left), detail::for_print(h.right));
-        }
-        return trie_.check_tables(reachable);
-    }
+    [[nodiscard]] status check_tables();
 
-    [[nodiscard]] status check_rules() {
-        if (status s = check_bytes(); !s) return s;
-        pairs_.reserve(rules_.size());
-        for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) {
-            const merge_rule& r = rules_[rank];
-            const std::string_view left = strings_.bytes_of(r.left), right = strings_.bytes_of(r.right),
-                                   merged = strings_.bytes_of(r.merged);
-            if (left.empty() || right.empty() || merged.empty())
-                return error::format(errc::bad_merge, "merge %u names an id without a string", detail::for_print(rank));
-            if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
-                return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", detail::for_print(rank),
-                                     detail::for_print(r.merged), detail::for_print(r.left), detail::for_print(r.right));
-            if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
-        }
-        return {};
-    }
+    [[nodiscard]] status check_rules();
 
     /// Finds each token's history, in order of rank, and whether the rules are ordered.
-    void find_histories() {
-        histories_.assign(strings_.size(), history{});
-        std::vector<std::int32_t> newest(strings_.size(), unreachable);  // last rule that makes the token
-        for (const std::uint32_t id : byte_token_) histories_[id].rank = is_byte;
-        for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) newest[rules_[rank].merged] = static_cast<std::int32_t>(rank);
-        ordered_ = true;
-        for (std::uint32_t rank = 0; rank < rules_.size() && ordered_; ++rank) {
-            const merge_rule& r = rules_[rank];
-            const auto limit = static_cast<std::int32_t>(rank);
-            if (newest[r.left] >= limit || newest[r.right] >= limit) ordered_ = false;
-            history& h = histories_[r.merged];
-            if (h.rank != unreachable || histories_[r.left].rank == unreachable || histories_[r.right].rank == unreachable)
-                continue;
-            if (stay_apart(r.left, r.right, rank)) h = {limit, r.left, r.right, no_token};
-        }
-        if (!ordered_) histories_.clear();
-    }
+    void find_histories();
 
-    [[nodiscard]] status build_trie() {
-        std::vector<std::pair<std::uint64_t, std::uint32_t>> keyed;  // the first eight bytes, big endian, and the id
-        keyed.reserve(strings_.count());
-        for (std::uint32_t id = 0; id < histories_.size(); ++id) {
-            if (histories_[id].rank == unreachable) continue;
-            const std::string_view s = strings_.bytes_of(id);
-            std::uint64_t key = 0;
-            for (std::size_t i = 0; i < 8; ++i) key = key << 8 | (i < s.size() ? static_cast<unsigned char>(s[i]) : 0u);
-            keyed.emplace_back(key, id);
-        }
-        std::sort(keyed.begin(), keyed.end(), [this](const auto& a, const auto& b) {
-            return a.first != b.first ? a.first < b.first : strings_.bytes_of(a.second) < strings_.bytes_of(b.second);
-        });
-        std::vector<std::uint32_t> sorted;
-        sorted.reserve(keyed.size());
-        std::vector<std::uint32_t> prefixes;  // of the token at hand, shortest first
-        for (const auto& [key, id] : keyed) {
-            sorted.push_back(id);
-            while (!prefixes.empty() && !strings_.bytes_of(id).starts_with(strings_.bytes_of(prefixes.back()))) prefixes.pop_back();
-            if (!prefixes.empty()) histories_[id].shorter = prefixes.back();
-            prefixes.push_back(id);
-        }
-        return trie_.build(strings_, sorted);
-    }
+    [[nodiscard]] status build_trie();
 
     /// True if x and y, side by side, are never merged across their border by a rule below `limit`. Goes back in time: the
     /// younger of the two tokens at the border is replaced by its part there. Of equal ranks the left one is older, since merging
     /// goes from left to right.
-    [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::uint32_t limit = detail::pair_table::none) const {
-        std::uint32_t x_until = limit, y_until = limit;
-        for (;;) {
-            const std::uint32_t rank = pairs_.find(rules_, x, y);
-            if (rank < x_until && rank <= y_until) return false;
-            const history& hx = histories_[x];
-            const history& hy = histories_[y];
-            if (hx.rank > hy.rank) {
-                x_until = static_cast<std::uint32_t>(hx.rank);
-                x = hx.right;
-            } else if (hy.rank >= 0) {
-                y_until = static_cast<std::uint32_t>(hy.rank);
-                y = hy.left;
-            } else {
-                return true;
-            }
-        }
-    }
+    [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::uint32_t limit = detail::pair_table::none) const;
 
     /// stay_apart, remembered: neighbours in a text come again, and going back in time misses the cache at every step.
-    [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::vector<std::uint64_t>& pairs) const {
-        const std::uint64_t key = std::uint64_t{x} << 32 | y << 1;
-        std::uint64_t& known = pairs[(key * 0x9E3779B97F4A7C15u >> 32) & (pairs.size() - 1)];
-        if ((known ^ key) > 1) known = key | (stay_apart(x, y) ? 1u : 0u);
-        return (known & 1) != 0;
-    }
+    [[nodiscard]] bool stay_apart(std::uint32_t x, std::uint32_t y, std::vector<std::uint64_t>& pairs) const;
 
     /// Fills scratch.tokens with the encoding of `piece`, whose longest first token is `next`. False if there is none, or a token
     /// is longer than the text where it was found: only in tables of a damaged file.
-    [[nodiscard]] bool search(std::string_view piece, byte_trie::match next, bpe_scratch& scratch) const {
-        const auto size = static_cast<std::uint32_t>(piece.size());
-        if (scratch.pairs.empty()) scratch.pairs.assign(scratch.n_pairs, ~std::uint64_t{0});
-        std::vector<bpe_scratch::placed>& tokens = scratch.tokens;
-        std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
-        tokens.clear();
-        dead.clear();  // filled at the first dead end: most pieces have none
-        std::uint32_t at = 0;
-        while (at < size) {
-            const std::uint32_t end = at + next.size;
-            if (end > size) return false;
-            const bool is_dead = !dead.empty() && (dead[end / 64] >> (end % 64) & 1) != 0;
-            if (!is_dead && (tokens.empty() || stay_apart(tokens.back().token, next.token, scratch.pairs))) {
-                tokens.push_back({next.token, at});
-                at = end;
-                if (at < size) next = trie_.longest(strings_, piece.data() + at, size - at);
-                continue;
-            }
-            next.token = histories_[next.token].shorter;
-            // Every byte is a token, so the first place always has a way on, and `tokens` is not empty here.
-            while (next.token == no_token) {
-                if (tokens.empty()) return false;
-                if (dead.empty()) dead.resize(size / 64 + 1);
-                dead[at / 64] |= std::uint64_t{1} << (at % 64);
-                at = tokens.back().begin;
-                next.token = histories_[tokens.back().token].shorter;
-                tokens.pop_back();
-            }
-            next.size = static_cast<std::uint32_t>(strings_.size_of_known(next.token));
-        }
-        return true;
-    }
+    [[nodiscard]] bool search(std::string_view piece, byte_trie::match next, bpe_scratch& scratch) const;
 
     vocabulary strings_;
     std::vector<merge_rule> rules_;
@@ -42241,6 +42172,185 @@ private:
     bool ordered_ = true;
     bool ignore_merges_ = false;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<bpe> bpe::create(vocabulary strings, std::vector<merge_rule> rules, bool ignore_merges) {
+    return detail::or_out_of_memory("build the tables of a tokenizer", [&]() -> result<bpe> {
+        bpe b;
+        b.strings_ = std::move(strings);
+        b.rules_ = std::move(rules);
+        b.ignore_merges_ = ignore_merges;
+        if (status s = b.check_rules(); !s) return s.error();
+        b.find_histories();
+        if (status s = b.build_trie(); !s) return s.error();
+        return b;
+    });
+}
+
+PHI4FLASH_BODY status bpe::check_bytes() {
+    for (unsigned b = 0; b < 256; ++b) {
+        const char byte = static_cast<char>(b);
+        byte_token_[b] = strings_.find({&byte, 1});
+        if (byte_token_[b] == no_token)
+            return error::format(errc::bad_vocabulary, "the vocabulary has no token for the byte 0x%02X", b);
+    }
+    if (rules_.size() > detail::pair_table::max_merges)
+        return error::format(errc::bad_merge, "%zu merges, at most %zu are allowed", rules_.size(),
+                             detail::pair_table::max_merges);
+    return {};
+}
+
+PHI4FLASH_BODY status bpe::check_tables() {
+    if (status s = strings_.check_tables(); !s) return s;
+    if (status s = check_bytes(); !s) return s;
+    for (std::size_t rank = 0; rank < rules_.size(); ++rank) {
+        const auto [left, right, merged] = rules_[rank];
+        if (!strings_.has_string(left) || !strings_.has_string(right) || !strings_.has_string(merged) ||
+            strings_.size_of_known(merged) != strings_.size_of_known(left) + strings_.size_of_known(right))
+            return error::format(errc::bad_merge, "merges.rules: merge %zu, of tokens %u and %u, cannot make token %u", rank,
+                                 detail::for_print(left), detail::for_print(right), detail::for_print(merged));
+    }
+    if (status s = pairs_.check_tables(rules_.size()); !s || !ordered_) return s;
+    if (histories_.size() != strings_.size())
+        return error::format(errc::bad_merge, "merges.histories: want one for each of %zu tokens, have %zu", strings_.size(),
+                             histories_.size());
+    const auto reachable = [&](std::uint32_t id) { return id < histories_.size() && histories_[id].rank != unreachable; };
+    for (std::uint32_t id = 0; id < histories_.size(); ++id) {
+        // Parts and prefixes are shorter than the whole, so going back to them ends.
+        const history& h = histories_[id];
+        bool good = h.rank == unreachable || (h.rank == is_byte && strings_.size_of_known(id) == 1);
+        if (h.rank >= 0 && static_cast<std::size_t>(h.rank) < rules_.size()) {
+            const merge_rule& r = rules_[static_cast<std::size_t>(h.rank)];
+            good = r.merged == id && r.left == h.left && r.right == h.right && reachable(h.left) && reachable(h.right);
+        }
+        if (h.shorter != no_token)
+            good = good && reachable(h.shorter) && strings_.size_of_known(h.shorter) < strings_.size_of_known(id);
+        if (!good)
+            return error::format(errc::bad_merge, "merges.histories: token %u cannot come from merge %d of tokens %u and %u",
+                                 detail::for_print(id), static_cast<int>(h.rank), detail::for_print(h.left), detail::for_print(h.right));
+    }
+    return trie_.check_tables(reachable);
+}
+
+PHI4FLASH_BODY status bpe::check_rules() {
+    if (status s = check_bytes(); !s) return s;
+    pairs_.reserve(rules_.size());
+    for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) {
+        const merge_rule& r = rules_[rank];
+        const std::string_view left = strings_.bytes_of(r.left), right = strings_.bytes_of(r.right),
+                               merged = strings_.bytes_of(r.merged);
+        if (left.empty() || right.empty() || merged.empty())
+            return error::format(errc::bad_merge, "merge %u names an id without a string", detail::for_print(rank));
+        if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
+            return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", detail::for_print(rank),
+                                 detail::for_print(r.merged), detail::for_print(r.left), detail::for_print(r.right));
+        if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
+    }
+    return {};
+}
+
+PHI4FLASH_BODY void bpe::find_histories() {
+    histories_.assign(strings_.size(), history{});
+    std::vector<std::int32_t> newest(strings_.size(), unreachable);  // last rule that makes the token
+    for (const std::uint32_t id : byte_token_) histories_[id].rank = is_byte;
+    for (std::uint32_t rank = 0; rank < rules_.size(); ++rank) newest[rules_[rank].merged] = static_cast<std::int32_t>(rank);
+    ordered_ = true;
+    for (std::uint32_t rank = 0; rank < rules_.size() && ordered_; ++rank) {
+        const merge_rule& r = rules_[rank];
+        const auto limit = static_cast<std::int32_t>(rank);
+        if (newest[r.left] >= limit || newest[r.right] >= limit) ordered_ = false;
+        history& h = histories_[r.merged];
+        if (h.rank != unreachable || histories_[r.left].rank == unreachable || histories_[r.right].rank == unreachable)
+            continue;
+        if (stay_apart(r.left, r.right, rank)) h = {limit, r.left, r.right, no_token};
+    }
+    if (!ordered_) histories_.clear();
+}
+
+PHI4FLASH_BODY status bpe::build_trie() {
+    std::vector<std::pair<std::uint64_t, std::uint32_t>> keyed;  // the first eight bytes, big endian, and the id
+    keyed.reserve(strings_.count());
+    for (std::uint32_t id = 0; id < histories_.size(); ++id) {
+        if (histories_[id].rank == unreachable) continue;
+        const std::string_view s = strings_.bytes_of(id);
+        std::uint64_t key = 0;
+        for (std::size_t i = 0; i < 8; ++i) key = key << 8 | (i < s.size() ? static_cast<unsigned char>(s[i]) : 0u);
+        keyed.emplace_back(key, id);
+    }
+    std::sort(keyed.begin(), keyed.end(), [this](const auto& a, const auto& b) {
+        return a.first != b.first ? a.first < b.first : strings_.bytes_of(a.second) < strings_.bytes_of(b.second);
+    });
+    std::vector<std::uint32_t> sorted;
+    sorted.reserve(keyed.size());
+    std::vector<std::uint32_t> prefixes;  // of the token at hand, shortest first
+    for (const auto& [key, id] : keyed) {
+        sorted.push_back(id);
+        while (!prefixes.empty() && !strings_.bytes_of(id).starts_with(strings_.bytes_of(prefixes.back()))) prefixes.pop_back();
+        if (!prefixes.empty()) histories_[id].shorter = prefixes.back();
+        prefixes.push_back(id);
+    }
+    return trie_.build(strings_, sorted);
+}
+
+PHI4FLASH_BODY bool bpe::stay_apart(std::uint32_t x, std::uint32_t y, std::uint32_t limit) const {
+    std::uint32_t x_until = limit, y_until = limit;
+    for (;;) {
+        const std::uint32_t rank = pairs_.find(rules_, x, y);
+        if (rank < x_until && rank <= y_until) return false;
+        const history& hx = histories_[x];
+        const history& hy = histories_[y];
+        if (hx.rank > hy.rank) {
+            x_until = static_cast<std::uint32_t>(hx.rank);
+            x = hx.right;
+        } else if (hy.rank >= 0) {
+            y_until = static_cast<std::uint32_t>(hy.rank);
+            y = hy.left;
+        } else {
+            return true;
+        }
+    }
+}
+
+PHI4FLASH_BODY bool bpe::stay_apart(std::uint32_t x, std::uint32_t y, std::vector<std::uint64_t>& pairs) const {
+    const std::uint64_t key = std::uint64_t{x} << 32 | y << 1;
+    std::uint64_t& known = pairs[(key * 0x9E3779B97F4A7C15u >> 32) & (pairs.size() - 1)];
+    if ((known ^ key) > 1) known = key | (stay_apart(x, y) ? 1u : 0u);
+    return (known & 1) != 0;
+}
+
+PHI4FLASH_BODY bool bpe::search(std::string_view piece, byte_trie::match next, bpe_scratch& scratch) const {
+    const auto size = static_cast<std::uint32_t>(piece.size());
+    if (scratch.pairs.empty()) scratch.pairs.assign(scratch.n_pairs, ~std::uint64_t{0});
+    std::vector<bpe_scratch::placed>& tokens = scratch.tokens;
+    std::vector<std::uint64_t>& dead = scratch.dead;  // ends of a prefix that cannot be continued
+    tokens.clear();
+    dead.clear();  // filled at the first dead end: most pieces have none
+    std::uint32_t at = 0;
+    while (at < size) {
+        const std::uint32_t end = at + next.size;
+        if (end > size) return false;
+        const bool is_dead = !dead.empty() && (dead[end / 64] >> (end % 64) & 1) != 0;
+        if (!is_dead && (tokens.empty() || stay_apart(tokens.back().token, next.token, scratch.pairs))) {
+            tokens.push_back({next.token, at});
+            at = end;
+            if (at < size) next = trie_.longest(strings_, piece.data() + at, size - at);
+            continue;
+        }
+        next.token = histories_[next.token].shorter;
+        // Every byte is a token, so the first place always has a way on, and `tokens` is not empty here.
+        while (next.token == no_token) {
+            if (tokens.empty()) return false;
+            if (dead.empty()) dead.resize(size / 64 + 1);
+            dead[at / 64] |= std::uint64_t{1} << (at % 64);
+            at = tokens.back().begin;
+            next.token = histories_[tokens.back().token].shorter;
+            tokens.pop_back();
+        }
+        next.size = static_cast<std::uint32_t>(strings_.size_of_known(next.token));
+    }
+    return true;
+}
+#endif
 
 PHI4FLASH_END
 
@@ -42352,20 +42462,10 @@ public:
     }
 
     /// The added token with this id, or nullptr.
-    [[nodiscard]] const added_token* added(std::int64_t id) const {
-        if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
-        const auto place =
-            std::lower_bound(added_.begin(), added_.end(), id, [](const added_token& t, std::int64_t x) { return t.id < x; });
-        return place != added_.end() && place->id == id ? &*place : nullptr;
-    }
+    [[nodiscard]] const added_token* added(std::int64_t id) const;
 
     /// The added token with exactly this content, or nullptr.
-    [[nodiscard]] const added_token* added(std::string_view content) const {
-        for (const added_token& t : added_) {
-            if (t.content == content) return &t;
-        }
-        return nullptr;
-    }
+    [[nodiscard]] const added_token* added(std::string_view content) const;
 
     [[nodiscard]] bool is_special(std::int64_t id) const {
         const added_token* const t = added(id);
@@ -42378,15 +42478,7 @@ public:
 
     /// Appends the text of `ids` to `text`: their bytes joined, then one U+FFFD for each maximal invalid subpart. Ids without
     /// a string are nothing. Errors: out_of_memory; `text` is then as it was.
-    status decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const {
-        return detail::append_or_nothing("decode a text", text, [&] {
-            std::string bytes;
-            for (const std::int32_t id : ids) {
-                if (!options.skip_special || !is_special(id)) bytes.append(bytes_of(id));
-            }
-            detail::append_lossy_utf8(bytes, text);
-        });
-    }
+    status decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const;
 
 private:
     friend class tokenizer_builder;
@@ -42424,25 +42516,11 @@ public:
     }
 
     /// Errors: bad_vocabulary (id out of range, content empty, too long or not UTF-8).
-    [[nodiscard]] status add_added_token(added_token token) {
-        if (token.id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", detail::for_print(token.id),
-                                 max_vocabulary_ids);
-        if (token.content.empty() || token.content.size() > max_token_bytes ||
-            valid_utf8_prefix(token.content) != token.content.size())
-            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", detail::for_print(token.id),
-                                 max_token_bytes, token.content.size());
-        return detail::or_out_of_memory("add a token to the tokenizer", [&] { added_.push_back(std::move(token)); });
-    }
+    [[nodiscard]] status add_added_token(added_token token);
 
     /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that
     /// contradict each other or the vocabulary), bad_merge.
-    [[nodiscard]] result<tokenizer> build() {
-        return detail::or_out_of_memory("build a tokenizer", [&]() -> result<tokenizer> {
-            if (status s = check_added(strings_); !s) return s.error();
-            return finish(bpe::create(std::move(strings_), std::move(rules_), ignore_merges));
-        });
-    }
+    [[nodiscard]] result<tokenizer> build();
 
     /// The tokenizer from the tables of one like it, instead of tokens and merges; added tokens come first. `fill(name, vector)`
     /// returns a status and fills one table. Tables are checked so far that nothing in them can do harm, not that they are right.
@@ -42460,61 +42538,11 @@ public:
     [[nodiscard]] const vocabulary& strings() const { return strings_; }
 
 private:
-    [[nodiscard]] status append_merge(std::string_view left, std::string_view right) {
-        merge_rule r{strings_.find(left), strings_.find(right), no_token};
-        if (r.left == no_token || r.right == no_token)
-            return error::format(errc::bad_merge, "merge %zu: its %s part is not in the vocabulary", rules_.size(),
-                                 r.left == no_token ? "left" : "right");
-        // Vocabularies are numbered in the order of their merges, nearly always.
-        const std::uint32_t guess = rules_.empty() ? no_token : rules_.back().merged + 1;
-        const std::string_view guessed = strings_.bytes_of(guess);
-        if (guessed.size() == left.size() + right.size() && guessed.starts_with(left) && guessed.ends_with(right)) {
-            r.merged = guess;
-        } else {
-            joined_.assign(left).append(right);
-            r.merged = strings_.find(joined_);
-        }
-        if (r.merged == no_token)
-            return error::format(errc::bad_merge, "merge %zu: its result, %zu bytes, is not in the vocabulary", rules_.size(),
-                                 joined_.size());
-        rules_.push_back(r);
-        return {};
-    }
+    [[nodiscard]] status append_merge(std::string_view left, std::string_view right);
 
-    [[nodiscard]] result<tokenizer> finish(result<bpe> b) {
-        if (!b) return b.error();
-        tokenizer t;
-        t.bpe_ = *std::move(b);
-        t.added_ = std::move(added_);
-        if (status s = t.markers_.build(t.added_, false, normal_form::none); !s) return s.error();
-        if (status s = t.normalized_markers_.build(t.added_, true, normalization); !s) return s.error();
-        t.vocab_size_ = t.bpe_.strings().size();
-        if (!t.added_.empty() && t.vocab_size_ <= t.added_.back().id) t.vocab_size_ = t.added_.back().id + std::size_t{1};
-        t.pattern_ = pattern;
-        t.normalization_ = normalization;
-        *this = tokenizer_builder{};
-        return t;
-    }
+    [[nodiscard]] result<tokenizer> finish(result<bpe> b);
 
-    [[nodiscard]] status check_added(const vocabulary& strings) {
-        std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
-        vocabulary contents;
-        for (std::size_t i = 0; i < added_.size(); ++i) {
-            const added_token& t = added_[i];
-            if (i != 0 && added_[i - 1].id == t.id)
-                return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", detail::for_print(t.id));
-            const status ok = contents.add(i, t.content);
-            if (!ok && ok.error().code() == errc::out_of_memory) return ok;
-            if (!ok)
-                return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
-            const std::string_view in_vocabulary = strings.bytes_of(t.id);
-            const std::uint32_t id_there = strings.find(t.content);
-            if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
-                return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
-                                     t.content.c_str(), detail::for_print(t.id));
-        }
-        return {};
-    }
+    [[nodiscard]] status check_added(const vocabulary& strings);
 
     vocabulary strings_;
     std::vector<merge_rule> rules_;
@@ -42672,6 +42700,106 @@ PHI4FLASH_BODY void encoder::encode_plain(std::string_view text, std::vector<std
 }
 #endif
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY const added_token* tokenizer::added(std::int64_t id) const {
+    if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
+    const auto place =
+        std::lower_bound(added_.begin(), added_.end(), id, [](const added_token& t, std::int64_t x) { return t.id < x; });
+    return place != added_.end() && place->id == id ? &*place : nullptr;
+}
+
+PHI4FLASH_BODY const added_token* tokenizer::added(std::string_view content) const {
+    for (const added_token& t : added_) {
+        if (t.content == content) return &t;
+    }
+    return nullptr;
+}
+
+PHI4FLASH_BODY status tokenizer::decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const {
+    return detail::append_or_nothing("decode a text", text, [&] {
+        std::string bytes;
+        for (const std::int32_t id : ids) {
+            if (!options.skip_special || !is_special(id)) bytes.append(bytes_of(id));
+        }
+        detail::append_lossy_utf8(bytes, text);
+    });
+}
+
+PHI4FLASH_BODY status tokenizer_builder::add_added_token(added_token token) {
+    if (token.id >= max_vocabulary_ids)
+        return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", detail::for_print(token.id),
+                             max_vocabulary_ids);
+    if (token.content.empty() || token.content.size() > max_token_bytes ||
+        valid_utf8_prefix(token.content) != token.content.size())
+        return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", detail::for_print(token.id),
+                             max_token_bytes, token.content.size());
+    return detail::or_out_of_memory("add a token to the tokenizer", [&] { added_.push_back(std::move(token)); });
+}
+
+PHI4FLASH_BODY result<tokenizer> tokenizer_builder::build() {
+    return detail::or_out_of_memory("build a tokenizer", [&]() -> result<tokenizer> {
+        if (status s = check_added(strings_); !s) return s.error();
+        return finish(bpe::create(std::move(strings_), std::move(rules_), ignore_merges));
+    });
+}
+
+PHI4FLASH_BODY status tokenizer_builder::append_merge(std::string_view left, std::string_view right) {
+    merge_rule r{strings_.find(left), strings_.find(right), no_token};
+    if (r.left == no_token || r.right == no_token)
+        return error::format(errc::bad_merge, "merge %zu: its %s part is not in the vocabulary", rules_.size(),
+                             r.left == no_token ? "left" : "right");
+    // Vocabularies are numbered in the order of their merges, nearly always.
+    const std::uint32_t guess = rules_.empty() ? no_token : rules_.back().merged + 1;
+    const std::string_view guessed = strings_.bytes_of(guess);
+    if (guessed.size() == left.size() + right.size() && guessed.starts_with(left) && guessed.ends_with(right)) {
+        r.merged = guess;
+    } else {
+        joined_.assign(left).append(right);
+        r.merged = strings_.find(joined_);
+    }
+    if (r.merged == no_token)
+        return error::format(errc::bad_merge, "merge %zu: its result, %zu bytes, is not in the vocabulary", rules_.size(),
+                             joined_.size());
+    rules_.push_back(r);
+    return {};
+}
+
+PHI4FLASH_BODY result<tokenizer> tokenizer_builder::finish(result<bpe> b) {
+    if (!b) return b.error();
+    tokenizer t;
+    t.bpe_ = *std::move(b);
+    t.added_ = std::move(added_);
+    if (status s = t.markers_.build(t.added_, false, normal_form::none); !s) return s.error();
+    if (status s = t.normalized_markers_.build(t.added_, true, normalization); !s) return s.error();
+    t.vocab_size_ = t.bpe_.strings().size();
+    if (!t.added_.empty() && t.vocab_size_ <= t.added_.back().id) t.vocab_size_ = t.added_.back().id + std::size_t{1};
+    t.pattern_ = pattern;
+    t.normalization_ = normalization;
+    *this = tokenizer_builder{};
+    return t;
+}
+
+PHI4FLASH_BODY status tokenizer_builder::check_added(const vocabulary& strings) {
+    std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
+    vocabulary contents;
+    for (std::size_t i = 0; i < added_.size(); ++i) {
+        const added_token& t = added_[i];
+        if (i != 0 && added_[i - 1].id == t.id)
+            return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", detail::for_print(t.id));
+        const status ok = contents.add(i, t.content);
+        if (!ok && ok.error().code() == errc::out_of_memory) return ok;
+        if (!ok)
+            return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
+        const std::string_view in_vocabulary = strings.bytes_of(t.id);
+        const std::uint32_t id_there = strings.find(t.content);
+        if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
+            return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
+                                 t.content.c_str(), detail::for_print(t.id));
+    }
+    return {};
+}
+#endif
+
 PHI4FLASH_END
 
 PHI4FLASH_BEGIN
@@ -42700,17 +42828,7 @@ struct chat_options {
 namespace detail {
 
 /// Roles become markers, so they are words and nothing else.
-[[nodiscard]] inline status check_roles(std::span<const chat_message> messages) {
-    for (std::size_t i = 0; i < messages.size(); ++i) {
-        const std::string_view role = messages[i].role;
-        const bool good = std::all_of(role.begin(), role.end(), [](char c) {
-            return c == '_' || c == '-' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        });
-        if (!good || role.empty() || role.size() > 64)
-            return error::format(errc::bad_chat_message, "message %zu: a role is 1 to 64 letters, digits, '_' or '-'", i);
-    }
-    return {};
-}
+[[nodiscard]] PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages);
 
 /// Calls `marker(name)` for "<|name|>" and `text(content)` for what stands between markers, in order.
 template <class Marker, class Text>
@@ -42743,6 +42861,20 @@ void walk_chat(std::span<const chat_message> messages, const chat_options& optio
     marker(options.add_generation_prompt ? "assistant" : "endoftext");
 }
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages) {
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+        const std::string_view role = messages[i].role;
+        const bool good = std::all_of(role.begin(), role.end(), [](char c) {
+            return c == '_' || c == '-' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        });
+        if (!good || role.empty() || role.size() > 64)
+            return error::format(errc::bad_chat_message, "message %zu: a role is 1 to 64 letters, digits, '_' or '-'", i);
+    }
+    return {};
+}
+#endif
+
 }  // namespace detail
 
 /// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
@@ -42761,8 +42893,12 @@ PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const 
 namespace detail {
 
 /// encode_chat, for content that is not parsed.
-[[nodiscard]] inline status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                                            std::vector<std::int32_t>& ids) {
+[[nodiscard]] PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                                                    std::vector<std::int32_t>& ids);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                                      std::vector<std::int32_t>& ids) {
     status outcome;
     std::string content, name;          // text since the last marker
     const added_token* last = nullptr;  // the last marker
@@ -42788,6 +42924,7 @@ namespace detail {
         [&](std::string_view text) { content.append(text); });
     return outcome;
 }
+#endif
 
 }  // namespace detail
 
@@ -42975,12 +43112,7 @@ public:
     [[nodiscard]] status restore(conversation_record kept);
 
     /// Forgets what was said. The session must be reset too.
-    void reset() {
-        said_.tokens.clear();
-        said_.unread.clear();
-        said_.turns.clear();
-        prompt_.clear();
-    }
+    void reset();
 
     /// What was said so far. @since 0.2
     [[nodiscard]] const conversation_record& record() const { return said_; }
@@ -43037,7 +43169,9 @@ private:
 
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status conversation::restore(conversation_record kept) {
-    const auto negative = [](const std::vector<std::int32_t>& ids) { return std::ranges::any_of(ids, [](std::int32_t id) { return id < 0; }); };
+    const auto negative = [](const std::vector<std::int32_t>& ids) {
+        return std::any_of(ids.begin(), ids.end(), [](std::int32_t id) { return id < 0; });
+    };
     std::size_t least = 0;
     bool good = !negative(kept.tokens) && !negative(kept.unread);
     for (const conversation_turn& t : kept.turns) {
@@ -43106,6 +43240,15 @@ PHI4FLASH_BODY void conversation::remember(const generation_summary& summary, st
         dropped(read, unread);
     }
     said_.unread.swap(unread);
+    prompt_.clear();
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void conversation::reset() {
+    said_.tokens.clear();
+    said_.unread.clear();
+    said_.turns.clear();
     prompt_.clear();
 }
 #endif
@@ -43196,66 +43339,19 @@ class draft_policy {
 public:
     /// How many drafts to ask for, at most `most`: no more than could pay if all were right, none before it is known what a pass without
     /// any costs, and then not many more than were tried: 1, 3, 7, so that what few cost is known before many are read.
-    [[nodiscard]] std::size_t ask(std::size_t most) const {
-        if (one_.seen < 2) return 0;
-        std::size_t n = (std::min)({most, max_drafts, 2 * tried_ + 1});
-        while (n != 0 && static_cast<float>(1 + n) < least_gain * cost(1 + n)) --n;
-        return n;
-    }
+    [[nodiscard]] std::size_t ask(std::size_t most) const;
 
     /// How many of these drafts to read: those with which most tokens a second are expected.
-    [[nodiscard]] std::size_t choose(std::span<const draft> drafts) const {
-        float reached = 1.0f;   // the chance that a draft and all before it are chosen
-        float expected = 1.0f;  // tokens that the pass gives
-        float best = least_gain;
-        std::size_t n = 0;
-        for (std::size_t i = 0; i < (std::min)(drafts.size(), max_drafts); ++i) {
-            reached *= chance_of(drafts[i], i);
-            expected += reached;
-            const float gain = expected / cost(2 + i);
-            if (gain > best) best = gain, n = i + 1;
-        }
-        return n;
-    }
+    [[nodiscard]] std::size_t choose(std::span<const draft> drafts) const;
 
     /// A pass of one text's last token and `drafts` drafts took so many seconds.
-    void took(std::size_t drafts, double seconds) {
-        if (drafts > max_drafts || !(seconds > 0.0) || (drafts != 0 && one_.seen == 0)) return;
-        if (drafts == 0) {
-            one_.add(static_cast<float>(seconds));
-        } else {
-            ratios_[drafts].add(static_cast<float>(seconds) / one_.value);
-            tried_ = (std::max)(tried_, drafts);
-        }
-        if (++passes_ % 256 == 0) doubt();
-    }
+    void took(std::size_t drafts, double seconds);
 
     /// Of `drafts` the first `accepted` were what was chosen, and those behind the next were not looked at.
-    void fared(std::span<const draft> drafts, std::size_t accepted) {
-        for (std::size_t i = 0; i < (std::min)({drafts.size(), accepted + 1, max_drafts}); ++i) {
-            const float hit = i < accepted ? 1.0f : 0.0f;
-            if (drafts[i].chance >= 0.0f) {
-                expected_ = expected_ * fading + (std::min)(drafts[i].chance, 1.0f);
-                hits_ = hits_ * fading + hit;
-            } else {
-                chances_[i] += (hit - chances_[i]) / 16.0f;
-            }
-        }
-    }
+    void fared(std::span<const draft> drafts, std::size_t accepted);
 
     /// What a pass of n tokens costs against a pass of one, as far as is known.
-    [[nodiscard]] float cost(std::size_t n) const {
-        const std::size_t drafts = (std::min)(n == 0 ? 0 : n - 1, max_drafts);
-        std::size_t below = drafts;
-        while (below != 0 && ratios_[below].seen == 0) --below;
-        const float low = below == 0 ? 1.0f : ratios_[below].value;
-        if (below == drafts) return low;
-        std::size_t above = drafts;
-        while (above <= max_drafts && ratios_[above].seen == 0) ++above;
-        if (above > max_drafts) return low + supposed(drafts) - supposed(below);
-        const float part = static_cast<float>(drafts - below) / static_cast<float>(above - below);
-        return low + part * (ratios_[above].value - low);
-    }
+    [[nodiscard]] float cost(std::size_t n) const;
 
 private:
     static constexpr float least_gain = 1.02f;
@@ -43281,15 +43377,7 @@ private:
     }
 
     /// What was dear once is tried again now and then: it may have been the machine.
-    void doubt() {
-        for (std::size_t n = 1; n <= max_drafts; ++n) {
-            mean& m = ratios_[n];
-            if (m.seen == 0 || m.value <= supposed(n)) continue;
-            m.value += 0.1f * (supposed(n) - m.value);
-            m.seen = 1;  // and the next measurement counts
-        }
-        for (float& c : chances_) c += 0.1f * (0.5f - c);
-    }
+    void doubt();
 
     mean one_;                      // seconds of a pass of one token
     mean ratios_[max_drafts + 1];   // of a pass with n drafts to it
@@ -43301,6 +43389,75 @@ private:
     float chances_[max_drafts] = {0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f,
                                   0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 0.5f};
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t draft_policy::ask(std::size_t most) const {
+    if (one_.seen < 2) return 0;
+    std::size_t n = (std::min)({most, max_drafts, 2 * tried_ + 1});
+    while (n != 0 && static_cast<float>(1 + n) < least_gain * cost(1 + n)) --n;
+    return n;
+}
+
+PHI4FLASH_BODY std::size_t draft_policy::choose(std::span<const draft> drafts) const {
+    float reached = 1.0f;   // the chance that a draft and all before it are chosen
+    float expected = 1.0f;  // tokens that the pass gives
+    float best = least_gain;
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < (std::min)(drafts.size(), max_drafts); ++i) {
+        reached *= chance_of(drafts[i], i);
+        expected += reached;
+        const float gain = expected / cost(2 + i);
+        if (gain > best) best = gain, n = i + 1;
+    }
+    return n;
+}
+
+PHI4FLASH_BODY void draft_policy::took(std::size_t drafts, double seconds) {
+    if (drafts > max_drafts || !(seconds > 0.0) || (drafts != 0 && one_.seen == 0)) return;
+    if (drafts == 0) {
+        one_.add(static_cast<float>(seconds));
+    } else {
+        ratios_[drafts].add(static_cast<float>(seconds) / one_.value);
+        tried_ = (std::max)(tried_, drafts);
+    }
+    if (++passes_ % 256 == 0) doubt();
+}
+
+PHI4FLASH_BODY void draft_policy::fared(std::span<const draft> drafts, std::size_t accepted) {
+    for (std::size_t i = 0; i < (std::min)({drafts.size(), accepted + 1, max_drafts}); ++i) {
+        const float hit = i < accepted ? 1.0f : 0.0f;
+        if (drafts[i].chance >= 0.0f) {
+            expected_ = expected_ * fading + (std::min)(drafts[i].chance, 1.0f);
+            hits_ = hits_ * fading + hit;
+        } else {
+            chances_[i] += (hit - chances_[i]) / 16.0f;
+        }
+    }
+}
+
+PHI4FLASH_BODY float draft_policy::cost(std::size_t n) const {
+    const std::size_t drafts = (std::min)(n == 0 ? 0 : n - 1, max_drafts);
+    std::size_t below = drafts;
+    while (below != 0 && ratios_[below].seen == 0) --below;
+    const float low = below == 0 ? 1.0f : ratios_[below].value;
+    if (below == drafts) return low;
+    std::size_t above = drafts;
+    while (above <= max_drafts && ratios_[above].seen == 0) ++above;
+    if (above > max_drafts) return low + supposed(drafts) - supposed(below);
+    const float part = static_cast<float>(drafts - below) / static_cast<float>(above - below);
+    return low + part * (ratios_[above].value - low);
+}
+
+PHI4FLASH_BODY void draft_policy::doubt() {
+    for (std::size_t n = 1; n <= max_drafts; ++n) {
+        mean& m = ratios_[n];
+        if (m.seen == 0 || m.value <= supposed(n)) continue;
+        m.value += 0.1f * (supposed(n) - m.value);
+        m.seen = 1;  // and the next measurement counts
+    }
+    for (float& c : chances_) c += 0.1f * (0.5f - c);
+}
+#endif
 
 PHI4FLASH_END
 
@@ -43342,18 +43499,7 @@ struct sampling_options {
 };
 
 /// Errors: invalid_argument, naming the option, want and have.
-[[nodiscard]] inline status check_sampling(const sampling_options& o) {
-    const auto outside = [](const char* name, float have, const char* want) {
-        return status(error::format(errc::invalid_argument, "%s: want %s, have %g", name, want, static_cast<double>(have)));
-    };
-    if (!is_finite(o.temperature) || o.temperature < 0.0f || o.temperature > 100.0f)
-        return outside("temperature", o.temperature, "0 to 100");
-    if (!is_finite(o.top_p) || o.top_p <= 0.0f || o.top_p > 1.0f) return outside("top_p", o.top_p, "more than 0, at most 1");
-    if (!is_finite(o.min_p) || o.min_p < 0.0f || o.min_p > 1.0f) return outside("min_p", o.min_p, "0 to 1");
-    if (!is_finite(o.repetition_penalty) || o.repetition_penalty <= 0.0f || o.repetition_penalty > 100.0f)
-        return outside("repetition_penalty", o.repetition_penalty, "more than 0, at most 100");
-    return {};
-}
+[[nodiscard]] PHI4FLASH_BODY status check_sampling(const sampling_options& o);
 
 /// Uniform numbers that are the same on every platform.   Source: splitmix64, public domain (S. Vigna).
 class random_stream {
@@ -43437,8 +43583,8 @@ public:
         s.random_ = random_stream(options.seed);
         arena carving(s.own_.bytes().data());
         s.lay_out(carving, options, ids);
-        std::ranges::fill(s.barred_, 0u);
-        std::ranges::fill(s.seen_, 0u);
+        std::fill(s.barred_.begin(), s.barred_.end(), 0u);
+        std::fill(s.seen_.begin(), s.seen_.end(), 0u);
         s.first_allowed_ = ids;
         for (std::size_t id = 0; id < ids; ++id) {
             if (!allowed(id)) {
@@ -43461,13 +43607,7 @@ public:
     /// are not chosen, +infinity is chosen before anything else, and where no allowed logit is left the lowest allowed id is returned.
     /// That is how a host masks and forces ids. `step` and `prefill` never hand out logits that are not finite. The n-th call has random
     /// numbers of its own, so that logits which differ by rounding change one choice at most as often as they differ.
-    [[nodiscard]] std::int32_t choose(std::span<const float> logits) {
-        random_stream draws(options_.temperature == 0.0f ? 0 : random_.next());
-        const std::int32_t highest = read(logits.first((std::min)(logits.size(), ids_)));
-        if (highest == rank_of_none) return static_cast<std::int32_t>(first_allowed_);
-        if (options_.temperature == 0.0f || highest == rank_of_infinity) return first_of(highest);
-        return draw(highest, draws);
-    }
+    [[nodiscard]] std::int32_t choose(std::span<const float> logits);
 
     /// Remembers a token of the text, for the repetition penalty.
     void accept(std::int32_t token) {
@@ -43477,7 +43617,7 @@ public:
 
     /// Begins another text, with the same random numbers. @since 0.2
     void restart() {
-        std::ranges::fill(seen_, 0u);
+        std::fill(seen_.begin(), seen_.end(), 0u);
         random_ = random_stream(options_.seed);
     }
 
@@ -43507,137 +43647,33 @@ private:
     }
 
     /// Ranks all logits, and returns the highest rank.
-    std::int32_t read(std::span<const float> logits) {
-        n_ = logits.size();
-        std::int32_t highest = rank_of_none;
-        for (std::size_t i = 0; i < blocks(); ++i) {
-            const block b = at(i);
-            kernels_->rank(logits.data() + b.begin, b.count, b.data);
-            const std::size_t words = (b.count + 63) / 64;
-            for (std::size_t w = 0; !seen_.empty() && w < words; ++w) penalize(seen_[i * words_a_block + w], b, 64 * w);
-            for (std::size_t w = 0; w < words; ++w) bar(barred_[i * words_a_block + w], b, 64 * w);
-            highest_[i] = kernels_->highest(b.data, b.count);
-            highest = (std::max)(highest, highest_[i]);
-        }
-        return highest;
-    }
+    std::int32_t read(std::span<const float> logits);
 
-    static void bar(std::uint64_t ids, const block& b, std::size_t first) {
-        for (; ids != 0; ids &= ids - 1) {
-            const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
-            if (i < b.count) b.data[i] = rank_of_none;
-        }
-    }
+    static void bar(std::uint64_t ids, const block& b, std::size_t first);
 
-    void penalize(std::uint64_t ids, const block& b, std::size_t first) const {
-        for (; ids != 0; ids &= ids - 1) {
-            const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
-            if (i >= b.count || b.data[i] == rank_of_none || b.data[i] == rank_of_infinity) continue;
-            const float logit = logit_of(b.data[i]);
-            const float score = logit > 0.0f ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
-            b.data[i] = rank_of(std::clamp(score, -1e38f, 1e38f));
-        }
-    }
+    void penalize(std::uint64_t ids, const block& b, std::size_t first) const;
 
     /// The lowest id of that rank, which some id has.
     [[nodiscard]] std::int32_t first_of(std::int32_t rank) const {
-        const block b = at(static_cast<std::size_t>(std::ranges::find(highest_.first(blocks()), rank) - highest_.begin()));
+        const block b = at(static_cast<std::size_t>(std::find(highest_.data(), highest_.data() + blocks(), rank) - highest_.data()));
         return static_cast<std::int32_t>(std::find(b.data, b.data + b.count, rank) - x_.data());
     }
 
-    std::int32_t draw(std::int32_t highest, random_stream& draws) {
-        const std::uint64_t all = weigh(options_.top_k == 0 ? rank_of_none : keep_top_k(highest), highest);
-        candidates from{1, n_, all};
-        // Relative to the likeliest; what top_p keeps is counted among all.
-        if (options_.min_p > 0.0f) {
-            from.least = std::max<std::int32_t>(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
-            add_up(from);
-        }
-        while (true) {
-            const std::size_t id = drawn(from, draws.uniform());
-            const std::int32_t token = static_cast<std::int32_t>(id);
-            if (options_.top_p >= 1.0f) return token;
-            // Those that come before it: likelier ones, and lower ids that are as likely.
-            from.least = x_[id];
-            from.split = id;
-            add_up(from);
-            if (static_cast<double>(from.sum) < static_cast<double>(options_.top_p) * static_cast<double>(all)) return token;
-        }
-    }
+    std::int32_t draw(std::int32_t highest, random_stream& draws);
 
     /// Weights in place of the ranks, and their sum.
-    std::uint64_t weigh(std::int32_t least, std::int32_t highest) {
-        const float top = logit_of(highest);
-        const float scale = weight_scale((std::max)(options_.temperature, FLT_MIN));
-        std::uint64_t all = 0;
-        for (std::size_t i = 0; i < blocks(); ++i) {
-            // A block without weight is never looked at again.
-            const bool any = highest_[i] >= least && weight_of(highest_[i], top, scale) != 0;
-            const block b = at(i);
-            sums_[i] = any ? kernels_->weigh(b.data, b.count, least, top, scale) : 0;
-            all += sums_[i];
-        }
-        return all;
-    }
+    std::uint64_t weigh(std::int32_t least, std::int32_t highest);
 
     /// Sums of the weights of candidates. A block that had none has none of fewer.
-    void add_up(candidates& of) {
-        of.sum = 0;
-        for (std::size_t i = 0; i < blocks(); ++i) {
-            if (sums_[i] == 0) continue;
-            const block b = at(i);
-            const std::size_t below = std::clamp(of.split, b.begin, b.begin + b.count) - b.begin;
-            sums_[i] = below == 0 ? 0 : kernels_->sum(b.data, below, of.least);
-            if (below != b.count) sums_[i] += kernels_->sum(b.data + below, b.count - below, of.least + 1);
-            of.sum += sums_[i];
-        }
-    }
+    void add_up(candidates& of);
 
     /// The candidate in which `share` of all their weight, in order of id, ends.
-    [[nodiscard]] std::size_t drawn(const candidates& from, double share) const {
-        auto left = (std::min)(static_cast<std::uint64_t>(share * static_cast<double>(from.sum)), from.sum - 1);
-        std::size_t i = 0;
-        for (; left >= sums_[i]; ++i) left -= sums_[i];
-        for (std::size_t id = i * choosing_block;; ++id) {
-            const auto weight = x_[id] >= from.least_at(id) ? static_cast<std::uint64_t>(x_[id]) : 0u;
-            if (left < weight) return id;
-            left -= weight;
-        }
-    }
+    [[nodiscard]] std::size_t drawn(const candidates& from, double share) const;
 
     /// The lowest rank among the top_k highest, after dropping, of those that have it, the highest ids that are too many.
-    std::int32_t keep_top_k(std::int32_t highest) {
-        const std::size_t k = options_.top_k;
-        std::int32_t least = rank_of_none + 1;
-        std::size_t count = count_ranks(least);
-        std::int32_t above = highest;  // too few are higher
-        while (count > k && least < above) {
-            const auto middle = static_cast<std::int32_t>(least + (static_cast<std::int64_t>(above) - least + 1) / 2);
-            const std::size_t here = count_ranks(middle);
-            if (here >= k) {
-                least = middle;
-                count = here;
-            } else {
-                above = middle - 1;
-            }
-        }
-        for (std::size_t i = blocks(); count > k && i-- != 0;) {
-            const block b = at(i);
-            for (std::size_t j = highest_[i] < least ? 0 : b.count; count > k && j-- != 0;) {
-                if (b.data[j] != least) continue;
-                b.data[j] = rank_of_none;
-                --count;
-            }
-        }
-        return least;
-    }
+    std::int32_t keep_top_k(std::int32_t highest);
 
-    [[nodiscard]] std::size_t count_ranks(std::int32_t least) const {
-        std::size_t count = 0;
-        for (std::size_t i = 0; i < blocks(); ++i)
-            if (highest_[i] >= least) count += kernels_->count(at(i).data, at(i).count, least);
-        return count;
-    }
+    [[nodiscard]] std::size_t count_ranks(std::int32_t least) const;
 
     memory_block own_;
     const choosing_kernels* kernels_ = &plain_choosing;
@@ -43646,6 +43682,151 @@ private:
     std::size_t n_ = 0;                  // of them that have a logit now
     std::size_t first_allowed_ = 0;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_sampling(const sampling_options& o) {
+    const auto outside = [](const char* name, float have, const char* want) {
+        return status(error::format(errc::invalid_argument, "%s: want %s, have %g", name, want, static_cast<double>(have)));
+    };
+    if (!is_finite(o.temperature) || o.temperature < 0.0f || o.temperature > 100.0f)
+        return outside("temperature", o.temperature, "0 to 100");
+    if (!is_finite(o.top_p) || o.top_p <= 0.0f || o.top_p > 1.0f) return outside("top_p", o.top_p, "more than 0, at most 1");
+    if (!is_finite(o.min_p) || o.min_p < 0.0f || o.min_p > 1.0f) return outside("min_p", o.min_p, "0 to 1");
+    if (!is_finite(o.repetition_penalty) || o.repetition_penalty <= 0.0f || o.repetition_penalty > 100.0f)
+        return outside("repetition_penalty", o.repetition_penalty, "more than 0, at most 100");
+    return {};
+}
+
+PHI4FLASH_BODY std::int32_t sampler::choose(std::span<const float> logits) {
+    random_stream draws(options_.temperature == 0.0f ? 0 : random_.next());
+    const std::int32_t highest = read(logits.first((std::min)(logits.size(), ids_)));
+    if (highest == rank_of_none) return static_cast<std::int32_t>(first_allowed_);
+    if (options_.temperature == 0.0f || highest == rank_of_infinity) return first_of(highest);
+    return draw(highest, draws);
+}
+
+PHI4FLASH_BODY std::int32_t sampler::read(std::span<const float> logits) {
+    n_ = logits.size();
+    std::int32_t highest = rank_of_none;
+    for (std::size_t i = 0; i < blocks(); ++i) {
+        const block b = at(i);
+        kernels_->rank(logits.data() + b.begin, b.count, b.data);
+        const std::size_t words = (b.count + 63) / 64;
+        for (std::size_t w = 0; !seen_.empty() && w < words; ++w) penalize(seen_[i * words_a_block + w], b, 64 * w);
+        for (std::size_t w = 0; w < words; ++w) bar(barred_[i * words_a_block + w], b, 64 * w);
+        highest_[i] = kernels_->highest(b.data, b.count);
+        highest = (std::max)(highest, highest_[i]);
+    }
+    return highest;
+}
+
+PHI4FLASH_BODY void sampler::bar(std::uint64_t ids, const block& b, std::size_t first) {
+    for (; ids != 0; ids &= ids - 1) {
+        const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
+        if (i < b.count) b.data[i] = rank_of_none;
+    }
+}
+
+PHI4FLASH_BODY void sampler::penalize(std::uint64_t ids, const block& b, std::size_t first) const {
+    for (; ids != 0; ids &= ids - 1) {
+        const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
+        if (i >= b.count || b.data[i] == rank_of_none || b.data[i] == rank_of_infinity) continue;
+        const float logit = logit_of(b.data[i]);
+        const float score = logit > 0.0f ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
+        b.data[i] = rank_of(std::clamp(score, -1e38f, 1e38f));
+    }
+}
+
+PHI4FLASH_BODY std::int32_t sampler::draw(std::int32_t highest, random_stream& draws) {
+    const std::uint64_t all = weigh(options_.top_k == 0 ? rank_of_none : keep_top_k(highest), highest);
+    candidates from{1, n_, all};
+    // Relative to the likeliest; what top_p keeps is counted among all.
+    if (options_.min_p > 0.0f) {
+        from.least = std::max<std::int32_t>(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
+        add_up(from);
+    }
+    while (true) {
+        const std::size_t id = drawn(from, draws.uniform());
+        const std::int32_t token = static_cast<std::int32_t>(id);
+        if (options_.top_p >= 1.0f) return token;
+        // Those that come before it: likelier ones, and lower ids that are as likely.
+        from.least = x_[id];
+        from.split = id;
+        add_up(from);
+        if (static_cast<double>(from.sum) < static_cast<double>(options_.top_p) * static_cast<double>(all)) return token;
+    }
+}
+
+PHI4FLASH_BODY std::uint64_t sampler::weigh(std::int32_t least, std::int32_t highest) {
+    const float top = logit_of(highest);
+    const float scale = weight_scale((std::max)(options_.temperature, FLT_MIN));
+    std::uint64_t all = 0;
+    for (std::size_t i = 0; i < blocks(); ++i) {
+        // A block without weight is never looked at again.
+        const bool any = highest_[i] >= least && weight_of(highest_[i], top, scale) != 0;
+        const block b = at(i);
+        sums_[i] = any ? kernels_->weigh(b.data, b.count, least, top, scale) : 0;
+        all += sums_[i];
+    }
+    return all;
+}
+
+PHI4FLASH_BODY void sampler::add_up(candidates& of) {
+    of.sum = 0;
+    for (std::size_t i = 0; i < blocks(); ++i) {
+        if (sums_[i] == 0) continue;
+        const block b = at(i);
+        const std::size_t below = std::clamp(of.split, b.begin, b.begin + b.count) - b.begin;
+        sums_[i] = below == 0 ? 0 : kernels_->sum(b.data, below, of.least);
+        if (below != b.count) sums_[i] += kernels_->sum(b.data + below, b.count - below, of.least + 1);
+        of.sum += sums_[i];
+    }
+}
+
+PHI4FLASH_BODY std::size_t sampler::drawn(const candidates& from, double share) const {
+    auto left = (std::min)(static_cast<std::uint64_t>(share * static_cast<double>(from.sum)), from.sum - 1);
+    std::size_t i = 0;
+    for (; left >= sums_[i]; ++i) left -= sums_[i];
+    for (std::size_t id = i * choosing_block;; ++id) {
+        const auto weight = x_[id] >= from.least_at(id) ? static_cast<std::uint64_t>(x_[id]) : 0u;
+        if (left < weight) return id;
+        left -= weight;
+    }
+}
+
+PHI4FLASH_BODY std::int32_t sampler::keep_top_k(std::int32_t highest) {
+    const std::size_t k = options_.top_k;
+    std::int32_t least = rank_of_none + 1;
+    std::size_t count = count_ranks(least);
+    std::int32_t above = highest;  // too few are higher
+    while (count > k && least < above) {
+        const auto middle = static_cast<std::int32_t>(least + (static_cast<std::int64_t>(above) - least + 1) / 2);
+        const std::size_t here = count_ranks(middle);
+        if (here >= k) {
+            least = middle;
+            count = here;
+        } else {
+            above = middle - 1;
+        }
+    }
+    for (std::size_t i = blocks(); count > k && i-- != 0;) {
+        const block b = at(i);
+        for (std::size_t j = highest_[i] < least ? 0 : b.count; count > k && j-- != 0;) {
+            if (b.data[j] != least) continue;
+            b.data[j] = rank_of_none;
+            --count;
+        }
+    }
+    return least;
+}
+
+PHI4FLASH_BODY std::size_t sampler::count_ranks(std::int32_t least) const {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < blocks(); ++i)
+        if (highest_[i] >= least) count += kernels_->count(at(i).data, at(i).count, least);
+    return count;
+}
+#endif
 
 PHI4FLASH_END
 
@@ -43696,13 +43877,7 @@ struct generation_options {
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
 /// the end of a text. Errors: out_of_memory; nothing has changed then. @since 0.2
-inline status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
-    const added_token* const end = end_of_message(text);
-    if (end == nullptr) return {};
-    const auto id = static_cast<std::int32_t>(end->id);
-    if (std::ranges::find(options.stop_ids, id) != options.stop_ids.end()) return {};
-    return detail::or_out_of_memory("add a stop id", [&] { options.stop_ids.push_back(id); });
-}
+PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text);
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
 /// always among the stop ids, and without any in the files `<|endoftext|>` too. Errors: out_of_memory.
@@ -43728,6 +43903,16 @@ PHI4FLASH_BODY result<generation_options> options_from(const generation_config& 
             options.stop_ids.push_back(static_cast<std::int32_t>(end->id));
         return options;
     });
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
+    const added_token* const end = end_of_message(text);
+    if (end == nullptr) return {};
+    const auto id = static_cast<std::int32_t>(end->id);
+    if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) return {};
+    return detail::or_out_of_memory("add a stop id", [&] { options.stop_ids.push_back(id); });
 }
 #endif
 
@@ -43781,25 +43966,7 @@ public:
     }
 
 private:
-    result<std::string_view> push(std::string_view text, bool hidden) {
-        released_.clear();
-        if (strings_.empty()) return hidden ? std::string_view() : text;
-        if (matched_) return std::string_view();
-        if (text.size() > held_.capacity() - held_.size()) {
-            const status ok = detail::or_out_of_memory("watch a long text for stop strings", [&] { return make_room(held_.size() + text.size()); });
-            if (!ok) return ok.error();
-        }
-        held_.append(text);
-        hidden_.resize(held_.size(), hidden);
-        std::size_t match = std::string::npos;
-        for (const std::string& s : strings_) match = (std::min)(match, held_.find(s));
-        if (match == std::string::npos) return release(held_.size() - longest_open_prefix());
-        matched_ = true;
-        release(match);
-        held_.clear();
-        hidden_.clear();
-        return std::string_view(released_);
-    }
+    result<std::string_view> push(std::string_view text, bool hidden);
 
     /// For so many bytes in all.
     void make_room(std::size_t bytes) {
@@ -43809,24 +43976,10 @@ private:
     }
 
     /// Moves the first n bytes that are held behind the released ones, the hidden ones to nowhere.
-    std::string_view release(std::size_t n) {
-        for (std::size_t i = 0; i < n; ++i)
-            if (!hidden_[i]) released_.push_back(held_[i]);
-        held_.erase(0, n);
-        hidden_.erase(hidden_.begin(), hidden_.begin() + static_cast<std::ptrdiff_t>(n));
-        return released_;
-    }
+    std::string_view release(std::size_t n);
 
     /// How many bytes at the end may still become a stop string.
-    [[nodiscard]] std::size_t longest_open_prefix() const {
-        std::size_t longest = 0;
-        for (const std::string& s : strings_) {
-            for (std::size_t n = (std::min)(s.size() - 1, held_.size()); n > longest; --n) {
-                if (std::string_view(held_).substr(held_.size() - n) == std::string_view(s).substr(0, n)) longest = n;
-            }
-        }
-        return longest;
-    }
+    [[nodiscard]] std::size_t longest_open_prefix() const;
 
     std::vector<std::string> strings_;
     std::string held_;
@@ -43851,13 +44004,54 @@ PHI4FLASH_BODY result<stop_matcher> stop_matcher::create(std::span<const std::st
 }
 #endif
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::string_view> stop_matcher::push(std::string_view text, bool hidden) {
+    released_.clear();
+    if (strings_.empty()) return hidden ? std::string_view() : text;
+    if (matched_) return std::string_view();
+    if (text.size() > held_.capacity() - held_.size()) {
+        const status ok = detail::or_out_of_memory("watch a long text for stop strings", [&] { return make_room(held_.size() + text.size()); });
+        if (!ok) return ok.error();
+    }
+    held_.append(text);
+    hidden_.resize(held_.size(), hidden);
+    std::size_t match = std::string::npos;
+    for (const std::string& s : strings_) match = (std::min)(match, held_.find(s));
+    if (match == std::string::npos) return release(held_.size() - longest_open_prefix());
+    matched_ = true;
+    release(match);
+    held_.clear();
+    hidden_.clear();
+    return std::string_view(released_);
+}
+
+PHI4FLASH_BODY std::string_view stop_matcher::release(std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i)
+        if (!hidden_[i]) released_.push_back(held_[i]);
+    held_.erase(0, n);
+    hidden_.erase(hidden_.begin(), hidden_.begin() + static_cast<std::ptrdiff_t>(n));
+    return released_;
+}
+
+PHI4FLASH_BODY std::size_t stop_matcher::longest_open_prefix() const {
+    std::size_t longest = 0;
+    for (const std::string& s : strings_) {
+        for (std::size_t n = (std::min)(s.size() - 1, held_.size()); n > longest; --n) {
+            if (std::string_view(held_).substr(held_.size() - n) == std::string_view(s).substr(0, n)) longest = n;
+        }
+    }
+    return longest;
+}
+#endif
+
 PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
 /// Whether an id may be chosen: one that has a string, or a stop id. Without a tokenizer, any.
 [[nodiscard]] inline bool may_be_chosen(std::size_t id, const tokenizer* text, std::span<const std::int32_t> stop_ids) {
-    return text == nullptr || text->has_string(static_cast<std::int64_t>(id)) || std::ranges::find(stop_ids, static_cast<std::int32_t>(id)) != stop_ids.end();
+    return text == nullptr || text->has_string(static_cast<std::int64_t>(id)) ||
+           std::find(stop_ids.begin(), stop_ids.end(), static_cast<std::int32_t>(id)) != stop_ids.end();
 }
 
 /// What a text wants read, and what of it: see `reading`.
@@ -43952,7 +44146,7 @@ private:
     }
 
     [[nodiscard]] bool in_vocabulary(std::int32_t token) const { return token >= 0 && static_cast<std::size_t>(token) < vocab_; }
-    [[nodiscard]] bool is_stop(std::int32_t token) const { return std::ranges::find(stop_ids_, token) != stop_ids_.end(); }
+    [[nodiscard]] bool is_stop(std::int32_t token) const { return std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end(); }
 
     /// Drafts of what comes after the last token, as many as are worth reading.
     void propose(std::size_t most);
@@ -44097,7 +44291,7 @@ PHI4FLASH_BODY void text_writer::propose(std::size_t most) {
     if (most == 0) return;
     drafts_.resize(most);
     drafts_.resize(drafter_.propose(drafts_));
-    const auto foreign = std::ranges::find_if(drafts_, [this](const draft& d) { return !in_vocabulary(d.token); });
+    const auto foreign = std::find_if(drafts_.begin(), drafts_.end(), [this](const draft& d) { return !in_vocabulary(d.token); });
     drafts_.erase(foreign, drafts_.end());
     if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
 }
@@ -44147,12 +44341,7 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// A workspace that can check so many drafts at once: with rows of logits and states for them.
-[[nodiscard]] inline workspace_options with_drafts(workspace_options o, std::size_t most = draft_options{}.most) {
-    o.states = (std::max)(o.states, most + 1);
-    o.logits = (std::max)(o.logits, most + 1);
-    o.chunk = (std::max)(o.chunk, most + 1);
-    return o;
-}
+[[nodiscard]] PHI4FLASH_BODY workspace_options with_drafts(workspace_options o, std::size_t most = draft_options{}.most);
 
 /// Made once, started for one text after the other. Movable at any time; model, workspace, session and tokenizer must stay where they are.
 /// After `create` it allocates nothing. While a pass is under way (`advance_until` returned `none`), session and workspace are in use; they
@@ -44328,6 +44517,15 @@ private:
     pass<Shape, Kv> pass_;
 };
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY workspace_options with_drafts(workspace_options o, std::size_t most) {
+    o.states = (std::max)(o.states, most + 1);
+    o.logits = (std::max)(o.logits, most + 1);
+    o.chunk = (std::max)(o.chunk, most + 1);
+    return o;
+}
+#endif
+
 PHI4FLASH_END
 
 PHI4FLASH_BEGIN
@@ -44411,53 +44609,20 @@ public:
     }
 
     /// `tokens`: a session's context, at least one. Errors: invalid_argument, out_of_memory.
-    static result<ngram_drafter> create(std::size_t tokens) {
-        if (tokens == 0 || tokens > most_tokens)
-            return error::format(errc::invalid_argument, "ngram_drafter: want 1 to %zu tokens, have %zu", most_tokens, tokens);
-        auto block = memory_block::allocate(bytes(tokens), "drafter");
-        if (!block) return block.error();
-        ngram_drafter d;
-        d.own_ = std::move(*block);
-        arena carving(d.own_.bytes().data());
-        d.in_ = tables::lay_out(carving, tokens);
-        d.kept_ = tokens;
-        d.reset();
-        return d;
-    }
+    static result<ngram_drafter> create(std::size_t tokens);
 
     /// Forgets the text. How well guesses fared is kept: it is a matter of what is written here.
     void reset() {
-        std::ranges::fill(in_.pairs.last, 0u);
-        std::ranges::fill(in_.singles.last, 0u);
+        std::fill(in_.pairs.last.begin(), in_.pairs.last.end(), 0u);
+        std::fill(in_.singles.last.begin(), in_.singles.last.end(), 0u);
         size_ = 0;
     }
 
     /// The text went on.
-    void read(std::span<const std::int32_t> tokens) {
-        for (const std::int32_t token : tokens) {
-            if (const guess g = guess_after(size_); g.kind != no_kind) fares_[g.kind].note(g.token == token);
-            if (size_ == most_tokens) reset();
-            at(size_) = token;
-            // What ends before it is known from here on: what follows it now is.
-            if (size_ >= 1) in_.singles.add(size_ - 1, single_of(at(size_ - 1)));
-            if (size_ >= 2) in_.pairs.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
-            ++size_;
-        }
-    }
+    void read(std::span<const std::int32_t> tokens);
 
     /// Guesses at what comes, with their chances, until one of them is hardly reached.
-    [[nodiscard]] std::size_t propose(std::span<draft> out) {
-        float reached = 1.0f;
-        std::size_t n = 0;
-        for (; n < (std::min)(out.size(), max_drafts) && reached > 0.02f; ++n) {
-            const guess g = guess_after(size_ + n);
-            if (g.kind == no_kind) break;
-            out[n] = {g.token, fares_[g.kind].chance()};
-            reached *= out[n].chance;
-            at(size_ + n) = g.token;  // text for the next guess; the text itself overwrites it
-        }
-        return n;
-    }
+    [[nodiscard]] std::size_t propose(std::span<draft> out);
 
 private:
     static constexpr std::size_t places = 64;      // looked at for a guess
@@ -44547,40 +44712,10 @@ private:
     [[nodiscard]] static std::uint64_t single_of(std::int32_t a) { return static_cast<std::uint32_t>(a); }
 
     /// The likeliest token at place n, of the text and drafts before it.
-    [[nodiscard]] guess guess_after(std::size_t n) {
-        guess g{};
-        if (n >= 2) g = guess_from(in_.pairs, pair_of(at(n - 2), at(n - 1)), 2, n);
-        if (n >= 1 && g.kind == no_kind) g = guess_from(in_.singles, single_of(at(n - 1)), 1, n);
-        return g;
-    }
+    [[nodiscard]] guess guess_after(std::size_t n);
 
     /// The same, by the places of a chain that agree with the text for `least` tokens or more.
-    [[nodiscard]] guess guess_from(const chain& places_of, std::uint64_t key, std::size_t least, std::size_t n) {
-        candidate found[places];
-        std::size_t count = 0;
-        std::size_t voters = 0;
-        std::uint32_t all = 0;
-        std::size_t best = 0;
-        const std::size_t oldest = size_ > kept_ ? size_ - kept_ : 0;
-        std::size_t tried = 0;
-        // A place is that of the last token that agrees; 0 is none.
-        for (std::size_t place = places_of.first(key); place > oldest && tried < places; place = places_of.next(place), ++tried) {
-            const std::size_t length = agreement(place, n - 1, oldest);
-            if (length < least) continue;
-            const std::size_t i = vote(found, count, at(place + 1), length);
-            all += weight_of(length);
-            ++voters;
-            if (length >= certain) {
-                best = i;
-                break;
-            }
-            // The later of equals stays: it was met first.
-            if (found[i].votes > found[best].votes) best = i;
-        }
-        if (count == 0) return {};
-        const candidate& c = found[best];
-        return {c.token, length_class(c.length) * accords + accord_class(voters, c.votes, all)};
-    }
+    [[nodiscard]] guess guess_from(const chain& places_of, std::uint64_t key, std::size_t least, std::size_t n);
 
     /// One place; two, or more, that are of one mind; most of the votes, a third or more, fewer.
     [[nodiscard]] static std::size_t accord_class(std::size_t voters, std::size_t votes, std::size_t all) {
@@ -44590,23 +44725,11 @@ private:
     }
 
     /// Adds a place's vote, and returns whose it is.
-    static std::size_t vote(candidate* found, std::size_t& count, std::int32_t token, std::size_t length) {
-        std::size_t i = 0;
-        while (i < count && found[i].token != token) ++i;
-        if (i == count) found[count++] = {token, 0, 0};
-        found[i].length = (std::max)(found[i].length, length);
-        found[i].votes += weight_of(length);
-        return i;
-    }
+    static std::size_t vote(candidate* found, std::size_t& count, std::int32_t token, std::size_t length);
 
     [[nodiscard]] static std::uint32_t weight_of(std::size_t length) { return std::uint32_t{1} << 2 * (std::min)(length, std::size_t{8}); }
 
-    [[nodiscard]] static std::size_t length_class(std::size_t length) {
-        constexpr std::size_t begins[lengths] = {1, 2, 3, 4, 5, 7, 10, 16};
-        std::size_t i = lengths - 1;
-        while (begins[i] > length) --i;
-        return i;
-    }
+    [[nodiscard]] static std::size_t length_class(std::size_t length);
 
     /// How many tokens before and at `a` are those before and at `b`.
     [[nodiscard]] std::size_t agreement(std::size_t a, std::size_t b, std::size_t oldest) {
@@ -44621,6 +44744,97 @@ private:
     std::size_t size_ = 0;             // tokens read
     fare fares_[no_kind];
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<ngram_drafter> ngram_drafter::create(std::size_t tokens) {
+    if (tokens == 0 || tokens > most_tokens)
+        return error::format(errc::invalid_argument, "ngram_drafter: want 1 to %zu tokens, have %zu", most_tokens, tokens);
+    auto block = memory_block::allocate(bytes(tokens), "drafter");
+    if (!block) return block.error();
+    ngram_drafter d;
+    d.own_ = std::move(*block);
+    arena carving(d.own_.bytes().data());
+    d.in_ = tables::lay_out(carving, tokens);
+    d.kept_ = tokens;
+    d.reset();
+    return d;
+}
+
+PHI4FLASH_BODY void ngram_drafter::read(std::span<const std::int32_t> tokens) {
+    for (const std::int32_t token : tokens) {
+        if (const guess g = guess_after(size_); g.kind != no_kind) fares_[g.kind].note(g.token == token);
+        if (size_ == most_tokens) reset();
+        at(size_) = token;
+        // What ends before it is known from here on: what follows it now is.
+        if (size_ >= 1) in_.singles.add(size_ - 1, single_of(at(size_ - 1)));
+        if (size_ >= 2) in_.pairs.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
+        ++size_;
+    }
+}
+
+PHI4FLASH_BODY std::size_t ngram_drafter::propose(std::span<draft> out) {
+    float reached = 1.0f;
+    std::size_t n = 0;
+    for (; n < (std::min)(out.size(), max_drafts) && reached > 0.02f; ++n) {
+        const guess g = guess_after(size_ + n);
+        if (g.kind == no_kind) break;
+        out[n] = {g.token, fares_[g.kind].chance()};
+        reached *= out[n].chance;
+        at(size_ + n) = g.token;  // text for the next guess; the text itself overwrites it
+    }
+    return n;
+}
+
+PHI4FLASH_BODY ngram_drafter::guess ngram_drafter::guess_after(std::size_t n) {
+    guess g{};
+    if (n >= 2) g = guess_from(in_.pairs, pair_of(at(n - 2), at(n - 1)), 2, n);
+    if (n >= 1 && g.kind == no_kind) g = guess_from(in_.singles, single_of(at(n - 1)), 1, n);
+    return g;
+}
+
+PHI4FLASH_BODY ngram_drafter::guess ngram_drafter::guess_from(const chain& places_of, std::uint64_t key, std::size_t least, std::size_t n) {
+    candidate found[places];
+    std::size_t count = 0;
+    std::size_t voters = 0;
+    std::uint32_t all = 0;
+    std::size_t best = 0;
+    const std::size_t oldest = size_ > kept_ ? size_ - kept_ : 0;
+    std::size_t tried = 0;
+    // A place is that of the last token that agrees; 0 is none.
+    for (std::size_t place = places_of.first(key); place > oldest && tried < places; place = places_of.next(place), ++tried) {
+        const std::size_t length = agreement(place, n - 1, oldest);
+        if (length < least) continue;
+        const std::size_t i = vote(found, count, at(place + 1), length);
+        all += weight_of(length);
+        ++voters;
+        if (length >= certain) {
+            best = i;
+            break;
+        }
+        // The later of equals stays: it was met first.
+        if (found[i].votes > found[best].votes) best = i;
+    }
+    if (count == 0) return {};
+    const candidate& c = found[best];
+    return {c.token, length_class(c.length) * accords + accord_class(voters, c.votes, all)};
+}
+
+PHI4FLASH_BODY std::size_t ngram_drafter::vote(candidate* found, std::size_t& count, std::int32_t token, std::size_t length) {
+    std::size_t i = 0;
+    while (i < count && found[i].token != token) ++i;
+    if (i == count) found[count++] = {token, 0, 0};
+    found[i].length = (std::max)(found[i].length, length);
+    found[i].votes += weight_of(length);
+    return i;
+}
+
+PHI4FLASH_BODY std::size_t ngram_drafter::length_class(std::size_t length) {
+    constexpr std::size_t begins[lengths] = {1, 2, 3, 4, 5, 7, 10, 16};
+    std::size_t i = lengths - 1;
+    while (begins[i] > length) --i;
+    return i;
+}
+#endif
 
 PHI4FLASH_END
 
@@ -44664,37 +44878,46 @@ public:
     [[nodiscard]] std::size_t rows() const { return left_.rows; }
 
     /// Up to n more rows to a text that writes, each with its logits and state.
-    std::size_t give_writer(row_share& to, std::size_t n) {
-        n = (std::min)({n, left_.rows, left_.logits, left_.states});
-        to.rows += n;
-        left_.rows -= n, left_.logits -= n, left_.states -= n;
-        return n;
-    }
+    std::size_t give_writer(row_share& to, std::size_t n);
 
     /// Up to n more rows of a prompt. Its last token wants logits, and waits where there is no room for them.
-    std::size_t give_reader(row_share& to, std::size_t n) {
-        n = (std::min)({n, left_.rows, to.prompt - to.rows});
-        const auto kept = [&](std::size_t rows) { return (std::min)(rows, 1 + to.undo); };
-        if (to.rows + n == to.prompt && n != 0 && left_.logits == 0) --n;
-        while (n != 0 && kept(to.rows + n) - kept(to.rows) > left_.states) --n;
-        if (n == 0) return 0;
-        left_.states -= kept(to.rows + n) - kept(to.rows);
-        to.rows += n;
-        left_.rows -= n;
-        if (to.rows == to.prompt) --left_.logits;
-        return n;
-    }
+    std::size_t give_reader(row_share& to, std::size_t n);
 
 private:
     pass_room left_;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t row_giver::give_writer(row_share& to, std::size_t n) {
+    n = (std::min)({n, left_.rows, left_.logits, left_.states});
+    to.rows += n;
+    left_.rows -= n, left_.logits -= n, left_.states -= n;
+    return n;
+}
+
+PHI4FLASH_BODY std::size_t row_giver::give_reader(row_share& to, std::size_t n) {
+    n = (std::min)({n, left_.rows, to.prompt - to.rows});
+    const auto kept = [&](std::size_t rows) { return (std::min)(rows, 1 + to.undo); };
+    if (to.rows + n == to.prompt && n != 0 && left_.logits == 0) --n;
+    while (n != 0 && kept(to.rows + n) - kept(to.rows) > left_.states) --n;
+    if (n == 0) return 0;
+    left_.states -= kept(to.rows + n) - kept(to.rows);
+    to.rows += n;
+    left_.rows -= n;
+    if (to.rows == to.prompt) --left_.logits;
+    return n;
+}
+#endif
 
 }  // namespace detail
 
 /// Shares out the rows of a pass. `texts` come in the order in which they are to be served: where there is not room for all, the last ones
 /// wait. Each text that writes gets one row, prompts share `prompt_rows` of the others equally (at least one in all), and drafts get what is
 /// left.
-inline void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows) {
+PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows) {
     detail::row_giver giver(room);
     std::size_t writers = 0;
     std::size_t drafting = 0;
@@ -44724,6 +44947,7 @@ inline void share_rows(std::span<row_share> texts, const pass_room& room, std::s
         --drafting;
     }
 }
+#endif
 
 PHI4FLASH_END
 
@@ -44748,13 +44972,7 @@ public:
     explicit tick_budget(const scheduler_options& options) : most_(options.prompt_rows), longest_(options.longest_tick) {}
 
     /// For a tick in which others write.
-    [[nodiscard]] std::size_t prompt_rows() const {
-        if (longest_ <= 0.0) return most_;
-        const double left = aim * longest_ - writing_;
-        const double fitting = row_ > 0.0 ? left / row_ : static_cast<double>(first_guess);
-        const auto most = (std::min)(most_, last_ == 0 ? first_guess : 2 * last_);
-        return fitting < 1.0 ? 1 : fitting < static_cast<double>(most) ? static_cast<std::size_t>(fitting) : most;
-    }
+    [[nodiscard]] std::size_t prompt_rows() const;
 
     void begin(std::size_t writers, std::size_t prompt_rows) {
         writers_ = writers;
@@ -44763,15 +44981,7 @@ public:
     }
     /// The time of a piece of the tick.
     void add(double seconds) { seconds_ += seconds; }
-    void end() {
-        if (writers_ == 0) return;
-        if (rows_ == 0) {
-            writing_ = mixed(writing_, seconds_);
-        } else {
-            row_ = mixed(row_, (std::max)(seconds_ - writing_, 0.0) / static_cast<double>(rows_));
-            last_ = rows_;
-        }
-    }
+    void end();
 
 private:
     static constexpr double aim = 0.9;  // ticks differ
@@ -44788,6 +44998,26 @@ private:
     std::size_t rows_ = 0;
     double seconds_ = 0.0;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t tick_budget::prompt_rows() const {
+    if (longest_ <= 0.0) return most_;
+    const double left = aim * longest_ - writing_;
+    const double fitting = row_ > 0.0 ? left / row_ : static_cast<double>(first_guess);
+    const auto most = (std::min)(most_, last_ == 0 ? first_guess : 2 * last_);
+    return fitting < 1.0 ? 1 : fitting < static_cast<double>(most) ? static_cast<std::size_t>(fitting) : most;
+}
+
+PHI4FLASH_BODY void tick_budget::end() {
+    if (writers_ == 0) return;
+    if (rows_ == 0) {
+        writing_ = mixed(writing_, seconds_);
+    } else {
+        row_ = mixed(row_, (std::max)(seconds_ - writing_, 0.0) / static_cast<double>(rows_));
+        last_ = rows_;
+    }
+}
+#endif
 
 PHI4FLASH_END
 
@@ -44955,7 +45185,7 @@ private:
 
     template <class Is>
     [[nodiscard]] slot* find(Is&& wanted) {
-        const auto at = std::ranges::find_if(slots_, wanted);
+        const auto at = std::find_if(slots_.begin(), slots_.end(), wanted);
         return at == slots_.end() ? nullptr : &*at;
     }
     [[nodiscard]] static auto is(request_id id) {
@@ -44971,7 +45201,8 @@ private:
             s.reading = none;
             if (can_go_on(s)) order_.push_back(&s);
         }
-        std::ranges::sort(order_, [](const slot* a, const slot* b) { return a->served != b->served ? a->served < b->served : a->id < b->id; });
+        std::sort(order_.begin(), order_.end(),
+                  [](const slot* a, const slot* b) { return a->served != b->served ? a->served < b->served : a->id < b->id; });
         bool anybody_writes = false;
         for (std::size_t i = 0; i < order_.size(); ++i) {
             const slot& s = *order_[i];
@@ -45204,7 +45435,8 @@ public:
             return error::format(errc::invalid_argument, "prefix cache: a text of %zu tokens wants %zu bytes, the budget is %zu", tokens.size(),
                                  of_.bytes(states + pages_of(tokens.size())), budget_);
         if (shared.last != none) ++pages_[shared.last].users;
-        while (n_free_ < needed) drop(*std::ranges::min_element(entries(), {}, &entry::used));
+        const auto older = [](const entry& a, const entry& b) { return a.used < b.used; };
+        while (n_free_ < needed) drop(*std::min_element(entries_, entries_ + n_entries_, older));
 
         entry e;
         e.position = tokens.size();
@@ -45375,7 +45607,8 @@ private:
     [[nodiscard]] std::byte* memory_of(std::uint32_t p) const { return memory_ + p * of_.page; }
     [[nodiscard]] std::span<std::int32_t> tokens_of(std::uint32_t p) const { return {tokens_ + p * page_tokens, pages_[p].count}; }
     [[nodiscard]] bool holds(std::uint32_t p, std::span<const std::int32_t> tokens) const {
-        return std::ranges::equal(tokens_of(p), tokens.subspan(pages_[p].first, pages_[p].count));
+        const auto have = tokens_of(p);
+        return std::memcmp(have.data(), tokens.data() + pages_[p].first, have.size_bytes()) == 0;
     }
 
     /// The deepest entry that begins these tokens and is no longer than `most`. From the end: texts differ there.
@@ -45450,7 +45683,7 @@ private:
         const std::uint32_t p = take_page();
         const std::size_t count = (std::min)(page_tokens, tokens.size() - at);
         pages_[p] = {before, 1, static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(count)};
-        std::ranges::copy(tokens.subspan(at, count), tokens_of(p).begin());
+        std::copy_n(tokens.data() + at, count, tokens_of(p).data());
         std::byte* to = memory_of(p);
         detail::each_full_piece(s, at, at + count, [&](const std::byte* from, std::size_t bytes) {
             std::memcpy(to, from, bytes);
@@ -45536,7 +45769,7 @@ result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Sha
     const auto begin = cache.restore(past, all_but_last);
     if (!begin) return begin.error();
     for (std::size_t at = *begin; at < prompt.size();) {
-        const auto mark = std::ranges::upper_bound(marks, at);
+        const auto mark = std::upper_bound(marks.begin(), marks.end(), at);
         const bool last = prompt.size() - at <= w.chunk() && (mark == marks.end() || *mark >= prompt.size());
         const std::size_t until = mark == marks.end() ? prompt.size() : (std::min)(*mark, prompt.size());
         const auto tokens = prompt.subspan(at, (std::min)(until - at, w.chunk()));
@@ -45638,7 +45871,13 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// The path as UTF-8. On Windows, halves of surrogate pairs that stand alone are lost; nothing throws.
-[[nodiscard]] inline std::string to_utf8(const std::filesystem::path& path) {
+[[nodiscard]] PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path);
+
+/// The path that a name of UTF-8 says.
+[[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
     std::string text;
     char32_t high = 0;
     for (const auto unit : path.native()) {
@@ -45660,9 +45899,7 @@ namespace detail {
     }
     return text;
 }
-
-/// The path that a name of UTF-8 says.
-[[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
+#endif
 
 }  // namespace detail
 #endif
@@ -45687,15 +45924,7 @@ public:
     [[nodiscard]] const char* c_str() const { return text_; }
 
 private:
-    void copy(std::string_view text, bool keep_end) {
-        constexpr std::string_view dots = "...";
-        const bool cut = text.size() > max_bytes;
-        if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
-        char* out = text_;
-        if (cut && keep_end) out = append(out, dots);
-        for (const char c : text) *out++ = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-        if (cut && !keep_end) append(out, dots);
-    }
+    void copy(std::string_view text, bool keep_end);
     static char* append(char* out, std::string_view piece) {
         std::memcpy(out, piece.data(), piece.size());
         return out + piece.size();
@@ -45703,6 +45932,18 @@ private:
 
     char text_[max_bytes + 1] = {};
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void printable::copy(std::string_view text, bool keep_end) {
+    constexpr std::string_view dots = "...";
+    const bool cut = text.size() > max_bytes;
+    if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
+    char* out = text_;
+    if (cut && keep_end) out = append(out, dots);
+    for (const char c : text) *out++ = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+    if (cut && !keep_end) append(out, dots);
+}
+#endif
 
 PHI4FLASH_END
 
@@ -46255,14 +46496,7 @@ private:
 
     status open(bool nameless);
 
-    void write_all(std::span<const std::byte> bytes) {
-        while (so_far_ && !bytes.empty()) {
-            const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
-            if (n < 0 && errno == EINTR && !target_.in_place) continue;
-            if (n < 0) so_far_ = detail::or_out_of_memory("say why a file cannot be written", [&] { return status(detail::unwritable(asked_)); });
-            else bytes = bytes.subspan(static_cast<std::size_t>(n)), written_ += static_cast<std::size_t>(n);
-        }
-    }
+    void write_all(std::span<const std::byte> bytes);
 
     std::size_t keep(std::span<const std::byte> bytes) {
         if (!bytes.empty()) std::memcpy(waiting_.get() + used_, bytes.data(), bytes.size());
@@ -46290,12 +46524,7 @@ private:
 };
 
 /// A whole small file. Errors: file_unwritable, out_of_memory.
-[[nodiscard]] inline status write_file(const std::filesystem::path& path, std::string_view text) {
-    auto file = file_writer::create(path);
-    if (!file) return file.error();
-    if (const status ok = file->write(text); !ok) return ok;
-    return file->commit();
-}
+[[nodiscard]] PHI4FLASH_BODY status write_file(const std::filesystem::path& path, std::string_view text);
 
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<file_writer> file_writer::create(const std::filesystem::path& path, bool nameless) {
@@ -46364,6 +46593,24 @@ PHI4FLASH_BODY status file_writer::open(bool nameless) {
         });
     }
     return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void file_writer::write_all(std::span<const std::byte> bytes) {
+    while (so_far_ && !bytes.empty()) {
+        const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
+        if (n < 0 && errno == EINTR && !target_.in_place) continue;
+        if (n < 0) so_far_ = detail::or_out_of_memory("say why a file cannot be written", [&] { return status(detail::unwritable(asked_)); });
+        else bytes = bytes.subspan(static_cast<std::size_t>(n)), written_ += static_cast<std::size_t>(n);
+    }
+}
+
+PHI4FLASH_BODY status write_file(const std::filesystem::path& path, std::string_view text) {
+    auto file = file_writer::create(path);
+    if (!file) return file.error();
+    if (const status ok = file->write(text); !ok) return ok;
+    return file->commit();
 }
 #endif
 
@@ -46516,20 +46763,7 @@ struct gguf_value {
     }
 
     /// Element i of whole numbers of any width; nothing for other types and negative numbers.
-    [[nodiscard]] std::optional<std::uint64_t> whole(std::size_t i = 0) const {
-        const auto from = [](std::int64_t x) { return x < 0 ? std::nullopt : std::optional(static_cast<std::uint64_t>(x)); };
-        switch (type) {
-            case gguf_type::u8: return at<std::uint8_t>(i);
-            case gguf_type::u16: return at<std::uint16_t>(i);
-            case gguf_type::u32: return at<std::uint32_t>(i);
-            case gguf_type::u64: return at<std::uint64_t>(i);
-            case gguf_type::i8: return from(at<std::int8_t>(i));
-            case gguf_type::i16: return from(at<std::int16_t>(i));
-            case gguf_type::i32: return from(at<std::int32_t>(i));
-            case gguf_type::i64: return from(at<std::int64_t>(i));
-            default: return std::nullopt;
-        }
-    }
+    [[nodiscard]] std::optional<std::uint64_t> whole(std::size_t i = 0) const;
     /// A single floating-point number.
     [[nodiscard]] std::optional<double> real() const {
         if (is_array || (type != gguf_type::f32 && type != gguf_type::f64)) return std::nullopt;
@@ -46583,6 +46817,23 @@ public:
 private:
     char text_[48] = {};
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::optional<std::uint64_t> gguf_value::whole(std::size_t i) const {
+    const auto from = [](std::int64_t x) { return x < 0 ? std::nullopt : std::optional(static_cast<std::uint64_t>(x)); };
+    switch (type) {
+        case gguf_type::u8: return at<std::uint8_t>(i);
+        case gguf_type::u16: return at<std::uint16_t>(i);
+        case gguf_type::u32: return at<std::uint32_t>(i);
+        case gguf_type::u64: return at<std::uint64_t>(i);
+        case gguf_type::i8: return from(at<std::int8_t>(i));
+        case gguf_type::i16: return from(at<std::int16_t>(i));
+        case gguf_type::i32: return from(at<std::int32_t>(i));
+        case gguf_type::i64: return from(at<std::int64_t>(i));
+        default: return std::nullopt;
+    }
+}
+#endif
 
 PHI4FLASH_END
 
@@ -46657,8 +46908,8 @@ private:
     std::size_t at_ = 0;
     std::vector<std::uint64_t> offsets_;
 };
-
-inline status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
     std::uint64_t length = 0;
     if (const status ok = number(length, what); !ok) return ok;
     if (length > most || length > left())
@@ -46669,7 +46920,7 @@ inline status gguf_parser::string(std::string_view& text, const char* what, std:
     return {};
 }
 
-inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& n_values) {
+PHI4FLASH_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& n_values) {
     // The least that an entry takes: a key of one byte with a value of one, a name of one byte without extents.
     constexpr std::size_t value_bytes = 8 + 1 + 4 + 1;
     constexpr std::size_t tensor_bytes = 8 + 1 + 4 + 4 + 8;
@@ -46700,7 +46951,7 @@ inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& 
     return fits(n_values, limits_.keys, value_bytes, "keys");
 }
 
-inline status gguf_parser::read_value(gguf_value& v) {
+PHI4FLASH_BODY status gguf_parser::read_value(gguf_value& v) {
     const std::size_t key_at = at_;
     if (const status ok = string(v.key, "the key", limits_.key_bytes); !ok) return ok;
     if (v.key.empty()) return error::format(errc::bad_value, "byte %zu: the key is empty", key_at);
@@ -46746,7 +46997,7 @@ inline status gguf_parser::read_value(gguf_value& v) {
     return {};
 }
 
-inline status gguf_parser::read_strings(const gguf_value& v) {
+PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
     if (v.count > left() / 8) {
         if (!v.is_array)
             return error::format(errc::header_truncated, "key '%s': want a string, the file has %zu more bytes",
@@ -46768,7 +47019,7 @@ inline status gguf_parser::read_strings(const gguf_value& v) {
     return {};
 }
 
-inline status gguf_parser::read_alignment() {
+PHI4FLASH_BODY status gguf_parser::read_alignment() {
     const auto by_key = [](const gguf_value& v) { return v.key == "general.alignment"; };
     const auto found = std::find_if(values.begin(), values.end(), by_key);
     if (found == values.end()) return {};
@@ -46781,7 +47032,7 @@ inline status gguf_parser::read_alignment() {
     return {};
 }
 
-inline status gguf_parser::read_tensor(gguf_tensor& t) {
+PHI4FLASH_BODY status gguf_parser::read_tensor(gguf_tensor& t) {
     const std::size_t name_at = at_;
     if (const status ok = string(t.name, "the name of a tensor", limits_.name_bytes); !ok) return ok;
     if (t.name.empty()) return error::format(errc::bad_value, "byte %zu: the name of a tensor is empty", name_at);
@@ -46811,7 +47062,7 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
 }
 
 /// Bytes of a tensor.
-inline status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
+PHI4FLASH_BODY status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
     const ggml_format& format = *t.format;
     if (t.cols() % format.block_length != 0)
         return error::format(errc::partial_block,
@@ -46833,7 +47084,7 @@ inline status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
 }
 
 /// Checks the places of the tensors; leaves `data` set.
-inline status gguf_parser::place_tensors() {
+PHI4FLASH_BODY status gguf_parser::place_tensors() {
     data_begin = (std::min)(round_up(at_, alignment), file_.size());
     const std::size_t size = file_.size() - data_begin;
     constexpr unsigned long long most = 1ull << 50;  // no file is so long
@@ -46869,7 +47120,7 @@ inline status gguf_parser::place_tensors() {
 }
 
 /// Sorts both lists by name.
-inline status gguf_parser::check_names() {
+PHI4FLASH_BODY status gguf_parser::check_names() {
     std::sort(tensors.begin(), tensors.end(), [](const gguf_tensor& a, const gguf_tensor& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors.begin(), tensors.end(),
                                           [](const gguf_tensor& a, const gguf_tensor& b) { return a.name == b.name; });
@@ -46882,7 +47133,7 @@ inline status gguf_parser::check_names() {
     return {};
 }
 
-inline status gguf_parser::read() {
+PHI4FLASH_BODY status gguf_parser::read() {
     std::uint64_t n_tensors = 0;
     std::uint64_t n_values = 0;
     if (const status ok = read_header(n_tensors, n_values); !ok) return ok;
@@ -46898,6 +47149,8 @@ inline status gguf_parser::read() {
     if (const status ok = place_tensors(); !ok) return ok;
     return check_names();
 }
+#endif
+
 }  // namespace detail
 
 /// Metadata and tensors of one file, each sorted by name. Points into the bytes it was read from, which must outlive it; moving it
@@ -46939,8 +47192,11 @@ private:
 
 namespace detail {
 /// Looks at the f16 numbers `offset` bytes into each of the blocks.
-[[nodiscard]] inline status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
-                                         std::size_t offset, std::size_t n) {
+[[nodiscard]] PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
+                                                 std::size_t offset, std::size_t n);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block, std::size_t offset,
+                                   std::size_t n) {
     for (std::size_t at = 0; at + block <= bytes; at += block) {
         for (std::size_t i = 0; i < n; ++i) {
             std::uint16_t bits = 0;
@@ -46952,6 +47208,8 @@ namespace detail {
     }
     return {};
 }
+#endif
+
 }  // namespace detail
 
 /// Whether the scales of a quantized tensor, row-major as ggml stores it, are finite. Reads all of it, which is why `parse` leaves
@@ -47000,12 +47258,7 @@ public:
             put(number);
         });
     }
-    void add(std::string_view key, std::string_view text) {
-        append([&] {
-            begin(key, gguf_type::string);
-            put_text(text);
-        });
-    }
+    void add(std::string_view key, std::string_view text);
     template <class T>
         requires std::is_arithmetic_v<T>
     void add_list(std::string_view key, std::span<const T> numbers) {
@@ -47103,7 +47356,16 @@ struct gguf_plan {
 };
 
 namespace detail {
-[[nodiscard]] inline result<std::uint64_t> bytes_of(const gguf_spec& spec) {
+[[nodiscard]] PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec);
+
+[[nodiscard]] PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what);
+
+template <class T>
+void append_number(std::string& to, T x) {
+    to.append(reinterpret_cast<const char*>(&x), sizeof x);
+}
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
     constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL
     const printable name(spec.name);
     const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
@@ -47134,23 +47396,67 @@ namespace detail {
                          name.c_str());
 }
 
-[[nodiscard]] inline status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
+PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
     std::sort(names.begin(), names.end());
     const auto twice = std::adjacent_find(names.begin(), names.end());
     if (twice == names.end()) return {};
     return error::format(code, "%s '%s' occurs twice", what, printable(*twice).c_str());
 }
+#endif
 
-template <class T>
-void append_number(std::string& to, T x) {
-    to.append(reinterpret_cast<const char*>(&x), sizeof x);
-}
 }  // namespace detail
 
 /// Adds general.alignment by itself. Errors, each naming the key or the tensor: invalid_argument, bad_alignment, duplicate_key,
 /// unknown_dtype, rank_too_high, partial_block, size_overflow, duplicate_name; out_of_memory.
-[[nodiscard]] inline result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs,
-                                                 std::size_t alignment = block_alignment) {
+[[nodiscard]] PHI4FLASH_BODY result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs,
+                                                         std::size_t alignment = block_alignment);
+
+/// Writes a planned file to `out`. `produce(i, sink)` returns a status and
+/// writes the data of `specs[i]` to the gguf_sink in as many pieces as it likes; it is called once a tensor, in order. Errors:
+/// size_mismatch (naming the tensor that got too many or too few bytes), out_of_memory (also where `produce` throws std::bad_alloc), and
+/// those of `out` and `produce`.
+template <byte_output Out, class Produce>
+[[nodiscard]] status write_gguf(Out& out, const gguf_plan& plan, std::span<const gguf_spec> specs, Produce&& produce) {
+    return detail::or_out_of_memory("write a GGUF file", [&]() -> status {
+        if (const status ok = out.write(std::as_bytes(std::span(plan.header))); !ok) return ok;
+        const std::vector<std::byte> zeros(plan.alignment);
+        for (std::size_t i = 0; i < specs.size(); ++i) {
+            gguf_sink sink(out);
+            if (const status ok = produce(i, sink); !ok) return ok;
+            if (sink.written() != plan.bytes[i])
+                return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
+                                     printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan.bytes[i]),
+                                     static_cast<unsigned long long>(sink.written()));
+            const std::size_t padding = (plan.alignment - plan.bytes[i] % plan.alignment) % plan.alignment;
+            if (const status ok = out.write(std::span(zeros).first(padding)); !ok) return ok;
+        }
+        return {};
+    });
+}
+
+#if PHI4FLASH_FILES
+/// Writes a file, whole or not at all. Errors: those of plan_gguf, write_gguf and file_writer.
+template <class Produce>
+[[nodiscard]] status write_gguf(const std::filesystem::path& path, const gguf_metadata& metadata, std::span<const gguf_spec> specs,
+                                Produce&& produce, std::size_t alignment = block_alignment) {
+    const auto plan = plan_gguf(metadata, specs, alignment);
+    if (!plan) return plan.error();
+    auto file = file_writer::create(path);
+    if (!file) return file.error();
+    if (const status ok = write_gguf(*file, *plan, specs, produce); !ok) return ok;
+    return file->commit();
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void gguf_metadata::add(std::string_view key, std::string_view text) {
+    append([&] {
+        begin(key, gguf_type::string);
+        put_text(text);
+    });
+}
+
+PHI4FLASH_BODY result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs, std::size_t alignment) {
     return detail::or_out_of_memory("plan a GGUF file", [&]() -> result<gguf_plan> {
         if (!std::has_single_bit(alignment) || alignment < 8 || alignment > gguf_limits{}.alignment)
             return error::format(errc::bad_alignment, "want an alignment that is a power of two from 8 to %zu, have %zu",
@@ -47194,42 +47500,6 @@ void append_number(std::string& to, T x) {
         plan.header.resize(round_up(plan.header.size(), alignment), '\0');
         return plan;
     });
-}
-
-/// Writes a planned file to `out`. `produce(i, sink)` returns a status and
-/// writes the data of `specs[i]` to the gguf_sink in as many pieces as it likes; it is called once a tensor, in order. Errors:
-/// size_mismatch (naming the tensor that got too many or too few bytes), out_of_memory (also where `produce` throws std::bad_alloc), and
-/// those of `out` and `produce`.
-template <byte_output Out, class Produce>
-[[nodiscard]] status write_gguf(Out& out, const gguf_plan& plan, std::span<const gguf_spec> specs, Produce&& produce) {
-    return detail::or_out_of_memory("write a GGUF file", [&]() -> status {
-        if (const status ok = out.write(std::as_bytes(std::span(plan.header))); !ok) return ok;
-        const std::vector<std::byte> zeros(plan.alignment);
-        for (std::size_t i = 0; i < specs.size(); ++i) {
-            gguf_sink sink(out);
-            if (const status ok = produce(i, sink); !ok) return ok;
-            if (sink.written() != plan.bytes[i])
-                return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
-                                     printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan.bytes[i]),
-                                     static_cast<unsigned long long>(sink.written()));
-            const std::size_t padding = (plan.alignment - plan.bytes[i] % plan.alignment) % plan.alignment;
-            if (const status ok = out.write(std::span(zeros).first(padding)); !ok) return ok;
-        }
-        return {};
-    });
-}
-
-#if PHI4FLASH_FILES
-/// Writes a file, whole or not at all. Errors: those of plan_gguf, write_gguf and file_writer.
-template <class Produce>
-[[nodiscard]] status write_gguf(const std::filesystem::path& path, const gguf_metadata& metadata, std::span<const gguf_spec> specs,
-                                Produce&& produce, std::size_t alignment = block_alignment) {
-    const auto plan = plan_gguf(metadata, specs, alignment);
-    if (!plan) return plan.error();
-    auto file = file_writer::create(path);
-    if (!file) return file.error();
-    if (const status ok = write_gguf(*file, *plan, specs, produce); !ok) return ok;
-    return file->commit();
 }
 #endif
 
@@ -47279,47 +47549,15 @@ inline void widen_rows(const kernel_table& kernels, const matrix_view& m, std::s
 }
 
 /// Rows [count, cols] as `type`: eight of them where it is packed.
-inline void narrow_rows(const kernel_table& kernels, const float* rows, std::size_t count, std::size_t cols, dtype type, std::byte* out) {
-    const std::size_t n = count * cols;
-    switch (type) {
-        case dtype::f32: std::memcpy(out, rows, n * sizeof(float)); return;
-        case dtype::f16:
-            for (std::size_t i = 0; i < n; ++i) reinterpret_cast<f16*>(out)[i] = to_f16(rows[i]);
-            return;
-        case dtype::bf16:
-            for (std::size_t i = 0; i < n; ++i) reinterpret_cast<bf16*>(out)[i] = to_bf16(rows[i]);
-            return;
-        default: kernels.pack[static_cast<std::size_t>(type)](rows, cols, out);
-    }
-}
+PHI4FLASH_BODY void narrow_rows(const kernel_table& kernels, const float* rows, std::size_t count, std::size_t cols, dtype type, std::byte* out);
 
 /// The place of the first number that is infinite or NaN or beyond what the largest scale of a packed type reaches (fitting a scale to such
 /// numbers may overflow and leave zero); the count where there is none. In integers, whose order is that of magnitudes.
-[[nodiscard]] inline std::size_t first_too_large(std::span<const float> rows, dtype type) {
-    const std::uint32_t most = std::bit_cast<std::uint32_t>(is_packed(type) ? 65504.0f * 127.0f : (std::numeric_limits<float>::max)());
-    constexpr std::size_t block = 256;  // of a length known to the compiler, without an early end: vectors
-    const auto beyond = [most](const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > most; };
-    std::size_t i = 0;
-    for (; i + block <= rows.size(); i += block) {
-        unsigned found = 0;
-        for (std::size_t k = 0; k < block; ++k) found |= beyond(rows[i + k]) ? 1u : 0u;
-        if (found != 0) break;
-    }
-    while (i < rows.size() && !beyond(rows[i])) ++i;
-    return i;
-}
+[[nodiscard]] PHI4FLASH_BODY std::size_t first_too_large(std::span<const float> rows, dtype type);
 
 /// The place in rows [count, cols] of a number that is not finite any more in `made`, the same as `type`.
-[[nodiscard]] inline std::optional<std::size_t> find_overflow(std::span<const float> rows, std::size_t cols, dtype type,
-                                                              const std::byte* made) {
-    if (type == dtype::f32) return std::nullopt;
-    const std::size_t shape[] = {rows.size() / cols, cols};
-    const auto found = find_not_finite(view_of(made, shape, type));
-    if (!found || !is_packed(type)) return found;
-    const auto begin = rows.begin() + static_cast<std::ptrdiff_t>(*found);  // of a group, whose largest number it must be
-    const auto largest = std::max_element(begin, begin + packed_cols, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
-    return static_cast<std::size_t>(largest - rows.begin());
-}
+[[nodiscard]] PHI4FLASH_BODY std::optional<std::size_t> find_overflow(std::span<const float> rows, std::size_t cols, dtype type,
+                                                                      const std::byte* made);
 
 /// Converts a matrix by pieces of about a megabyte of output; two of them are in memory.
 class matrix_converter {
@@ -47360,43 +47598,12 @@ public:
 private:
     static constexpr std::size_t piece_bytes = std::size_t{1} << 20;
 
-    void read_ahead(std::size_t block) const {
-        const std::size_t row_bytes = m_.cols * size_of(m_.type);
-        const std::size_t first = (std::min)(block * packed_rows, m_.rows);
-        const std::size_t rows = (std::min)(2 * at_once_ * packed_rows, m_.rows - first);
-        ask_for_pages({m_.data + first * row_bytes, rows * row_bytes});
-    }
+    void read_ahead(std::size_t block) const;
 
     /// Blocks [begin, end) of the piece that begins with block `base`, which goes to `out`.
-    void convert_blocks(std::size_t base, std::size_t begin, std::size_t end, std::byte* out) {
-        if (begin == end) return;
-        std::size_t mine = 0;  // as many ranges are in flight as there are scratch rows
-        while (busy_[mine].exchange(true, std::memory_order_acquire)) mine = mine + 1 == scratch_.size() ? 0 : mine + 1;
-        for (std::size_t b = begin; b < end; ++b) {
-            const std::size_t first = b * packed_rows;
-            const std::size_t count = (std::min)(packed_rows, m_.rows - first);
-            const std::span<float> rows(scratch_[mine].data(), count * m_.cols);
-            widen_rows(kernels_, m_, first, count, rows.data());
-            std::byte* const block = out + (b - base) * stride_;
-            std::size_t unfit = first_too_large(rows, type_);
-            if (unfit == rows.size()) {
-                narrow_rows(kernels_, rows.data(), count, m_.cols, type_, block);
-                unfit = find_overflow(rows, m_.cols, type_, block).value_or(rows.size());
-            }
-            if (unfit != rows.size()) keep_least(unfit_, first * m_.cols + unfit);
-        }
-        busy_[mine].store(false, std::memory_order_release);
-    }
+    void convert_blocks(std::size_t base, std::size_t begin, std::size_t end, std::byte* out);
 
-    [[nodiscard]] error unfit_error(const char* name, std::size_t place) const {
-        const std::size_t shape[] = {m_.rows, m_.cols};
-        std::vector<float> row(m_.cols);
-        widen_rows(kernels_, m_, place / m_.cols, 1, row.data());
-        const float& value = row[place % m_.cols];
-        if (!is_finite(value)) return not_finite_error(name, shape, place);
-        return error::format(errc::not_finite, "tensor %s: element [%zu, %zu] is %g, too large for %s: the weights are damaged, or want a wider type",
-                             name, place / m_.cols, place % m_.cols, static_cast<double>(value), name_of(type_));
-    }
+    [[nodiscard]] error unfit_error(const char* name, std::size_t place) const;
 
     const kernel_table& kernels_;
     matrix_view m_;
@@ -47423,6 +47630,83 @@ template <class Tell>
     }
     return {};
 }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void narrow_rows(const kernel_table& kernels, const float* rows, std::size_t count, std::size_t cols, dtype type, std::byte* out) {
+    const std::size_t n = count * cols;
+    switch (type) {
+        case dtype::f32: std::memcpy(out, rows, n * sizeof(float)); return;
+        case dtype::f16:
+            for (std::size_t i = 0; i < n; ++i) reinterpret_cast<f16*>(out)[i] = to_f16(rows[i]);
+            return;
+        case dtype::bf16:
+            for (std::size_t i = 0; i < n; ++i) reinterpret_cast<bf16*>(out)[i] = to_bf16(rows[i]);
+            return;
+        default: kernels.pack[static_cast<std::size_t>(type)](rows, cols, out);
+    }
+}
+
+PHI4FLASH_BODY std::size_t first_too_large(std::span<const float> rows, dtype type) {
+    const std::uint32_t most = std::bit_cast<std::uint32_t>(is_packed(type) ? 65504.0f * 127.0f : (std::numeric_limits<float>::max)());
+    constexpr std::size_t block = 256;  // of a length known to the compiler, without an early end: vectors
+    const auto beyond = [most](const float& x) { return (std::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > most; };
+    std::size_t i = 0;
+    for (; i + block <= rows.size(); i += block) {
+        unsigned found = 0;
+        for (std::size_t k = 0; k < block; ++k) found |= beyond(rows[i + k]) ? 1u : 0u;
+        if (found != 0) break;
+    }
+    while (i < rows.size() && !beyond(rows[i])) ++i;
+    return i;
+}
+
+PHI4FLASH_BODY std::optional<std::size_t> find_overflow(std::span<const float> rows, std::size_t cols, dtype type, const std::byte* made) {
+    if (type == dtype::f32) return std::nullopt;
+    const std::size_t shape[] = {rows.size() / cols, cols};
+    const auto found = find_not_finite(view_of(made, shape, type));
+    if (!found || !is_packed(type)) return found;
+    const auto begin = rows.begin() + static_cast<std::ptrdiff_t>(*found);  // of a group, whose largest number it must be
+    const auto largest = std::max_element(begin, begin + packed_cols, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
+    return static_cast<std::size_t>(largest - rows.begin());
+}
+
+PHI4FLASH_BODY void matrix_converter::read_ahead(std::size_t block) const {
+    const std::size_t row_bytes = m_.cols * size_of(m_.type);
+    const std::size_t first = (std::min)(block * packed_rows, m_.rows);
+    const std::size_t rows = (std::min)(2 * at_once_ * packed_rows, m_.rows - first);
+    ask_for_pages({m_.data + first * row_bytes, rows * row_bytes});
+}
+
+PHI4FLASH_BODY void matrix_converter::convert_blocks(std::size_t base, std::size_t begin, std::size_t end, std::byte* out) {
+    if (begin == end) return;
+    std::size_t mine = 0;  // as many ranges are in flight as there are scratch rows
+    while (busy_[mine].exchange(true, std::memory_order_acquire)) mine = mine + 1 == scratch_.size() ? 0 : mine + 1;
+    for (std::size_t b = begin; b < end; ++b) {
+        const std::size_t first = b * packed_rows;
+        const std::size_t count = (std::min)(packed_rows, m_.rows - first);
+        const std::span<float> rows(scratch_[mine].data(), count * m_.cols);
+        widen_rows(kernels_, m_, first, count, rows.data());
+        std::byte* const block = out + (b - base) * stride_;
+        std::size_t unfit = first_too_large(rows, type_);
+        if (unfit == rows.size()) {
+            narrow_rows(kernels_, rows.data(), count, m_.cols, type_, block);
+            unfit = find_overflow(rows, m_.cols, type_, block).value_or(rows.size());
+        }
+        if (unfit != rows.size()) keep_least(unfit_, first * m_.cols + unfit);
+    }
+    busy_[mine].store(false, std::memory_order_release);
+}
+
+PHI4FLASH_BODY error matrix_converter::unfit_error(const char* name, std::size_t place) const {
+    const std::size_t shape[] = {m_.rows, m_.cols};
+    std::vector<float> row(m_.cols);
+    widen_rows(kernels_, m_, place / m_.cols, 1, row.data());
+    const float& value = row[place % m_.cols];
+    if (!is_finite(value)) return not_finite_error(name, shape, place);
+    return error::format(errc::not_finite, "tensor %s: element [%zu, %zu] is %g, too large for %s: the weights are damaged, or want a wider type",
+                         name, place / m_.cols, place % m_.cols, static_cast<double>(value), name_of(type_));
+}
+#endif
 
 }  // namespace detail
 
@@ -47458,42 +47742,12 @@ PHI4FLASH_BEGIN
 enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_pointer, web_page, pytorch, archive, text };
 
 /// The kind of a file that begins with these bytes; a few hundred suffice.
-[[nodiscard]] inline file_kind identify(std::span<const std::byte> bytes) {
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
-    const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
-    using namespace std::string_view_literals;
-    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits.
-    if (has("\0\0\0\0{"sv, 4) && static_cast<unsigned char>(text[3]) < 8) return file_kind::safetensors;
-    if (has("GGUF")) return file_kind::gguf;
-    if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
-    if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
-    if (has("\x80\x02\x8a\x0al\xfc\x9c"sv)) return file_kind::pytorch;
-    for (const std::string_view magic : {"\x1f\x8b"sv, "\x28\xb5\x2f\xfd"sv, "\xfd\x37zXZ"sv, "BZh"sv, "7z\xbc\xaf"sv, "Rar!"sv})
-        if (has(magic)) return file_kind::archive;
-    if (has("ustar", 257)) return file_kind::archive;
-
-    const std::string_view words = text.substr((std::min)(text.find_first_not_of(" \t\r\n"), text.size()));
-    if (words.empty()) return file_kind::unknown;
-    if (words.front() == '{' || words.front() == '[') return file_kind::json;
-    constexpr std::string_view pages[] = {"<!doctype", "<html", "<?xml"};
-    for (const std::string_view page : pages) {
-        const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
-        if (words.size() >= page.size() && std::equal(page.begin(), page.end(), words.begin(), [&](char b, char a) { return same(a, b); }))
-            return file_kind::web_page;
-    }
-    const auto printed = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r' || c == '\t'; };
-    return std::ranges::all_of(text.substr(0, 64), printed) ? file_kind::text : file_kind::unknown;
-}
+[[nodiscard]] PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes);
 
 #if PHI4FLASH_FILES
 namespace detail {
 
-[[nodiscard]] inline bool is_unfinished_name(const std::filesystem::path& path) {
-    const std::string extension = to_utf8(path.extension());
-    for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
-        if (extension == known) return true;
-    return false;
-}
+[[nodiscard]] PHI4FLASH_BODY bool is_unfinished_name(const std::filesystem::path& path);
 
 /// The folder that a file is in, to be named.
 [[nodiscard]] inline printable folder_of(const std::filesystem::path& file) {
@@ -47502,8 +47756,17 @@ namespace detail {
 
 /// The sentence for a file that is not `wanted` but something else that is known; nothing where it is what was wanted, or cannot be told.
 /// Codes: wrong_file_kind, file_incomplete.
-[[nodiscard]] inline std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
-                                                       file_kind wanted) {
+[[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool is_unfinished_name(const std::filesystem::path& path) {
+    const std::string extension = to_utf8(path.extension());
+    for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
+        if (extension == known) return true;
+    return false;
+}
+
+PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted) {
     const printable name(path);
     const file_kind have = identify(bytes);
     if (have != wanted && is_unfinished_name(path))
@@ -47533,8 +47796,39 @@ namespace detail {
                          : wanted == file_kind::safetensors ? "weights"
                                                             : "a JSON object");
 }
+#endif
 
 }  // namespace detail
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+    const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
+    using namespace std::string_view_literals;
+    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits.
+    if (has("\0\0\0\0{"sv, 4) && static_cast<unsigned char>(text[3]) < 8) return file_kind::safetensors;
+    if (has("GGUF")) return file_kind::gguf;
+    if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
+    if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
+    if (has("\x80\x02\x8a\x0al\xfc\x9c"sv)) return file_kind::pytorch;
+    for (const std::string_view magic : {"\x1f\x8b"sv, "\x28\xb5\x2f\xfd"sv, "\xfd\x37zXZ"sv, "BZh"sv, "7z\xbc\xaf"sv, "Rar!"sv})
+        if (has(magic)) return file_kind::archive;
+    if (has("ustar", 257)) return file_kind::archive;
+
+    const std::string_view words = text.substr((std::min)(text.find_first_not_of(" \t\r\n"), text.size()));
+    if (words.empty()) return file_kind::unknown;
+    if (words.front() == '{' || words.front() == '[') return file_kind::json;
+    constexpr std::string_view pages[] = {"<!doctype", "<html", "<?xml"};
+    for (const std::string_view page : pages) {
+        const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
+        if (words.size() >= page.size() && std::equal(page.begin(), page.end(), words.begin(), [&](char b, char a) { return same(a, b); }))
+            return file_kind::web_page;
+    }
+    const auto printed = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r' || c == '\t'; };
+    const std::string_view start = text.substr(0, 64);
+    return std::all_of(start.begin(), start.end(), printed) ? file_kind::text : file_kind::unknown;
+}
 #endif
 
 PHI4FLASH_END
@@ -47558,14 +47852,7 @@ template <class T>
 [[nodiscard]] inline float half_at(const std::byte* p) { return to_f32(number_at<f16>(p)); }
 
 /// w = d (q - 8): f16 d; 16 bytes, low nibbles first.
-inline void decode_q4_0(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    for (std::size_t i = 0; i < 16; ++i) {
-        const unsigned q = byte_at(p, 2 + i);
-        out[i] = d * static_cast<float>(static_cast<int>(q & 15) - 8);
-        out[i + 16] = d * static_cast<float>(static_cast<int>(q >> 4) - 8);
-    }
-}
+PHI4FLASH_BODY void decode_q4_0(const std::byte* p, float* out);
 
 /// w = d q: f16 d; 32 signed bytes.
 inline void decode_q8_0(const std::byte* p, float* out) {
@@ -47576,7 +47863,27 @@ inline void decode_q8_0(const std::byte* p, float* out) {
 PHI4FLASH_OWN_DATA inline constexpr std::int8_t iq4_nl_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 /// w = d level[q]: as Q4_0, with uneven levels.
-inline void decode_iq4_nl(const std::byte* p, float* out) {
+PHI4FLASH_BODY void decode_iq4_nl(const std::byte* p, float* out);
+
+/// w = d scale[j] q - dmin min[j] for 8 groups of 32: f16 d, f16 dmin; 12 bytes with 6-bit scales and mins; 128 bytes, each 32 of
+/// them with the low nibbles of one group and the high ones of the next.
+PHI4FLASH_BODY void decode_q4_k(const std::byte* p, float* out);
+
+/// w = d scale[j] (q - 32) for 16 groups of 16: 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, f16 d. Each
+/// half of 128 numbers has 64 bytes of the first and 32 of the second.
+PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void decode_q4_0(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    for (std::size_t i = 0; i < 16; ++i) {
+        const unsigned q = byte_at(p, 2 + i);
+        out[i] = d * static_cast<float>(static_cast<int>(q & 15) - 8);
+        out[i + 16] = d * static_cast<float>(static_cast<int>(q >> 4) - 8);
+    }
+}
+
+PHI4FLASH_BODY void decode_iq4_nl(const std::byte* p, float* out) {
     const float d = half_at(p);
     for (std::size_t i = 0; i < 16; ++i) {
         const unsigned q = byte_at(p, 2 + i);
@@ -47585,9 +47892,7 @@ inline void decode_iq4_nl(const std::byte* p, float* out) {
     }
 }
 
-/// w = d scale[j] q - dmin min[j] for 8 groups of 32: f16 d, f16 dmin; 12 bytes with 6-bit scales and mins; 128 bytes, each 32 of
-/// them with the low nibbles of one group and the high ones of the next.
-inline void decode_q4_k(const std::byte* p, float* out) {
+PHI4FLASH_BODY void decode_q4_k(const std::byte* p, float* out) {
     const float d = half_at(p);
     const float dmin = half_at(p + 2);
     const std::byte* const s = p + 4;
@@ -47604,9 +47909,7 @@ inline void decode_q4_k(const std::byte* p, float* out) {
     }
 }
 
-/// w = d scale[j] (q - 32) for 16 groups of 16: 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, f16 d. Each
-/// half of 128 numbers has 64 bytes of the first and 32 of the second.
-inline void decode_q6_k(const std::byte* p, float* out) {
+PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out) {
     const float d = half_at(p + 208);
     for (std::size_t group = 0; group < 16; ++group) {
         const std::size_t half = group / 8;
@@ -47621,11 +47924,15 @@ inline void decode_q6_k(const std::byte* p, float* out) {
         }
     }
 }
+#endif
 
 }  // namespace detail
 
 /// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
-[[nodiscard]] inline bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
+[[nodiscard]] PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
     const ggml_format& format = format_of(type);
     if (!format.is_weight) return false;
     for (std::size_t i = 0; i < n; i += format.block_length, blocks += format.block_bytes, out += format.block_length) {
@@ -47643,6 +47950,7 @@ inline void decode_q6_k(const std::byte* p, float* out) {
     }
     return true;
 }
+#endif
 
 PHI4FLASH_END
 
@@ -48156,12 +48464,7 @@ inline constexpr const char* packed_stop_strings_key = "phi4flash.generation.sto
 inline constexpr const char* packed_unsupported_key = "phi4flash.generation.unsupported";
 
 /// The codebook of q4_dense as the file has it: 16 levels, then the level that stands for zero.
-[[nodiscard]] inline std::array<std::int32_t, 17> packed_codebook() {
-    std::array<std::int32_t, 17> book{};
-    for (std::size_t i = 0; i < 16; ++i) book[i] = q4_dense.level[i];
-    book[16] = q4_dense.zero;
-    return book;
-}
+[[nodiscard]] PHI4FLASH_BODY std::array<std::int32_t, 17> packed_codebook();
 
 inline void add_config(gguf_metadata& out, const sambay_config& config) {
     for (const auto& [key, extent] : packed_extents) out.add(key, static_cast<std::uint32_t>(config.shape.*extent));
@@ -48169,7 +48472,64 @@ inline void add_config(gguf_metadata& out, const sambay_config& config) {
     out.add(packed_positions_key, static_cast<std::uint32_t>(config.max_positions));
 }
 
-inline void add_generation(gguf_metadata& out, const generation_config& g) {
+PHI4FLASH_BODY void add_generation(gguf_metadata& out, const generation_config& g);
+
+/// Reads keys of a file. The first defect is kept and everything after it is a no-op, so that a reader is a list of keys.
+class gguf_key_reader {
+public:
+    explicit gguf_key_reader(const gguf& file) : file_(file) {}
+
+    [[nodiscard]] const status& outcome() const { return outcome_; }
+    [[nodiscard]] const gguf_value* find(std::string_view key) const { return outcome_ ? file_.value(key) : nullptr; }
+    void fail(const error& why) {
+        if (outcome_) outcome_ = why;
+    }
+    void wrong_type(const char* key, const char* want, const gguf_value& have) {
+        fail(error::format(errc::wrong_value_type, "key '%s': want %s, have %s", key, want, gguf_type_text(have).c_str()));
+    }
+    const gguf_value* wanted(const char* key, const char* want) {
+        const gguf_value* const value = find(key);
+        if (value == nullptr) fail(error::format(errc::missing_key, "no key '%s': want %s", key, want));
+        return value;
+    }
+
+    std::size_t extent(const char* key);
+    std::optional<std::uint32_t> count(const char* key);
+    /// An id that nothing depends on: nothing where it is none, such as -1.
+    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const {
+        const gguf_value* const value = find(key);
+        const auto n = value == nullptr || value->is_array ? std::nullopt : value->whole();
+        return n && *n <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*n)) : std::nullopt;
+    }
+    void strings(const char* key, std::vector<std::string>& out);
+    std::optional<float> number(const char* key);
+    std::optional<bool> boolean(const char* key);
+    std::optional<std::string_view> text(const char* key);
+
+private:
+    const gguf& file_;
+    status outcome_;
+};
+
+/// Errors: missing_key, wrong_value_type, bad_extent (every rule of check_shape too), not_finite, unsupported_model.
+[[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_config(const gguf& file);
+
+/// Errors: wrong_value_type, not_finite, unknown_token (a stop id that is no row of the embedding).
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab);
+
+/// Whether quantized tensors of the file are packed. Errors: wrong_value_type; unsupported_layout (a layout or a codebook that this
+/// version does not know); missing_key (a layout without a codebook).
+[[nodiscard]] PHI4FLASH_BODY result<bool> read_layout(const gguf& file);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::array<std::int32_t, 17> packed_codebook() {
+    std::array<std::int32_t, 17> book{};
+    for (std::size_t i = 0; i < 16; ++i) book[i] = q4_dense.level[i];
+    book[16] = q4_dense.zero;
+    return book;
+}
+
+PHI4FLASH_BODY void add_generation(gguf_metadata& out, const generation_config& g) {
     const auto add = [&](const char* key, const auto& value) {
         if (value) out.add(key, *value);
     };
@@ -48191,91 +48551,65 @@ inline void add_generation(gguf_metadata& out, const generation_config& g) {
     add("phi4flash.generation.max_new_tokens", g.max_new_tokens);
 }
 
-/// Reads keys of a file. The first defect is kept and everything after it is a no-op, so that a reader is a list of keys.
-class gguf_key_reader {
-public:
-    explicit gguf_key_reader(const gguf& file) : file_(file) {}
+PHI4FLASH_BODY std::size_t gguf_key_reader::extent(const char* key) {
+    const gguf_value* const value = wanted(key, "a number");
+    if (value == nullptr) return 0;
+    const auto n = value->is_array ? std::nullopt : value->whole();
+    if (!n) {
+        wrong_type(key, "a whole number from 0", *value);
+        return 0;
+    }
+    if (*n == 0 || *n > max_extent)
+        fail(error::format(errc::bad_extent, "key '%s': want 1 to %zu, have %llu", key, max_extent,
+                           static_cast<unsigned long long>(*n)));
+    return static_cast<std::size_t>(*n);
+}
 
-    [[nodiscard]] const status& outcome() const { return outcome_; }
-    [[nodiscard]] const gguf_value* find(std::string_view key) const { return outcome_ ? file_.value(key) : nullptr; }
-    void fail(const error& why) {
-        if (outcome_) outcome_ = why;
-    }
-    void wrong_type(const char* key, const char* want, const gguf_value& have) {
-        fail(error::format(errc::wrong_value_type, "key '%s': want %s, have %s", key, want, gguf_type_text(have).c_str()));
-    }
-    const gguf_value* wanted(const char* key, const char* want) {
-        const gguf_value* const value = find(key);
-        if (value == nullptr) fail(error::format(errc::missing_key, "no key '%s': want %s", key, want));
-        return value;
-    }
+PHI4FLASH_BODY std::optional<std::uint32_t> gguf_key_reader::count(const char* key) {
+    const gguf_value* const value = find(key);
+    if (value == nullptr) return std::nullopt;
+    const auto n = value->is_array ? std::nullopt : value->whole();
+    if (n && *n <= UINT32_MAX) return static_cast<std::uint32_t>(*n);
+    wrong_type(key, "a whole number below 2^32", *value);
+    return std::nullopt;
+}
 
-    std::size_t extent(const char* key) {
-        const gguf_value* const value = wanted(key, "a number");
-        if (value == nullptr) return 0;
-        const auto n = value->is_array ? std::nullopt : value->whole();
-        if (!n) {
-            wrong_type(key, "a whole number from 0", *value);
-            return 0;
-        }
-        if (*n == 0 || *n > max_extent)
-            fail(error::format(errc::bad_extent, "key '%s': want 1 to %zu, have %llu", key, max_extent,
-                               static_cast<unsigned long long>(*n)));
-        return static_cast<std::size_t>(*n);
-    }
-    std::optional<std::uint32_t> count(const char* key) {
-        const gguf_value* const value = find(key);
-        if (value == nullptr) return std::nullopt;
-        const auto n = value->is_array ? std::nullopt : value->whole();
-        if (n && *n <= UINT32_MAX) return static_cast<std::uint32_t>(*n);
-        wrong_type(key, "a whole number below 2^32", *value);
+PHI4FLASH_BODY void gguf_key_reader::strings(const char* key, std::vector<std::string>& out) {
+    const gguf_value* const value = find(key);
+    if (value == nullptr) return;
+    if (!value->is_array || value->type != gguf_type::string) return wrong_type(key, "a list of strings", *value);
+    gguf_strings list(*value);
+    for (std::string_view s; list.next(s);) out.emplace_back(s);
+}
+
+PHI4FLASH_BODY std::optional<float> gguf_key_reader::number(const char* key) {
+    const gguf_value* const value = find(key);
+    if (value == nullptr) return std::nullopt;
+    const auto x = value->real();
+    if (!x) {
+        wrong_type(key, "f32", *value);
         return std::nullopt;
     }
-    /// An id that nothing depends on: nothing where it is none, such as -1.
-    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const {
-        const gguf_value* const value = find(key);
-        const auto n = value == nullptr || value->is_array ? std::nullopt : value->whole();
-        return n && *n <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*n)) : std::nullopt;
-    }
-    void strings(const char* key, std::vector<std::string>& out) {
-        const gguf_value* const value = find(key);
-        if (value == nullptr) return;
-        if (!value->is_array || value->type != gguf_type::string) return wrong_type(key, "a list of strings", *value);
-        gguf_strings list(*value);
-        for (std::string_view s; list.next(s);) out.emplace_back(s);
-    }
-    std::optional<float> number(const char* key) {
-        const gguf_value* const value = find(key);
-        if (value == nullptr) return std::nullopt;
-        const auto x = value->real();
-        if (!x) {
-            wrong_type(key, "f32", *value);
-            return std::nullopt;
-        }
-        if (is_finite(*x) && std::fabs(*x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(*x);
-        fail(error::format(errc::not_finite, "key '%s': want a finite 32-bit float, have %g", key, *x));
-        return std::nullopt;
-    }
-    std::optional<bool> boolean(const char* key) {
-        const gguf_value* const value = find(key);
-        const auto b = value == nullptr ? std::nullopt : value->boolean();
-        if (value != nullptr && !b) wrong_type(key, "boolean", *value);
-        return b;
-    }
-    std::optional<std::string_view> text(const char* key) {
-        const gguf_value* const value = find(key);
-        const auto s = value == nullptr ? std::nullopt : value->text();
-        if (value != nullptr && !s) wrong_type(key, "string", *value);
-        return s;
-    }
+    if (is_finite(*x) && std::fabs(*x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(*x);
+    fail(error::format(errc::not_finite, "key '%s': want a finite 32-bit float, have %g", key, *x));
+    return std::nullopt;
+}
 
-private:
-    const gguf& file_;
-    status outcome_;
-};
+PHI4FLASH_BODY std::optional<bool> gguf_key_reader::boolean(const char* key) {
+    const gguf_value* const value = find(key);
+    const auto b = value == nullptr ? std::nullopt : value->boolean();
+    if (value != nullptr && !b) wrong_type(key, "boolean", *value);
+    return b;
+}
 
-/// Errors: missing_key, wrong_value_type, bad_extent (every rule of check_shape too), not_finite, unsupported_model.
-[[nodiscard]] inline result<sambay_config> read_config(const gguf& file) {
+PHI4FLASH_BODY std::optional<std::string_view> gguf_key_reader::text(const char* key) {
+    const gguf_value* const value = find(key);
+    const auto s = value == nullptr ? std::nullopt : value->text();
+    if (value != nullptr && !s) wrong_type(key, "string", *value);
+    return s;
+}
+
+PHI4FLASH_BODY result<sambay_config> read_config(const gguf& file) {
     constexpr const char* architecture = "general.architecture";
     gguf_key_reader in(file);
     (void)in.wanted(architecture, "'phi4flash'");
@@ -48295,8 +48629,7 @@ private:
     return config;
 }
 
-/// Errors: wrong_value_type, not_finite, unknown_token (a stop id that is no row of the embedding).
-[[nodiscard]] inline result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
+PHI4FLASH_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
     gguf_key_reader in(file);
     generation_config g;
     if (const gguf_value* const ids = in.find(packed_stop_ids_key); ids != nullptr) {
@@ -48328,9 +48661,7 @@ private:
     return g;
 }
 
-/// Whether quantized tensors of the file are packed. Errors: wrong_value_type; unsupported_layout (a layout or a codebook that this
-/// version does not know); missing_key (a layout without a codebook).
-[[nodiscard]] inline result<bool> read_layout(const gguf& file) {
+PHI4FLASH_BODY result<bool> read_layout(const gguf& file) {
     gguf_key_reader in(file);
     const auto layout = in.text(packed_layout_key);
     if (!in.outcome()) return in.outcome().error();
@@ -48348,6 +48679,7 @@ private:
                              packed_codebook_key, gguf_type_text(*book).c_str());
     return true;
 }
+#endif
 }  // namespace detail
 
 PHI4FLASH_END
@@ -48375,7 +48707,9 @@ struct packed_want {
 }
 
 /// Errors: unsupported_model (a key asks for what the model does not do), unknown_key.
-[[nodiscard]] inline status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
+[[nodiscard]] PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
     const std::uint64_t d_head = shape.d_model / shape.n_heads;
     const packed_want wants[] = {
         {"phi4flash.attention.key_length", d_head, false}, {"phi4flash.attention.value_length", d_head, false},
@@ -48386,9 +48720,10 @@ struct packed_want {
     for (const gguf_value& value : file.values()) {
         const std::string_view key = value.key;
         if (!key.starts_with("phi4flash.") || is_read_packed_key(key)) continue;
-        if (std::ranges::any_of(idle_packed_families, [&](std::string_view family) { return key.starts_with(family); })) continue;
-        if (std::ranges::find(idle_packed_keys, key) != std::end(idle_packed_keys)) continue;
-        const auto* const want = std::ranges::find(wants, key, &packed_want::key);
+        const auto begins = [&](std::string_view family) { return key.starts_with(family); };
+        if (std::any_of(std::begin(idle_packed_families), std::end(idle_packed_families), begins)) continue;
+        if (std::find(std::begin(idle_packed_keys), std::end(idle_packed_keys), key) != std::end(idle_packed_keys)) continue;
+        const auto* const want = std::find_if(std::begin(wants), std::end(wants), [&](const packed_want& w) { return w.key == key; });
         if (want != std::end(wants)) {
             const auto truth = value.boolean();
             const auto number = value.is_array ? std::nullopt : value.whole();
@@ -48406,6 +48741,8 @@ struct packed_want {
     }
     return {};
 }
+#endif
+
 }  // namespace detail
 
 PHI4FLASH_END
@@ -48428,21 +48765,7 @@ template <class T>
 
 /// A tensor of a file as weights; `packed` if the file has the packed layout. Errors: wrong_dtype, naming the type; wrong_shape for
 /// packed tensors that are not matrices of whole blocks.
-[[nodiscard]] inline result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
-    tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
-    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
-    const printable name(t.name);
-    for (std::size_t i = 0; i < (packed ? dtype_count : plain_dtype_count); ++i) {
-        view.type = static_cast<dtype>(i);
-        if (ggml_type_of(view.type) != t.format->type) continue;
-        if (!is_packed(view.type) || (t.rank == 2 && is_packable(t.extent[0], t.extent[1]))) return view;
-        return error::format(errc::wrong_shape,
-                             "tensor '%s': want a matrix of 8 n rows and 32 m columns in the packed layout, have %zu rows of %zu",
-                             name.c_str(), t.rows(), t.cols());
-    }
-    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16%s BF16%s, have %s", name.c_str(), packed ? "," : " or",
-                         packed ? ", Q8_0, Q4_0 or IQ4_NL" : "", t.format->name);
-}
+[[nodiscard]] PHI4FLASH_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed);
 
 /// A file and what it says. Reading from several threads is safe. Its views stay valid as long as it lives, and after it has been
 /// moved; in memory the host's bytes must outlive it too.
@@ -48635,6 +48958,24 @@ PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, co
 #endif
 #endif
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
+    tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
+    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
+    const printable name(t.name);
+    for (std::size_t i = 0; i < (packed ? dtype_count : plain_dtype_count); ++i) {
+        view.type = static_cast<dtype>(i);
+        if (ggml_type_of(view.type) != t.format->type) continue;
+        if (!is_packed(view.type) || (t.rank == 2 && is_packable(t.extent[0], t.extent[1]))) return view;
+        return error::format(errc::wrong_shape,
+                             "tensor '%s': want a matrix of 8 n rows and 32 m columns in the packed layout, have %zu rows of %zu",
+                             name.c_str(), t.rows(), t.cols());
+    }
+    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16%s BF16%s, have %s", name.c_str(), packed ? "," : " or",
+                         packed ? ", Q8_0, Q4_0 or IQ4_NL" : "", t.format->name);
+}
+#endif
+
 PHI4FLASH_END
 
 // ---- phi4flash/text/byte_level.hpp ---------------------------------------------------------------------------------------
@@ -48645,7 +48986,27 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// Appends the characters that spell `bytes`.
-inline void append_byte_level(std::string_view bytes, std::string& out) {
+PHI4FLASH_BODY void append_byte_level(std::string_view bytes, std::string& out);
+
+/// Which byte a character spells; -1 for none.
+struct byte_level_map {
+    std::int16_t byte_of[0x144] = {};
+    constexpr byte_level_map() {
+        for (auto& b : byte_of) b = -1;
+        int next = 0x100;
+        for (int b = 0; b < 256; ++b) {
+            const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+            byte_of[printable ? b : next++] = static_cast<std::int16_t>(b);
+        }
+    }
+};
+PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
+
+/// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
+[[nodiscard]] PHI4FLASH_BODY bool from_byte_level(std::string_view text, std::string& bytes);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void append_byte_level(std::string_view bytes, std::string& out) {
     for (const char c : bytes) {
         unsigned code = static_cast<unsigned char>(c);
         if (code < 0x21)
@@ -48663,22 +49024,7 @@ inline void append_byte_level(std::string_view bytes, std::string& out) {
     }
 }
 
-/// Which byte a character spells; -1 for none.
-struct byte_level_map {
-    std::int16_t byte_of[0x144] = {};
-    constexpr byte_level_map() {
-        for (auto& b : byte_of) b = -1;
-        int next = 0x100;
-        for (int b = 0; b < 256; ++b) {
-            const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-            byte_of[printable ? b : next++] = static_cast<std::int16_t>(b);
-        }
-    }
-};
-PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
-
-/// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
-[[nodiscard]] inline bool from_byte_level(std::string_view text, std::string& bytes) {
+PHI4FLASH_BODY bool from_byte_level(std::string_view text, std::string& bytes) {
     bytes.clear();
     for (std::size_t i = 0; i < text.size(); ++i) {
         std::uint32_t c = static_cast<unsigned char>(text[i]);
@@ -48691,6 +49037,7 @@ PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
     }
     return true;
 }
+#endif
 
 }  // namespace detail
 
@@ -48725,17 +49072,7 @@ struct packed_tokenizer {
     std::vector<packed_array> tables;         ///< the tokenizer's own, in place
 
     /// All tables; points into this object and the tokenizer. Errors: out_of_memory.
-    [[nodiscard]] result<std::vector<packed_array>> arrays() const {
-        return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
-            std::vector<packed_array> all = tables;
-            const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
-            add("added.ids", added_ids);
-            add("added.flags", added_flags);
-            add("added.bytes", added_bytes);
-            add("added.begins", added_begins);
-            return all;
-        });
-    }
+    [[nodiscard]] result<std::vector<packed_array>> arrays() const;
 };
 
 namespace detail {
@@ -48766,7 +49103,17 @@ struct normal_form_prefix {
 };
 PHI4FLASH_OWN_DATA inline constexpr normal_form_prefix normal_form_prefixes[] = {{"NFC, then ", normal_form::nfc}, {"NFD, then ", normal_form::nfd}};
 
-inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
+PHI4FLASH_BODY void describe_added_tokens(const tokenizer& t, packed_tokenizer& p);
+
+[[nodiscard]] PHI4FLASH_BODY status read_added_tokens(const packed_model& model, tokenizer_builder& builder);
+
+/// The split pattern and the like. The regular expression, if the file has it, or else what others call it.
+[[nodiscard]] PHI4FLASH_BODY status read_settings(const packed_model& model, tokenizer_builder& builder);
+
+/// Tokens and merges of the customary keys; added tokens too, unless the file has a table of them.
+[[nodiscard]] PHI4FLASH_BODY status read_token_strings(const packed_model& model, tokenizer_builder& builder);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     p.added_begins.push_back(0);
     for (const added_token& a : t.added_tokens()) {
         p.added_ids.push_back(a.id);
@@ -48777,7 +49124,7 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     }
 }
 
-[[nodiscard]] inline status read_added_tokens(const packed_model& model, tokenizer_builder& builder) {
+PHI4FLASH_BODY status read_added_tokens(const packed_model& model, tokenizer_builder& builder) {
     const auto ids = model.array<std::uint32_t>("added.ids");
     const auto flags = model.array<std::uint8_t>("added.flags");
     const auto bytes = model.array<char>("added.bytes");
@@ -48807,8 +49154,7 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     return {};
 }
 
-/// The split pattern and the like. The regular expression, if the file has it, or else what others call it.
-[[nodiscard]] inline status read_settings(const packed_model& model, tokenizer_builder& builder) {
+PHI4FLASH_BODY status read_settings(const packed_model& model, tokenizer_builder& builder) {
     constexpr const char* model_key = "tokenizer.ggml.model";
     constexpr const char* pre_key = "tokenizer.ggml.pre";
     gguf_key_reader in(model.file());
@@ -48837,8 +49183,7 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
                          printable(regex ? *regex : *pre).c_str());
 }
 
-/// Tokens and merges of the customary keys; added tokens too, unless the file has a table of them.
-[[nodiscard]] inline status read_token_strings(const packed_model& model, tokenizer_builder& builder) {
+PHI4FLASH_BODY status read_token_strings(const packed_model& model, tokenizer_builder& builder) {
     constexpr const char* tokens_key = "tokenizer.ggml.tokens";
     constexpr const char* types_key = "tokenizer.ggml.token_type";
     constexpr const char* merges_key = "tokenizer.ggml.merges";
@@ -48884,6 +49229,8 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     }
     return {};
 }
+#endif
+
 }  // namespace detail
 
 /// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
@@ -48947,6 +49294,20 @@ PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
 }
 #endif
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::vector<packed_array>> packed_tokenizer::arrays() const {
+    return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
+        std::vector<packed_array> all = tables;
+        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
+        add("added.ids", added_ids);
+        add("added.flags", added_flags);
+        add("added.bytes", added_bytes);
+        add("added.begins", added_begins);
+        return all;
+    });
+}
+#endif
+
 PHI4FLASH_END
 
 PHI4FLASH_BEGIN
@@ -48976,7 +49337,17 @@ struct packed_tensor {
 
 namespace detail {
 /// general.file_type: what most of the bytes are, by llama.cpp's numbers.
-[[nodiscard]] inline std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
+[[nodiscard]] PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors);
+
+PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t);
+
+[[nodiscard]] PHI4FLASH_BODY gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors);
+
+/// The weights first, in their order, then the tables.
+[[nodiscard]] PHI4FLASH_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
+                                                                         std::span<const packed_array> arrays);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
     constexpr std::uint32_t numbers[dtype_count] = {0, 1, 32, 7, 2, 25};
     double elements[dtype_count] = {};
     for (const packed_tensor& t : tensors) {
@@ -48987,7 +49358,7 @@ namespace detail {
     return numbers[std::max_element(std::begin(elements), std::end(elements)) - std::begin(elements)];
 }
 
-inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
+PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     out.add("tokenizer.ggml.model", "gpt2");
     out.add("tokenizer.ggml.pre", t.pre);
     out.add_strings("tokenizer.ggml.tokens", t.tokens.size(), [&](std::size_t i) { return std::string_view(t.tokens[i]); });
@@ -49000,7 +49371,7 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     out.add(packed_ignore_merges_key, t.ignore_merges);
 }
 
-[[nodiscard]] inline gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
+PHI4FLASH_BODY gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
     gguf_metadata out;
     out.add("general.architecture", packed_architecture);
     out.add("general.type", "model");
@@ -49017,9 +49388,7 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     return out;
 }
 
-/// The weights first, in their order, then the tables.
-[[nodiscard]] inline result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
-                                                                 std::span<const packed_array> arrays) {
+PHI4FLASH_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors, std::span<const packed_array> arrays) {
     std::vector<gguf_spec> specs;
     for (const packed_tensor& t : tensors) {
         if (std::string_view(t.name).starts_with(packed_array_prefix))
@@ -49034,6 +49403,8 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
         specs.push_back({std::string(packed_array_prefix) + a.name, a.type, {a.data.size() / format_of(a.type).block_bytes}});
     return specs;
 }
+#endif
+
 }  // namespace detail
 
 /// Writes a model to `out`. `produce(i, sink)` returns a status and writes the bytes of `tensors[i]` (matrix_bytes of it) to the
@@ -49397,12 +49768,7 @@ public:
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
-        std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
-        if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
-        if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-        return fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
-    }
+    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
@@ -49532,7 +49898,23 @@ private:
 
 namespace detail {
 /// What a value is, for a sentence: "a string", or the number itself.
-[[nodiscard]] inline std::string describe(const json_value& value) {
+[[nodiscard]] PHI4FLASH_BODY std::string describe(const json_value& value);
+
+[[nodiscard]] inline error wrong_type(const char* key, const char* want, const json_value& have) {
+    return error::format(errc::json_wrong_type, "'%s': want %s, have %s", key, want, describe(have).c_str());
+}
+
+/// The value of a key, or nullptr where the object has no such key.
+[[nodiscard]] inline const json_value* member(const json_value& object, const char* key) {
+    const auto place = object.find(key);
+    return place == object.end() ? nullptr : &*place;
+}
+
+/// A whole number from low to high. Errors: json_wrong_type, and `out_of_range` for any other number.
+[[nodiscard]] PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
+                                                              errc out_of_range);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::string describe(const json_value& value) {
     char text[32] = {};
     if (const auto* u = value.get_ptr<const json_value::number_unsigned_t*>()) {
         std::snprintf(text, sizeof text, "%llu", static_cast<unsigned long long>(*u));
@@ -49550,26 +49932,25 @@ namespace detail {
     return text;
 }
 
-[[nodiscard]] inline error wrong_type(const char* key, const char* want, const json_value& have) {
-    return error::format(errc::json_wrong_type, "'%s': want %s, have %s", key, want, describe(have).c_str());
-}
-
-/// The value of a key, or nullptr where the object has no such key.
-[[nodiscard]] inline const json_value* member(const json_value& object, const char* key) {
-    const auto place = object.find(key);
-    return place == object.end() ? nullptr : &*place;
-}
-
-/// A whole number from low to high. Errors: json_wrong_type, and `out_of_range` for any other number.
-[[nodiscard]] inline result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
-                                                      errc out_of_range) {
+PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high, errc out_of_range) {
     if (!value.is_number()) return wrong_type(key, "a number", value);
     const auto* number = value.get_ptr<const json_value::number_unsigned_t*>();
     if (number != nullptr && *number >= low && *number <= high) return static_cast<std::size_t>(*number);
     return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high,
                          describe(value).c_str());
 }
+#endif
+
 }  // namespace detail
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool json_events::parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
+    std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+    if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
+    if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
+    return fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
+}
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
@@ -49601,7 +49982,10 @@ struct checkpoint_index {
 }
 
 /// Errors: json_* (a tensor named twice is json_duplicate_key), path_outside_folder, index_mismatch (no tensor at all), out_of_memory.
-[[nodiscard]] inline result<checkpoint_index> read_checkpoint_index(std::string_view text) {
+[[nodiscard]] PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text) {
     return detail::or_out_of_memory("read the index of a checkpoint", [&]() -> result<checkpoint_index> {
         const auto document = read_json(text, checkpoint_index_limits);
         if (!document) return document.error();
@@ -49629,6 +50013,7 @@ struct checkpoint_index {
         return index;
     });
 }
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
@@ -49779,7 +50164,17 @@ template <std::size_t N>
 }
 
 /// Whether the value is one of those that `want` lists.
-[[nodiscard]] inline bool is_wanted(const json_value& value, std::string_view want) {
+[[nodiscard]] PHI4FLASH_BODY bool is_wanted(const json_value& value, std::string_view want);
+
+[[nodiscard]] PHI4FLASH_BODY error quantized_by_others(const char* key, const json_value& value);
+
+/// Compares every key of a config.json with the list. Errors: unsupported_model, json_unknown_key.
+[[nodiscard]] PHI4FLASH_BODY status check_config_keys(const json_value& config, const config_options& options);
+}  // namespace detail
+
+#if PHI4FLASH_BODIES
+namespace detail {
+PHI4FLASH_BODY bool is_wanted(const json_value& value, std::string_view want) {
     if (value.is_structured()) return false;
     constexpr std::string_view between = " or ";
     const std::string have = describe(value);
@@ -49791,7 +50186,7 @@ template <std::size_t N>
     }
 }
 
-[[nodiscard]] inline error quantized_by_others(const char* key, const json_value& value) {
+PHI4FLASH_BODY error quantized_by_others(const char* key, const json_value& value) {
     const json_value* const method = value.is_object() ? member(value, "quant_method") : nullptr;
     return error::format(errc::unsupported_model,
                          "'%s': the weights are quantized%s%s, a form that is not read here: want the model in bf16, f16 or f32 "
@@ -49799,8 +50194,7 @@ template <std::size_t N>
                          key, method != nullptr ? " as " : "", method != nullptr ? describe(*method).c_str() : "");
 }
 
-/// Compares every key of a config.json with the list. Errors: unsupported_model, json_unknown_key.
-[[nodiscard]] inline status check_config_keys(const json_value& config, const config_options& options) {
+PHI4FLASH_BODY status check_config_keys(const json_value& config, const config_options& options) {
     const std::string* unknown = nullptr;
     std::size_t more = 0;
     for (auto item = config.begin(); item != config.end(); ++item) {
@@ -49828,6 +50222,7 @@ template <std::size_t N>
                          printable(*unknown).c_str(), others);
 }
 }  // namespace detail
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
@@ -49862,70 +50257,25 @@ public:
         if (outcome_) outcome_ = why;
     }
 
-    std::size_t extent(const char* key) {
-        if (const json_value* const value = find(key)) return extent(key, *value);
-        fail(is_null(key) ? wrong_type(key, "a number", *member(object_, key))
-                          : error::format(errc::json_missing_key, "no key '%s': want a number", key));
-        return 0;
-    }
+    std::size_t extent(const char* key);
     std::size_t extent_or(const char* key, std::size_t class_default) {
         const json_value* const value = find(key);
         return value != nullptr ? extent(key, *value) : class_default;
     }
-    std::size_t extent(const char* key, const json_value& value) {
-        const auto number = whole_number(value, key, 1, max_extent, errc::bad_extent);
-        if (number) return *number;
-        fail(number.error());
-        return 0;
-    }
+    std::size_t extent(const char* key, const json_value& value);
 
     /// A finite number.
-    std::optional<float> number(const char* key) {
-        const json_value* const value = find(key);
-        if (value == nullptr) return std::nullopt;
-        double x = 0;
-        if (const auto* f = value->get_ptr<const json_value::number_float_t*>()) {
-            x = *f;
-        } else if (const auto* u = value->get_ptr<const json_value::number_unsigned_t*>()) {
-            x = static_cast<double>(*u);
-        } else if (const auto* i = value->get_ptr<const json_value::number_integer_t*>()) {
-            x = static_cast<double>(*i);
-        } else {
-            fail(wrong_type(key, "a number", *value));
-            return std::nullopt;
-        }
-        if (std::fabs(x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(x);  // JSON has neither infinity nor NaN
-        fail(error::format(errc::not_finite, "'%s': want a finite 32-bit float, have %s", key, describe(*value).c_str()));
-        return std::nullopt;
-    }
+    std::optional<float> number(const char* key);
     /// A whole number from 0. One below 0 is what many programs write for "none", and counts as `below_zero`.
     std::optional<std::uint32_t> count(const char* key, std::optional<std::uint32_t> below_zero = std::nullopt) {
         const json_value* const value = find(key);
         return value == nullptr ? std::nullopt : count_of(key, *value, below_zero);
     }
     std::optional<std::uint32_t> count_of(const char* key, const json_value& value,
-                                          std::optional<std::uint32_t> below_zero = std::nullopt) {
-        if (value.is_number_integer() && !value.is_number_unsigned()) return below_zero;
-        const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
-        if (number) return static_cast<std::uint32_t>(*number);
-        fail(number.error());
-        return std::nullopt;
-    }
+                                          std::optional<std::uint32_t> below_zero = std::nullopt);
     /// An id that nothing depends on: the first one of a list, and nothing where there is none.
-    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const {
-        const json_value* const value = find(key);
-        if (value == nullptr) return std::nullopt;
-        const json_value& first = value->is_array() && !value->empty() ? value->front() : *value;
-        const auto* const id = first.get_ptr<const json_value::number_unsigned_t*>();
-        return id != nullptr && *id <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*id)) : std::nullopt;
-    }
-    std::optional<bool> boolean(const char* key) {
-        const json_value* const value = find(key);
-        if (value == nullptr) return std::nullopt;
-        if (const auto* b = value->get_ptr<const bool*>()) return *b;
-        fail(wrong_type(key, "true or false", *value));
-        return std::nullopt;
-    }
+    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const;
+    std::optional<bool> boolean(const char* key);
     /// A string or a list of strings, each told to `take`.
     template <class Take>
     void strings(const char* key, Take&& take) {
@@ -49944,12 +50294,74 @@ private:
     status outcome_;
 };
 
-[[nodiscard]] inline result<json_value> read_config_object(std::string_view text) {
+[[nodiscard]] PHI4FLASH_BODY result<json_value> read_config_object(std::string_view text);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t config_reader::extent(const char* key) {
+    if (const json_value* const value = find(key)) return extent(key, *value);
+    fail(is_null(key) ? wrong_type(key, "a number", *member(object_, key))
+                      : error::format(errc::json_missing_key, "no key '%s': want a number", key));
+    return 0;
+}
+
+PHI4FLASH_BODY std::size_t config_reader::extent(const char* key, const json_value& value) {
+    const auto number = whole_number(value, key, 1, max_extent, errc::bad_extent);
+    if (number) return *number;
+    fail(number.error());
+    return 0;
+}
+
+PHI4FLASH_BODY std::optional<float> config_reader::number(const char* key) {
+    const json_value* const value = find(key);
+    if (value == nullptr) return std::nullopt;
+    double x = 0;
+    if (const auto* f = value->get_ptr<const json_value::number_float_t*>()) {
+        x = *f;
+    } else if (const auto* u = value->get_ptr<const json_value::number_unsigned_t*>()) {
+        x = static_cast<double>(*u);
+    } else if (const auto* i = value->get_ptr<const json_value::number_integer_t*>()) {
+        x = static_cast<double>(*i);
+    } else {
+        fail(wrong_type(key, "a number", *value));
+        return std::nullopt;
+    }
+    if (std::fabs(x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(x);  // JSON has neither infinity nor NaN
+    fail(error::format(errc::not_finite, "'%s': want a finite 32-bit float, have %s", key, describe(*value).c_str()));
+    return std::nullopt;
+}
+
+PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::count_of(const char* key, const json_value& value,
+                                                                    std::optional<std::uint32_t> below_zero) {
+    if (value.is_number_integer() && !value.is_number_unsigned()) return below_zero;
+    const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
+    if (number) return static_cast<std::uint32_t>(*number);
+    fail(number.error());
+    return std::nullopt;
+}
+
+PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::idle_id(const char* key) const {
+    const json_value* const value = find(key);
+    if (value == nullptr) return std::nullopt;
+    const json_value& first = value->is_array() && !value->empty() ? value->front() : *value;
+    const auto* const id = first.get_ptr<const json_value::number_unsigned_t*>();
+    return id != nullptr && *id <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*id)) : std::nullopt;
+}
+
+PHI4FLASH_BODY std::optional<bool> config_reader::boolean(const char* key) {
+    const json_value* const value = find(key);
+    if (value == nullptr) return std::nullopt;
+    if (const auto* b = value->get_ptr<const bool*>()) return *b;
+    fail(wrong_type(key, "true or false", *value));
+    return std::nullopt;
+}
+
+PHI4FLASH_BODY result<json_value> read_config_object(std::string_view text) {
     auto document = read_json(text, hf_config_limits);
     if (document && !document->is_object())
         return error::format(errc::json_wrong_type, "want an object, have %s", describe(*document).c_str());
     return document;
 }
+#endif
+
 }  // namespace detail
 
 PHI4FLASH_END
@@ -49966,13 +50378,7 @@ class window_reader {
 public:
     window_reader(config_reader& in, std::size_t n_layers) : in_(in), n_layers_(n_layers) {}
 
-    std::size_t read() {
-        const json_value* const value = in_.find(key);
-        if (value == nullptr || !value->is_array()) return in_.extent(key);
-        if (!has_every_layer(*value)) return 0;
-        for (std::size_t layer = 0; layer < n_layers_ && in_.outcome(); ++layer) take(layer, entry_of(*value, layer));
-        return window_;
-    }
+    std::size_t read();
 
 private:
     static constexpr const char* key = "sliding_window";
@@ -49987,21 +50393,7 @@ private:
         while (entry->is_array() && has_every_layer(*entry)) entry = &(*entry)[layer];
         return *entry;
     }
-    void take(std::size_t layer, const json_value& entry) {
-        const bool windowed = layer % 2 == 1 && layer < n_layers_ / 2;
-        if (entry.is_null()) {
-            if (windowed)
-                in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want a number on this layer, have null", key, layer));
-            return;
-        }
-        const std::size_t have = in_.extent(key, entry);
-        if (!windowed)
-            in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want null on this layer, have %zu", key, layer, have));
-        if (window_ != 0 && have != window_)
-            in_.fail(
-                error::format(errc::bad_extent, "'%s'[%zu]: want %zu as on the layers before, have %zu", key, layer, window_, have));
-        window_ = have;
-    }
+    void take(std::size_t layer, const json_value& entry);
 
     config_reader& in_;
     std::size_t n_layers_;
@@ -50010,7 +50402,37 @@ private:
 
 /// A list with a word for each layer. The model's own code does not read it, and transformers 5 writes full_attention for every
 /// attention of an older list; so it is compared as far as such words can be trusted.
-inline void check_layer_types(config_reader& in, std::size_t n_layers) {
+PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers);
+
+PHI4FLASH_BODY void read_model_type(config_reader& in);
+
+PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t window_reader::read() {
+    const json_value* const value = in_.find(key);
+    if (value == nullptr || !value->is_array()) return in_.extent(key);
+    if (!has_every_layer(*value)) return 0;
+    for (std::size_t layer = 0; layer < n_layers_ && in_.outcome(); ++layer) take(layer, entry_of(*value, layer));
+    return window_;
+}
+
+PHI4FLASH_BODY void window_reader::take(std::size_t layer, const json_value& entry) {
+    const bool windowed = layer % 2 == 1 && layer < n_layers_ / 2;
+    if (entry.is_null()) {
+        if (windowed)
+            in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want a number on this layer, have null", key, layer));
+        return;
+    }
+    const std::size_t have = in_.extent(key, entry);
+    if (!windowed)
+        in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want null on this layer, have %zu", key, layer, have));
+    if (window_ != 0 && have != window_)
+        in_.fail(
+            error::format(errc::bad_extent, "'%s'[%zu]: want %zu as on the layers before, have %zu", key, layer, window_, have));
+    window_ = have;
+}
+
+PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers) {
     constexpr const char* key = "layer_types";
     const json_value* const types = in.find(key);
     if (types == nullptr) return;
@@ -50036,7 +50458,7 @@ inline void check_layer_types(config_reader& in, std::size_t n_layers) {
     }
 }
 
-inline void read_model_type(config_reader& in) {
+PHI4FLASH_BODY void read_model_type(config_reader& in) {
     const json_value* const type = in.find("model_type");
     if (type == nullptr) return in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
     if (!type->is_string()) return in.fail(wrong_type("model_type", "'phi4flash'", *type));
@@ -50044,7 +50466,7 @@ inline void read_model_type(config_reader& in) {
         in.fail(error::format(errc::unsupported_model, "'model_type': want 'phi4flash', have %s", describe(*type).c_str()));
 }
 
-inline sambay_shape read_shape(config_reader& in) {
+PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
     sambay_shape s;
     s.d_model = in.extent("hidden_size");
     s.d_ff = in.extent("intermediate_size");
@@ -50068,6 +50490,8 @@ inline sambay_shape read_shape(config_reader& in) {
     }
     return s;
 }
+#endif
+
 }  // namespace detail
 
 /// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
@@ -50114,7 +50538,16 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 namespace detail {
-inline void read_stop_ids(config_reader& in, generation_config& config) {
+PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
+
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation(const json_value& document);
+
+/// Whether a key asks for something that is not done.
+[[nodiscard]] inline bool is_unsupported(const config_key& key, const json_value& value) {
+    return key.rule == key_rule::wants && !asks_for_nothing(value) && !is_wanted(value, key.want);
+}
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) {
     constexpr const char* key = "eos_token_id";
     const json_value* const ids = in.find(key);
     if (ids == nullptr) return;
@@ -50125,7 +50558,7 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
     for (const json_value& id : *ids) take(id);
 }
 
-[[nodiscard]] inline result<generation_config> read_generation(const json_value& document) {
+PHI4FLASH_BODY result<generation_config> read_generation(const json_value& document) {
     config_reader in(document);
     generation_config config;
     read_stop_ids(in, config);
@@ -50142,11 +50575,8 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
     if (!in.outcome()) return in.outcome().error();
     return config;
 }
+#endif
 
-/// Whether a key asks for something that is not done.
-[[nodiscard]] inline bool is_unsupported(const config_key& key, const json_value& value) {
-    return key.rule == key_rule::wants && !asks_for_nothing(value) && !is_wanted(value, key.want);
-}
 }  // namespace detail
 
 /// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
@@ -50210,23 +50640,7 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// The sentence for a path at which there is nothing: a link whose target is gone, the name of a model at the hub, or a plain mistake.
-[[nodiscard]] inline error nothing_there(const std::filesystem::path& path) {
-    std::error_code failed;
-    const printable name(path);
-    if (const auto link = explain_link(path)) return *link;
-    const std::string text = to_utf8(path);
-    if (text.starts_with("~/"))
-        return error::format(errc::file_not_found, "%s: there is no such folder or file: '~' means the home folder to shells alone",
-                             name.c_str());
-    const std::size_t slash = text.find('/');
-    const bool plain = slash != std::string::npos && slash != 0 && text.find('/', slash + 1) == std::string::npos && slash + 1 < text.size();
-    if (plain && text.front() != '.' && !std::filesystem::exists(path.parent_path(), failed))
-        return error::format(errc::file_not_found,
-                             "%s: there is no such folder or file. A model of that name at the hub? 'hf download %s --local-dir FOLDER' "
-                             "brings it, and FOLDER is what to give",
-                             name.c_str(), name.c_str());
-    return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
-}
+[[nodiscard]] PHI4FLASH_BODY error nothing_there(const std::filesystem::path& path);
 
 inline constexpr std::size_t most_entries = 10000;  // looked at in a folder
 
@@ -50265,13 +50679,13 @@ template <class Wanted>
         if (wanted(name)) names.emplace_back(name);
         return ++looked_at < most_entries;
     });
-    std::ranges::sort(names);
+    std::sort(names.begin(), names.end());
     return names;
 }
 
 [[nodiscard]] inline std::vector<std::string> names_ending(const std::filesystem::path& folder, std::initializer_list<std::string_view> ends) {
     return names_in(folder, [&](std::string_view name) {
-        return std::ranges::any_of(ends, [&](std::string_view end) { return name.ends_with(end); });
+        return std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return name.ends_with(end); });
     });
 }
 
@@ -50281,7 +50695,50 @@ template <class Wanted>
 }
 
 /// A folder with config.json up to two below: in a cache of the hub, models--owner--name/snapshots/<hash>. Empty: there is none.
-[[nodiscard]] inline std::filesystem::path folder_below(const std::filesystem::path& folder) {
+[[nodiscard]] PHI4FLASH_BODY std::filesystem::path folder_below(const std::filesystem::path& folder);
+
+/// Whether a download into this folder was begun and not finished.
+[[nodiscard]] inline bool is_unfinished(const std::filesystem::path& folder) {
+    const std::initializer_list<std::string_view> ends{".incomplete"};
+    return !names_ending(folder, ends).empty() || !names_ending(folder / ".cache" / "huggingface" / "download", ends).empty() ||
+           !names_ending(folder / ".." / ".." / "blobs", ends).empty();
+}
+
+/// The text of a JSON file. Errors: those of read_file; wrong_file_kind, file_incomplete.
+[[nodiscard]] PHI4FLASH_BODY result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes);
+
+/// The sentence for a folder without config.json.
+[[nodiscard]] PHI4FLASH_BODY error explain_no_config(const std::filesystem::path& folder);
+
+/// The sentence for a folder with config.json and no weights under the usual names.
+[[nodiscard]] PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder);
+
+/// The sentence for a shard that the index names and the folder does not have.
+[[nodiscard]] PHI4FLASH_BODY error explain_no_shard(const std::filesystem::path& folder, const std::string& name);
+
+/// The sentence for a file that was given as the folder of a model. `why`: what the system says against the path, or nothing.
+[[nodiscard]] PHI4FLASH_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY error nothing_there(const std::filesystem::path& path) {
+    std::error_code failed;
+    const printable name(path);
+    if (const auto link = explain_link(path)) return *link;
+    const std::string text = to_utf8(path);
+    if (text.starts_with("~/"))
+        return error::format(errc::file_not_found, "%s: there is no such folder or file: '~' means the home folder to shells alone",
+                             name.c_str());
+    const std::size_t slash = text.find('/');
+    const bool plain = slash != std::string::npos && slash != 0 && text.find('/', slash + 1) == std::string::npos && slash + 1 < text.size();
+    if (plain && text.front() != '.' && !std::filesystem::exists(path.parent_path(), failed))
+        return error::format(errc::file_not_found,
+                             "%s: there is no such folder or file. A model of that name at the hub? 'hf download %s --local-dir FOLDER' "
+                             "brings it, and FOLDER is what to give",
+                             name.c_str(), name.c_str());
+    return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
+}
+
+PHI4FLASH_BODY std::filesystem::path folder_below(const std::filesystem::path& folder) {
     const auto any = [](std::string_view name) { return !name.starts_with("."); };
     std::vector<std::filesystem::path> places;
     for (const auto& below : {folder, folder / "snapshots"})
@@ -50294,23 +50751,14 @@ template <class Wanted>
     return {};
 }
 
-/// Whether a download into this folder was begun and not finished.
-[[nodiscard]] inline bool is_unfinished(const std::filesystem::path& folder) {
-    const std::initializer_list<std::string_view> ends{".incomplete"};
-    return !names_ending(folder, ends).empty() || !names_ending(folder / ".cache" / "huggingface" / "download", ends).empty() ||
-           !names_ending(folder / ".." / ".." / "blobs", ends).empty();
-}
-
-/// The text of a JSON file. Errors: those of read_file; wrong_file_kind, file_incomplete.
-[[nodiscard]] inline result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
+PHI4FLASH_BODY result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
     auto text = read_file(path, max_bytes);
     if (!text) return text;
     if (const auto other = explain_file(path, std::as_bytes(std::span(*text)), file_kind::json)) return *other;
     return text;
 }
 
-/// The sentence for a folder without config.json.
-[[nodiscard]] inline error explain_no_config(const std::filesystem::path& folder) {
+PHI4FLASH_BODY error explain_no_config(const std::filesystem::path& folder) {
     const printable name(folder);
     if (const auto link = explain_link(folder / "config.json")) return *link;
     if (const auto below = folder_below(folder); !below.empty())
@@ -50326,8 +50774,7 @@ template <class Wanted>
                          name.c_str());
 }
 
-/// The sentence for a folder with config.json and no weights under the usual names.
-[[nodiscard]] inline error explain_no_weights(const std::filesystem::path& folder) {
+PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder) {
     const printable name(folder);
     const auto say = [&](errc code, const char* pattern, const std::string& file) {
         return error::format(code, pattern, name.c_str(), printable(file).c_str());
@@ -50353,22 +50800,21 @@ template <class Wanted>
     return error::format(errc::file_not_found, "%s: want model.safetensors or model.safetensors.index.json, have neither", name.c_str());
 }
 
-/// The sentence for a shard that the index names and the folder does not have.
-[[nodiscard]] inline error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
+PHI4FLASH_BODY error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
     if (const auto link = explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
                          printable(folder).c_str(), printable(name).c_str());
 }
 
-/// The sentence for a file that was given as the folder of a model. `why`: what the system says against the path, or nothing.
-[[nodiscard]] inline error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
+PHI4FLASH_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
     constexpr std::size_t enough = 512;  // for identify
     if (const auto start = read_text(path, enough, false))
         if (const auto other = explain_file(path, std::as_bytes(std::span(*start)), file_kind::unknown)) return *other;
     return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
                          why ? ": " : "", why ? why.message().c_str() : "");
 }
+#endif
 
 }  // namespace detail
 
@@ -50420,16 +50866,7 @@ struct safetensors_entry {
 };
 
 /// The entry as weights, where it lies: see tensor_view::is_aligned. Errors: wrong_dtype for element types that the library does not compute with.
-[[nodiscard]] inline result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
-    tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
-    for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
-    for (std::size_t i = 0; i < plain_dtype_count; ++i) {
-        view.type = static_cast<dtype>(i);
-        if (entry.dtype == name_of(view.type)) return view;
-    }
-    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16 or BF16, have %s", printable(entry.name).c_str(),
-                         entry.dtype.data());
-}
+[[nodiscard]] PHI4FLASH_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry);
 
 #if PHI4FLASH_HAS_JSON
 namespace detail {
@@ -50461,13 +50898,7 @@ private:
     enum field : unsigned { none = 0, dtype_field = 1, shape_field = 2, offsets_field = 4 };
 
     bool is_metadata() const { return key_ == "__metadata__"; }
-    const char* wanted() const {
-        if (place_ == place::outside) return "an object of tensors";
-        if (place_ == place::header) return "an object";
-        if (place_ == place::metadata) return "a string";
-        if (place_ != place::tensor) return "a whole number";
-        return field_ == dtype_field ? "a string" : "a list of numbers";
-    }
+    const char* wanted() const;
     const char* field_name() const {
         return field_ == dtype_field ? ".dtype" : field_ == shape_field ? ".shape" : field_ == offsets_field ? ".data_offsets" : "";
     }
@@ -50493,8 +50924,16 @@ private:
     std::uint64_t offset_[2] = {};
     std::size_t offsets_ = 0;
 };
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY const char* safetensors_events::wanted() const {
+    if (place_ == place::outside) return "an object of tensors";
+    if (place_ == place::header) return "an object";
+    if (place_ == place::metadata) return "a string";
+    if (place_ != place::tensor) return "a whole number";
+    return field_ == dtype_field ? "a string" : "a list of numbers";
+}
 
-inline bool safetensors_events::number_unsigned(std::uint64_t n) {
+PHI4FLASH_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
     if (place_ == place::shape) {
         if (entry_.rank == tensor_view::max_rank)
             return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
@@ -50509,7 +50948,7 @@ inline bool safetensors_events::number_unsigned(std::uint64_t n) {
     return true;
 }
 
-inline bool safetensors_events::string(std::string& text) {
+PHI4FLASH_BODY bool safetensors_events::string(std::string& text) {
     if (place_ == place::metadata) return true;
     if (place_ != place::tensor || field_ != dtype_field) return number_or_text("a string");
     const safetensors_dtype* const known = find_safetensors_dtype(text);
@@ -50521,7 +50960,7 @@ inline bool safetensors_events::string(std::string& text) {
     return true;
 }
 
-inline bool safetensors_events::start_object(std::size_t n) {
+PHI4FLASH_BODY bool safetensors_events::start_object(std::size_t n) {
     if (place_ != place::outside && place_ != place::header) {
         return json_events::start_object(n) && number_or_text("an object");
     }
@@ -50533,21 +50972,21 @@ inline bool safetensors_events::start_object(std::size_t n) {
     return json_events::start_object(n);
 }
 
-inline bool safetensors_events::end_object() {
+PHI4FLASH_BODY bool safetensors_events::end_object() {
     if (place_ == place::tensor && !finish_tensor()) return false;
     place_ = place_ == place::header ? place::outside : place::header;
     field_ = none;
     return json_events::end_object();
 }
 
-inline bool safetensors_events::start_array(std::size_t n) {
+PHI4FLASH_BODY bool safetensors_events::start_array(std::size_t n) {
     if (!json_events::start_array(n)) return false;
     if (place_ != place::tensor || (field_ != shape_field && field_ != offsets_field)) return number_or_text("a list");
     place_ = field_ == shape_field ? place::shape : place::offsets;
     return true;
 }
 
-inline bool safetensors_events::end_array() {
+PHI4FLASH_BODY bool safetensors_events::end_array() {
     if (place_ == place::offsets && offsets_ != 2)
         return fail(error::format(errc::json_wrong_type, "tensor '%s'.data_offsets: want 2 numbers, have %zu",
                                   printable(key_).c_str(), offsets_));
@@ -50555,7 +50994,7 @@ inline bool safetensors_events::end_array() {
     return json_events::end_array();
 }
 
-inline bool safetensors_events::key(std::string& name) {
+PHI4FLASH_BODY bool safetensors_events::key(std::string& name) {
     if (place_ == place::header) {
         key_ = name;
         if (first_use(name)) return true;
@@ -50571,7 +51010,7 @@ inline bool safetensors_events::key(std::string& name) {
     return true;
 }
 
-inline bool safetensors_events::finish_tensor() {
+PHI4FLASH_BODY bool safetensors_events::finish_tensor() {
     for (const unsigned wanted_field : {dtype_field, shape_field, offsets_field}) {
         field_ = wanted_field;
         if ((seen_ & wanted_field) == 0)
@@ -50588,7 +51027,7 @@ inline bool safetensors_events::finish_tensor() {
     return place_tensor(bytes);
 }
 
-inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
+PHI4FLASH_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
     const auto begin = static_cast<unsigned long long>(offset_[0]);
     const auto end = static_cast<unsigned long long>(offset_[1]);
     const printable name(key_);
@@ -50611,6 +51050,8 @@ inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
     entries.push_back(entry_);
     return true;
 }
+#endif
+
 }  // namespace detail
 
 /// The tensors of one file, sorted by name. Points into the bytes it was read from, which must outlive it; moving it
@@ -50709,6 +51150,19 @@ PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte>
 #endif  // PHI4FLASH_HAS_JSON
 #endif
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
+    tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
+    for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
+    for (std::size_t i = 0; i < plain_dtype_count; ++i) {
+        view.type = static_cast<dtype>(i);
+        if (entry.dtype == name_of(view.type)) return view;
+    }
+    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16 or BF16, have %s", printable(entry.name).c_str(),
+                         entry.dtype.data());
+}
+#endif
+
 PHI4FLASH_END
 
 #if PHI4FLASH_HAS_JSON
@@ -50747,25 +51201,9 @@ public:
     /// Bytes of all tensors.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
     /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped. @since 0.2
-    [[nodiscard]] std::size_t copied_bytes() const {
-        std::size_t sum = aligned_.bytes().size();
-#if PHI4FLASH_FILES
-        for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
-#endif
-        return sum;
-    }
+    [[nodiscard]] std::size_t copied_bytes() const;
     /// See mapped_file::residency; of all its files, and nothing in memory of the host's. @since 0.2
-    [[nodiscard]] page_share residency() const {
-        page_share sum;
-#if PHI4FLASH_FILES
-        for (const mapped_file& file : files_) {
-            const page_share one = file.residency();
-            sum.resident += one.resident;
-            sum.huge += one.huge;
-        }
-#endif
-        return sum;
-    }
+    [[nodiscard]] page_share residency() const;
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
 #if PHI4FLASH_FILES
@@ -50960,6 +51398,28 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& 
 #endif
 #endif
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t checkpoint::copied_bytes() const {
+    std::size_t sum = aligned_.bytes().size();
+#if PHI4FLASH_FILES
+    for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
+#endif
+    return sum;
+}
+
+PHI4FLASH_BODY page_share checkpoint::residency() const {
+    page_share sum;
+#if PHI4FLASH_FILES
+    for (const mapped_file& file : files_) {
+        const page_share one = file.residency();
+        sum.resident += one.resident;
+        sum.huge += one.huge;
+    }
+#endif
+    return sum;
+}
+#endif
+
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON
 
@@ -51016,104 +51476,22 @@ template <std::size_t Words>
 }
 
 /// IQ4_NL: its levels as codes of 8 bits.
-[[nodiscard]] inline bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
-    constexpr std::size_t bytes = format_of(ggml_type::iq4_nl).block_bytes;
-    bool finite = true;
-    for (std::size_t g = 0; g < groups; ++g, rows += bytes, out += sizeof(q8_block)) {
-        auto& block = *reinterpret_cast<q8_block*>(out);
-        for (std::size_t r = 0; r < packed_rows; ++r) {
-            const std::byte* const from = rows + r * row_bytes;
-            finite = finite && finite_halves(from, 1);
-            block.scale[r] = number_at<f16>(from);
-            for (std::size_t i = 0; i < 16; ++i) {
-                const unsigned q = byte_at(from, 2 + i);
-                block.code[i / 4][4 * r + i % 4] = iq4_nl_levels[q & 15];
-                block.code[4 + i / 4][4 * r + i % 4] = iq4_nl_levels[q >> 4];
-            }
-        }
-    }
-    return finite;
-}
+[[nodiscard]] PHI4FLASH_BODY bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out);
 
 /// Q4_K and Q6_K: decoded, and rounded to 8 bits again. False also if a packed scale would leave the range of f16.
-[[nodiscard]] inline bool round_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes,
-                                           std::size_t groups, std::byte* out) {
-    constexpr std::size_t length = 256;
-    constexpr std::size_t parts = length / packed_cols;
-    auto* const blocks = reinterpret_cast<q8_block*>(out);
-    bool finite = true;
-    for (std::size_t r = 0; r < packed_rows; ++r) {
-        const std::byte* from = rows + r * row_bytes;
-        for (std::size_t g = 0; g < groups; g += parts, from += format.block_bytes) {
-            float x[length];
-            finite = finite && finite_halves(from + format.scale_offset, format.n_scales);
-            (void)decode_ggml(format.type, from, length, x);
-            for (std::size_t i = 0; i < parts; ++i) {
-                encode_row(blocks[g + i], r, x + i * packed_cols);
-                finite = finite && (blocks[g + i].scale[r].bits & 0x7c00u) != 0x7c00u;
-            }
-        }
-    }
-    return finite;
-}
+[[nodiscard]] PHI4FLASH_BODY bool round_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes, std::size_t groups,
+                                                   std::byte* out);
 
-[[nodiscard]] inline bool repack_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes,
-                                            std::size_t groups, std::byte* out) {
-    switch (format.type) {
-        case ggml_type::q8_0: return reorder_eight_rows<8>(rows, row_bytes, groups, out);
-        case ggml_type::q4_0: return reorder_eight_rows<4>(rows, row_bytes, groups, out);
-        case ggml_type::iq4_nl: return level_eight_rows(rows, row_bytes, groups, out);
-        default: return round_eight_rows(format, rows, row_bytes, groups, out);
-    }
-}
+[[nodiscard]] PHI4FLASH_BODY bool repack_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes, std::size_t groups,
+                                                    std::byte* out);
 
-[[nodiscard]] inline bool widen_row(const ggml_format& format, const std::byte* row, std::size_t cols, std::byte* out) {
-    for (std::size_t i = 0; i < cols; i += format.block_length, row += format.block_bytes) {
-        float x[256];
-        if (!finite_halves(row + format.scale_offset, format.n_scales)) return false;
-        (void)decode_ggml(format.type, row, format.block_length, x);
-        std::memcpy(out + 4 * i, x, std::size_t{4} * format.block_length);
-    }
-    return true;
-}
+[[nodiscard]] PHI4FLASH_BODY bool widen_row(const ggml_format& format, const std::byte* row, std::size_t cols, std::byte* out);
 
 /// One tensor into view.bytes bytes at `out`. Errors: not_finite, naming the tensor, and the first block of those in the file.
-[[nodiscard]] inline status repack_tensor(const gguf_tensor& t, const tensor_view& view, std::byte* out, executor_ref executor) {
-    constexpr std::size_t grain_bytes = std::size_t{1} << 16;
-    const ggml_format& format = *t.format;
-    const std::size_t rows = is_packed(view.type) ? packed_rows : 1;
-    const std::size_t row_bytes = t.cols() / format.block_length * format.block_bytes;
-    const std::size_t out_bytes = matrix_bytes(view.type, rows, t.cols());
-    std::atomic<bool> damaged{false};
-    executor.parallel_for(t.rows() / rows, grain_bytes / (out_bytes + 1) + 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-            const std::byte* const from = t.data + i * rows * row_bytes;
-            std::byte* const to = out + i * out_bytes;
-            const bool finite = rows == 1 ? widen_row(format, from, t.cols(), to)
-                                          : repack_eight_rows(format, from, row_bytes, t.cols() / packed_cols, to);
-            if (!finite) damaged.store(true, std::memory_order_relaxed);
-        }
-    });
-    if (!damaged.load(std::memory_order_relaxed)) return {};
-    if (const status ok = check_scales(t); !ok) return ok;  // says where, and the same for any number of threads
-    return error::format(errc::not_finite, "tensor '%s': numbers of this %s are too large for the scales of packed rows",
-                         printable(t.name).c_str(), format.name);
-}
+[[nodiscard]] PHI4FLASH_BODY status repack_tensor(const gguf_tensor& t, const tensor_view& view, std::byte* out, executor_ref executor);
 
 /// What a tensor that cannot be used in place becomes; without `data`. Errors: size_overflow.
-[[nodiscard]] inline result<tensor_view> plan_repacked(const gguf_tensor& t, bool widen) {
-    tensor_view view{.name = t.name, .rank = t.rank};
-    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
-    const bool packs = !widen && t.rank == 2 && is_packable(t.extent[0], t.extent[1]);
-    if (packs) view.type = t.format->type == ggml_type::q4_0 ? dtype::q4 : dtype::q8;
-    const std::size_t unit = packs ? packed_rows * packed_cols : 1;
-    const std::size_t unit_bytes = packs ? matrix_bytes(view.type, packed_rows, packed_cols) : sizeof(float);
-    if (t.count() / unit > static_cast<std::size_t>(PTRDIFF_MAX) / unit_bytes)
-        return error::format(errc::size_overflow, "tensor '%s': repacked, it would not fit the address space",
-                             printable(t.name).c_str());
-    view.bytes = t.count() / unit * unit_bytes;
-    return view;
-}
+[[nodiscard]] PHI4FLASH_BODY result<tensor_view> plan_repacked(const gguf_tensor& t, bool widen);
 
 /// "attn.D" of "model.layers.12.attn.D": a tensor's name is the same in every layer. Other names are as they are.
 [[nodiscard]] constexpr std::string_view name_in_layer(std::string_view name) {
@@ -51136,38 +51514,136 @@ struct repack_plan {
     }
 
 private:
-    static result<repack_plan> make(const packed_model& from) {
-        repack_plan plan;
-        std::vector<std::string> tables;
-        if (from.needs_repacking()) {
-            sambay_shape few = from.config().shape;
-            few.n_layers = (std::min)(few.n_layers, std::size_t{8});  // every kind of layer is among them, and a small file may claim millions
-            const auto e = extents<any_sambay>::from(few);
-            if (!e) return e.error();
-            for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
-                if (role != tensor_role::matrix) tables.emplace_back(name_in_layer(name));
-            });
-            std::sort(tables.begin(), tables.end());
-        }
-        for (const gguf_tensor& t : from.file().tensors()) {
-            if (t.name.starts_with(packed_array_prefix)) continue;
-            const tensor_view* const in_place = from.find(t.name);
-            const auto view = in_place != nullptr ? result<tensor_view>(*in_place)
-                                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), name_in_layer(t.name)));
-            if (!view) return view.error();
-            plan.tensors.push_back(*view);
-            plan.sources.push_back(in_place != nullptr ? nullptr : &t);
-            if (in_place != nullptr) continue;
-            constexpr auto most = static_cast<std::size_t>(PTRDIFF_MAX) - 2 * block_alignment;
-            if (view->bytes > most || round_up(view->bytes, block_alignment) > most - plan.bytes)
-                return error::format(errc::size_overflow, "tensor '%s': the repacked tensors would not fit the address space",
-                                     printable(t.name).c_str());
-            plan.bytes += round_up(view->bytes, block_alignment);
-            plan.source_bytes += t.bytes;
-        }
-        return plan;
-    }
+    static result<repack_plan> make(const packed_model& from);
 };
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
+    constexpr std::size_t bytes = format_of(ggml_type::iq4_nl).block_bytes;
+    bool finite = true;
+    for (std::size_t g = 0; g < groups; ++g, rows += bytes, out += sizeof(q8_block)) {
+        auto& block = *reinterpret_cast<q8_block*>(out);
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const std::byte* const from = rows + r * row_bytes;
+            finite = finite && finite_halves(from, 1);
+            block.scale[r] = number_at<f16>(from);
+            for (std::size_t i = 0; i < 16; ++i) {
+                const unsigned q = byte_at(from, 2 + i);
+                block.code[i / 4][4 * r + i % 4] = iq4_nl_levels[q & 15];
+                block.code[4 + i / 4][4 * r + i % 4] = iq4_nl_levels[q >> 4];
+            }
+        }
+    }
+    return finite;
+}
+
+PHI4FLASH_BODY bool round_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
+    constexpr std::size_t length = 256;
+    constexpr std::size_t parts = length / packed_cols;
+    auto* const blocks = reinterpret_cast<q8_block*>(out);
+    bool finite = true;
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        const std::byte* from = rows + r * row_bytes;
+        for (std::size_t g = 0; g < groups; g += parts, from += format.block_bytes) {
+            float x[length];
+            finite = finite && finite_halves(from + format.scale_offset, format.n_scales);
+            (void)decode_ggml(format.type, from, length, x);
+            for (std::size_t i = 0; i < parts; ++i) {
+                encode_row(blocks[g + i], r, x + i * packed_cols);
+                finite = finite && (blocks[g + i].scale[r].bits & 0x7c00u) != 0x7c00u;
+            }
+        }
+    }
+    return finite;
+}
+
+PHI4FLASH_BODY bool repack_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
+    switch (format.type) {
+        case ggml_type::q8_0: return reorder_eight_rows<8>(rows, row_bytes, groups, out);
+        case ggml_type::q4_0: return reorder_eight_rows<4>(rows, row_bytes, groups, out);
+        case ggml_type::iq4_nl: return level_eight_rows(rows, row_bytes, groups, out);
+        default: return round_eight_rows(format, rows, row_bytes, groups, out);
+    }
+}
+
+PHI4FLASH_BODY bool widen_row(const ggml_format& format, const std::byte* row, std::size_t cols, std::byte* out) {
+    for (std::size_t i = 0; i < cols; i += format.block_length, row += format.block_bytes) {
+        float x[256];
+        if (!finite_halves(row + format.scale_offset, format.n_scales)) return false;
+        (void)decode_ggml(format.type, row, format.block_length, x);
+        std::memcpy(out + 4 * i, x, std::size_t{4} * format.block_length);
+    }
+    return true;
+}
+
+PHI4FLASH_BODY status repack_tensor(const gguf_tensor& t, const tensor_view& view, std::byte* out, executor_ref executor) {
+    constexpr std::size_t grain_bytes = std::size_t{1} << 16;
+    const ggml_format& format = *t.format;
+    const std::size_t rows = is_packed(view.type) ? packed_rows : 1;
+    const std::size_t row_bytes = t.cols() / format.block_length * format.block_bytes;
+    const std::size_t out_bytes = matrix_bytes(view.type, rows, t.cols());
+    std::atomic<bool> damaged{false};
+    executor.parallel_for(t.rows() / rows, grain_bytes / (out_bytes + 1) + 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::byte* const from = t.data + i * rows * row_bytes;
+            std::byte* const to = out + i * out_bytes;
+            const bool finite = rows == 1 ? widen_row(format, from, t.cols(), to)
+                                          : repack_eight_rows(format, from, row_bytes, t.cols() / packed_cols, to);
+            if (!finite) damaged.store(true, std::memory_order_relaxed);
+        }
+    });
+    if (!damaged.load(std::memory_order_relaxed)) return {};
+    if (const status ok = check_scales(t); !ok) return ok;  // says where, and the same for any number of threads
+    return error::format(errc::not_finite, "tensor '%s': numbers of this %s are too large for the scales of packed rows",
+                         printable(t.name).c_str(), format.name);
+}
+
+PHI4FLASH_BODY result<tensor_view> plan_repacked(const gguf_tensor& t, bool widen) {
+    tensor_view view{.name = t.name, .rank = t.rank};
+    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
+    const bool packs = !widen && t.rank == 2 && is_packable(t.extent[0], t.extent[1]);
+    if (packs) view.type = t.format->type == ggml_type::q4_0 ? dtype::q4 : dtype::q8;
+    const std::size_t unit = packs ? packed_rows * packed_cols : 1;
+    const std::size_t unit_bytes = packs ? matrix_bytes(view.type, packed_rows, packed_cols) : sizeof(float);
+    if (t.count() / unit > static_cast<std::size_t>(PTRDIFF_MAX) / unit_bytes)
+        return error::format(errc::size_overflow, "tensor '%s': repacked, it would not fit the address space",
+                             printable(t.name).c_str());
+    view.bytes = t.count() / unit * unit_bytes;
+    return view;
+}
+
+PHI4FLASH_BODY result<repack_plan> repack_plan::make(const packed_model& from) {
+    repack_plan plan;
+    std::vector<std::string> tables;
+    if (from.needs_repacking()) {
+        sambay_shape few = from.config().shape;
+        few.n_layers = (std::min)(few.n_layers, std::size_t{8});  // every kind of layer is among them, and a small file may claim millions
+        const auto e = extents<any_sambay>::from(few);
+        if (!e) return e.error();
+        for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
+            if (role != tensor_role::matrix) tables.emplace_back(name_in_layer(name));
+        });
+        std::sort(tables.begin(), tables.end());
+    }
+    for (const gguf_tensor& t : from.file().tensors()) {
+        if (t.name.starts_with(packed_array_prefix)) continue;
+        const tensor_view* const in_place = from.find(t.name);
+        const auto view = in_place != nullptr ? result<tensor_view>(*in_place)
+                                              : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), name_in_layer(t.name)));
+        if (!view) return view.error();
+        plan.tensors.push_back(*view);
+        plan.sources.push_back(in_place != nullptr ? nullptr : &t);
+        if (in_place != nullptr) continue;
+        constexpr auto most = static_cast<std::size_t>(PTRDIFF_MAX) - 2 * block_alignment;
+        if (view->bytes > most || round_up(view->bytes, block_alignment) > most - plan.bytes)
+            return error::format(errc::size_overflow, "tensor '%s': the repacked tensors would not fit the address space",
+                                 printable(t.name).c_str());
+        plan.bytes += round_up(view->bytes, block_alignment);
+        plan.source_bytes += t.bytes;
+    }
+    return plan;
+}
+#endif
+
 }  // namespace detail
 
 /// All weights of a file, ready to be bound: a tensor_source. The file must outlive it: names and plain tensors point there.
@@ -51275,33 +51751,10 @@ public:
     static constexpr std::size_t max_facts = 2048;
     static constexpr std::size_t max_path_bytes = 1024;  // each fact keeps its own
 
-    [[nodiscard]] status add(json_fact fact) {
-        if (fact.path.size() > max_path_bytes)
-            return error::format(errc::json_too_large, "'%.60s...': want a name of at most %zu bytes, have %zu", fact.path.c_str(), max_path_bytes,
-                                 fact.path.size());
-        if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", fact.path.c_str());
-        if (facts_.size() == max_facts) return error::format(errc::json_too_large, "more than %zu settings", max_facts);
-        facts_.push_back(std::move(fact));
-        return {};
-    }
+    [[nodiscard]] status add(json_fact fact);
 
     /// Sets pattern and flags of the builder. Errors: unsupported_tokenizer, json_unknown_key, json_missing_key.
-    [[nodiscard]] status apply(tokenizer_builder& builder) const {
-        for (const json_fact& f : facts_) {
-            if (status s = check_key(f); !s) return s;
-        }
-        if (find("model") == nullptr) return error::format(errc::json_missing_key, "there is no 'model'");
-        // Files of before 2020 have no type. Only BPE has both a vocabulary and merges, which the reader asks for.
-        if (find("model.type") != nullptr && type_of("model") != "BPE") return refuse("model type", type_of("model"), "BPE");
-        if (status s = check_model(); !s) return s;
-        builder.normalization = normal_form::none;
-        if (status s = apply_normalizer("normalizer", builder); !s) return s;
-        if (status s = check_decoder("decoder"); !s) return s;
-        if (status s = check_post_processor("post_processor"); !s) return s;
-        const json_fact* const ignore = find("model.ignore_merges");
-        builder.ignore_merges = ignore != nullptr && ignore->number != 0.0;
-        return apply_pre_tokenizer(builder);
-    }
+    [[nodiscard]] status apply(tokenizer_builder& builder) const;
 
 private:
     [[nodiscard]] const json_fact* find(std::string_view path) const {
@@ -51328,112 +51781,153 @@ private:
     }
 
     /// Only keys whose meaning is known may be there.
-    [[nodiscard]] static status check_key(const json_fact& f) {
-        constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
-                                        "pre_tokenizer", "post_processor", "decoder", "model"};
-        constexpr std::array model{
-            "type",     "dropout",       "unk_token",    "continuing_subword_prefix", "end_of_word_suffix",
-            "fuse_unk", "byte_fallback", "ignore_merges"};
-        std::string_view path = f.path;
-        const std::string_view head = path.substr(0, path.find('.'));
-        const auto is = [](std::string_view name) { return [name](const char* key) { return name == key; }; };
-        bool known = std::any_of(top.begin(), top.end(), is(head));
-        if (known && path.starts_with("model.")) known = std::any_of(model.begin(), model.end(), is(path.substr(6)));
-        if (!known) return error::format(errc::json_unknown_key, "the key '%s' is not known", f.path.c_str());
-        return {};
-    }
+    [[nodiscard]] static status check_key(const json_fact& f);
 
-    [[nodiscard]] status check_model() const {
-        const json_fact* const dropout = find("model.dropout");
-        if (dropout != nullptr && dropout->kind != json_kind::null &&
-            (dropout->kind != json_kind::number || dropout->number != 0.0))
-            return error::format(errc::unsupported_tokenizer, "'model.dropout' is set, want null");
-        for (const char* key : {"model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
-            if (given(key) && (find(key)->kind != json_kind::string || !find(key)->text.empty()))
-                return error::format(errc::unsupported_tokenizer, "'%s' is set, want null or an empty string", key);
-        }
-        return {};
-    }
+    [[nodiscard]] status check_model() const;
 
     /// Of several forms the last one stands: the earlier ones change nothing that it sees. DeepSeek's list is empty.
-    [[nodiscard]] status apply_normalizer(const std::string& path, tokenizer_builder& builder) const {
-        if (!given(path)) return {};
-        const std::string_view type = type_of(path);
-        const std::string list = path + ".normalizers";
-        if (type == "NFC") {
-            builder.normalization = normal_form::nfc;
-        } else if (type == "NFD") {
-            builder.normalization = normal_form::nfd;
-        } else if (type == "Sequence" && given(list)) {
-            for (std::size_t i = 0; given(list + "." + std::to_string(i)); ++i) {
-                if (status s = apply_normalizer(list + "." + std::to_string(i), builder); !s) return s;
-            }
-        } else {
-            return refuse("normalizer", type, "NFC, NFD or a Sequence of these");
-        }
-        return {};
-    }
+    [[nodiscard]] status apply_normalizer(const std::string& path, tokenizer_builder& builder) const;
 
     /// The decoder joins bytes, alone or as the only step of a sequence.
-    [[nodiscard]] status check_decoder(const std::string& path) const {
-        if (!given(path) || type_of(path) == "ByteLevel") return {};
-        const std::string list = path + ".decoders.";
-        if (type_of(path) == "Sequence" && type_of(list + "0") == "ByteLevel" && !given(list + "1")) return {};
-        return refuse("decoder", type_of(path), "ByteLevel");
-    }
+    [[nodiscard]] status check_decoder(const std::string& path) const;
 
     /// A post-processor adds markers around whole texts, which this library leaves to the chat template.
-    [[nodiscard]] status check_post_processor(const std::string& path) const {
-        if (!given(path)) return {};
-        const std::string_view type = type_of(path);
-        if (type == "ByteLevel" || type == "TemplateProcessing") return {};
-        if (type != "Sequence") return refuse("post-processor", type, "ByteLevel, TemplateProcessing or null");
-        for (std::size_t i = 0; given(path + ".processors." + std::to_string(i)); ++i) {
-            const std::string_view inner = type_of(path + ".processors." + std::to_string(i));
-            if (inner != "ByteLevel" && inner != "TemplateProcessing")
-                return refuse("post-processor", inner, "ByteLevel or TemplateProcessing");
-        }
-        return {};
-    }
+    [[nodiscard]] status check_post_processor(const std::string& path) const;
 
-    [[nodiscard]] status apply_pre_tokenizer(tokenizer_builder& builder) const {
-        std::string byte_level_at = "pre_tokenizer", split_at;
-        if (type_of("pre_tokenizer") == "Sequence") {
-            const std::string list = "pre_tokenizer.pretokenizers.";
-            std::size_t count = 0;
-            while (given(list + std::to_string(count))) ++count;
-            if (count == 0 || count > 2)
-                return error::format(errc::unsupported_tokenizer,
-                                     "a pre-tokenizer of %zu steps is not supported, want Split and ByteLevel", count);
-            byte_level_at = list + std::to_string(count - 1);
-            if (count == 2) split_at = list + "0";
-        }
-        if (type_of(byte_level_at) != "ByteLevel")
-            return refuse("pre-tokenizer", type_of(byte_level_at), "ByteLevel, or Split and ByteLevel");
-        if (flag(byte_level_at + ".add_prefix_space", true)) return refuse("pre-tokenizer option", "add_prefix_space", "false");
-        const bool own_regex = flag(byte_level_at + ".use_regex", true);
-        if (split_at.empty()) {
-            if (!own_regex) return refuse("pre-tokenizer", "ByteLevel without use_regex", "a Split before it");
-            builder.pattern = split_pattern::gpt2;
-            return {};
-        }
-        if (type_of(split_at) != "Split") return refuse("pre-tokenizer", type_of(split_at), "Split");
-        if (own_regex) return refuse("pre-tokenizer option", "use_regex after a Split", "false");
-        // The patterns match every character, so isolating the matches and removing what lies between them are the same.
-        const std::string_view behavior = text_of(split_at + ".behavior");
-        if (behavior != "Isolated" && (behavior != "Removed" || !flag(split_at + ".invert", false)))
-            return refuse("split behavior", behavior, "Isolated, or Removed with invert");
-        const std::string_view regex = text_of(split_at + ".pattern.Regex");
-        for (const split_pattern p : {split_pattern::gpt2, split_pattern::cl100k, split_pattern::qwen2, split_pattern::o200k}) {
-            if (regex != regex_of(p)) continue;
-            builder.pattern = p;
-            return {};
-        }
-        return refuse("split pattern", regex, "that of GPT-2, cl100k, Qwen2 or o200k");
-    }
+    [[nodiscard]] status apply_pre_tokenizer(tokenizer_builder& builder) const;
 
     std::vector<json_fact> facts_;
 };
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status tokenizer_settings::add(json_fact fact) {
+    if (fact.path.size() > max_path_bytes)
+        return error::format(errc::json_too_large, "'%.60s...': want a name of at most %zu bytes, have %zu", fact.path.c_str(), max_path_bytes,
+                             fact.path.size());
+    if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", fact.path.c_str());
+    if (facts_.size() == max_facts) return error::format(errc::json_too_large, "more than %zu settings", max_facts);
+    facts_.push_back(std::move(fact));
+    return {};
+}
+
+PHI4FLASH_BODY status tokenizer_settings::apply(tokenizer_builder& builder) const {
+    for (const json_fact& f : facts_) {
+        if (status s = check_key(f); !s) return s;
+    }
+    if (find("model") == nullptr) return error::format(errc::json_missing_key, "there is no 'model'");
+    // Files of before 2020 have no type. Only BPE has both a vocabulary and merges, which the reader asks for.
+    if (find("model.type") != nullptr && type_of("model") != "BPE") return refuse("model type", type_of("model"), "BPE");
+    if (status s = check_model(); !s) return s;
+    builder.normalization = normal_form::none;
+    if (status s = apply_normalizer("normalizer", builder); !s) return s;
+    if (status s = check_decoder("decoder"); !s) return s;
+    if (status s = check_post_processor("post_processor"); !s) return s;
+    const json_fact* const ignore = find("model.ignore_merges");
+    builder.ignore_merges = ignore != nullptr && ignore->number != 0.0;
+    return apply_pre_tokenizer(builder);
+}
+
+PHI4FLASH_BODY status tokenizer_settings::check_key(const json_fact& f) {
+    constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
+                                    "pre_tokenizer", "post_processor", "decoder", "model"};
+    constexpr std::array model{
+        "type",     "dropout",       "unk_token",    "continuing_subword_prefix", "end_of_word_suffix",
+        "fuse_unk", "byte_fallback", "ignore_merges"};
+    std::string_view path = f.path;
+    const std::string_view head = path.substr(0, path.find('.'));
+    const auto is = [](std::string_view name) { return [name](const char* key) { return name == key; }; };
+    bool known = std::any_of(top.begin(), top.end(), is(head));
+    if (known && path.starts_with("model.")) known = std::any_of(model.begin(), model.end(), is(path.substr(6)));
+    if (!known) return error::format(errc::json_unknown_key, "the key '%s' is not known", f.path.c_str());
+    return {};
+}
+
+PHI4FLASH_BODY status tokenizer_settings::check_model() const {
+    const json_fact* const dropout = find("model.dropout");
+    if (dropout != nullptr && dropout->kind != json_kind::null &&
+        (dropout->kind != json_kind::number || dropout->number != 0.0))
+        return error::format(errc::unsupported_tokenizer, "'model.dropout' is set, want null");
+    for (const char* key : {"model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
+        if (given(key) && (find(key)->kind != json_kind::string || !find(key)->text.empty()))
+            return error::format(errc::unsupported_tokenizer, "'%s' is set, want null or an empty string", key);
+    }
+    return {};
+}
+
+PHI4FLASH_BODY status tokenizer_settings::apply_normalizer(const std::string& path, tokenizer_builder& builder) const {
+    if (!given(path)) return {};
+    const std::string_view type = type_of(path);
+    const std::string list = path + ".normalizers";
+    if (type == "NFC") {
+        builder.normalization = normal_form::nfc;
+    } else if (type == "NFD") {
+        builder.normalization = normal_form::nfd;
+    } else if (type == "Sequence" && given(list)) {
+        for (std::size_t i = 0; given(list + "." + std::to_string(i)); ++i) {
+            if (status s = apply_normalizer(list + "." + std::to_string(i), builder); !s) return s;
+        }
+    } else {
+        return refuse("normalizer", type, "NFC, NFD or a Sequence of these");
+    }
+    return {};
+}
+
+PHI4FLASH_BODY status tokenizer_settings::check_decoder(const std::string& path) const {
+    if (!given(path) || type_of(path) == "ByteLevel") return {};
+    const std::string list = path + ".decoders.";
+    if (type_of(path) == "Sequence" && type_of(list + "0") == "ByteLevel" && !given(list + "1")) return {};
+    return refuse("decoder", type_of(path), "ByteLevel");
+}
+
+PHI4FLASH_BODY status tokenizer_settings::check_post_processor(const std::string& path) const {
+    if (!given(path)) return {};
+    const std::string_view type = type_of(path);
+    if (type == "ByteLevel" || type == "TemplateProcessing") return {};
+    if (type != "Sequence") return refuse("post-processor", type, "ByteLevel, TemplateProcessing or null");
+    for (std::size_t i = 0; given(path + ".processors." + std::to_string(i)); ++i) {
+        const std::string_view inner = type_of(path + ".processors." + std::to_string(i));
+        if (inner != "ByteLevel" && inner != "TemplateProcessing")
+            return refuse("post-processor", inner, "ByteLevel or TemplateProcessing");
+    }
+    return {};
+}
+
+PHI4FLASH_BODY status tokenizer_settings::apply_pre_tokenizer(tokenizer_builder& builder) const {
+    std::string byte_level_at = "pre_tokenizer", split_at;
+    if (type_of("pre_tokenizer") == "Sequence") {
+        const std::string list = "pre_tokenizer.pretokenizers.";
+        std::size_t count = 0;
+        while (given(list + std::to_string(count))) ++count;
+        if (count == 0 || count > 2)
+            return error::format(errc::unsupported_tokenizer,
+                                 "a pre-tokenizer of %zu steps is not supported, want Split and ByteLevel", count);
+        byte_level_at = list + std::to_string(count - 1);
+        if (count == 2) split_at = list + "0";
+    }
+    if (type_of(byte_level_at) != "ByteLevel")
+        return refuse("pre-tokenizer", type_of(byte_level_at), "ByteLevel, or Split and ByteLevel");
+    if (flag(byte_level_at + ".add_prefix_space", true)) return refuse("pre-tokenizer option", "add_prefix_space", "false");
+    const bool own_regex = flag(byte_level_at + ".use_regex", true);
+    if (split_at.empty()) {
+        if (!own_regex) return refuse("pre-tokenizer", "ByteLevel without use_regex", "a Split before it");
+        builder.pattern = split_pattern::gpt2;
+        return {};
+    }
+    if (type_of(split_at) != "Split") return refuse("pre-tokenizer", type_of(split_at), "Split");
+    if (own_regex) return refuse("pre-tokenizer option", "use_regex after a Split", "false");
+    // The patterns match every character, so isolating the matches and removing what lies between them are the same.
+    const std::string_view behavior = text_of(split_at + ".behavior");
+    if (behavior != "Isolated" && (behavior != "Removed" || !flag(split_at + ".invert", false)))
+        return refuse("split behavior", behavior, "Isolated, or Removed with invert");
+    const std::string_view regex = text_of(split_at + ".pattern.Regex");
+    for (const split_pattern p : {split_pattern::gpt2, split_pattern::cl100k, split_pattern::qwen2, split_pattern::o200k}) {
+        if (regex != regex_of(p)) continue;
+        builder.pattern = p;
+        return {};
+    }
+    return refuse("split pattern", regex, "that of GPT-2, cl100k, Qwen2 or o200k");
+}
+#endif
+
 }  // namespace detail
 
 PHI4FLASH_END
@@ -51469,14 +51963,7 @@ public:
         return value({.path = {}, .kind = json_kind::string, .text = std::move(s), .number = 0.0});
     }
     bool binary(json::binary_t&) { return fail(error::format(errc::json_syntax, "binary values are not JSON")); }
-    bool key(std::string& k) {
-        if (list_ == list::vocabulary) {
-            key_.swap(k);
-            return true;
-        }
-        set_path(k);
-        return true;
-    }
+    bool key(std::string& k);
     bool start_object(std::size_t) { return open(json_kind::object); }
     bool end_object() { return close(); }
     bool start_array(std::size_t) { return open(json_kind::array); }
@@ -51489,21 +51976,7 @@ public:
     [[nodiscard]] bool merges_came_first() const { return merges_came_first_ && seen_vocabulary_; }
 
     /// After the parse: what can only be checked with everything known.
-    [[nodiscard]] status finish() {
-        if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
-        if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
-        for (const auto& token : not_byte_level_) {  // no structured binding: lambdas may not use one before clang 16
-            const bool is_added =
-                std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
-            if (!is_added)
-                return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                     static_cast<unsigned long long>(token.first), token.second.c_str());
-        }
-        for (added_token& t : added_) {
-            if (status s = builder_.add_added_token(std::move(t)); !s) return s;
-        }
-        return settings_.apply(builder_);
-    }
+    [[nodiscard]] status finish();
 
 private:
     enum class list : std::uint8_t { none, vocabulary, merges, added };
@@ -51530,155 +52003,27 @@ private:
 
     bool number(double n) { return value({.path = {}, .kind = json_kind::number, .text = {}, .number = n}); }
 
-    bool value(json_fact fact) {
-        if (list_ == list::vocabulary)
-            return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
-        if (list_ == list::merges)
-            return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
-        if (list_ == list::added) return added_field(fact);
-        if (frames_.empty()) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
-        step_into_array();
-        if (merges_only_) return true;
-        fact.path = path_;
-        return keep(settings_.add(std::move(fact)));
-    }
+    bool value(json_fact fact);
 
-    bool open(json_kind kind) {
-        const bool is_array = kind == json_kind::array;
-        if (frames_.size() == max_depth) return fail(error::format(errc::json_too_deep, "deeper than %zu levels", max_depth));
-        if (list_ == list::vocabulary) return value({.path = {}, .kind = kind, .text = {}, .number = 0.0});
-        if (list_ == list::merges || list_ == list::added) return open_item(is_array);
-        if (frames_.empty() && is_array) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
-        step_into_array();
-        if (!frames_.empty() && !open_list(is_array, kind)) return false;
-        frames_.push_back({path_.size(), 0, is_array});
-        return true;
-    }
+    bool open(json_kind kind);
 
     /// One of the three long lists, or an ordinary container.
-    bool open_list(bool is_array, json_kind kind) {
-        const auto begin = [&](list which, bool& seen, bool right_type) {
-            if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", path_.c_str()));
-            if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", path_.c_str()));
-            seen = true;
-            list_ = which;
-            list_depth_ = frames_.size() + 1;
-            return true;
-        };
-        if (path_ == "model.vocab") return begin(list::vocabulary, seen_vocabulary_, !is_array);
-        if (path_ == "model.merges") {
-            merges_came_first_ = !seen_vocabulary_;
-            return begin(list::merges, seen_merges_, is_array);
-        }
-        if (path_ == "added_tokens") return begin(list::added, seen_added_, is_array);
-        return merges_only_ || keep(settings_.add({.path = path_, .kind = kind, .text = {}, .number = 0.0}));
-    }
+    bool open_list(bool is_array, json_kind kind);
 
     /// A merge as a pair, or an added token.
-    bool open_item(bool is_array) {
-        if (frames_.size() != list_depth_ || is_array != (list_ == list::merges))
-            return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type",
-                                      list_ == list::merges ? "model.merges" : "added_tokens"));
-        frames_.push_back({path_.size(), 0, is_array});
-        parts_ = 0;
-        if (list_ == list::added) {
-            token_ = added_token{};
-            has_content_ = false;
-        }
-        return true;
-    }
+    bool open_item(bool is_array);
 
-    bool close() {
-        frames_.pop_back();
-        if (list_ != list::none && frames_.size() == list_depth_) return close_item();
-        if (list_ != list::none && frames_.size() < list_depth_) list_ = list::none;
-        return true;
-    }
+    bool close();
 
-    bool close_item() {
-        if (list_ == list::merges) {
-            if (parts_ != 2) return fail(error::format(errc::json_wrong_type, "model.merges: a pair has %zu strings", parts_));
-            return merge(left_, right_);
-        }
-        if (merges_only_) return true;
-        if (token_.id == no_token || !has_content_)
-            return fail(error::format(errc::json_missing_key, "added_tokens: entry %zu lacks %s", added_.size(),
-                                      has_content_ ? "'id'" : "'content'"));
-        added_.push_back(std::move(token_));
-        return true;
-    }
+    bool close_item();
 
-    bool token(std::uint64_t id) {
-        if (merges_only_) return true;
-        if (id >= id_limit_)
-            return fail(error::format(errc::bad_vocabulary, "token '%.100s': want an id below %zu in a file of this length, have %llu", key_.c_str(),
-                                      id_limit_, static_cast<unsigned long long>(id)));
-        if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
-        if (not_byte_level_.size() == tokenizer_settings::max_facts)
-            return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                      static_cast<unsigned long long>(id), key_.c_str()));
-        not_byte_level_.emplace_back(id, key_);
-        return true;
-    }
+    bool token(std::uint64_t id);
 
-    bool merge_string(std::string& s) {
-        if (frames_.size() > list_depth_) {  // inside a pair
-            if (parts_ < 2) (parts_ == 0 ? left_ : right_).swap(s);
-            ++parts_;
-            return true;
-        }
-        const std::size_t space = s.find(' ');
-        if (space == std::string::npos || s.find(' ', space + 1) != std::string::npos)
-            return fail(error::format(errc::bad_merge, "merge '%.100s' is not two parts with a space between", s.c_str()));
-        return merge(std::string_view(s).substr(0, space), std::string_view(s).substr(space + 1));
-    }
+    bool merge_string(std::string& s);
 
-    bool merge(std::string_view left, std::string_view right) {
-        if (merges_came_first_ && !merges_only_) return true;
-        if (!from_byte_level(left, left_bytes_) || !from_byte_level(right, right_bytes_))
-            return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text",
-                                      static_cast<int>(std::min<std::size_t>(left.size(), 100)), left.data(),
-                                      static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
-        return keep(builder_.add_merge(left_bytes_, right_bytes_));
-    }
+    bool merge(std::string_view left, std::string_view right);
 
-    bool added_field(json_fact& fact) {
-        if (frames_.size() == list_depth_) return fail(error::format(errc::json_wrong_type, "added_tokens: an entry is no object"));
-        if (merges_only_) return true;
-        const std::string_view name = std::string_view(path_).substr(frames_.back().path_size + 1);
-        const auto wrong = [&] {
-            return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str()));
-        };
-        if (name == "id") {
-            if (fact.kind != json_kind::number || fact.number < 0) return wrong();
-            if (fact.number >= static_cast<double>(max_vocabulary_ids))
-                return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
-                                          max_vocabulary_ids));
-            token_.id = static_cast<std::uint32_t>(fact.number);
-            return true;
-        }
-        if (name == "content") {
-            if (fact.kind != json_kind::string) return wrong();
-            token_.content = std::move(fact.text);
-            has_content_ = true;
-            return true;
-        }
-        const bool on = fact.number != 0.0;
-        if (fact.kind != json_kind::boolean) return wrong();
-        if (name == "special")
-            token_.special = on;
-        else if (name == "lstrip")
-            token_.lstrip = on;
-        else if (name == "rstrip")
-            token_.rstrip = on;
-        else if (name == "normalized")
-            token_.normalized = on;
-        else if (name != "single_word")
-            return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
-        else if (on)
-            return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
-        return true;
-    }
+    bool added_field(json_fact& fact);
 
     tokenizer_builder& builder_;
     std::size_t id_limit_;
@@ -51695,6 +52040,181 @@ private:
     bool merges_only_ = false, merges_came_first_ = false, has_content_ = false;
     bool seen_vocabulary_ = false, seen_merges_ = false, seen_added_ = false;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool tokenizer_json_reader::key(std::string& k) {
+    if (list_ == list::vocabulary) {
+        key_.swap(k);
+        return true;
+    }
+    set_path(k);
+    return true;
+}
+
+PHI4FLASH_BODY status tokenizer_json_reader::finish() {
+    if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
+    if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
+    for (const auto& token : not_byte_level_) {  // no structured binding: lambdas may not use one before clang 16
+        const bool is_added =
+            std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
+        if (!is_added)
+            return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
+                                 static_cast<unsigned long long>(token.first), token.second.c_str());
+    }
+    for (added_token& t : added_) {
+        if (status s = builder_.add_added_token(std::move(t)); !s) return s;
+    }
+    return settings_.apply(builder_);
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::value(json_fact fact) {
+    if (list_ == list::vocabulary)
+        return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
+    if (list_ == list::merges)
+        return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
+    if (list_ == list::added) return added_field(fact);
+    if (frames_.empty()) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
+    step_into_array();
+    if (merges_only_) return true;
+    fact.path = path_;
+    return keep(settings_.add(std::move(fact)));
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::open(json_kind kind) {
+    const bool is_array = kind == json_kind::array;
+    if (frames_.size() == max_depth) return fail(error::format(errc::json_too_deep, "deeper than %zu levels", max_depth));
+    if (list_ == list::vocabulary) return value({.path = {}, .kind = kind, .text = {}, .number = 0.0});
+    if (list_ == list::merges || list_ == list::added) return open_item(is_array);
+    if (frames_.empty() && is_array) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
+    step_into_array();
+    if (!frames_.empty() && !open_list(is_array, kind)) return false;
+    frames_.push_back({path_.size(), 0, is_array});
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::open_list(bool is_array, json_kind kind) {
+    const auto begin = [&](list which, bool& seen, bool right_type) {
+        if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", path_.c_str()));
+        if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", path_.c_str()));
+        seen = true;
+        list_ = which;
+        list_depth_ = frames_.size() + 1;
+        return true;
+    };
+    if (path_ == "model.vocab") return begin(list::vocabulary, seen_vocabulary_, !is_array);
+    if (path_ == "model.merges") {
+        merges_came_first_ = !seen_vocabulary_;
+        return begin(list::merges, seen_merges_, is_array);
+    }
+    if (path_ == "added_tokens") return begin(list::added, seen_added_, is_array);
+    return merges_only_ || keep(settings_.add({.path = path_, .kind = kind, .text = {}, .number = 0.0}));
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::open_item(bool is_array) {
+    if (frames_.size() != list_depth_ || is_array != (list_ == list::merges))
+        return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type",
+                                  list_ == list::merges ? "model.merges" : "added_tokens"));
+    frames_.push_back({path_.size(), 0, is_array});
+    parts_ = 0;
+    if (list_ == list::added) {
+        token_ = added_token{};
+        has_content_ = false;
+    }
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::close() {
+    frames_.pop_back();
+    if (list_ != list::none && frames_.size() == list_depth_) return close_item();
+    if (list_ != list::none && frames_.size() < list_depth_) list_ = list::none;
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::close_item() {
+    if (list_ == list::merges) {
+        if (parts_ != 2) return fail(error::format(errc::json_wrong_type, "model.merges: a pair has %zu strings", parts_));
+        return merge(left_, right_);
+    }
+    if (merges_only_) return true;
+    if (token_.id == no_token || !has_content_)
+        return fail(error::format(errc::json_missing_key, "added_tokens: entry %zu lacks %s", added_.size(),
+                                  has_content_ ? "'id'" : "'content'"));
+    added_.push_back(std::move(token_));
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::token(std::uint64_t id) {
+    if (merges_only_) return true;
+    if (id >= id_limit_)
+        return fail(error::format(errc::bad_vocabulary, "token '%.100s': want an id below %zu in a file of this length, have %llu", key_.c_str(),
+                                  id_limit_, static_cast<unsigned long long>(id)));
+    if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
+    if (not_byte_level_.size() == tokenizer_settings::max_facts)
+        return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
+                                  static_cast<unsigned long long>(id), key_.c_str()));
+    not_byte_level_.emplace_back(id, key_);
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::merge_string(std::string& s) {
+    if (frames_.size() > list_depth_) {  // inside a pair
+        if (parts_ < 2) (parts_ == 0 ? left_ : right_).swap(s);
+        ++parts_;
+        return true;
+    }
+    const std::size_t space = s.find(' ');
+    if (space == std::string::npos || s.find(' ', space + 1) != std::string::npos)
+        return fail(error::format(errc::bad_merge, "merge '%.100s' is not two parts with a space between", s.c_str()));
+    return merge(std::string_view(s).substr(0, space), std::string_view(s).substr(space + 1));
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::merge(std::string_view left, std::string_view right) {
+    if (merges_came_first_ && !merges_only_) return true;
+    if (!from_byte_level(left, left_bytes_) || !from_byte_level(right, right_bytes_))
+        return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text",
+                                  static_cast<int>(std::min<std::size_t>(left.size(), 100)), left.data(),
+                                  static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
+    return keep(builder_.add_merge(left_bytes_, right_bytes_));
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
+    if (frames_.size() == list_depth_) return fail(error::format(errc::json_wrong_type, "added_tokens: an entry is no object"));
+    if (merges_only_) return true;
+    const std::string_view name = std::string_view(path_).substr(frames_.back().path_size + 1);
+    const auto wrong = [&] {
+        return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str()));
+    };
+    if (name == "id") {
+        if (fact.kind != json_kind::number || fact.number < 0) return wrong();
+        if (fact.number >= static_cast<double>(max_vocabulary_ids))
+            return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
+                                      max_vocabulary_ids));
+        token_.id = static_cast<std::uint32_t>(fact.number);
+        return true;
+    }
+    if (name == "content") {
+        if (fact.kind != json_kind::string) return wrong();
+        token_.content = std::move(fact.text);
+        has_content_ = true;
+        return true;
+    }
+    const bool on = fact.number != 0.0;
+    if (fact.kind != json_kind::boolean) return wrong();
+    if (name == "special")
+        token_.special = on;
+    else if (name == "lstrip")
+        token_.lstrip = on;
+    else if (name == "rstrip")
+        token_.rstrip = on;
+    else if (name == "normalized")
+        token_.normalized = on;
+    else if (name != "single_word")
+        return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
+    else if (on)
+        return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
+    return true;
+}
+#endif
 
 }  // namespace detail
 
@@ -52021,7 +52541,13 @@ struct safetensors_plan {
 };
 
 namespace detail {
-[[nodiscard]] inline status check_spec(const safetensors_spec& spec) {
+[[nodiscard]] PHI4FLASH_BODY status check_spec(const safetensors_spec& spec);
+
+[[nodiscard]] PHI4FLASH_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec);
+
+[[nodiscard]] PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_spec(const safetensors_spec& spec) {
     for (const char c : spec.name)
         if (c < 0x20 || c > 0x7e)
             return error::format(errc::invalid_argument, "tensor '%s': want a name in printable ASCII",
@@ -52035,7 +52561,7 @@ namespace detail {
     return {};
 }
 
-[[nodiscard]] inline result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
+PHI4FLASH_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
     std::uint64_t bytes = find_safetensors_dtype(spec.dtype)->bytes;
     for (const std::size_t extent : spec.shape) {
         if (extent != 0 && bytes > (std::numeric_limits<std::uint64_t>::max)() / extent)
@@ -52046,7 +52572,7 @@ namespace detail {
     return bytes;
 }
 
-[[nodiscard]] inline std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end) {
+PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end) {
     std::string text = ",\"";
     for (const char c : spec.name) {
         if (c == '"' || c == '\\') text += '\\';
@@ -52056,11 +52582,41 @@ namespace detail {
     for (std::size_t i = 0; i < spec.shape.size(); ++i) text += (i == 0 ? "" : ",") + std::to_string(spec.shape[i]);
     return text + "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
+#endif
+
 }  // namespace detail
 
 /// Errors, each naming the tensor: invalid_argument, unknown_dtype, rank_too_high, size_overflow, duplicate_name,
 /// header_too_large; out_of_memory.
-[[nodiscard]] inline result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
+[[nodiscard]] PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs);
+
+/// Writes a file, whole or not at all. `produce(i, sink)` returns a status and writes the data of `specs[i]` to the
+/// safetensors_sink in as many pieces as it likes; it is called once a tensor, wide element types first. Errors: those of
+/// plan_safetensors, size_mismatch (naming the tensor that got too many or too few bytes), file_unwritable, and those of
+/// `produce`.
+template <class Produce>
+[[nodiscard]] status write_safetensors(const std::filesystem::path& path, std::span<const safetensors_spec> specs,
+                                       Produce&& produce) {
+    const auto plan = plan_safetensors(specs);
+    if (!plan) return plan.error();
+    auto file = file_writer::create(path);
+    if (!file) return file.error();
+    const std::uint64_t length = plan->header.size();
+    if (const status ok = file->write(std::as_bytes(std::span(&length, 1))); !ok) return ok;
+    if (const status ok = file->write(plan->header); !ok) return ok;
+    for (const std::size_t i : plan->order) {
+        safetensors_sink sink(*file);
+        if (const status ok = produce(i, sink); !ok) return ok;
+        if (sink.written() != plan->bytes[i])
+            return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
+                                 printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan->bytes[i]),
+                                 static_cast<unsigned long long>(sink.written()));
+    }
+    return file->commit();
+}
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
     return detail::or_out_of_memory("plan a safetensors file", [&]() -> result<safetensors_plan> {
         safetensors_plan plan;
         std::vector<std::string_view> names;
@@ -52099,31 +52655,7 @@ namespace detail {
         return plan;
     });
 }
-
-/// Writes a file, whole or not at all. `produce(i, sink)` returns a status and writes the data of `specs[i]` to the
-/// safetensors_sink in as many pieces as it likes; it is called once a tensor, wide element types first. Errors: those of
-/// plan_safetensors, size_mismatch (naming the tensor that got too many or too few bytes), file_unwritable, and those of
-/// `produce`.
-template <class Produce>
-[[nodiscard]] status write_safetensors(const std::filesystem::path& path, std::span<const safetensors_spec> specs,
-                                       Produce&& produce) {
-    const auto plan = plan_safetensors(specs);
-    if (!plan) return plan.error();
-    auto file = file_writer::create(path);
-    if (!file) return file.error();
-    const std::uint64_t length = plan->header.size();
-    if (const status ok = file->write(std::as_bytes(std::span(&length, 1))); !ok) return ok;
-    if (const status ok = file->write(plan->header); !ok) return ok;
-    for (const std::size_t i : plan->order) {
-        safetensors_sink sink(*file);
-        if (const status ok = produce(i, sink); !ok) return ok;
-        if (sink.written() != plan->bytes[i])
-            return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
-                                 printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan->bytes[i]),
-                                 static_cast<unsigned long long>(sink.written()));
-    }
-    return file->commit();
-}
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_FILES
@@ -52175,6 +52707,8 @@ PHI4FLASH_END
 #undef PHI4FLASH_ISA_VECTOR_LETTERS
 #undef PHI4FLASH_JOIN
 #undef PHI4FLASH_JOIN_
+#undef PHI4FLASH_ONCE_TEXT_NORMALIZATION_TABLES_HPP
+#undef PHI4FLASH_ONCE_TEXT_UNICODE_TABLES_HPP
 #undef PHI4FLASH_OWN_DATA
 #undef PHI4FLASH_RESTRICT
 #undef PHI4FLASH_ROUNDED_BYTES

@@ -45,12 +45,7 @@ public:
     [[nodiscard]] status restore(conversation_record kept);
 
     /// Forgets what was said. The session must be reset too.
-    void reset() {
-        said_.tokens.clear();
-        said_.unread.clear();
-        said_.turns.clear();
-        prompt_.clear();
-    }
+    void reset();
 
     /// What was said so far. @since 0.2
     [[nodiscard]] const conversation_record& record() const { return said_; }
@@ -107,7 +102,9 @@ private:
 
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status conversation::restore(conversation_record kept) {
-    const auto negative = [](const std::vector<std::int32_t>& ids) { return std::ranges::any_of(ids, [](std::int32_t id) { return id < 0; }); };
+    const auto negative = [](const std::vector<std::int32_t>& ids) {
+        return std::any_of(ids.begin(), ids.end(), [](std::int32_t id) { return id < 0; });
+    };
     std::size_t least = 0;
     bool good = !negative(kept.tokens) && !negative(kept.unread);
     for (const conversation_turn& t : kept.turns) {
@@ -176,6 +173,15 @@ PHI4FLASH_BODY void conversation::remember(const generation_summary& summary, st
         dropped(read, unread);
     }
     said_.unread.swap(unread);
+    prompt_.clear();
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void conversation::reset() {
+    said_.tokens.clear();
+    said_.unread.clear();
+    said_.turns.clear();
     prompt_.clear();
 }
 #endif

@@ -12,12 +12,7 @@
 PHI4FLASH_BEGIN
 
 /// A workspace that can check so many drafts at once: with rows of logits and states for them.
-[[nodiscard]] inline workspace_options with_drafts(workspace_options o, std::size_t most = draft_options{}.most) {
-    o.states = (std::max)(o.states, most + 1);
-    o.logits = (std::max)(o.logits, most + 1);
-    o.chunk = (std::max)(o.chunk, most + 1);
-    return o;
-}
+[[nodiscard]] PHI4FLASH_BODY workspace_options with_drafts(workspace_options o, std::size_t most = draft_options{}.most);
 
 /// Made once, started for one text after the other. Movable at any time; model, workspace, session and tokenizer must stay where they are.
 /// After `create` it allocates nothing. While a pass is under way (`advance_until` returned `none`), session and workspace are in use; they
@@ -192,5 +187,14 @@ private:
     text_writer writer_;
     pass<Shape, Kv> pass_;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY workspace_options with_drafts(workspace_options o, std::size_t most) {
+    o.states = (std::max)(o.states, most + 1);
+    o.logits = (std::max)(o.logits, most + 1);
+    o.chunk = (std::max)(o.chunk, most + 1);
+    return o;
+}
+#endif
 
 PHI4FLASH_END

@@ -32,53 +32,20 @@ public:
     }
 
     /// `tokens`: a session's context, at least one. Errors: invalid_argument, out_of_memory.
-    static result<ngram_drafter> create(std::size_t tokens) {
-        if (tokens == 0 || tokens > most_tokens)
-            return error::format(errc::invalid_argument, "ngram_drafter: want 1 to %zu tokens, have %zu", most_tokens, tokens);
-        auto block = memory_block::allocate(bytes(tokens), "drafter");
-        if (!block) return block.error();
-        ngram_drafter d;
-        d.own_ = std::move(*block);
-        arena carving(d.own_.bytes().data());
-        d.in_ = tables::lay_out(carving, tokens);
-        d.kept_ = tokens;
-        d.reset();
-        return d;
-    }
+    static result<ngram_drafter> create(std::size_t tokens);
 
     /// Forgets the text. How well guesses fared is kept: it is a matter of what is written here.
     void reset() {
-        std::ranges::fill(in_.pairs.last, 0u);
-        std::ranges::fill(in_.singles.last, 0u);
+        std::fill(in_.pairs.last.begin(), in_.pairs.last.end(), 0u);
+        std::fill(in_.singles.last.begin(), in_.singles.last.end(), 0u);
         size_ = 0;
     }
 
     /// The text went on.
-    void read(std::span<const std::int32_t> tokens) {
-        for (const std::int32_t token : tokens) {
-            if (const guess g = guess_after(size_); g.kind != no_kind) fares_[g.kind].note(g.token == token);
-            if (size_ == most_tokens) reset();
-            at(size_) = token;
-            // What ends before it is known from here on: what follows it now is.
-            if (size_ >= 1) in_.singles.add(size_ - 1, single_of(at(size_ - 1)));
-            if (size_ >= 2) in_.pairs.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
-            ++size_;
-        }
-    }
+    void read(std::span<const std::int32_t> tokens);
 
     /// Guesses at what comes, with their chances, until one of them is hardly reached.
-    [[nodiscard]] std::size_t propose(std::span<draft> out) {
-        float reached = 1.0f;
-        std::size_t n = 0;
-        for (; n < (std::min)(out.size(), max_drafts) && reached > 0.02f; ++n) {
-            const guess g = guess_after(size_ + n);
-            if (g.kind == no_kind) break;
-            out[n] = {g.token, fares_[g.kind].chance()};
-            reached *= out[n].chance;
-            at(size_ + n) = g.token;  // text for the next guess; the text itself overwrites it
-        }
-        return n;
-    }
+    [[nodiscard]] std::size_t propose(std::span<draft> out);
 
 private:
     static constexpr std::size_t places = 64;      // looked at for a guess
@@ -168,40 +135,10 @@ private:
     [[nodiscard]] static std::uint64_t single_of(std::int32_t a) { return static_cast<std::uint32_t>(a); }
 
     /// The likeliest token at place n, of the text and drafts before it.
-    [[nodiscard]] guess guess_after(std::size_t n) {
-        guess g{};
-        if (n >= 2) g = guess_from(in_.pairs, pair_of(at(n - 2), at(n - 1)), 2, n);
-        if (n >= 1 && g.kind == no_kind) g = guess_from(in_.singles, single_of(at(n - 1)), 1, n);
-        return g;
-    }
+    [[nodiscard]] guess guess_after(std::size_t n);
 
     /// The same, by the places of a chain that agree with the text for `least` tokens or more.
-    [[nodiscard]] guess guess_from(const chain& places_of, std::uint64_t key, std::size_t least, std::size_t n) {
-        candidate found[places];
-        std::size_t count = 0;
-        std::size_t voters = 0;
-        std::uint32_t all = 0;
-        std::size_t best = 0;
-        const std::size_t oldest = size_ > kept_ ? size_ - kept_ : 0;
-        std::size_t tried = 0;
-        // A place is that of the last token that agrees; 0 is none.
-        for (std::size_t place = places_of.first(key); place > oldest && tried < places; place = places_of.next(place), ++tried) {
-            const std::size_t length = agreement(place, n - 1, oldest);
-            if (length < least) continue;
-            const std::size_t i = vote(found, count, at(place + 1), length);
-            all += weight_of(length);
-            ++voters;
-            if (length >= certain) {
-                best = i;
-                break;
-            }
-            // The later of equals stays: it was met first.
-            if (found[i].votes > found[best].votes) best = i;
-        }
-        if (count == 0) return {};
-        const candidate& c = found[best];
-        return {c.token, length_class(c.length) * accords + accord_class(voters, c.votes, all)};
-    }
+    [[nodiscard]] guess guess_from(const chain& places_of, std::uint64_t key, std::size_t least, std::size_t n);
 
     /// One place; two, or more, that are of one mind; most of the votes, a third or more, fewer.
     [[nodiscard]] static std::size_t accord_class(std::size_t voters, std::size_t votes, std::size_t all) {
@@ -211,23 +148,11 @@ private:
     }
 
     /// Adds a place's vote, and returns whose it is.
-    static std::size_t vote(candidate* found, std::size_t& count, std::int32_t token, std::size_t length) {
-        std::size_t i = 0;
-        while (i < count && found[i].token != token) ++i;
-        if (i == count) found[count++] = {token, 0, 0};
-        found[i].length = (std::max)(found[i].length, length);
-        found[i].votes += weight_of(length);
-        return i;
-    }
+    static std::size_t vote(candidate* found, std::size_t& count, std::int32_t token, std::size_t length);
 
     [[nodiscard]] static std::uint32_t weight_of(std::size_t length) { return std::uint32_t{1} << 2 * (std::min)(length, std::size_t{8}); }
 
-    [[nodiscard]] static std::size_t length_class(std::size_t length) {
-        constexpr std::size_t begins[lengths] = {1, 2, 3, 4, 5, 7, 10, 16};
-        std::size_t i = lengths - 1;
-        while (begins[i] > length) --i;
-        return i;
-    }
+    [[nodiscard]] static std::size_t length_class(std::size_t length);
 
     /// How many tokens before and at `a` are those before and at `b`.
     [[nodiscard]] std::size_t agreement(std::size_t a, std::size_t b, std::size_t oldest) {
@@ -242,5 +167,96 @@ private:
     std::size_t size_ = 0;             // tokens read
     fare fares_[no_kind];
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<ngram_drafter> ngram_drafter::create(std::size_t tokens) {
+    if (tokens == 0 || tokens > most_tokens)
+        return error::format(errc::invalid_argument, "ngram_drafter: want 1 to %zu tokens, have %zu", most_tokens, tokens);
+    auto block = memory_block::allocate(bytes(tokens), "drafter");
+    if (!block) return block.error();
+    ngram_drafter d;
+    d.own_ = std::move(*block);
+    arena carving(d.own_.bytes().data());
+    d.in_ = tables::lay_out(carving, tokens);
+    d.kept_ = tokens;
+    d.reset();
+    return d;
+}
+
+PHI4FLASH_BODY void ngram_drafter::read(std::span<const std::int32_t> tokens) {
+    for (const std::int32_t token : tokens) {
+        if (const guess g = guess_after(size_); g.kind != no_kind) fares_[g.kind].note(g.token == token);
+        if (size_ == most_tokens) reset();
+        at(size_) = token;
+        // What ends before it is known from here on: what follows it now is.
+        if (size_ >= 1) in_.singles.add(size_ - 1, single_of(at(size_ - 1)));
+        if (size_ >= 2) in_.pairs.add(size_ - 1, pair_of(at(size_ - 2), at(size_ - 1)));
+        ++size_;
+    }
+}
+
+PHI4FLASH_BODY std::size_t ngram_drafter::propose(std::span<draft> out) {
+    float reached = 1.0f;
+    std::size_t n = 0;
+    for (; n < (std::min)(out.size(), max_drafts) && reached > 0.02f; ++n) {
+        const guess g = guess_after(size_ + n);
+        if (g.kind == no_kind) break;
+        out[n] = {g.token, fares_[g.kind].chance()};
+        reached *= out[n].chance;
+        at(size_ + n) = g.token;  // text for the next guess; the text itself overwrites it
+    }
+    return n;
+}
+
+PHI4FLASH_BODY ngram_drafter::guess ngram_drafter::guess_after(std::size_t n) {
+    guess g{};
+    if (n >= 2) g = guess_from(in_.pairs, pair_of(at(n - 2), at(n - 1)), 2, n);
+    if (n >= 1 && g.kind == no_kind) g = guess_from(in_.singles, single_of(at(n - 1)), 1, n);
+    return g;
+}
+
+PHI4FLASH_BODY ngram_drafter::guess ngram_drafter::guess_from(const chain& places_of, std::uint64_t key, std::size_t least, std::size_t n) {
+    candidate found[places];
+    std::size_t count = 0;
+    std::size_t voters = 0;
+    std::uint32_t all = 0;
+    std::size_t best = 0;
+    const std::size_t oldest = size_ > kept_ ? size_ - kept_ : 0;
+    std::size_t tried = 0;
+    // A place is that of the last token that agrees; 0 is none.
+    for (std::size_t place = places_of.first(key); place > oldest && tried < places; place = places_of.next(place), ++tried) {
+        const std::size_t length = agreement(place, n - 1, oldest);
+        if (length < least) continue;
+        const std::size_t i = vote(found, count, at(place + 1), length);
+        all += weight_of(length);
+        ++voters;
+        if (length >= certain) {
+            best = i;
+            break;
+        }
+        // The later of equals stays: it was met first.
+        if (found[i].votes > found[best].votes) best = i;
+    }
+    if (count == 0) return {};
+    const candidate& c = found[best];
+    return {c.token, length_class(c.length) * accords + accord_class(voters, c.votes, all)};
+}
+
+PHI4FLASH_BODY std::size_t ngram_drafter::vote(candidate* found, std::size_t& count, std::int32_t token, std::size_t length) {
+    std::size_t i = 0;
+    while (i < count && found[i].token != token) ++i;
+    if (i == count) found[count++] = {token, 0, 0};
+    found[i].length = (std::max)(found[i].length, length);
+    found[i].votes += weight_of(length);
+    return i;
+}
+
+PHI4FLASH_BODY std::size_t ngram_drafter::length_class(std::size_t length) {
+    constexpr std::size_t begins[lengths] = {1, 2, 3, 4, 5, 7, 10, 16};
+    std::size_t i = lengths - 1;
+    while (begins[i] > length) --i;
+    return i;
+}
+#endif
 
 PHI4FLASH_END

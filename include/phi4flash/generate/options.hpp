@@ -35,13 +35,7 @@ struct generation_options {
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
 /// the end of a text. Errors: out_of_memory; nothing has changed then. @since 0.2
-inline status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
-    const added_token* const end = end_of_message(text);
-    if (end == nullptr) return {};
-    const auto id = static_cast<std::int32_t>(end->id);
-    if (std::ranges::find(options.stop_ids, id) != options.stop_ids.end()) return {};
-    return detail::or_out_of_memory("add a stop id", [&] { options.stop_ids.push_back(id); });
-}
+PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text);
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
 /// always among the stop ids, and without any in the files `<|endoftext|>` too. Errors: out_of_memory.
@@ -67,6 +61,16 @@ PHI4FLASH_BODY result<generation_options> options_from(const generation_config& 
             options.stop_ids.push_back(static_cast<std::int32_t>(end->id));
         return options;
     });
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
+    const added_token* const end = end_of_message(text);
+    if (end == nullptr) return {};
+    const auto id = static_cast<std::int32_t>(end->id);
+    if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) return {};
+    return detail::or_out_of_memory("add a stop id", [&] { options.stop_ids.push_back(id); });
 }
 #endif
 

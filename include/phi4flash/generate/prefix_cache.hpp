@@ -72,7 +72,8 @@ public:
             return error::format(errc::invalid_argument, "prefix cache: a text of %zu tokens wants %zu bytes, the budget is %zu", tokens.size(),
                                  of_.bytes(states + pages_of(tokens.size())), budget_);
         if (shared.last != none) ++pages_[shared.last].users;
-        while (n_free_ < needed) drop(*std::ranges::min_element(entries(), {}, &entry::used));
+        const auto older = [](const entry& a, const entry& b) { return a.used < b.used; };
+        while (n_free_ < needed) drop(*std::min_element(entries_, entries_ + n_entries_, older));
 
         entry e;
         e.position = tokens.size();
@@ -243,7 +244,8 @@ private:
     [[nodiscard]] std::byte* memory_of(std::uint32_t p) const { return memory_ + p * of_.page; }
     [[nodiscard]] std::span<std::int32_t> tokens_of(std::uint32_t p) const { return {tokens_ + p * page_tokens, pages_[p].count}; }
     [[nodiscard]] bool holds(std::uint32_t p, std::span<const std::int32_t> tokens) const {
-        return std::ranges::equal(tokens_of(p), tokens.subspan(pages_[p].first, pages_[p].count));
+        const auto have = tokens_of(p);
+        return std::memcmp(have.data(), tokens.data() + pages_[p].first, have.size_bytes()) == 0;
     }
 
     /// The deepest entry that begins these tokens and is no longer than `most`. From the end: texts differ there.
@@ -318,7 +320,7 @@ private:
         const std::uint32_t p = take_page();
         const std::size_t count = (std::min)(page_tokens, tokens.size() - at);
         pages_[p] = {before, 1, static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(count)};
-        std::ranges::copy(tokens.subspan(at, count), tokens_of(p).begin());
+        std::copy_n(tokens.data() + at, count, tokens_of(p).data());
         std::byte* to = memory_of(p);
         detail::each_full_piece(s, at, at + count, [&](const std::byte* from, std::size_t bytes) {
             std::memcpy(to, from, bytes);
@@ -404,7 +406,7 @@ result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Sha
     const auto begin = cache.restore(past, all_but_last);
     if (!begin) return begin.error();
     for (std::size_t at = *begin; at < prompt.size();) {
-        const auto mark = std::ranges::upper_bound(marks, at);
+        const auto mark = std::upper_bound(marks.begin(), marks.end(), at);
         const bool last = prompt.size() - at <= w.chunk() && (mark == marks.end() || *mark >= prompt.size());
         const std::size_t until = mark == marks.end() ? prompt.size() : (std::min)(*mark, prompt.size());
         const auto tokens = prompt.subspan(at, (std::min)(until - at, w.chunk()));

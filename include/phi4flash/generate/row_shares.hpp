@@ -34,37 +34,46 @@ public:
     [[nodiscard]] std::size_t rows() const { return left_.rows; }
 
     /// Up to n more rows to a text that writes, each with its logits and state.
-    std::size_t give_writer(row_share& to, std::size_t n) {
-        n = (std::min)({n, left_.rows, left_.logits, left_.states});
-        to.rows += n;
-        left_.rows -= n, left_.logits -= n, left_.states -= n;
-        return n;
-    }
+    std::size_t give_writer(row_share& to, std::size_t n);
 
     /// Up to n more rows of a prompt. Its last token wants logits, and waits where there is no room for them.
-    std::size_t give_reader(row_share& to, std::size_t n) {
-        n = (std::min)({n, left_.rows, to.prompt - to.rows});
-        const auto kept = [&](std::size_t rows) { return (std::min)(rows, 1 + to.undo); };
-        if (to.rows + n == to.prompt && n != 0 && left_.logits == 0) --n;
-        while (n != 0 && kept(to.rows + n) - kept(to.rows) > left_.states) --n;
-        if (n == 0) return 0;
-        left_.states -= kept(to.rows + n) - kept(to.rows);
-        to.rows += n;
-        left_.rows -= n;
-        if (to.rows == to.prompt) --left_.logits;
-        return n;
-    }
+    std::size_t give_reader(row_share& to, std::size_t n);
 
 private:
     pass_room left_;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t row_giver::give_writer(row_share& to, std::size_t n) {
+    n = (std::min)({n, left_.rows, left_.logits, left_.states});
+    to.rows += n;
+    left_.rows -= n, left_.logits -= n, left_.states -= n;
+    return n;
+}
+
+PHI4FLASH_BODY std::size_t row_giver::give_reader(row_share& to, std::size_t n) {
+    n = (std::min)({n, left_.rows, to.prompt - to.rows});
+    const auto kept = [&](std::size_t rows) { return (std::min)(rows, 1 + to.undo); };
+    if (to.rows + n == to.prompt && n != 0 && left_.logits == 0) --n;
+    while (n != 0 && kept(to.rows + n) - kept(to.rows) > left_.states) --n;
+    if (n == 0) return 0;
+    left_.states -= kept(to.rows + n) - kept(to.rows);
+    to.rows += n;
+    left_.rows -= n;
+    if (to.rows == to.prompt) --left_.logits;
+    return n;
+}
+#endif
 
 }  // namespace detail
 
 /// Shares out the rows of a pass. `texts` come in the order in which they are to be served: where there is not room for all, the last ones
 /// wait. Each text that writes gets one row, prompts share `prompt_rows` of the others equally (at least one in all), and drafts get what is
 /// left.
-inline void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows) {
+PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows) {
     detail::row_giver giver(room);
     std::size_t writers = 0;
     std::size_t drafting = 0;
@@ -94,5 +103,6 @@ inline void share_rows(std::span<row_share> texts, const pass_room& room, std::s
         --drafting;
     }
 }
+#endif
 
 PHI4FLASH_END

@@ -27,18 +27,7 @@ struct sampling_options {
 };
 
 /// Errors: invalid_argument, naming the option, want and have.
-[[nodiscard]] inline status check_sampling(const sampling_options& o) {
-    const auto outside = [](const char* name, float have, const char* want) {
-        return status(error::format(errc::invalid_argument, "%s: want %s, have %g", name, want, static_cast<double>(have)));
-    };
-    if (!is_finite(o.temperature) || o.temperature < 0.0f || o.temperature > 100.0f)
-        return outside("temperature", o.temperature, "0 to 100");
-    if (!is_finite(o.top_p) || o.top_p <= 0.0f || o.top_p > 1.0f) return outside("top_p", o.top_p, "more than 0, at most 1");
-    if (!is_finite(o.min_p) || o.min_p < 0.0f || o.min_p > 1.0f) return outside("min_p", o.min_p, "0 to 1");
-    if (!is_finite(o.repetition_penalty) || o.repetition_penalty <= 0.0f || o.repetition_penalty > 100.0f)
-        return outside("repetition_penalty", o.repetition_penalty, "more than 0, at most 100");
-    return {};
-}
+[[nodiscard]] PHI4FLASH_BODY status check_sampling(const sampling_options& o);
 
 /// Uniform numbers that are the same on every platform.   Source: splitmix64, public domain (S. Vigna).
 class random_stream {
@@ -122,8 +111,8 @@ public:
         s.random_ = random_stream(options.seed);
         arena carving(s.own_.bytes().data());
         s.lay_out(carving, options, ids);
-        std::ranges::fill(s.barred_, 0u);
-        std::ranges::fill(s.seen_, 0u);
+        std::fill(s.barred_.begin(), s.barred_.end(), 0u);
+        std::fill(s.seen_.begin(), s.seen_.end(), 0u);
         s.first_allowed_ = ids;
         for (std::size_t id = 0; id < ids; ++id) {
             if (!allowed(id)) {
@@ -146,13 +135,7 @@ public:
     /// are not chosen, +infinity is chosen before anything else, and where no allowed logit is left the lowest allowed id is returned.
     /// That is how a host masks and forces ids. `step` and `prefill` never hand out logits that are not finite. The n-th call has random
     /// numbers of its own, so that logits which differ by rounding change one choice at most as often as they differ.
-    [[nodiscard]] std::int32_t choose(std::span<const float> logits) {
-        random_stream draws(options_.temperature == 0.0f ? 0 : random_.next());
-        const std::int32_t highest = read(logits.first((std::min)(logits.size(), ids_)));
-        if (highest == rank_of_none) return static_cast<std::int32_t>(first_allowed_);
-        if (options_.temperature == 0.0f || highest == rank_of_infinity) return first_of(highest);
-        return draw(highest, draws);
-    }
+    [[nodiscard]] std::int32_t choose(std::span<const float> logits);
 
     /// Remembers a token of the text, for the repetition penalty.
     void accept(std::int32_t token) {
@@ -162,7 +145,7 @@ public:
 
     /// Begins another text, with the same random numbers. @since 0.2
     void restart() {
-        std::ranges::fill(seen_, 0u);
+        std::fill(seen_.begin(), seen_.end(), 0u);
         random_ = random_stream(options_.seed);
     }
 
@@ -192,137 +175,33 @@ private:
     }
 
     /// Ranks all logits, and returns the highest rank.
-    std::int32_t read(std::span<const float> logits) {
-        n_ = logits.size();
-        std::int32_t highest = rank_of_none;
-        for (std::size_t i = 0; i < blocks(); ++i) {
-            const block b = at(i);
-            kernels_->rank(logits.data() + b.begin, b.count, b.data);
-            const std::size_t words = (b.count + 63) / 64;
-            for (std::size_t w = 0; !seen_.empty() && w < words; ++w) penalize(seen_[i * words_a_block + w], b, 64 * w);
-            for (std::size_t w = 0; w < words; ++w) bar(barred_[i * words_a_block + w], b, 64 * w);
-            highest_[i] = kernels_->highest(b.data, b.count);
-            highest = (std::max)(highest, highest_[i]);
-        }
-        return highest;
-    }
+    std::int32_t read(std::span<const float> logits);
 
-    static void bar(std::uint64_t ids, const block& b, std::size_t first) {
-        for (; ids != 0; ids &= ids - 1) {
-            const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
-            if (i < b.count) b.data[i] = rank_of_none;
-        }
-    }
+    static void bar(std::uint64_t ids, const block& b, std::size_t first);
 
-    void penalize(std::uint64_t ids, const block& b, std::size_t first) const {
-        for (; ids != 0; ids &= ids - 1) {
-            const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
-            if (i >= b.count || b.data[i] == rank_of_none || b.data[i] == rank_of_infinity) continue;
-            const float logit = logit_of(b.data[i]);
-            const float score = logit > 0.0f ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
-            b.data[i] = rank_of(std::clamp(score, -1e38f, 1e38f));
-        }
-    }
+    void penalize(std::uint64_t ids, const block& b, std::size_t first) const;
 
     /// The lowest id of that rank, which some id has.
     [[nodiscard]] std::int32_t first_of(std::int32_t rank) const {
-        const block b = at(static_cast<std::size_t>(std::ranges::find(highest_.first(blocks()), rank) - highest_.begin()));
+        const block b = at(static_cast<std::size_t>(std::find(highest_.data(), highest_.data() + blocks(), rank) - highest_.data()));
         return static_cast<std::int32_t>(std::find(b.data, b.data + b.count, rank) - x_.data());
     }
 
-    std::int32_t draw(std::int32_t highest, random_stream& draws) {
-        const std::uint64_t all = weigh(options_.top_k == 0 ? rank_of_none : keep_top_k(highest), highest);
-        candidates from{1, n_, all};
-        // Relative to the likeliest; what top_p keeps is counted among all.
-        if (options_.min_p > 0.0f) {
-            from.least = std::max<std::int32_t>(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
-            add_up(from);
-        }
-        while (true) {
-            const std::size_t id = drawn(from, draws.uniform());
-            const std::int32_t token = static_cast<std::int32_t>(id);
-            if (options_.top_p >= 1.0f) return token;
-            // Those that come before it: likelier ones, and lower ids that are as likely.
-            from.least = x_[id];
-            from.split = id;
-            add_up(from);
-            if (static_cast<double>(from.sum) < static_cast<double>(options_.top_p) * static_cast<double>(all)) return token;
-        }
-    }
+    std::int32_t draw(std::int32_t highest, random_stream& draws);
 
     /// Weights in place of the ranks, and their sum.
-    std::uint64_t weigh(std::int32_t least, std::int32_t highest) {
-        const float top = logit_of(highest);
-        const float scale = weight_scale((std::max)(options_.temperature, FLT_MIN));
-        std::uint64_t all = 0;
-        for (std::size_t i = 0; i < blocks(); ++i) {
-            // A block without weight is never looked at again.
-            const bool any = highest_[i] >= least && weight_of(highest_[i], top, scale) != 0;
-            const block b = at(i);
-            sums_[i] = any ? kernels_->weigh(b.data, b.count, least, top, scale) : 0;
-            all += sums_[i];
-        }
-        return all;
-    }
+    std::uint64_t weigh(std::int32_t least, std::int32_t highest);
 
     /// Sums of the weights of candidates. A block that had none has none of fewer.
-    void add_up(candidates& of) {
-        of.sum = 0;
-        for (std::size_t i = 0; i < blocks(); ++i) {
-            if (sums_[i] == 0) continue;
-            const block b = at(i);
-            const std::size_t below = std::clamp(of.split, b.begin, b.begin + b.count) - b.begin;
-            sums_[i] = below == 0 ? 0 : kernels_->sum(b.data, below, of.least);
-            if (below != b.count) sums_[i] += kernels_->sum(b.data + below, b.count - below, of.least + 1);
-            of.sum += sums_[i];
-        }
-    }
+    void add_up(candidates& of);
 
     /// The candidate in which `share` of all their weight, in order of id, ends.
-    [[nodiscard]] std::size_t drawn(const candidates& from, double share) const {
-        auto left = (std::min)(static_cast<std::uint64_t>(share * static_cast<double>(from.sum)), from.sum - 1);
-        std::size_t i = 0;
-        for (; left >= sums_[i]; ++i) left -= sums_[i];
-        for (std::size_t id = i * choosing_block;; ++id) {
-            const auto weight = x_[id] >= from.least_at(id) ? static_cast<std::uint64_t>(x_[id]) : 0u;
-            if (left < weight) return id;
-            left -= weight;
-        }
-    }
+    [[nodiscard]] std::size_t drawn(const candidates& from, double share) const;
 
     /// The lowest rank among the top_k highest, after dropping, of those that have it, the highest ids that are too many.
-    std::int32_t keep_top_k(std::int32_t highest) {
-        const std::size_t k = options_.top_k;
-        std::int32_t least = rank_of_none + 1;
-        std::size_t count = count_ranks(least);
-        std::int32_t above = highest;  // too few are higher
-        while (count > k && least < above) {
-            const auto middle = static_cast<std::int32_t>(least + (static_cast<std::int64_t>(above) - least + 1) / 2);
-            const std::size_t here = count_ranks(middle);
-            if (here >= k) {
-                least = middle;
-                count = here;
-            } else {
-                above = middle - 1;
-            }
-        }
-        for (std::size_t i = blocks(); count > k && i-- != 0;) {
-            const block b = at(i);
-            for (std::size_t j = highest_[i] < least ? 0 : b.count; count > k && j-- != 0;) {
-                if (b.data[j] != least) continue;
-                b.data[j] = rank_of_none;
-                --count;
-            }
-        }
-        return least;
-    }
+    std::int32_t keep_top_k(std::int32_t highest);
 
-    [[nodiscard]] std::size_t count_ranks(std::int32_t least) const {
-        std::size_t count = 0;
-        for (std::size_t i = 0; i < blocks(); ++i)
-            if (highest_[i] >= least) count += kernels_->count(at(i).data, at(i).count, least);
-        return count;
-    }
+    [[nodiscard]] std::size_t count_ranks(std::int32_t least) const;
 
     memory_block own_;
     const choosing_kernels* kernels_ = &plain_choosing;
@@ -331,5 +210,150 @@ private:
     std::size_t n_ = 0;                  // of them that have a logit now
     std::size_t first_allowed_ = 0;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_sampling(const sampling_options& o) {
+    const auto outside = [](const char* name, float have, const char* want) {
+        return status(error::format(errc::invalid_argument, "%s: want %s, have %g", name, want, static_cast<double>(have)));
+    };
+    if (!is_finite(o.temperature) || o.temperature < 0.0f || o.temperature > 100.0f)
+        return outside("temperature", o.temperature, "0 to 100");
+    if (!is_finite(o.top_p) || o.top_p <= 0.0f || o.top_p > 1.0f) return outside("top_p", o.top_p, "more than 0, at most 1");
+    if (!is_finite(o.min_p) || o.min_p < 0.0f || o.min_p > 1.0f) return outside("min_p", o.min_p, "0 to 1");
+    if (!is_finite(o.repetition_penalty) || o.repetition_penalty <= 0.0f || o.repetition_penalty > 100.0f)
+        return outside("repetition_penalty", o.repetition_penalty, "more than 0, at most 100");
+    return {};
+}
+
+PHI4FLASH_BODY std::int32_t sampler::choose(std::span<const float> logits) {
+    random_stream draws(options_.temperature == 0.0f ? 0 : random_.next());
+    const std::int32_t highest = read(logits.first((std::min)(logits.size(), ids_)));
+    if (highest == rank_of_none) return static_cast<std::int32_t>(first_allowed_);
+    if (options_.temperature == 0.0f || highest == rank_of_infinity) return first_of(highest);
+    return draw(highest, draws);
+}
+
+PHI4FLASH_BODY std::int32_t sampler::read(std::span<const float> logits) {
+    n_ = logits.size();
+    std::int32_t highest = rank_of_none;
+    for (std::size_t i = 0; i < blocks(); ++i) {
+        const block b = at(i);
+        kernels_->rank(logits.data() + b.begin, b.count, b.data);
+        const std::size_t words = (b.count + 63) / 64;
+        for (std::size_t w = 0; !seen_.empty() && w < words; ++w) penalize(seen_[i * words_a_block + w], b, 64 * w);
+        for (std::size_t w = 0; w < words; ++w) bar(barred_[i * words_a_block + w], b, 64 * w);
+        highest_[i] = kernels_->highest(b.data, b.count);
+        highest = (std::max)(highest, highest_[i]);
+    }
+    return highest;
+}
+
+PHI4FLASH_BODY void sampler::bar(std::uint64_t ids, const block& b, std::size_t first) {
+    for (; ids != 0; ids &= ids - 1) {
+        const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
+        if (i < b.count) b.data[i] = rank_of_none;
+    }
+}
+
+PHI4FLASH_BODY void sampler::penalize(std::uint64_t ids, const block& b, std::size_t first) const {
+    for (; ids != 0; ids &= ids - 1) {
+        const std::size_t i = first + static_cast<std::size_t>(std::countr_zero(ids));
+        if (i >= b.count || b.data[i] == rank_of_none || b.data[i] == rank_of_infinity) continue;
+        const float logit = logit_of(b.data[i]);
+        const float score = logit > 0.0f ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
+        b.data[i] = rank_of(std::clamp(score, -1e38f, 1e38f));
+    }
+}
+
+PHI4FLASH_BODY std::int32_t sampler::draw(std::int32_t highest, random_stream& draws) {
+    const std::uint64_t all = weigh(options_.top_k == 0 ? rank_of_none : keep_top_k(highest), highest);
+    candidates from{1, n_, all};
+    // Relative to the likeliest; what top_p keeps is counted among all.
+    if (options_.min_p > 0.0f) {
+        from.least = std::max<std::int32_t>(1, static_cast<std::int32_t>(std::ceil(static_cast<double>(options_.min_p) * highest_weight)));
+        add_up(from);
+    }
+    while (true) {
+        const std::size_t id = drawn(from, draws.uniform());
+        const std::int32_t token = static_cast<std::int32_t>(id);
+        if (options_.top_p >= 1.0f) return token;
+        // Those that come before it: likelier ones, and lower ids that are as likely.
+        from.least = x_[id];
+        from.split = id;
+        add_up(from);
+        if (static_cast<double>(from.sum) < static_cast<double>(options_.top_p) * static_cast<double>(all)) return token;
+    }
+}
+
+PHI4FLASH_BODY std::uint64_t sampler::weigh(std::int32_t least, std::int32_t highest) {
+    const float top = logit_of(highest);
+    const float scale = weight_scale((std::max)(options_.temperature, FLT_MIN));
+    std::uint64_t all = 0;
+    for (std::size_t i = 0; i < blocks(); ++i) {
+        // A block without weight is never looked at again.
+        const bool any = highest_[i] >= least && weight_of(highest_[i], top, scale) != 0;
+        const block b = at(i);
+        sums_[i] = any ? kernels_->weigh(b.data, b.count, least, top, scale) : 0;
+        all += sums_[i];
+    }
+    return all;
+}
+
+PHI4FLASH_BODY void sampler::add_up(candidates& of) {
+    of.sum = 0;
+    for (std::size_t i = 0; i < blocks(); ++i) {
+        if (sums_[i] == 0) continue;
+        const block b = at(i);
+        const std::size_t below = std::clamp(of.split, b.begin, b.begin + b.count) - b.begin;
+        sums_[i] = below == 0 ? 0 : kernels_->sum(b.data, below, of.least);
+        if (below != b.count) sums_[i] += kernels_->sum(b.data + below, b.count - below, of.least + 1);
+        of.sum += sums_[i];
+    }
+}
+
+PHI4FLASH_BODY std::size_t sampler::drawn(const candidates& from, double share) const {
+    auto left = (std::min)(static_cast<std::uint64_t>(share * static_cast<double>(from.sum)), from.sum - 1);
+    std::size_t i = 0;
+    for (; left >= sums_[i]; ++i) left -= sums_[i];
+    for (std::size_t id = i * choosing_block;; ++id) {
+        const auto weight = x_[id] >= from.least_at(id) ? static_cast<std::uint64_t>(x_[id]) : 0u;
+        if (left < weight) return id;
+        left -= weight;
+    }
+}
+
+PHI4FLASH_BODY std::int32_t sampler::keep_top_k(std::int32_t highest) {
+    const std::size_t k = options_.top_k;
+    std::int32_t least = rank_of_none + 1;
+    std::size_t count = count_ranks(least);
+    std::int32_t above = highest;  // too few are higher
+    while (count > k && least < above) {
+        const auto middle = static_cast<std::int32_t>(least + (static_cast<std::int64_t>(above) - least + 1) / 2);
+        const std::size_t here = count_ranks(middle);
+        if (here >= k) {
+            least = middle;
+            count = here;
+        } else {
+            above = middle - 1;
+        }
+    }
+    for (std::size_t i = blocks(); count > k && i-- != 0;) {
+        const block b = at(i);
+        for (std::size_t j = highest_[i] < least ? 0 : b.count; count > k && j-- != 0;) {
+            if (b.data[j] != least) continue;
+            b.data[j] = rank_of_none;
+            --count;
+        }
+    }
+    return least;
+}
+
+PHI4FLASH_BODY std::size_t sampler::count_ranks(std::int32_t least) const {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < blocks(); ++i)
+        if (highest_[i] >= least) count += kernels_->count(at(i).data, at(i).count, least);
+    return count;
+}
+#endif
 
 PHI4FLASH_END

@@ -182,7 +182,7 @@ private:
 
     template <class Is>
     [[nodiscard]] slot* find(Is&& wanted) {
-        const auto at = std::ranges::find_if(slots_, wanted);
+        const auto at = std::find_if(slots_.begin(), slots_.end(), wanted);
         return at == slots_.end() ? nullptr : &*at;
     }
     [[nodiscard]] static auto is(request_id id) {
@@ -198,7 +198,8 @@ private:
             s.reading = none;
             if (can_go_on(s)) order_.push_back(&s);
         }
-        std::ranges::sort(order_, [](const slot* a, const slot* b) { return a->served != b->served ? a->served < b->served : a->id < b->id; });
+        std::sort(order_.begin(), order_.end(),
+                  [](const slot* a, const slot* b) { return a->served != b->served ? a->served < b->served : a->id < b->id; });
         bool anybody_writes = false;
         for (std::size_t i = 0; i < order_.size(); ++i) {
             const slot& s = *order_[i];

@@ -56,25 +56,7 @@ public:
     }
 
 private:
-    result<std::string_view> push(std::string_view text, bool hidden) {
-        released_.clear();
-        if (strings_.empty()) return hidden ? std::string_view() : text;
-        if (matched_) return std::string_view();
-        if (text.size() > held_.capacity() - held_.size()) {
-            const status ok = detail::or_out_of_memory("watch a long text for stop strings", [&] { return make_room(held_.size() + text.size()); });
-            if (!ok) return ok.error();
-        }
-        held_.append(text);
-        hidden_.resize(held_.size(), hidden);
-        std::size_t match = std::string::npos;
-        for (const std::string& s : strings_) match = (std::min)(match, held_.find(s));
-        if (match == std::string::npos) return release(held_.size() - longest_open_prefix());
-        matched_ = true;
-        release(match);
-        held_.clear();
-        hidden_.clear();
-        return std::string_view(released_);
-    }
+    result<std::string_view> push(std::string_view text, bool hidden);
 
     /// For so many bytes in all.
     void make_room(std::size_t bytes) {
@@ -84,24 +66,10 @@ private:
     }
 
     /// Moves the first n bytes that are held behind the released ones, the hidden ones to nowhere.
-    std::string_view release(std::size_t n) {
-        for (std::size_t i = 0; i < n; ++i)
-            if (!hidden_[i]) released_.push_back(held_[i]);
-        held_.erase(0, n);
-        hidden_.erase(hidden_.begin(), hidden_.begin() + static_cast<std::ptrdiff_t>(n));
-        return released_;
-    }
+    std::string_view release(std::size_t n);
 
     /// How many bytes at the end may still become a stop string.
-    [[nodiscard]] std::size_t longest_open_prefix() const {
-        std::size_t longest = 0;
-        for (const std::string& s : strings_) {
-            for (std::size_t n = (std::min)(s.size() - 1, held_.size()); n > longest; --n) {
-                if (std::string_view(held_).substr(held_.size() - n) == std::string_view(s).substr(0, n)) longest = n;
-            }
-        }
-        return longest;
-    }
+    [[nodiscard]] std::size_t longest_open_prefix() const;
 
     std::vector<std::string> strings_;
     std::string held_;
@@ -123,6 +91,46 @@ PHI4FLASH_BODY result<stop_matcher> stop_matcher::create(std::span<const std::st
         if (longest != 0) made.make_room(longest + longest_text);
         return made;
     });
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::string_view> stop_matcher::push(std::string_view text, bool hidden) {
+    released_.clear();
+    if (strings_.empty()) return hidden ? std::string_view() : text;
+    if (matched_) return std::string_view();
+    if (text.size() > held_.capacity() - held_.size()) {
+        const status ok = detail::or_out_of_memory("watch a long text for stop strings", [&] { return make_room(held_.size() + text.size()); });
+        if (!ok) return ok.error();
+    }
+    held_.append(text);
+    hidden_.resize(held_.size(), hidden);
+    std::size_t match = std::string::npos;
+    for (const std::string& s : strings_) match = (std::min)(match, held_.find(s));
+    if (match == std::string::npos) return release(held_.size() - longest_open_prefix());
+    matched_ = true;
+    release(match);
+    held_.clear();
+    hidden_.clear();
+    return std::string_view(released_);
+}
+
+PHI4FLASH_BODY std::string_view stop_matcher::release(std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i)
+        if (!hidden_[i]) released_.push_back(held_[i]);
+    held_.erase(0, n);
+    hidden_.erase(hidden_.begin(), hidden_.begin() + static_cast<std::ptrdiff_t>(n));
+    return released_;
+}
+
+PHI4FLASH_BODY std::size_t stop_matcher::longest_open_prefix() const {
+    std::size_t longest = 0;
+    for (const std::string& s : strings_) {
+        for (std::size_t n = (std::min)(s.size() - 1, held_.size()); n > longest; --n) {
+            if (std::string_view(held_).substr(held_.size() - n) == std::string_view(s).substr(0, n)) longest = n;
+        }
+    }
+    return longest;
 }
 #endif
 

@@ -24,7 +24,8 @@ PHI4FLASH_BEGIN
 
 /// Whether an id may be chosen: one that has a string, or a stop id. Without a tokenizer, any.
 [[nodiscard]] inline bool may_be_chosen(std::size_t id, const tokenizer* text, std::span<const std::int32_t> stop_ids) {
-    return text == nullptr || text->has_string(static_cast<std::int64_t>(id)) || std::ranges::find(stop_ids, static_cast<std::int32_t>(id)) != stop_ids.end();
+    return text == nullptr || text->has_string(static_cast<std::int64_t>(id)) ||
+           std::find(stop_ids.begin(), stop_ids.end(), static_cast<std::int32_t>(id)) != stop_ids.end();
 }
 
 /// What a text wants read, and what of it: see `reading`.
@@ -119,7 +120,7 @@ private:
     }
 
     [[nodiscard]] bool in_vocabulary(std::int32_t token) const { return token >= 0 && static_cast<std::size_t>(token) < vocab_; }
-    [[nodiscard]] bool is_stop(std::int32_t token) const { return std::ranges::find(stop_ids_, token) != stop_ids_.end(); }
+    [[nodiscard]] bool is_stop(std::int32_t token) const { return std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end(); }
 
     /// Drafts of what comes after the last token, as many as are worth reading.
     void propose(std::size_t most);
@@ -264,7 +265,7 @@ PHI4FLASH_BODY void text_writer::propose(std::size_t most) {
     if (most == 0) return;
     drafts_.resize(most);
     drafts_.resize(drafter_.propose(drafts_));
-    const auto foreign = std::ranges::find_if(drafts_, [this](const draft& d) { return !in_vocabulary(d.token); });
+    const auto foreign = std::find_if(drafts_.begin(), drafts_.end(), [this](const draft& d) { return !in_vocabulary(d.token); });
     drafts_.erase(foreign, drafts_.end());
     if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
 }

@@ -24,13 +24,7 @@ public:
     explicit tick_budget(const scheduler_options& options) : most_(options.prompt_rows), longest_(options.longest_tick) {}
 
     /// For a tick in which others write.
-    [[nodiscard]] std::size_t prompt_rows() const {
-        if (longest_ <= 0.0) return most_;
-        const double left = aim * longest_ - writing_;
-        const double fitting = row_ > 0.0 ? left / row_ : static_cast<double>(first_guess);
-        const auto most = (std::min)(most_, last_ == 0 ? first_guess : 2 * last_);
-        return fitting < 1.0 ? 1 : fitting < static_cast<double>(most) ? static_cast<std::size_t>(fitting) : most;
-    }
+    [[nodiscard]] std::size_t prompt_rows() const;
 
     void begin(std::size_t writers, std::size_t prompt_rows) {
         writers_ = writers;
@@ -39,15 +33,7 @@ public:
     }
     /// The time of a piece of the tick.
     void add(double seconds) { seconds_ += seconds; }
-    void end() {
-        if (writers_ == 0) return;
-        if (rows_ == 0) {
-            writing_ = mixed(writing_, seconds_);
-        } else {
-            row_ = mixed(row_, (std::max)(seconds_ - writing_, 0.0) / static_cast<double>(rows_));
-            last_ = rows_;
-        }
-    }
+    void end();
 
 private:
     static constexpr double aim = 0.9;  // ticks differ
@@ -64,5 +50,25 @@ private:
     std::size_t rows_ = 0;
     double seconds_ = 0.0;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t tick_budget::prompt_rows() const {
+    if (longest_ <= 0.0) return most_;
+    const double left = aim * longest_ - writing_;
+    const double fitting = row_ > 0.0 ? left / row_ : static_cast<double>(first_guess);
+    const auto most = (std::min)(most_, last_ == 0 ? first_guess : 2 * last_);
+    return fitting < 1.0 ? 1 : fitting < static_cast<double>(most) ? static_cast<std::size_t>(fitting) : most;
+}
+
+PHI4FLASH_BODY void tick_budget::end() {
+    if (writers_ == 0) return;
+    if (rows_ == 0) {
+        writing_ = mixed(writing_, seconds_);
+    } else {
+        row_ = mixed(row_, (std::max)(seconds_ - writing_, 0.0) / static_cast<double>(rows_));
+        last_ = rows_;
+    }
+}
+#endif
 
 PHI4FLASH_END

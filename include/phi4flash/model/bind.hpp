@@ -137,7 +137,8 @@ private:
             failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s", full, print_shape(shape, want, sizeof want));
             return nullptr;
         }
-        if (!std::ranges::equal(t->shape(), shape)) {
+        const auto have_shape = t->shape();
+        if (!std::equal(have_shape.data(), have_shape.data() + have_shape.size(), shape.begin(), shape.end())) {
             char want[96];
             char have[96];
             failure_ = error::format(errc::wrong_shape, "tensor %s: want shape %s, have %s", full, print_shape(shape, want, sizeof want),

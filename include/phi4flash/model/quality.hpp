@@ -41,33 +41,14 @@ struct softmax_summary {
 
 /// Compares two rows of logits.   Shape: both [vocab], at least one; `next` < vocab is the token that came. Logits that are not finite
 /// give numbers that are not finite.
-[[nodiscard]] inline prediction_difference compare_predictions(std::span<const float> reference, std::span<const float> candidate,
-                                                               std::size_t next) {
-    const detail::softmax_summary p(reference);
-    const detail::softmax_summary q(candidate);
-    double divergence = 0.0;
-    for (std::size_t i = 0; i < reference.size(); ++i) {
-        const double log_p = p.log_probability(reference[i]);
-        const double weight = std::exp(log_p);
-        if (weight != 0.0) divergence += weight * (log_p - q.log_probability(candidate[i]));  // 0 * infinity is no distance
-    }
-    // Never negative but for rounding.
-    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]),
-            p.top == q.top};
-}
+[[nodiscard]] PHI4FLASH_BODY prediction_difference compare_predictions(std::span<const float> reference, std::span<const float> candidate,
+                                                                       std::size_t next);
 
 /// Means over many predictions. Add in a fixed order for the same bits.
 class prediction_tally {
 public:
     /// Errors: out_of_memory; it was not added then.
-    [[nodiscard]] status add(const prediction_difference& d) {
-        const status room = detail::or_out_of_memory("add to a tally", [&] { divergences_.push_back(d.divergence); });
-        if (!room) return room;
-        reference_loss_ += d.reference_loss;
-        loss_ += d.loss;
-        same_top_ += d.same_top ? 1 : 0;
-        return {};
-    }
+    [[nodiscard]] status add(const prediction_difference& d);
 
     [[nodiscard]] std::size_t count() const { return divergences_.size(); }
     [[nodiscard]] double reference_perplexity() const { return std::exp(reference_loss_ / number()); }
@@ -82,22 +63,9 @@ public:
         return sum / number();
     }
     /// Standard error of the mean, were the predictions independent.
-    [[nodiscard]] double divergence_error() const {
-        const double mean = mean_divergence();
-        double squares = 0.0;
-        for (const double d : divergences_) squares += (d - mean) * (d - mean);
-        return count() < 2 ? 0.0 : std::sqrt(squares / (number() - 1.0) / number());
-    }
+    [[nodiscard]] double divergence_error() const;
     /// The smallest divergence that at least a share `q` of all do not exceed, 0 < q <= 1. Sorts a copy. Errors: out_of_memory.
-    [[nodiscard]] result<double> divergence_quantile(double q) const {
-        if (divergences_.empty()) return 0.0;
-        return detail::or_out_of_memory("sort a tally", [&]() -> result<double> {
-            std::vector<double> sorted(divergences_);
-            std::ranges::sort(sorted);
-            const double rank = std::ceil(q * number());
-            return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
-        });
-    }
+    [[nodiscard]] result<double> divergence_quantile(double q) const;
 
 private:
     [[nodiscard]] double number() const { return static_cast<double>(count()); }
@@ -123,9 +91,52 @@ struct weight_difference {
 };
 
 /// Compares rows [first, first + count) of two matrices of the same shape and any type, plain or packed. `scratch` is 2 * cols floats.
-[[nodiscard]] inline weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference,
-                                                       const matrix_view& candidate, std::size_t first, std::size_t count,
-                                                       float* scratch) {
+[[nodiscard]] PHI4FLASH_BODY weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference,
+                                                               const matrix_view& candidate, std::size_t first, std::size_t count, float* scratch);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY prediction_difference compare_predictions(std::span<const float> reference, std::span<const float> candidate, std::size_t next) {
+    const detail::softmax_summary p(reference);
+    const detail::softmax_summary q(candidate);
+    double divergence = 0.0;
+    for (std::size_t i = 0; i < reference.size(); ++i) {
+        const double log_p = p.log_probability(reference[i]);
+        const double weight = std::exp(log_p);
+        if (weight != 0.0) divergence += weight * (log_p - q.log_probability(candidate[i]));  // 0 * infinity is no distance
+    }
+    // Never negative but for rounding.
+    return {divergence < 0.0 ? 0.0 : divergence, -p.log_probability(reference[next]), -q.log_probability(candidate[next]),
+            p.top == q.top};
+}
+
+PHI4FLASH_BODY status prediction_tally::add(const prediction_difference& d) {
+    const status room = detail::or_out_of_memory("add to a tally", [&] { divergences_.push_back(d.divergence); });
+    if (!room) return room;
+    reference_loss_ += d.reference_loss;
+    loss_ += d.loss;
+    same_top_ += d.same_top ? 1 : 0;
+    return {};
+}
+
+PHI4FLASH_BODY double prediction_tally::divergence_error() const {
+    const double mean = mean_divergence();
+    double squares = 0.0;
+    for (const double d : divergences_) squares += (d - mean) * (d - mean);
+    return count() < 2 ? 0.0 : std::sqrt(squares / (number() - 1.0) / number());
+}
+
+PHI4FLASH_BODY result<double> prediction_tally::divergence_quantile(double q) const {
+    if (divergences_.empty()) return 0.0;
+    return detail::or_out_of_memory("sort a tally", [&]() -> result<double> {
+        std::vector<double> sorted(divergences_);
+        std::sort(sorted.begin(), sorted.end());
+        const double rank = std::ceil(q * number());
+        return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
+    });
+}
+
+PHI4FLASH_BODY weight_difference compare_weights(const kernel_table& kernels, const matrix_view& reference, const matrix_view& candidate,
+                                                 std::size_t first, std::size_t count, float* scratch) {
     const std::size_t cols = reference.cols;
     weight_difference sum;
     for (std::size_t r = first; r < first + count; ++r) {
@@ -140,5 +151,6 @@ struct weight_difference {
     }
     return sum;
 }
+#endif
 
 PHI4FLASH_END

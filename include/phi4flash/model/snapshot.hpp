@@ -67,30 +67,7 @@ inline constexpr std::size_t snapshot_trailer = sizeof(std::uint64_t);
 }
 
 /// The header's own truth. Errors: see inspect_snapshot.
-[[nodiscard]] inline result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like = {}) {
-    snapshot_header h;
-    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), like.magic, sizeof h.magic) == 0;
-    if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
-    if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
-    std::memcpy(&h, bytes.data(), sizeof h);
-    if (h.version > snapshot_version)
-        return error::format(errc::unsupported_version, "the saved session is of version %u: want at most %u, a newer phi4flash wrote it",
-                             static_cast<unsigned>(h.version), static_cast<unsigned>(snapshot_version));
-    if (h.checksum != checksum_of(h)) return snapshot_altered();
-    const bool good = h.version == snapshot_version && h.kv < kv_format_count && h.position <= max_extent && h.undo <= h.position &&
-                      h.bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX);
-    if (!good) return error::format(errc::bad_value, "the saved session's header holds numbers that cannot be");
-    snapshot_info info;
-    info.version = h.version;
-    info.kv = static_cast<kv_format>(h.kv);
-    const auto extent = [&h](std::size_t i) { return static_cast<std::size_t>(h.shape[i]); };
-    info.shape = {extent(0), extent(1), extent(2), extent(3), extent(4), extent(5), extent(6), extent(7), extent(8), extent(9), extent(10)};
-    info.weights.value = h.weights;
-    info.position = static_cast<std::size_t>(h.position);
-    info.oldest_position = static_cast<std::size_t>(h.position - h.undo);
-    info.bytes = static_cast<std::size_t>(h.bytes);
-    return info;
-}
+[[nodiscard]] PHI4FLASH_BODY result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like = {});
 
 /// A host's callback may answer with a status or a bool.
 template <class Answer>
@@ -201,14 +178,7 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 }
 
 /// Everything behind the header, the trailer included. Errors: wrong_checksum.
-[[nodiscard]] inline status check_payload(std::span<const std::byte> payload) {
-    const std::size_t n = payload.size() - snapshot_trailer;
-    xxh64 sum;
-    sum.update(payload.first(n));
-    std::uint64_t trailer;
-    std::memcpy(&trailer, payload.data() + n, sizeof trailer);
-    return sum.value() == trailer ? status() : status(snapshot_altered());
-}
+[[nodiscard]] PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload);
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
 /// throws.
@@ -258,6 +228,42 @@ template <sambay_shape Shape, class Kv, class Get>
     into.keep(info);
     return {};
 }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like) {
+    snapshot_header h;
+    const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), like.magic, sizeof h.magic) == 0;
+    if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
+    if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
+    std::memcpy(&h, bytes.data(), sizeof h);
+    if (h.version > snapshot_version)
+        return error::format(errc::unsupported_version, "the saved session is of version %u: want at most %u, a newer phi4flash wrote it",
+                             static_cast<unsigned>(h.version), static_cast<unsigned>(snapshot_version));
+    if (h.checksum != checksum_of(h)) return snapshot_altered();
+    const bool good = h.version == snapshot_version && h.kv < kv_format_count && h.position <= max_extent && h.undo <= h.position &&
+                      h.bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX);
+    if (!good) return error::format(errc::bad_value, "the saved session's header holds numbers that cannot be");
+    snapshot_info info;
+    info.version = h.version;
+    info.kv = static_cast<kv_format>(h.kv);
+    const auto extent = [&h](std::size_t i) { return static_cast<std::size_t>(h.shape[i]); };
+    info.shape = {extent(0), extent(1), extent(2), extent(3), extent(4), extent(5), extent(6), extent(7), extent(8), extent(9), extent(10)};
+    info.weights.value = h.weights;
+    info.position = static_cast<std::size_t>(h.position);
+    info.oldest_position = static_cast<std::size_t>(h.position - h.undo);
+    info.bytes = static_cast<std::size_t>(h.bytes);
+    return info;
+}
+
+PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload) {
+    const std::size_t n = payload.size() - snapshot_trailer;
+    xxh64 sum;
+    sum.update(payload.first(n));
+    std::uint64_t trailer;
+    std::memcpy(&trailer, payload.data() + n, sizeof trailer);
+    return sum.value() == trailer ? status() : status(snapshot_altered());
+}
+#endif
 
 }  // namespace detail
 

@@ -128,7 +128,7 @@ public:
         // K/V need no clearing: nothing is read that was not written before.
         first_slot_ = slot_of(position_);  // never the one that a pass writes
         position_ = 0;
-        std::ranges::fill(states_after(0), 0.0f);
+        std::fill_n(states_after(0).data(), states_after(0).size(), 0.0f);
         oldest_ = 0;
         disturbed_ = busy_;
     }
@@ -155,7 +155,10 @@ public:
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
         position_ = other.position_;
         oldest_ = (std::max)(other.oldest_, position_ - (std::min)(position_, undo_));
-        for (std::size_t at = oldest_; at <= position_; ++at) std::ranges::copy(other.states_after(at), states_after(at).begin());
+        for (std::size_t at = oldest_; at <= position_; ++at) {
+            const auto from = other.states_after(at);
+            std::copy_n(from.data(), from.size(), states_after(at).data());
+        }
         for (std::size_t i = 0; i < at_.windows.size(); ++i) at_.windows[i].copy_from(heads_, other.at_.windows[i], position_);
         copy_slots(heads_, other.at_.full, 0, at_.full, 0, position_);
         return {};

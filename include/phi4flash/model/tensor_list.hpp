@@ -101,17 +101,7 @@ void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
 
 /// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
 /// store them as. 0 for a shape that check_shape refuses. @since 0.2
-[[nodiscard]] inline std::uint64_t parameter_count(const sambay_shape& shape) {
-    const auto e = extents<any_sambay>::from(shape);
-    if (!e) return 0;
-    std::uint64_t sum = 0;
-    for_each_tensor(*e, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
-        std::uint64_t n = 1;
-        for (const std::size_t size : extent) n *= size;
-        sum += n;
-    });
-    return sum;
-}
+[[nodiscard]] PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape);
 
 namespace detail {
 
@@ -143,5 +133,19 @@ template <tensor_source Source, sambay_shape Shape>
 }
 
 }  // namespace detail
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
+    const auto e = extents<any_sambay>::from(shape);
+    if (!e) return 0;
+    std::uint64_t sum = 0;
+    for_each_tensor(*e, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
+        std::uint64_t n = 1;
+        for (const std::size_t size : extent) n *= size;
+        sum += n;
+    });
+    return sum;
+}
+#endif
 
 PHI4FLASH_END

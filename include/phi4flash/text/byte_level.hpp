@@ -13,7 +13,27 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// Appends the characters that spell `bytes`.
-inline void append_byte_level(std::string_view bytes, std::string& out) {
+PHI4FLASH_BODY void append_byte_level(std::string_view bytes, std::string& out);
+
+/// Which byte a character spells; -1 for none.
+struct byte_level_map {
+    std::int16_t byte_of[0x144] = {};
+    constexpr byte_level_map() {
+        for (auto& b : byte_of) b = -1;
+        int next = 0x100;
+        for (int b = 0; b < 256; ++b) {
+            const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+            byte_of[printable ? b : next++] = static_cast<std::int16_t>(b);
+        }
+    }
+};
+PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
+
+/// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
+[[nodiscard]] PHI4FLASH_BODY bool from_byte_level(std::string_view text, std::string& bytes);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void append_byte_level(std::string_view bytes, std::string& out) {
     for (const char c : bytes) {
         unsigned code = static_cast<unsigned char>(c);
         if (code < 0x21)
@@ -31,22 +51,7 @@ inline void append_byte_level(std::string_view bytes, std::string& out) {
     }
 }
 
-/// Which byte a character spells; -1 for none.
-struct byte_level_map {
-    std::int16_t byte_of[0x144] = {};
-    constexpr byte_level_map() {
-        for (auto& b : byte_of) b = -1;
-        int next = 0x100;
-        for (int b = 0; b < 256; ++b) {
-            const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-            byte_of[printable ? b : next++] = static_cast<std::int16_t>(b);
-        }
-    }
-};
-PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
-
-/// Replaces `bytes` by what the byte-level characters of `text` stand for. False if a character stands for none.
-[[nodiscard]] inline bool from_byte_level(std::string_view text, std::string& bytes) {
+PHI4FLASH_BODY bool from_byte_level(std::string_view text, std::string& bytes) {
     bytes.clear();
     for (std::size_t i = 0; i < text.size(); ++i) {
         std::uint32_t c = static_cast<unsigned char>(text[i]);
@@ -59,6 +64,7 @@ PHI4FLASH_OWN_DATA inline constexpr byte_level_map byte_level{};
     }
     return true;
 }
+#endif
 
 }  // namespace detail
 

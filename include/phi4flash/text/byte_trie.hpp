@@ -95,70 +95,13 @@ private:
     };
     PHI4FLASH_OWN_DATA static constexpr std::uint32_t leaf = 0xFFFFFFF0;  // + 1: bytes of the token are left to compare
 
-    void build_tables(const vocabulary& strings, std::span<const std::uint32_t> sorted) {
-        units_.reserve(sorted.size() * 2 + 1024);
-        units_.assign(1024, unit{});
-        free_.assign(units_.size() / 64, ~std::uint64_t{0});
-        first_free_ = 0;
-        take(0);
-        if (sorted.empty()) return;
-        std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
-        for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
-        free_ = {};
-    }
+    void build_tables(const vocabulary& strings, std::span<const std::uint32_t> sorted);
 
-    void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open) {
-        unsigned char labels[256];
-        std::uint32_t starts[257];
-        std::size_t children = 0;
-        for (std::uint32_t i = from.lo; i < from.hi; ++i) {
-            const std::string_view s = strings.bytes_of(sorted[i]);
-            if (s.size() == from.depth) continue;  // the token that ends at this node
-            const auto label = static_cast<unsigned char>(s[from.depth]);
-            if (children == 0 || labels[children - 1] != label) {
-                labels[children] = label;
-                starts[children++] = i;
-            }
-        }
-        starts[children] = from.hi;
-        const std::uint32_t base = find_base({labels, children});
-        units_[from.node].base = base;
-        for (std::size_t c = 0; c < children; ++c) {
-            const std::uint32_t first = sorted[starts[c]];
-            const std::size_t size = strings.bytes_of(first).size();
-            const bool ends_here = size == from.depth + 1;
-            unit& child = units_[base + labels[c]];
-            child.parent = from.node;
-            take(base + labels[c]);
-            if (starts[c + 1] - starts[c] == 1) {
-                child.token = first;
-                child.base = ends_here ? leaf : leaf + 1;
-            } else {
-                if (ends_here) child.token = first;
-                open.push_back({base + labels[c], starts[c], starts[c + 1], from.depth + 1});
-            }
-        }
-    }
+    void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open);
 
     /// A base under which all labels are free, 64 candidates at a time. After a bounded search it is a fresh place at the end.
     /// Every base leaves room for all 256 bytes, so that a lookup needs no bounds.
-    [[nodiscard]] std::uint32_t find_base(std::span<const unsigned char> labels) {
-        constexpr std::uint32_t most_tries = 512;
-        const auto fitting = [&](std::uint32_t base) {
-            std::uint64_t mask = ~std::uint64_t{0};
-            for (const unsigned char l : labels) mask &= free_bits(base + l);
-            return mask;
-        };
-        std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
-        for (std::uint32_t tries = 0; tries < most_tries && base + 384 < units_.size(); ++tries, base += 64) {
-            if (const std::uint64_t mask = fitting(base); mask != 0)
-                return base + static_cast<std::uint32_t>(std::countr_zero(mask));
-        }
-        base = static_cast<std::uint32_t>(units_.size());
-        units_.resize(units_.size() + 1024);
-        free_.resize(units_.size() / 64, ~std::uint64_t{0});
-        return base;
-    }
+    [[nodiscard]] std::uint32_t find_base(std::span<const unsigned char> labels);
 
     /// Which of the units from `at` on are free, lowest bit first.
     [[nodiscard]] std::uint64_t free_bits(std::uint32_t at) const {
@@ -175,5 +118,70 @@ private:
     std::vector<std::uint64_t> free_;  // while building: one bit a unit
     std::uint32_t first_free_ = 0;     // no unit before it is free
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void byte_trie::build_tables(const vocabulary& strings, std::span<const std::uint32_t> sorted) {
+    units_.reserve(sorted.size() * 2 + 1024);
+    units_.assign(1024, unit{});
+    free_.assign(units_.size() / 64, ~std::uint64_t{0});
+    first_free_ = 0;
+    take(0);
+    if (sorted.empty()) return;
+    std::vector<branch> open{{0, 0, static_cast<std::uint32_t>(sorted.size()), 0}};
+    for (std::size_t next = 0; next < open.size(); ++next) grow(strings, sorted, open[next], open);
+    free_ = {};
+}
+
+PHI4FLASH_BODY void byte_trie::grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open) {
+    unsigned char labels[256];
+    std::uint32_t starts[257];
+    std::size_t children = 0;
+    for (std::uint32_t i = from.lo; i < from.hi; ++i) {
+        const std::string_view s = strings.bytes_of(sorted[i]);
+        if (s.size() == from.depth) continue;  // the token that ends at this node
+        const auto label = static_cast<unsigned char>(s[from.depth]);
+        if (children == 0 || labels[children - 1] != label) {
+            labels[children] = label;
+            starts[children++] = i;
+        }
+    }
+    starts[children] = from.hi;
+    const std::uint32_t base = find_base({labels, children});
+    units_[from.node].base = base;
+    for (std::size_t c = 0; c < children; ++c) {
+        const std::uint32_t first = sorted[starts[c]];
+        const std::size_t size = strings.bytes_of(first).size();
+        const bool ends_here = size == from.depth + 1;
+        unit& child = units_[base + labels[c]];
+        child.parent = from.node;
+        take(base + labels[c]);
+        if (starts[c + 1] - starts[c] == 1) {
+            child.token = first;
+            child.base = ends_here ? leaf : leaf + 1;
+        } else {
+            if (ends_here) child.token = first;
+            open.push_back({base + labels[c], starts[c], starts[c + 1], from.depth + 1});
+        }
+    }
+}
+
+PHI4FLASH_BODY std::uint32_t byte_trie::find_base(std::span<const unsigned char> labels) {
+    constexpr std::uint32_t most_tries = 512;
+    const auto fitting = [&](std::uint32_t base) {
+        std::uint64_t mask = ~std::uint64_t{0};
+        for (const unsigned char l : labels) mask &= free_bits(base + l);
+        return mask;
+    };
+    std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
+    for (std::uint32_t tries = 0; tries < most_tries && base + 384 < units_.size(); ++tries, base += 64) {
+        if (const std::uint64_t mask = fitting(base); mask != 0)
+            return base + static_cast<std::uint32_t>(std::countr_zero(mask));
+    }
+    base = static_cast<std::uint32_t>(units_.size());
+    units_.resize(units_.size() + 1024);
+    free_.resize(units_.size() / 64, ~std::uint64_t{0});
+    return base;
+}
+#endif
 
 PHI4FLASH_END

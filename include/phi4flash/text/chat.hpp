@@ -37,17 +37,7 @@ struct chat_options {
 namespace detail {
 
 /// Roles become markers, so they are words and nothing else.
-[[nodiscard]] inline status check_roles(std::span<const chat_message> messages) {
-    for (std::size_t i = 0; i < messages.size(); ++i) {
-        const std::string_view role = messages[i].role;
-        const bool good = std::all_of(role.begin(), role.end(), [](char c) {
-            return c == '_' || c == '-' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        });
-        if (!good || role.empty() || role.size() > 64)
-            return error::format(errc::bad_chat_message, "message %zu: a role is 1 to 64 letters, digits, '_' or '-'", i);
-    }
-    return {};
-}
+[[nodiscard]] PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages);
 
 /// Calls `marker(name)` for "<|name|>" and `text(content)` for what stands between markers, in order.
 template <class Marker, class Text>
@@ -80,6 +70,20 @@ void walk_chat(std::span<const chat_message> messages, const chat_options& optio
     marker(options.add_generation_prompt ? "assistant" : "endoftext");
 }
 
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages) {
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+        const std::string_view role = messages[i].role;
+        const bool good = std::all_of(role.begin(), role.end(), [](char c) {
+            return c == '_' || c == '-' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        });
+        if (!good || role.empty() || role.size() > 64)
+            return error::format(errc::bad_chat_message, "message %zu: a role is 1 to 64 letters, digits, '_' or '-'", i);
+    }
+    return {};
+}
+#endif
+
 }  // namespace detail
 
 /// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
@@ -98,8 +102,12 @@ PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const 
 namespace detail {
 
 /// encode_chat, for content that is not parsed.
-[[nodiscard]] inline status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                                            std::vector<std::int32_t>& ids) {
+[[nodiscard]] PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                                                    std::vector<std::int32_t>& ids);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                                      std::vector<std::int32_t>& ids) {
     status outcome;
     std::string content, name;          // text since the last marker
     const added_token* last = nullptr;  // the last marker
@@ -125,6 +133,7 @@ namespace detail {
         [&](std::string_view text) { content.append(text); });
     return outcome;
 }
+#endif
 
 }  // namespace detail
 

@@ -2,6 +2,7 @@
 /// Streaming decoder: ids in, text out as soon as it is certain. What it gives is always whole, well-formed UTF-8, and all of it
 /// joined equals `tokenizer::decode` of all ids.
 #include <phi4flash/text/tokenizer.hpp>
+#include <phi4flash/text/utf8.hpp>
 
 #include <cstdint>
 #include <string_view>

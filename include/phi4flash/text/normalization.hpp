@@ -3,7 +3,9 @@
 /// looked at; around what is not, a segment is decomposed, ordered and composed (Unicode Standard Annex #15).
 /// @since 0.2
 #include <phi4flash/core/out_of_memory.hpp>
+#if PHI4FLASH_BODIES
 #include <phi4flash/text/normalization_tables.hpp>
+#endif
 #include <phi4flash/text/utf8.hpp>
 
 #include <algorithm>
@@ -24,6 +26,19 @@ enum class normal_form : std::uint8_t {
     nfd,   ///< decomposed: U+00E9 becomes "e" and U+0301
 };
 
+namespace detail {
+PHI4FLASH_BODY void append_normal(std::string_view text, normal_form form, std::string& out);
+}
+
+/// Bytes at the start of `text` that are in this form as they stand, whatever follows them. May stop at what is in it all the same (a letter
+/// with two marks, one of them composed): append_normalized knows. Needs well-formed UTF-8.
+[[nodiscard]] PHI4FLASH_BODY std::size_t normalized_prefix(std::string_view text, normal_form form);
+
+/// Appends `text` in a normalization form, in linear time. Needs well-formed UTF-8. Code points of Unicode 9.0, as in Hugging Face's
+/// tokenizers: what was assigned later stays as it is. Errors: out_of_memory; `out` is then as it was.
+PHI4FLASH_BODY status append_normalized(std::string_view text, normal_form form, std::string& out);
+
+#if PHI4FLASH_BODIES
 namespace detail {
 
 /// Hangul syllables are composed of two or three jamo by arithmetic (Unicode 16.0, section 3.12).
@@ -213,28 +228,22 @@ private:
     std::vector<unit> units_;
 };
 
-}  // namespace detail
-
-namespace detail {
-inline void append_normal(std::string_view text, normal_form form, std::string& out) {
+PHI4FLASH_BODY void append_normal(std::string_view text, normal_form form, std::string& out) {
     if (form == normal_form::nfc) return normalizer<true>().append(text, out);
     if (form == normal_form::nfd) return normalizer<false>().append(text, out);
     out.append(text);
 }
 }  // namespace detail
 
-/// Bytes at the start of `text` that are in this form as they stand, whatever follows them. May stop at what is in it all the same (a letter
-/// with two marks, one of them composed): append_normalized knows. Needs well-formed UTF-8.
-[[nodiscard]] inline std::size_t normalized_prefix(std::string_view text, normal_form form) {
+PHI4FLASH_BODY std::size_t normalized_prefix(std::string_view text, normal_form form) {
     if (form == normal_form::nfc) return detail::normalizer<true>::normalized_prefix(text);
     if (form == normal_form::nfd) return detail::normalizer<false>::normalized_prefix(text);
     return text.size();
 }
 
-/// Appends `text` in a normalization form, in linear time. Needs well-formed UTF-8. Code points of Unicode 9.0, as in Hugging Face's
-/// tokenizers: what was assigned later stays as it is. Errors: out_of_memory; `out` is then as it was.
-inline status append_normalized(std::string_view text, normal_form form, std::string& out) {
+PHI4FLASH_BODY status append_normalized(std::string_view text, normal_form form, std::string& out) {
     return detail::append_or_nothing("normalize a text", out, [&] { detail::append_normal(text, form, out); });
 }
+#endif
 
 PHI4FLASH_END

@@ -25,12 +25,7 @@ public:
     PHI4FLASH_OWN_DATA static constexpr std::uint32_t none = 0xFFFFFFFF;
     static constexpr std::size_t max_merges = (std::size_t{1} << 24) - 1;
 
-    void reserve(std::size_t merges) {
-        std::size_t places = 64;
-        while (places < merges * 2) places *= 2;
-        slots_.assign(places, none);
-        shift_ = shift_of(places);
-    }
+    void reserve(std::size_t merges);
 
     /// False if the pair is there already. Needs room reserved.
     bool insert(std::span<const merge_rule> rules, std::uint32_t rank) {
@@ -62,19 +57,7 @@ public:
     }
 
     /// To be called when the table came from a file. Errors: bad_merge.
-    [[nodiscard]] status check_tables(std::size_t merges) {
-        std::size_t used = 0, beyond = 0;
-        for (const std::uint32_t slot : slots_) {
-            used += slot != none ? 1 : 0;
-            beyond += slot != none && (slot & 0xFFFFFF) >= merges ? 1 : 0;
-        }
-        if (!std::has_single_bit(slots_.size()) || slots_.size() < 64 || used * 2 > slots_.size() || beyond != 0)
-            return error::format(errc::bad_merge,
-                                 "merges.slots: want a power of two of ranks, half free, have %zu, %zu used, %zu of them unknown",
-                                 slots_.size(), used, beyond);
-        shift_ = shift_of(slots_.size());
-        return {};
-    }
+    [[nodiscard]] status check_tables(std::size_t merges);
 
 private:
     [[nodiscard]] static int shift_of(std::size_t places) { return 64 - std::countr_zero(places); }
@@ -87,6 +70,29 @@ private:
     std::vector<std::uint32_t> slots_;  // empty until `reserve`
     int shift_ = 58;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void pair_table::reserve(std::size_t merges) {
+    std::size_t places = 64;
+    while (places < merges * 2) places *= 2;
+    slots_.assign(places, none);
+    shift_ = shift_of(places);
+}
+
+PHI4FLASH_BODY status pair_table::check_tables(std::size_t merges) {
+    std::size_t used = 0, beyond = 0;
+    for (const std::uint32_t slot : slots_) {
+        used += slot != none ? 1 : 0;
+        beyond += slot != none && (slot & 0xFFFFFF) >= merges ? 1 : 0;
+    }
+    if (!std::has_single_bit(slots_.size()) || slots_.size() < 64 || used * 2 > slots_.size() || beyond != 0)
+        return error::format(errc::bad_merge,
+                             "merges.slots: want a power of two of ranks, half free, have %zu, %zu used, %zu of them unknown",
+                             slots_.size(), used, beyond);
+    shift_ = shift_of(slots_.size());
+    return {};
+}
+#endif
 
 }  // namespace detail
 

@@ -2,7 +2,10 @@
 /// Splits text into the pieces that BPE works on: hand-written matchers for the split patterns of GPT-2, cl100k, Qwen 2
 /// and o200k. Each gives what a leftmost, backtracking regular-expression engine would, in one or two passes over a piece, without
 /// recursion or allocation.
+#include <phi4flash/config/abi.hpp>
+#if PHI4FLASH_BODIES
 #include <phi4flash/text/unicode_tables.hpp>
+#endif
 #include <phi4flash/text/utf8.hpp>
 
 #include <cstddef>
@@ -37,6 +40,7 @@ enum class split_pattern : std::uint8_t { gpt2, cl100k, qwen2, o200k };
     return o200k;
 }
 
+#if PHI4FLASH_BODIES
 namespace detail {
 
 /// Sets of classes, one bit each. `multi` marks a byte that begins a longer sequence: it is in no set.
@@ -255,15 +259,27 @@ template <int Digits>
 }
 
 }  // namespace detail
+#endif
 
 /// End of the piece that starts at p. Needs p < end; the result is > p. Any bytes are allowed: invalid ones count as U+FFFD.
 template <split_pattern Pattern>
-[[nodiscard]] inline const char* next_piece(const char* p, const char* end) {
+[[nodiscard]] const char* next_piece(const char* p, const char* end);
+
+#if PHI4FLASH_BODIES
+template <split_pattern Pattern>
+inline const char* next_piece(const char* p, const char* end) {
     if constexpr (Pattern == split_pattern::gpt2) return detail::next_gpt2(p, end);
     if constexpr (Pattern == split_pattern::cl100k) return detail::next_cl100k<3>(p, end);
     if constexpr (Pattern == split_pattern::qwen2) return detail::next_cl100k<1>(p, end);
     if constexpr (Pattern == split_pattern::o200k) return detail::next_o200k(p, end);
 }
+#if PHI4FLASH_COMPILE_ONCE
+template const char* next_piece<split_pattern::gpt2>(const char*, const char*);
+template const char* next_piece<split_pattern::cl100k>(const char*, const char*);
+template const char* next_piece<split_pattern::qwen2>(const char*, const char*);
+template const char* next_piece<split_pattern::o200k>(const char*, const char*);
+#endif
+#endif
 
 /// Calls `sink(piece)` for each piece of `text`, in order; together they are the text.
 template <split_pattern Pattern, class Sink>

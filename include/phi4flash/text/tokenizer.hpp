@@ -60,20 +60,10 @@ public:
     }
 
     /// The added token with this id, or nullptr.
-    [[nodiscard]] const added_token* added(std::int64_t id) const {
-        if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
-        const auto place =
-            std::lower_bound(added_.begin(), added_.end(), id, [](const added_token& t, std::int64_t x) { return t.id < x; });
-        return place != added_.end() && place->id == id ? &*place : nullptr;
-    }
+    [[nodiscard]] const added_token* added(std::int64_t id) const;
 
     /// The added token with exactly this content, or nullptr.
-    [[nodiscard]] const added_token* added(std::string_view content) const {
-        for (const added_token& t : added_) {
-            if (t.content == content) return &t;
-        }
-        return nullptr;
-    }
+    [[nodiscard]] const added_token* added(std::string_view content) const;
 
     [[nodiscard]] bool is_special(std::int64_t id) const {
         const added_token* const t = added(id);
@@ -86,15 +76,7 @@ public:
 
     /// Appends the text of `ids` to `text`: their bytes joined, then one U+FFFD for each maximal invalid subpart. Ids without
     /// a string are nothing. Errors: out_of_memory; `text` is then as it was.
-    status decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const {
-        return detail::append_or_nothing("decode a text", text, [&] {
-            std::string bytes;
-            for (const std::int32_t id : ids) {
-                if (!options.skip_special || !is_special(id)) bytes.append(bytes_of(id));
-            }
-            detail::append_lossy_utf8(bytes, text);
-        });
-    }
+    status decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const;
 
 private:
     friend class tokenizer_builder;
@@ -132,25 +114,11 @@ public:
     }
 
     /// Errors: bad_vocabulary (id out of range, content empty, too long or not UTF-8).
-    [[nodiscard]] status add_added_token(added_token token) {
-        if (token.id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", detail::for_print(token.id),
-                                 max_vocabulary_ids);
-        if (token.content.empty() || token.content.size() > max_token_bytes ||
-            valid_utf8_prefix(token.content) != token.content.size())
-            return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", detail::for_print(token.id),
-                                 max_token_bytes, token.content.size());
-        return detail::or_out_of_memory("add a token to the tokenizer", [&] { added_.push_back(std::move(token)); });
-    }
+    [[nodiscard]] status add_added_token(added_token token);
 
     /// The tokenizer; the builder is empty afterwards. Errors: bad_vocabulary (bytes without a token, added tokens that
     /// contradict each other or the vocabulary), bad_merge.
-    [[nodiscard]] result<tokenizer> build() {
-        return detail::or_out_of_memory("build a tokenizer", [&]() -> result<tokenizer> {
-            if (status s = check_added(strings_); !s) return s.error();
-            return finish(bpe::create(std::move(strings_), std::move(rules_), ignore_merges));
-        });
-    }
+    [[nodiscard]] result<tokenizer> build();
 
     /// The tokenizer from the tables of one like it, instead of tokens and merges; added tokens come first. `fill(name, vector)`
     /// returns a status and fills one table. Tables are checked so far that nothing in them can do harm, not that they are right.
@@ -168,61 +136,11 @@ public:
     [[nodiscard]] const vocabulary& strings() const { return strings_; }
 
 private:
-    [[nodiscard]] status append_merge(std::string_view left, std::string_view right) {
-        merge_rule r{strings_.find(left), strings_.find(right), no_token};
-        if (r.left == no_token || r.right == no_token)
-            return error::format(errc::bad_merge, "merge %zu: its %s part is not in the vocabulary", rules_.size(),
-                                 r.left == no_token ? "left" : "right");
-        // Vocabularies are numbered in the order of their merges, nearly always.
-        const std::uint32_t guess = rules_.empty() ? no_token : rules_.back().merged + 1;
-        const std::string_view guessed = strings_.bytes_of(guess);
-        if (guessed.size() == left.size() + right.size() && guessed.starts_with(left) && guessed.ends_with(right)) {
-            r.merged = guess;
-        } else {
-            joined_.assign(left).append(right);
-            r.merged = strings_.find(joined_);
-        }
-        if (r.merged == no_token)
-            return error::format(errc::bad_merge, "merge %zu: its result, %zu bytes, is not in the vocabulary", rules_.size(),
-                                 joined_.size());
-        rules_.push_back(r);
-        return {};
-    }
+    [[nodiscard]] status append_merge(std::string_view left, std::string_view right);
 
-    [[nodiscard]] result<tokenizer> finish(result<bpe> b) {
-        if (!b) return b.error();
-        tokenizer t;
-        t.bpe_ = *std::move(b);
-        t.added_ = std::move(added_);
-        if (status s = t.markers_.build(t.added_, false, normal_form::none); !s) return s.error();
-        if (status s = t.normalized_markers_.build(t.added_, true, normalization); !s) return s.error();
-        t.vocab_size_ = t.bpe_.strings().size();
-        if (!t.added_.empty() && t.vocab_size_ <= t.added_.back().id) t.vocab_size_ = t.added_.back().id + std::size_t{1};
-        t.pattern_ = pattern;
-        t.normalization_ = normalization;
-        *this = tokenizer_builder{};
-        return t;
-    }
+    [[nodiscard]] result<tokenizer> finish(result<bpe> b);
 
-    [[nodiscard]] status check_added(const vocabulary& strings) {
-        std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
-        vocabulary contents;
-        for (std::size_t i = 0; i < added_.size(); ++i) {
-            const added_token& t = added_[i];
-            if (i != 0 && added_[i - 1].id == t.id)
-                return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", detail::for_print(t.id));
-            const status ok = contents.add(i, t.content);
-            if (!ok && ok.error().code() == errc::out_of_memory) return ok;
-            if (!ok)
-                return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
-            const std::string_view in_vocabulary = strings.bytes_of(t.id);
-            const std::uint32_t id_there = strings.find(t.content);
-            if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
-                return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
-                                     t.content.c_str(), detail::for_print(t.id));
-        }
-        return {};
-    }
+    [[nodiscard]] status check_added(const vocabulary& strings);
 
     vocabulary strings_;
     std::vector<merge_rule> rules_;
@@ -377,6 +295,106 @@ PHI4FLASH_BODY void encoder::encode_plain(std::string_view text, std::vector<std
         case split_pattern::o200k:
             return encode_pieces<split_pattern::o200k>(text, ids);
     }
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY const added_token* tokenizer::added(std::int64_t id) const {
+    if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
+    const auto place =
+        std::lower_bound(added_.begin(), added_.end(), id, [](const added_token& t, std::int64_t x) { return t.id < x; });
+    return place != added_.end() && place->id == id ? &*place : nullptr;
+}
+
+PHI4FLASH_BODY const added_token* tokenizer::added(std::string_view content) const {
+    for (const added_token& t : added_) {
+        if (t.content == content) return &t;
+    }
+    return nullptr;
+}
+
+PHI4FLASH_BODY status tokenizer::decode(std::span<const std::int32_t> ids, const decode_options& options, std::string& text) const {
+    return detail::append_or_nothing("decode a text", text, [&] {
+        std::string bytes;
+        for (const std::int32_t id : ids) {
+            if (!options.skip_special || !is_special(id)) bytes.append(bytes_of(id));
+        }
+        detail::append_lossy_utf8(bytes, text);
+    });
+}
+
+PHI4FLASH_BODY status tokenizer_builder::add_added_token(added_token token) {
+    if (token.id >= max_vocabulary_ids)
+        return error::format(errc::bad_vocabulary, "added token id %u is not below the limit of %zu", detail::for_print(token.id),
+                             max_vocabulary_ids);
+    if (token.content.empty() || token.content.size() > max_token_bytes ||
+        valid_utf8_prefix(token.content) != token.content.size())
+        return error::format(errc::bad_vocabulary, "added token %u: want 1 to %zu bytes of UTF-8, have %zu bytes", detail::for_print(token.id),
+                             max_token_bytes, token.content.size());
+    return detail::or_out_of_memory("add a token to the tokenizer", [&] { added_.push_back(std::move(token)); });
+}
+
+PHI4FLASH_BODY result<tokenizer> tokenizer_builder::build() {
+    return detail::or_out_of_memory("build a tokenizer", [&]() -> result<tokenizer> {
+        if (status s = check_added(strings_); !s) return s.error();
+        return finish(bpe::create(std::move(strings_), std::move(rules_), ignore_merges));
+    });
+}
+
+PHI4FLASH_BODY status tokenizer_builder::append_merge(std::string_view left, std::string_view right) {
+    merge_rule r{strings_.find(left), strings_.find(right), no_token};
+    if (r.left == no_token || r.right == no_token)
+        return error::format(errc::bad_merge, "merge %zu: its %s part is not in the vocabulary", rules_.size(),
+                             r.left == no_token ? "left" : "right");
+    // Vocabularies are numbered in the order of their merges, nearly always.
+    const std::uint32_t guess = rules_.empty() ? no_token : rules_.back().merged + 1;
+    const std::string_view guessed = strings_.bytes_of(guess);
+    if (guessed.size() == left.size() + right.size() && guessed.starts_with(left) && guessed.ends_with(right)) {
+        r.merged = guess;
+    } else {
+        joined_.assign(left).append(right);
+        r.merged = strings_.find(joined_);
+    }
+    if (r.merged == no_token)
+        return error::format(errc::bad_merge, "merge %zu: its result, %zu bytes, is not in the vocabulary", rules_.size(),
+                             joined_.size());
+    rules_.push_back(r);
+    return {};
+}
+
+PHI4FLASH_BODY result<tokenizer> tokenizer_builder::finish(result<bpe> b) {
+    if (!b) return b.error();
+    tokenizer t;
+    t.bpe_ = *std::move(b);
+    t.added_ = std::move(added_);
+    if (status s = t.markers_.build(t.added_, false, normal_form::none); !s) return s.error();
+    if (status s = t.normalized_markers_.build(t.added_, true, normalization); !s) return s.error();
+    t.vocab_size_ = t.bpe_.strings().size();
+    if (!t.added_.empty() && t.vocab_size_ <= t.added_.back().id) t.vocab_size_ = t.added_.back().id + std::size_t{1};
+    t.pattern_ = pattern;
+    t.normalization_ = normalization;
+    *this = tokenizer_builder{};
+    return t;
+}
+
+PHI4FLASH_BODY status tokenizer_builder::check_added(const vocabulary& strings) {
+    std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
+    vocabulary contents;
+    for (std::size_t i = 0; i < added_.size(); ++i) {
+        const added_token& t = added_[i];
+        if (i != 0 && added_[i - 1].id == t.id)
+            return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", detail::for_print(t.id));
+        const status ok = contents.add(i, t.content);
+        if (!ok && ok.error().code() == errc::out_of_memory) return ok;
+        if (!ok)
+            return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
+        const std::string_view in_vocabulary = strings.bytes_of(t.id);
+        const std::uint32_t id_there = strings.find(t.content);
+        if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
+            return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
+                                 t.content.c_str(), detail::for_print(t.id));
+    }
+    return {};
 }
 #endif
 

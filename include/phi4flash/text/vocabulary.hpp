@@ -74,13 +74,7 @@ public:
     }
 
     /// Makes room for `ids` strings of `bytes` in all. Errors: out_of_memory.
-    [[nodiscard]] status reserve(std::size_t ids, std::size_t bytes) {
-        return detail::or_out_of_memory("take a vocabulary", [&] {
-            places_.reserve(ids);
-            blob_.reserve(bytes);
-            if (ids * 2 > index_.size()) rebuild_index(ids);
-        });
-    }
+    [[nodiscard]] status reserve(std::size_t ids, std::size_t bytes);
 
     /// Gives an id its string. Errors: bad_vocabulary (empty or oversized string, id out of range or taken, string taken); out_of_memory.
     /// Nothing has changed then.
@@ -98,29 +92,7 @@ public:
 
     /// To be called when the tables came from a file: with any numbers in them, no look-up leaves them or fails to end.
     /// Errors: bad_vocabulary, naming the table.
-    [[nodiscard]] status check_tables() {
-        if (places_.size() > max_vocabulary_ids || blob_.size() > max_vocabulary_bytes)
-            return error::format(errc::bad_vocabulary, "strings.places: %zu strings of %zu bytes, at most %zu of %zu are allowed",
-                                 places_.size(), blob_.size(), max_vocabulary_ids, max_vocabulary_bytes);
-        count_ = 0;
-        for (std::size_t id = 0; id < places_.size(); ++id) {
-            const auto [offset, size] = places_[id];
-            if (size > max_token_bytes || offset > blob_.size() || size > blob_.size() - offset)
-                return error::format(errc::bad_vocabulary, "strings.places: token %zu, %u bytes at %u, leaves the %zu bytes", id,
-                                     detail::for_print(size), detail::for_print(offset), blob_.size());
-            count_ += size != 0 ? 1 : 0;
-        }
-        std::size_t used = 0, beyond = 0;
-        for (const std::uint32_t id : index_) {
-            used += id != no_token ? 1u : 0u;
-            beyond += id != no_token && id >= places_.size() ? 1u : 0u;
-        }
-        if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
-            return error::format(errc::bad_vocabulary,
-                                 "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
-                                 index_.size(), used, beyond);
-        return {};
-    }
+    [[nodiscard]] status check_tables();
 
 private:
     struct place {
@@ -128,52 +100,90 @@ private:
         std::uint32_t size = 0;
     };
 
-    [[nodiscard]] status insert(std::size_t id, std::string_view bytes) {
-        if (id >= max_vocabulary_ids)
-            return error::format(errc::bad_vocabulary, "token id %zu is not below the limit of %zu", id, max_vocabulary_ids);
-        if (bytes.empty()) return error::format(errc::bad_vocabulary, "token %zu is an empty string", id);
-        if (bytes.size() > max_token_bytes)
-            return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(),
-                                 max_token_bytes);
-        if (blob_.size() + bytes.size() > max_vocabulary_bytes)
-            return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes",
-                                 max_vocabulary_bytes);
-        if (has_string(id)) return error::format(errc::bad_vocabulary, "id %zu is given to two tokens", id);
-        if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
-        const std::size_t mask = index_.size() - 1;
-        std::size_t i = slot_of(bytes);
-        for (; index_[i] != no_token; i = (i + 1) & mask) {
-            if (bytes_of(index_[i]) == bytes)
-                return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
-                                     bytes.size());
-        }
-        const auto place_of_bytes = static_cast<std::uint32_t>(blob_.size());
-        blob_.insert(blob_.end(), bytes.begin(), bytes.end());  // bytes that nothing points to do no harm
-        if (id >= places_.size()) places_.resize(id + 1);
-        places_[id] = {place_of_bytes, static_cast<std::uint32_t>(bytes.size())};
-        index_[i] = static_cast<std::uint32_t>(id);
-        ++count_;
-        return {};
-    }
+    [[nodiscard]] status insert(std::size_t id, std::string_view bytes);
 
     [[nodiscard]] std::size_t slot_of(std::string_view bytes) const { return detail::hash_bytes(bytes) & (index_.size() - 1); }
 
-    void rebuild_index(std::size_t wanted) {
-        std::size_t size = 512;
-        while (size < wanted * 2) size *= 2;
-        std::vector<std::uint32_t>(size, no_token).swap(index_);
-        for (std::size_t id = 0; id < places_.size(); ++id) {
-            if (places_[id].size == 0) continue;
-            std::size_t i = slot_of(bytes_of(id));
-            while (index_[i] != no_token) i = (i + 1) & (size - 1);
-            index_[i] = static_cast<std::uint32_t>(id);
-        }
-    }
+    void rebuild_index(std::size_t wanted);
 
     std::vector<char> blob_;
     std::vector<place> places_;
     std::vector<std::uint32_t> index_;  // open addressing, a power of two, at most half full
     std::size_t count_ = 0;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status vocabulary::reserve(std::size_t ids, std::size_t bytes) {
+    return detail::or_out_of_memory("take a vocabulary", [&] {
+        places_.reserve(ids);
+        blob_.reserve(bytes);
+        if (ids * 2 > index_.size()) rebuild_index(ids);
+    });
+}
+
+PHI4FLASH_BODY status vocabulary::check_tables() {
+    if (places_.size() > max_vocabulary_ids || blob_.size() > max_vocabulary_bytes)
+        return error::format(errc::bad_vocabulary, "strings.places: %zu strings of %zu bytes, at most %zu of %zu are allowed",
+                             places_.size(), blob_.size(), max_vocabulary_ids, max_vocabulary_bytes);
+    count_ = 0;
+    for (std::size_t id = 0; id < places_.size(); ++id) {
+        const auto [offset, size] = places_[id];
+        if (size > max_token_bytes || offset > blob_.size() || size > blob_.size() - offset)
+            return error::format(errc::bad_vocabulary, "strings.places: token %zu, %u bytes at %u, leaves the %zu bytes", id,
+                                 detail::for_print(size), detail::for_print(offset), blob_.size());
+        count_ += size != 0 ? 1 : 0;
+    }
+    std::size_t used = 0, beyond = 0;
+    for (const std::uint32_t id : index_) {
+        used += id != no_token ? 1u : 0u;
+        beyond += id != no_token && id >= places_.size() ? 1u : 0u;
+    }
+    if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
+        return error::format(errc::bad_vocabulary,
+                             "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
+                             index_.size(), used, beyond);
+    return {};
+}
+
+PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes) {
+    if (id >= max_vocabulary_ids)
+        return error::format(errc::bad_vocabulary, "token id %zu is not below the limit of %zu", id, max_vocabulary_ids);
+    if (bytes.empty()) return error::format(errc::bad_vocabulary, "token %zu is an empty string", id);
+    if (bytes.size() > max_token_bytes)
+        return error::format(errc::bad_vocabulary, "token %zu has %zu bytes, at most %zu are allowed", id, bytes.size(),
+                             max_token_bytes);
+    if (blob_.size() + bytes.size() > max_vocabulary_bytes)
+        return error::format(errc::bad_vocabulary, "the strings of the vocabulary have more than %zu bytes",
+                             max_vocabulary_bytes);
+    if (has_string(id)) return error::format(errc::bad_vocabulary, "id %zu is given to two tokens", id);
+    if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
+    const std::size_t mask = index_.size() - 1;
+    std::size_t i = slot_of(bytes);
+    for (; index_[i] != no_token; i = (i + 1) & mask) {
+        if (bytes_of(index_[i]) == bytes)
+            return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
+                                 bytes.size());
+    }
+    const auto place_of_bytes = static_cast<std::uint32_t>(blob_.size());
+    blob_.insert(blob_.end(), bytes.begin(), bytes.end());  // bytes that nothing points to do no harm
+    if (id >= places_.size()) places_.resize(id + 1);
+    places_[id] = {place_of_bytes, static_cast<std::uint32_t>(bytes.size())};
+    index_[i] = static_cast<std::uint32_t>(id);
+    ++count_;
+    return {};
+}
+
+PHI4FLASH_BODY void vocabulary::rebuild_index(std::size_t wanted) {
+    std::size_t size = 512;
+    while (size < wanted * 2) size *= 2;
+    std::vector<std::uint32_t>(size, no_token).swap(index_);
+    for (std::size_t id = 0; id < places_.size(); ++id) {
+        if (places_[id].size == 0) continue;
+        std::size_t i = slot_of(bytes_of(id));
+        while (index_[i] != no_token) i = (i + 1) & (size - 1);
+        index_[i] = static_cast<std::uint32_t>(id);
+    }
+}
+#endif
 
 PHI4FLASH_END

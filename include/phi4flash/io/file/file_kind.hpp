@@ -20,42 +20,12 @@ PHI4FLASH_BEGIN
 enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_pointer, web_page, pytorch, archive, text };
 
 /// The kind of a file that begins with these bytes; a few hundred suffice.
-[[nodiscard]] inline file_kind identify(std::span<const std::byte> bytes) {
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
-    const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
-    using namespace std::string_view_literals;
-    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits.
-    if (has("\0\0\0\0{"sv, 4) && static_cast<unsigned char>(text[3]) < 8) return file_kind::safetensors;
-    if (has("GGUF")) return file_kind::gguf;
-    if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
-    if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
-    if (has("\x80\x02\x8a\x0al\xfc\x9c"sv)) return file_kind::pytorch;
-    for (const std::string_view magic : {"\x1f\x8b"sv, "\x28\xb5\x2f\xfd"sv, "\xfd\x37zXZ"sv, "BZh"sv, "7z\xbc\xaf"sv, "Rar!"sv})
-        if (has(magic)) return file_kind::archive;
-    if (has("ustar", 257)) return file_kind::archive;
-
-    const std::string_view words = text.substr((std::min)(text.find_first_not_of(" \t\r\n"), text.size()));
-    if (words.empty()) return file_kind::unknown;
-    if (words.front() == '{' || words.front() == '[') return file_kind::json;
-    constexpr std::string_view pages[] = {"<!doctype", "<html", "<?xml"};
-    for (const std::string_view page : pages) {
-        const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
-        if (words.size() >= page.size() && std::equal(page.begin(), page.end(), words.begin(), [&](char b, char a) { return same(a, b); }))
-            return file_kind::web_page;
-    }
-    const auto printed = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r' || c == '\t'; };
-    return std::ranges::all_of(text.substr(0, 64), printed) ? file_kind::text : file_kind::unknown;
-}
+[[nodiscard]] PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes);
 
 #if PHI4FLASH_FILES
 namespace detail {
 
-[[nodiscard]] inline bool is_unfinished_name(const std::filesystem::path& path) {
-    const std::string extension = to_utf8(path.extension());
-    for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
-        if (extension == known) return true;
-    return false;
-}
+[[nodiscard]] PHI4FLASH_BODY bool is_unfinished_name(const std::filesystem::path& path);
 
 /// The folder that a file is in, to be named.
 [[nodiscard]] inline printable folder_of(const std::filesystem::path& file) {
@@ -64,8 +34,17 @@ namespace detail {
 
 /// The sentence for a file that is not `wanted` but something else that is known; nothing where it is what was wanted, or cannot be told.
 /// Codes: wrong_file_kind, file_incomplete.
-[[nodiscard]] inline std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
-                                                       file_kind wanted) {
+[[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool is_unfinished_name(const std::filesystem::path& path) {
+    const std::string extension = to_utf8(path.extension());
+    for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
+        if (extension == known) return true;
+    return false;
+}
+
+PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted) {
     const printable name(path);
     const file_kind have = identify(bytes);
     if (have != wanted && is_unfinished_name(path))
@@ -95,8 +74,39 @@ namespace detail {
                          : wanted == file_kind::safetensors ? "weights"
                                                             : "a JSON object");
 }
+#endif
 
 }  // namespace detail
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+    const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
+    using namespace std::string_view_literals;
+    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits.
+    if (has("\0\0\0\0{"sv, 4) && static_cast<unsigned char>(text[3]) < 8) return file_kind::safetensors;
+    if (has("GGUF")) return file_kind::gguf;
+    if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
+    if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
+    if (has("\x80\x02\x8a\x0al\xfc\x9c"sv)) return file_kind::pytorch;
+    for (const std::string_view magic : {"\x1f\x8b"sv, "\x28\xb5\x2f\xfd"sv, "\xfd\x37zXZ"sv, "BZh"sv, "7z\xbc\xaf"sv, "Rar!"sv})
+        if (has(magic)) return file_kind::archive;
+    if (has("ustar", 257)) return file_kind::archive;
+
+    const std::string_view words = text.substr((std::min)(text.find_first_not_of(" \t\r\n"), text.size()));
+    if (words.empty()) return file_kind::unknown;
+    if (words.front() == '{' || words.front() == '[') return file_kind::json;
+    constexpr std::string_view pages[] = {"<!doctype", "<html", "<?xml"};
+    for (const std::string_view page : pages) {
+        const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
+        if (words.size() >= page.size() && std::equal(page.begin(), page.end(), words.begin(), [&](char b, char a) { return same(a, b); }))
+            return file_kind::web_page;
+    }
+    const auto printed = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r' || c == '\t'; };
+    const std::string_view start = text.substr(0, 64);
+    return std::all_of(start.begin(), start.end(), printed) ? file_kind::text : file_kind::unknown;
+}
 #endif
 
 PHI4FLASH_END

@@ -68,14 +68,7 @@ private:
 
     status open(bool nameless);
 
-    void write_all(std::span<const std::byte> bytes) {
-        while (so_far_ && !bytes.empty()) {
-            const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
-            if (n < 0 && errno == EINTR && !target_.in_place) continue;
-            if (n < 0) so_far_ = detail::or_out_of_memory("say why a file cannot be written", [&] { return status(detail::unwritable(asked_)); });
-            else bytes = bytes.subspan(static_cast<std::size_t>(n)), written_ += static_cast<std::size_t>(n);
-        }
-    }
+    void write_all(std::span<const std::byte> bytes);
 
     std::size_t keep(std::span<const std::byte> bytes) {
         if (!bytes.empty()) std::memcpy(waiting_.get() + used_, bytes.data(), bytes.size());
@@ -103,12 +96,7 @@ private:
 };
 
 /// A whole small file. Errors: file_unwritable, out_of_memory.
-[[nodiscard]] inline status write_file(const std::filesystem::path& path, std::string_view text) {
-    auto file = file_writer::create(path);
-    if (!file) return file.error();
-    if (const status ok = file->write(text); !ok) return ok;
-    return file->commit();
-}
+[[nodiscard]] PHI4FLASH_BODY status write_file(const std::filesystem::path& path, std::string_view text);
 
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<file_writer> file_writer::create(const std::filesystem::path& path, bool nameless) {
@@ -177,6 +165,24 @@ PHI4FLASH_BODY status file_writer::open(bool nameless) {
         });
     }
     return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void file_writer::write_all(std::span<const std::byte> bytes) {
+    while (so_far_ && !bytes.empty()) {
+        const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
+        if (n < 0 && errno == EINTR && !target_.in_place) continue;
+        if (n < 0) so_far_ = detail::or_out_of_memory("say why a file cannot be written", [&] { return status(detail::unwritable(asked_)); });
+        else bytes = bytes.subspan(static_cast<std::size_t>(n)), written_ += static_cast<std::size_t>(n);
+    }
+}
+
+PHI4FLASH_BODY status write_file(const std::filesystem::path& path, std::string_view text) {
+    auto file = file_writer::create(path);
+    if (!file) return file.error();
+    if (const status ok = file->write(text); !ok) return ok;
+    return file->commit();
 }
 #endif
 

@@ -17,7 +17,13 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// The path as UTF-8. On Windows, halves of surrogate pairs that stand alone are lost; nothing throws.
-[[nodiscard]] inline std::string to_utf8(const std::filesystem::path& path) {
+[[nodiscard]] PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path);
+
+/// The path that a name of UTF-8 says.
+[[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
     std::string text;
     char32_t high = 0;
     for (const auto unit : path.native()) {
@@ -39,9 +45,7 @@ namespace detail {
     }
     return text;
 }
-
-/// The path that a name of UTF-8 says.
-[[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
+#endif
 
 }  // namespace detail
 #endif
@@ -66,15 +70,7 @@ public:
     [[nodiscard]] const char* c_str() const { return text_; }
 
 private:
-    void copy(std::string_view text, bool keep_end) {
-        constexpr std::string_view dots = "...";
-        const bool cut = text.size() > max_bytes;
-        if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
-        char* out = text_;
-        if (cut && keep_end) out = append(out, dots);
-        for (const char c : text) *out++ = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-        if (cut && !keep_end) append(out, dots);
-    }
+    void copy(std::string_view text, bool keep_end);
     static char* append(char* out, std::string_view piece) {
         std::memcpy(out, piece.data(), piece.size());
         return out + piece.size();
@@ -82,5 +78,17 @@ private:
 
     char text_[max_bytes + 1] = {};
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void printable::copy(std::string_view text, bool keep_end) {
+    constexpr std::string_view dots = "...";
+    const bool cut = text.size() > max_bytes;
+    if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
+    char* out = text_;
+    if (cut && keep_end) out = append(out, dots);
+    for (const char c : text) *out++ = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+    if (cut && !keep_end) append(out, dots);
+}
+#endif
 
 PHI4FLASH_END

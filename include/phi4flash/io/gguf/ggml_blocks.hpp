@@ -21,14 +21,7 @@ template <class T>
 [[nodiscard]] inline float half_at(const std::byte* p) { return to_f32(number_at<f16>(p)); }
 
 /// w = d (q - 8): f16 d; 16 bytes, low nibbles first.
-inline void decode_q4_0(const std::byte* p, float* out) {
-    const float d = half_at(p);
-    for (std::size_t i = 0; i < 16; ++i) {
-        const unsigned q = byte_at(p, 2 + i);
-        out[i] = d * static_cast<float>(static_cast<int>(q & 15) - 8);
-        out[i + 16] = d * static_cast<float>(static_cast<int>(q >> 4) - 8);
-    }
-}
+PHI4FLASH_BODY void decode_q4_0(const std::byte* p, float* out);
 
 /// w = d q: f16 d; 32 signed bytes.
 inline void decode_q8_0(const std::byte* p, float* out) {
@@ -39,7 +32,27 @@ inline void decode_q8_0(const std::byte* p, float* out) {
 PHI4FLASH_OWN_DATA inline constexpr std::int8_t iq4_nl_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 /// w = d level[q]: as Q4_0, with uneven levels.
-inline void decode_iq4_nl(const std::byte* p, float* out) {
+PHI4FLASH_BODY void decode_iq4_nl(const std::byte* p, float* out);
+
+/// w = d scale[j] q - dmin min[j] for 8 groups of 32: f16 d, f16 dmin; 12 bytes with 6-bit scales and mins; 128 bytes, each 32 of
+/// them with the low nibbles of one group and the high ones of the next.
+PHI4FLASH_BODY void decode_q4_k(const std::byte* p, float* out);
+
+/// w = d scale[j] (q - 32) for 16 groups of 16: 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, f16 d. Each
+/// half of 128 numbers has 64 bytes of the first and 32 of the second.
+PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void decode_q4_0(const std::byte* p, float* out) {
+    const float d = half_at(p);
+    for (std::size_t i = 0; i < 16; ++i) {
+        const unsigned q = byte_at(p, 2 + i);
+        out[i] = d * static_cast<float>(static_cast<int>(q & 15) - 8);
+        out[i + 16] = d * static_cast<float>(static_cast<int>(q >> 4) - 8);
+    }
+}
+
+PHI4FLASH_BODY void decode_iq4_nl(const std::byte* p, float* out) {
     const float d = half_at(p);
     for (std::size_t i = 0; i < 16; ++i) {
         const unsigned q = byte_at(p, 2 + i);
@@ -48,9 +61,7 @@ inline void decode_iq4_nl(const std::byte* p, float* out) {
     }
 }
 
-/// w = d scale[j] q - dmin min[j] for 8 groups of 32: f16 d, f16 dmin; 12 bytes with 6-bit scales and mins; 128 bytes, each 32 of
-/// them with the low nibbles of one group and the high ones of the next.
-inline void decode_q4_k(const std::byte* p, float* out) {
+PHI4FLASH_BODY void decode_q4_k(const std::byte* p, float* out) {
     const float d = half_at(p);
     const float dmin = half_at(p + 2);
     const std::byte* const s = p + 4;
@@ -67,9 +78,7 @@ inline void decode_q4_k(const std::byte* p, float* out) {
     }
 }
 
-/// w = d scale[j] (q - 32) for 16 groups of 16: 128 bytes of low nibbles, 64 bytes of upper two bits, 16 signed scales, f16 d. Each
-/// half of 128 numbers has 64 bytes of the first and 32 of the second.
-inline void decode_q6_k(const std::byte* p, float* out) {
+PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out) {
     const float d = half_at(p + 208);
     for (std::size_t group = 0; group < 16; ++group) {
         const std::size_t half = group / 8;
@@ -84,11 +93,15 @@ inline void decode_q6_k(const std::byte* p, float* out) {
         }
     }
 }
+#endif
 
 }  // namespace detail
 
 /// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
-[[nodiscard]] inline bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
+[[nodiscard]] PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
     const ggml_format& format = format_of(type);
     if (!format.is_weight) return false;
     for (std::size_t i = 0; i < n; i += format.block_length, blocks += format.block_bytes, out += format.block_length) {
@@ -106,5 +119,6 @@ inline void decode_q6_k(const std::byte* p, float* out) {
     }
     return true;
 }
+#endif
 
 PHI4FLASH_END

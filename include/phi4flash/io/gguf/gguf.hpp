@@ -83,8 +83,8 @@ private:
     std::size_t at_ = 0;
     std::vector<std::uint64_t> offsets_;
 };
-
-inline status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
     std::uint64_t length = 0;
     if (const status ok = number(length, what); !ok) return ok;
     if (length > most || length > left())
@@ -95,7 +95,7 @@ inline status gguf_parser::string(std::string_view& text, const char* what, std:
     return {};
 }
 
-inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& n_values) {
+PHI4FLASH_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& n_values) {
     // The least that an entry takes: a key of one byte with a value of one, a name of one byte without extents.
     constexpr std::size_t value_bytes = 8 + 1 + 4 + 1;
     constexpr std::size_t tensor_bytes = 8 + 1 + 4 + 4 + 8;
@@ -126,7 +126,7 @@ inline status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& 
     return fits(n_values, limits_.keys, value_bytes, "keys");
 }
 
-inline status gguf_parser::read_value(gguf_value& v) {
+PHI4FLASH_BODY status gguf_parser::read_value(gguf_value& v) {
     const std::size_t key_at = at_;
     if (const status ok = string(v.key, "the key", limits_.key_bytes); !ok) return ok;
     if (v.key.empty()) return error::format(errc::bad_value, "byte %zu: the key is empty", key_at);
@@ -172,7 +172,7 @@ inline status gguf_parser::read_value(gguf_value& v) {
     return {};
 }
 
-inline status gguf_parser::read_strings(const gguf_value& v) {
+PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
     if (v.count > left() / 8) {
         if (!v.is_array)
             return error::format(errc::header_truncated, "key '%s': want a string, the file has %zu more bytes",
@@ -194,7 +194,7 @@ inline status gguf_parser::read_strings(const gguf_value& v) {
     return {};
 }
 
-inline status gguf_parser::read_alignment() {
+PHI4FLASH_BODY status gguf_parser::read_alignment() {
     const auto by_key = [](const gguf_value& v) { return v.key == "general.alignment"; };
     const auto found = std::find_if(values.begin(), values.end(), by_key);
     if (found == values.end()) return {};
@@ -207,7 +207,7 @@ inline status gguf_parser::read_alignment() {
     return {};
 }
 
-inline status gguf_parser::read_tensor(gguf_tensor& t) {
+PHI4FLASH_BODY status gguf_parser::read_tensor(gguf_tensor& t) {
     const std::size_t name_at = at_;
     if (const status ok = string(t.name, "the name of a tensor", limits_.name_bytes); !ok) return ok;
     if (t.name.empty()) return error::format(errc::bad_value, "byte %zu: the name of a tensor is empty", name_at);
@@ -237,7 +237,7 @@ inline status gguf_parser::read_tensor(gguf_tensor& t) {
 }
 
 /// Bytes of a tensor.
-inline status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
+PHI4FLASH_BODY status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
     const ggml_format& format = *t.format;
     if (t.cols() % format.block_length != 0)
         return error::format(errc::partial_block,
@@ -259,7 +259,7 @@ inline status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
 }
 
 /// Checks the places of the tensors; leaves `data` set.
-inline status gguf_parser::place_tensors() {
+PHI4FLASH_BODY status gguf_parser::place_tensors() {
     data_begin = (std::min)(round_up(at_, alignment), file_.size());
     const std::size_t size = file_.size() - data_begin;
     constexpr unsigned long long most = 1ull << 50;  // no file is so long
@@ -295,7 +295,7 @@ inline status gguf_parser::place_tensors() {
 }
 
 /// Sorts both lists by name.
-inline status gguf_parser::check_names() {
+PHI4FLASH_BODY status gguf_parser::check_names() {
     std::sort(tensors.begin(), tensors.end(), [](const gguf_tensor& a, const gguf_tensor& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors.begin(), tensors.end(),
                                           [](const gguf_tensor& a, const gguf_tensor& b) { return a.name == b.name; });
@@ -308,7 +308,7 @@ inline status gguf_parser::check_names() {
     return {};
 }
 
-inline status gguf_parser::read() {
+PHI4FLASH_BODY status gguf_parser::read() {
     std::uint64_t n_tensors = 0;
     std::uint64_t n_values = 0;
     if (const status ok = read_header(n_tensors, n_values); !ok) return ok;
@@ -324,6 +324,8 @@ inline status gguf_parser::read() {
     if (const status ok = place_tensors(); !ok) return ok;
     return check_names();
 }
+#endif
+
 }  // namespace detail
 
 /// Metadata and tensors of one file, each sorted by name. Points into the bytes it was read from, which must outlive it; moving it
@@ -365,8 +367,11 @@ private:
 
 namespace detail {
 /// Looks at the f16 numbers `offset` bytes into each of the blocks.
-[[nodiscard]] inline status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
-                                         std::size_t offset, std::size_t n) {
+[[nodiscard]] PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
+                                                 std::size_t offset, std::size_t n);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block, std::size_t offset,
+                                   std::size_t n) {
     for (std::size_t at = 0; at + block <= bytes; at += block) {
         for (std::size_t i = 0; i < n; ++i) {
             std::uint16_t bits = 0;
@@ -378,6 +383,8 @@ namespace detail {
     }
     return {};
 }
+#endif
+
 }  // namespace detail
 
 /// Whether the scales of a quantized tensor, row-major as ggml stores it, are finite. Reads all of it, which is why `parse` leaves

@@ -59,20 +59,7 @@ struct gguf_value {
     }
 
     /// Element i of whole numbers of any width; nothing for other types and negative numbers.
-    [[nodiscard]] std::optional<std::uint64_t> whole(std::size_t i = 0) const {
-        const auto from = [](std::int64_t x) { return x < 0 ? std::nullopt : std::optional(static_cast<std::uint64_t>(x)); };
-        switch (type) {
-            case gguf_type::u8: return at<std::uint8_t>(i);
-            case gguf_type::u16: return at<std::uint16_t>(i);
-            case gguf_type::u32: return at<std::uint32_t>(i);
-            case gguf_type::u64: return at<std::uint64_t>(i);
-            case gguf_type::i8: return from(at<std::int8_t>(i));
-            case gguf_type::i16: return from(at<std::int16_t>(i));
-            case gguf_type::i32: return from(at<std::int32_t>(i));
-            case gguf_type::i64: return from(at<std::int64_t>(i));
-            default: return std::nullopt;
-        }
-    }
+    [[nodiscard]] std::optional<std::uint64_t> whole(std::size_t i = 0) const;
     /// A single floating-point number.
     [[nodiscard]] std::optional<double> real() const {
         if (is_array || (type != gguf_type::f32 && type != gguf_type::f64)) return std::nullopt;
@@ -126,5 +113,22 @@ public:
 private:
     char text_[48] = {};
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::optional<std::uint64_t> gguf_value::whole(std::size_t i) const {
+    const auto from = [](std::int64_t x) { return x < 0 ? std::nullopt : std::optional(static_cast<std::uint64_t>(x)); };
+    switch (type) {
+        case gguf_type::u8: return at<std::uint8_t>(i);
+        case gguf_type::u16: return at<std::uint16_t>(i);
+        case gguf_type::u32: return at<std::uint32_t>(i);
+        case gguf_type::u64: return at<std::uint64_t>(i);
+        case gguf_type::i8: return from(at<std::int8_t>(i));
+        case gguf_type::i16: return from(at<std::int16_t>(i));
+        case gguf_type::i32: return from(at<std::int32_t>(i));
+        case gguf_type::i64: return from(at<std::int64_t>(i));
+        default: return std::nullopt;
+    }
+}
+#endif
 
 PHI4FLASH_END

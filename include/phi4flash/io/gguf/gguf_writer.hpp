@@ -22,12 +22,7 @@ public:
             put(number);
         });
     }
-    void add(std::string_view key, std::string_view text) {
-        append([&] {
-            begin(key, gguf_type::string);
-            put_text(text);
-        });
-    }
+    void add(std::string_view key, std::string_view text);
     template <class T>
         requires std::is_arithmetic_v<T>
     void add_list(std::string_view key, std::span<const T> numbers) {
@@ -125,7 +120,16 @@ struct gguf_plan {
 };
 
 namespace detail {
-[[nodiscard]] inline result<std::uint64_t> bytes_of(const gguf_spec& spec) {
+[[nodiscard]] PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec);
+
+[[nodiscard]] PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what);
+
+template <class T>
+void append_number(std::string& to, T x) {
+    to.append(reinterpret_cast<const char*>(&x), sizeof x);
+}
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
     constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL
     const printable name(spec.name);
     const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
@@ -156,23 +160,67 @@ namespace detail {
                          name.c_str());
 }
 
-[[nodiscard]] inline status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
+PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
     std::sort(names.begin(), names.end());
     const auto twice = std::adjacent_find(names.begin(), names.end());
     if (twice == names.end()) return {};
     return error::format(code, "%s '%s' occurs twice", what, printable(*twice).c_str());
 }
+#endif
 
-template <class T>
-void append_number(std::string& to, T x) {
-    to.append(reinterpret_cast<const char*>(&x), sizeof x);
-}
 }  // namespace detail
 
 /// Adds general.alignment by itself. Errors, each naming the key or the tensor: invalid_argument, bad_alignment, duplicate_key,
 /// unknown_dtype, rank_too_high, partial_block, size_overflow, duplicate_name; out_of_memory.
-[[nodiscard]] inline result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs,
-                                                 std::size_t alignment = block_alignment) {
+[[nodiscard]] PHI4FLASH_BODY result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs,
+                                                         std::size_t alignment = block_alignment);
+
+/// Writes a planned file to `out`. `produce(i, sink)` returns a status and
+/// writes the data of `specs[i]` to the gguf_sink in as many pieces as it likes; it is called once a tensor, in order. Errors:
+/// size_mismatch (naming the tensor that got too many or too few bytes), out_of_memory (also where `produce` throws std::bad_alloc), and
+/// those of `out` and `produce`.
+template <byte_output Out, class Produce>
+[[nodiscard]] status write_gguf(Out& out, const gguf_plan& plan, std::span<const gguf_spec> specs, Produce&& produce) {
+    return detail::or_out_of_memory("write a GGUF file", [&]() -> status {
+        if (const status ok = out.write(std::as_bytes(std::span(plan.header))); !ok) return ok;
+        const std::vector<std::byte> zeros(plan.alignment);
+        for (std::size_t i = 0; i < specs.size(); ++i) {
+            gguf_sink sink(out);
+            if (const status ok = produce(i, sink); !ok) return ok;
+            if (sink.written() != plan.bytes[i])
+                return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
+                                     printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan.bytes[i]),
+                                     static_cast<unsigned long long>(sink.written()));
+            const std::size_t padding = (plan.alignment - plan.bytes[i] % plan.alignment) % plan.alignment;
+            if (const status ok = out.write(std::span(zeros).first(padding)); !ok) return ok;
+        }
+        return {};
+    });
+}
+
+#if PHI4FLASH_FILES
+/// Writes a file, whole or not at all. Errors: those of plan_gguf, write_gguf and file_writer.
+template <class Produce>
+[[nodiscard]] status write_gguf(const std::filesystem::path& path, const gguf_metadata& metadata, std::span<const gguf_spec> specs,
+                                Produce&& produce, std::size_t alignment = block_alignment) {
+    const auto plan = plan_gguf(metadata, specs, alignment);
+    if (!plan) return plan.error();
+    auto file = file_writer::create(path);
+    if (!file) return file.error();
+    if (const status ok = write_gguf(*file, *plan, specs, produce); !ok) return ok;
+    return file->commit();
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void gguf_metadata::add(std::string_view key, std::string_view text) {
+    append([&] {
+        begin(key, gguf_type::string);
+        put_text(text);
+    });
+}
+
+PHI4FLASH_BODY result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs, std::size_t alignment) {
     return detail::or_out_of_memory("plan a GGUF file", [&]() -> result<gguf_plan> {
         if (!std::has_single_bit(alignment) || alignment < 8 || alignment > gguf_limits{}.alignment)
             return error::format(errc::bad_alignment, "want an alignment that is a power of two from 8 to %zu, have %zu",
@@ -216,42 +264,6 @@ void append_number(std::string& to, T x) {
         plan.header.resize(round_up(plan.header.size(), alignment), '\0');
         return plan;
     });
-}
-
-/// Writes a planned file to `out`. `produce(i, sink)` returns a status and
-/// writes the data of `specs[i]` to the gguf_sink in as many pieces as it likes; it is called once a tensor, in order. Errors:
-/// size_mismatch (naming the tensor that got too many or too few bytes), out_of_memory (also where `produce` throws std::bad_alloc), and
-/// those of `out` and `produce`.
-template <byte_output Out, class Produce>
-[[nodiscard]] status write_gguf(Out& out, const gguf_plan& plan, std::span<const gguf_spec> specs, Produce&& produce) {
-    return detail::or_out_of_memory("write a GGUF file", [&]() -> status {
-        if (const status ok = out.write(std::as_bytes(std::span(plan.header))); !ok) return ok;
-        const std::vector<std::byte> zeros(plan.alignment);
-        for (std::size_t i = 0; i < specs.size(); ++i) {
-            gguf_sink sink(out);
-            if (const status ok = produce(i, sink); !ok) return ok;
-            if (sink.written() != plan.bytes[i])
-                return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
-                                     printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan.bytes[i]),
-                                     static_cast<unsigned long long>(sink.written()));
-            const std::size_t padding = (plan.alignment - plan.bytes[i] % plan.alignment) % plan.alignment;
-            if (const status ok = out.write(std::span(zeros).first(padding)); !ok) return ok;
-        }
-        return {};
-    });
-}
-
-#if PHI4FLASH_FILES
-/// Writes a file, whole or not at all. Errors: those of plan_gguf, write_gguf and file_writer.
-template <class Produce>
-[[nodiscard]] status write_gguf(const std::filesystem::path& path, const gguf_metadata& metadata, std::span<const gguf_spec> specs,
-                                Produce&& produce, std::size_t alignment = block_alignment) {
-    const auto plan = plan_gguf(metadata, specs, alignment);
-    if (!plan) return plan.error();
-    auto file = file_writer::create(path);
-    if (!file) return file.error();
-    if (const status ok = write_gguf(*file, *plan, specs, produce); !ok) return ok;
-    return file->commit();
 }
 #endif
 

@@ -46,25 +46,9 @@ public:
     /// Bytes of all tensors.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
     /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped. @since 0.2
-    [[nodiscard]] std::size_t copied_bytes() const {
-        std::size_t sum = aligned_.bytes().size();
-#if PHI4FLASH_FILES
-        for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
-#endif
-        return sum;
-    }
+    [[nodiscard]] std::size_t copied_bytes() const;
     /// See mapped_file::residency; of all its files, and nothing in memory of the host's. @since 0.2
-    [[nodiscard]] page_share residency() const {
-        page_share sum;
-#if PHI4FLASH_FILES
-        for (const mapped_file& file : files_) {
-            const page_share one = file.residency();
-            sum.resident += one.resident;
-            sum.huge += one.huge;
-        }
-#endif
-        return sum;
-    }
+    [[nodiscard]] page_share residency() const;
     /// See mapped_file::release_pages; in memory it does nothing.
     void release_pages() const {
 #if PHI4FLASH_FILES
@@ -257,6 +241,28 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& 
     });
 }
 #endif
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t checkpoint::copied_bytes() const {
+    std::size_t sum = aligned_.bytes().size();
+#if PHI4FLASH_FILES
+    for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
+#endif
+    return sum;
+}
+
+PHI4FLASH_BODY page_share checkpoint::residency() const {
+    page_share sum;
+#if PHI4FLASH_FILES
+    for (const mapped_file& file : files_) {
+        const page_share one = file.residency();
+        sum.resident += one.resident;
+        sum.huge += one.huge;
+    }
+#endif
+    return sum;
+}
 #endif
 
 PHI4FLASH_END

@@ -33,7 +33,10 @@ struct checkpoint_index {
 }
 
 /// Errors: json_* (a tensor named twice is json_duplicate_key), path_outside_folder, index_mismatch (no tensor at all), out_of_memory.
-[[nodiscard]] inline result<checkpoint_index> read_checkpoint_index(std::string_view text) {
+[[nodiscard]] PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text) {
     return detail::or_out_of_memory("read the index of a checkpoint", [&]() -> result<checkpoint_index> {
         const auto document = read_json(text, checkpoint_index_limits);
         if (!document) return document.error();
@@ -61,6 +64,7 @@ struct checkpoint_index {
         return index;
     });
 }
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON

@@ -18,13 +18,7 @@ class window_reader {
 public:
     window_reader(config_reader& in, std::size_t n_layers) : in_(in), n_layers_(n_layers) {}
 
-    std::size_t read() {
-        const json_value* const value = in_.find(key);
-        if (value == nullptr || !value->is_array()) return in_.extent(key);
-        if (!has_every_layer(*value)) return 0;
-        for (std::size_t layer = 0; layer < n_layers_ && in_.outcome(); ++layer) take(layer, entry_of(*value, layer));
-        return window_;
-    }
+    std::size_t read();
 
 private:
     static constexpr const char* key = "sliding_window";
@@ -39,21 +33,7 @@ private:
         while (entry->is_array() && has_every_layer(*entry)) entry = &(*entry)[layer];
         return *entry;
     }
-    void take(std::size_t layer, const json_value& entry) {
-        const bool windowed = layer % 2 == 1 && layer < n_layers_ / 2;
-        if (entry.is_null()) {
-            if (windowed)
-                in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want a number on this layer, have null", key, layer));
-            return;
-        }
-        const std::size_t have = in_.extent(key, entry);
-        if (!windowed)
-            in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want null on this layer, have %zu", key, layer, have));
-        if (window_ != 0 && have != window_)
-            in_.fail(
-                error::format(errc::bad_extent, "'%s'[%zu]: want %zu as on the layers before, have %zu", key, layer, window_, have));
-        window_ = have;
-    }
+    void take(std::size_t layer, const json_value& entry);
 
     config_reader& in_;
     std::size_t n_layers_;
@@ -62,7 +42,37 @@ private:
 
 /// A list with a word for each layer. The model's own code does not read it, and transformers 5 writes full_attention for every
 /// attention of an older list; so it is compared as far as such words can be trusted.
-inline void check_layer_types(config_reader& in, std::size_t n_layers) {
+PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers);
+
+PHI4FLASH_BODY void read_model_type(config_reader& in);
+
+PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::size_t window_reader::read() {
+    const json_value* const value = in_.find(key);
+    if (value == nullptr || !value->is_array()) return in_.extent(key);
+    if (!has_every_layer(*value)) return 0;
+    for (std::size_t layer = 0; layer < n_layers_ && in_.outcome(); ++layer) take(layer, entry_of(*value, layer));
+    return window_;
+}
+
+PHI4FLASH_BODY void window_reader::take(std::size_t layer, const json_value& entry) {
+    const bool windowed = layer % 2 == 1 && layer < n_layers_ / 2;
+    if (entry.is_null()) {
+        if (windowed)
+            in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want a number on this layer, have null", key, layer));
+        return;
+    }
+    const std::size_t have = in_.extent(key, entry);
+    if (!windowed)
+        in_.fail(error::format(errc::bad_extent, "'%s'[%zu]: want null on this layer, have %zu", key, layer, have));
+    if (window_ != 0 && have != window_)
+        in_.fail(
+            error::format(errc::bad_extent, "'%s'[%zu]: want %zu as on the layers before, have %zu", key, layer, window_, have));
+    window_ = have;
+}
+
+PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers) {
     constexpr const char* key = "layer_types";
     const json_value* const types = in.find(key);
     if (types == nullptr) return;
@@ -88,7 +98,7 @@ inline void check_layer_types(config_reader& in, std::size_t n_layers) {
     }
 }
 
-inline void read_model_type(config_reader& in) {
+PHI4FLASH_BODY void read_model_type(config_reader& in) {
     const json_value* const type = in.find("model_type");
     if (type == nullptr) return in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
     if (!type->is_string()) return in.fail(wrong_type("model_type", "'phi4flash'", *type));
@@ -96,7 +106,7 @@ inline void read_model_type(config_reader& in) {
         in.fail(error::format(errc::unsupported_model, "'model_type': want 'phi4flash', have %s", describe(*type).c_str()));
 }
 
-inline sambay_shape read_shape(config_reader& in) {
+PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
     sambay_shape s;
     s.d_model = in.extent("hidden_size");
     s.d_ff = in.extent("intermediate_size");
@@ -120,6 +130,8 @@ inline sambay_shape read_shape(config_reader& in) {
     }
     return s;
 }
+#endif
+
 }  // namespace detail
 
 /// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody

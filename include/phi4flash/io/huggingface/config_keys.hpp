@@ -147,7 +147,17 @@ template <std::size_t N>
 }
 
 /// Whether the value is one of those that `want` lists.
-[[nodiscard]] inline bool is_wanted(const json_value& value, std::string_view want) {
+[[nodiscard]] PHI4FLASH_BODY bool is_wanted(const json_value& value, std::string_view want);
+
+[[nodiscard]] PHI4FLASH_BODY error quantized_by_others(const char* key, const json_value& value);
+
+/// Compares every key of a config.json with the list. Errors: unsupported_model, json_unknown_key.
+[[nodiscard]] PHI4FLASH_BODY status check_config_keys(const json_value& config, const config_options& options);
+}  // namespace detail
+
+#if PHI4FLASH_BODIES
+namespace detail {
+PHI4FLASH_BODY bool is_wanted(const json_value& value, std::string_view want) {
     if (value.is_structured()) return false;
     constexpr std::string_view between = " or ";
     const std::string have = describe(value);
@@ -159,7 +169,7 @@ template <std::size_t N>
     }
 }
 
-[[nodiscard]] inline error quantized_by_others(const char* key, const json_value& value) {
+PHI4FLASH_BODY error quantized_by_others(const char* key, const json_value& value) {
     const json_value* const method = value.is_object() ? member(value, "quant_method") : nullptr;
     return error::format(errc::unsupported_model,
                          "'%s': the weights are quantized%s%s, a form that is not read here: want the model in bf16, f16 or f32 "
@@ -167,8 +177,7 @@ template <std::size_t N>
                          key, method != nullptr ? " as " : "", method != nullptr ? describe(*method).c_str() : "");
 }
 
-/// Compares every key of a config.json with the list. Errors: unsupported_model, json_unknown_key.
-[[nodiscard]] inline status check_config_keys(const json_value& config, const config_options& options) {
+PHI4FLASH_BODY status check_config_keys(const json_value& config, const config_options& options) {
     const std::string* unknown = nullptr;
     std::size_t more = 0;
     for (auto item = config.begin(); item != config.end(); ++item) {
@@ -196,6 +205,7 @@ template <std::size_t N>
                          printable(*unknown).c_str(), others);
 }
 }  // namespace detail
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON

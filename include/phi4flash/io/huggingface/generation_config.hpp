@@ -11,7 +11,16 @@
 PHI4FLASH_BEGIN
 
 namespace detail {
-inline void read_stop_ids(config_reader& in, generation_config& config) {
+PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
+
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation(const json_value& document);
+
+/// Whether a key asks for something that is not done.
+[[nodiscard]] inline bool is_unsupported(const config_key& key, const json_value& value) {
+    return key.rule == key_rule::wants && !asks_for_nothing(value) && !is_wanted(value, key.want);
+}
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) {
     constexpr const char* key = "eos_token_id";
     const json_value* const ids = in.find(key);
     if (ids == nullptr) return;
@@ -22,7 +31,7 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
     for (const json_value& id : *ids) take(id);
 }
 
-[[nodiscard]] inline result<generation_config> read_generation(const json_value& document) {
+PHI4FLASH_BODY result<generation_config> read_generation(const json_value& document) {
     config_reader in(document);
     generation_config config;
     read_stop_ids(in, config);
@@ -39,11 +48,8 @@ inline void read_stop_ids(config_reader& in, generation_config& config) {
     if (!in.outcome()) return in.outcome().error();
     return config;
 }
+#endif
 
-/// Whether a key asks for something that is not done.
-[[nodiscard]] inline bool is_unsupported(const config_key& key, const json_value& value) {
-    return key.rule == key_rule::wants && !asks_for_nothing(value) && !is_wanted(value, key.want);
-}
 }  // namespace detail
 
 /// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the

@@ -20,23 +20,7 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// The sentence for a path at which there is nothing: a link whose target is gone, the name of a model at the hub, or a plain mistake.
-[[nodiscard]] inline error nothing_there(const std::filesystem::path& path) {
-    std::error_code failed;
-    const printable name(path);
-    if (const auto link = explain_link(path)) return *link;
-    const std::string text = to_utf8(path);
-    if (text.starts_with("~/"))
-        return error::format(errc::file_not_found, "%s: there is no such folder or file: '~' means the home folder to shells alone",
-                             name.c_str());
-    const std::size_t slash = text.find('/');
-    const bool plain = slash != std::string::npos && slash != 0 && text.find('/', slash + 1) == std::string::npos && slash + 1 < text.size();
-    if (plain && text.front() != '.' && !std::filesystem::exists(path.parent_path(), failed))
-        return error::format(errc::file_not_found,
-                             "%s: there is no such folder or file. A model of that name at the hub? 'hf download %s --local-dir FOLDER' "
-                             "brings it, and FOLDER is what to give",
-                             name.c_str(), name.c_str());
-    return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
-}
+[[nodiscard]] PHI4FLASH_BODY error nothing_there(const std::filesystem::path& path);
 
 inline constexpr std::size_t most_entries = 10000;  // looked at in a folder
 
@@ -75,13 +59,13 @@ template <class Wanted>
         if (wanted(name)) names.emplace_back(name);
         return ++looked_at < most_entries;
     });
-    std::ranges::sort(names);
+    std::sort(names.begin(), names.end());
     return names;
 }
 
 [[nodiscard]] inline std::vector<std::string> names_ending(const std::filesystem::path& folder, std::initializer_list<std::string_view> ends) {
     return names_in(folder, [&](std::string_view name) {
-        return std::ranges::any_of(ends, [&](std::string_view end) { return name.ends_with(end); });
+        return std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return name.ends_with(end); });
     });
 }
 
@@ -91,7 +75,50 @@ template <class Wanted>
 }
 
 /// A folder with config.json up to two below: in a cache of the hub, models--owner--name/snapshots/<hash>. Empty: there is none.
-[[nodiscard]] inline std::filesystem::path folder_below(const std::filesystem::path& folder) {
+[[nodiscard]] PHI4FLASH_BODY std::filesystem::path folder_below(const std::filesystem::path& folder);
+
+/// Whether a download into this folder was begun and not finished.
+[[nodiscard]] inline bool is_unfinished(const std::filesystem::path& folder) {
+    const std::initializer_list<std::string_view> ends{".incomplete"};
+    return !names_ending(folder, ends).empty() || !names_ending(folder / ".cache" / "huggingface" / "download", ends).empty() ||
+           !names_ending(folder / ".." / ".." / "blobs", ends).empty();
+}
+
+/// The text of a JSON file. Errors: those of read_file; wrong_file_kind, file_incomplete.
+[[nodiscard]] PHI4FLASH_BODY result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes);
+
+/// The sentence for a folder without config.json.
+[[nodiscard]] PHI4FLASH_BODY error explain_no_config(const std::filesystem::path& folder);
+
+/// The sentence for a folder with config.json and no weights under the usual names.
+[[nodiscard]] PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder);
+
+/// The sentence for a shard that the index names and the folder does not have.
+[[nodiscard]] PHI4FLASH_BODY error explain_no_shard(const std::filesystem::path& folder, const std::string& name);
+
+/// The sentence for a file that was given as the folder of a model. `why`: what the system says against the path, or nothing.
+[[nodiscard]] PHI4FLASH_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY error nothing_there(const std::filesystem::path& path) {
+    std::error_code failed;
+    const printable name(path);
+    if (const auto link = explain_link(path)) return *link;
+    const std::string text = to_utf8(path);
+    if (text.starts_with("~/"))
+        return error::format(errc::file_not_found, "%s: there is no such folder or file: '~' means the home folder to shells alone",
+                             name.c_str());
+    const std::size_t slash = text.find('/');
+    const bool plain = slash != std::string::npos && slash != 0 && text.find('/', slash + 1) == std::string::npos && slash + 1 < text.size();
+    if (plain && text.front() != '.' && !std::filesystem::exists(path.parent_path(), failed))
+        return error::format(errc::file_not_found,
+                             "%s: there is no such folder or file. A model of that name at the hub? 'hf download %s --local-dir FOLDER' "
+                             "brings it, and FOLDER is what to give",
+                             name.c_str(), name.c_str());
+    return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
+}
+
+PHI4FLASH_BODY std::filesystem::path folder_below(const std::filesystem::path& folder) {
     const auto any = [](std::string_view name) { return !name.starts_with("."); };
     std::vector<std::filesystem::path> places;
     for (const auto& below : {folder, folder / "snapshots"})
@@ -104,23 +131,14 @@ template <class Wanted>
     return {};
 }
 
-/// Whether a download into this folder was begun and not finished.
-[[nodiscard]] inline bool is_unfinished(const std::filesystem::path& folder) {
-    const std::initializer_list<std::string_view> ends{".incomplete"};
-    return !names_ending(folder, ends).empty() || !names_ending(folder / ".cache" / "huggingface" / "download", ends).empty() ||
-           !names_ending(folder / ".." / ".." / "blobs", ends).empty();
-}
-
-/// The text of a JSON file. Errors: those of read_file; wrong_file_kind, file_incomplete.
-[[nodiscard]] inline result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
+PHI4FLASH_BODY result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
     auto text = read_file(path, max_bytes);
     if (!text) return text;
     if (const auto other = explain_file(path, std::as_bytes(std::span(*text)), file_kind::json)) return *other;
     return text;
 }
 
-/// The sentence for a folder without config.json.
-[[nodiscard]] inline error explain_no_config(const std::filesystem::path& folder) {
+PHI4FLASH_BODY error explain_no_config(const std::filesystem::path& folder) {
     const printable name(folder);
     if (const auto link = explain_link(folder / "config.json")) return *link;
     if (const auto below = folder_below(folder); !below.empty())
@@ -136,8 +154,7 @@ template <class Wanted>
                          name.c_str());
 }
 
-/// The sentence for a folder with config.json and no weights under the usual names.
-[[nodiscard]] inline error explain_no_weights(const std::filesystem::path& folder) {
+PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder) {
     const printable name(folder);
     const auto say = [&](errc code, const char* pattern, const std::string& file) {
         return error::format(code, pattern, name.c_str(), printable(file).c_str());
@@ -163,22 +180,21 @@ template <class Wanted>
     return error::format(errc::file_not_found, "%s: want model.safetensors or model.safetensors.index.json, have neither", name.c_str());
 }
 
-/// The sentence for a shard that the index names and the folder does not have.
-[[nodiscard]] inline error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
+PHI4FLASH_BODY error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
     if (const auto link = explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
                          printable(folder).c_str(), printable(name).c_str());
 }
 
-/// The sentence for a file that was given as the folder of a model. `why`: what the system says against the path, or nothing.
-[[nodiscard]] inline error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
+PHI4FLASH_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
     constexpr std::size_t enough = 512;  // for identify
     if (const auto start = read_text(path, enough, false))
         if (const auto other = explain_file(path, std::as_bytes(std::span(*start)), file_kind::unknown)) return *other;
     return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
                          why ? ": " : "", why ? why.message().c_str() : "");
 }
+#endif
 
 }  // namespace detail
 

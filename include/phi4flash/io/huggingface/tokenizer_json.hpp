@@ -46,14 +46,7 @@ public:
         return value({.path = {}, .kind = json_kind::string, .text = std::move(s), .number = 0.0});
     }
     bool binary(json::binary_t&) { return fail(error::format(errc::json_syntax, "binary values are not JSON")); }
-    bool key(std::string& k) {
-        if (list_ == list::vocabulary) {
-            key_.swap(k);
-            return true;
-        }
-        set_path(k);
-        return true;
-    }
+    bool key(std::string& k);
     bool start_object(std::size_t) { return open(json_kind::object); }
     bool end_object() { return close(); }
     bool start_array(std::size_t) { return open(json_kind::array); }
@@ -66,21 +59,7 @@ public:
     [[nodiscard]] bool merges_came_first() const { return merges_came_first_ && seen_vocabulary_; }
 
     /// After the parse: what can only be checked with everything known.
-    [[nodiscard]] status finish() {
-        if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
-        if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
-        for (const auto& token : not_byte_level_) {  // no structured binding: lambdas may not use one before clang 16
-            const bool is_added =
-                std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
-            if (!is_added)
-                return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                     static_cast<unsigned long long>(token.first), token.second.c_str());
-        }
-        for (added_token& t : added_) {
-            if (status s = builder_.add_added_token(std::move(t)); !s) return s;
-        }
-        return settings_.apply(builder_);
-    }
+    [[nodiscard]] status finish();
 
 private:
     enum class list : std::uint8_t { none, vocabulary, merges, added };
@@ -107,155 +86,27 @@ private:
 
     bool number(double n) { return value({.path = {}, .kind = json_kind::number, .text = {}, .number = n}); }
 
-    bool value(json_fact fact) {
-        if (list_ == list::vocabulary)
-            return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
-        if (list_ == list::merges)
-            return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
-        if (list_ == list::added) return added_field(fact);
-        if (frames_.empty()) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
-        step_into_array();
-        if (merges_only_) return true;
-        fact.path = path_;
-        return keep(settings_.add(std::move(fact)));
-    }
+    bool value(json_fact fact);
 
-    bool open(json_kind kind) {
-        const bool is_array = kind == json_kind::array;
-        if (frames_.size() == max_depth) return fail(error::format(errc::json_too_deep, "deeper than %zu levels", max_depth));
-        if (list_ == list::vocabulary) return value({.path = {}, .kind = kind, .text = {}, .number = 0.0});
-        if (list_ == list::merges || list_ == list::added) return open_item(is_array);
-        if (frames_.empty() && is_array) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
-        step_into_array();
-        if (!frames_.empty() && !open_list(is_array, kind)) return false;
-        frames_.push_back({path_.size(), 0, is_array});
-        return true;
-    }
+    bool open(json_kind kind);
 
     /// One of the three long lists, or an ordinary container.
-    bool open_list(bool is_array, json_kind kind) {
-        const auto begin = [&](list which, bool& seen, bool right_type) {
-            if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", path_.c_str()));
-            if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", path_.c_str()));
-            seen = true;
-            list_ = which;
-            list_depth_ = frames_.size() + 1;
-            return true;
-        };
-        if (path_ == "model.vocab") return begin(list::vocabulary, seen_vocabulary_, !is_array);
-        if (path_ == "model.merges") {
-            merges_came_first_ = !seen_vocabulary_;
-            return begin(list::merges, seen_merges_, is_array);
-        }
-        if (path_ == "added_tokens") return begin(list::added, seen_added_, is_array);
-        return merges_only_ || keep(settings_.add({.path = path_, .kind = kind, .text = {}, .number = 0.0}));
-    }
+    bool open_list(bool is_array, json_kind kind);
 
     /// A merge as a pair, or an added token.
-    bool open_item(bool is_array) {
-        if (frames_.size() != list_depth_ || is_array != (list_ == list::merges))
-            return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type",
-                                      list_ == list::merges ? "model.merges" : "added_tokens"));
-        frames_.push_back({path_.size(), 0, is_array});
-        parts_ = 0;
-        if (list_ == list::added) {
-            token_ = added_token{};
-            has_content_ = false;
-        }
-        return true;
-    }
+    bool open_item(bool is_array);
 
-    bool close() {
-        frames_.pop_back();
-        if (list_ != list::none && frames_.size() == list_depth_) return close_item();
-        if (list_ != list::none && frames_.size() < list_depth_) list_ = list::none;
-        return true;
-    }
+    bool close();
 
-    bool close_item() {
-        if (list_ == list::merges) {
-            if (parts_ != 2) return fail(error::format(errc::json_wrong_type, "model.merges: a pair has %zu strings", parts_));
-            return merge(left_, right_);
-        }
-        if (merges_only_) return true;
-        if (token_.id == no_token || !has_content_)
-            return fail(error::format(errc::json_missing_key, "added_tokens: entry %zu lacks %s", added_.size(),
-                                      has_content_ ? "'id'" : "'content'"));
-        added_.push_back(std::move(token_));
-        return true;
-    }
+    bool close_item();
 
-    bool token(std::uint64_t id) {
-        if (merges_only_) return true;
-        if (id >= id_limit_)
-            return fail(error::format(errc::bad_vocabulary, "token '%.100s': want an id below %zu in a file of this length, have %llu", key_.c_str(),
-                                      id_limit_, static_cast<unsigned long long>(id)));
-        if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
-        if (not_byte_level_.size() == tokenizer_settings::max_facts)
-            return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                      static_cast<unsigned long long>(id), key_.c_str()));
-        not_byte_level_.emplace_back(id, key_);
-        return true;
-    }
+    bool token(std::uint64_t id);
 
-    bool merge_string(std::string& s) {
-        if (frames_.size() > list_depth_) {  // inside a pair
-            if (parts_ < 2) (parts_ == 0 ? left_ : right_).swap(s);
-            ++parts_;
-            return true;
-        }
-        const std::size_t space = s.find(' ');
-        if (space == std::string::npos || s.find(' ', space + 1) != std::string::npos)
-            return fail(error::format(errc::bad_merge, "merge '%.100s' is not two parts with a space between", s.c_str()));
-        return merge(std::string_view(s).substr(0, space), std::string_view(s).substr(space + 1));
-    }
+    bool merge_string(std::string& s);
 
-    bool merge(std::string_view left, std::string_view right) {
-        if (merges_came_first_ && !merges_only_) return true;
-        if (!from_byte_level(left, left_bytes_) || !from_byte_level(right, right_bytes_))
-            return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text",
-                                      static_cast<int>(std::min<std::size_t>(left.size(), 100)), left.data(),
-                                      static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
-        return keep(builder_.add_merge(left_bytes_, right_bytes_));
-    }
+    bool merge(std::string_view left, std::string_view right);
 
-    bool added_field(json_fact& fact) {
-        if (frames_.size() == list_depth_) return fail(error::format(errc::json_wrong_type, "added_tokens: an entry is no object"));
-        if (merges_only_) return true;
-        const std::string_view name = std::string_view(path_).substr(frames_.back().path_size + 1);
-        const auto wrong = [&] {
-            return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str()));
-        };
-        if (name == "id") {
-            if (fact.kind != json_kind::number || fact.number < 0) return wrong();
-            if (fact.number >= static_cast<double>(max_vocabulary_ids))
-                return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
-                                          max_vocabulary_ids));
-            token_.id = static_cast<std::uint32_t>(fact.number);
-            return true;
-        }
-        if (name == "content") {
-            if (fact.kind != json_kind::string) return wrong();
-            token_.content = std::move(fact.text);
-            has_content_ = true;
-            return true;
-        }
-        const bool on = fact.number != 0.0;
-        if (fact.kind != json_kind::boolean) return wrong();
-        if (name == "special")
-            token_.special = on;
-        else if (name == "lstrip")
-            token_.lstrip = on;
-        else if (name == "rstrip")
-            token_.rstrip = on;
-        else if (name == "normalized")
-            token_.normalized = on;
-        else if (name != "single_word")
-            return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
-        else if (on)
-            return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
-        return true;
-    }
+    bool added_field(json_fact& fact);
 
     tokenizer_builder& builder_;
     std::size_t id_limit_;
@@ -272,6 +123,181 @@ private:
     bool merges_only_ = false, merges_came_first_ = false, has_content_ = false;
     bool seen_vocabulary_ = false, seen_merges_ = false, seen_added_ = false;
 };
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool tokenizer_json_reader::key(std::string& k) {
+    if (list_ == list::vocabulary) {
+        key_.swap(k);
+        return true;
+    }
+    set_path(k);
+    return true;
+}
+
+PHI4FLASH_BODY status tokenizer_json_reader::finish() {
+    if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
+    if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
+    for (const auto& token : not_byte_level_) {  // no structured binding: lambdas may not use one before clang 16
+        const bool is_added =
+            std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
+        if (!is_added)
+            return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
+                                 static_cast<unsigned long long>(token.first), token.second.c_str());
+    }
+    for (added_token& t : added_) {
+        if (status s = builder_.add_added_token(std::move(t)); !s) return s;
+    }
+    return settings_.apply(builder_);
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::value(json_fact fact) {
+    if (list_ == list::vocabulary)
+        return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
+    if (list_ == list::merges)
+        return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
+    if (list_ == list::added) return added_field(fact);
+    if (frames_.empty()) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
+    step_into_array();
+    if (merges_only_) return true;
+    fact.path = path_;
+    return keep(settings_.add(std::move(fact)));
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::open(json_kind kind) {
+    const bool is_array = kind == json_kind::array;
+    if (frames_.size() == max_depth) return fail(error::format(errc::json_too_deep, "deeper than %zu levels", max_depth));
+    if (list_ == list::vocabulary) return value({.path = {}, .kind = kind, .text = {}, .number = 0.0});
+    if (list_ == list::merges || list_ == list::added) return open_item(is_array);
+    if (frames_.empty() && is_array) return fail(error::format(errc::json_wrong_type, "the file holds no object"));
+    step_into_array();
+    if (!frames_.empty() && !open_list(is_array, kind)) return false;
+    frames_.push_back({path_.size(), 0, is_array});
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::open_list(bool is_array, json_kind kind) {
+    const auto begin = [&](list which, bool& seen, bool right_type) {
+        if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", path_.c_str()));
+        if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", path_.c_str()));
+        seen = true;
+        list_ = which;
+        list_depth_ = frames_.size() + 1;
+        return true;
+    };
+    if (path_ == "model.vocab") return begin(list::vocabulary, seen_vocabulary_, !is_array);
+    if (path_ == "model.merges") {
+        merges_came_first_ = !seen_vocabulary_;
+        return begin(list::merges, seen_merges_, is_array);
+    }
+    if (path_ == "added_tokens") return begin(list::added, seen_added_, is_array);
+    return merges_only_ || keep(settings_.add({.path = path_, .kind = kind, .text = {}, .number = 0.0}));
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::open_item(bool is_array) {
+    if (frames_.size() != list_depth_ || is_array != (list_ == list::merges))
+        return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type",
+                                  list_ == list::merges ? "model.merges" : "added_tokens"));
+    frames_.push_back({path_.size(), 0, is_array});
+    parts_ = 0;
+    if (list_ == list::added) {
+        token_ = added_token{};
+        has_content_ = false;
+    }
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::close() {
+    frames_.pop_back();
+    if (list_ != list::none && frames_.size() == list_depth_) return close_item();
+    if (list_ != list::none && frames_.size() < list_depth_) list_ = list::none;
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::close_item() {
+    if (list_ == list::merges) {
+        if (parts_ != 2) return fail(error::format(errc::json_wrong_type, "model.merges: a pair has %zu strings", parts_));
+        return merge(left_, right_);
+    }
+    if (merges_only_) return true;
+    if (token_.id == no_token || !has_content_)
+        return fail(error::format(errc::json_missing_key, "added_tokens: entry %zu lacks %s", added_.size(),
+                                  has_content_ ? "'id'" : "'content'"));
+    added_.push_back(std::move(token_));
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::token(std::uint64_t id) {
+    if (merges_only_) return true;
+    if (id >= id_limit_)
+        return fail(error::format(errc::bad_vocabulary, "token '%.100s': want an id below %zu in a file of this length, have %llu", key_.c_str(),
+                                  id_limit_, static_cast<unsigned long long>(id)));
+    if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
+    if (not_byte_level_.size() == tokenizer_settings::max_facts)
+        return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
+                                  static_cast<unsigned long long>(id), key_.c_str()));
+    not_byte_level_.emplace_back(id, key_);
+    return true;
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::merge_string(std::string& s) {
+    if (frames_.size() > list_depth_) {  // inside a pair
+        if (parts_ < 2) (parts_ == 0 ? left_ : right_).swap(s);
+        ++parts_;
+        return true;
+    }
+    const std::size_t space = s.find(' ');
+    if (space == std::string::npos || s.find(' ', space + 1) != std::string::npos)
+        return fail(error::format(errc::bad_merge, "merge '%.100s' is not two parts with a space between", s.c_str()));
+    return merge(std::string_view(s).substr(0, space), std::string_view(s).substr(space + 1));
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::merge(std::string_view left, std::string_view right) {
+    if (merges_came_first_ && !merges_only_) return true;
+    if (!from_byte_level(left, left_bytes_) || !from_byte_level(right, right_bytes_))
+        return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text",
+                                  static_cast<int>(std::min<std::size_t>(left.size(), 100)), left.data(),
+                                  static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
+    return keep(builder_.add_merge(left_bytes_, right_bytes_));
+}
+
+PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
+    if (frames_.size() == list_depth_) return fail(error::format(errc::json_wrong_type, "added_tokens: an entry is no object"));
+    if (merges_only_) return true;
+    const std::string_view name = std::string_view(path_).substr(frames_.back().path_size + 1);
+    const auto wrong = [&] {
+        return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str()));
+    };
+    if (name == "id") {
+        if (fact.kind != json_kind::number || fact.number < 0) return wrong();
+        if (fact.number >= static_cast<double>(max_vocabulary_ids))
+            return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
+                                      max_vocabulary_ids));
+        token_.id = static_cast<std::uint32_t>(fact.number);
+        return true;
+    }
+    if (name == "content") {
+        if (fact.kind != json_kind::string) return wrong();
+        token_.content = std::move(fact.text);
+        has_content_ = true;
+        return true;
+    }
+    const bool on = fact.number != 0.0;
+    if (fact.kind != json_kind::boolean) return wrong();
+    if (name == "special")
+        token_.special = on;
+    else if (name == "lstrip")
+        token_.lstrip = on;
+    else if (name == "rstrip")
+        token_.rstrip = on;
+    else if (name == "normalized")
+        token_.normalized = on;
+    else if (name != "single_word")
+        return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
+    else if (on)
+        return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
+    return true;
+}
+#endif
 
 }  // namespace detail
 

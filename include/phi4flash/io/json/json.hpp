@@ -61,12 +61,7 @@ public:
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
-        std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
-        if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
-        if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-        return fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
-    }
+    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
@@ -196,7 +191,23 @@ private:
 
 namespace detail {
 /// What a value is, for a sentence: "a string", or the number itself.
-[[nodiscard]] inline std::string describe(const json_value& value) {
+[[nodiscard]] PHI4FLASH_BODY std::string describe(const json_value& value);
+
+[[nodiscard]] inline error wrong_type(const char* key, const char* want, const json_value& have) {
+    return error::format(errc::json_wrong_type, "'%s': want %s, have %s", key, want, describe(have).c_str());
+}
+
+/// The value of a key, or nullptr where the object has no such key.
+[[nodiscard]] inline const json_value* member(const json_value& object, const char* key) {
+    const auto place = object.find(key);
+    return place == object.end() ? nullptr : &*place;
+}
+
+/// A whole number from low to high. Errors: json_wrong_type, and `out_of_range` for any other number.
+[[nodiscard]] PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
+                                                              errc out_of_range);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::string describe(const json_value& value) {
     char text[32] = {};
     if (const auto* u = value.get_ptr<const json_value::number_unsigned_t*>()) {
         std::snprintf(text, sizeof text, "%llu", static_cast<unsigned long long>(*u));
@@ -214,26 +225,25 @@ namespace detail {
     return text;
 }
 
-[[nodiscard]] inline error wrong_type(const char* key, const char* want, const json_value& have) {
-    return error::format(errc::json_wrong_type, "'%s': want %s, have %s", key, want, describe(have).c_str());
-}
-
-/// The value of a key, or nullptr where the object has no such key.
-[[nodiscard]] inline const json_value* member(const json_value& object, const char* key) {
-    const auto place = object.find(key);
-    return place == object.end() ? nullptr : &*place;
-}
-
-/// A whole number from low to high. Errors: json_wrong_type, and `out_of_range` for any other number.
-[[nodiscard]] inline result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
-                                                      errc out_of_range) {
+PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high, errc out_of_range) {
     if (!value.is_number()) return wrong_type(key, "a number", value);
     const auto* number = value.get_ptr<const json_value::number_unsigned_t*>();
     if (number != nullptr && *number >= low && *number <= high) return static_cast<std::size_t>(*number);
     return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high,
                          describe(value).c_str());
 }
+#endif
+
 }  // namespace detail
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool json_events::parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
+    std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+    if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
+    if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
+    return fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
+}
+#endif
 
 PHI4FLASH_END
 #endif  // PHI4FLASH_HAS_JSON

@@ -31,7 +31,9 @@ struct packed_want {
 }
 
 /// Errors: unsupported_model (a key asks for what the model does not do), unknown_key.
-[[nodiscard]] inline status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
+[[nodiscard]] PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
     const std::uint64_t d_head = shape.d_model / shape.n_heads;
     const packed_want wants[] = {
         {"phi4flash.attention.key_length", d_head, false}, {"phi4flash.attention.value_length", d_head, false},
@@ -42,9 +44,10 @@ struct packed_want {
     for (const gguf_value& value : file.values()) {
         const std::string_view key = value.key;
         if (!key.starts_with("phi4flash.") || is_read_packed_key(key)) continue;
-        if (std::ranges::any_of(idle_packed_families, [&](std::string_view family) { return key.starts_with(family); })) continue;
-        if (std::ranges::find(idle_packed_keys, key) != std::end(idle_packed_keys)) continue;
-        const auto* const want = std::ranges::find(wants, key, &packed_want::key);
+        const auto begins = [&](std::string_view family) { return key.starts_with(family); };
+        if (std::any_of(std::begin(idle_packed_families), std::end(idle_packed_families), begins)) continue;
+        if (std::find(std::begin(idle_packed_keys), std::end(idle_packed_keys), key) != std::end(idle_packed_keys)) continue;
+        const auto* const want = std::find_if(std::begin(wants), std::end(wants), [&](const packed_want& w) { return w.key == key; });
         if (want != std::end(wants)) {
             const auto truth = value.boolean();
             const auto number = value.is_array ? std::nullopt : value.whole();
@@ -62,6 +65,8 @@ struct packed_want {
     }
     return {};
 }
+#endif
+
 }  // namespace detail
 
 PHI4FLASH_END

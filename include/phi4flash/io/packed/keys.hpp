@@ -52,12 +52,7 @@ inline constexpr const char* packed_stop_strings_key = "phi4flash.generation.sto
 inline constexpr const char* packed_unsupported_key = "phi4flash.generation.unsupported";
 
 /// The codebook of q4_dense as the file has it: 16 levels, then the level that stands for zero.
-[[nodiscard]] inline std::array<std::int32_t, 17> packed_codebook() {
-    std::array<std::int32_t, 17> book{};
-    for (std::size_t i = 0; i < 16; ++i) book[i] = q4_dense.level[i];
-    book[16] = q4_dense.zero;
-    return book;
-}
+[[nodiscard]] PHI4FLASH_BODY std::array<std::int32_t, 17> packed_codebook();
 
 inline void add_config(gguf_metadata& out, const sambay_config& config) {
     for (const auto& [key, extent] : packed_extents) out.add(key, static_cast<std::uint32_t>(config.shape.*extent));
@@ -65,7 +60,64 @@ inline void add_config(gguf_metadata& out, const sambay_config& config) {
     out.add(packed_positions_key, static_cast<std::uint32_t>(config.max_positions));
 }
 
-inline void add_generation(gguf_metadata& out, const generation_config& g) {
+PHI4FLASH_BODY void add_generation(gguf_metadata& out, const generation_config& g);
+
+/// Reads keys of a file. The first defect is kept and everything after it is a no-op, so that a reader is a list of keys.
+class gguf_key_reader {
+public:
+    explicit gguf_key_reader(const gguf& file) : file_(file) {}
+
+    [[nodiscard]] const status& outcome() const { return outcome_; }
+    [[nodiscard]] const gguf_value* find(std::string_view key) const { return outcome_ ? file_.value(key) : nullptr; }
+    void fail(const error& why) {
+        if (outcome_) outcome_ = why;
+    }
+    void wrong_type(const char* key, const char* want, const gguf_value& have) {
+        fail(error::format(errc::wrong_value_type, "key '%s': want %s, have %s", key, want, gguf_type_text(have).c_str()));
+    }
+    const gguf_value* wanted(const char* key, const char* want) {
+        const gguf_value* const value = find(key);
+        if (value == nullptr) fail(error::format(errc::missing_key, "no key '%s': want %s", key, want));
+        return value;
+    }
+
+    std::size_t extent(const char* key);
+    std::optional<std::uint32_t> count(const char* key);
+    /// An id that nothing depends on: nothing where it is none, such as -1.
+    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const {
+        const gguf_value* const value = find(key);
+        const auto n = value == nullptr || value->is_array ? std::nullopt : value->whole();
+        return n && *n <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*n)) : std::nullopt;
+    }
+    void strings(const char* key, std::vector<std::string>& out);
+    std::optional<float> number(const char* key);
+    std::optional<bool> boolean(const char* key);
+    std::optional<std::string_view> text(const char* key);
+
+private:
+    const gguf& file_;
+    status outcome_;
+};
+
+/// Errors: missing_key, wrong_value_type, bad_extent (every rule of check_shape too), not_finite, unsupported_model.
+[[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_config(const gguf& file);
+
+/// Errors: wrong_value_type, not_finite, unknown_token (a stop id that is no row of the embedding).
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab);
+
+/// Whether quantized tensors of the file are packed. Errors: wrong_value_type; unsupported_layout (a layout or a codebook that this
+/// version does not know); missing_key (a layout without a codebook).
+[[nodiscard]] PHI4FLASH_BODY result<bool> read_layout(const gguf& file);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::array<std::int32_t, 17> packed_codebook() {
+    std::array<std::int32_t, 17> book{};
+    for (std::size_t i = 0; i < 16; ++i) book[i] = q4_dense.level[i];
+    book[16] = q4_dense.zero;
+    return book;
+}
+
+PHI4FLASH_BODY void add_generation(gguf_metadata& out, const generation_config& g) {
     const auto add = [&](const char* key, const auto& value) {
         if (value) out.add(key, *value);
     };
@@ -87,91 +139,65 @@ inline void add_generation(gguf_metadata& out, const generation_config& g) {
     add("phi4flash.generation.max_new_tokens", g.max_new_tokens);
 }
 
-/// Reads keys of a file. The first defect is kept and everything after it is a no-op, so that a reader is a list of keys.
-class gguf_key_reader {
-public:
-    explicit gguf_key_reader(const gguf& file) : file_(file) {}
+PHI4FLASH_BODY std::size_t gguf_key_reader::extent(const char* key) {
+    const gguf_value* const value = wanted(key, "a number");
+    if (value == nullptr) return 0;
+    const auto n = value->is_array ? std::nullopt : value->whole();
+    if (!n) {
+        wrong_type(key, "a whole number from 0", *value);
+        return 0;
+    }
+    if (*n == 0 || *n > max_extent)
+        fail(error::format(errc::bad_extent, "key '%s': want 1 to %zu, have %llu", key, max_extent,
+                           static_cast<unsigned long long>(*n)));
+    return static_cast<std::size_t>(*n);
+}
 
-    [[nodiscard]] const status& outcome() const { return outcome_; }
-    [[nodiscard]] const gguf_value* find(std::string_view key) const { return outcome_ ? file_.value(key) : nullptr; }
-    void fail(const error& why) {
-        if (outcome_) outcome_ = why;
-    }
-    void wrong_type(const char* key, const char* want, const gguf_value& have) {
-        fail(error::format(errc::wrong_value_type, "key '%s': want %s, have %s", key, want, gguf_type_text(have).c_str()));
-    }
-    const gguf_value* wanted(const char* key, const char* want) {
-        const gguf_value* const value = find(key);
-        if (value == nullptr) fail(error::format(errc::missing_key, "no key '%s': want %s", key, want));
-        return value;
-    }
+PHI4FLASH_BODY std::optional<std::uint32_t> gguf_key_reader::count(const char* key) {
+    const gguf_value* const value = find(key);
+    if (value == nullptr) return std::nullopt;
+    const auto n = value->is_array ? std::nullopt : value->whole();
+    if (n && *n <= UINT32_MAX) return static_cast<std::uint32_t>(*n);
+    wrong_type(key, "a whole number below 2^32", *value);
+    return std::nullopt;
+}
 
-    std::size_t extent(const char* key) {
-        const gguf_value* const value = wanted(key, "a number");
-        if (value == nullptr) return 0;
-        const auto n = value->is_array ? std::nullopt : value->whole();
-        if (!n) {
-            wrong_type(key, "a whole number from 0", *value);
-            return 0;
-        }
-        if (*n == 0 || *n > max_extent)
-            fail(error::format(errc::bad_extent, "key '%s': want 1 to %zu, have %llu", key, max_extent,
-                               static_cast<unsigned long long>(*n)));
-        return static_cast<std::size_t>(*n);
-    }
-    std::optional<std::uint32_t> count(const char* key) {
-        const gguf_value* const value = find(key);
-        if (value == nullptr) return std::nullopt;
-        const auto n = value->is_array ? std::nullopt : value->whole();
-        if (n && *n <= UINT32_MAX) return static_cast<std::uint32_t>(*n);
-        wrong_type(key, "a whole number below 2^32", *value);
+PHI4FLASH_BODY void gguf_key_reader::strings(const char* key, std::vector<std::string>& out) {
+    const gguf_value* const value = find(key);
+    if (value == nullptr) return;
+    if (!value->is_array || value->type != gguf_type::string) return wrong_type(key, "a list of strings", *value);
+    gguf_strings list(*value);
+    for (std::string_view s; list.next(s);) out.emplace_back(s);
+}
+
+PHI4FLASH_BODY std::optional<float> gguf_key_reader::number(const char* key) {
+    const gguf_value* const value = find(key);
+    if (value == nullptr) return std::nullopt;
+    const auto x = value->real();
+    if (!x) {
+        wrong_type(key, "f32", *value);
         return std::nullopt;
     }
-    /// An id that nothing depends on: nothing where it is none, such as -1.
-    [[nodiscard]] std::optional<std::uint32_t> idle_id(const char* key) const {
-        const gguf_value* const value = find(key);
-        const auto n = value == nullptr || value->is_array ? std::nullopt : value->whole();
-        return n && *n <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*n)) : std::nullopt;
-    }
-    void strings(const char* key, std::vector<std::string>& out) {
-        const gguf_value* const value = find(key);
-        if (value == nullptr) return;
-        if (!value->is_array || value->type != gguf_type::string) return wrong_type(key, "a list of strings", *value);
-        gguf_strings list(*value);
-        for (std::string_view s; list.next(s);) out.emplace_back(s);
-    }
-    std::optional<float> number(const char* key) {
-        const gguf_value* const value = find(key);
-        if (value == nullptr) return std::nullopt;
-        const auto x = value->real();
-        if (!x) {
-            wrong_type(key, "f32", *value);
-            return std::nullopt;
-        }
-        if (is_finite(*x) && std::fabs(*x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(*x);
-        fail(error::format(errc::not_finite, "key '%s': want a finite 32-bit float, have %g", key, *x));
-        return std::nullopt;
-    }
-    std::optional<bool> boolean(const char* key) {
-        const gguf_value* const value = find(key);
-        const auto b = value == nullptr ? std::nullopt : value->boolean();
-        if (value != nullptr && !b) wrong_type(key, "boolean", *value);
-        return b;
-    }
-    std::optional<std::string_view> text(const char* key) {
-        const gguf_value* const value = find(key);
-        const auto s = value == nullptr ? std::nullopt : value->text();
-        if (value != nullptr && !s) wrong_type(key, "string", *value);
-        return s;
-    }
+    if (is_finite(*x) && std::fabs(*x) <= static_cast<double>(FLT_MAX)) return static_cast<float>(*x);
+    fail(error::format(errc::not_finite, "key '%s': want a finite 32-bit float, have %g", key, *x));
+    return std::nullopt;
+}
 
-private:
-    const gguf& file_;
-    status outcome_;
-};
+PHI4FLASH_BODY std::optional<bool> gguf_key_reader::boolean(const char* key) {
+    const gguf_value* const value = find(key);
+    const auto b = value == nullptr ? std::nullopt : value->boolean();
+    if (value != nullptr && !b) wrong_type(key, "boolean", *value);
+    return b;
+}
 
-/// Errors: missing_key, wrong_value_type, bad_extent (every rule of check_shape too), not_finite, unsupported_model.
-[[nodiscard]] inline result<sambay_config> read_config(const gguf& file) {
+PHI4FLASH_BODY std::optional<std::string_view> gguf_key_reader::text(const char* key) {
+    const gguf_value* const value = find(key);
+    const auto s = value == nullptr ? std::nullopt : value->text();
+    if (value != nullptr && !s) wrong_type(key, "string", *value);
+    return s;
+}
+
+PHI4FLASH_BODY result<sambay_config> read_config(const gguf& file) {
     constexpr const char* architecture = "general.architecture";
     gguf_key_reader in(file);
     (void)in.wanted(architecture, "'phi4flash'");
@@ -191,8 +217,7 @@ private:
     return config;
 }
 
-/// Errors: wrong_value_type, not_finite, unknown_token (a stop id that is no row of the embedding).
-[[nodiscard]] inline result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
+PHI4FLASH_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
     gguf_key_reader in(file);
     generation_config g;
     if (const gguf_value* const ids = in.find(packed_stop_ids_key); ids != nullptr) {
@@ -224,9 +249,7 @@ private:
     return g;
 }
 
-/// Whether quantized tensors of the file are packed. Errors: wrong_value_type; unsupported_layout (a layout or a codebook that this
-/// version does not know); missing_key (a layout without a codebook).
-[[nodiscard]] inline result<bool> read_layout(const gguf& file) {
+PHI4FLASH_BODY result<bool> read_layout(const gguf& file) {
     gguf_key_reader in(file);
     const auto layout = in.text(packed_layout_key);
     if (!in.outcome()) return in.outcome().error();
@@ -244,6 +267,7 @@ private:
                              packed_codebook_key, gguf_type_text(*book).c_str());
     return true;
 }
+#endif
 }  // namespace detail
 
 PHI4FLASH_END

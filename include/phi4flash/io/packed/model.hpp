@@ -29,21 +29,7 @@ template <class T>
 
 /// A tensor of a file as weights; `packed` if the file has the packed layout. Errors: wrong_dtype, naming the type; wrong_shape for
 /// packed tensors that are not matrices of whole blocks.
-[[nodiscard]] inline result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
-    tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
-    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
-    const printable name(t.name);
-    for (std::size_t i = 0; i < (packed ? dtype_count : plain_dtype_count); ++i) {
-        view.type = static_cast<dtype>(i);
-        if (ggml_type_of(view.type) != t.format->type) continue;
-        if (!is_packed(view.type) || (t.rank == 2 && is_packable(t.extent[0], t.extent[1]))) return view;
-        return error::format(errc::wrong_shape,
-                             "tensor '%s': want a matrix of 8 n rows and 32 m columns in the packed layout, have %zu rows of %zu",
-                             name.c_str(), t.rows(), t.cols());
-    }
-    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16%s BF16%s, have %s", name.c_str(), packed ? "," : " or",
-                         packed ? ", Q8_0, Q4_0 or IQ4_NL" : "", t.format->name);
-}
+[[nodiscard]] PHI4FLASH_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed);
 
 /// A file and what it says. Reading from several threads is safe. Its views stay valid as long as it lives, and after it has been
 /// moved; in memory the host's bytes must outlive it too.
@@ -234,6 +220,24 @@ PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, co
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }
 #endif
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
+    tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
+    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
+    const printable name(t.name);
+    for (std::size_t i = 0; i < (packed ? dtype_count : plain_dtype_count); ++i) {
+        view.type = static_cast<dtype>(i);
+        if (ggml_type_of(view.type) != t.format->type) continue;
+        if (!is_packed(view.type) || (t.rank == 2 && is_packable(t.extent[0], t.extent[1]))) return view;
+        return error::format(errc::wrong_shape,
+                             "tensor '%s': want a matrix of 8 n rows and 32 m columns in the packed layout, have %zu rows of %zu",
+                             name.c_str(), t.rows(), t.cols());
+    }
+    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16%s BF16%s, have %s", name.c_str(), packed ? "," : " or",
+                         packed ? ", Q8_0, Q4_0 or IQ4_NL" : "", t.format->name);
+}
 #endif
 
 PHI4FLASH_END

@@ -33,7 +33,17 @@ struct packed_tensor {
 
 namespace detail {
 /// general.file_type: what most of the bytes are, by llama.cpp's numbers.
-[[nodiscard]] inline std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
+[[nodiscard]] PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors);
+
+PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t);
+
+[[nodiscard]] PHI4FLASH_BODY gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors);
+
+/// The weights first, in their order, then the tables.
+[[nodiscard]] PHI4FLASH_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
+                                                                         std::span<const packed_array> arrays);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
     constexpr std::uint32_t numbers[dtype_count] = {0, 1, 32, 7, 2, 25};
     double elements[dtype_count] = {};
     for (const packed_tensor& t : tensors) {
@@ -44,7 +54,7 @@ namespace detail {
     return numbers[std::max_element(std::begin(elements), std::end(elements)) - std::begin(elements)];
 }
 
-inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
+PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     out.add("tokenizer.ggml.model", "gpt2");
     out.add("tokenizer.ggml.pre", t.pre);
     out.add_strings("tokenizer.ggml.tokens", t.tokens.size(), [&](std::size_t i) { return std::string_view(t.tokens[i]); });
@@ -57,7 +67,7 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     out.add(packed_ignore_merges_key, t.ignore_merges);
 }
 
-[[nodiscard]] inline gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
+PHI4FLASH_BODY gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
     gguf_metadata out;
     out.add("general.architecture", packed_architecture);
     out.add("general.type", "model");
@@ -74,9 +84,7 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     return out;
 }
 
-/// The weights first, in their order, then the tables.
-[[nodiscard]] inline result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
-                                                                 std::span<const packed_array> arrays) {
+PHI4FLASH_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors, std::span<const packed_array> arrays) {
     std::vector<gguf_spec> specs;
     for (const packed_tensor& t : tensors) {
         if (std::string_view(t.name).starts_with(packed_array_prefix))
@@ -91,6 +99,8 @@ inline void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
         specs.push_back({std::string(packed_array_prefix) + a.name, a.type, {a.data.size() / format_of(a.type).block_bytes}});
     return specs;
 }
+#endif
+
 }  // namespace detail
 
 /// Writes a model to `out`. `produce(i, sink)` returns a status and writes the bytes of `tensors[i]` (matrix_bytes of it) to the

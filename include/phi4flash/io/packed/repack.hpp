@@ -61,104 +61,22 @@ template <std::size_t Words>
 }
 
 /// IQ4_NL: its levels as codes of 8 bits.
-[[nodiscard]] inline bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
-    constexpr std::size_t bytes = format_of(ggml_type::iq4_nl).block_bytes;
-    bool finite = true;
-    for (std::size_t g = 0; g < groups; ++g, rows += bytes, out += sizeof(q8_block)) {
-        auto& block = *reinterpret_cast<q8_block*>(out);
-        for (std::size_t r = 0; r < packed_rows; ++r) {
-            const std::byte* const from = rows + r * row_bytes;
-            finite = finite && finite_halves(from, 1);
-            block.scale[r] = number_at<f16>(from);
-            for (std::size_t i = 0; i < 16; ++i) {
-                const unsigned q = byte_at(from, 2 + i);
-                block.code[i / 4][4 * r + i % 4] = iq4_nl_levels[q & 15];
-                block.code[4 + i / 4][4 * r + i % 4] = iq4_nl_levels[q >> 4];
-            }
-        }
-    }
-    return finite;
-}
+[[nodiscard]] PHI4FLASH_BODY bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out);
 
 /// Q4_K and Q6_K: decoded, and rounded to 8 bits again. False also if a packed scale would leave the range of f16.
-[[nodiscard]] inline bool round_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes,
-                                           std::size_t groups, std::byte* out) {
-    constexpr std::size_t length = 256;
-    constexpr std::size_t parts = length / packed_cols;
-    auto* const blocks = reinterpret_cast<q8_block*>(out);
-    bool finite = true;
-    for (std::size_t r = 0; r < packed_rows; ++r) {
-        const std::byte* from = rows + r * row_bytes;
-        for (std::size_t g = 0; g < groups; g += parts, from += format.block_bytes) {
-            float x[length];
-            finite = finite && finite_halves(from + format.scale_offset, format.n_scales);
-            (void)decode_ggml(format.type, from, length, x);
-            for (std::size_t i = 0; i < parts; ++i) {
-                encode_row(blocks[g + i], r, x + i * packed_cols);
-                finite = finite && (blocks[g + i].scale[r].bits & 0x7c00u) != 0x7c00u;
-            }
-        }
-    }
-    return finite;
-}
+[[nodiscard]] PHI4FLASH_BODY bool round_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes, std::size_t groups,
+                                                   std::byte* out);
 
-[[nodiscard]] inline bool repack_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes,
-                                            std::size_t groups, std::byte* out) {
-    switch (format.type) {
-        case ggml_type::q8_0: return reorder_eight_rows<8>(rows, row_bytes, groups, out);
-        case ggml_type::q4_0: return reorder_eight_rows<4>(rows, row_bytes, groups, out);
-        case ggml_type::iq4_nl: return level_eight_rows(rows, row_bytes, groups, out);
-        default: return round_eight_rows(format, rows, row_bytes, groups, out);
-    }
-}
+[[nodiscard]] PHI4FLASH_BODY bool repack_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes, std::size_t groups,
+                                                    std::byte* out);
 
-[[nodiscard]] inline bool widen_row(const ggml_format& format, const std::byte* row, std::size_t cols, std::byte* out) {
-    for (std::size_t i = 0; i < cols; i += format.block_length, row += format.block_bytes) {
-        float x[256];
-        if (!finite_halves(row + format.scale_offset, format.n_scales)) return false;
-        (void)decode_ggml(format.type, row, format.block_length, x);
-        std::memcpy(out + 4 * i, x, std::size_t{4} * format.block_length);
-    }
-    return true;
-}
+[[nodiscard]] PHI4FLASH_BODY bool widen_row(const ggml_format& format, const std::byte* row, std::size_t cols, std::byte* out);
 
 /// One tensor into view.bytes bytes at `out`. Errors: not_finite, naming the tensor, and the first block of those in the file.
-[[nodiscard]] inline status repack_tensor(const gguf_tensor& t, const tensor_view& view, std::byte* out, executor_ref executor) {
-    constexpr std::size_t grain_bytes = std::size_t{1} << 16;
-    const ggml_format& format = *t.format;
-    const std::size_t rows = is_packed(view.type) ? packed_rows : 1;
-    const std::size_t row_bytes = t.cols() / format.block_length * format.block_bytes;
-    const std::size_t out_bytes = matrix_bytes(view.type, rows, t.cols());
-    std::atomic<bool> damaged{false};
-    executor.parallel_for(t.rows() / rows, grain_bytes / (out_bytes + 1) + 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-            const std::byte* const from = t.data + i * rows * row_bytes;
-            std::byte* const to = out + i * out_bytes;
-            const bool finite = rows == 1 ? widen_row(format, from, t.cols(), to)
-                                          : repack_eight_rows(format, from, row_bytes, t.cols() / packed_cols, to);
-            if (!finite) damaged.store(true, std::memory_order_relaxed);
-        }
-    });
-    if (!damaged.load(std::memory_order_relaxed)) return {};
-    if (const status ok = check_scales(t); !ok) return ok;  // says where, and the same for any number of threads
-    return error::format(errc::not_finite, "tensor '%s': numbers of this %s are too large for the scales of packed rows",
-                         printable(t.name).c_str(), format.name);
-}
+[[nodiscard]] PHI4FLASH_BODY status repack_tensor(const gguf_tensor& t, const tensor_view& view, std::byte* out, executor_ref executor);
 
 /// What a tensor that cannot be used in place becomes; without `data`. Errors: size_overflow.
-[[nodiscard]] inline result<tensor_view> plan_repacked(const gguf_tensor& t, bool widen) {
-    tensor_view view{.name = t.name, .rank = t.rank};
-    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
-    const bool packs = !widen && t.rank == 2 && is_packable(t.extent[0], t.extent[1]);
-    if (packs) view.type = t.format->type == ggml_type::q4_0 ? dtype::q4 : dtype::q8;
-    const std::size_t unit = packs ? packed_rows * packed_cols : 1;
-    const std::size_t unit_bytes = packs ? matrix_bytes(view.type, packed_rows, packed_cols) : sizeof(float);
-    if (t.count() / unit > static_cast<std::size_t>(PTRDIFF_MAX) / unit_bytes)
-        return error::format(errc::size_overflow, "tensor '%s': repacked, it would not fit the address space",
-                             printable(t.name).c_str());
-    view.bytes = t.count() / unit * unit_bytes;
-    return view;
-}
+[[nodiscard]] PHI4FLASH_BODY result<tensor_view> plan_repacked(const gguf_tensor& t, bool widen);
 
 /// "attn.D" of "model.layers.12.attn.D": a tensor's name is the same in every layer. Other names are as they are.
 [[nodiscard]] constexpr std::string_view name_in_layer(std::string_view name) {
@@ -181,38 +99,136 @@ struct repack_plan {
     }
 
 private:
-    static result<repack_plan> make(const packed_model& from) {
-        repack_plan plan;
-        std::vector<std::string> tables;
-        if (from.needs_repacking()) {
-            sambay_shape few = from.config().shape;
-            few.n_layers = (std::min)(few.n_layers, std::size_t{8});  // every kind of layer is among them, and a small file may claim millions
-            const auto e = extents<any_sambay>::from(few);
-            if (!e) return e.error();
-            for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
-                if (role != tensor_role::matrix) tables.emplace_back(name_in_layer(name));
-            });
-            std::sort(tables.begin(), tables.end());
-        }
-        for (const gguf_tensor& t : from.file().tensors()) {
-            if (t.name.starts_with(packed_array_prefix)) continue;
-            const tensor_view* const in_place = from.find(t.name);
-            const auto view = in_place != nullptr ? result<tensor_view>(*in_place)
-                                                  : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), name_in_layer(t.name)));
-            if (!view) return view.error();
-            plan.tensors.push_back(*view);
-            plan.sources.push_back(in_place != nullptr ? nullptr : &t);
-            if (in_place != nullptr) continue;
-            constexpr auto most = static_cast<std::size_t>(PTRDIFF_MAX) - 2 * block_alignment;
-            if (view->bytes > most || round_up(view->bytes, block_alignment) > most - plan.bytes)
-                return error::format(errc::size_overflow, "tensor '%s': the repacked tensors would not fit the address space",
-                                     printable(t.name).c_str());
-            plan.bytes += round_up(view->bytes, block_alignment);
-            plan.source_bytes += t.bytes;
-        }
-        return plan;
-    }
+    static result<repack_plan> make(const packed_model& from);
 };
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
+    constexpr std::size_t bytes = format_of(ggml_type::iq4_nl).block_bytes;
+    bool finite = true;
+    for (std::size_t g = 0; g < groups; ++g, rows += bytes, out += sizeof(q8_block)) {
+        auto& block = *reinterpret_cast<q8_block*>(out);
+        for (std::size_t r = 0; r < packed_rows; ++r) {
+            const std::byte* const from = rows + r * row_bytes;
+            finite = finite && finite_halves(from, 1);
+            block.scale[r] = number_at<f16>(from);
+            for (std::size_t i = 0; i < 16; ++i) {
+                const unsigned q = byte_at(from, 2 + i);
+                block.code[i / 4][4 * r + i % 4] = iq4_nl_levels[q & 15];
+                block.code[4 + i / 4][4 * r + i % 4] = iq4_nl_levels[q >> 4];
+            }
+        }
+    }
+    return finite;
+}
+
+PHI4FLASH_BODY bool round_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
+    constexpr std::size_t length = 256;
+    constexpr std::size_t parts = length / packed_cols;
+    auto* const blocks = reinterpret_cast<q8_block*>(out);
+    bool finite = true;
+    for (std::size_t r = 0; r < packed_rows; ++r) {
+        const std::byte* from = rows + r * row_bytes;
+        for (std::size_t g = 0; g < groups; g += parts, from += format.block_bytes) {
+            float x[length];
+            finite = finite && finite_halves(from + format.scale_offset, format.n_scales);
+            (void)decode_ggml(format.type, from, length, x);
+            for (std::size_t i = 0; i < parts; ++i) {
+                encode_row(blocks[g + i], r, x + i * packed_cols);
+                finite = finite && (blocks[g + i].scale[r].bits & 0x7c00u) != 0x7c00u;
+            }
+        }
+    }
+    return finite;
+}
+
+PHI4FLASH_BODY bool repack_eight_rows(const ggml_format& format, const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
+    switch (format.type) {
+        case ggml_type::q8_0: return reorder_eight_rows<8>(rows, row_bytes, groups, out);
+        case ggml_type::q4_0: return reorder_eight_rows<4>(rows, row_bytes, groups, out);
+        case ggml_type::iq4_nl: return level_eight_rows(rows, row_bytes, groups, out);
+        default: return round_eight_rows(format, rows, row_bytes, groups, out);
+    }
+}
+
+PHI4FLASH_BODY bool widen_row(const ggml_format& format, const std::byte* row, std::size_t cols, std::byte* out) {
+    for (std::size_t i = 0; i < cols; i += format.block_length, row += format.block_bytes) {
+        float x[256];
+        if (!finite_halves(row + format.scale_offset, format.n_scales)) return false;
+        (void)decode_ggml(format.type, row, format.block_length, x);
+        std::memcpy(out + 4 * i, x, std::size_t{4} * format.block_length);
+    }
+    return true;
+}
+
+PHI4FLASH_BODY status repack_tensor(const gguf_tensor& t, const tensor_view& view, std::byte* out, executor_ref executor) {
+    constexpr std::size_t grain_bytes = std::size_t{1} << 16;
+    const ggml_format& format = *t.format;
+    const std::size_t rows = is_packed(view.type) ? packed_rows : 1;
+    const std::size_t row_bytes = t.cols() / format.block_length * format.block_bytes;
+    const std::size_t out_bytes = matrix_bytes(view.type, rows, t.cols());
+    std::atomic<bool> damaged{false};
+    executor.parallel_for(t.rows() / rows, grain_bytes / (out_bytes + 1) + 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::byte* const from = t.data + i * rows * row_bytes;
+            std::byte* const to = out + i * out_bytes;
+            const bool finite = rows == 1 ? widen_row(format, from, t.cols(), to)
+                                          : repack_eight_rows(format, from, row_bytes, t.cols() / packed_cols, to);
+            if (!finite) damaged.store(true, std::memory_order_relaxed);
+        }
+    });
+    if (!damaged.load(std::memory_order_relaxed)) return {};
+    if (const status ok = check_scales(t); !ok) return ok;  // says where, and the same for any number of threads
+    return error::format(errc::not_finite, "tensor '%s': numbers of this %s are too large for the scales of packed rows",
+                         printable(t.name).c_str(), format.name);
+}
+
+PHI4FLASH_BODY result<tensor_view> plan_repacked(const gguf_tensor& t, bool widen) {
+    tensor_view view{.name = t.name, .rank = t.rank};
+    for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
+    const bool packs = !widen && t.rank == 2 && is_packable(t.extent[0], t.extent[1]);
+    if (packs) view.type = t.format->type == ggml_type::q4_0 ? dtype::q4 : dtype::q8;
+    const std::size_t unit = packs ? packed_rows * packed_cols : 1;
+    const std::size_t unit_bytes = packs ? matrix_bytes(view.type, packed_rows, packed_cols) : sizeof(float);
+    if (t.count() / unit > static_cast<std::size_t>(PTRDIFF_MAX) / unit_bytes)
+        return error::format(errc::size_overflow, "tensor '%s': repacked, it would not fit the address space",
+                             printable(t.name).c_str());
+    view.bytes = t.count() / unit * unit_bytes;
+    return view;
+}
+
+PHI4FLASH_BODY result<repack_plan> repack_plan::make(const packed_model& from) {
+    repack_plan plan;
+    std::vector<std::string> tables;
+    if (from.needs_repacking()) {
+        sambay_shape few = from.config().shape;
+        few.n_layers = (std::min)(few.n_layers, std::size_t{8});  // every kind of layer is among them, and a small file may claim millions
+        const auto e = extents<any_sambay>::from(few);
+        if (!e) return e.error();
+        for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
+            if (role != tensor_role::matrix) tables.emplace_back(name_in_layer(name));
+        });
+        std::sort(tables.begin(), tables.end());
+    }
+    for (const gguf_tensor& t : from.file().tensors()) {
+        if (t.name.starts_with(packed_array_prefix)) continue;
+        const tensor_view* const in_place = from.find(t.name);
+        const auto view = in_place != nullptr ? result<tensor_view>(*in_place)
+                                              : plan_repacked(t, std::binary_search(tables.begin(), tables.end(), name_in_layer(t.name)));
+        if (!view) return view.error();
+        plan.tensors.push_back(*view);
+        plan.sources.push_back(in_place != nullptr ? nullptr : &t);
+        if (in_place != nullptr) continue;
+        constexpr auto most = static_cast<std::size_t>(PTRDIFF_MAX) - 2 * block_alignment;
+        if (view->bytes > most || round_up(view->bytes, block_alignment) > most - plan.bytes)
+            return error::format(errc::size_overflow, "tensor '%s': the repacked tensors would not fit the address space",
+                                 printable(t.name).c_str());
+        plan.bytes += round_up(view->bytes, block_alignment);
+        plan.source_bytes += t.bytes;
+    }
+    return plan;
+}
+#endif
+
 }  // namespace detail
 
 /// All weights of a file, ready to be bound: a tensor_source. The file must outlive it: names and plain tensors point there.

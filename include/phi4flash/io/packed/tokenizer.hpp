@@ -38,17 +38,7 @@ struct packed_tokenizer {
     std::vector<packed_array> tables;         ///< the tokenizer's own, in place
 
     /// All tables; points into this object and the tokenizer. Errors: out_of_memory.
-    [[nodiscard]] result<std::vector<packed_array>> arrays() const {
-        return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
-            std::vector<packed_array> all = tables;
-            const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
-            add("added.ids", added_ids);
-            add("added.flags", added_flags);
-            add("added.bytes", added_bytes);
-            add("added.begins", added_begins);
-            return all;
-        });
-    }
+    [[nodiscard]] result<std::vector<packed_array>> arrays() const;
 };
 
 namespace detail {
@@ -79,7 +69,17 @@ struct normal_form_prefix {
 };
 PHI4FLASH_OWN_DATA inline constexpr normal_form_prefix normal_form_prefixes[] = {{"NFC, then ", normal_form::nfc}, {"NFD, then ", normal_form::nfd}};
 
-inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
+PHI4FLASH_BODY void describe_added_tokens(const tokenizer& t, packed_tokenizer& p);
+
+[[nodiscard]] PHI4FLASH_BODY status read_added_tokens(const packed_model& model, tokenizer_builder& builder);
+
+/// The split pattern and the like. The regular expression, if the file has it, or else what others call it.
+[[nodiscard]] PHI4FLASH_BODY status read_settings(const packed_model& model, tokenizer_builder& builder);
+
+/// Tokens and merges of the customary keys; added tokens too, unless the file has a table of them.
+[[nodiscard]] PHI4FLASH_BODY status read_token_strings(const packed_model& model, tokenizer_builder& builder);
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     p.added_begins.push_back(0);
     for (const added_token& a : t.added_tokens()) {
         p.added_ids.push_back(a.id);
@@ -90,7 +90,7 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     }
 }
 
-[[nodiscard]] inline status read_added_tokens(const packed_model& model, tokenizer_builder& builder) {
+PHI4FLASH_BODY status read_added_tokens(const packed_model& model, tokenizer_builder& builder) {
     const auto ids = model.array<std::uint32_t>("added.ids");
     const auto flags = model.array<std::uint8_t>("added.flags");
     const auto bytes = model.array<char>("added.bytes");
@@ -120,8 +120,7 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     return {};
 }
 
-/// The split pattern and the like. The regular expression, if the file has it, or else what others call it.
-[[nodiscard]] inline status read_settings(const packed_model& model, tokenizer_builder& builder) {
+PHI4FLASH_BODY status read_settings(const packed_model& model, tokenizer_builder& builder) {
     constexpr const char* model_key = "tokenizer.ggml.model";
     constexpr const char* pre_key = "tokenizer.ggml.pre";
     gguf_key_reader in(model.file());
@@ -150,8 +149,7 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
                          printable(regex ? *regex : *pre).c_str());
 }
 
-/// Tokens and merges of the customary keys; added tokens too, unless the file has a table of them.
-[[nodiscard]] inline status read_token_strings(const packed_model& model, tokenizer_builder& builder) {
+PHI4FLASH_BODY status read_token_strings(const packed_model& model, tokenizer_builder& builder) {
     constexpr const char* tokens_key = "tokenizer.ggml.tokens";
     constexpr const char* types_key = "tokenizer.ggml.token_type";
     constexpr const char* merges_key = "tokenizer.ggml.merges";
@@ -197,6 +195,8 @@ inline void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     }
     return {};
 }
+#endif
+
 }  // namespace detail
 
 /// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
@@ -256,6 +256,20 @@ PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
             table.assign(stored->data(), stored->data() + stored->size());
             return {};
         });
+    });
+}
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<std::vector<packed_array>> packed_tokenizer::arrays() const {
+    return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
+        std::vector<packed_array> all = tables;
+        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
+        add("added.ids", added_ids);
+        add("added.flags", added_flags);
+        add("added.bytes", added_bytes);
+        add("added.begins", added_begins);
+        return all;
     });
 }
 #endif

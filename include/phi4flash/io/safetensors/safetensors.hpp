@@ -56,16 +56,7 @@ struct safetensors_entry {
 };
 
 /// The entry as weights, where it lies: see tensor_view::is_aligned. Errors: wrong_dtype for element types that the library does not compute with.
-[[nodiscard]] inline result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
-    tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
-    for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
-    for (std::size_t i = 0; i < plain_dtype_count; ++i) {
-        view.type = static_cast<dtype>(i);
-        if (entry.dtype == name_of(view.type)) return view;
-    }
-    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16 or BF16, have %s", printable(entry.name).c_str(),
-                         entry.dtype.data());
-}
+[[nodiscard]] PHI4FLASH_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry);
 
 #if PHI4FLASH_HAS_JSON
 namespace detail {
@@ -97,13 +88,7 @@ private:
     enum field : unsigned { none = 0, dtype_field = 1, shape_field = 2, offsets_field = 4 };
 
     bool is_metadata() const { return key_ == "__metadata__"; }
-    const char* wanted() const {
-        if (place_ == place::outside) return "an object of tensors";
-        if (place_ == place::header) return "an object";
-        if (place_ == place::metadata) return "a string";
-        if (place_ != place::tensor) return "a whole number";
-        return field_ == dtype_field ? "a string" : "a list of numbers";
-    }
+    const char* wanted() const;
     const char* field_name() const {
         return field_ == dtype_field ? ".dtype" : field_ == shape_field ? ".shape" : field_ == offsets_field ? ".data_offsets" : "";
     }
@@ -129,8 +114,16 @@ private:
     std::uint64_t offset_[2] = {};
     std::size_t offsets_ = 0;
 };
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY const char* safetensors_events::wanted() const {
+    if (place_ == place::outside) return "an object of tensors";
+    if (place_ == place::header) return "an object";
+    if (place_ == place::metadata) return "a string";
+    if (place_ != place::tensor) return "a whole number";
+    return field_ == dtype_field ? "a string" : "a list of numbers";
+}
 
-inline bool safetensors_events::number_unsigned(std::uint64_t n) {
+PHI4FLASH_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
     if (place_ == place::shape) {
         if (entry_.rank == tensor_view::max_rank)
             return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
@@ -145,7 +138,7 @@ inline bool safetensors_events::number_unsigned(std::uint64_t n) {
     return true;
 }
 
-inline bool safetensors_events::string(std::string& text) {
+PHI4FLASH_BODY bool safetensors_events::string(std::string& text) {
     if (place_ == place::metadata) return true;
     if (place_ != place::tensor || field_ != dtype_field) return number_or_text("a string");
     const safetensors_dtype* const known = find_safetensors_dtype(text);
@@ -157,7 +150,7 @@ inline bool safetensors_events::string(std::string& text) {
     return true;
 }
 
-inline bool safetensors_events::start_object(std::size_t n) {
+PHI4FLASH_BODY bool safetensors_events::start_object(std::size_t n) {
     if (place_ != place::outside && place_ != place::header) {
         return json_events::start_object(n) && number_or_text("an object");
     }
@@ -169,21 +162,21 @@ inline bool safetensors_events::start_object(std::size_t n) {
     return json_events::start_object(n);
 }
 
-inline bool safetensors_events::end_object() {
+PHI4FLASH_BODY bool safetensors_events::end_object() {
     if (place_ == place::tensor && !finish_tensor()) return false;
     place_ = place_ == place::header ? place::outside : place::header;
     field_ = none;
     return json_events::end_object();
 }
 
-inline bool safetensors_events::start_array(std::size_t n) {
+PHI4FLASH_BODY bool safetensors_events::start_array(std::size_t n) {
     if (!json_events::start_array(n)) return false;
     if (place_ != place::tensor || (field_ != shape_field && field_ != offsets_field)) return number_or_text("a list");
     place_ = field_ == shape_field ? place::shape : place::offsets;
     return true;
 }
 
-inline bool safetensors_events::end_array() {
+PHI4FLASH_BODY bool safetensors_events::end_array() {
     if (place_ == place::offsets && offsets_ != 2)
         return fail(error::format(errc::json_wrong_type, "tensor '%s'.data_offsets: want 2 numbers, have %zu",
                                   printable(key_).c_str(), offsets_));
@@ -191,7 +184,7 @@ inline bool safetensors_events::end_array() {
     return json_events::end_array();
 }
 
-inline bool safetensors_events::key(std::string& name) {
+PHI4FLASH_BODY bool safetensors_events::key(std::string& name) {
     if (place_ == place::header) {
         key_ = name;
         if (first_use(name)) return true;
@@ -207,7 +200,7 @@ inline bool safetensors_events::key(std::string& name) {
     return true;
 }
 
-inline bool safetensors_events::finish_tensor() {
+PHI4FLASH_BODY bool safetensors_events::finish_tensor() {
     for (const unsigned wanted_field : {dtype_field, shape_field, offsets_field}) {
         field_ = wanted_field;
         if ((seen_ & wanted_field) == 0)
@@ -224,7 +217,7 @@ inline bool safetensors_events::finish_tensor() {
     return place_tensor(bytes);
 }
 
-inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
+PHI4FLASH_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
     const auto begin = static_cast<unsigned long long>(offset_[0]);
     const auto end = static_cast<unsigned long long>(offset_[1]);
     const printable name(key_);
@@ -247,6 +240,8 @@ inline bool safetensors_events::place_tensor(std::uint64_t bytes) {
     entries.push_back(entry_);
     return true;
 }
+#endif
+
 }  // namespace detail
 
 /// The tensors of one file, sorted by name. Points into the bytes it was read from, which must outlive it; moving it
@@ -343,6 +338,19 @@ PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte>
     });
 }
 #endif  // PHI4FLASH_HAS_JSON
+#endif
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
+    tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
+    for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
+    for (std::size_t i = 0; i < plain_dtype_count; ++i) {
+        view.type = static_cast<dtype>(i);
+        if (entry.dtype == name_of(view.type)) return view;
+    }
+    return error::format(errc::wrong_dtype, "tensor '%s': want F32, F16 or BF16, have %s", printable(entry.name).c_str(),
+                         entry.dtype.data());
+}
 #endif
 
 PHI4FLASH_END

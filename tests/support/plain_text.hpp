@@ -1,7 +1,6 @@
 #pragma once
 /// Tokenizing once more, from the definitions and without a thought for speed: the split patterns by a backtracking matcher, and merging by
 /// looking at all pairs again and again.
-#include <phi4flash/text/unicode_tables.hpp>
 #include <phi4flash/text/bpe.hpp>
 #include <phi4flash/text/pre_tokenizer.hpp>
 #include <phi4flash/text/unicode_tables.hpp>

@@ -172,6 +172,15 @@
 #define PHI4FLASH_HAS_KV_INT8 1
 #endif
 
+// Anything but 0 and 1 would be 1 here and something else in the name of the ABI.
+#define PHI4FLASH_IS_SWITCH(x) ((x) == 0 || (x) == 1)
+#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_BF16) || \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q8) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE) || \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_INT8)
+#error "phi4flash: want 0 or 1 for each of PHI4FLASH_HAS_WEIGHTS_F32 and its kin, and of PHI4FLASH_HAS_KV_F32 and its kin"
+#endif
+#undef PHI4FLASH_IS_SWITCH
+
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
 #ifndef PHI4FLASH_AMX
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
@@ -6707,7 +6716,7 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
-/// How many of so many tokens the next turn meets.
+/// How many of so many tokens the next turn meets. (Scalar kernels have no turn of three: a third of what there is to compile of them.)
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
     return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
@@ -6734,15 +6743,17 @@ inline void add_turns(const block_pair& from, std::size_t groups, const activati
     }
 }
 
-/// A vector of weights of each of two pairs of blocks against tokens T: what is loaded of a token meets both.
+/// What is loaded of a token meets a vector of weights of each of two pairs of blocks.
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE void next_two_dots(Dots& dots, Dots& next, Codes w, Codes next_w, const std::int8_t* x) {
+    dots = next_dots<Format, Products>(dots, w, x);
+    next = next_dots<Format, Products>(next, next_w, x);
+}
+/// The same for tokens T.
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
                                        dots_of<Format, Products, T>&... next) {
-    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
-        a = next_dots<Format, Products>(a, w, q);
-        b = next_dots<Format, Products>(b, next_w, q);
-    };
-    (meet(dots, next, x[T].q + column), ...);
+    (next_two_dots<Format, Products>(dots, next, w, next_w, x[T].q + column), ...);
 }
 
 /// A group of two pairs of blocks against tokens T. Adds to sums [T] [2] [few_rows].
@@ -6762,13 +6773,11 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
         }
     }
-    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
-        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
-    };
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
     const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
-    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
-    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+    (store_wide(add_dots<Format, Products>(dots, scales, x[T], load_wide(sums + 2 * T * few_rows)), sums + 2 * T * few_rows), ...);
+    float* const next_sums = sums + few_rows;
+    (store_wide(add_dots<Format, Products>(next, next_scales, x[T], load_wide(next_sums + 2 * T * few_rows)), next_sums + 2 * T * few_rows), ...);
 }
 
 /// Up to scale_groups groups of two pairs of blocks against tokens T. Adds to totals[pair] [T][few_rows].
@@ -12376,14 +12385,15 @@ inline void add_turns(const block_pair& from, std::size_t groups, const activati
     }
 }
 
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE void next_two_dots(Dots& dots, Dots& next, Codes w, Codes next_w, const std::int8_t* x) {
+    dots = next_dots<Format, Products>(dots, w, x);
+    next = next_dots<Format, Products>(next, next_w, x);
+}
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
                                        dots_of<Format, Products, T>&... next) {
-    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
-        a = next_dots<Format, Products>(a, w, q);
-        b = next_dots<Format, Products>(b, next_w, q);
-    };
-    (meet(dots, next, x[T].q + column), ...);
+    (next_two_dots<Format, Products>(dots, next, w, next_w, x[T].q + column), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -12402,13 +12412,11 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
         }
     }
-    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
-        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
-    };
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
     const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
-    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
-    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+    (store_wide(add_dots<Format, Products>(dots, scales, x[T], load_wide(sums + 2 * T * few_rows)), sums + 2 * T * few_rows), ...);
+    float* const next_sums = sums + few_rows;
+    (store_wide(add_dots<Format, Products>(next, next_scales, x[T], load_wide(next_sums + 2 * T * few_rows)), next_sums + 2 * T * few_rows), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -17814,14 +17822,15 @@ inline void add_turns(const block_pair& from, std::size_t groups, const activati
     }
 }
 
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE void next_two_dots(Dots& dots, Dots& next, Codes w, Codes next_w, const std::int8_t* x) {
+    dots = next_dots<Format, Products>(dots, w, x);
+    next = next_dots<Format, Products>(next, next_w, x);
+}
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
                                        dots_of<Format, Products, T>&... next) {
-    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
-        a = next_dots<Format, Products>(a, w, q);
-        b = next_dots<Format, Products>(b, next_w, q);
-    };
-    (meet(dots, next, x[T].q + column), ...);
+    (next_two_dots<Format, Products>(dots, next, w, next_w, x[T].q + column), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -17840,13 +17849,11 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
         }
     }
-    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
-        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
-    };
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
     const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
-    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
-    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+    (store_wide(add_dots<Format, Products>(dots, scales, x[T], load_wide(sums + 2 * T * few_rows)), sums + 2 * T * few_rows), ...);
+    float* const next_sums = sums + few_rows;
+    (store_wide(add_dots<Format, Products>(next, next_scales, x[T], load_wide(next_sums + 2 * T * few_rows)), next_sums + 2 * T * few_rows), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -23253,14 +23260,15 @@ inline void add_turns(const block_pair& from, std::size_t groups, const activati
     }
 }
 
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE void next_two_dots(Dots& dots, Dots& next, Codes w, Codes next_w, const std::int8_t* x) {
+    dots = next_dots<Format, Products>(dots, w, x);
+    next = next_dots<Format, Products>(next, next_w, x);
+}
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
                                        dots_of<Format, Products, T>&... next) {
-    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
-        a = next_dots<Format, Products>(a, w, q);
-        b = next_dots<Format, Products>(b, next_w, q);
-    };
-    (meet(dots, next, x[T].q + column), ...);
+    (next_two_dots<Format, Products>(dots, next, w, next_w, x[T].q + column), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -23279,13 +23287,11 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
         }
     }
-    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
-        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
-    };
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
     const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
-    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
-    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+    (store_wide(add_dots<Format, Products>(dots, scales, x[T], load_wide(sums + 2 * T * few_rows)), sums + 2 * T * few_rows), ...);
+    float* const next_sums = sums + few_rows;
+    (store_wide(add_dots<Format, Products>(next, next_scales, x[T], load_wide(next_sums + 2 * T * few_rows)), next_sums + 2 * T * few_rows), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -28732,14 +28738,15 @@ inline void add_turns(const block_pair& from, std::size_t groups, const activati
     }
 }
 
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE void next_two_dots(Dots& dots, Dots& next, Codes w, Codes next_w, const std::int8_t* x) {
+    dots = next_dots<Format, Products>(dots, w, x);
+    next = next_dots<Format, Products>(next, next_w, x);
+}
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
                                        dots_of<Format, Products, T>&... next) {
-    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
-        a = next_dots<Format, Products>(a, w, q);
-        b = next_dots<Format, Products>(b, next_w, q);
-    };
-    (meet(dots, next, x[T].q + column), ...);
+    (next_two_dots<Format, Products>(dots, next, w, next_w, x[T].q + column), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -28758,13 +28765,11 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
         }
     }
-    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
-        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
-    };
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
     const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
-    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
-    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+    (store_wide(add_dots<Format, Products>(dots, scales, x[T], load_wide(sums + 2 * T * few_rows)), sums + 2 * T * few_rows), ...);
+    float* const next_sums = sums + few_rows;
+    (store_wide(add_dots<Format, Products>(next, next_scales, x[T], load_wide(next_sums + 2 * T * few_rows)), next_sums + 2 * T * few_rows), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -34165,14 +34170,15 @@ inline void add_turns(const block_pair& from, std::size_t groups, const activati
     }
 }
 
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE void next_two_dots(Dots& dots, Dots& next, Codes w, Codes next_w, const std::int8_t* x) {
+    dots = next_dots<Format, Products>(dots, w, x);
+    next = next_dots<Format, Products>(next, next_w, x);
+}
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
                                        dots_of<Format, Products, T>&... next) {
-    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
-        a = next_dots<Format, Products>(a, w, q);
-        b = next_dots<Format, Products>(b, next_w, q);
-    };
-    (meet(dots, next, x[T].q + column), ...);
+    (next_two_dots<Format, Products>(dots, next, w, next_w, x[T].q + column), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -34191,13 +34197,11 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
         }
     }
-    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
-        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
-    };
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
     const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
-    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
-    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+    (store_wide(add_dots<Format, Products>(dots, scales, x[T], load_wide(sums + 2 * T * few_rows)), sums + 2 * T * few_rows), ...);
+    float* const next_sums = sums + few_rows;
+    (store_wide(add_dots<Format, Products>(next, next_scales, x[T], load_wide(next_sums + 2 * T * few_rows)), next_sums + 2 * T * few_rows), ...);
 }
 
 template <dtype Format, class Products, std::size_t... T>
@@ -45816,15 +45820,15 @@ struct memory_plan {
     std::size_t snapshot = 0;
     std::size_t sessions = 1;
 
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more that can be
-    /// taken back than there is room for, a chunk of no tokens. (A context of 0 is a plan without sessions' K/V.)
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more that can
+    /// be taken back than there is room for, a chunk of no tokens, K/V of a type that is left out. (A context of 0 is a plan without sessions' K/V.)
     template <class Kv = bf16>
     [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
         memory_plan plan;
         const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
         if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
             !within(options.states, options.chunk) || !within(options.logits, options.chunk) || options.remembered > ngram_drafter::most_tokens ||
-            options.cached_texts > 65536)
+            options.cached_texts > 65536 || !is_compiled(kv_format_of<Kv>))
             return plan;
         const auto e = extents<any_sambay>::of(shape);
         detail::weights_meter meter(options.weights);
@@ -45844,9 +45848,11 @@ struct memory_plan {
         return plan;
     }
 
-    /// Everything at once, but for snapshots, which lie in files or where the host wants them.
+    /// Everything at once, but for snapshots, which lie in files or where the host wants them. UINT64_MAX where it is more than that.
     [[nodiscard]] constexpr std::uint64_t total() const {
-        return weights + parameters + workspace + prefix_cache + sessions * std::uint64_t{session + generation + drafter};
+        const std::uint64_t shared = weights + parameters + workspace + prefix_cache;
+        const std::uint64_t each = std::uint64_t{session} + generation + drafter;
+        return sessions != 0 && each > (UINT64_MAX - shared) / sessions ? UINT64_MAX : shared + sessions * each;
     }
 };
 

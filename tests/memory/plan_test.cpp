@@ -27,6 +27,8 @@ constexpr p4::memory_plan drafting = p4::memory_plan::of(p4::phi4_mini_flash, {.
 static_assert(drafting.drafter == p4::ngram_drafter::bytes(4096) && drafting.drafter < 4096 * 20);
 static_assert(drafting.prefix_cache == p4::round_up(p4::prefix_cache<p4::phi4_mini_flash>::bytes_for(p4::phi4_mini_flash, 3, 4096), p4::block_alignment));
 static_assert(drafting.total() - released.total() == drafting.prefix_cache + 2 * drafting.drafter + released.session + released.generation);
+// More than there can be.
+static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 32768, .undo = 32768, .sessions = SIZE_MAX}).total() == UINT64_MAX);
 // Fewer bits, fewer bytes; K/V of 8 bits, half of them.
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.weights = p4::weight_types::all(p4::dtype::bf16)}).weights > 3 * released.weights);
 static_assert(p4::memory_plan::of<p4::kv_int8>(p4::phi4_mini_flash, {.context = 4096}).session < released.session);

@@ -128,6 +128,15 @@
 #define PHI4FLASH_HAS_KV_INT8 1
 #endif
 
+// Anything but 0 and 1 would be 1 here and something else in the name of the ABI.
+#define PHI4FLASH_IS_SWITCH(x) ((x) == 0 || (x) == 1)
+#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_BF16) || \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q8) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE) || \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_INT8)
+#error "phi4flash: want 0 or 1 for each of PHI4FLASH_HAS_WEIGHTS_F32 and its kin, and of PHI4FLASH_HAS_KV_F32 and its kin"
+#endif
+#undef PHI4FLASH_IS_SWITCH
+
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
 #ifndef PHI4FLASH_AMX
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))

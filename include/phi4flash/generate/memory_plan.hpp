@@ -49,15 +49,15 @@ struct memory_plan {
     std::size_t snapshot = 0;
     std::size_t sessions = 1;
 
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more that can be
-    /// taken back than there is room for, a chunk of no tokens. (A context of 0 is a plan without sessions' K/V.)
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more that can
+    /// be taken back than there is room for, a chunk of no tokens, K/V of a type that is left out. (A context of 0 is a plan without sessions' K/V.)
     template <class Kv = bf16>
     [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
         memory_plan plan;
         const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
         if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
             !within(options.states, options.chunk) || !within(options.logits, options.chunk) || options.remembered > ngram_drafter::most_tokens ||
-            options.cached_texts > 65536)
+            options.cached_texts > 65536 || !is_compiled(kv_format_of<Kv>))
             return plan;
         const auto e = extents<any_sambay>::of(shape);
         detail::weights_meter meter(options.weights);
@@ -77,9 +77,11 @@ struct memory_plan {
         return plan;
     }
 
-    /// Everything at once, but for snapshots, which lie in files or where the host wants them.
+    /// Everything at once, but for snapshots, which lie in files or where the host wants them. UINT64_MAX where it is more than that.
     [[nodiscard]] constexpr std::uint64_t total() const {
-        return weights + parameters + workspace + prefix_cache + sessions * std::uint64_t{session + generation + drafter};
+        const std::uint64_t shared = weights + parameters + workspace + prefix_cache;
+        const std::uint64_t each = std::uint64_t{session} + generation + drafter;
+        return sessions != 0 && each > (UINT64_MAX - shared) / sessions ? UINT64_MAX : shared + sessions * each;
     }
 };
 

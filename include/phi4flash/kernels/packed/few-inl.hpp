@@ -254,7 +254,7 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
-/// How many of so many tokens the next turn meets.
+/// How many of so many tokens the next turn meets. (Scalar kernels have no turn of three: a third of what there is to compile of them.)
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
     return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
@@ -281,15 +281,17 @@ inline void add_turns(const block_pair& from, std::size_t groups, const activati
     }
 }
 
-/// A vector of weights of each of two pairs of blocks against tokens T: what is loaded of a token meets both.
+/// What is loaded of a token meets a vector of weights of each of two pairs of blocks.
+template <dtype Format, class Products, class Dots, class Codes>
+PHI4FLASH_VECTOR_INLINE void next_two_dots(Dots& dots, Dots& next, Codes w, Codes next_w, const std::int8_t* x) {
+    dots = next_dots<Format, Products>(dots, w, x);
+    next = next_dots<Format, Products>(next, next_w, x);
+}
+/// The same for tokens T.
 template <dtype Format, class Products, std::size_t... T, class Codes>
 PHI4FLASH_VECTOR_INLINE void meet_both(Codes w, Codes next_w, const activation_group* x, std::size_t column, dots_of<Format, Products, T>&... dots,
                                        dots_of<Format, Products, T>&... next) {
-    const auto meet = [&](auto& a, auto& b, const std::int8_t* q) {
-        a = next_dots<Format, Products>(a, w, q);
-        b = next_dots<Format, Products>(b, next_w, q);
-    };
-    (meet(dots, next, x[T].q + column), ...);
+    (next_two_dots<Format, Products>(dots, next, w, next_w, x[T].q + column), ...);
 }
 
 /// A group of two pairs of blocks against tokens T. Adds to sums [T] [2] [few_rows].
@@ -309,13 +311,11 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
         }
     }
-    const auto add = [&](auto sum, wide_f32 scales, const activation_group& of, float* to) {
-        store_wide(add_dots<Format, Products>(sum, scales, of, load_wide(to)), to);
-    };
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
     const wide_f32 next_scales = scales_of_rows(from[2]->scale, from[3]->scale);
-    (add(dots, scales, x[T], sums + 2 * T * few_rows), ...);
-    (add(next, next_scales, x[T], sums + (2 * T + 1) * few_rows), ...);
+    (store_wide(add_dots<Format, Products>(dots, scales, x[T], load_wide(sums + 2 * T * few_rows)), sums + 2 * T * few_rows), ...);
+    float* const next_sums = sums + few_rows;
+    (store_wide(add_dots<Format, Products>(next, next_scales, x[T], load_wide(next_sums + 2 * T * few_rows)), next_sums + 2 * T * few_rows), ...);
 }
 
 /// Up to scale_groups groups of two pairs of blocks against tokens T. Adds to totals[pair] [T][few_rows].

@@ -42702,9 +42702,7 @@ PHI4FLASH_BODY void encoder::encode_plain(std::string_view text, std::vector<std
             return encode_pieces<split_pattern::o200k>(text, ids);
     }
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY const added_token* tokenizer::added(std::int64_t id) const {
     if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
     const auto place =
@@ -43246,9 +43244,7 @@ PHI4FLASH_BODY void conversation::remember(const generation_summary& summary, st
     said_.unread.swap(unread);
     prompt_.clear();
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY void conversation::reset() {
     said_.tokens.clear();
     said_.unread.clear();
@@ -43908,9 +43904,7 @@ PHI4FLASH_BODY result<generation_options> options_from(const generation_config& 
         return options;
     });
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
     const added_token* const end = end_of_message(text);
     if (end == nullptr) return {};
@@ -44006,9 +44000,7 @@ PHI4FLASH_BODY result<stop_matcher> stop_matcher::create(std::span<const std::st
         return made;
     });
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::string_view> stop_matcher::push(std::string_view text, bool hidden) {
     released_.clear();
     if (strings_.empty()) return hidden ? std::string_view() : text;
@@ -46600,9 +46592,7 @@ PHI4FLASH_BODY status file_writer::open(bool nameless) {
     }
     return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY void file_writer::write_all(std::span<const std::byte> bytes) {
     while (so_far_ && !bytes.empty()) {
         const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);
@@ -48962,9 +48952,7 @@ PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, co
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }
 #endif
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
     tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
     for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
@@ -49298,9 +49286,7 @@ PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
         });
     });
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::vector<packed_array>> packed_tokenizer::arrays() const {
     return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
         std::vector<packed_array> all = tables;
@@ -51402,9 +51388,7 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& 
     });
 }
 #endif
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY std::size_t checkpoint::copied_bytes() const {
     std::size_t sum = aligned_.bytes().size();
 #if PHI4FLASH_FILES

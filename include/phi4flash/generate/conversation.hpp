@@ -175,9 +175,7 @@ PHI4FLASH_BODY void conversation::remember(const generation_summary& summary, st
     said_.unread.swap(unread);
     prompt_.clear();
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY void conversation::reset() {
     said_.tokens.clear();
     said_.unread.clear();

@@ -62,9 +62,7 @@ PHI4FLASH_BODY result<generation_options> options_from(const generation_config& 
         return options;
     });
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
     const added_token* const end = end_of_message(text);
     if (end == nullptr) return {};

@@ -92,9 +92,7 @@ PHI4FLASH_BODY result<stop_matcher> stop_matcher::create(std::span<const std::st
         return made;
     });
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::string_view> stop_matcher::push(std::string_view text, bool hidden) {
     released_.clear();
     if (strings_.empty()) return hidden ? std::string_view() : text;

@@ -296,9 +296,7 @@ PHI4FLASH_BODY void encoder::encode_plain(std::string_view text, std::vector<std
             return encode_pieces<split_pattern::o200k>(text, ids);
     }
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY const added_token* tokenizer::added(std::int64_t id) const {
     if (added_.empty() || id < added_.front().id || id > added_.back().id) return nullptr;
     const auto place =

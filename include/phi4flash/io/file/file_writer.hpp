@@ -166,9 +166,7 @@ PHI4FLASH_BODY status file_writer::open(bool nameless) {
     }
     return descriptor_ >= 0 ? status() : status(detail::unwritable(asked_));
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY void file_writer::write_all(std::span<const std::byte> bytes) {
     while (so_far_ && !bytes.empty()) {
         const std::ptrdiff_t n = detail::write_some(descriptor_, bytes);

@@ -241,9 +241,7 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& 
     });
 }
 #endif
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY std::size_t checkpoint::copied_bytes() const {
     std::size_t sum = aligned_.bytes().size();
 #if PHI4FLASH_FILES

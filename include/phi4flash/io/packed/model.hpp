@@ -220,9 +220,7 @@ PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, co
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }
 #endif
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
     tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
     for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];

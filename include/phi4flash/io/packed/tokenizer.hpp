@@ -258,9 +258,7 @@ PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
         });
     });
 }
-#endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::vector<packed_array>> packed_tokenizer::arrays() const {
     return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
         std::vector<packed_array> all = tables;

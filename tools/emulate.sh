@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles tests for other processors and systems, and runs them where they are emulated.
 #
-#   tools/emulate.sh TARGET|all [--suite[=AREA,...]] [--get] [--installed] [OPTIONS OF doctest ...]
+#   tools/emulate.sh TARGET|all [--suite[=AREA,...]] [--get] [--installed] [-- OPTION OF doctest ...]
 #
 #   TARGET        aarch64, aarch64-sve, armhf, riscv64, ppc64le, i386, wasm, mingw, or s390x, which is big-endian and must be refused
 #   --suite       the tests of core, text, io, kernels, layers, model and generate (wasm: kernels and layers), or of those named alone; without it the
@@ -90,15 +90,16 @@ case ${1:-} in
 esac
 shift
 suite=0 named=() install=1 get=0 options=()
-for option in "$@"; do
-    case $option in
+while [ $# != 0 ]; do
+    case $1 in
         --suite) suite=1 ;;
-        --suite=?*) suite=1; IFS=, read -r -a named <<< "${option#*=}" ;;
-        --suite*) usage >&2; exit 2 ;;
+        --suite=?*) suite=1; IFS=, read -r -a named <<< "${1#*=}" ;;
         --get) get=1 ;;
         --installed) install=0 ;;
-        *) options+=("$option") ;;
+        --) options=("${@:2}"); break ;;
+        *) echo "emulate: there is no option '$1' (see --help; those of doctest come after --)" >&2; exit 2 ;;
     esac
+    shift
 done
 for area in "${named[@]}"; do
     [ -d "tests/$area" ] || { echo "emulate: there are no tests of '$area'" >&2; exit 2; }

@@ -129,6 +129,35 @@ class Exactness(Checkout):
         self.assertIn("test_model failed", done.stderr)
 
 
+class Emulate(Checkout):
+    """emulate.sh: what it is asked for, and what goes to doctest; compiler and emulator are stand-ins."""
+
+    def setUp(self):
+        super().setUp()
+        self.bring("emulate.sh")
+        self.write("tools/setup.sh", "#!/bin/sh\n", executable=True)
+        self.calls = self.folder / "calls"
+        for name in ("hwy/base.h", "nlohmann/json.hpp", "doctest/doctest.h"):
+            self.write(f"build/deps/usr/include/{name}", "")
+        self.write("bin/i686-linux-gnu-g++", '#!/bin/sh\nfor last; do :; done\n: > "$last"\n', executable=True)
+        self.write("bin/qemu-i386-static", f'#!/bin/sh\necho "$*" >> {self.calls}\n', executable=True)
+
+    def emulate(self, *options):
+        return self.run_script("emulate.sh", *options, path=f"{self.folder / 'bin'}:{os.environ['PATH']}")
+
+    def test_options_of_doctest_come_after_two_dashes(self):
+        done = self.emulate("i386", "--", "--success", "--suite=x")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual(self.calls.read_text(), "-cpu max build/emulate/i386/greedy --no-version --success --suite=x\n")
+
+    def test_others_are_refused(self):
+        for option in ("--success", "--suites", "--suite=", "--instaled", "core", ""):
+            done = self.emulate("i386", option)
+            self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+            self.assertIn(f"emulate: there is no option '{option}'", done.stderr)
+        self.assertFalse(self.calls.exists())
+
+
 class Packages(Checkout):
     """packages.sh: what it is asked for, and a folder that is not its own is left alone."""
 

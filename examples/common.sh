@@ -8,6 +8,7 @@ bundled=$root/models/tiny-arithmetic
 model=${PHI4FLASH_MODEL:-$bundled}
 made=${PHI4FLASH_EXAMPLES_BUILD:-$root/build/examples}
 mkdir -p "$made"
+. "$root/tools/headers.sh"
 
 # skip SENTENCE: the host is not here. CTest and meson know the code.
 skip() {
@@ -24,15 +25,15 @@ need() { command -v "$1" > /dev/null 2>&1 || skip "there is no $1 here (Debian: 
 # find_headers: the folder $headers holds Highway and JSON alone, so that a compiler for another system may look there, too. They are links to those
 # of the system, or to what tools/setup.sh unpacks where these are absent or too old.
 find_headers() {
-    local seen folder
+    local seen folder folders=()
     need c++ g++
     seen=$(see_headers) || { "$root/tools/setup.sh" --headers >&2 && seen=$(see_headers); } ||
         fail "no Highway 1.2 and JSON 3.11 to compile with (where they are new enough: apt install libhwy-dev nlohmann-json3-dev)"
     headers=$made/headers
-    mkdir -p "$headers"
     for folder in hwy nlohmann; do
-        ln -sfn "$(sed -n "s,^# 1 \"\(.*/$folder\)/[^/]*\" 1.*,\1,p" <<< "$seen" | head -n 1)" "$headers/$folder"
+        folders+=("$(sed -n "s,^# 1 \"\(.*/$folder\)/[^/]*\" 1.*,\1,p" <<< "$seen" | head -n 1)")
     done
+    link_headers "$headers" "${folders[@]}"
 }
 # What the preprocessor says of them, with the paths of files.
 see_headers() {

@@ -14,6 +14,7 @@ set -euo pipefail
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
+. tools/headers.sh
 all=(aarch64 aarch64-sve armhf riscv64 ppc64le i386 wasm mingw s390x)
 
 # What a target takes: Debian's packages, the compiler with its flags, and each machine to run on.
@@ -112,15 +113,12 @@ missing() { # of the target described
     done
 }
 
-# The headers of dependencies alone, so that a compiler for another system does not see this one's.
 headers=$root/build/emulate/headers
 find_headers() {
     local folder from
-    mkdir -p "$headers"
     for folder in hwy nlohmann doctest; do
-        for from in build/deps/usr/include /usr/local/include /usr/include; do
-            [ -d "$from/$folder" ] && ln -sfn "$(cd "$from" && pwd)/$folder" "$headers/$folder" && break
-        done
+        from=$(headers_of "$folder")
+        link_headers "$headers" "$from/$folder"
     done
 }
 

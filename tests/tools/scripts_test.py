@@ -135,6 +135,7 @@ class Emulate(Checkout):
     def setUp(self):
         super().setUp()
         self.bring("emulate.sh")
+        self.bring("headers.sh")
         self.write("tools/setup.sh", "#!/bin/sh\n", executable=True)
         self.calls = self.folder / "calls"
         for name in ("hwy/base.h", "nlohmann/json.hpp", "doctest/doctest.h"):
@@ -150,6 +151,16 @@ class Emulate(Checkout):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(self.calls.read_text(), "-cpu max build/emulate/i386/greedy --no-version --success --suite=x\n")
 
+    def test_headers(self):
+        self.emulate("i386")
+        links = self.folder / "build" / "emulate" / "headers"
+        self.assertEqual({link.name: link.resolve() for link in links.iterdir()},
+                         {name: (self.folder / "build/deps/usr/include" / name).resolve() for name in ("hwy", "nlohmann", "doctest")})
+        if not any(pathlib.Path(place, "doctest").exists() for place in ("/usr/include", "/usr/local/include")):
+            shutil.rmtree(self.folder / "build/deps/usr/include/doctest")
+            done = self.emulate("i386")
+            self.assertEqual((done.returncode, done.stderr), (1, "emulate: no headers of doctest: run tools/setup.sh\n"))
+
     def test_others_are_refused(self):
         for option in ("--success", "--suites", "--suite=", "--instaled", "core", ""):
             done = self.emulate("i386", option)
@@ -164,6 +175,7 @@ class Packages(Checkout):
     def setUp(self):
         super().setUp()
         self.bring("packages.sh")
+        self.bring("headers.sh")
         self.bring("print_version.py")
         shutil.copytree(SOURCE / "tools" / "packages", self.folder / "tools" / "packages")
         self.write("include/phi4flash/config/version.hpp", '#define PHI4FLASH_VERSION_STRING "1.2.3"\n')

@@ -1,5 +1,6 @@
 # What the proofs of tools/packages.sh share: a clean copy of the checkout, stand-ins' headers, hiding, running and looking at what was printed.
 # Expects $root, the checkout.
+. "$root/tools/headers.sh"
 
 packages_dir=${PHI4FLASH_PACKAGES_DIR:-/tmp/phi4flash_packages}
 version=$(python3 "$root/tools/print_version.py")
@@ -30,14 +31,6 @@ prepare() {
     cp -R "$root/models/tiny-arithmetic" "$work/model"
 }
 
-# headers_of FOLDER: the include folder that has it, where tools/setup.sh looks too.
-headers_of() {
-    local folder
-    for folder in "$root/build/deps/usr/include" /usr/local/include /usr/include; do
-        [ -d "$folder/$1" ] && echo "$folder" && return
-    done
-    fail "no headers of $1: run tools/setup.sh"
-}
 highway_version() { sed -n 's/^#define HWY_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\)$/\2/p' "$(headers_of hwy)/hwy/base.h" | paste -s -d. -; }
 json_version() {
     sed -n 's/^#define NLOHMANN_JSON_VERSION_\(MAJOR\|MINOR\|PATCH\) \([0-9]*\).*/\2/p' \

@@ -44,11 +44,17 @@ PHI4FLASH_BEGIN
 /// No vector of the vocabulary has more lanes; local buffers for ragged ends have this size.
 inline constexpr std::size_t max_lanes = 16;
 
-/// Asks for the cache line at p, which need not be readable memory. One word of the vocabulary that no target changes.
+/// Asks for the cache line at p, which need not be readable memory. Two words of the vocabulary that no target changes.
 /// Inlined by force: a compiler that sees a function with nothing but this in it takes its calls for dead.
 PHI4FLASH_VECTOR_INLINE void prefetch([[maybe_unused]] const void* p) {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p);
+#endif
+}
+/// The same, into the second-level cache.
+PHI4FLASH_VECTOR_INLINE void prefetch_far([[maybe_unused]] const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p, 0, 2);
 #endif
 }
 PHI4FLASH_END

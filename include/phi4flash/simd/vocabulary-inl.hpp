@@ -7,7 +7,7 @@
 //   load_even_odd(p, even, odd)     2 * lanes() bf16 elements: those at even places and those at odd ones, which costs a shift
 //                                   and a mask where a load in order costs a shuffle
 //   store_even_odd(even, odd, p)    2 * lanes() floats: even to the even places, odd to the odd ones
-//   prefetch(p)                     asks for the cache line at p, which need not be readable memory
+//   prefetch(p) prefetch_far(p)     asks for the cache line at p, which need not be readable memory; into the second-level cache
 //   add sub mul div                 lane by lane
 //   mul_add(a, b, c)                a * b + c, fused where the target has it
 //   neg_mul_add(a, b, c)            c - a * b

@@ -4,10 +4,11 @@
 
 PHI4FLASH_TARGET_BEGIN
 
-/// More tokens than this are cheaper side by side (matmul-inl.hpp). With 16 registers weights are widened anew for every two tokens, and with
-/// AVX2 a bundle has 16 tokens: two vectors of them share what a weight's repetition costs.
+/// More tokens than this are cheaper side by side (matmul-inl.hpp), and at whole bundles not by much: 20 tokens took 1.7 times as long there with
+/// AVX-512, 32 a fourteenth more. With 16 registers weights are widened anew for every two tokens, and with AVX2 a bundle has 16 tokens: two
+/// vectors of them share what a weight's repetition costs.
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+inline constexpr std::size_t plain_few_tokens = many_registers ? 32 : 8;
 #else
 inline constexpr std::size_t plain_few_tokens = 16;
 #endif

@@ -2742,11 +2742,17 @@ PHI4FLASH_BEGIN
 /// No vector of the vocabulary has more lanes; local buffers for ragged ends have this size.
 inline constexpr std::size_t max_lanes = 16;
 
-/// Asks for the cache line at p, which need not be readable memory. One word of the vocabulary that no target changes.
+/// Asks for the cache line at p, which need not be readable memory. Two words of the vocabulary that no target changes.
 /// Inlined by force: a compiler that sees a function with nothing but this in it takes its calls for dead.
 PHI4FLASH_VECTOR_INLINE void prefetch([[maybe_unused]] const void* p) {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p);
+#endif
+}
+/// The same, into the second-level cache.
+PHI4FLASH_VECTOR_INLINE void prefetch_far([[maybe_unused]] const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p, 0, 2);
 #endif
 }
 PHI4FLASH_END
@@ -2826,7 +2832,7 @@ PHI4FLASH_END
 //   load_even_odd(p, even, odd)     2 * lanes() bf16 elements: those at even places and those at odd ones, which costs a shift
 //                                   and a mask where a load in order costs a shuffle
 //   store_even_odd(even, odd, p)    2 * lanes() floats: even to the even places, odd to the odd ones
-//   prefetch(p)                     asks for the cache line at p, which need not be readable memory
+//   prefetch(p) prefetch_far(p)     asks for the cache line at p, which need not be readable memory; into the second-level cache
 //   add sub mul div                 lane by lane
 //   mul_add(a, b, c)                a * b + c, fused where the target has it
 //   neg_mul_add(a, b, c)            c - a * b
@@ -4321,11 +4327,24 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 /// How far ahead weights are asked for, in bytes: between two loads there is too much to compute for the hardware to run ahead.
 inline constexpr std::size_t read_ahead = 2048;
 
+/// Whether weights are asked into the second-level cache only. What is asked into the first holds one of its few buffers until memory answers, and loads
+/// wait for them: passes of 2 to 8 tokens took up to 1.4 times as long (AVX-512 on Zen 4). With AVX2 most products gained by up to a tenth, but two
+/// tokens with 8-bit weights lost a quarter; elsewhere nobody has measured.
+inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
+    if constexpr (asks_second_level) {
+        prefetch_far(p);
+    } else {
+        prefetch(p);
+    }
+}
+
 /// Asks for the `n` bytes that lie read_ahead further.
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     // A number, not a pointer: it may be of nothing that can be pointed at.
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
 }
 
 /// Pieces of memory, `row_bytes` apart.
@@ -4344,7 +4363,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
+        prefetch_weights(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -4355,7 +4374,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
+        prefetch_weights(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -4429,10 +4448,11 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_TARGET_BEGIN
 
-/// More tokens than this are cheaper side by side (matmul-inl.hpp). With 16 registers weights are widened anew for every two tokens, and with
-/// AVX2 a bundle has 16 tokens: two vectors of them share what a weight's repetition costs.
+/// More tokens than this are cheaper side by side (matmul-inl.hpp), and at whole bundles not by much: 20 tokens took 1.7 times as long there with
+/// AVX-512, 32 a fourteenth more. With 16 registers weights are widened anew for every two tokens, and with AVX2 a bundle has 16 tokens: two
+/// vectors of them share what a weight's repetition costs.
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+inline constexpr std::size_t plain_few_tokens = many_registers ? 32 : 8;
 #else
 inline constexpr std::size_t plain_few_tokens = 16;
 #endif
@@ -7059,7 +7079,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -8637,7 +8657,7 @@ PHI4FLASH_TARGET_END
 //   tiles      tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      exact-inl.hpp    f32                                     all, where activations are to stay f32
 //
-// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens (AVX2: 8), matmul-inl.hpp from there; bf16 with AMX matmul_tiles-inl.hpp from 8.
+// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens (AVX-512: 32, AVX2: 8), matmul-inl.hpp from there; bf16 with AMX matmul_tiles-inl.hpp from 8.
 //
 // Where "vectors" begins was measured on a Zen 5 (docs/simd.md); for AMX it is an estimate: to make bytes of a block costs
 // what 20 tokens cost in registers.
@@ -10189,9 +10209,19 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
+inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
+    if constexpr (asks_second_level) {
+        prefetch_far(p);
+    } else {
+        prefetch(p);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -10208,7 +10238,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
+        prefetch_weights(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -10218,7 +10248,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
+        prefetch_weights(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -10286,7 +10316,7 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+inline constexpr std::size_t plain_few_tokens = many_registers ? 32 : 8;
 #else
 inline constexpr std::size_t plain_few_tokens = 16;
 #endif
@@ -12673,7 +12703,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -15626,9 +15656,19 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
+inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
+    if constexpr (asks_second_level) {
+        prefetch_far(p);
+    } else {
+        prefetch(p);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -15645,7 +15685,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
+        prefetch_weights(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -15655,7 +15695,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
+        prefetch_weights(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -15723,7 +15763,7 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+inline constexpr std::size_t plain_few_tokens = many_registers ? 32 : 8;
 #else
 inline constexpr std::size_t plain_few_tokens = 16;
 #endif
@@ -18110,7 +18150,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -21064,9 +21104,19 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
+inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
+    if constexpr (asks_second_level) {
+        prefetch_far(p);
+    } else {
+        prefetch(p);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -21083,7 +21133,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
+        prefetch_weights(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -21093,7 +21143,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
+        prefetch_weights(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -21161,7 +21211,7 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+inline constexpr std::size_t plain_few_tokens = many_registers ? 32 : 8;
 #else
 inline constexpr std::size_t plain_few_tokens = 16;
 #endif
@@ -23548,7 +23598,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -26542,9 +26592,19 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
+inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
+    if constexpr (asks_second_level) {
+        prefetch_far(p);
+    } else {
+        prefetch(p);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -26561,7 +26621,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
+        prefetch_weights(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -26571,7 +26631,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
+        prefetch_weights(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -26639,7 +26699,7 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+inline constexpr std::size_t plain_few_tokens = many_registers ? 32 : 8;
 #else
 inline constexpr std::size_t plain_few_tokens = 16;
 #endif
@@ -29026,7 +29086,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -31974,9 +32034,19 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
+inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+
+PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
+    if constexpr (asks_second_level) {
+        prefetch_far(p);
+    } else {
+        prefetch(p);
+    }
+}
+
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -31993,7 +32063,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch(row + i * 64);
+        prefetch_weights(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -32003,7 +32073,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch(from + ahead + i);
+        prefetch_weights(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -32071,7 +32141,7 @@ PHI4FLASH_TARGET_END
 PHI4FLASH_TARGET_BEGIN
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-inline constexpr std::size_t plain_few_tokens = many_registers ? 16 : 8;
+inline constexpr std::size_t plain_few_tokens = many_registers ? 32 : 8;
 #else
 inline constexpr std::size_t plain_few_tokens = 16;
 #endif
@@ -34458,7 +34528,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);

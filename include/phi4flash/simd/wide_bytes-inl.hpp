@@ -25,15 +25,15 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+PHI4FLASH_VECTOR_INLINE void store_two_digits(tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
     const tokens_u8_tag d8;
     const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
+    const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+}
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    store_two_digits(a, b, p);
+    store_two_digits(c, d, p + 64);
 }
 
 template <class Vector>
@@ -59,16 +59,19 @@ PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed
     first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
     second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
 }
+/// Quarters 0 and 2 of x and then of y, or (Odd) 1 and 3.
+template <bool Odd, class Vector>
+PHI4FLASH_VECTOR_INLINE Vector every_other_quarter(Vector x, Vector y) {
+    return hn::BitCast(hn::DFromV<Vector>(),
+                       tokens_i32{_mm512_shuffle_i32x4(hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, Odd ? 0xdd : 0x88)});
+}
 template <class Vector>
 PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+    const hn::DFromV<Vector> tag;
+    const Vector ab = hn::ConcatLowerLower(tag, b, a), cd = hn::ConcatLowerLower(tag, d, c);
+    const Vector more_ab = hn::ConcatUpperUpper(tag, b, a), more_cd = hn::ConcatUpperUpper(tag, d, c);
+    a = every_other_quarter<false>(ab, cd), b = every_other_quarter<true>(ab, cd);
+    c = every_other_quarter<false>(more_ab, more_cd), d = every_other_quarter<true>(more_ab, more_cd);
 }
 
 PHI4FLASH_TARGET_END

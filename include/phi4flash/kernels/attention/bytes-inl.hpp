@@ -43,7 +43,7 @@ struct four_rows {
 
 private:
     PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
-        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+        prefetch_far(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
     }
 };
 
@@ -70,6 +70,9 @@ struct four_places {
 inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
+
+template <std::size_t>
+using i32_in = tokens_i32&;
 
 /// See vector_products, which also takes the keys that fill no sixteen. Error: <= 3e-5 of the largest value.
 template <class Element>
@@ -242,9 +245,12 @@ private:
         }
         for (std::size_t i = 0; i < steps; ++i) {
             const f32_vector scale = load(scales + i * keys_at_once);
-            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
-            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+            store_digits(digits(weights[0], i, scale, inverse[0]), digits(weights[1], i, scale, inverse[1]), digits(weights[2], i, scale, inverse[2]),
+                         digits(weights[3], i, scale, inverse[3]), to[i]);
         }
+    }
+    PHI4FLASH_VECTOR_INLINE static f32_vector digits(const float* weights, std::size_t step, f32_vector scale, f32_vector inverse) {
+        return mul(mul(load(weights + step * keys_at_once), scale), inverse);
     }
 
     /// sums += weights * values over half of a line: the columns of bytes_across<Upper>. `first`: =.
@@ -262,22 +268,25 @@ private:
     template <bool Upper, std::size_t... R>
     PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
                                                  i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
-        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
-            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
-            signed_bytes a, b, c, d, x0, x1;
-            rows.load(a, b, c, d);
-            bytes_across<Upper>(a, b, c, d, x0, x1);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
-        };
         for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
-            add_four(v.rows(v.at0), *w);
-            add_four(v.rows(v.at1), *w + 16);
-            add_four(v.rows(v.at2), *w + 32);
-            add_four(v.rows(v.at3), *w + 48);
+            add_four<Upper, R...>(v.rows(v.at0), *w, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at1), *w + 16, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at2), *w + 32, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at3), *w + 48, high0..., high1..., low0..., low1...);
         }
         ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
          ...);
+    }
+    /// Four keys' bytes. (A function and not a lambda, which compilers may leave where it is, and the sums go through memory.)
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_four(const four_rows& rows, const std::uint8_t* digits, i32_in<R>... high0, i32_in<R>... high1,
+                                                 i32_in<R>... low0, i32_in<R>... low1) {
+        Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+        signed_bytes a, b, c, d, x0, x1;
+        rows.load(a, b, c, d);
+        bytes_across<Upper>(a, b, c, d, x0, x1);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
     }
     PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
         s0 = dot_next(s0, w, x0);
@@ -286,14 +295,16 @@ private:
 
     /// The sums of a line join an output.
     PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
-        const auto joined = [&](std::size_t half, std::size_t vector) {
-            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
-            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
-        };
-        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        tokens_f32 a = joined(sums[0], 0, r, unit), b = joined(sums[0], 1, r, unit), c = joined(sums[1], 0, r, unit), d = joined(sums[1], 1, r, unit);
         quarters_across(a, b, c, d);
-        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
-        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+        add_to(out, a, keep), add_to(out + 16, b, keep), add_to(out + 32, c, keep), add_to(out + 48, d, keep);
+    }
+    PHI4FLASH_VECTOR_INLINE static tokens_f32 joined(const half_sums& sums, std::size_t vector, std::size_t r, float unit) {
+        const tokens_f32 low = scaled(load_integers(sums[2 + vector][r]), repeat_tokens(unit));
+        return add_tokens(scaled(load_integers(sums[vector][r]), repeat_tokens(256.0f * unit)), low);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_to(float* out, tokens_f32 sum, float keep) {
+        store_tokens(multiply_add(repeat_tokens(keep), load_tokens(out), sum), out);
     }
 
     vector_products<Element> rest_;

@@ -37,6 +37,12 @@
 #endif
 #include <hwy/detect_targets.h>
 
+#if PHI4FLASH_STATIC_DISPATCH && defined(__AVX2__) && HWY_STATIC_TARGET > HWY_AVX2
+#pragma message( \
+    "phi4flash: the compiler's flags allow AVX2, but kernels are for less: Highway wants -mfma -mbmi2 -mf16c beside it, and where it was included" \
+    " before this header, -maes -mpclmul or HWY_DISABLE_PCLMUL_AES too")
+#endif
+
 // HWY_BROKEN_TARGETS: what this compiler cannot compile.
 #define PHI4FLASH_HIGHWAY_EXTRA(target) \
     (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))

@@ -9,13 +9,15 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 /// How far ahead weights are asked for, in bytes: between two loads there is too much to compute for the hardware to run ahead.
 inline constexpr std::size_t read_ahead = 2048;
 
-/// Whether weights are asked into the second-level cache only. What is asked into the first holds one of its few buffers until memory answers, and loads
-/// wait for them: passes of 2 to 8 tokens took up to 1.4 times as long (AVX-512 on Zen 4). With AVX2 most products gained by up to a tenth, but two
-/// tokens with 8-bit weights lost a quarter; elsewhere nobody has measured.
-inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+/// Whether weights are asked into the second-level cache only: plain ones, and packed ones. What is asked into the first holds one of its few buffers
+/// until memory answers, and loads wait for them: on a Zen 4 passes of 2 to 8 tokens took up to 1.4 times as long with AVX-512, and those of plain
+/// weights up to 1.3 times with AVX2. Packed ones lost 4 % there, for they have more to compute. Elsewhere nobody has measured.
+inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
+inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
-    if constexpr (asks_second_level) {
+    if constexpr (Far) {
         prefetch_far(p);
     } else {
         prefetch(p);
@@ -23,10 +25,11 @@ PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
 }
 
 /// Asks for the `n` bytes that lie read_ahead further.
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     // A number, not a pointer: it may be of nothing that can be pointed at.
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights<Far>(reinterpret_cast<const void*>(ahead + line));
 }
 
 /// Pieces of memory, `row_bytes` apart.
@@ -45,7 +48,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights(row + i * 64);
+        prefetch_weights<packed_asks_far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -56,7 +59,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch_weights(from + ahead + i);
+        prefetch_weights<plain_asks_far>(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -109,7 +112,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     for (std::size_t i = 0; i < part; i += step) {
         for (std::size_t s = 0; s < row_streams; ++s) {
             const bf16* from = p + s * part + i;
-            prefetch_ahead(from, step * sizeof(bf16));
+            prefetch_ahead<plain_asks_far>(from, step * sizeof(bf16));
             load_even_odd(from, even, odd);
             s0 = add(s0, even), s1 = add(s1, odd);
             load_even_odd(from + step / 2, even, odd);

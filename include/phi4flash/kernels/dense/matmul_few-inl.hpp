@@ -89,10 +89,10 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
                                          f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
-        prefetch_ahead(w.w0 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w1 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w2 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w3 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w1 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w2 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w3 + i, 2 * half * sizeof(Element));
         add_step<Element, T...>(w, i, a..., b..., c..., d..., load(x + T * x_stride)..., load(x + T * x_stride + half)...);
     }
     (store(a, sums + 4 * T * max_lanes), ...);

@@ -195,8 +195,8 @@ PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, st
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
-    prefetch_ahead(a, sizeof(block));
-    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    prefetch_ahead<packed_asks_far>(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead<packed_asks_far>(b, sizeof(block));
     meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
@@ -219,7 +219,7 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     const auto* a = reinterpret_cast<const block*>(from.first);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
-        prefetch_ahead(a, sizeof(block));
+        prefetch_ahead<packed_asks_far>(a, sizeof(block));
         meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
         meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
     }
@@ -329,7 +329,7 @@ inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pai
                             reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        for (const block* b : from) prefetch_ahead<packed_asks_far>(b, sizeof(block));
         add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
         ++from[0], ++from[1], ++from[2], ++from[3];
     }

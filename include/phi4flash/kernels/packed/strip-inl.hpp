@@ -30,7 +30,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights<packed_asks_far>(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);

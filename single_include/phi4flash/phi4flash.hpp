@@ -110,6 +110,13 @@
 #endif
 #endif
 #endif
+
+// Flags without AES (-march=haswell, x86-64-v2 to -v4) are SSSE3 to Highway, half as fast as AVX2, unless it is told to do without AES.
+#if PHI4FLASH_SIMD_HIGHWAY && defined(__SSE4_2__) && !defined(_MSC_VER) && !(defined(__AES__) && defined(__PCLMUL__)) && \
+    !defined(HWY_DISABLE_PCLMUL_AES)
+#define HWY_DISABLE_PCLMUL_AES
+#endif
+
 #ifndef PHI4FLASH_SIMD_SCALAR_IS_A_GUESS
 #define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 0
 #endif
@@ -346,10 +353,20 @@
 #else
 #define PHI4FLASH_ABI_TILES _without_amx
 #endif
+// A host that included Highway first, with flags for AVX2 without AES, has less than AVX2 (see HWY_DISABLE_PCLMUL_AES).
+#if PHI4FLASH_SIMD_HIGHWAY && !PHI4FLASH_COMPILE_ONCE && defined(__AVX2__) && defined(HWY_STATIC_TARGET)
+#if HWY_STATIC_TARGET > HWY_AVX2
+#define PHI4FLASH_ABI_BASE _below_avx2
+#endif
+#endif
+#ifndef PHI4FLASH_ABI_BASE
+#define PHI4FLASH_ABI_BASE
+#endif
 #define PHI4FLASH_ABI_TARGETS                                                                                                      \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX2, _without_avx2), PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3, _without_avx3), \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_DL, _without_avx3_dl),                                                   \
-                   PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4), PHI4FLASH_ABI_TILES)
+                   PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4),                                               \
+                   PHI4FLASH_JOIN(PHI4FLASH_ABI_TILES, PHI4FLASH_ABI_BASE, , , ))
 
 // What throws is caught, and an executor's exceptions pass through, only where there are exceptions.
 #if defined(__cpp_exceptions) || defined(_CPPUNWIND)
@@ -2779,6 +2796,12 @@ PHI4FLASH_END
 #endif
 #include <hwy/detect_targets.h>
 
+#if PHI4FLASH_STATIC_DISPATCH && defined(__AVX2__) && HWY_STATIC_TARGET > HWY_AVX2
+#pragma message( \
+    "phi4flash: the compiler's flags allow AVX2, but kernels are for less: Highway wants -mfma -mbmi2 -mf16c beside it, and where it was included" \
+    " before this header, -maes -mpclmul or HWY_DISABLE_PCLMUL_AES too")
+#endif
+
 // HWY_BROKEN_TARGETS: what this compiler cannot compile.
 #define PHI4FLASH_HIGHWAY_EXTRA(target) \
     (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
@@ -4327,13 +4350,15 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 /// How far ahead weights are asked for, in bytes: between two loads there is too much to compute for the hardware to run ahead.
 inline constexpr std::size_t read_ahead = 2048;
 
-/// Whether weights are asked into the second-level cache only. What is asked into the first holds one of its few buffers until memory answers, and loads
-/// wait for them: passes of 2 to 8 tokens took up to 1.4 times as long (AVX-512 on Zen 4). With AVX2 most products gained by up to a tenth, but two
-/// tokens with 8-bit weights lost a quarter; elsewhere nobody has measured.
-inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+/// Whether weights are asked into the second-level cache only: plain ones, and packed ones. What is asked into the first holds one of its few buffers
+/// until memory answers, and loads wait for them: on a Zen 4 passes of 2 to 8 tokens took up to 1.4 times as long with AVX-512, and those of plain
+/// weights up to 1.3 times with AVX2. Packed ones lost 4 % there, for they have more to compute. Elsewhere nobody has measured.
+inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
+inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
-    if constexpr (asks_second_level) {
+    if constexpr (Far) {
         prefetch_far(p);
     } else {
         prefetch(p);
@@ -4341,10 +4366,11 @@ PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
 }
 
 /// Asks for the `n` bytes that lie read_ahead further.
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     // A number, not a pointer: it may be of nothing that can be pointed at.
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights<Far>(reinterpret_cast<const void*>(ahead + line));
 }
 
 /// Pieces of memory, `row_bytes` apart.
@@ -4363,7 +4389,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights(row + i * 64);
+        prefetch_weights<packed_asks_far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -4374,7 +4400,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch_weights(from + ahead + i);
+        prefetch_weights<plain_asks_far>(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -4427,7 +4453,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     for (std::size_t i = 0; i < part; i += step) {
         for (std::size_t s = 0; s < row_streams; ++s) {
             const bf16* from = p + s * part + i;
-            prefetch_ahead(from, step * sizeof(bf16));
+            prefetch_ahead<plain_asks_far>(from, step * sizeof(bf16));
             load_even_odd(from, even, odd);
             s0 = add(s0, even), s1 = add(s1, odd);
             load_even_odd(from + step / 2, even, odd);
@@ -4533,10 +4559,10 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
                                          f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
-        prefetch_ahead(w.w0 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w1 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w2 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w3 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w1 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w2 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w3 + i, 2 * half * sizeof(Element));
         add_step<Element, T...>(w, i, a..., b..., c..., d..., load(x + T * x_stride)..., load(x + T * x_stride + half)...);
     }
     (store(a, sums + 4 * T * max_lanes), ...);
@@ -5966,15 +5992,15 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+PHI4FLASH_VECTOR_INLINE void store_two_digits(tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
     const tokens_u8_tag d8;
     const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
+    const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+}
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    store_two_digits(a, b, p);
+    store_two_digits(c, d, p + 64);
 }
 
 template <class Vector>
@@ -6000,16 +6026,19 @@ PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed
     first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
     second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
 }
+/// Quarters 0 and 2 of x and then of y, or (Odd) 1 and 3.
+template <bool Odd, class Vector>
+PHI4FLASH_VECTOR_INLINE Vector every_other_quarter(Vector x, Vector y) {
+    return hn::BitCast(hn::DFromV<Vector>(),
+                       tokens_i32{_mm512_shuffle_i32x4(hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, Odd ? 0xdd : 0x88)});
+}
 template <class Vector>
 PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+    const hn::DFromV<Vector> tag;
+    const Vector ab = hn::ConcatLowerLower(tag, b, a), cd = hn::ConcatLowerLower(tag, d, c);
+    const Vector more_ab = hn::ConcatUpperUpper(tag, b, a), more_cd = hn::ConcatUpperUpper(tag, d, c);
+    a = every_other_quarter<false>(ab, cd), b = every_other_quarter<true>(ab, cd);
+    c = every_other_quarter<false>(more_ab, more_cd), d = every_other_quarter<true>(more_ab, more_cd);
 }
 
 PHI4FLASH_TARGET_END
@@ -6060,7 +6089,7 @@ struct four_rows {
 
 private:
     PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
-        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+        prefetch_far(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
     }
 };
 
@@ -6087,6 +6116,9 @@ struct four_places {
 inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
+
+template <std::size_t>
+using i32_in = tokens_i32&;
 
 /// See vector_products, which also takes the keys that fill no sixteen. Error: <= 3e-5 of the largest value.
 template <class Element>
@@ -6259,9 +6291,12 @@ private:
         }
         for (std::size_t i = 0; i < steps; ++i) {
             const f32_vector scale = load(scales + i * keys_at_once);
-            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
-            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+            store_digits(digits(weights[0], i, scale, inverse[0]), digits(weights[1], i, scale, inverse[1]), digits(weights[2], i, scale, inverse[2]),
+                         digits(weights[3], i, scale, inverse[3]), to[i]);
         }
+    }
+    PHI4FLASH_VECTOR_INLINE static f32_vector digits(const float* weights, std::size_t step, f32_vector scale, f32_vector inverse) {
+        return mul(mul(load(weights + step * keys_at_once), scale), inverse);
     }
 
     /// sums += weights * values over half of a line: the columns of bytes_across<Upper>. `first`: =.
@@ -6279,22 +6314,25 @@ private:
     template <bool Upper, std::size_t... R>
     PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
                                                  i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
-        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
-            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
-            signed_bytes a, b, c, d, x0, x1;
-            rows.load(a, b, c, d);
-            bytes_across<Upper>(a, b, c, d, x0, x1);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
-        };
         for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
-            add_four(v.rows(v.at0), *w);
-            add_four(v.rows(v.at1), *w + 16);
-            add_four(v.rows(v.at2), *w + 32);
-            add_four(v.rows(v.at3), *w + 48);
+            add_four<Upper, R...>(v.rows(v.at0), *w, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at1), *w + 16, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at2), *w + 32, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at3), *w + 48, high0..., high1..., low0..., low1...);
         }
         ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
          ...);
+    }
+    /// Four keys' bytes. (A function and not a lambda, which compilers may leave where it is, and the sums go through memory.)
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_four(const four_rows& rows, const std::uint8_t* digits, i32_in<R>... high0, i32_in<R>... high1,
+                                                 i32_in<R>... low0, i32_in<R>... low1) {
+        Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+        signed_bytes a, b, c, d, x0, x1;
+        rows.load(a, b, c, d);
+        bytes_across<Upper>(a, b, c, d, x0, x1);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
     }
     PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
         s0 = dot_next(s0, w, x0);
@@ -6303,14 +6341,16 @@ private:
 
     /// The sums of a line join an output.
     PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
-        const auto joined = [&](std::size_t half, std::size_t vector) {
-            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
-            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
-        };
-        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        tokens_f32 a = joined(sums[0], 0, r, unit), b = joined(sums[0], 1, r, unit), c = joined(sums[1], 0, r, unit), d = joined(sums[1], 1, r, unit);
         quarters_across(a, b, c, d);
-        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
-        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+        add_to(out, a, keep), add_to(out + 16, b, keep), add_to(out + 32, c, keep), add_to(out + 48, d, keep);
+    }
+    PHI4FLASH_VECTOR_INLINE static tokens_f32 joined(const half_sums& sums, std::size_t vector, std::size_t r, float unit) {
+        const tokens_f32 low = scaled(load_integers(sums[2 + vector][r]), repeat_tokens(unit));
+        return add_tokens(scaled(load_integers(sums[vector][r]), repeat_tokens(256.0f * unit)), low);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_to(float* out, tokens_f32 sum, float keep) {
+        store_tokens(multiply_add(repeat_tokens(keep), load_tokens(out), sum), out);
     }
 
     vector_products<Element> rest_;
@@ -6677,8 +6717,8 @@ PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, st
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
-    prefetch_ahead(a, sizeof(block));
-    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    prefetch_ahead<packed_asks_far>(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead<packed_asks_far>(b, sizeof(block));
     meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
@@ -6701,7 +6741,7 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     const auto* a = reinterpret_cast<const block*>(from.first);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
-        prefetch_ahead(a, sizeof(block));
+        prefetch_ahead<packed_asks_far>(a, sizeof(block));
         meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
         meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
     }
@@ -6811,7 +6851,7 @@ inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pai
                             reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        for (const block* b : from) prefetch_ahead<packed_asks_far>(b, sizeof(block));
         add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
         ++from[0], ++from[1], ++from[2], ++from[3];
     }
@@ -7079,7 +7119,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights<packed_asks_far>(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -10209,19 +10249,22 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
-inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
+inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
-    if constexpr (asks_second_level) {
+    if constexpr (Far) {
         prefetch_far(p);
     } else {
         prefetch(p);
     }
 }
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights<Far>(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -10238,7 +10281,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights(row + i * 64);
+        prefetch_weights<packed_asks_far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -10248,7 +10291,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch_weights(from + ahead + i);
+        prefetch_weights<plain_asks_far>(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -10298,7 +10341,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     for (std::size_t i = 0; i < part; i += step) {
         for (std::size_t s = 0; s < row_streams; ++s) {
             const bf16* from = p + s * part + i;
-            prefetch_ahead(from, step * sizeof(bf16));
+            prefetch_ahead<plain_asks_far>(from, step * sizeof(bf16));
             load_even_odd(from, even, odd);
             s0 = add(s0, even), s1 = add(s1, odd);
             load_even_odd(from + step / 2, even, odd);
@@ -10389,10 +10432,10 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
                                          f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
-        prefetch_ahead(w.w0 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w1 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w2 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w3 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w1 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w2 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w3 + i, 2 * half * sizeof(Element));
         add_step<Element, T...>(w, i, a..., b..., c..., d..., load(x + T * x_stride)..., load(x + T * x_stride + half)...);
     }
     (store(a, sums + 4 * T * max_lanes), ...);
@@ -11694,15 +11737,15 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+PHI4FLASH_VECTOR_INLINE void store_two_digits(tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
     const tokens_u8_tag d8;
     const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
+    const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+}
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    store_two_digits(a, b, p);
+    store_two_digits(c, d, p + 64);
 }
 
 template <class Vector>
@@ -11728,16 +11771,18 @@ PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed
     first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
     second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
 }
+template <bool Odd, class Vector>
+PHI4FLASH_VECTOR_INLINE Vector every_other_quarter(Vector x, Vector y) {
+    return hn::BitCast(hn::DFromV<Vector>(),
+                       tokens_i32{_mm512_shuffle_i32x4(hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, Odd ? 0xdd : 0x88)});
+}
 template <class Vector>
 PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+    const hn::DFromV<Vector> tag;
+    const Vector ab = hn::ConcatLowerLower(tag, b, a), cd = hn::ConcatLowerLower(tag, d, c);
+    const Vector more_ab = hn::ConcatUpperUpper(tag, b, a), more_cd = hn::ConcatUpperUpper(tag, d, c);
+    a = every_other_quarter<false>(ab, cd), b = every_other_quarter<true>(ab, cd);
+    c = every_other_quarter<false>(more_ab, more_cd), d = every_other_quarter<true>(more_ab, more_cd);
 }
 
 PHI4FLASH_TARGET_END
@@ -11774,7 +11819,7 @@ struct four_rows {
 
 private:
     PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
-        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+        prefetch_far(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
     }
 };
 
@@ -11800,6 +11845,9 @@ struct four_places {
 inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
+
+template <std::size_t>
+using i32_in = tokens_i32&;
 
 template <class Element>
 class byte_products {
@@ -11963,9 +12011,12 @@ private:
         }
         for (std::size_t i = 0; i < steps; ++i) {
             const f32_vector scale = load(scales + i * keys_at_once);
-            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
-            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+            store_digits(digits(weights[0], i, scale, inverse[0]), digits(weights[1], i, scale, inverse[1]), digits(weights[2], i, scale, inverse[2]),
+                         digits(weights[3], i, scale, inverse[3]), to[i]);
         }
+    }
+    PHI4FLASH_VECTOR_INLINE static f32_vector digits(const float* weights, std::size_t step, f32_vector scale, f32_vector inverse) {
+        return mul(mul(load(weights + step * keys_at_once), scale), inverse);
     }
 
     template <bool Upper, std::size_t... R>
@@ -11982,22 +12033,24 @@ private:
     template <bool Upper, std::size_t... R>
     PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
                                                  i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
-        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
-            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
-            signed_bytes a, b, c, d, x0, x1;
-            rows.load(a, b, c, d);
-            bytes_across<Upper>(a, b, c, d, x0, x1);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
-        };
         for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
-            add_four(v.rows(v.at0), *w);
-            add_four(v.rows(v.at1), *w + 16);
-            add_four(v.rows(v.at2), *w + 32);
-            add_four(v.rows(v.at3), *w + 48);
+            add_four<Upper, R...>(v.rows(v.at0), *w, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at1), *w + 16, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at2), *w + 32, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at3), *w + 48, high0..., high1..., low0..., low1...);
         }
         ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
          ...);
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_four(const four_rows& rows, const std::uint8_t* digits, i32_in<R>... high0, i32_in<R>... high1,
+                                                 i32_in<R>... low0, i32_in<R>... low1) {
+        Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+        signed_bytes a, b, c, d, x0, x1;
+        rows.load(a, b, c, d);
+        bytes_across<Upper>(a, b, c, d, x0, x1);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
     }
     PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
         s0 = dot_next(s0, w, x0);
@@ -12005,14 +12058,16 @@ private:
     }
 
     PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
-        const auto joined = [&](std::size_t half, std::size_t vector) {
-            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
-            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
-        };
-        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        tokens_f32 a = joined(sums[0], 0, r, unit), b = joined(sums[0], 1, r, unit), c = joined(sums[1], 0, r, unit), d = joined(sums[1], 1, r, unit);
         quarters_across(a, b, c, d);
-        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
-        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+        add_to(out, a, keep), add_to(out + 16, b, keep), add_to(out + 32, c, keep), add_to(out + 48, d, keep);
+    }
+    PHI4FLASH_VECTOR_INLINE static tokens_f32 joined(const half_sums& sums, std::size_t vector, std::size_t r, float unit) {
+        const tokens_f32 low = scaled(load_integers(sums[2 + vector][r]), repeat_tokens(unit));
+        return add_tokens(scaled(load_integers(sums[vector][r]), repeat_tokens(256.0f * unit)), low);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_to(float* out, tokens_f32 sum, float keep) {
+        store_tokens(multiply_add(repeat_tokens(keep), load_tokens(out), sum), out);
     }
 
     vector_products<Element> rest_;
@@ -12336,8 +12391,8 @@ PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, st
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
-    prefetch_ahead(a, sizeof(block));
-    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    prefetch_ahead<packed_asks_far>(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead<packed_asks_far>(b, sizeof(block));
     meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
@@ -12357,7 +12412,7 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     const auto* a = reinterpret_cast<const block*>(from.first);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
-        prefetch_ahead(a, sizeof(block));
+        prefetch_ahead<packed_asks_far>(a, sizeof(block));
         meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
         meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
     }
@@ -12459,7 +12514,7 @@ inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pai
                             reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        for (const block* b : from) prefetch_ahead<packed_asks_far>(b, sizeof(block));
         add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
         ++from[0], ++from[1], ++from[2], ++from[3];
     }
@@ -12703,7 +12758,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights<packed_asks_far>(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -15656,19 +15711,22 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
-inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
+inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
-    if constexpr (asks_second_level) {
+    if constexpr (Far) {
         prefetch_far(p);
     } else {
         prefetch(p);
     }
 }
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights<Far>(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -15685,7 +15743,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights(row + i * 64);
+        prefetch_weights<packed_asks_far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -15695,7 +15753,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch_weights(from + ahead + i);
+        prefetch_weights<plain_asks_far>(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -15745,7 +15803,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     for (std::size_t i = 0; i < part; i += step) {
         for (std::size_t s = 0; s < row_streams; ++s) {
             const bf16* from = p + s * part + i;
-            prefetch_ahead(from, step * sizeof(bf16));
+            prefetch_ahead<plain_asks_far>(from, step * sizeof(bf16));
             load_even_odd(from, even, odd);
             s0 = add(s0, even), s1 = add(s1, odd);
             load_even_odd(from + step / 2, even, odd);
@@ -15836,10 +15894,10 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
                                          f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
-        prefetch_ahead(w.w0 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w1 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w2 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w3 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w1 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w2 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w3 + i, 2 * half * sizeof(Element));
         add_step<Element, T...>(w, i, a..., b..., c..., d..., load(x + T * x_stride)..., load(x + T * x_stride + half)...);
     }
     (store(a, sums + 4 * T * max_lanes), ...);
@@ -17141,15 +17199,15 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+PHI4FLASH_VECTOR_INLINE void store_two_digits(tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
     const tokens_u8_tag d8;
     const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
+    const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+}
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    store_two_digits(a, b, p);
+    store_two_digits(c, d, p + 64);
 }
 
 template <class Vector>
@@ -17175,16 +17233,18 @@ PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed
     first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
     second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
 }
+template <bool Odd, class Vector>
+PHI4FLASH_VECTOR_INLINE Vector every_other_quarter(Vector x, Vector y) {
+    return hn::BitCast(hn::DFromV<Vector>(),
+                       tokens_i32{_mm512_shuffle_i32x4(hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, Odd ? 0xdd : 0x88)});
+}
 template <class Vector>
 PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+    const hn::DFromV<Vector> tag;
+    const Vector ab = hn::ConcatLowerLower(tag, b, a), cd = hn::ConcatLowerLower(tag, d, c);
+    const Vector more_ab = hn::ConcatUpperUpper(tag, b, a), more_cd = hn::ConcatUpperUpper(tag, d, c);
+    a = every_other_quarter<false>(ab, cd), b = every_other_quarter<true>(ab, cd);
+    c = every_other_quarter<false>(more_ab, more_cd), d = every_other_quarter<true>(more_ab, more_cd);
 }
 
 PHI4FLASH_TARGET_END
@@ -17221,7 +17281,7 @@ struct four_rows {
 
 private:
     PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
-        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+        prefetch_far(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
     }
 };
 
@@ -17247,6 +17307,9 @@ struct four_places {
 inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
+
+template <std::size_t>
+using i32_in = tokens_i32&;
 
 template <class Element>
 class byte_products {
@@ -17410,9 +17473,12 @@ private:
         }
         for (std::size_t i = 0; i < steps; ++i) {
             const f32_vector scale = load(scales + i * keys_at_once);
-            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
-            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+            store_digits(digits(weights[0], i, scale, inverse[0]), digits(weights[1], i, scale, inverse[1]), digits(weights[2], i, scale, inverse[2]),
+                         digits(weights[3], i, scale, inverse[3]), to[i]);
         }
+    }
+    PHI4FLASH_VECTOR_INLINE static f32_vector digits(const float* weights, std::size_t step, f32_vector scale, f32_vector inverse) {
+        return mul(mul(load(weights + step * keys_at_once), scale), inverse);
     }
 
     template <bool Upper, std::size_t... R>
@@ -17429,22 +17495,24 @@ private:
     template <bool Upper, std::size_t... R>
     PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
                                                  i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
-        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
-            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
-            signed_bytes a, b, c, d, x0, x1;
-            rows.load(a, b, c, d);
-            bytes_across<Upper>(a, b, c, d, x0, x1);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
-        };
         for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
-            add_four(v.rows(v.at0), *w);
-            add_four(v.rows(v.at1), *w + 16);
-            add_four(v.rows(v.at2), *w + 32);
-            add_four(v.rows(v.at3), *w + 48);
+            add_four<Upper, R...>(v.rows(v.at0), *w, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at1), *w + 16, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at2), *w + 32, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at3), *w + 48, high0..., high1..., low0..., low1...);
         }
         ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
          ...);
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_four(const four_rows& rows, const std::uint8_t* digits, i32_in<R>... high0, i32_in<R>... high1,
+                                                 i32_in<R>... low0, i32_in<R>... low1) {
+        Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+        signed_bytes a, b, c, d, x0, x1;
+        rows.load(a, b, c, d);
+        bytes_across<Upper>(a, b, c, d, x0, x1);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
     }
     PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
         s0 = dot_next(s0, w, x0);
@@ -17452,14 +17520,16 @@ private:
     }
 
     PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
-        const auto joined = [&](std::size_t half, std::size_t vector) {
-            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
-            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
-        };
-        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        tokens_f32 a = joined(sums[0], 0, r, unit), b = joined(sums[0], 1, r, unit), c = joined(sums[1], 0, r, unit), d = joined(sums[1], 1, r, unit);
         quarters_across(a, b, c, d);
-        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
-        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+        add_to(out, a, keep), add_to(out + 16, b, keep), add_to(out + 32, c, keep), add_to(out + 48, d, keep);
+    }
+    PHI4FLASH_VECTOR_INLINE static tokens_f32 joined(const half_sums& sums, std::size_t vector, std::size_t r, float unit) {
+        const tokens_f32 low = scaled(load_integers(sums[2 + vector][r]), repeat_tokens(unit));
+        return add_tokens(scaled(load_integers(sums[vector][r]), repeat_tokens(256.0f * unit)), low);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_to(float* out, tokens_f32 sum, float keep) {
+        store_tokens(multiply_add(repeat_tokens(keep), load_tokens(out), sum), out);
     }
 
     vector_products<Element> rest_;
@@ -17783,8 +17853,8 @@ PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, st
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
-    prefetch_ahead(a, sizeof(block));
-    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    prefetch_ahead<packed_asks_far>(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead<packed_asks_far>(b, sizeof(block));
     meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
@@ -17804,7 +17874,7 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     const auto* a = reinterpret_cast<const block*>(from.first);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
-        prefetch_ahead(a, sizeof(block));
+        prefetch_ahead<packed_asks_far>(a, sizeof(block));
         meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
         meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
     }
@@ -17906,7 +17976,7 @@ inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pai
                             reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        for (const block* b : from) prefetch_ahead<packed_asks_far>(b, sizeof(block));
         add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
         ++from[0], ++from[1], ++from[2], ++from[3];
     }
@@ -18150,7 +18220,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights<packed_asks_far>(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -21104,19 +21174,22 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
-inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
+inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
-    if constexpr (asks_second_level) {
+    if constexpr (Far) {
         prefetch_far(p);
     } else {
         prefetch(p);
     }
 }
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights<Far>(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -21133,7 +21206,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights(row + i * 64);
+        prefetch_weights<packed_asks_far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -21143,7 +21216,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch_weights(from + ahead + i);
+        prefetch_weights<plain_asks_far>(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -21193,7 +21266,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     for (std::size_t i = 0; i < part; i += step) {
         for (std::size_t s = 0; s < row_streams; ++s) {
             const bf16* from = p + s * part + i;
-            prefetch_ahead(from, step * sizeof(bf16));
+            prefetch_ahead<plain_asks_far>(from, step * sizeof(bf16));
             load_even_odd(from, even, odd);
             s0 = add(s0, even), s1 = add(s1, odd);
             load_even_odd(from + step / 2, even, odd);
@@ -21284,10 +21357,10 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
                                          f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
-        prefetch_ahead(w.w0 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w1 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w2 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w3 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w1 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w2 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w3 + i, 2 * half * sizeof(Element));
         add_step<Element, T...>(w, i, a..., b..., c..., d..., load(x + T * x_stride)..., load(x + T * x_stride + half)...);
     }
     (store(a, sums + 4 * T * max_lanes), ...);
@@ -22589,15 +22662,15 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+PHI4FLASH_VECTOR_INLINE void store_two_digits(tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
     const tokens_u8_tag d8;
     const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
+    const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+}
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    store_two_digits(a, b, p);
+    store_two_digits(c, d, p + 64);
 }
 
 template <class Vector>
@@ -22623,16 +22696,18 @@ PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed
     first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
     second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
 }
+template <bool Odd, class Vector>
+PHI4FLASH_VECTOR_INLINE Vector every_other_quarter(Vector x, Vector y) {
+    return hn::BitCast(hn::DFromV<Vector>(),
+                       tokens_i32{_mm512_shuffle_i32x4(hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, Odd ? 0xdd : 0x88)});
+}
 template <class Vector>
 PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+    const hn::DFromV<Vector> tag;
+    const Vector ab = hn::ConcatLowerLower(tag, b, a), cd = hn::ConcatLowerLower(tag, d, c);
+    const Vector more_ab = hn::ConcatUpperUpper(tag, b, a), more_cd = hn::ConcatUpperUpper(tag, d, c);
+    a = every_other_quarter<false>(ab, cd), b = every_other_quarter<true>(ab, cd);
+    c = every_other_quarter<false>(more_ab, more_cd), d = every_other_quarter<true>(more_ab, more_cd);
 }
 
 PHI4FLASH_TARGET_END
@@ -22669,7 +22744,7 @@ struct four_rows {
 
 private:
     PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
-        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+        prefetch_far(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
     }
 };
 
@@ -22695,6 +22770,9 @@ struct four_places {
 inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
+
+template <std::size_t>
+using i32_in = tokens_i32&;
 
 template <class Element>
 class byte_products {
@@ -22858,9 +22936,12 @@ private:
         }
         for (std::size_t i = 0; i < steps; ++i) {
             const f32_vector scale = load(scales + i * keys_at_once);
-            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
-            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+            store_digits(digits(weights[0], i, scale, inverse[0]), digits(weights[1], i, scale, inverse[1]), digits(weights[2], i, scale, inverse[2]),
+                         digits(weights[3], i, scale, inverse[3]), to[i]);
         }
+    }
+    PHI4FLASH_VECTOR_INLINE static f32_vector digits(const float* weights, std::size_t step, f32_vector scale, f32_vector inverse) {
+        return mul(mul(load(weights + step * keys_at_once), scale), inverse);
     }
 
     template <bool Upper, std::size_t... R>
@@ -22877,22 +22958,24 @@ private:
     template <bool Upper, std::size_t... R>
     PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
                                                  i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
-        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
-            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
-            signed_bytes a, b, c, d, x0, x1;
-            rows.load(a, b, c, d);
-            bytes_across<Upper>(a, b, c, d, x0, x1);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
-        };
         for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
-            add_four(v.rows(v.at0), *w);
-            add_four(v.rows(v.at1), *w + 16);
-            add_four(v.rows(v.at2), *w + 32);
-            add_four(v.rows(v.at3), *w + 48);
+            add_four<Upper, R...>(v.rows(v.at0), *w, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at1), *w + 16, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at2), *w + 32, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at3), *w + 48, high0..., high1..., low0..., low1...);
         }
         ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
          ...);
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_four(const four_rows& rows, const std::uint8_t* digits, i32_in<R>... high0, i32_in<R>... high1,
+                                                 i32_in<R>... low0, i32_in<R>... low1) {
+        Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+        signed_bytes a, b, c, d, x0, x1;
+        rows.load(a, b, c, d);
+        bytes_across<Upper>(a, b, c, d, x0, x1);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
     }
     PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
         s0 = dot_next(s0, w, x0);
@@ -22900,14 +22983,16 @@ private:
     }
 
     PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
-        const auto joined = [&](std::size_t half, std::size_t vector) {
-            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
-            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
-        };
-        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        tokens_f32 a = joined(sums[0], 0, r, unit), b = joined(sums[0], 1, r, unit), c = joined(sums[1], 0, r, unit), d = joined(sums[1], 1, r, unit);
         quarters_across(a, b, c, d);
-        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
-        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+        add_to(out, a, keep), add_to(out + 16, b, keep), add_to(out + 32, c, keep), add_to(out + 48, d, keep);
+    }
+    PHI4FLASH_VECTOR_INLINE static tokens_f32 joined(const half_sums& sums, std::size_t vector, std::size_t r, float unit) {
+        const tokens_f32 low = scaled(load_integers(sums[2 + vector][r]), repeat_tokens(unit));
+        return add_tokens(scaled(load_integers(sums[vector][r]), repeat_tokens(256.0f * unit)), low);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_to(float* out, tokens_f32 sum, float keep) {
+        store_tokens(multiply_add(repeat_tokens(keep), load_tokens(out), sum), out);
     }
 
     vector_products<Element> rest_;
@@ -23231,8 +23316,8 @@ PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, st
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
-    prefetch_ahead(a, sizeof(block));
-    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    prefetch_ahead<packed_asks_far>(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead<packed_asks_far>(b, sizeof(block));
     meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
@@ -23252,7 +23337,7 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     const auto* a = reinterpret_cast<const block*>(from.first);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
-        prefetch_ahead(a, sizeof(block));
+        prefetch_ahead<packed_asks_far>(a, sizeof(block));
         meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
         meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
     }
@@ -23354,7 +23439,7 @@ inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pai
                             reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        for (const block* b : from) prefetch_ahead<packed_asks_far>(b, sizeof(block));
         add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
         ++from[0], ++from[1], ++from[2], ++from[3];
     }
@@ -23598,7 +23683,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights<packed_asks_far>(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -26592,19 +26677,22 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
-inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
+inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
-    if constexpr (asks_second_level) {
+    if constexpr (Far) {
         prefetch_far(p);
     } else {
         prefetch(p);
     }
 }
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights<Far>(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -26621,7 +26709,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights(row + i * 64);
+        prefetch_weights<packed_asks_far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -26631,7 +26719,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch_weights(from + ahead + i);
+        prefetch_weights<plain_asks_far>(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -26681,7 +26769,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     for (std::size_t i = 0; i < part; i += step) {
         for (std::size_t s = 0; s < row_streams; ++s) {
             const bf16* from = p + s * part + i;
-            prefetch_ahead(from, step * sizeof(bf16));
+            prefetch_ahead<plain_asks_far>(from, step * sizeof(bf16));
             load_even_odd(from, even, odd);
             s0 = add(s0, even), s1 = add(s1, odd);
             load_even_odd(from + step / 2, even, odd);
@@ -26772,10 +26860,10 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
                                          f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
-        prefetch_ahead(w.w0 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w1 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w2 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w3 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w1 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w2 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w3 + i, 2 * half * sizeof(Element));
         add_step<Element, T...>(w, i, a..., b..., c..., d..., load(x + T * x_stride)..., load(x + T * x_stride + half)...);
     }
     (store(a, sums + 4 * T * max_lanes), ...);
@@ -28077,15 +28165,15 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+PHI4FLASH_VECTOR_INLINE void store_two_digits(tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
     const tokens_u8_tag d8;
     const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
+    const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+}
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    store_two_digits(a, b, p);
+    store_two_digits(c, d, p + 64);
 }
 
 template <class Vector>
@@ -28111,16 +28199,18 @@ PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed
     first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
     second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
 }
+template <bool Odd, class Vector>
+PHI4FLASH_VECTOR_INLINE Vector every_other_quarter(Vector x, Vector y) {
+    return hn::BitCast(hn::DFromV<Vector>(),
+                       tokens_i32{_mm512_shuffle_i32x4(hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, Odd ? 0xdd : 0x88)});
+}
 template <class Vector>
 PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+    const hn::DFromV<Vector> tag;
+    const Vector ab = hn::ConcatLowerLower(tag, b, a), cd = hn::ConcatLowerLower(tag, d, c);
+    const Vector more_ab = hn::ConcatUpperUpper(tag, b, a), more_cd = hn::ConcatUpperUpper(tag, d, c);
+    a = every_other_quarter<false>(ab, cd), b = every_other_quarter<true>(ab, cd);
+    c = every_other_quarter<false>(more_ab, more_cd), d = every_other_quarter<true>(more_ab, more_cd);
 }
 
 PHI4FLASH_TARGET_END
@@ -28157,7 +28247,7 @@ struct four_rows {
 
 private:
     PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
-        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+        prefetch_far(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
     }
 };
 
@@ -28183,6 +28273,9 @@ struct four_places {
 inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
+
+template <std::size_t>
+using i32_in = tokens_i32&;
 
 template <class Element>
 class byte_products {
@@ -28346,9 +28439,12 @@ private:
         }
         for (std::size_t i = 0; i < steps; ++i) {
             const f32_vector scale = load(scales + i * keys_at_once);
-            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
-            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+            store_digits(digits(weights[0], i, scale, inverse[0]), digits(weights[1], i, scale, inverse[1]), digits(weights[2], i, scale, inverse[2]),
+                         digits(weights[3], i, scale, inverse[3]), to[i]);
         }
+    }
+    PHI4FLASH_VECTOR_INLINE static f32_vector digits(const float* weights, std::size_t step, f32_vector scale, f32_vector inverse) {
+        return mul(mul(load(weights + step * keys_at_once), scale), inverse);
     }
 
     template <bool Upper, std::size_t... R>
@@ -28365,22 +28461,24 @@ private:
     template <bool Upper, std::size_t... R>
     PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
                                                  i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
-        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
-            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
-            signed_bytes a, b, c, d, x0, x1;
-            rows.load(a, b, c, d);
-            bytes_across<Upper>(a, b, c, d, x0, x1);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
-        };
         for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
-            add_four(v.rows(v.at0), *w);
-            add_four(v.rows(v.at1), *w + 16);
-            add_four(v.rows(v.at2), *w + 32);
-            add_four(v.rows(v.at3), *w + 48);
+            add_four<Upper, R...>(v.rows(v.at0), *w, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at1), *w + 16, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at2), *w + 32, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at3), *w + 48, high0..., high1..., low0..., low1...);
         }
         ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
          ...);
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_four(const four_rows& rows, const std::uint8_t* digits, i32_in<R>... high0, i32_in<R>... high1,
+                                                 i32_in<R>... low0, i32_in<R>... low1) {
+        Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+        signed_bytes a, b, c, d, x0, x1;
+        rows.load(a, b, c, d);
+        bytes_across<Upper>(a, b, c, d, x0, x1);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
     }
     PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
         s0 = dot_next(s0, w, x0);
@@ -28388,14 +28486,16 @@ private:
     }
 
     PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
-        const auto joined = [&](std::size_t half, std::size_t vector) {
-            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
-            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
-        };
-        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        tokens_f32 a = joined(sums[0], 0, r, unit), b = joined(sums[0], 1, r, unit), c = joined(sums[1], 0, r, unit), d = joined(sums[1], 1, r, unit);
         quarters_across(a, b, c, d);
-        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
-        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+        add_to(out, a, keep), add_to(out + 16, b, keep), add_to(out + 32, c, keep), add_to(out + 48, d, keep);
+    }
+    PHI4FLASH_VECTOR_INLINE static tokens_f32 joined(const half_sums& sums, std::size_t vector, std::size_t r, float unit) {
+        const tokens_f32 low = scaled(load_integers(sums[2 + vector][r]), repeat_tokens(unit));
+        return add_tokens(scaled(load_integers(sums[vector][r]), repeat_tokens(256.0f * unit)), low);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_to(float* out, tokens_f32 sum, float keep) {
+        store_tokens(multiply_add(repeat_tokens(keep), load_tokens(out), sum), out);
     }
 
     vector_products<Element> rest_;
@@ -28719,8 +28819,8 @@ PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, st
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
-    prefetch_ahead(a, sizeof(block));
-    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    prefetch_ahead<packed_asks_far>(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead<packed_asks_far>(b, sizeof(block));
     meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
@@ -28740,7 +28840,7 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     const auto* a = reinterpret_cast<const block*>(from.first);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
-        prefetch_ahead(a, sizeof(block));
+        prefetch_ahead<packed_asks_far>(a, sizeof(block));
         meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
         meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
     }
@@ -28842,7 +28942,7 @@ inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pai
                             reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        for (const block* b : from) prefetch_ahead<packed_asks_far>(b, sizeof(block));
         add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
         ++from[0], ++from[1], ++from[2], ++from[3];
     }
@@ -29086,7 +29186,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights<packed_asks_far>(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -32034,19 +32134,22 @@ inline constexpr std::size_t row_streams = PHI4FLASH_ARCH_X86 ? 4 : 1;
 
 inline constexpr std::size_t read_ahead = 2048;
 
-inline constexpr bool asks_second_level = PHI4FLASH_ARCH_X86 && many_registers;
+inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
+inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_weights(const void* p) {
-    if constexpr (asks_second_level) {
+    if constexpr (Far) {
         prefetch_far(p);
     } else {
         prefetch(p);
     }
 }
 
+template <bool Far>
 PHI4FLASH_VECTOR_INLINE void prefetch_ahead(const void* p, std::size_t n) {
     const auto ahead = reinterpret_cast<std::uintptr_t>(p) + read_ahead;
-    for (std::size_t line = 0; line < n; line += 64) prefetch_weights(reinterpret_cast<const void*>(ahead + line));
+    for (std::size_t line = 0; line < n; line += 64) prefetch_weights<Far>(reinterpret_cast<const void*>(ahead + line));
 }
 
 struct byte_rows {
@@ -32063,7 +32166,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights(row + i * 64);
+        prefetch_weights<packed_asks_far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -32073,7 +32176,7 @@ PHI4FLASH_VECTOR_INLINE void widen(const Element* PHI4FLASH_RESTRICT from, std::
     const std::size_t lane_count = lanes();
     std::size_t i = 0;
     for (; i + lane_count <= n; i += lane_count) {
-        prefetch_weights(from + ahead + i);
+        prefetch_weights<plain_asks_far>(from + ahead + i);
         store(load(from + i), out + i);
     }
     for (; i < n; ++i) out[i] = to_f32(from[i]);
@@ -32123,7 +32226,7 @@ inline float read_all(const std::byte* data, std::size_t bytes) {
     for (std::size_t i = 0; i < part; i += step) {
         for (std::size_t s = 0; s < row_streams; ++s) {
             const bf16* from = p + s * part + i;
-            prefetch_ahead(from, step * sizeof(bf16));
+            prefetch_ahead<plain_asks_far>(from, step * sizeof(bf16));
             load_even_odd(from, even, odd);
             s0 = add(s0, even), s1 = add(s1, odd);
             load_even_odd(from + step / 2, even, odd);
@@ -32214,10 +32317,10 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
                                          f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
-        prefetch_ahead(w.w0 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w1 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w2 + i, 2 * half * sizeof(Element));
-        prefetch_ahead(w.w3 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w1 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w2 + i, 2 * half * sizeof(Element));
+        prefetch_ahead<plain_asks_far>(w.w3 + i, 2 * half * sizeof(Element));
         add_step<Element, T...>(w, i, a..., b..., c..., d..., load(x + T * x_stride)..., load(x + T * x_stride + half)...);
     }
     (store(a, sums + 4 * T * max_lanes), ...);
@@ -33519,15 +33622,15 @@ PHI4FLASH_VECTOR_INLINE signed_bytes repeat_fours(signed_bytes v) {
 }
 
 constexpr std::size_t high_digits_at(std::size_t row) { return row / 2 * 64 + row % 2 * 8; }
-PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+PHI4FLASH_VECTOR_INLINE void store_two_digits(tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
     const tokens_u8_tag d8;
     const auto pattern = hn::Dup128VecFromValues(d8, 1, 5, 9, 13, 0, 4, 8, 12, 3, 7, 11, 15, 2, 6, 10, 14);
-    const auto put = [&](tokens_f32 x, tokens_f32 y, std::uint8_t* to) {
-        const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
-        hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
-    };
-    put(a, b, p);
-    put(c, d, p + 64);
+    const auto both = hn::Or(hn::NearestInt(x), hn::ShiftLeft<16>(hn::NearestInt(y)));
+    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, both), pattern), d8, to);
+}
+PHI4FLASH_VECTOR_INLINE void store_digits(tokens_f32 a, tokens_f32 b, tokens_f32 c, tokens_f32 d, std::uint8_t* p) {
+    store_two_digits(a, b, p);
+    store_two_digits(c, d, p + 64);
 }
 
 template <class Vector>
@@ -33553,16 +33656,18 @@ PHI4FLASH_VECTOR_INLINE void bytes_across(signed_bytes a, signed_bytes b, signed
     first = hn::BitCast(d8, hn::InterleaveLower(d16, ab, cd));
     second = hn::BitCast(d8, hn::InterleaveUpper(d16, ab, cd));
 }
+template <bool Odd, class Vector>
+PHI4FLASH_VECTOR_INLINE Vector every_other_quarter(Vector x, Vector y) {
+    return hn::BitCast(hn::DFromV<Vector>(),
+                       tokens_i32{_mm512_shuffle_i32x4(hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, Odd ? 0xdd : 0x88)});
+}
 template <class Vector>
 PHI4FLASH_VECTOR_INLINE void quarters_across(Vector& a, Vector& b, Vector& c, Vector& d) {
-    const auto halves = [](Vector x, Vector y) { return hn::ConcatLowerLower(hn::DFromV<Vector>(), y, x); };
-    const auto other_halves = [](Vector x, Vector y) { return hn::ConcatUpperUpper(hn::DFromV<Vector>(), y, x); };
-    const auto even = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0x88)}); };
-    const auto odd = [](Vector x, Vector y) { return hn::BitCast(hn::DFromV<Vector>(), tokens_i32{_mm512_shuffle_i32x4(
-        hn::BitCast(tokens_tag(), x).raw, hn::BitCast(tokens_tag(), y).raw, 0xdd)}); };
-    const Vector ab = halves(a, b), cd = halves(c, d), more_ab = other_halves(a, b), more_cd = other_halves(c, d);
-    a = even(ab, cd), b = odd(ab, cd), c = even(more_ab, more_cd), d = odd(more_ab, more_cd);
+    const hn::DFromV<Vector> tag;
+    const Vector ab = hn::ConcatLowerLower(tag, b, a), cd = hn::ConcatLowerLower(tag, d, c);
+    const Vector more_ab = hn::ConcatUpperUpper(tag, b, a), more_cd = hn::ConcatUpperUpper(tag, d, c);
+    a = every_other_quarter<false>(ab, cd), b = every_other_quarter<true>(ab, cd);
+    c = every_other_quarter<false>(more_ab, more_cd), d = every_other_quarter<true>(more_ab, more_cd);
 }
 
 PHI4FLASH_TARGET_END
@@ -33599,7 +33704,7 @@ struct four_rows {
 
 private:
     PHI4FLASH_VECTOR_INLINE void prefetch_at(const kv_int8* p) const {
-        prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
+        prefetch_far(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + ahead));
     }
 };
 
@@ -33625,6 +33730,9 @@ struct four_places {
 inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
+
+template <std::size_t>
+using i32_in = tokens_i32&;
 
 template <class Element>
 class byte_products {
@@ -33788,9 +33896,12 @@ private:
         }
         for (std::size_t i = 0; i < steps; ++i) {
             const f32_vector scale = load(scales + i * keys_at_once);
-            const auto digits = [&](std::size_t r) { return mul(mul(load(weights[r] + i * keys_at_once), scale), inverse[r]); };
-            store_digits(digits(0), digits(1), digits(2), digits(3), to[i]);
+            store_digits(digits(weights[0], i, scale, inverse[0]), digits(weights[1], i, scale, inverse[1]), digits(weights[2], i, scale, inverse[2]),
+                         digits(weights[3], i, scale, inverse[3]), to[i]);
         }
+    }
+    PHI4FLASH_VECTOR_INLINE static f32_vector digits(const float* weights, std::size_t step, f32_vector scale, f32_vector inverse) {
+        return mul(mul(load(weights + step * keys_at_once), scale), inverse);
     }
 
     template <bool Upper, std::size_t... R>
@@ -33807,22 +33918,24 @@ private:
     template <bool Upper, std::size_t... R>
     PHI4FLASH_VECTOR_INLINE static void add_half(four_places v, std::size_t steps, const step_digits* w, half_sums& sums, i32_of<R>... high0,
                                                  i32_of<R>... high1, i32_of<R>... low0, i32_of<R>... low1) {
-        const auto add_four = [&](const four_rows& rows, const std::uint8_t* digits) {
-            Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
-            signed_bytes a, b, c, d, x0, x1;
-            rows.load(a, b, c, d);
-            bytes_across<Upper>(a, b, c, d, x0, x1);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
-            (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
-        };
         for (std::size_t i = 0; i < steps; ++i, v.advance(), ++w) {
-            add_four(v.rows(v.at0), *w);
-            add_four(v.rows(v.at1), *w + 16);
-            add_four(v.rows(v.at2), *w + 32);
-            add_four(v.rows(v.at3), *w + 48);
+            add_four<Upper, R...>(v.rows(v.at0), *w, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at1), *w + 16, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at2), *w + 32, high0..., high1..., low0..., low1...);
+            add_four<Upper, R...>(v.rows(v.at3), *w + 48, high0..., high1..., low0..., low1...);
         }
         ((store_integers(high0, sums[0][R]), store_integers(high1, sums[1][R]), store_integers(low0, sums[2][R]), store_integers(low1, sums[3][R])),
          ...);
+    }
+    template <bool Upper, std::size_t... R>
+    PHI4FLASH_VECTOR_INLINE static void add_four(const four_rows& rows, const std::uint8_t* digits, i32_in<R>... high0, i32_in<R>... high1,
+                                                 i32_in<R>... low0, i32_in<R>... low1) {
+        Upper ? rows.prefetch_last_two() : rows.prefetch_first_two();
+        signed_bytes a, b, c, d, x0, x1;
+        rows.load(a, b, c, d);
+        bytes_across<Upper>(a, b, c, d, x0, x1);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R)), x0, x1, high0, high1), ...);
+        (add_two_bytes(repeat_codes(digits + high_digits_at(R) + keys_in_row), x0, x1, low0, low1), ...);
     }
     PHI4FLASH_VECTOR_INLINE static void add_two_bytes(token_codes w, signed_bytes x0, signed_bytes x1, tokens_i32& s0, tokens_i32& s1) {
         s0 = dot_next(s0, w, x0);
@@ -33830,14 +33943,16 @@ private:
     }
 
     PHI4FLASH_VECTOR_INLINE static void add_sums(const half_sums* sums, std::size_t r, float unit, float keep, float* out) {
-        const auto joined = [&](std::size_t half, std::size_t vector) {
-            const tokens_f32 low = scaled(load_integers(sums[half][2 + vector][r]), repeat_tokens(unit));
-            return add_tokens(scaled(load_integers(sums[half][vector][r]), repeat_tokens(256.0f * unit)), low);
-        };
-        tokens_f32 a = joined(0, 0), b = joined(0, 1), c = joined(1, 0), d = joined(1, 1);
+        tokens_f32 a = joined(sums[0], 0, r, unit), b = joined(sums[0], 1, r, unit), c = joined(sums[1], 0, r, unit), d = joined(sums[1], 1, r, unit);
         quarters_across(a, b, c, d);
-        const auto put = [&](tokens_f32 sum, float* to) { store_tokens(multiply_add(repeat_tokens(keep), load_tokens(to), sum), to); };
-        put(a, out), put(b, out + 16), put(c, out + 32), put(d, out + 48);
+        add_to(out, a, keep), add_to(out + 16, b, keep), add_to(out + 32, c, keep), add_to(out + 48, d, keep);
+    }
+    PHI4FLASH_VECTOR_INLINE static tokens_f32 joined(const half_sums& sums, std::size_t vector, std::size_t r, float unit) {
+        const tokens_f32 low = scaled(load_integers(sums[2 + vector][r]), repeat_tokens(unit));
+        return add_tokens(scaled(load_integers(sums[vector][r]), repeat_tokens(256.0f * unit)), low);
+    }
+    PHI4FLASH_VECTOR_INLINE static void add_to(float* out, tokens_f32 sum, float keep) {
+        store_tokens(multiply_add(repeat_tokens(keep), load_tokens(out), sum), out);
     }
 
     vector_products<Element> rest_;
@@ -34161,8 +34276,8 @@ PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, st
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
-    prefetch_ahead(a, sizeof(block));
-    if constexpr (wide_blocks == 2) prefetch_ahead(b, sizeof(block));
+    prefetch_ahead<packed_asks_far>(a, sizeof(block));
+    if constexpr (wide_blocks == 2) prefetch_ahead<packed_asks_far>(b, sizeof(block));
     meet_blocks<Format, Products>(*a, *b, row, levels, x, sum...);
 }
 
@@ -34182,7 +34297,7 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     const auto* a = reinterpret_cast<const block*>(from.first);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, ++a, at += stride) {
-        prefetch_ahead(a, sizeof(block));
+        prefetch_ahead<packed_asks_far>(a, sizeof(block));
         meet_blocks<Format, Products>(*a, *a, 0, levels, at, sum...);
         meet_blocks<Format, Products>(*a, *a, packed_rows / 2, levels, at, second...);
     }
@@ -34284,7 +34399,7 @@ inline void add_groups_of_pairs(std::index_sequence<T...>, const block_pair* pai
                             reinterpret_cast<const block*>(pair[1].first), reinterpret_cast<const block*>(pair[1].second)};
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) {
-        for (const block* b : from) prefetch_ahead(b, sizeof(block));
+        for (const block* b : from) prefetch_ahead<packed_asks_far>(b, sizeof(block));
         add_group_of_pairs<Format, Products, T...>(from, at, sums, begin_dots<Format, Products>(at[T])..., begin_dots<Format, Products>(at[T])...);
         ++from[0], ++from[1], ++from[2], ++from[3];
     }
@@ -34528,7 +34643,7 @@ PHI4FLASH_VECTOR_INLINE void unpack_rows(const std::byte* w, const std::byte* ne
                                          float* scales) {
     using block = packed_block<Format>;
     for (std::size_t g = 0; g < groups; ++g, w += sizeof(block), next += sizeof(block), levels += rows * packed_cols) {
-        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights(next + b);
+        for (std::size_t b = 0; b < sizeof(block); b += 64) prefetch_weights<packed_asks_far>(next + b);
         const block& from = *reinterpret_cast<const block*>(w);
         for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
             unpack_block<Format == dtype::q4_dense>(from, row, levels + 4 * row);
@@ -52725,6 +52840,7 @@ PHI4FLASH_END
 // ---- macros that end here ----------------------------------------------------------------------------------------------
 #undef PHI4FLASH_ABI
 #undef PHI4FLASH_ABI_BACK_END
+#undef PHI4FLASH_ABI_BASE
 #undef PHI4FLASH_ABI_EXCEPTIONS
 #undef PHI4FLASH_ABI_FILES
 #undef PHI4FLASH_ABI_ISA

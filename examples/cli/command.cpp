@@ -66,7 +66,6 @@ private:
 }  // namespace
 
 p4::result<opened> open_weights(const std::string& path, const open_flags& flags, weights_for use) {
-    if (path.empty()) return p4::error::format(p4::errc::invalid_argument, "which model? Say --model PATH");
     loading_bar bar;
     auto files = p4::model_files::open(path, opening_of(flags, use), bar);
     if (!files) return files.error();

@@ -1,6 +1,7 @@
 /// phi4flash: runs SambaY models from the command line. Each subcommand is a file of its own.
 #include "bundled_model.hpp"
 #include "command.hpp"
+#include "empty_values.hpp"
 #include "help_format.hpp"
 #include "numbers.hpp"
 #include "output.hpp"
@@ -45,6 +46,7 @@ int run(int argc, char** argv) {
     if (argc > 1 && argv[1][0] != '-' && app.get_subcommands([&](CLI::App* known) { return known->get_name() == argv[1]; }).empty())
         return fail("no subcommand '" + std::string(argv[1]) + "' (try phi4flash --help)");
     cli::read_numbers_in_decimal(app);
+    cli::refuse_empty_values(app);
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success& asked) {

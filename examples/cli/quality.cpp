@@ -62,6 +62,8 @@ p4::result<token_lists> read_texts(const quality_options& o, const opened& refer
     const std::filesystem::path path = o.text.empty() ? o.tokens : o.text;
     const std::string name(p4::printable(path).c_str());
     const auto content = p4::read_file(path, largest_text);
+    if (!content && content.error().code() == p4::errc::file_empty)  // the library takes it for a part of a model
+        return p4::error::format(p4::errc::file_empty, "%s: want a text of at least 2 tokens, the file is empty", name.c_str());
     if (!content) return content.error();
     token_lists lists;
     p4::status ok;

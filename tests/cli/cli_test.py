@@ -112,6 +112,23 @@ class CommandLine(ProgramTest):
         self.refused("no-such", "synth", "--config", "no-such.json", "--output", "x")
         self.refused("cannot be written", "logits", *model, "--tokens", "1", "--output", "/nowhere/at/all")
 
+    def test_an_empty_text_is_no_path_and_no_name(self):
+        model = ("--model", BUNDLED)
+        for option, what, *others in (
+                ("--model", "a file or a folder", "chat"), ("--model", "a file or a folder", "info"),
+                ("--model", "a file or a folder", "generate", "--tokens", "1"), ("--model", "a file or a folder", "bench"),
+                ("--model", "a folder", "convert", "--output", "never"), ("--output", "a file", "convert", *model),
+                ("--output", "a file", "logits", *model, "--tokens", "1"), ("--model", "a file or a folder", "logits", "--tokens", "1", "--output", "never"),
+                ("--config", "a file", "synth", "--output", "never"), ("--output", "a folder", "synth", "--config", BUNDLED / "config.json"),
+                ("--tokenizer", "a file or a folder", "synth", "--config", BUNDLED / "config.json", "--output", "never"),
+                ("--tokenizer", "a file or a folder", "tokenize"), ("--tokenizer", "a file or a folder", "render"),
+                ("--text-file", "a file", "tokenize", *model), ("--prompt-file", "a file", "generate", *model),
+                ("--target", "a name", "info", *model), ("--stop", "at least one character", "generate", *model, "--tokens", "1"),
+                ("--system-file", "a file", "chat"), ("--session", "a file", "chat"),
+                ("--replay", "a file", "bench", *model), ("--replay-prompt", "a file", "bench", *model, "--replay", BUNDLED / "config.json"),
+                ("--reference", "a file or a folder", "quality", *model, "--tokens", "x"), ("--model", "a file or a folder", "quality", "--reference", BUNDLED),
+                ("--text", "a file", "quality", *model, "--reference", BUNDLED), ("--tokens", "a file", "quality", *model, "--reference", BUNDLED)):
+            self.refused(f"want {what}, have an empty text", *others, option, "")
 
     def test_numbers_are_decimal_and_ids_are_a_list(self):
         model = ("--model", GOLDEN / "f32-8l", "--temperature", 0, "--ignore-eos")
@@ -529,7 +546,9 @@ class Quality(ProgramTest):
             self.refused("no tokenizer", "quality", "--reference", GOLDEN / "f32-8l", "--model", GOLDEN / "f32-8l", "--text", good)
             self.refused("absent", *ask, "--tokens", pathlib.Path(folder) / "absent")
             self.refused("at least 2 tokens", *ask, "--tokens", file("short", "1\n2\n"))
-            self.refused("the file is empty", *ask, "--text", file("empty", ""))
+            for option in ("--text", "--tokens"):
+                self.refused("want a text of at least 2 tokens, the file is empty", *ask, option, file("empty", ""))
+                self.refused("folder", *ask, option, folder)
             self.refused("line 2: want ids such as 1,2,3, have x", *ask, "--tokens", file("letters", "1,2\n3,x\n"))
             self.refused("have 99999999999", *ask, "--tokens", file("large", "1,99999999999"))
             self.refused("have 1.5", *ask, "--tokens", file("fraction", "1,1.5"))

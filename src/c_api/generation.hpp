@@ -72,7 +72,7 @@ private:
     for (std::size_t i = 0; i < o.n_stop_strings; ++i) {
         std::string_view text;
         if (outcome ok = read_text(o.stop_strings[i].data, o.stop_strings[i].length, text, "options.stop_strings[i]"); !ok) return ok;
-        to.stop_strings.emplace_back(text);
+        if (!text.empty()) to.stop_strings.emplace_back(text);  // phi4flash.h: empty ones are none
     }
     return {};
 }

@@ -157,6 +157,10 @@ TEST_CASE("stops: strings, ids, lengths, and those of the model") {
     CHECK(cut.reason == PHI4FLASH_END_STOP_STRING);
     CHECK(cut.text == whole.text.substr(0, whole.text.find("\\boxed")));
 
+    const phi4flash_string empty{};  // is none
+    options.stop_strings = &empty;
+    CHECK(run(options).text == whole.text);
+
     options = greedy();
     options.stop_ids = &whole.tokens[3];
     options.n_stop_ids = 1;

@@ -4,6 +4,10 @@
 #if PHI4FLASH_HAS_JSON
 #include "generate_testing.hpp"
 
+#include <phi4flash/generate/ngram_drafter.hpp>
+
+#include <cmath>
+
 using namespace generate_testing;
 
 TEST_CASE("generate: greedy continuations are the golden ones") {
@@ -37,7 +41,7 @@ TEST_CASE("generate: a stop id ends the text and is not passed on") {
     const std::int32_t stop = p.greedy[4];
     const auto before = static_cast<std::size_t>(std::ranges::find(p.greedy, stop) - p.greedy.begin());
     fixture f;
-    const auto summary = f.generate(p.tokens, {.sampling = greedy, .stop_ids = {-1, stop}});
+    const auto summary = f.generate(p.tokens, {.sampling = greedy, .stop_ids = {0, stop}});
     REQUIRE(summary);
     CHECK(summary->reason == stop_reason::stop_token);
     CHECK(f.tokens == ids_type(p.greedy.begin(), p.greedy.begin() + static_cast<std::ptrdiff_t>(before)));
@@ -70,6 +74,27 @@ TEST_CASE("generate: no new tokens, and a prompt that cannot be read") {
     const auto wrong = fresh.generate({1}, {.sampling = {.temperature = -1.0f}});
     REQUIRE_FALSE(wrong);
     CHECK(wrong.error().code() == p4::errc::invalid_argument);
+}
+
+TEST_CASE("generate: options that cannot be meant are refused by name, before anything is read") {
+    fixture f;
+    const auto vocab = static_cast<std::int32_t>(f.m.shape().vocab());
+    p4::ngram_drafter ngrams = *p4::ngram_drafter::create(64);
+    const auto refused = [&](const p4::generation_options& options, p4::errc code, std::string_view words) {
+        CAPTURE(words);
+        const auto r = f.generate(first_prompt().tokens, options);
+        REQUIRE_FALSE(r);
+        CHECK(r.error().code() == code);
+        CHECK(std::string_view(r.error().message()).starts_with(words));
+        CHECK(f.past.position() == 0);
+    };
+    refused({.sampling = greedy, .stop_ids = {-5}}, p4::errc::unknown_token, "stop_ids[0]: want an id of the model");
+    refused({.sampling = greedy, .stop_ids = {vocab - 1, vocab}}, p4::errc::unknown_token, "stop_ids[1]: want an id of the model");
+    refused({.sampling = greedy, .stop_strings = {"a", ""}}, p4::errc::invalid_argument, "stop_strings[1]: want at least one byte");
+    refused({.sampling = greedy, .drafts = {.from = ngrams, .most = p4::max_drafts + 1}}, p4::errc::invalid_argument, "drafts.most: want at most 31, have 32");
+    refused({.sampling = {.temperature = NAN}}, p4::errc::invalid_argument, "temperature");
+    CHECK(f.generate(first_prompt().tokens, {.sampling = greedy, .max_tokens = 1, .stop_ids = {0, vocab - 1}}));
+    CHECK(p4::check_generation({.drafts = {.most = 1000}}, 10));  // nobody drafts
 }
 
 TEST_CASE("generate: a full context ends the text with its last token given out") {

@@ -9,7 +9,7 @@ PHI4FLASH_BEGIN
 /// back (token -1); it returns false to stop, and is not called again. `text` may be null: then events carry tokens only.
 /// `on_prompt(read, total)` is told how far the prompt is, for progress bars. Allocates before it reads anything, and not again.
 /// A cancelled text is not an error; it ends within a piece of a pass, and what was under way has not happened.
-/// Errors: those of `generation::start` and of `sampler::create`; nothing was read then. not_finite after any token: damaged weights; the
+/// Errors: those of `generation::start` and of `text_writer::create`; nothing was read then. not_finite after any token: damaged weights; the
 /// session has read all tokens before it. in_use also where the sink moves this session; with another session it may use the workspace (but
 /// not between the tokens of one pass, where there are drafts), `on_prompt` may not. What a callback throws passes through: the session is
 /// then whole, and has read all tokens before the one that the sink was told of.

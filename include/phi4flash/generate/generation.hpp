@@ -20,7 +20,7 @@ PHI4FLASH_BEGIN
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class generation {
 public:
-    /// `text` may be null: then events carry tokens only. Errors: those of sampler::create.
+    /// `text` may be null: then events carry tokens only. Errors: those of text_writer::create.
     static result<generation> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const generation_options& options,
                                      text_limits limits) {
         limits.drafts = options.drafts.from ? options.drafts.most : 0;

@@ -57,7 +57,7 @@ struct memory_plan {
         const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
         if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
             !within(options.states, options.chunk) || !within(options.logits, options.chunk) || options.remembered > ngram_drafter::most_tokens ||
-            options.cached_texts > 65536 || !is_compiled(kv_format_of<Kv>))
+            options.drafts > max_drafts || options.cached_texts > 65536 || !is_compiled(kv_format_of<Kv>))
             return plan;
         const auto e = extents<any_sambay>::of(shape);
         detail::weights_meter meter(options.weights);

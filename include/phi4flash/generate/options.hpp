@@ -25,22 +25,44 @@ struct draft_options {
 struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
-    std::vector<std::int32_t> stop_ids{};          ///< end the text; not passed to the sink
-    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text.
+    std::vector<std::int32_t> stop_ids{};          ///< of the model's vocabulary; end the text; not passed to the sink
+    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. None is empty.
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};
     const std::atomic<bool>* cancel = nullptr;     ///< may be set by any thread; looked at between two pieces of a pass, by a scheduler before and after each
 };
 
+/// What is wrong with these options for a model of so many ids, before anything is taken or changed. Errors: those of check_sampling;
+/// unknown_token (a stop id that the model does not have); invalid_argument (an empty stop string, more drafts than max_drafts). @since 0.2
+[[nodiscard]] PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab);
+
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
 /// the end of a text. Errors: out_of_memory; nothing has changed then. @since 0.2
 PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text);
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
-/// always among the stop ids, and without any in the files `<|endoftext|>` too. Errors: out_of_memory.
+/// always among the stop ids, and without any in the files `<|endoftext|>` too. Stop strings of the files that are empty are left out.
+/// Errors: out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
+
 #if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab) {
+    if (const status ok = check_sampling(options.sampling); !ok) return ok;
+    for (std::size_t i = 0; i < options.stop_ids.size(); ++i) {
+        const std::int32_t id = options.stop_ids[i];
+        if (id < 0 || static_cast<std::size_t>(id) >= vocab)
+            return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, vocab, static_cast<long>(id));
+    }
+    for (std::size_t i = 0; i < options.stop_strings.size(); ++i)
+        if (options.stop_strings[i].empty())
+            return error::format(errc::invalid_argument, "stop_strings[%zu]: want at least one byte, have an empty string; leave it out", i);
+    // Without a drafter it is nobody's number.
+    if (options.drafts.from && options.drafts.most > max_drafts)
+        return error::format(errc::invalid_argument, "drafts.most: want at most %zu, have %zu", max_drafts, options.drafts.most);
+    return {};
+}
+
 PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text) {
     return detail::or_out_of_memory("make the options of a text", [&]() -> result<generation_options> {
         generation_options options;
@@ -53,7 +75,8 @@ PHI4FLASH_BODY result<generation_options> options_from(const generation_config& 
         if (said.top_k) s.top_k = *said.top_k;
         if (said.max_new_tokens) options.max_tokens = *said.max_new_tokens;
         options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
-        options.stop_strings = said.stop_strings;
+        for (const std::string& stop : said.stop_strings)
+            if (!stop.empty()) options.stop_strings.push_back(stop);
         if (text == nullptr) return options;
         if (const status ok = stop_at_end_of_message(options, *text); !ok) return ok.error();
         if (!said.stop_ids.empty()) return options;

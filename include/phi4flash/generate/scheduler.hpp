@@ -75,7 +75,7 @@ public:
     /// text_writer::bytes of memory, for this prompt and so many drafts, and what its stop ids and stop strings take; all of it is given back in the
     /// first tick after its end has been told. Nothing else here takes any after `create`.
     /// Errors: invalid_argument (all places taken, no tokens, another model's session), in_use (the session is, or has a request), context_full,
-    /// unknown_token, those of sampler::create, out_of_memory: nothing has changed then.
+    /// unknown_token, those of text_writer::create, out_of_memory: nothing has changed then.
     result<request_id> add(const request<Shape, Kv>& r) {
         if (n_requests_ == capacity())
             return error::format(errc::invalid_argument, "%zu requests, all that there is room for (scheduler_options)", n_requests_);

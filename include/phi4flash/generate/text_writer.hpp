@@ -52,7 +52,7 @@ public:
     }
 
     /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of
-    /// sampler::create; out_of_memory.
+    /// check_generation and sampler::create; out_of_memory.
     static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
                                       const choosing_kernels& kernels = plain_choosing);
 
@@ -163,6 +163,7 @@ private:
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options,
                                                        const text_limits& limits, const choosing_kernels& kernels) {
+    if (const status ok = check_generation(options, vocab); !ok) return ok.error();
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
         const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);

@@ -38,7 +38,8 @@ struct roomy {
 
 const std::string& tiny_file() {
     static const std::string file = fuzz::tiny_model(
-        {.d_model = 16, .n_layers = 4, .d_ff = 8, .n_heads = 2, .n_kv_heads = 2, .vocab = 272, .window = 3, .d_inner = 8, .d_state = 2, .d_conv = 2, .dt_rank = 1},
+        {.d_model = 16, .n_layers = 4, .d_ff = 8, .n_heads = 2, .n_kv_heads = 2, .vocab = 272, .window = 3, .d_inner = 8, .d_state = 2, .d_conv = 2,
+         .dt_rank = 1},
         phi4flash::dtype::f32, 3);
     return file;
 }
@@ -211,8 +212,8 @@ private:
     std::vector<std::int32_t> stop_ids_;
     phi4flash_string stop_string_{};
     std::vector<unsigned char> saved_;
-    std::tuple<pool<phi4flash_generation>, pool<phi4flash_scheduler>, pool<phi4flash_prefix_cache>, pool<phi4flash_workspace>, pool<phi4flash_session>,
-               pool<phi4flash_tokenizer>, pool<phi4flash_model>>
+    std::tuple<pool<phi4flash_generation>, pool<phi4flash_scheduler>, pool<phi4flash_prefix_cache>, pool<phi4flash_workspace>,
+               pool<phi4flash_session>, pool<phi4flash_tokenizer>, pool<phi4flash_model>>
         pools_;
 };
 
@@ -302,8 +303,10 @@ void caller::call() {
             roomy<phi4flash_event> event;
             size(event.value, 16);
             const phi4flash_budget b = budget();
-            const auto code = plain([&](phi4flash_error* e) { return phi4flash_generation_advance(handle<generation>(), maybe(&b), maybe(&event.value), e); });
-            if (code == PHI4FLASH_OK && event.value.size >= sizeof(phi4flash_event)) PHI4FLASH_FUZZ_CHECK(event.value.text[event.value.text_length] == '\0');
+            const auto code =
+                plain([&](phi4flash_error* e) { return phi4flash_generation_advance(handle<generation>(), maybe(&b), maybe(&event.value), e); });
+            if (code == PHI4FLASH_OK && event.value.size >= sizeof(phi4flash_event))
+                PHI4FLASH_FUZZ_CHECK(event.value.text[event.value.text_length] == '\0');
             return;
         }
         case 14: return (void)plain([&](phi4flash_error* e) { return phi4flash_generation_cancel(handle<generation>(), e); });
@@ -317,7 +320,8 @@ void caller::call() {
             const auto o = generation_options();
             std::uint64_t request = 77;
             return (void)plain([&](phi4flash_error* e) {
-                return phi4flash_scheduler_submit(handle<scheduler>(), handle<session>(), maybe(prompt.data()), prompt.size(), maybe(&o), maybe(&request), e);
+                return phi4flash_scheduler_submit(handle<scheduler>(), handle<session>(), maybe(prompt.data()), prompt.size(), maybe(&o),
+                                                  maybe(&request), e);
             });
         }
         case 18:
@@ -378,7 +382,8 @@ void caller::call() {
             std::int32_t ids[16];
             std::size_t count = 0;
             return (void)plain([&](phi4flash_error* e) {
-                return phi4flash_tokenizer_encode(handle<words>(), maybe(text.data()), text.size(), in_.below(3), maybe(ids), in_.below(17), maybe(&count), e);
+                return phi4flash_tokenizer_encode(handle<words>(), maybe(text.data()), text.size(), in_.below(3), maybe(ids), in_.below(17),
+                                                  maybe(&count), e);
             });
         }
         case 33: {
@@ -386,7 +391,8 @@ void caller::call() {
             char text[32];
             std::size_t length = 0;
             return (void)plain([&](phi4flash_error* e) {
-                return phi4flash_tokenizer_decode(handle<words>(), maybe(ids.data()), ids.size(), in_.below(3), maybe(text), in_.below(33), maybe(&length), e);
+                return phi4flash_tokenizer_decode(handle<words>(), maybe(ids.data()), ids.size(), in_.below(3), maybe(text), in_.below(33),
+                                                  maybe(&length), e);
             });
         }
         case 34: {

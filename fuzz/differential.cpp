@@ -53,8 +53,9 @@ sambay_shape shape_of(fuzz::input& in) {
     constexpr std::size_t heads[][2] = {{2, 2}, {4, 2}, {4, 4}, {8, 4}, {6, 2}, {12, 6}};
     const auto& [n_heads, n_kv_heads] = heads[in.below(6)];
     const auto around = [&](std::size_t most) { const std::uint8_t n = in.byte(); return n < 128 ? 32 * (1 + n % (most / 32)) : 1 + n % most; };
-    sambay_shape s{.d_model = 0, .n_layers = 4 + 4 * in.below(2), .d_ff = around(96), .n_heads = n_heads, .n_kv_heads = n_kv_heads, .vocab = around(160),
-                   .window = 1 + in.below(9), .d_inner = around(96), .d_state = 1 + in.below(17), .d_conv = 1 + in.below(5), .dt_rank = 1 + in.below(20)};
+    sambay_shape s{.d_model = 0, .n_layers = 4 + 4 * in.below(2), .d_ff = around(96), .n_heads = n_heads, .n_kv_heads = n_kv_heads,
+                   .vocab = around(160), .window = 1 + in.below(9), .d_inner = around(96), .d_state = 1 + in.below(17), .d_conv = 1 + in.below(5),
+                   .dt_rank = 1 + in.below(20)};
     const std::size_t d_head = 1 + in.below(24);
     s.d_model = in.below(2) == 0 && n_heads != 6 && n_heads != 12 ? 64 : n_heads * d_head;
     return s;

@@ -11,7 +11,8 @@
 
 #if defined(PHI4FLASH_FUZZ_COUNTS)
 // As sanitizer/allocator_interface.h has them, which not every compiler brings along.
-extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*, std::size_t), void (*free_hook)(const volatile void*));
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*, std::size_t),
+                                                         void (*free_hook)(const volatile void*));
 extern "C" std::size_t __sanitizer_get_allocated_size(const volatile void* memory);
 #endif
 

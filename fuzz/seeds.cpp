@@ -49,7 +49,8 @@ std::string row_major_model(const p4::sambay_shape& shape, std::size_t layers, s
         const p4::ggml_format& format = p4::format_of(specs[i].type);
         std::string bytes(static_cast<std::size_t>(plan->bytes[i]), '\0');
         for (std::size_t at = 0; at < bytes.size(); at += format.block_bytes) {
-            for (std::size_t k = 0; k < format.block_bytes; ++k) bytes[at + k] = static_cast<char>(random.next() & 0x3f);  // finite, and no large number
+            // Finite, and no large numbers.
+            for (std::size_t k = 0; k < format.block_bytes; ++k) bytes[at + k] = static_cast<char>(random.next() & 0x3f);
             const p4::f16 scale = p4::from_f32<p4::f16>(0.001f);
             if (format.block_length > 1) std::memcpy(bytes.data() + at, &scale, 2);
         }
@@ -85,8 +86,8 @@ bool write_seeds(const std::filesystem::path& folder) {
     constexpr p4::sambay_shape small{.d_model = 8, .n_layers = 8, .d_ff = 8, .n_heads = 2, .n_kv_heads = 2, .vocab = 16, .window = 3, .d_inner = 8,
                                      .d_state = 2, .d_conv = 2, .dt_rank = 1};
     write("gguf", "plain", tiny_model(small, p4::dtype::bf16, 1));
-    constexpr p4::sambay_shape packable{.d_model = 32, .n_layers = 4, .d_ff = 32, .n_heads = 2, .n_kv_heads = 2, .vocab = 32, .window = 3, .d_inner = 32,
-                                        .d_state = 2, .d_conv = 2, .dt_rank = 1};
+    constexpr p4::sambay_shape packable{.d_model = 32, .n_layers = 4, .d_ff = 32, .n_heads = 2, .n_kv_heads = 2, .vocab = 32, .window = 3,
+                                        .d_inner = 32, .d_state = 2, .d_conv = 2, .dt_rank = 1};
     write("gguf", "row_major", row_major_model(packable, packable.n_layers));
     write("gguf", "sixteen_million_layers", row_major_model(packable, p4::max_extent, 1));
     const std::string packed = tiny_model(packable, p4::dtype::q4, 3);

@@ -40,7 +40,8 @@ result<tokenizer> make_tokenizer(fuzz::input& in) {
     for (std::size_t i = 0, markers = in.below(4); i < markers; ++i) {
         const std::uint8_t how = in.byte();
         const std::string content(in.text(1 + how % 5));
-        (void)b.add_added_token({static_cast<std::uint32_t>(first_added + i), content, (how & 8) != 0, (how & 16) != 0, (how & 32) != 0, (how & 64) != 0});
+        (void)b.add_added_token(
+            {static_cast<std::uint32_t>(first_added + i), content, (how & 8) != 0, (how & 16) != 0, (how & 32) != 0, (how & 64) != 0});
     }
     return b.build();
 }

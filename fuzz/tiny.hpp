@@ -37,7 +37,9 @@ inline constexpr p4::sambay_shape tiny_shape{.d_model = 8, .n_layers = 4, .d_ff 
 /// Grows where the library writes.
 struct memory_output {
     std::string bytes;
-    p4::status write(std::span<const std::byte> piece) { return bytes.append(reinterpret_cast<const char*>(piece.data()), piece.size()), p4::status(); }
+    p4::status write(std::span<const std::byte> piece) {
+        return bytes.append(reinterpret_cast<const char*>(piece.data()), piece.size()), p4::status();
+    }
 };
 
 /// Numbers of a tensor as a trained model might have them, in its own type.
@@ -74,7 +76,8 @@ inline std::vector<p4::packed_tensor> tensors_of(const p4::sambay_shape& shape, 
     std::vector<p4::packed_tensor> list;
     p4::weight_types types = p4::weight_types::all(matrices);
     types.selection = matrices;
-    p4::for_each_tensor(*p4::extents<p4::any_sambay>::from(shape), [&](std::string_view name, std::span<const std::size_t> extent, p4::tensor_role role) {
+    const auto extents = *p4::extents<p4::any_sambay>::from(shape);
+    p4::for_each_tensor(extents, [&](std::string_view name, std::span<const std::size_t> extent, p4::tensor_role role) {
         const p4::dtype type = role == p4::tensor_role::matrix ? types.of_matrix(name, extent[0], extent[1]) : parameters;
         list.push_back({std::string(name), type, {extent.begin(), extent.end()}});
     });

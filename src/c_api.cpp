@@ -141,7 +141,8 @@ phi4flash_code phi4flash_tokenizer_get_bytes(const phi4flash_tokenizer* tokenize
         *bytes = nullptr;
         *length = 0;
         const std::string_view text = t->words.bytes_of(token);
-        if (text.empty()) return outcome::failed(PHI4FLASH_UNKNOWN_TOKEN, "token %ld: no id of this tokenizer's that has a string", static_cast<long>(token));
+        if (text.empty())
+            return outcome::failed(PHI4FLASH_UNKNOWN_TOKEN, "token %ld: no id of this tokenizer's that has a string", static_cast<long>(token));
         *bytes = text.data();
         *length = text.size();
         return {};
@@ -428,8 +429,8 @@ phi4flash_code phi4flash_generation_get_defaults(const phi4flash_model* model, p
     });
 }
 
-phi4flash_code phi4flash_generation_create(phi4flash_workspace* workspace, phi4flash_tokenizer* tokenizer, const phi4flash_generation_options* options,
-                                           phi4flash_generation** out, phi4flash_error* error) {
+phi4flash_code phi4flash_generation_create(phi4flash_workspace* workspace, phi4flash_tokenizer* tokenizer,
+                                           const phi4flash_generation_options* options, phi4flash_generation** out, phi4flash_error* error) {
     return entry(error, [&]() -> outcome {
         ref<workspace_handle> w;
         ref<tokenizer_handle> words;
@@ -635,7 +636,8 @@ phi4flash_code phi4flash_prefix_cache_keep(phi4flash_prefix_cache* cache, phi4fl
     });
 }
 
-phi4flash_code phi4flash_prefix_cache_find(phi4flash_prefix_cache* cache, const int32_t* tokens, size_t count, size_t* found, phi4flash_error* error) {
+phi4flash_code phi4flash_prefix_cache_find(phi4flash_prefix_cache* cache, const int32_t* tokens, size_t count, size_t* found,
+                                           phi4flash_error* error) {
     return entry(error, [&]() -> outcome {
         held<cache_handle> c;
         std::span<const std::int32_t> ids;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks what README.md and docs/*.md say about this checkout: that links lead somewhere, that names exist, that README is not too wide, and that docs/embedding.md
-answers in the order in which hosts ask.
+"""Checks what README.md and docs/*.md say about this checkout: that links lead somewhere, that names exist, that README is not too wide, and that
+docs/embedding.md answers in the order in which hosts ask.
 
     tools/check_docs.py [--root CHECKOUT]
 
-A name is what stands in backticks and has an underscore, a `::` or a bracket behind it, begins with `--`, or is a path of this checkout. It must be a word of the
-sources. docs/migration.md also has names that are gone.
+A name is what stands in backticks and has an underscore, a `::` or a bracket behind it, begins with `--`, or is a path of this checkout. It must be a
+word of the sources. docs/migration.md also has names that are gone.
 """
 import argparse
 import pathlib
@@ -13,11 +13,12 @@ import re
 import sys
 
 WIDEST = 165
-ORDER = ["Threads", "Frame budget", "Cancel", "Memory", "Save games", "Several copies", "Consoles without files", "Exceptions off", "Fast math", "Unloading"]
+ORDER = ["Threads", "Frame budget", "Cancel", "Memory", "Save games", "Several copies",
+         "Consoles without files", "Exceptions off", "Fast math", "Unloading"]
 # Of other people's programs, formats and systems.
 OTHERS = set("""add_subdirectory find_package target_link_libraries FetchContent_Declare FetchContent_MakeAvailable transparent_hugepage static_assert
-    CMAKE_BUILD_TYPE CMAKE_PREFIX_PATH cpp_std buildtype save_pretrained direct_io foreach_target libbenchmark avx2_vnni avx3_vnni Q4_K Q6_K Q4_0 Q8_0 IQ4_NL
-    huggingface_hub""".split())
+    CMAKE_BUILD_TYPE CMAKE_PREFIX_PATH cpp_std buildtype save_pretrained direct_io foreach_target libbenchmark avx2_vnni avx3_vnni Q4_K Q6_K Q4_0 Q8_0
+    IQ4_NL huggingface_hub""".split())
 SOURCES = ("include", "src", "examples", "tests", "tools", "cmake", "packaging", "benchmarks", "models", "fuzz")
 LOOSE = ("CMakeLists.txt", "meson.build", "meson_options.txt", "CMakePresets.json", "vcpkg.json")
 
@@ -60,7 +61,8 @@ def names(root, text, words, all_text):
         for path in re.findall(r"(?<![\w./-])(?:docs|tools|tests|examples|packaging|cmake|single_include|src)/[\w./-]+\w", span):
             if not (root / path).exists() and "*" not in span and "..." not in span:
                 yield f"`{span}`: there is no {path}"
-        for header in re.findall(r"(?<![\w./-])(?:phi4flash/)?((?:config|core|simd|kernels|position|layers|model|text|generate|io)/[\w./-]+\.hpp)", span):
+        levels = "config|core|simd|kernels|position|layers|model|text|generate|io"
+        for header in re.findall(rf"(?<![\w./-])(?:phi4flash/)?((?:{levels})/[\w./-]+\.hpp)", span):
             if not (root / "include/phi4flash" / header).exists():
                 yield f"`{span}`: there is no header {header}"
         for name in re.findall(r"[A-Za-z_][A-Za-z0-9_]*(?=::|\()|(?<=::)[A-Za-z_]\w*|(?<![\w/.-])[A-Za-z]\w*_\w+", span):
@@ -81,7 +83,8 @@ def main():
         if page.name != "migration.md":
             found += names(root, text, words, all_text)
         if page.name == "README.md":
-            found += [f"line {i} has {len(line)} characters: want {WIDEST} at most" for i, line in enumerate(text.split("\n"), 1) if len(line) > WIDEST]
+            found += [f"line {i} has {len(line)} characters: want {WIDEST} at most"
+                      for i, line in enumerate(text.split("\n"), 1) if len(line) > WIDEST]
         if page.name == "embedding.md":
             have = [title for title in re.findall(r"^## (.*)$", text, re.MULTILINE) if title in ORDER]
             if have != ORDER:

@@ -23,7 +23,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^```(cpp|c)\b[ \t]*([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
-HEADERS = {"cpp": "#include <phi4flash/phi4flash.hpp>\n", "c": "#include <phi4flash/phi4flash.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"}
+HEADERS = {"cpp": "#include <phi4flash/phi4flash.hpp>\n",
+           "c": "#include <phi4flash/phi4flash.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"}
 
 
 def blocks_of(path):
@@ -87,7 +88,8 @@ def main():
     root = arguments.root
     pages = [p for p in [root / "README.md", *sorted((root / "docs").glob("*.md"))] if p.is_file()]
     # Readers' names in snippets need not be used up.
-    lenient = ["-Wno-unused-variable", "-Wno-unused-but-set-variable", "-Wno-missing-field-initializers", "-I", str(root / "include"), "-fsyntax-only"]
+    lenient = ["-Wno-unused-variable", "-Wno-unused-but-set-variable", "-Wno-missing-field-initializers",
+               "-I", str(root / "include"), "-fsyntax-only"]
     in_c = [arguments.c_compiler, "-std=c11"] if arguments.c_compiler else [arguments.compiler[0], "-std=c++20", "-x", "c++"]
     commands = {"cpp": [*arguments.compiler, "-DPHI4FLASH_COMPILE_ONCE=1", *lenient],
                 "c": [*in_c, "-Wall", "-Wextra", "-Wpedantic", "-Werror", *lenient]}

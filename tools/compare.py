@@ -139,7 +139,8 @@ def table(results):
     if results["busy"]:
         lines += ["| busy threads | " + ours + " | keeps | " + rival + " | keeps | turns |", "|---:|---:|---:|---:|---:|---:|"]
         for n, v in results["busy"].items():
-            lines.append(f"| {n} | {v[ours]:.2f} | {100 * v[ours + ' keeps']:.0f} % | {v[rival]:.2f} | {100 * v[rival + ' keeps']:.0f} % | {v['turns']} |")
+            mine, other = (f"{v[who]:.2f} | {100 * v[who + ' keeps']:.0f} %" for who in (ours, rival))
+            lines.append(f"| {n} | {mine} | {other} | {v['turns']} |")
         lines.append("")
     lines.append(f"Tokens a second, medians, against {results['rival']}. {latest_sitting(results)}; `tools/compare.py`.")
     return "\n".join(lines) + "\n"

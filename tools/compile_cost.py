@@ -77,7 +77,8 @@ def main():
             if source is None:
                 source = f"{folder}/empty.cpp"
                 pathlib.Path(source).write_text("int main() {}\n", encoding="utf-8")
-            run([*common, *flags, "-ffunction-sections", "-fdata-sections", "-static", "-s", "-Wl,--gc-sections", str(source), "-o", program, "-pthread"])
+            run([*common, *flags, "-ffunction-sections", "-fdata-sections", "-static", "-s", "-Wl,--gc-sections",
+                 str(source), "-o", program, "-pthread"])
             size = os.path.getsize(program)
             print(f"| {name} | {size / 1e6:.2f} | {'' if limit is None else f'{limit / 1e6:.1f}'} |", flush=True)
             if limit is not None and size > limit:

@@ -138,10 +138,11 @@ wrap_clang() { # wrap_clang SUITE VERSION. clang calls itself, by the name that 
     mkdir -p "$tools"
     for tool in as ld; do script "$tools/$tool" "exec $loader --library-path $libraries $r/usr/bin/x86_64-linux-gnu-$tool \"\$@\""; done
     resources=$(dirname "$(ls -d "$r/usr/lib/llvm-$version/lib/clang"/*/include | head -n 1)")
+    local options="--driver-mode=g++ -no-canonical-prefixes -resource-dir $resources --sysroot=$r -B$tools -Wno-unused-command-line-argument"
     script "$home/bin/clang++-$version" \
         "run=\"$loader --argv0 \$0 --library-path $libraries $r/usr/lib/llvm-$version/bin/clang\"" \
         "case \$1 in -cc1*) exec \$run \"\$@\" ;; esac" \
-        "exec \$run --driver-mode=g++ -no-canonical-prefixes -resource-dir $resources --sysroot=$r -B$tools -Wno-unused-command-line-argument \"\$@\" -Wl,--dynamic-linker=$loader -Wl,-rpath,$r/usr/lib/x86_64-linux-gnu"
+        "exec \$run $options \"\$@\" -Wl,--dynamic-linker=$loader -Wl,-rpath,$r/usr/lib/x86_64-linux-gnu"
 }
 
 # ---- what there is ------------------------------------------------------------------------------------------------------

@@ -166,7 +166,8 @@ run_target() {
     printf '%s\n' "${sources[@]}" | xargs -P "$(nproc)" -I{} bash -c 'compile {}' || return 1
     program=$folder/$level
     [ "$name" != mingw ] || program+=.exe
-    $compiler "${flags[@]}" $(for source in "${sources[@]}"; do echo "$folder/$(echo "${source%.cpp}" | tr / -).o"; done) "${link[@]}" -o "$program" || return 1
+    $compiler "${flags[@]}" $(for source in "${sources[@]}"; do echo "$folder/$(echo "${source%.cpp}" | tr / -).o"; done) "${link[@]}" \
+        -o "$program" || return 1
     echo "emulate: $name: compiled in $((SECONDS - started)) s"
     for machine in "${machines[@]}"; do
         started=$SECONDS

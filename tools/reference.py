@@ -4,8 +4,9 @@
     tools/reference.py [--doxygen PROGRAM] [--output FOLDER]      build/reference, HTML and XML
     tools/reference.py --filter HEADER                            for docs/Doxyfile: a header as Doxygen wants it
 
-Fails for every warning of Doxygen's, for every public name (type, function, constant, concept) without a comment, and for every name that docs/names_0.1.txt does not
-have and that does not say since when it is there: `@since` in its comment, or in the first comment of its header. Ends with 77 where there is no Doxygen.
+Fails for every warning of Doxygen's, for every public name (type, function, constant, concept) without a comment, and for every name that
+docs/names_0.1.txt does not have and that does not say since when it is there: `@since` in its comment, or in the first comment of its header.
+Ends with 77 where there is no Doxygen.
 """
 import argparse
 import pathlib

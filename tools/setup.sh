@@ -68,7 +68,8 @@ install_packages() {
     say "installing $*: $(LC_ALL=C apt-get install --assume-no --no-install-recommends "$@" 2> /dev/null |
         sed -n 's/.* \([0-9]*\) newly installed.*/\1 packages/p; s/^After this operation, \(.* [kMG]\{0,1\}B\) of additional.*/\1/p' |
         paste -s -d, - | sed 's/,/, /')"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" > /dev/null 2> >(grep -v '^debconf: delaying package configuration' >&2)
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" > /dev/null \
+        2> >(grep -v '^debconf: delaying package configuration' >&2)
 }
 
 compiler_version() { "$1" -dumpfullversion -dumpversion 2> /dev/null || echo 0; }
@@ -177,7 +178,8 @@ mirror_of() {
             END { done_stanza() }' "$file"
     done | head -n 1
     cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2> /dev/null |
-        sed -n "s/^deb[[:space:]]\{1,\}\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]\{1,\}\)[[:space:]]\{1,\}$codename\/\{0,1\}[[:space:]].*/\2/p" | head -n 1
+        sed -n "s/^deb[[:space:]]\{1,\}\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]\{1,\}\)[[:space:]]\{1,\}$codename\/\{0,1\}[[:space:]].*/\2/p" |
+        head -n 1
 }
 
 unpack_from_suite() { # unpack_from_suite MIRROR SUITE COMPONENTS KEYRING PACKAGE...

@@ -325,7 +325,9 @@ void add_bench(CLI::App& app, action& chosen) {
     command->add_option("--pass", o->passes, "Measure passes of so many tokens instead, such as 1,2,4,8, and their longest piece")
         ->delimiter(',')
         ->check(CLI::Range(1, 4096));
-    command->add_option("--sessions", o->sessions, "Measure so many texts in the same passes instead, such as 1,4,8,16; each has read --depth tokens or 128")
+    command
+        ->add_option("--sessions", o->sessions,
+                     "Measure so many texts in the same passes instead, such as 1,4,8,16; each has read --depth tokens or 128")
         ->delimiter(',')
         ->check(CLI::Range(1, 1024));
     command->add_option("--prompt-rows", o->scheduling.prompt_rows, "With --sessions: prompt tokens in a pass in which others write")
@@ -336,8 +338,11 @@ void add_bench(CLI::App& app, action& chosen) {
         ->capture_default_str();
     command->add_option("--reuse", o->reuse, "Measure a second question about a document of so many tokens instead, such as 8192")
         ->check(CLI::Range(1, 1 << 20));
-    command->add_option("--replay", o->replay.texts, "Go on with these files' texts in place of what the model chooses (or their first -n tokens), with "
-                                                     "drafts and without")->type_name("FILE");
+    command
+        ->add_option("--replay", o->replay.texts,
+                     "Go on with these files' texts in place of what the model chooses (or their first -n tokens), with "
+                     "drafts and without")
+        ->type_name("FILE");
     command->add_option("--replay-prompt", o->replay.prompts, "The message that each text answers")->type_name("FILE")->needs("--replay");
     add_drafts_option(*command, o->run.engine);
     command->get_option("--drafts")->needs("--replay");

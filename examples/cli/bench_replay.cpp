@@ -31,7 +31,8 @@ p4::result<std::vector<script>> scripts_of(const replay_bench& what, const p4::t
     for (std::size_t i = 0; i < what.texts.size(); ++i) {
         auto text = ids_of(what.texts[i], words, false);
         if (!text) return text.error();
-        if (text->size() < 2) return p4::error::format(p4::errc::invalid_argument, "%s: want two tokens at least", p4::printable(what.texts[i]).c_str());
+        if (text->size() < 2)
+            return p4::error::format(p4::errc::invalid_argument, "%s: want two tokens at least", p4::printable(what.texts[i]).c_str());
         if (what.most != 0 && text->size() > what.most) text->resize(what.most);
         std::vector<std::int32_t> prompt{0};
         if (!what.prompts.empty()) {
@@ -46,7 +47,8 @@ p4::result<std::vector<script>> scripts_of(const replay_bench& what, const p4::t
 
 double ratio_of(const replay_times& t) { return t.speed() * t.one; }
 
-void print_table(const replay_bench& what, const std::vector<script>& scripts, engine& runs, const std::vector<replay_times>& found, const series& ratios) {
+void print_table(const replay_bench& what, const std::vector<script>& scripts, engine& runs, const std::vector<replay_times>& found,
+                 const series& ratios) {
     grid table({text_of("%s, %zu threads", runs.kernels().name, runs.threads().concurrency()), "prompt tokens", "tokens", "passes", "drafts read",
                 "drafts accepted", "with drafts, tokens/s", "without", "ratio"});
     for (std::size_t i = 0; i < found.size(); ++i) {
@@ -59,7 +61,8 @@ void print_table(const replay_bench& what, const std::vector<script>& scripts, e
     if (found.size() > 1) standard_output.print("  ratio: median %.2f, least %.2f\n", ratios.median(), ratios.lowest());
 }
 
-void print_json(const replay_bench& what, const std::vector<script>& scripts, engine& runs, const std::vector<replay_times>& found, const series& ratios) {
+void print_json(const replay_bench& what, const std::vector<script>& scripts, engine& runs, const std::vector<replay_times>& found,
+                const series& ratios) {
     json texts = json::array();
     for (std::size_t i = 0; i < found.size(); ++i)
         texts.push_back({{"text", file_name(what.texts[i])},
@@ -82,10 +85,12 @@ void print_json(const replay_bench& what, const std::vector<script>& scripts, en
 
 p4::status bench_replay(const run_options& how, const replay_bench& what) {
     if (!what.prompts.empty() && what.prompts.size() != what.texts.size())
-        return p4::error::format(p4::errc::invalid_argument, "--replay-prompt: want a file for each of %zu texts, have %zu", what.texts.size(), what.prompts.size());
+        return p4::error::format(p4::errc::invalid_argument, "--replay-prompt: want a file for each of %zu texts, have %zu", what.texts.size(),
+                                 what.prompts.size());
     auto model = open_model(how.model, how.open, weights_for::running);
     if (!model) return model.error();
-    if (!model->text) return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer: a text cannot be replayed", p4::printable(how.model).c_str());
+    if (!model->text)
+        return p4::error::format(p4::errc::file_not_found, "%s has no tokenizer: a text cannot be replayed", p4::printable(how.model).c_str());
     const auto scripts = scripts_of(what, *model->text);
     if (!scripts) return scripts.error();
     engine_options options = how.engine;

@@ -129,7 +129,8 @@ p4::status bench_reuse(const p4::model_files& files, engine& runs, const reuse_b
         return ms(s.median()) + text_of("   (%.1f to %.1f)", 1e3 * s.lowest(), 1e3 * s.highest());
     };
     text_table table;
-    table.heading(text_of("until the first token, a question of %zu tokens about a document of %zu, median of %zu", what.question, what.document, what.repetitions));
+    table.heading(text_of("until the first token, a question of %zu tokens about a document of %zu, median of %zu", what.question, what.document,
+                          what.repetitions));
     table.row("all of it is read", ms(found->cold));
     table.row("the question alone", spread(found->alone));
     table.row("1.1 times that and 30 ms", text_of("%10.1f ms", limit));

@@ -36,8 +36,8 @@ p4::result<sessions_findings> measure(engine& runs, const sessions_bench& what, 
 
 p4::status bench_sessions(engine& runs, const sessions_bench& what) {
     const bool arriving = what.work.arriving != 0;
-    std::vector<std::string> names{"sessions", text_of("%zu prompt tokens each, tokens/s", what.work.prompt), "written together, tokens/s", "each, tokens/s",
-                                   "longest wait, ms"};
+    std::vector<std::string> names{"sessions", text_of("%zu prompt tokens each, tokens/s", what.work.prompt), "written together, tokens/s",
+                                   "each, tokens/s", "longest wait, ms"};
     if (arriving) {
         names.push_back(text_of("a prompt of %zu comes: first token, s", what.work.arriving));
         names.insert(names.end(), {"the others wait, ms", "at most, ms"});

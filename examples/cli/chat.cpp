@@ -279,7 +279,8 @@ p4::status go_on(conversation& with, const chat_settings& o, const voice& v) {
     if (!loaded) return loaded.error();
     if (!*loaded) return {};
     if (!o.system.empty() && o.system != with.said().system)
-        return p4::error::format(p4::errc::invalid_argument, "%s goes on with a system message of its own: leave this one out, or want another --session",
+        return p4::error::format(p4::errc::invalid_argument,
+                                 "%s goes on with a system message of its own: leave this one out, or want another --session",
                                  p4::printable(o.session).c_str());
     const std::size_t n = with.said().turns.size();
     if (n != 0) v.note(text_of("[goes on after %zu answer%s, %zu tokens]\n", n, n == 1 ? "" : "s", with.said().tokens.size()));

@@ -93,7 +93,8 @@ p4::result<chat_parts> parts_of(std::span<const std::byte> bytes) {
 
 bool is_new(const std::filesystem::path& path) {
     std::error_code ignored;
-    return !std::filesystem::exists(path, ignored) || (std::filesystem::is_regular_file(path, ignored) && std::filesystem::file_size(path, ignored) == 0);
+    return !std::filesystem::exists(path, ignored) ||
+           (std::filesystem::is_regular_file(path, ignored) && std::filesystem::file_size(path, ignored) == 0);
 }
 
 }  // namespace
@@ -121,7 +122,8 @@ p4::result<bool> load_chat(const std::filesystem::path& path, conversation& chat
     const auto info = p4::inspect_snapshot(parts->snapshot);
     if (!info) return info.error().in(name.c_str());
     if (info->position > parts->said.tokens.size())
-        return p4::error::format(p4::errc::bad_value, "the saved session has read %zu tokens of a text of %zu", info->position, parts->said.tokens.size())
+        return p4::error::format(p4::errc::bad_value, "the saved session has read %zu tokens of a text of %zu", info->position,
+                                 parts->said.tokens.size())
             .in(name.c_str());
     if (const p4::status ok = chat.restore(std::move(parts->said), parts->snapshot, parts->states); !ok) return ok.error().in(name.c_str());
     return true;

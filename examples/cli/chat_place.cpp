@@ -15,7 +15,8 @@ namespace cli {
 namespace {
 
 p4::error taken(const std::filesystem::path& path) {
-    return p4::error::format(p4::errc::in_use, "%s: another chat has this file: end that one first, or want another --session", p4::printable(path).c_str());
+    return p4::error::format(p4::errc::in_use, "%s: another chat has this file: end that one first, or want another --session",
+                             p4::printable(path).c_str());
 }
 
 #if !defined(_WIN32)

@@ -222,7 +222,8 @@ private:
         return replayed{n, drafts.size(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
     }
 
-    engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const p4::memory_plan& memory, const p4::model_files& files)
+    engine_of(p4::model<Shape>&& m, p4::thread_pool&& pool, p4::session<Shape, Kv>&& past, const p4::memory_plan& memory,
+              const p4::model_files& files)
         : model_(std::move(m)), pool_(std::move(pool)), past_(std::move(past)), memory_(memory), files_(files) {}
 
     p4::weights_fingerprint weights() {

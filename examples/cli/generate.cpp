@@ -56,8 +56,8 @@ p4::result<std::size_t> context_for(const p4::sambay_config& config, std::size_t
     const std::size_t longest = config.max_positions == 0 ? p4::max_extent : config.max_positions;
     if (prompt >= longest)
         return p4::error::format(p4::errc::context_full,
-                                 "the prompt has %zu tokens, and the model was made for %zu with its answer: --context %zu reads it all the same", prompt,
-                                 longest, prompt + std::min(max_tokens, longest));
+                                 "the prompt has %zu tokens, and the model was made for %zu with its answer: --context %zu reads it all the same",
+                                 prompt, longest, prompt + std::min(max_tokens, longest));
     const std::size_t limit = asked ? longest : std::max(usual_context(config), prompt + 1);
     return std::min(limit, prompt + std::min(max_tokens, limit));
 }

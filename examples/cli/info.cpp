@@ -62,7 +62,8 @@ void describe_weights(text_table& table, const p4::model_files& files) {
 
 void describe_memory(text_table& table, const p4::memory_plan& memory, const info_options& o, const p4::model_files& files) {
     const engine_options& how = o.run.engine;
-    table.heading(text_of("Memory for %zu session%s of %zu tokens, K/V in %s", o.plan.sessions, o.plan.sessions == 1 ? "" : "s", how.context, how.kv.c_str()));
+    table.heading(
+        text_of("Memory for %zu session%s of %zu tokens, K/V in %s", o.plan.sessions, o.plan.sessions == 1 ? "" : "s", how.context, how.kv.c_str()));
     const auto line = [](std::uint64_t bytes, const char* note) {
         return text_of("%15llu bytes  %-8s  %s", static_cast<unsigned long long>(bytes),
                        human_bytes(static_cast<double>(bytes)).c_str(), note);
@@ -71,8 +72,10 @@ void describe_memory(text_table& table, const p4::memory_plan& memory, const inf
     table.row("mapped weights", line(files.bytes() - std::min(owned, files.bytes()), "shared, read-only, in the page cache"));
     const p4::page_share share = files.residency();
     if (share.resident != 0)
-        table.row("in memory now", line(share.resident, text_of("%.0f %% of it in huge pages",
-                                                                100.0 * static_cast<double>(share.huge) / static_cast<double>(share.resident)).c_str()));
+        table.row(
+            "in memory now",
+            line(share.resident,
+                 text_of("%.0f %% of it in huge pages", 100.0 * static_cast<double>(share.huge) / static_cast<double>(share.resident)).c_str()));
     if (owned != 0) table.row("copied weights", line(owned, "of this program's own: they cannot be used where they lie in the file"));
     table.row("parameters", line(memory.parameters, "shared: vectors in f32"));
     table.row("workspace", line(memory.workspace, text_of("one a thread of control, chunks of %zu tokens", how.chunk).c_str()));

@@ -16,9 +16,10 @@ mkdir -p "$made"
 cd "$made"
 "$program" convert --model "$bundled" --output model.gguf --type q8 --force > /dev/null
 machine=(-mcpu=cortex-m7 -mthumb -mfpu=fpv5-d16 -mfloat-abi=hard)
-flags=("${machine[@]}" -std=gnu++20 -Os -DNDEBUG -Wall -Wextra -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-psabi -ffunction-sections -fdata-sections
-    "-I$root/include" -DPHI4FLASH_SIMD_SCALAR=1 -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0)
-for type in HAS_WEIGHTS_F32 HAS_WEIGHTS_F16 HAS_WEIGHTS_Q4 HAS_WEIGHTS_Q4_DENSE HAS_KV_F32 HAS_KV_INT8; do flags+=("-DPHI4FLASH_$type=0"); done # the model has none
+flags=("${machine[@]}" -std=gnu++20 -Os -DNDEBUG -Wall -Wextra -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-psabi
+    -ffunction-sections -fdata-sections "-I$root/include" -DPHI4FLASH_SIMD_SCALAR=1 -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0)
+# The model has none of these.
+for type in HAS_WEIGHTS_F32 HAS_WEIGHTS_F16 HAS_WEIGHTS_Q4 HAS_WEIGHTS_Q4_DENSE HAS_KV_F32 HAS_KV_INT8; do flags+=("-DPHI4FLASH_$type=0"); done
 echo "compiling the firmware ..." >&2
 $cxx "${flags[@]}" -c "$here/main.cpp" -o main.o
 $cxx "${flags[@]}" -c "$here/board.cpp" -o board.o
@@ -32,7 +33,8 @@ code=$(($(section .code) + $(section .ARM.exidx || echo 0) + $(section .data) - 
 echo "flash: $((code / 1024)) KiB of code, $((tables / 1024)) KiB of tables, $(($(section .model) / 1024)) KiB of model"
 echo "RAM: $((($(section .data) + $(section .bss) + $(section .stack)) / 1024)) KiB, all of it static"
 
-timeout 300 qemu-system-arm -M mps2-an500 -kernel firmware.elf -display none -monitor none -serial file:answer.txt -semihosting-config enable=on,target=native ||
+timeout 300 qemu-system-arm -M mps2-an500 -kernel firmware.elf -display none -monitor none -serial file:answer.txt \
+    -semihosting-config enable=on,target=native ||
     fail "the firmware ended with $?: $(cat answer.txt)"
 cat answer.txt
 grep -q 'boxed{632}' answer.txt || fail "no answer 632"

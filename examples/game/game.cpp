@@ -76,8 +76,8 @@ int main(int argc, char** argv) {
             ClearBackground(Color{26, 30, 40, 255});
             draw(minds.cast()[0], 220, Color{240, 190, 90, 255}, GetTime());
             draw(minds.cast()[1], 580, Color{130, 200, 150, 255}, GetTime());
-            DrawText(TextFormat("%d frames, longest thought %.1f ms      1, 2: ask   space: interrupt   F5: save   F9: load", ++frames, worst), 20, 424, 14,
-                     Color{150, 180, 230, 255});
+            DrawText(TextFormat("%d frames, longest thought %.1f ms      1, 2: ask   space: interrupt   F5: save   F9: load", ++frames, worst), 20,
+                     424, 14, Color{150, 180, 230, 255});
             DrawText(note.c_str(), 20, 10, 14, Color{230, 120, 110, 255});
             EndDrawing();
             if (!picture || minds.talking(0) || minds.talking(1)) continue;

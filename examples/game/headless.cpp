@@ -84,7 +84,8 @@ figures run_frames(game::minds& minds, int frames, bool answers_matter) {
     return f;
 }
 
-/// A saved game that is damaged, at its beginning or in the snapshot of either, or that ends early, is refused, and two talks go on as if nothing had been.
+/// A saved game that is damaged, at its beginning or in the snapshot of either, or that ends early, is refused, and two
+/// talks go on as if nothing had been.
 void check_damaged_game(game::minds& minds, const std::string& file) {
     std::ifstream in(file, std::ios::binary);
     const std::string bytes{std::istreambuf_iterator<char>(in), {}};
@@ -197,8 +198,8 @@ int main(int argc, char** argv) {
         game::minds minds(argv[1], {"Ada", "Bob"}, threads);
         if (pieces) print_pieces(minds);
         const figures f = run_frames(minds, frames, !pieces);
-        std::printf("%d frames: %d over 16.6 ms, the worst %.2f ms; longest thought %.2f ms, of its own thread %.2f ms; %d answers, %d interrupts\n", frames,
-                    f.late, f.worst_frame, f.worst_thought, f.worst_share, f.answers, f.interrupts);
+        std::printf("%d frames: %d over 16.6 ms, the worst %.2f ms; longest thought %.2f ms, of its own thread %.2f ms; %d answers, %d interrupts\n",
+                    frames, f.late, f.worst_frame, f.worst_thought, f.worst_share, f.answers, f.interrupts);
         if (strict) {
             expect(f.late == 0, "frames over 16.6 ms");
             // Its budget and a piece more; a piece of the bundled model takes microseconds.

@@ -137,8 +137,9 @@ public:
         if (!out.flush()) throw std::runtime_error("cannot write " + path);
     }
 
-    /// As it was; its talks go on, and those of now are dropped. A file of another model, or one that was damaged, is refused by its sentence, and nothing
-    /// has changed: the saved game comes to life beside the one that is played, which costs the memory of the sessions once more, and takes its place.
+    /// As it was; its talks go on, and those of now are dropped. A file of another model, or one that was damaged, is refused by its sentence, and
+    /// nothing has changed: the saved game comes to life beside the one that is played, which costs the memory of the sessions once more, and
+    /// takes its place.
     void load(const std::string& path) {
         std::ifstream in(path, std::ios::binary);
         const std::string all{std::istreambuf_iterator<char>(in), {}};

@@ -289,8 +289,8 @@ static void call_typed(void* given, GDExtensionClassInstancePtr instance, const 
 }
 
 /* The same with variants, as scripts call. */
-static void call(void* given, GDExtensionClassInstancePtr instance, const GDExtensionConstVariantPtr* arguments, GDExtensionInt n, GDExtensionVariantPtr back,
-                 GDExtensionCallError* error) {
+static void call(void* given, GDExtensionClassInstancePtr instance, const GDExtensionConstVariantPtr* arguments, GDExtensionInt n,
+                 GDExtensionVariantPtr back, GDExtensionCallError* error) {
     const method* const m = given;
     const GDExtensionInt want = m->given != NONE;
     _Alignas(8) unsigned char in[16] = {0}, out[16] = {0};
@@ -449,7 +449,8 @@ GDExtensionBool phi4flash_godot_init(GDExtensionInterfaceGetProcAddress find, GD
     FIND(register_signal, ClassdbRegisterExtensionClassSignal, "classdb_register_extension_class_signal");
     FIND(unregister_class, ClassdbUnregisterExtensionClass, "classdb_unregister_extension_class");
 #undef FIND
-    const GDExtensionInterfaceVariantGetPtrDestructor destructor_of = (GDExtensionInterfaceVariantGetPtrDestructor)(void*)find("variant_get_ptr_destructor");
+    const GDExtensionInterfaceVariantGetPtrDestructor destructor_of =
+        (GDExtensionInterfaceVariantGetPtrDestructor)(void*)find("variant_get_ptr_destructor");
     const GDExtensionInterfaceGetVariantFromTypeConstructor variant_of =
         (GDExtensionInterfaceGetVariantFromTypeConstructor)(void*)find("get_variant_from_type_constructor");
     const GDExtensionInterfaceGetVariantToTypeConstructor of_variant =

@@ -15,8 +15,8 @@ mkdir -p "$project/.godot"
 cp "$here"/*.godot "$here"/*.tscn "$here"/*.gd "$here"/*.gdextension "$project"
 echo 'res://phi4flash.gdextension' > "$project/.godot/extension_list.cfg" # the editor writes it when it sees a project for the first time
 (cd "$project" && "$godot" --headless --dump-gdextension-interface > interface.txt 2>&1) || fail "$(cat "$project/interface.txt")"
-cc -std=c11 -O2 -Wall -Wextra -D_DEFAULT_SOURCE -fPIC -shared "-I$root/include" "-I$project" "$here/phi4flash_godot.c" -o "$project/libphi4flash_godot.so" \
-    "$library" "-Wl,-rpath,$(cd "$(dirname "$library")" && pwd)"
+cc -std=c11 -O2 -Wall -Wextra -D_DEFAULT_SOURCE -fPIC -shared "-I$root/include" "-I$project" "$here/phi4flash_godot.c" \
+    -o "$project/libphi4flash_godot.so" "$library" "-Wl,-rpath,$(cd "$(dirname "$library")" && pwd)"
 
 code=0
 PHI4FLASH_MODEL=$model timeout 120 "$godot" --headless --path "$project" > "$made/godot.txt" 2>&1 || code=$?

@@ -37,8 +37,9 @@ def main():
     address = f"http://127.0.0.1:{server.server_address[1]}/?ask"
     with tempfile.TemporaryDirectory() as profile:
         # No name but this machine's is found: whatever the page wanted from elsewhere would fail.
-        common = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-                  f"--user-data-dir={profile}", "--window-size=800,560", "--virtual-time-budget=60000", *more]
+        common = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                  "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", f"--user-data-dir={profile}",
+                  "--window-size=800,560", "--virtual-time-budget=60000", *more]
         page = subprocess.run([*common, "--dump-dom", address], capture_output=True, text=True, timeout=300, check=False)
         picture = pathlib.Path(folder) / "picture.png"
         picture.unlink(missing_ok=True)

@@ -18,7 +18,8 @@ worker.onmessage = ({ data }) => {
         answer.textContent += data.text;
     } else if (data.done) {
         counting = false;
-        status.textContent = `${data.done.tokens} tokens in ${data.done.seconds.toFixed(2)} s; this page was never busy for more than ${longest.toFixed(0)} ms`;
+        const written = `${data.done.tokens} tokens in ${data.done.seconds.toFixed(2)} s`;
+        status.textContent = `${written}; this page was never busy for more than ${longest.toFixed(0)} ms`;
         document.title = "answered";
         button.disabled = false;
     } else {

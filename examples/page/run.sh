@@ -16,7 +16,8 @@ for version in "" -19 -18 -17 -16 -15; do
 done
 flags=(--target=wasm32-wasi -msimd128 -std=c++20 -O2 -DNDEBUG -fno-exceptions -fno-rtti)
 [ -n "$compiler" ] && echo '#include <vector>' | "$compiler" "${flags[@]}" -fsyntax-only -x c++ - 2> /dev/null ||
-    skip "no clang++ for WebAssembly here (Debian: apt install clang-19 lld-19 libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 wasi-libc)"
+    skip "no clang++ for WebAssembly here (Debian: apt install clang-19 lld-19 libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32" \
+        "libc++abi-19-dev-wasm32 wasi-libc)"
 
 mkdir -p "$made/model"
 cp "$here"/*.html "$here"/*.js "$here"/*.mjs "$made"
@@ -25,7 +26,8 @@ if ! is_fresh "$made/answer.wasm" "$root/include" "$here/answer.cpp"; then
     find_headers
     echo "compiling the module ..." >&2
     "$compiler" "${flags[@]}" "-I$root/include" -isystem "$headers" -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0 \
-        -DPHI4FLASH_HAS_JSON=1 -DPHI4FLASH_SIMD_HIGHWAY=1 -DPHI4FLASH_STATIC_DISPATCH=1 "$here/answer.cpp" -mexec-model=reactor -Wl,--stack-first,-z,stack-size=524288 -s -o "$made/answer.new"
+        -DPHI4FLASH_HAS_JSON=1 -DPHI4FLASH_SIMD_HIGHWAY=1 -DPHI4FLASH_STATIC_DISPATCH=1 "$here/answer.cpp" \
+        -mexec-model=reactor -Wl,--stack-first,-z,stack-size=524288 -s -o "$made/answer.new"
     mv "$made/answer.new" "$made/answer.wasm"
 fi
 echo "answer.wasm: $(wc -c < "$made/answer.wasm") bytes, $(gzip -9 < "$made/answer.wasm" | wc -c) compressed"

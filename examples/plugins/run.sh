@@ -24,8 +24,8 @@ if ! is_fresh "$made/hidden.so" "$root/single_include" "$root/tests/builds/next_
     mv "$made/hidden.new" "$made/hidden.so"
 fi
 
-# The headers of this checkout for this very processor; everything is seen from outside. GCC would make some of it unique to the process, which keeps a
-# plugin from being unloaded; clang would not, and does not know the flag.
+# The headers of this checkout for this very processor; everything is seen from outside. GCC would make some of it unique to the process, which
+# keeps a plugin from being unloaded; clang would not, and does not know the flag.
 if ! is_fresh "$made/seen.so" "$root/include" "${sources[@]}"; then
     echo "compiling the seen plugin ..." >&2
     not_unique=(-fno-gnu-unique)

@@ -6,7 +6,8 @@
  *   select phi4flash_open('model.gguf', 4);                  another model, or another number of threads, for this connection
  *
  * The model is PHI4FLASH_MODEL of the environment, opened at the first question of a connection. Files are mapped, so connections and processes share
- * the weights. Answers are greedy: the same question, the same answer. sqlite3_interrupt ends a question within a piece of a pass, some milliseconds. */
+ * the weights. Answers are greedy: the same question, the same answer. sqlite3_interrupt ends a question within a piece of a pass, some
+ * milliseconds. */
 #include <sqlite3ext.h>
 SQLITE_EXTENSION_INIT1
 
@@ -144,7 +145,8 @@ static void answer_function(sqlite3_context* to, int n, sqlite3_value** given) {
     phi4flash_error error;
     const char* const text = (const char*)sqlite3_value_text(given[0]);
     if (text == NULL) return; /* null for null */
-    phi4flash_code code = begin_question(sqlite3_user_data(to), text, (size_t)sqlite3_value_bytes(given[0]), tokens_of(n > 1 ? given[1] : NULL), &q, &error);
+    phi4flash_code code =
+        begin_question(sqlite3_user_data(to), text, (size_t)sqlite3_value_bytes(given[0]), tokens_of(n > 1 ? given[1] : NULL), &q, &error);
     if (code != PHI4FLASH_OK) {
         result_failure(to, code, &error);
         return;
@@ -155,7 +157,8 @@ static void answer_function(sqlite3_context* to, int n, sqlite3_value** given) {
         if (code == PHI4FLASH_OK) sqlite3_str_append(all, q.event.text, (int)q.event.text_length);
     } while (code == PHI4FLASH_OK && q.event.kind != PHI4FLASH_EVENT_END);
     if (code == PHI4FLASH_OK && sqlite3_str_errcode(all) != SQLITE_OK) /* no memory, or too long for a value */
-        code = sqlite3_str_errcode(all) == SQLITE_NOMEM ? PHI4FLASH_OUT_OF_MEMORY : (strcpy(error.message, "the answer is too long"), PHI4FLASH_INVALID_ARGUMENT);
+        code = sqlite3_str_errcode(all) == SQLITE_NOMEM ? PHI4FLASH_OUT_OF_MEMORY
+                                                        : (strcpy(error.message, "the answer is too long"), PHI4FLASH_INVALID_ARGUMENT);
     const int length = sqlite3_str_length(all);
     char* const answer = sqlite3_str_finish(all);
     if (code != PHI4FLASH_OK) {

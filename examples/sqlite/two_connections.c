@@ -71,7 +71,8 @@ int main(int argc, char** argv) {
     extension = argv[1];
     pthread_barrier_t together;
     pthread_barrier_init(&together, NULL, 2);
-    sums of[2] = {{"select phi4flash('What is 347 + 285?')", "boxed{632}", &together}, {"select phi4flash('What is 12 + 30?')", "boxed{42}", &together}};
+    sums of[2] = {{"select phi4flash('What is 347 + 285?')", "boxed{632}", &together},
+                  {"select phi4flash('What is 12 + 30?')", "boxed{42}", &together}};
     pthread_t threads[2];
     for (int i = 0; i < 2; ++i) pthread_create(&threads[i], NULL, ask_sums, &of[i]);
     for (int i = 0; i < 2; ++i) pthread_join(threads[i], NULL);

@@ -53,7 +53,8 @@ struct draft_choices {
     if (o.max_drafts != 0 && rows < std::size_t{o.max_drafts} + 1)
         return outcome::failed(PHI4FLASH_INVALID_ARGUMENT,
                                "options.max_drafts: %lu need a workspace with states, logits and chunk of %lu, this one has %zu, %zu and %zu",
-                               static_cast<unsigned long>(o.max_drafts), static_cast<unsigned long>(o.max_drafts) + 1, room.states, room.logits, room.chunk);
+                               static_cast<unsigned long>(o.max_drafts), static_cast<unsigned long>(o.max_drafts) + 1, room.states, room.logits,
+                               room.chunk);
     to.most = o.max_drafts;
     to.whether_they_pay = o.drafts_always == 0;
     return {};

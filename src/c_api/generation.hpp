@@ -83,8 +83,8 @@ struct generation_choices {
     draft_choices drafts;
 };
 
-[[nodiscard]] inline outcome read_generation_options(const phi4flash_generation_options* from, const workspace_handle& w, const tokenizer_handle* words,
-                                                     generation_choices& to) {
+[[nodiscard]] inline outcome read_generation_options(const phi4flash_generation_options* from, const workspace_handle& w,
+                                                     const tokenizer_handle* words, generation_choices& to) {
     const model_handle& m = *w.of;
     auto own = own_options(m, words);
     if (!own) return own.error();
@@ -187,7 +187,8 @@ public:
     [[nodiscard]] outcome start(const ref<session_handle>& session, std::span<const std::int32_t> prompt) {
         if (outcome ok = belong_together(*work, *session); !ok) return ok;
         // What cannot be started takes no memory and ends no text.
-        outcome fits = std::visit([&]<class Kv>(const session_type<Kv>& s) -> outcome { return refusal(s, prompt, session.get() == past.get()); }, session->state);
+        outcome fits = std::visit([&]<class Kv>(const session_type<Kv>& s) -> outcome { return refusal(s, prompt, session.get() == past.get()); },
+                                  session->state);
         if (!fits) return fits;
         if (outcome ok = prepare(prompt.size()); !ok) return ok;
         if (outcome ok = prepare_drafts(*session); !ok) return ok;

@@ -78,7 +78,8 @@ private:
             else if (file.name == "tokenizer.json") made.tokenizer_json_ = text;
             else if (file.name.ends_with(".safetensors")) weights.push_back(file.bytes);
             else if (!file.name.ends_with(".json"))
-                return error::format(errc::invalid_argument, "files: want config.json, *.safetensors and other files of a checkpoint, or one GGUF file; have '%s'",
+                return error::format(errc::invalid_argument,
+                                     "files: want config.json, *.safetensors and other files of a checkpoint, or one GGUF file; have '%s'",
                                      printable(file.name).c_str());
         }
         if (config.empty()) return error::format(errc::file_not_found, "files: there is no config.json among them");

@@ -25,7 +25,8 @@ public:
     any_cache cache;
 };
 
-[[nodiscard]] inline outcome cache_bytes(const model_handle& m, std::uint32_t kv_type, std::uint64_t texts, std::uint64_t tokens, std::uint64_t* bytes) {
+[[nodiscard]] inline outcome cache_bytes(const model_handle& m, std::uint32_t kv_type, std::uint64_t texts, std::uint64_t tokens,
+                                         std::uint64_t* bytes) {
     if (outcome ok = check_choice(kv_type, kv_types, "kv_type"); !ok) return ok;
     constexpr std::uint64_t most_texts = 1u << 20;
     if (texts == 0 || texts > most_texts || tokens == 0 || tokens > max_extent)

@@ -14,8 +14,10 @@ template <class Kv>
 using scheduler_type = scheduler<any_sambay, Kv>;
 using any_scheduler = one_of_each_kv<scheduler_type>;
 
-static_assert(static_cast<std::uint32_t>(tick_outcome::idle) == PHI4FLASH_TICK_IDLE && static_cast<std::uint32_t>(tick_outcome::paused) == PHI4FLASH_TICK_PAUSED &&
-              static_cast<std::uint32_t>(tick_outcome::done) == PHI4FLASH_TICK_DONE && static_cast<std::uint32_t>(stop_reason::failed) == PHI4FLASH_END_FAILED);
+static_assert(static_cast<std::uint32_t>(tick_outcome::idle) == PHI4FLASH_TICK_IDLE &&
+              static_cast<std::uint32_t>(tick_outcome::paused) == PHI4FLASH_TICK_PAUSED &&
+              static_cast<std::uint32_t>(tick_outcome::done) == PHI4FLASH_TICK_DONE &&
+              static_cast<std::uint32_t>(stop_reason::failed) == PHI4FLASH_END_FAILED);
 
 class scheduler_handle : public handle<scheduler_handle, handle_kind::scheduler> {
 public:
@@ -29,8 +31,8 @@ public:
     };
 
     scheduler_handle(const host_memory& memory, const ref<workspace_handle>& w, const ref<tokenizer_handle>& words, std::size_t requests)
-        : handle(memory), work(w), words_(words), places_(std::make_unique<place[]>(requests)), held_(std::make_unique<held<session_handle>[]>(requests)),
-          n_places_(requests) {}
+        : handle(memory), work(w), words_(words), places_(std::make_unique<place[]>(requests)),
+          held_(std::make_unique<held<session_handle>[]>(requests)), n_places_(requests) {}
 
     [[nodiscard]] outcome prepare(const scheduler_options& options) {
         return with_kv(work->kv_type(), [&]<class Kv>(std::type_identity<Kv>) -> outcome {
@@ -67,7 +69,8 @@ public:
         return read_generation_options(from, *work, words_.get(), to);
     }
 
-    [[nodiscard]] outcome submit(const ref<session_handle>& session, std::span<const std::int32_t> prompt, generation_choices&& how, std::uint64_t* id) {
+    [[nodiscard]] outcome submit(const ref<session_handle>& session, std::span<const std::int32_t> prompt, generation_choices&& how,
+                                 std::uint64_t* id) {
         if (outcome ok = belong_together(*work, *session); !ok) return ok;
         place* free = nullptr;
         for (place& p : places())
@@ -119,7 +122,8 @@ public:
             p.cancelled.store(true, std::memory_order_relaxed);
             return {};
         }
-        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "request %llu: there is none, or its end has been told", static_cast<unsigned long long>(id));
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "request %llu: there is none, or its end has been told",
+                               static_cast<unsigned long long>(id));
     }
 
     [[nodiscard]] phi4flash_scheduler_info info() const {
@@ -156,8 +160,8 @@ private:
     std::optional<any_scheduler> of_;  // the last member: it points to sessions and flags
 };
 
-[[nodiscard]] inline outcome make_scheduler(const ref<workspace_handle>& w, const ref<tokenizer_handle>& words, const phi4flash_scheduler_options* from,
-                                            phi4flash_scheduler** out) {
+[[nodiscard]] inline outcome make_scheduler(const ref<workspace_handle>& w, const ref<tokenizer_handle>& words,
+                                            const phi4flash_scheduler_options* from, phi4flash_scheduler** out) {
     constexpr std::uint32_t most = 1u << 16;
     phi4flash_scheduler_options o;
     if (outcome ok = read_optional(from, o, "options"); !ok) return ok;

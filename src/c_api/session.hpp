@@ -38,12 +38,14 @@ auto with_kv(std::uint32_t kv_type, Work&& work) {
 [[nodiscard]] inline outcome same_kv(std::uint32_t want, std::uint32_t have, const char* whose) {
     if (want == have) return {};
     constexpr const char* names[] = {"bf16", "f32", "int8"};
-    return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: its keys and values are %s, want %s: kv_type must be the same", whose, names[have], names[want]);
+    return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: its keys and values are %s, want %s: kv_type must be the same", whose, names[have],
+                           names[want]);
 }
 
 class session_handle : public handle<session_handle, handle_kind::session> {
 public:
-    session_handle(const host_memory& memory, const ref<model_handle>& model, const session_options& options, memory_block&& block, any_session&& made)
+    session_handle(const host_memory& memory, const ref<model_handle>& model, const session_options& options, memory_block&& block,
+                   any_session&& made)
         : handle(memory), of(model), how(options), place_(std::move(block)), state(std::move(made)) {}
 
     [[nodiscard]] std::uint32_t kv_type() const { return static_cast<std::uint32_t>(state.index()); }

@@ -67,8 +67,8 @@ template <class T>
     if (outcome ok = check_size<T>(stride, name); !ok) return ok;
     const auto* const element = reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(array) + i * stride);
     if (element->size != stride)
-        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s %zu: want the size of the first, %lu, have %lu", name, i, static_cast<unsigned long>(stride),
-                               static_cast<unsigned long>(element->size));
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s %zu: want the size of the first, %lu, have %lu", name, i,
+                               static_cast<unsigned long>(stride), static_cast<unsigned long>(element->size));
     return read_struct(element, to, name);
 }
 

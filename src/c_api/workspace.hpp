@@ -52,7 +52,8 @@ struct workspace_choices {
     if (e.parallel_for == nullptr) return missing("executor.parallel_for");
     if (e.concurrency == 0) return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "executor.concurrency: want at least 1, have 0");
     if (to.threads != 0)
-        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "options.threads: want 0 beside an executor, have %lu", static_cast<unsigned long>(to.threads));
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "options.threads: want 0 beside an executor, have %lu",
+                               static_cast<unsigned long>(to.threads));
     to.host = e;
     return {};
 }

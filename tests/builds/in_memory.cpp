@@ -30,7 +30,8 @@ bool expect_value(const p4::result<T>& have, const char* what) {
 template <class T>
 void expect_error(const p4::result<T>& have, p4::errc code, const char* word, const char* what) {
     if (have) return expect(false, what, "no error");
-    expect(have.error().code() == code && std::string_view(have.error().message()).find(word) != std::string_view::npos, what, have.error().message());
+    expect(have.error().code() == code && std::string_view(have.error().message()).find(word) != std::string_view::npos, what,
+           have.error().message());
 }
 
 /// The host's way to read: the library has none here.
@@ -168,7 +169,8 @@ void refusals(std::span<const std::byte> gguf) {
     const std::span<const std::byte> twice[] = {gguf, gguf};
     expect_error(p4::model_files::from_memory(p4::model_in_memory{}), p4::errc::invalid_argument, "have none", "no weights");
     expect_error(p4::model_files::from_memory({.weights = twice}), p4::errc::invalid_argument, "one GGUF file alone", "two files");
-    expect_error(p4::model_files::from_memory({.weights = {twice, 1}, .config = "{}"}), p4::errc::invalid_argument, "one GGUF file alone", "JSON beside");
+    expect_error(p4::model_files::from_memory({.weights = {twice, 1}, .config = "{}"}), p4::errc::invalid_argument, "one GGUF file alone",
+                 "JSON beside");
     expect_error(p4::model_files::from_memory(gguf.first(gguf.size() / 2)), p4::errc::file_incomplete, "", "half a file");
     expect_error(p4::model_files::from_memory(std::as_bytes(std::span("not a model at all"))), p4::errc::wrong_file_kind, "want bytes", "a text");
     expect_error(p4::model_files::from_memory(std::span<const std::byte>()), p4::errc::wrong_file_kind, "have none", "no bytes");

@@ -3,9 +3,9 @@
 
     leaked_macros.py CHECKOUT COMPILER FLAG...
 
-Of the single header those of ours are PUBLIC_MACROS of tools/amalgamate.py, 33 at most, and Highway's target is the only other one. The headers one by one need
-more of them, as each opens the ABI namespace; they all begin with PHI4FLASH_. What a system header, Highway, xsimd or nlohmann/json defines in a file of its own is
-its own business: -dD tells which file a macro is from.
+Of the single header those of ours are PUBLIC_MACROS of tools/amalgamate.py, 33 at most, and Highway's target is the only other one. The headers
+one by one need more of them, as each opens the ABI namespace; they all begin with PHI4FLASH_. What a system header, Highway, xsimd or nlohmann/json
+defines in a file of its own is its own business: -dD tells which file a macro is from.
 """
 import pathlib
 import re

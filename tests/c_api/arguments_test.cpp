@@ -210,7 +210,9 @@ TEST_CASE("models and tokenizers") {
     SWEEP(phi4flash_tokenizer_get_info, e.words, &about);
     const char* bytes = nullptr;
     size_t length = 0;
-    SWEEP(phi4flash_tokenizer_get_bytes, e.words, 5, &bytes, &length).wrong<1>(-1, PHI4FLASH_UNKNOWN_TOKEN).wrong<1>(INT32_MAX, PHI4FLASH_UNKNOWN_TOKEN);
+    SWEEP(phi4flash_tokenizer_get_bytes, e.words, 5, &bytes, &length)
+        .wrong<1>(-1, PHI4FLASH_UNKNOWN_TOKEN)
+        .wrong<1>(INT32_MAX, PHI4FLASH_UNKNOWN_TOKEN);
 }
 
 TEST_CASE("texts and chats") {
@@ -228,7 +230,11 @@ TEST_CASE("texts and chats") {
     const auto options = sized<phi4flash_chat_options>();
     SWEEP(phi4flash_tokenizer_encode_chat, e.words, &message, 1, &options, ids, 64, &count)
         .optional({3}).wrong<2>(0).wrong<2>(SIZE_MAX).wrong<5>(0, PHI4FLASH_BUFFER_TOO_SMALL);
-    SWEEP(phi4flash_render_chat, &message, 1, &options, text, 256, &count).optional({2}).wrong<1>(0).wrong<1>(SIZE_MAX).wrong<4>(0, PHI4FLASH_BUFFER_TOO_SMALL);
+    SWEEP(phi4flash_render_chat, &message, 1, &options, text, 256, &count)
+        .optional({2})
+        .wrong<1>(0)
+        .wrong<1>(SIZE_MAX)
+        .wrong<4>(0, PHI4FLASH_BUFFER_TOO_SMALL);
 
     const auto refused = [&](auto&& change, phi4flash_code code = PHI4FLASH_INVALID_ARGUMENT) {
         auto m = message;
@@ -393,7 +399,10 @@ TEST_CASE("schedulers and prefix caches") {
     C_API_OK(phi4flash_scheduler_create(e.workspace, e.words, &how, scheduler.out(), error));
     uint64_t request = 0;
     const auto options = greedy();
-    SWEEP(phi4flash_scheduler_submit, scheduler, e.session, e.prompt.data(), e.prompt.size(), &options, &request).optional({4}).wrong<3>(0).wrong<3>(SIZE_MAX);
+    SWEEP(phi4flash_scheduler_submit, scheduler, e.session, e.prompt.data(), e.prompt.size(), &options, &request)
+        .optional({4})
+        .wrong<3>(0)
+        .wrong<3>(SIZE_MAX);
     uint32_t outcome = 0;
     const auto budget = always_at_once();
     SWEEP(phi4flash_scheduler_tick, scheduler, &budget, &outcome).optional({1});

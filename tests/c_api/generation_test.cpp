@@ -297,9 +297,11 @@ TEST_CASE("text to ids and back") {
     std::vector<int32_t> ids(64);
     size_t count = 0;
     const std::string text = "12 + 30 = 42 <|end|>";
-    C_API_OK(phi4flash_tokenizer_encode(bundled().words, text.data(), text.size(), PHI4FLASH_MARKERS_ARE_TEXT, ids.data(), ids.size(), &count, error));
+    C_API_OK(
+        phi4flash_tokenizer_encode(bundled().words, text.data(), text.size(), PHI4FLASH_MARKERS_ARE_TEXT, ids.data(), ids.size(), &count, error));
     const size_t as_text = count;
-    C_API_OK(phi4flash_tokenizer_encode(bundled().words, text.data(), text.size(), PHI4FLASH_MARKERS_ARE_TOKENS, ids.data(), ids.size(), &count, error));
+    C_API_OK(
+        phi4flash_tokenizer_encode(bundled().words, text.data(), text.size(), PHI4FLASH_MARKERS_ARE_TOKENS, ids.data(), ids.size(), &count, error));
     CHECK(count < as_text);
     auto info = sized<phi4flash_tokenizer_info>();
     C_API_OK(phi4flash_tokenizer_get_info(bundled().words, &info, error));

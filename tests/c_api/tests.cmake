@@ -4,8 +4,8 @@ set(c_api "${CMAKE_CURRENT_LIST_DIR}")
 set(c_flags -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wundef -Werror)
 if(NOT MSVC)
     add_test(NAME c_api/header_as_cpp
-        COMMAND ${CMAKE_CXX_COMPILER} -std=c++20 -Wall -Wextra -Wpedantic -Wshadow -Wundef -Werror "-I${PROJECT_SOURCE_DIR}/include" -x c++ -fsyntax-only
-                "${c_api}/header.c" "${c_api}/talk.c")
+        COMMAND ${CMAKE_CXX_COMPILER} -std=c++20 -Wall -Wextra -Wpedantic -Wshadow -Wundef -Werror "-I${PROJECT_SOURCE_DIR}/include"
+                -x c++ -fsyntax-only "${c_api}/header.c" "${c_api}/talk.c")
     set_tests_properties(c_api/header_as_cpp PROPERTIES LABELS "builds")
 endif()
 if(CMAKE_C_COMPILER)

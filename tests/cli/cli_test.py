@@ -118,7 +118,8 @@ class CommandLine(ProgramTest):
                 ("--model", "a file or a folder", "chat"), ("--model", "a file or a folder", "info"),
                 ("--model", "a file or a folder", "generate", "--tokens", "1"), ("--model", "a file or a folder", "bench"),
                 ("--model", "a folder", "convert", "--output", "never"), ("--output", "a file", "convert", *model),
-                ("--output", "a file", "logits", *model, "--tokens", "1"), ("--model", "a file or a folder", "logits", "--tokens", "1", "--output", "never"),
+                ("--output", "a file", "logits", *model, "--tokens", "1"),
+                ("--model", "a file or a folder", "logits", "--tokens", "1", "--output", "never"),
                 ("--config", "a file", "synth", "--output", "never"), ("--output", "a folder", "synth", "--config", BUNDLED / "config.json"),
                 ("--tokenizer", "a file or a folder", "synth", "--config", BUNDLED / "config.json", "--output", "never"),
                 ("--tokenizer", "a file or a folder", "tokenize"), ("--tokenizer", "a file or a folder", "render"),
@@ -126,7 +127,8 @@ class CommandLine(ProgramTest):
                 ("--target", "a name", "info", *model), ("--stop", "at least one character", "generate", *model, "--tokens", "1"),
                 ("--system-file", "a file", "chat"), ("--session", "a file", "chat"),
                 ("--replay", "a file", "bench", *model), ("--replay-prompt", "a file", "bench", *model, "--replay", BUNDLED / "config.json"),
-                ("--reference", "a file or a folder", "quality", *model, "--tokens", "x"), ("--model", "a file or a folder", "quality", "--reference", BUNDLED),
+                ("--reference", "a file or a folder", "quality", *model, "--tokens", "x"),
+                ("--model", "a file or a folder", "quality", "--reference", BUNDLED),
                 ("--text", "a file", "quality", *model, "--reference", BUNDLED), ("--tokens", "a file", "quality", *model, "--reference", BUNDLED)):
             self.refused(f"want {what}, have an empty text", *others, option, "")
 
@@ -154,8 +156,9 @@ class CommandLine(ProgramTest):
             self.refused("want a decimal number", "generate", *model, "--tokens", "1", "--top-p", value)
         for value in ("1", ".5", "5e-1", "0.50"):
             said("--tokens", "1", "--max-tokens", "1", "--top-p", value)
-        for command, option in (("bench", "--depth"), ("bench", "--repetitions"), ("chat", "--max-tokens"), ("info", "--context"), ("convert", "--threads"),
-                                ("quality", "--context"), ("synth", "--seed"), ("synth", "--shard-size"), ("logits", "--chunk")):
+        for command, option in (("bench", "--depth"), ("bench", "--repetitions"), ("chat", "--max-tokens"), ("info", "--context"),
+                                ("convert", "--threads"), ("quality", "--context"), ("synth", "--seed"),
+                                ("synth", "--shard-size"), ("logits", "--chunk")):
             self.refused(option, command, option, "0x10")
 
 
@@ -300,7 +303,8 @@ class Text(ProgramTest):
         refused("want true or false", {"messages": [user], "add_generation_prompt": "yes"})
 
     def test_lines_are_answered_at_once(self):
-        for command, line, answer in (("tokenize", {"text": "a"}, "ids"), ("detokenize", {"ids": [1]}, "text"), ("render", {"messages": []}, "prompt")):
+        for command, line, answer in (("tokenize", {"text": "a"}, "ids"), ("detokenize", {"ids": [1]}, "text"),
+                                      ("render", {"messages": []}, "prompt")):
             with subprocess.Popen([PROGRAM, command, "--tokenizer", str(TINY_TOKENIZER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
                 for _ in range(3):
                     program.stdin.write(json.dumps(line).encode() + b"\n")
@@ -348,7 +352,8 @@ class Files(ProgramTest):
     def test_info_plans_memory(self):
         def plan(*more):
             text = self.good("info", "--model", GOLDEN / "bf16-12l-sharded", "--context", 100, *more)
-            return {name: int(n) for name, n in re.findall(r"^ *(mapped weights|parameters|workspace|session|generation|drafter|prefix cache|all|saved session) +([0-9]+) bytes", text, re.M)}
+            names = "mapped weights|parameters|workspace|session|generation|drafter|prefix cache|all|saved session"
+            return {name: int(n) for name, n in re.findall(rf"^ *({names}) +([0-9]+) bytes", text, re.M)}
 
         one = plan()
         shared = one["mapped weights"] + one["parameters"] + one["workspace"]

@@ -361,7 +361,8 @@ class Damage(SessionTest):
             with self.subTest(altered=place):
                 self.file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
                 self.refuses("talk.chat: ")
-        for length in (1, 7, 8, 31, 32, 100, 32 + text, 32 + text + 100, 32 + text + 192, snapshot - 1, snapshot, snapshot + 100, snapshot + 192, len(whole) - 1):
+        for length in (1, 7, 8, 31, 32, 100, 32 + text, 32 + text + 100, 32 + text + 192,
+                       snapshot - 1, snapshot, snapshot + 100, snapshot + 192, len(whole) - 1):
             with self.subTest(length=length):
                 self.file.write_bytes(whole[:length])
                 self.refuses("talk.chat: ")

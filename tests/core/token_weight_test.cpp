@@ -24,7 +24,8 @@ TEST_CASE("token weight: ranks are ordered as logits are, and become logits agai
     CHECK(before < p4::rank_of_infinity);
     CHECK(p4::rank_of(of_bits(0x7f800000u)) == p4::rank_of_infinity);
     CHECK(p4::rank_of(of_bits(0x80000000u)) == p4::rank_of(0.0f));
-    for (const std::uint32_t none : {0xff800000u, 0x7fc00000u, 0xffc00000u, 0x7f800001u, 0xffffffffu}) CHECK(p4::rank_of(of_bits(none)) == p4::rank_of_none);
+    for (const std::uint32_t none : {0xff800000u, 0x7fc00000u, 0xffc00000u, 0x7f800001u, 0xffffffffu})
+        CHECK(p4::rank_of(of_bits(none)) == p4::rank_of_none);
 }
 
 TEST_CASE("token weight: every distance weighs what the exponential says, and never more than a shorter one") {

@@ -91,7 +91,8 @@ TEST_CASE("generate: options that cannot be meant are refused by name, before an
     refused({.sampling = greedy, .stop_ids = {-5}}, p4::errc::unknown_token, "stop_ids[0]: want an id of the model");
     refused({.sampling = greedy, .stop_ids = {vocab - 1, vocab}}, p4::errc::unknown_token, "stop_ids[1]: want an id of the model");
     refused({.sampling = greedy, .stop_strings = {"a", ""}}, p4::errc::invalid_argument, "stop_strings[1]: want at least one byte");
-    refused({.sampling = greedy, .drafts = {.from = ngrams, .most = p4::max_drafts + 1}}, p4::errc::invalid_argument, "drafts.most: want at most 31, have 32");
+    refused({.sampling = greedy, .drafts = {.from = ngrams, .most = p4::max_drafts + 1}}, p4::errc::invalid_argument,
+            "drafts.most: want at most 31, have 32");
     refused({.sampling = {.temperature = NAN}}, p4::errc::invalid_argument, "temperature");
     CHECK(f.generate(first_prompt().tokens, {.sampling = greedy, .max_tokens = 1, .stop_ids = {0, vocab - 1}}));
     CHECK(p4::check_generation({.drafts = {.most = 1000}}, 10));  // nobody drafts

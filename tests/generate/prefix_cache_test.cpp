@@ -195,7 +195,9 @@ TEST_CASE("generate/prefix_cache: many texts of few beginnings, against a list o
         REQUIRE(read);
         if (*read != 0) {  // it is one of those that were kept, bit for bit
             const bytes have = f.saved(s);
-            CHECK(std::ranges::any_of(all, [&](const auto& kept) { return kept.first.size() == *read && std::ranges::equal(kept.first, std::span(text).first(*read)) && kept.second == have; }));
+            CHECK(std::ranges::any_of(all, [&](const auto& kept) {
+                return kept.first.size() == *read && std::ranges::equal(kept.first, std::span(text).first(*read)) && kept.second == have;
+            }));
         }
         if (*read < text.size()) REQUIRE(p4::prefill(f.m, s, f.work, std::span(text).subspan(*read)));
         REQUIRE(cache->keep(s, text));
@@ -319,8 +321,10 @@ TEST_CASE("generate/prefix_cache: the states of an entry, saved, lead a session 
     for (const std::int32_t token : std::span(text).first(160)) REQUIRE(p4::step(f.m, stepped, f.work, token));
     CHECK(cache->saved_states_bytes(stepped, std::span(text).first(150)) == 0);
     CHECK(cache->saved_states_bytes(f.after(ids(text.begin(), text.begin() + 140)), std::span(text).first(150)) == 0);
-    check_refused(cache->save_states(stepped, std::span(text).first(150), f.weights, sink), p4::errc::invalid_argument, "no entry holds these 150 tokens");
-    check_refused(cache->save_states(s, std::span(text).first(150), f.weights, [](std::span<const std::byte>) { return false; }), p4::errc::cancelled, "no more");
+    check_refused(cache->save_states(stepped, std::span(text).first(150), f.weights, sink), p4::errc::invalid_argument,
+                  "no entry holds these 150 tokens");
+    check_refused(cache->save_states(s, std::span(text).first(150), f.weights, [](std::span<const std::byte>) { return false; }), p4::errc::cancelled,
+                  "no more");
 }
 
 TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused") {

@@ -204,8 +204,8 @@ TEST_CASE("scheduler: texts together are what they are alone") {
 TEST_CASE("scheduler: requests that come and go at random, against a plain twin that runs them one by one") {
     const p4::tokenizer words = small_tokenizer();
     phi4flash_test::generator random(16);
-    for (const p4::workspace_options how : {p4::workspace_options{.chunk = 10, .states = 3, .logits = 2}, p4::workspace_options{.chunk = 64, .states = 9, .logits = 9},
-                                            p4::workspace_options{.chunk = 1}}) {
+    for (const p4::workspace_options how : {p4::workspace_options{.chunk = 10, .states = 3, .logits = 2},
+                                            p4::workspace_options{.chunk = 64, .states = 9, .logits = 9}, p4::workspace_options{.chunk = 1}}) {
         fixture plain = wide_fixture();
         fixture f(16, how, "bf16-12l-sharded");
         auto s = *scheduler_type::create(f.m, f.w, &words, {.requests = 5, .prompt_rows = 6});
@@ -451,8 +451,8 @@ TEST_CASE("scheduler: what is refused, and a scheduler that is dropped in the mi
     fixture f(16, {.chunk = 8, .states = 4, .logits = 4});
     check_refused(scheduler_type::create(f.m, f.w, nullptr, {.requests = 0}), p4::errc::invalid_argument, "requests");
     check_refused(scheduler_type::create(f.m, f.w, nullptr, {.longest_tick = -1.0}), p4::errc::invalid_argument, "longest_tick");
-    check_refused(scheduler_type::create(f.m, f.w, nullptr, {.longest_tick = static_cast<double>(phi4flash_test::nan_f32)}), p4::errc::invalid_argument,
-                  "longest_tick");
+    check_refused(scheduler_type::create(f.m, f.w, nullptr, {.longest_tick = static_cast<double>(phi4flash_test::nan_f32)}),
+                  p4::errc::invalid_argument, "longest_tick");
     auto past = *session_type::create(f.m, 32);
     {
         auto made = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 2});
@@ -463,7 +463,8 @@ TEST_CASE("scheduler: what is refused, and a scheduler that is dropped in the mi
         check_refused(made.add({.past = &past}), p4::errc::invalid_argument, "no tokens");
         check_refused(made.add({.past = &past, .prompt = some_prompt(33, 1)}), p4::errc::context_full, "room for 32");
         check_refused(made.add({.past = &past, .prompt = ids_type{-1}}), p4::errc::unknown_token, "token -1");
-        check_refused(made.add({.past = &past, .prompt = ids_type{1}, .options = {.sampling = {.top_p = 2.0f}}}), p4::errc::invalid_argument, "top_p");
+        check_refused(made.add({.past = &past, .prompt = ids_type{1}, .options = {.sampling = {.top_p = 2.0f}}}), p4::errc::invalid_argument,
+                      "top_p");
         CHECK(made.size() == 0);
         CHECK(made.capacity() == 2);
         REQUIRE(made.add({.past = &past, .prompt = some_prompt(20, 1), .options = {.sampling = greedy}}));

@@ -23,9 +23,11 @@ constexpr p4::memory_plan undoing = p4::memory_plan::of(p4::phi4_mini_flash, {.c
 static_assert(undoing.session - released.session >= std::size_t{8} * 9 * (5120 * 16 + 3 * 5120) * 4);
 static_assert(undoing.snapshot > released.snapshot && undoing.workspace == released.workspace);
 // Drafters belong to texts, a prefix cache to all of them.
-constexpr p4::memory_plan drafting = p4::memory_plan::of(p4::phi4_mini_flash, {.context = 4096, .sessions = 2, .remembered = 4096, .cached_texts = 3});
+constexpr p4::memory_plan drafting =
+    p4::memory_plan::of(p4::phi4_mini_flash, {.context = 4096, .sessions = 2, .remembered = 4096, .cached_texts = 3});
 static_assert(drafting.drafter == p4::ngram_drafter::bytes(4096) && drafting.drafter < 4096 * 20);
-static_assert(drafting.prefix_cache == p4::round_up(p4::prefix_cache<p4::phi4_mini_flash>::bytes_for(p4::phi4_mini_flash, 3, 4096), p4::block_alignment));
+static_assert(drafting.prefix_cache ==
+              p4::round_up(p4::prefix_cache<p4::phi4_mini_flash>::bytes_for(p4::phi4_mini_flash, 3, 4096), p4::block_alignment));
 static_assert(drafting.total() - released.total() == drafting.prefix_cache + 2 * drafting.drafter + released.session + released.generation);
 // More than there can be.
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 32768, .undo = 32768, .sessions = SIZE_MAX}).total() == UINT64_MAX);
@@ -76,7 +78,8 @@ void compare(const p4::model_files& files, const p4::model<>& m, const p4::token
     p4::draft_options drafts{.most = o.drafts};
     if (o.drafts != 0) drafts.from = *drafter;
     taken.begin();
-    const auto text = p4::generation<p4::any_sambay, Kv>::create(m, work, &words, {.sampling = o.sampling, .drafts = drafts}, {.prompt = o.context, .drafts = o.drafts});
+    const auto text = p4::generation<p4::any_sambay, Kv>::create(m, work, &words, {.sampling = o.sampling, .drafts = drafts},
+                                                                 {.prompt = o.context, .drafts = o.drafts});
     REQUIRE(text);
     if (counting::works) CHECK(taken.bytes() == plan.generation);
     // What is refused takes none.
@@ -96,7 +99,8 @@ void compare(const p4::model_files& files, const p4::model<>& m, const p4::token
         taken.begin();
         const auto id = scheduled->add({.past = &past, .prompt = first, .options = {.sampling = o.sampling, .max_tokens = 3, .drafts = drafts}});
         REQUIRE(id);
-        if (counting::works) CHECK(taken.bytes() == p4::text_writer::bytes(m.shape().vocab(), o.sampling, {.prompt = first.size(), .drafts = o.drafts}));
+        if (counting::works)
+            CHECK(taken.bytes() == p4::text_writer::bytes(m.shape().vocab(), o.sampling, {.prompt = first.size(), .drafts = o.drafts}));
         taken.begin();
         while (scheduled->size() != 0) {
             REQUIRE(scheduled->tick());
@@ -126,11 +130,15 @@ TEST_CASE("plan: equals what is taken") {
     const auto words = files->open_tokenizer();
     REQUIRE(words);
     compare<p4::bf16>(*files, *m, *words, {.context = 64, .remembered = 64, .cached_texts = 2});
-    compare<float>(*files, *m, *words, {.context = 200, .undo = 5, .chunk = 32, .states = 6, .logits = 6, .drafts = 5, .remembered = 100, .cached_texts = 1});
-    compare<p4::kv_int8>(*files, *m, *words, {.context = 33, .undo = 3, .chunk = 16, .states = 16, .sampling = {.repetition_penalty = 1.1f}, .remembered = 7});
+    compare<float>(*files, *m, *words,
+                   {.context = 200, .undo = 5, .chunk = 32, .states = 6, .logits = 6, .drafts = 5, .remembered = 100, .cached_texts = 1});
+    compare<p4::kv_int8>(*files, *m, *words,
+                         {.context = 33, .undo = 3, .chunk = 16, .states = 16, .sampling = {.repetition_penalty = 1.1f}, .remembered = 7});
 
     // Stored as it was released, and converted as the rule says.
-    const auto plan = [&](const p4::weight_types& types) { return p4::memory_plan::of(files->config().shape, {.context = 64, .weights = types}).weights; };
+    const auto plan = [&](const p4::weight_types& types) {
+        return p4::memory_plan::of(files->config().shape, {.context = 64, .weights = types}).weights;
+    };
     CHECK(plan(p4::weight_types::all(p4::dtype::bf16)) == files->bytes());
     std::uint64_t converted = 0;
     p4::for_each_tensor(m->shape(), [&](std::string_view name, std::span<const std::size_t> shape, p4::tensor_role role) {

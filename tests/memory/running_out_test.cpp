@@ -340,7 +340,8 @@ TEST_CASE("running out: files are written whole or not at all, and what was ther
     const std::vector<p4::safetensors_spec> specs{{"a tensor with a name that is longer than a small string", "F32", {2, 3}}};
     const float numbers[6] = {};
     run_out("safetensors", 3, [&] {
-        return ending(p4::write_safetensors(path, specs, [&](std::size_t, p4::safetensors_sink& out) { return out.write(std::span<const float>(numbers)); }));
+        return ending(
+            p4::write_safetensors(path, specs, [&](std::size_t, p4::safetensors_sink& out) { return out.write(std::span<const float>(numbers)); }));
     });
     CHECK(p4::safetensors::parse(p4::mapped_file::open(path)->bytes()));
     folder.write("there.bin", "what was there");

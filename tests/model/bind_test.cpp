@@ -43,7 +43,9 @@ struct table {
             views[i].data = reinterpret_cast<const std::byte*>(values[names[i]].data());
         }
     }
-    p4::tensor_view& at(const std::string& name) { return views[static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin())]; }
+    p4::tensor_view& at(const std::string& name) {
+        return views[static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin())];
+    }
 
     [[nodiscard]] const p4::tensor_view* find(std::string_view name) const {
         for (const p4::tensor_view& t : views) {

@@ -1,5 +1,5 @@
-/// States saved without the K/V that grow: a session that has read on goes back by them to the very bits, one that has read anything else does not, and
-/// whatever is wrong with the bytes leaves it as it was.
+/// States saved without the K/V that grow: a session that has read on goes back by them to the very bits, one that has read anything else does not,
+/// and whatever is wrong with the bytes leaves it as it was.
 #include "session_testing.hpp"
 
 #include <phi4flash/model/saved_states.hpp>

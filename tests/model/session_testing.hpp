@@ -57,7 +57,9 @@ struct fixture {
     explicit fixture(const p4::workspace_options& options = {.chunk = 16, .states = 16}, const char* name = "f32-8l")
         : files(*p4::checkpoint::open(golden::folder_of(name))), work(*workspace::create(m, options)) {}
 
-    [[nodiscard]] session make(std::size_t undo = 0, std::size_t context = 96) const { return *session::create(m, {.context = context, .undo = undo}); }
+    [[nodiscard]] session make(std::size_t undo = 0, std::size_t context = 96) const {
+        return *session::create(m, {.context = context, .undo = undo});
+    }
     [[nodiscard]] std::size_t vocab() const { return m.shape().vocab(); }
     [[nodiscard]] ids text(std::size_t n, std::size_t seed = 1) const { return some_tokens(n, vocab(), seed); }
     void read(session& s, const ids& tokens) {

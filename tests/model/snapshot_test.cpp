@@ -212,11 +212,13 @@ TEST_CASE("model/snapshot: each thing that can be wrong has its code and its sen
     check_refused(p4::restore_snapshot(small, f.weights, saved), p4::errc::context_full, "20 tokens");
     check_refused(p4::restore_snapshot(small, f.weights, source_of(saved)), p4::errc::context_full, "a context of 19");
     check_refused(p4::restore_snapshot(s, f.weights, source_of(saved)), p4::errc::invalid_argument, "has read 5 tokens");
-    check_refused(p4::restore_snapshot(small, f.weights, [](std::span<std::byte>) { return p4::status(p4::error::format(p4::errc::file_unreadable, "torn")); }),
-                  p4::errc::file_unreadable, "torn");
+    check_refused(
+        p4::restore_snapshot(small, f.weights, [](std::span<std::byte>) { return p4::status(p4::error::format(p4::errc::file_unreadable, "torn")); }),
+        p4::errc::file_unreadable, "torn");
     bytes room(saved.size() - 1);
     check_refused(p4::save_snapshot(past, f.weights, room), p4::errc::invalid_argument, "memory for a snapshot");
-    check_refused(p4::save_snapshot(past, f.weights, [n = 0](std::span<const std::byte>) mutable { return ++n < 3; }), p4::errc::cancelled, "took no more");
+    check_refused(p4::save_snapshot(past, f.weights, [n = 0](std::span<const std::byte>) mutable { return ++n < 3; }), p4::errc::cancelled,
+                  "took no more");
 
     // In use.
     const ids one{1};
@@ -229,7 +231,8 @@ TEST_CASE("model/snapshot: each thing that can be wrong has its code and its sen
         CHECK(f.save(s) == before);  // what is not committed is not saved
     }
     auto resets = f.make();
-    check_refused(p4::restore_snapshot(resets, f.weights, [&, from = source_of(saved)](std::span<std::byte> piece) mutable { return resets.reset(), from(piece); }),
+    check_refused(p4::restore_snapshot(resets, f.weights,
+                                       [&, from = source_of(saved)](std::span<std::byte> piece) mutable { return resets.reset(), from(piece); }),
                   p4::errc::in_use, "was reset");
     CHECK(f.save(resets) == f.save(f.make()));
     CHECK(f.save(s) == before);

@@ -93,7 +93,8 @@ TEST_CASE("normalization: tokenizers with NFC, added tokens before and after it"
     const std::vector<json> lines = read_lines(data("nfc_dev.jsonl"));
     const json nfc{{"type", "NFC"}}, nfd{{"type", "NFD"}};
     const auto sequence = [](const json& list) { return json{{"type", "Sequence"}, {"normalizers", list}}; };
-    for (const json& normalizer : {nfc, sequence(json::array({nfc})), sequence(json::array({nfd, nfc})), sequence(json::array({sequence(json::array({nfc}))}))}) {
+    for (const json& normalizer :
+         {nfc, sequence(json::array({nfc})), sequence(json::array({nfd, nfc})), sequence(json::array({sequence(json::array({nfc}))}))}) {
         const result<tokenizer> t = tokenizer_from_json(nfc_json(lines[0]["added_tokens"], normalizer).dump());
         REQUIRE_MESSAGE(t, t.error().message());
         CHECK(t->normalization() == normal_form::nfc);

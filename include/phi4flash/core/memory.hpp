@@ -39,8 +39,8 @@ private:
     std::size_t used_ = 0;
 };
 
-/// Memory of the host's. `take` returns `bytes` bytes that begin at a multiple of `alignment`, or nullptr; `give_back` gets the same numbers, and does
-/// not throw. What `self` points to must outlive every block. Default: the C++ heap. @since 0.2
+/// Memory of the host's. `take` returns `bytes` bytes that begin at a multiple of `alignment`, or nullptr; `give_back` gets the same numbers, and
+/// does not throw. What `self` points to must outlive every block. Default: the C++ heap. @since 0.2
 struct block_source {
     void* self = nullptr;
     void* (*take)(void* self, std::size_t bytes, std::size_t alignment) = nullptr;

@@ -18,7 +18,8 @@ PHI4FLASH_BEGIN
 inline constexpr std::size_t packed_rows = 8;  ///< of a block
 inline constexpr std::size_t packed_cols = 32;  ///< of a block
 
-/// 8.5 bits a weight: w = scale * code. Codes are in [-127, 127]; the kernels take -128 too, from others' files. Vector s holds columns 4 s to 4 s + 3.
+/// 8.5 bits a weight: w = scale * code. Codes are in [-127, 127]; the kernels take -128 too, from others' files.
+/// Vector s holds columns 4 s to 4 s + 3.
 struct q8_block {
     f16 scale[packed_rows];
     std::int8_t code[8][32];

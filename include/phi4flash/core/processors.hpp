@@ -1,7 +1,7 @@
 #pragma once
 /// How many threads are worth starting: one for each core that this process may run on, and no more than its control group pays for. On
-/// Linux from /proc and /sys and the thread's affinity, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
-/// @since 0.2
+/// Linux from /proc and /sys and the thread's affinity, on macOS the cores for performance, elsewhere what the standard library says.
+/// Takes no memory. @since 0.2
 #include <phi4flash/config/abi.hpp>
 
 #if PHI4FLASH_THREADS

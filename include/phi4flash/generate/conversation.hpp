@@ -160,7 +160,8 @@ PHI4FLASH_BODY void conversation::remember(const generation_summary& summary, st
     const bool answered = read == prompt_.size();
     if (answered) said_.turns.push_back({question_, said_.tokens.size(), {}});
 
-    said_.tokens.insert(said_.tokens.end(), prompt_.begin() + static_cast<std::ptrdiff_t>(missed_), prompt_.begin() + static_cast<std::ptrdiff_t>(read));
+    said_.tokens.insert(said_.tokens.end(), prompt_.begin() + static_cast<std::ptrdiff_t>(missed_),
+                        prompt_.begin() + static_cast<std::ptrdiff_t>(read));
     if (answered) {
         const bool chose_end = summary.reason == stop_reason::stop_token;
         const bool last_unread = summary.unread >= 0 && !chose_end && !written.empty();

@@ -36,8 +36,9 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
                 const std::size_t here = past.position();
                 if (!sink(*event)) g.stop(stop_reason::sink);
                 if (past.position() != here)
-                    return error::format(errc::in_use, "the sink has moved the session of its own text from token %zu to %zu: give it a session of its own",
-                                         here, past.position());
+                    return error::format(errc::in_use,
+                                         "the sink has moved the session of its own text from token %zu to %zu: give it a session of its own", here,
+                                         past.position());
                 break;
             }
             case event_kind::end:

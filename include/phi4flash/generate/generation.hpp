@@ -30,8 +30,9 @@ public:
     }
 
     generation(generation&& other) noexcept
-        : model_(other.model_), work_(other.work_), past_(std::exchange(other.past_, nullptr)), cancel_(other.cancel_), drafts_(other.drafts_), here_(other.here_),
-          chosen_(std::exchange(other.chosen_, 0)), seconds_(other.seconds_), writer_(std::move(other.writer_)), pass_(std::move(other.pass_)) {}
+        : model_(other.model_), work_(other.work_), past_(std::exchange(other.past_, nullptr)), cancel_(other.cancel_), drafts_(other.drafts_),
+          here_(other.here_), chosen_(std::exchange(other.chosen_, 0)), seconds_(other.seconds_), writer_(std::move(other.writer_)),
+          pass_(std::move(other.pass_)) {}
     generation& operator=(generation&& other) noexcept {
         if (this == &other) return *this;
         release();
@@ -119,7 +120,8 @@ private:
 
     [[nodiscard]] status begin() {
         if (past_->position() != here_)
-            return fail(error::format(errc::in_use, "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
+            return fail(error::format(errc::in_use,
+                                      "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
                                       here_, past_->position()));
         const text_slice slice = writer_.next(most());
         const reading<Shape, Kv> r{past_, slice.tokens, slice.wanted, slice.choices};

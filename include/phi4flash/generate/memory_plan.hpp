@@ -49,8 +49,9 @@ struct memory_plan {
     std::size_t snapshot = 0;
     std::size_t sessions = 1;
 
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more that can
-    /// be taken back than there is room for, a chunk of no tokens, K/V of a type that is left out. (A context of 0 is a plan without sessions' K/V.)
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more
+    /// that can be taken back than there is room for, a chunk of no tokens, K/V of a type that is left out. (A context of 0 is a plan without
+    /// sessions' K/V.)
     template <class Kv = bf16>
     [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
         memory_plan plan;
@@ -70,8 +71,9 @@ struct memory_plan {
         plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
         if (options.remembered != 0) plan.drafter = ngram_drafter::bytes(options.remembered);
         if (options.cached_texts != 0)
-            plan.prefix_cache = round_up(
-                phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window)), block_alignment);
+            plan.prefix_cache =
+                round_up(phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window)),
+                         block_alignment);
         plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
         plan.sessions = options.sessions;
         return plan;

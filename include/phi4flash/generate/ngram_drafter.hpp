@@ -84,7 +84,9 @@ private:
         std::span<std::uint32_t> before;  ///< a ring: the place before this one
         std::span<std::uint32_t> last;    ///< of each bucket
 
-        [[nodiscard]] std::size_t bucket_of(std::uint64_t key) const { return static_cast<std::size_t>((key * 0x9e3779b97f4a7c15u) >> 40) & (last.size() - 1); }
+        [[nodiscard]] std::size_t bucket_of(std::uint64_t key) const {
+            return static_cast<std::size_t>((key * 0x9e3779b97f4a7c15u) >> 40) & (last.size() - 1);
+        }
         [[nodiscard]] std::size_t first(std::uint64_t key) const { return last[bucket_of(key)]; }
         [[nodiscard]] std::size_t next(std::size_t place) const { return before[place % before.size()]; }
         void add(std::size_t place, std::uint64_t key) const {

@@ -30,7 +30,8 @@ struct generation_options {
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};
-    const std::atomic<bool>* cancel = nullptr;     ///< may be set by any thread; looked at between two pieces of a pass, by a scheduler before and after each
+    /// May be set by any thread; looked at between two pieces of a pass, by a scheduler before and after each.
+    const std::atomic<bool>* cancel = nullptr;
 };
 
 /// What is wrong with these options for a model of so many ids, before anything is taken or changed. Errors: those of check_sampling;
@@ -52,7 +53,8 @@ PHI4FLASH_BODY status check_generation(const generation_options& options, std::s
     for (std::size_t i = 0; i < options.stop_ids.size(); ++i) {
         const std::int32_t id = options.stop_ids[i];
         if (id < 0 || static_cast<std::size_t>(id) >= vocab)
-            return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, vocab, static_cast<long>(id));
+            return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, vocab,
+                                 static_cast<long>(id));
     }
     for (std::size_t i = 0; i < options.stop_strings.size(); ++i)
         if (options.stop_strings[i].empty())

@@ -60,7 +60,8 @@ public:
     status keep(const session_type& s, std::span<const std::int32_t> tokens) {
         if (!fits(s)) return wrong_shape();
         if (tokens.empty() || tokens.size() != s.position())
-            return error::format(errc::invalid_argument, "prefix cache: want the %zu tokens that the session has read, have %zu", s.position(), tokens.size());
+            return error::format(errc::invalid_argument, "prefix cache: want the %zu tokens that the session has read, have %zu", s.position(),
+                                 tokens.size());
         if (entry* const known = deepest(tokens, tokens.size()); known != nullptr && known->position == tokens.size()) {
             known->used = ++clock_;
             return {};
@@ -85,7 +86,8 @@ public:
         return {};
     }
 
-    /// How many of these tokens the deepest entry that begins them holds: all of them at most, or `most` (a session's context); 0 where there is none.
+    /// How many of these tokens the deepest entry that begins them holds: all of them at most, or `most` (a session's context);
+    /// 0 where there is none.
     [[nodiscard]] std::size_t find(std::span<const std::int32_t> tokens, std::size_t most = SIZE_MAX) const {
         const entry* const found = deepest(tokens, most);
         return found == nullptr ? 0 : found->position;
@@ -139,7 +141,8 @@ public:
         const auto each = [&](auto&& put) {
             state_stream from(*this, e->states);
             bool more = true;
-            from.move(detail::state_bytes<Kv>(shape_, extent(e->position)), [&](const std::byte* piece, std::size_t n) { more = more && put(piece, n); });
+            from.move(detail::state_bytes<Kv>(shape_, extent(e->position)),
+                      [&](const std::byte* piece, std::size_t n) { more = more && put(piece, n); });
             return more;
         };
         return detail::write_states(s, weights, e->position, each, sink);
@@ -187,8 +190,12 @@ private:
             states = detail::states_of(s).numbers() * sizeof(float);
             row = layer_plan(s.n_layers).n_window() * kv;
         }
-        [[nodiscard]] constexpr std::size_t state_pages(std::size_t tokens) const { return (states + (std::min)(tokens, window) * row + page - 1) / page; }
-        [[nodiscard]] constexpr std::size_t bytes_a_page() const { return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t); }
+        [[nodiscard]] constexpr std::size_t state_pages(std::size_t tokens) const {
+            return (states + (std::min)(tokens, window) * row + page - 1) / page;
+        }
+        [[nodiscard]] constexpr std::size_t bytes_a_page() const {
+            return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t);
+        }
         [[nodiscard]] constexpr std::size_t bytes(std::size_t pages) const { return pages * bytes_a_page() + 4 * block_alignment; }
     };
     /// The memory of a chain of pages, one after the other.
@@ -219,7 +226,8 @@ private:
 
     static status refusal(const model<Shape>& m, std::size_t budget) {
         const std::size_t least = bytes_for(m, 1, m.shape().window());
-        if (budget < least) return error::format(errc::invalid_argument, "prefix cache: want a budget of at least %zu bytes, have %zu", least, budget);
+        if (budget < least)
+            return error::format(errc::invalid_argument, "prefix cache: want a budget of at least %zu bytes, have %zu", least, budget);
         return {};
     }
     static status wrong_shape() { return error::format(errc::invalid_argument, "prefix cache: the session is of a model of another shape"); }
@@ -395,8 +403,9 @@ template <sambay_shape Shape, class Kv>
 /// the end of a document. (What does not fit into the cache is not kept.) Returns the logits after the last token.
 /// Errors: those of `prefill` and of prefix_cache::restore. Of those that are known before the first chunk is read nothing has changed then.
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
-result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, prefix_cache<Shape, Kv>& cache,
-                                              std::span<const std::int32_t> prompt, std::span<const std::size_t> marks = {}, Continue&& go_on = {}) {
+result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
+                                              prefix_cache<Shape, Kv>& cache, std::span<const std::int32_t> prompt,
+                                              std::span<const std::size_t> marks = {}, Continue&& go_on = {}) {
     if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
     if (prompt.size() > past.context())
         return error::format(errc::context_full, "the session has room for %zu tokens: a prompt of %zu does not fit", past.context(), prompt.size());

@@ -127,7 +127,8 @@ public:
     }
 
     /// The same, as a list.
-    static result<sampler> create(const sampling_options& options, const std::vector<bool>& allowed, const choosing_kernels& kernels = plain_choosing) {
+    static result<sampler> create(const sampling_options& options, const std::vector<bool>& allowed,
+                                  const choosing_kernels& kernels = plain_choosing) {
         return create(options, allowed.size(), [&](std::size_t id) { return static_cast<bool>(allowed[id]); }, kernels);
     }
 

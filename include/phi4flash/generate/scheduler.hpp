@@ -226,8 +226,9 @@ private:
     [[nodiscard]] bool can_go_on(slot& s) {
         if (!s.taken() || has_event(s) || s.past->busy()) return false;
         if (s.past->position() == s.here) return true;
-        fail(s, error::format(errc::in_use, "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
-                              s.here, s.past->position()));
+        fail(s,
+             error::format(errc::in_use, "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
+                           s.here, s.past->position()));
         return false;
     }
 

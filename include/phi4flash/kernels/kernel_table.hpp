@@ -43,8 +43,8 @@ struct linear_kernels {
     void (*matmul_exact)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
                          const float* bias, float* y, std::size_t y_stride);
 
-    /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight for more than few_tokens tokens: 0, 2^-12 (scales
-    /// as integers, see scale_unit), 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits) or 2^-14
+    /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight for more than few_tokens tokens: 0, 2^-12
+    /// (scales as integers, see scale_unit), 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits) or 2^-14
     /// (q8 as two bytes; activations are then rounded no more than that either).
     float weight_rounding;
 

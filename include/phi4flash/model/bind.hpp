@@ -44,8 +44,9 @@ public:
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
         const tensor_view* t = wanted(name, {rows, cols}, is_packable(rows, cols));
         if (t != nullptr && !is_compiled(t->type)) {
-            failure_ = error::format(errc::wrong_dtype, "tensor %s: weights in %s: this program was compiled without them (PHI4FLASH_HAS_WEIGHTS_%s=0)",
-                                     full_name(name).text, name_of(t->type), name_of(t->type));
+            failure_ =
+                error::format(errc::wrong_dtype, "tensor %s: weights in %s: this program was compiled without them (PHI4FLASH_HAS_WEIGHTS_%s=0)",
+                              full_name(name).text, name_of(t->type), name_of(t->type));
             t = nullptr;
         }
         return t == nullptr ? matrix_view{} : matrix_view{t->data, rows, cols, t->type};

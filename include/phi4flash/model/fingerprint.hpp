@@ -30,7 +30,8 @@ template <tensor_source Source, sambay_shape Shape>
         sum.update(static_cast<std::uint64_t>(t->type));
         const std::span<const std::byte> bytes(t->data, t->bytes);
         if (role == tensor_role::parameter || bytes.size() <= pieces * piece) return sum.update(bytes);
-        for (std::size_t i = 0; i < pieces; ++i) sum.update(bytes.subspan(static_cast<std::size_t>(std::uint64_t{bytes.size() - piece} * i / (pieces - 1)), piece));
+        for (std::size_t i = 0; i < pieces; ++i)
+            sum.update(bytes.subspan(static_cast<std::size_t>(std::uint64_t{bytes.size() - piece} * i / (pieces - 1)), piece));
     });
     return {sum.value()};
 }

@@ -52,7 +52,8 @@ template <sambay_shape Shape, class Kv>
 
 /// Reads a chunk to its end. `observe(layer, rows)` sees the residual stream after each layer.
 template <sambay_shape Shape, class Kv, class Observe>
-[[nodiscard]] status read_chunk(const model<Shape>& m, workspace<Shape, Kv>& w, const reading<Shape, Kv>& r, rows_view<float> logits, Observe&& observe) {
+[[nodiscard]] status read_chunk(const model<Shape>& m, workspace<Shape, Kv>& w, const reading<Shape, Kv>& r, rows_view<float> logits,
+                                Observe&& observe) {
     pass<Shape, Kv> p;
     if (const status ok = p.begin(m, w, {&r, 1}, logits); !ok) return ok;
     for (std::size_t seen = 0; p.advance();)

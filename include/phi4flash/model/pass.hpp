@@ -65,8 +65,9 @@ public:
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
         if (r.wanted > n || r.choices == 0 || r.choices > n)
-            return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
-                                 n, r.wanted, r.choices);
+            return error::format(errc::invalid_argument,
+                                 "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu", n, r.wanted,
+                                 r.choices);
         for (const std::int32_t token : r.tokens) {
             if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
                 return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
@@ -181,11 +182,13 @@ public:
     /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset meanwhile): nothing has changed
     /// then.
     [[nodiscard]] status commit(std::size_t i, std::size_t n) {
-        if (!done() || i >= n_texts_) return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
+        if (!done() || i >= n_texts_)
+            return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
         text& t = work_->texts[i];
         const std::size_t least = t.count - t.choices + 1;
         if (t.choices == 0 || n < least || n > t.count)
-            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least, t.count, n);
+            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least,
+                                 t.count, n);
         session<Shape, Kv>& s = *t.past;
         if (s.disturbed())
             return error::format(errc::in_use, "commit: the session was reset while the pass was reading into it: do that before, or after");
@@ -255,7 +258,8 @@ private:
             const std::size_t first = r.past->position();
             const std::size_t rows = rows_of_states(r);
             float* const after = rows == 0 ? r.past->states_after(first + 1).data() : work_->states[state];
-            work_->texts[i] = {r.past, first, row, r.tokens.size(), r.choices, wanted, r.wanted, r.past->states_after(first).data(), after, kept_of(r), r.wanted};
+            work_->texts[i] = {r.past, first, row, r.tokens.size(), r.choices, wanted, r.wanted,
+                               r.past->states_after(first).data(), after, kept_of(r), r.wanted};
             r.past->set_busy(true);
             for (const std::int32_t token : r.tokens)
                 widen(weights.embedding.data, static_cast<std::size_t>(token), model_->shape().d_model(), work_->residual[row++]);

@@ -39,7 +39,9 @@ template <sambay_shape Shape, class Kv, class Each, class Sink>
 }  // namespace detail
 
 /// What saved states are of, from their first 192 bytes. Errors: those of inspect_snapshot.
-[[nodiscard]] inline result<snapshot_info> inspect_states(std::span<const std::byte> bytes) { return detail::read_header(bytes, detail::states_header()); }
+[[nodiscard]] inline result<snapshot_info> inspect_states(std::span<const std::byte> bytes) {
+    return detail::read_header(bytes, detail::states_header());
+}
 
 /// Bytes of the saved states of such a session after so many tokens.
 template <sambay_shape Shape, class Kv>
@@ -47,8 +49,8 @@ template <sambay_shape Shape, class Kv>
     return sizeof(detail::snapshot_header) + detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window}) + detail::snapshot_trailer;
 }
 
-/// Writes the states of a session as it is now, piece by piece; nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's own, or
-/// cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
+/// Writes the states of a session as it is now, piece by piece; nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's
+/// own, or cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_states(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink) {
     const detail::session_extent of{s.position(), s.position(), s.shape().window};
@@ -56,8 +58,8 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 }
 
 /// The session goes back to where the states were saved: a place that it has read up to or beyond, to the same bits. It cannot be taken back further
-/// then. What it has read behind that place is gone, unless it is restored from a snapshot. Checks all of the bytes, and that the session's own K/V are
-/// those that belong to them, before it changes anything.
+/// then. What it has read behind that place is gone, unless it is restored from a snapshot. Checks all of the bytes, and that the session's own K/V
+/// are those that belong to them, before it changes anything.
 /// Errors: those of restore_snapshot from memory; invalid_argument (the session has not read so far, or another text, or the same to other bits).
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status restore_states(session<Shape, Kv>& s, weights_fingerprint weights, std::span<const std::byte> bytes) {
@@ -71,12 +73,13 @@ template <sambay_shape Shape, class Kv>
     std::span<const std::byte> payload = bytes.subspan(sizeof(detail::snapshot_header));
     if (const status ok = detail::check_payload(payload); !ok) return ok;
     if (info->position > s.position())
-        return error::format(errc::invalid_argument, "saved states after %zu tokens: want a session that has read them, have one that has read %zu", info->position,
-                             s.position());
+        return error::format(errc::invalid_argument, "saved states after %zu tokens: want a session that has read them, have one that has read %zu",
+                             info->position, s.position());
     detail::snapshot_header header;
     std::memcpy(&header, bytes.data(), sizeof header);
     if (header.keys != detail::checksum_of_keys(s, info->position))
-        return error::format(errc::invalid_argument, "saved states after %zu tokens: the session has read others, or the same to other bits", info->position);
+        return error::format(errc::invalid_argument, "saved states after %zu tokens: the session has read others, or the same to other bits",
+                             info->position);
     detail::each_state_piece(s, of, [&](std::byte* memory, std::size_t count) {
         std::memcpy(memory, payload.data(), count);
         payload = payload.subspan(count);

@@ -34,10 +34,11 @@ template <class Kv>
 }
 
 /// Calls `visit(std::byte* memory, std::size_t bytes)` for the rows of `block` that hold positions [from, to), of each plane in turn: keys,
-/// values, scales of keys, scales of values. A position's slot is position mod rows. The first `missing` of them are not here: `skip(bytes)` is called
-/// for them. Until either returns false; returns whether none did.
+/// values, scales of keys, scales of values. A position's slot is position mod rows. The first `missing` of them are not here: `skip(bytes)` is
+/// called for them. Until either returns false; returns whether none did.
 template <class Kv, class Visit, class Skip>
-bool each_row_piece(const head_layout& heads, const kv_block<Kv>& block, std::size_t from, std::size_t to, std::size_t missing, Visit&& visit, Skip&& skip) {
+bool each_row_piece(const head_layout& heads, const kv_block<Kv>& block, std::size_t from, std::size_t to, std::size_t missing, Visit&& visit,
+                    Skip&& skip) {
     const auto planes = [&](auto* memory, std::size_t count, std::size_t width) {
         const std::size_t row_bytes = width * sizeof *memory;
         for (std::size_t p = 0; p < count; ++p) {
@@ -69,11 +70,13 @@ bool each_state_piece(const session<Shape, Kv>& s, const session_extent& of, Vis
     const std::size_t back = (std::min)(of.position - of.oldest, s.undo());  // that there is room for
     if (const std::size_t missing = of.states() - 1 - back; missing != 0 && !skip(missing * states.numbers() * sizeof(float))) return false;
     for (std::size_t at = of.position - back; at <= of.position; ++at)
-        if (!states.each_part(s.states_after(at).data(), [&](std::span<float> part) { return visit(reinterpret_cast<std::byte*>(part.data()), part.size_bytes()); }))
+        if (!states.each_part(s.states_after(at).data(),
+                              [&](std::span<float> part) { return visit(reinterpret_cast<std::byte*>(part.data()), part.size_bytes()); }))
             return false;
     const std::size_t rows = of.window_rows();
     for (const kv_ring<Kv>& ring : s.windows())
-        if (!each_row_piece(s.heads(), ring.block, of.position - rows, of.position, rows - (std::min)(rows, of.window + back), visit, skip)) return false;
+        if (!each_row_piece(s.heads(), ring.block, of.position - rows, of.position, rows - (std::min)(rows, of.window + back), visit, skip))
+            return false;
     return true;
 }
 template <class Kv>

@@ -117,9 +117,11 @@ template <sambay_shape Shape, class Kv>
         return error::format(errc::wrong_weights, "the saved session belongs to other weights of this shape: want %016llx, have %016llx",
                              static_cast<unsigned long long>(weights.value), static_cast<unsigned long long>(info.weights.value));
     if (const std::size_t want = sizeof(snapshot_header) + payload + snapshot_trailer; info.bytes != want)
-        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want, info.position);
+        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want,
+                             info.position);
     if (info.position > s.context())
-        return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position, s.context());
+        return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position,
+                             s.context());
     return {};
 }
 
@@ -174,7 +176,8 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 [[nodiscard]] inline status check_length(const snapshot_info& info, std::size_t have) {
     if (have < info.bytes) return snapshot_cut_off(info.bytes, have);
     if (have == info.bytes) return {};
-    return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info.bytes, info.bytes, have);
+    return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info.bytes,
+                         info.bytes, have);
 }
 
 /// Everything behind the header, the trailer included. Errors: wrong_checksum.
@@ -223,7 +226,8 @@ template <sambay_shape Shape, class Kv, class Get>
     };
     std::uint64_t trailer = 0;
     const session_extent of{info.position, info.oldest_position, s.shape().window};
-    if (!each_payload_piece(s, of, take, skip) || !get(std::as_writable_bytes(std::span(&trailer, 1))) || sum.value() != trailer) return snapshot_altered();
+    if (!each_payload_piece(s, of, take, skip) || !get(std::as_writable_bytes(std::span(&trailer, 1))) || sum.value() != trailer)
+        return snapshot_altered();
     if (s.disturbed()) return error::format(errc::in_use, "the session was reset by the source that fills it: do that before, or after");
     into.keep(info);
     return {};
@@ -357,9 +361,10 @@ template <sambay_shape Shape, class Kv, snapshot_source Source>
 [[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, Source&& source) {
     if (s.busy()) return detail::in_use_error("session");
     if (s.position() != 0)
-        return error::format(errc::invalid_argument,
-                             "restoring piece by piece: want a session that has read nothing, have one that has read %zu tokens: reset it, or take a new one",
-                             s.position());
+        return error::format(
+            errc::invalid_argument,
+            "restoring piece by piece: want a session that has read nothing, have one that has read %zu tokens: reset it, or take a new one",
+            s.position());
     status outcome;
     std::size_t taken = 0;
     const auto get = [&](std::span<std::byte> piece) {

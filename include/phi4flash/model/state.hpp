@@ -12,7 +12,8 @@ PHI4FLASH_BEGIN
 namespace detail {
 [[nodiscard]] inline error in_use_error(const char* what) {
     return error::format(errc::in_use,
-                         "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what, what);
+                         "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what,
+                         what);
 }
 }  // namespace detail
 
@@ -20,8 +21,8 @@ namespace detail {
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
     std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
-    /// Of memory that it takes itself: states, windows, and the full layer's K/V behind the first `small_page_tokens`. Those grow page by page, so that a
-    /// short text in a large context takes what it needs and no more.
+    /// Of memory that it takes itself: states, windows, and the full layer's K/V behind the first `small_page_tokens`. Those grow page by page, so
+    /// that a short text in a large context takes what it needs and no more.
     page_size pages = page_size::huge;
     static constexpr std::size_t small_page_tokens = 4096;
 };
@@ -77,7 +78,8 @@ public:
                                  name_of(format));
         if (o.context == 0 || o.context > max_extent)
             return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);
-        if (o.undo > o.context) return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
+        if (o.undo > o.context)
+            return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
         return {};
     }
 
@@ -101,7 +103,8 @@ public:
         s.own_ = std::move(*block);
         s.attach(s.own_.bytes(), m, options);
         if (options.pages == page_size::huge && options.context > session_options::small_page_tokens)
-            s.full().each_tail(s.heads(), session_options::small_page_tokens, [](std::span<std::byte> tail) { (void)ask_for_huge_pages_inside(tail); });
+            s.full().each_tail(s.heads(), session_options::small_page_tokens,
+                               [](std::span<std::byte> tail) { (void)ask_for_huge_pages_inside(tail); });
         return s;
     }
     static result<session> create(const model<Shape>& m, std::size_t context) { return create(m, session_options{.context = context}); }
@@ -139,8 +142,9 @@ public:
     [[nodiscard]] status rewind(std::size_t position) {
         if (busy_) return detail::in_use_error("session");
         if (position < oldest_ || position > position_)
-            return error::format(errc::invalid_argument, "rewind: want token %zu to %zu, have %zu; session_options::undo is how many can be taken back",
-                                 oldest_, position_, position);
+            return error::format(errc::invalid_argument,
+                                 "rewind: want token %zu to %zu, have %zu; session_options::undo is how many can be taken back", oldest_, position_,
+                                 position);
         position_ = position;
         return {};
     }
@@ -176,7 +180,9 @@ public:
     // For pass.hpp and snapshot.hpp.
     /// All Mamba states after the first `position` tokens, from oldest_position() to position(). The place behind the last of them is free:
     /// nothing reads it before `advance`.
-    [[nodiscard]] std::span<float> states_after(std::size_t position) const { return at_.states.subspan(slot_of(position) * at_.state_floats, at_.state_floats); }
+    [[nodiscard]] std::span<float> states_after(std::size_t position) const {
+        return at_.states.subspan(slot_of(position) * at_.state_floats, at_.state_floats);
+    }
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return at_.windows; }
     [[nodiscard]] const kv_block<Kv>& full() const { return at_.full; }
     [[nodiscard]] const head_layout& heads() const { return heads_; }

@@ -19,7 +19,8 @@ enum class tensor_role : std::uint8_t {
 struct weight_types {
     dtype matrices = dtype::q4_dense;
     dtype embedding = dtype::q4_dense;  ///< the output layer too: 13 % of the released model's weights, and the last matrix of every step
-    dtype selection = dtype::q8;        ///< x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential
+    /// x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential.
+    dtype selection = dtype::q8;
     dtype parameters = dtype::bf16;     ///< everything else, as the released model has it
     dtype exact_parameters = dtype::f32;  ///< but for A_log and the lambdas of differential attention
 

@@ -181,7 +181,9 @@ struct own_products {
     static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
-    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
+        return dot_next(sums, w, x);
+    }
     static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {

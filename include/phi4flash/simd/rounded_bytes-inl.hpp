@@ -1,5 +1,5 @@
-// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed/rounded-inl.hpp and kernels/packed/vectors-inl.hpp.
-// There where PHI4FLASH_ROUNDED_BYTES is.
+// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed/rounded-inl.hpp and
+// kernels/packed/vectors-inl.hpp. There where PHI4FLASH_ROUNDED_BYTES is.
 //
 //   signed_bytes store_bytes(v, p)  four bytes for each token or row of a vector
 //   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): such bytes
@@ -90,7 +90,8 @@ PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector f
     multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
-PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper,
+                                                     std::int8_t* lower) {
     const hn::DFromV<word_vector> d16;
     word_vector low;
     word_vector high;

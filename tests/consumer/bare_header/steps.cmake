@@ -13,7 +13,8 @@ expect_not("KERNELS ARE SCALAR")
 run(${compile} ${old} -std=c++20 -DPHI4FLASH_COMPILE_ONCE=1 "${here}/quick.cpp")
 expect_not("KERNELS ARE SCALAR")
 if(HIGHWAY_DIR)
-    run(${compile} -isystem "${work}/new/include" -std=c++20 -DPHI4FLASH_COMPILE_ONCE=1 -DEXPECT=PHI4FLASH_SIMD_HIGHWAY "${here}/bare_header/expect.cpp")
+    run(${compile} -isystem "${work}/new/include" -std=c++20 -DPHI4FLASH_COMPILE_ONCE=1 -DEXPECT=PHI4FLASH_SIMD_HIGHWAY
+        "${here}/bare_header/expect.cpp")
 endif()
 
 # A choice that the include path does not allow, and a standard that is too old, are sentences.

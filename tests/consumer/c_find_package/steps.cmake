@@ -1,5 +1,5 @@
-# The C library, installed and moved, in a project that knows C alone: shared and static, by its package and by pkg-config. Nothing of the headers that it
-# was made with is needed.
+# The C library, installed and moved, in a project that knows C alone: shared and static, by its package and by pkg-config. Nothing of the headers
+# that it was made with is needed.
 make_checkout()
 file(COPY "${SOURCE_DIR}/src" DESTINATION "${work}/checkout")
 run("${work}/checkout/tools/setup.sh" --headers)

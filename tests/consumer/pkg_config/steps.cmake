@@ -67,5 +67,6 @@ expect("-DPHI4FLASH_SIMD_${upper}=1" "-DPHI4FLASH_HAS_JSON=1")
 run("${COMPILER}" "${here}/quick.cpp" ${flags} -DPHI4FLASH_STATIC_DISPATCH=1 -o consumer)
 run("${work}/consumer")
 expect("back end ${BEST_SIMD}" "json 1")
-run("${CMAKE_COMMAND}" -E env "PKG_CONFIG_LIBDIR=${work}/a folder/bundled/share/pkgconfig" "${PKG_CONFIG}" --define-variable=std=c++23 --cflags phi4flash)
+run("${CMAKE_COMMAND}" -E env "PKG_CONFIG_LIBDIR=${work}/a folder/bundled/share/pkgconfig" "${PKG_CONFIG}" --define-variable=std=c++23
+    --cflags phi4flash)
 expect("-std=c++23")

@@ -177,8 +177,9 @@ namespace {
 
 /// Whatever the system cannot do is left out: the bytes are the same, and nothing fails.
 void check_every_option(const std::filesystem::path& path, const std::string& content) {
-    for (const mapping_options& how : {mapping_options{}, mapping_options{.pages = page_size::normal}, mapping_options{.reread = true},
-                                       mapping_options{.populate = true}, mapping_options{.reread = true, .populate = true}, mapping_options{.copy = true}}) {
+    for (const mapping_options& how :
+         {mapping_options{}, mapping_options{.pages = page_size::normal}, mapping_options{.reread = true}, mapping_options{.populate = true},
+          mapping_options{.reread = true, .populate = true}, mapping_options{.copy = true}}) {
         const auto file = mapped_file::open(path, how);
         require_value(file);
         CHECK(file->text() == content);

@@ -144,7 +144,8 @@ TEST_CASE("io/mapped_file: reading all of a file is told, and can be stopped") {
         if (!told.empty()) CHECK(told.back() == size);
         CHECK(std::is_sorted(told.begin(), told.end()));
         const auto stop = [&](std::uint64_t, std::uint64_t) { return false; };
-        check_error(mapped_file::open(path, {.copy = copy, .populate = true}, stop), errc::cancelled, {"big.bin", "stopped", std::to_string(size).c_str()});
+        check_error(mapped_file::open(path, {.copy = copy, .populate = true}, stop), errc::cancelled,
+                    {"big.bin", "stopped", std::to_string(size).c_str()});
     }
     const auto file = mapped_file::open(path);
     require_value(file);
@@ -257,8 +258,8 @@ TEST_CASE("io/mapped_file: a part of a file that the host has opened, at any pla
     std::string content(3 * huge_page_bytes + 123, '\0');
     for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 31 >> 4);
     const auto path = folder.write("all.pak", content);
-    for (const std::uint64_t offset : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{64}, std::uint64_t{4095}, std::uint64_t{4096}, std::uint64_t{4160},
-                                       std::uint64_t{huge_page_bytes}, std::uint64_t{huge_page_bytes} + 4097}) {
+    for (const std::uint64_t offset : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{64}, std::uint64_t{4095}, std::uint64_t{4096},
+                                       std::uint64_t{4160}, std::uint64_t{huge_page_bytes}, std::uint64_t{huge_page_bytes} + 4097}) {
         for (const std::uint64_t length : {std::uint64_t{1}, std::uint64_t{4096}, std::uint64_t{100000}, UINT64_MAX}) {
             for (int bits = 0; bits < 8; ++bits) {
                 CAPTURE(offset);
@@ -267,8 +268,9 @@ TEST_CASE("io/mapped_file: a part of a file that the host has opened, at any pla
                 mapped_file moved;
                 {
                     const opened file(path);  // closed before anything is read
-                    auto part = mapped_file::open(file_part{file.fd, offset, length, "all.pak"},
-                                                  {.pages = (bits & 1) != 0 ? page_size::huge : page_size::normal, .copy = (bits & 2) != 0, .populate = (bits & 4) != 0});
+                    auto part = mapped_file::open(
+                        file_part{file.fd, offset, length, "all.pak"},
+                        {.pages = (bits & 1) != 0 ? page_size::huge : page_size::normal, .copy = (bits & 2) != 0, .populate = (bits & 4) != 0});
                     require_value(part);
                     CHECK(part->is_copy() == ((bits & 2) != 0 || offset % 64 != 0));
                     moved = *std::move(part);

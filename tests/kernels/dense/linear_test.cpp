@@ -175,9 +175,11 @@ TEST_CASE_TEMPLATE("matmul", Element, float, f16, bf16) {
         for (const std::size_t cols : {127u, 128u, 129u, 1025u, 2560u})
             matmul_case<Element>{8, cols, 7, cols % 2, true}.check(kernels, random, error);
         matmul_case<Element>{31, 160, 33, 1, false}.check(kernels, random, error);
-        for (const std::size_t tokens : {127u, 128u, 131u, 257u}) matmul_case<Element>{50, 140, tokens, tokens % 2, true}.check(kernels, random, error);
+        for (const std::size_t tokens : {127u, 128u, 131u, 257u})
+            matmul_case<Element>{50, 140, tokens, tokens % 2, true}.check(kernels, random, error);
         // More columns than a panel has, rows that fill tiles and rows that do not, tokens of every remainder.
-        for (const std::size_t rows : {16u, 32u, 67u}) matmul_case<Element>{rows, 1070, 47 + rows / 16, rows % 2, rows != 16}.check(kernels, random, error);
+        for (const std::size_t rows : {16u, 32u, 67u})
+            matmul_case<Element>{rows, 1070, 47 + rows / 16, rows % 2, rows != 16}.check(kernels, random, error);
         for (std::size_t tokens = 33; tokens <= 48; ++tokens) matmul_case<Element>{35, 520, tokens, tokens % 2, true}.check(kernels, random, error);
         report(with_type<Element>("matmul"), kernels, error, "ulp(sum |W x|) sqrt(cols)");
     });

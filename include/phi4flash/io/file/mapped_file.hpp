@@ -120,7 +120,8 @@ struct file_bytes {
 }
 
 /// The bytes from `offset` on, all that there are or `wanted`, of a file of `size`.
-[[nodiscard]] inline result<std::uint64_t> part_of_file(const std::filesystem::path& path, std::uint64_t size, std::uint64_t offset, std::uint64_t wanted) {
+[[nodiscard]] inline result<std::uint64_t> part_of_file(const std::filesystem::path& path, std::uint64_t size, std::uint64_t offset,
+                                                        std::uint64_t wanted) {
     const std::uint64_t left = offset <= size ? size - offset : 0;
     if (offset > size || (wanted != UINT64_MAX && wanted > left))
         return error::format(errc::file_incomplete, "%s: want %llu bytes from byte %llu on, have a file of %llu", printable(path).c_str(),
@@ -166,8 +167,8 @@ struct scoped_handle {
     void* const section = CreateFileMappingW(file, nullptr, page_readonly, 0, 0, nullptr);
     if (section == nullptr) return last_system_error(path, "cannot be mapped");
     const scoped_handle mapping(section);
-    const void* const data =
-        MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32), static_cast<unsigned long>(place & 0xffffffffu), before + count);
+    const void* const data = MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32),
+                                           static_cast<unsigned long>(place & 0xffffffffu), before + count);
     if (data == nullptr) return last_system_error(path, "cannot be mapped");
     return file_bytes{.bytes = {static_cast<const std::byte*>(data) + before, count}, .before = before};
 }
@@ -229,7 +230,8 @@ struct scoped_descriptor {
 }
 
 /// Fills `place` with what the file has from `offset` on.
-[[nodiscard]] inline status read_into(const std::filesystem::path& path, int fd, std::uint64_t offset, std::span<std::byte> place, progress_ref tell) {
+[[nodiscard]] inline status read_into(const std::filesystem::path& path, int fd, std::uint64_t offset, std::span<std::byte> place,
+                                      progress_ref tell) {
     constexpr std::size_t most = std::size_t{32} << 20;
     for (std::size_t at = 0; at < place.size();) {
         const auto n = ::pread(fd, place.data() + at, (std::min)(place.size() - at, most), static_cast<off_t>(offset + at));

@@ -97,7 +97,8 @@ PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out) {
 
 }  // namespace detail
 
-/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
+/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types
+/// that are not weights.
 [[nodiscard]] PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out);
 
 #if PHI4FLASH_BODIES

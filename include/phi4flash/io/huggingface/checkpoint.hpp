@@ -26,8 +26,9 @@ public:
     /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming
     /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
     /// and safetensors::parse; wrong_dtype; duplicate_name (across shards); index_mismatch (index and shards disagree); out_of_memory
-    /// (for the copies, or anything else). wrong_file_kind and file_incomplete where a file or the folder is not what it should be (io/file/file_kind.hpp,
-    /// io/huggingface/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights; cancelled where it stops that.
+    /// (for the copies, or anything else). wrong_file_kind and file_incomplete where a file or the folder is not what it should be
+    /// (io/file/file_kind.hpp, io/huggingface/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights;
+    /// cancelled where it stops that.
     static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {}, const mapping_options& mapping = {},
                                    progress_ref tell = {});
 #endif

@@ -166,8 +166,8 @@ PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder) {
         if (file.starts_with("adapter_"))
             return say(errc::file_not_found, "%s: %s is an adapter: merge it into its model first (merge_and_unload() of peft) and save that", file);
         if (file.find("-of-") != std::string::npos)
-            return say(errc::file_not_found, "%s: shards such as %s, but no model.safetensors.index.json, which says what is in which: download it too",
-                       file);
+            return say(errc::file_not_found,
+                       "%s: shards such as %s, but no model.safetensors.index.json, which says what is in which: download it too", file);
     }
     if (!tables.empty()) return say(errc::file_not_found, "%s: want model.safetensors, have %s: rename it if these are the weights", tables.front());
     if (const auto torch = names_ending(folder, {".bin", ".pt", ".pth", ".ckpt"}); !torch.empty())

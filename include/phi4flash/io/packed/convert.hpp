@@ -55,8 +55,8 @@ template <tensor_source Source, class Out, class Tell>
         });
         for (const packed_tensor& t : tensors)
             if (is_packed(t.type) && !is_compiled(t.type))
-                return error::format(errc::wrong_dtype, "tensor %s as %s: this program was compiled without it (PHI4FLASH_HAS_WEIGHTS_%s=0)", t.name.c_str(),
-                                     name_of(t.type), name_of(t.type));
+                return error::format(errc::wrong_dtype, "tensor %s as %s: this program was compiled without it (PHI4FLASH_HAS_WEIGHTS_%s=0)",
+                                     t.name.c_str(), name_of(t.type), name_of(t.type));
         std::uint64_t done = 0;
         const auto advance = [&](std::size_t bytes) {
             done += bytes;

@@ -210,12 +210,13 @@ PHI4FLASH_BODY status packed_model::check_scales() const {
 }
 
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping, const config_options& options,
-                                                       progress_ref tell) {
+PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping,
+                                                       const config_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
 }
 
-PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options, progress_ref tell) {
+PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
+                                                       progress_ref tell) {
     return detail::or_out_of_memory("open a packed model",
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }

@@ -254,7 +254,8 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
+                for (std::size_t r = 0; r < n_rows; ++r)
+                    multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);

@@ -92,7 +92,8 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
-                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r,
+                           y_stride);
         }
     }
 }

@@ -69,8 +69,8 @@ using f32_in = f32_vector&;
 
 /// A step of four rows against tokens T, whose columns of it are `first` and `second`.
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c, f32_in<T>... d,
-                                      f32_of<T>... first, f32_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c,
+                                      f32_in<T>... d, f32_of<T>... first, f32_of<T>... second) {
     f32_vector one;
     f32_vector two;
     load_step(w.w0 + at, one, two);
@@ -85,8 +85,8 @@ PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::s
 
 /// `n` columns, whole steps, of four rows against tokens T, x_stride apart. Adds to sums [T][four][max_lanes].
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums, f32_of<T>... a,
-                                         f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
+PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums,
+                                         f32_of<T>... a, f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
         prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
@@ -101,8 +101,8 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
     (store(d, sums + (4 * T + 3) * max_lanes), ...);
 }
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n,
-                                         float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride,
+                                         std::size_t n, float* sums) {
     add_columns<Element, T...>(w, x, x_stride, n, sums, load(sums + 4 * T * max_lanes)..., load(sums + (4 * T + 1) * max_lanes)...,
                                load(sums + (4 * T + 2) * max_lanes)..., load(sums + (4 * T + 3) * max_lanes)...);
 }
@@ -128,8 +128,8 @@ inline void add_columns_of(const four_weight_rows<Element>& w, const float* x, s
 
 /// y[t, rows of w] of up to plain_few_tokens tokens; row i of the four goes to y + i * apart.
 template <class Element>
-inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias, std::size_t rows,
-                           std::size_t apart, float* y, std::size_t y_stride) {
+inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias,
+                           std::size_t rows, std::size_t apart, float* y, std::size_t y_stride) {
     alignas(64) float sums[plain_few_tokens * 4 * max_lanes];
     const std::size_t stride = few_stride(cols);
     const std::size_t whole = cols / step_cols() * step_cols();
@@ -154,8 +154,8 @@ inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols,
 
 /// The rows in row_streams parts, each of them read from its beginning to its end; or in order.
 template <class Element>
-inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     static_assert(row_streams == 1 || row_streams == few_plain_rows);
     const auto* const x = reinterpret_cast<const float*>(arranged);
     const auto* const first = reinterpret_cast<const Element*>(w);

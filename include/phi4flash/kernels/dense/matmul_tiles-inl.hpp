@@ -103,7 +103,8 @@ PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* 
 
 /// y = or += the products of a strip with one or two tiles of tokens.
 template <bool TwoTokens, bool TwoRows>
-inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y,
+                           std::size_t y_stride) {
     const std::size_t row_bytes = y_stride * sizeof(float);
     float* const next_y = y + tile_rows * y_stride;
     if (first) {
@@ -200,8 +201,8 @@ inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t co
                 from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
                 put_strip(from, strip);
                 from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
-                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
-                               y_stride);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from,
+                               y + r, y_stride);
                 for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
             }
         }

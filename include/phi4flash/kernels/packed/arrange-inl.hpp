@@ -4,7 +4,8 @@ PHI4FLASH_TARGET_BEGIN
 
 /// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 6, whose sums a kernel keeps in registers. A tile is group by group
 /// (32 columns), a group bundle by bundle, and a bundle is, for each of its tokens side by side: columns 4 s to 4 s + 3 for s = 0 to 7, the
-/// scale, the start: the members of activation_group, in steps of 4 bytes a token. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
+/// scale, the start: the members of activation_group, in steps of 4 bytes a token. Tokens that fill no bundle follow as activation_groups, group by
+/// group and of each group token by token.
 inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
 inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 

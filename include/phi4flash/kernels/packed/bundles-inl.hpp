@@ -17,10 +17,14 @@ inline constexpr std::size_t bundled_tokens = 8;
 /// that share a scale, in the first-level one.
 inline constexpr std::size_t bundles_at_once = 16;
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) {
+    return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes()));
+}
 
 /// The scales of a bundle's tokens in a group.
-PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) {
+    return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
+}
 
 /// One row of a block of groups: where its levels and scales lie, group by group.
 struct strip_row {
@@ -197,7 +201,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
         const std::byte* from = w + matrix_bytes(Format, r, cols);
         for (std::size_t g = 0; g < groups; g += strip_groups) {
             const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
-            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            const std::byte* next =
+                g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
             bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);

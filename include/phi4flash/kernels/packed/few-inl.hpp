@@ -78,10 +78,12 @@ template <class Products, std::size_t>
 using sixteen_of = decltype(Products::sixteen(nullptr));
 template <class Products, class Codes, class Dots, class Sixteen>
 PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
-    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x),
+                                      w3, x);
 }
 template <dtype Format, class Products, std::size_t... T, class Codes>
-PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots,
+                                          sixteen_of<Products, T>... x) {
     ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
 }
 
@@ -191,7 +193,8 @@ inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
 /// A group of a pair of blocks, asked for further on, against as many tokens as there are sums.
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x,
+                                       Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
@@ -212,8 +215,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
 }
 /// The same for all rows of a block that fills two vectors: both meet what is loaded of the tokens.
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                                wide_of<T>... sum, wide_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                                float* totals, wide_of<T>... sum, wide_of<T>... second) {
     using block = packed_block<Format>;
     const wide_codes levels = repeat_levels(q4_dense.level);
     const auto* a = reinterpret_cast<const block*>(from.first);
@@ -227,8 +230,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x,
+                                        std::size_t stride, float* totals) {
     if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
         return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
                                                           wide_of<T>(repeat_wide(0.0f))...);
@@ -240,8 +243,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_p
 /// One token against pairs of blocks P, a group of each in turn: their sums are made side by side, and no place waits for the groups of the others.
 /// Each sum is made in the order of add_groups, so it has the same bits. Adds to totals[P] [few_rows].
 template <dtype Format, class Products, std::size_t... P>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float* const* totals, wide_of<P>... sum) {
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals, wide_of<P>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
@@ -308,7 +311,8 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
             const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
             meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
-            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots...,
+                                              next...);
         }
     }
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
@@ -345,8 +349,8 @@ PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, f
     }
 }
 
-/// Rows of blocks that lie apart, each read from its beginning to its end, in turn. Shape: w [count, cols], rows of blocks `stride` bytes apart, whose
-/// outputs lie packed_rows * `apart` floats apart.
+/// Rows of blocks that lie apart, each read from its beginning to its end, in turn. Shape: w [count, cols], rows of blocks `stride` bytes apart,
+/// whose outputs lie packed_rows * `apart` floats apart.
 struct block_rows {
     const std::byte* w;
     std::size_t stride;
@@ -357,8 +361,8 @@ struct block_rows {
 
 /// y[t] of `tokens` tokens, few_tokens at most.
 template <dtype Format, class Products>
-inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
-                           float* y, std::size_t y_stride) {
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
     alignas(64) float totals[most][few_tokens * few_rows];
     float* total_of[most];
@@ -380,14 +384,16 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
         if constexpr (wide_blocks == 2 && most == 2) {
             const auto next = [&](auto tokens_at_once) {
                 for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
-                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of,
+                                                          together);
             };
             next(std::integral_constant<std::size_t, 8>());
             next(std::integral_constant<std::size_t, 4>());
         }
         for (std::size_t p = 0; !done && p < pairs; ++p)
             add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
-        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
+        for (std::size_t p = 0; p < pairs; ++p)
+            pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
@@ -398,8 +404,8 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 
 /// y[t, r] = bias[r] + sum_c W[r, c] x[t, c].   Shape: x [groups][tokens].
 template <dtype Format, class Products>
-inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
     const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     const std::size_t blocks = rows / packed_rows;

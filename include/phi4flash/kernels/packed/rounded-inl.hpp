@@ -29,7 +29,8 @@ inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 /// 64 columns are a tile for each digit, the upper one first.
 template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    /// A tile: [cols / 4][rows][4].
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -88,7 +89,8 @@ inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
     const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
-    for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
+    for (std::size_t t = begin; t < end; ++t)
+        arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
         for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
@@ -116,8 +118,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, w
 
 /// The rows of a vector in a group, whose blocks are `a` and `b`: 32 columns, [8][rows][4].
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
-                                               word_vector second, std::int8_t* to) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels,
+                                               word_vector first, word_vector second, std::int8_t* to) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
     } else {
@@ -131,7 +133,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, co
 
 /// The same of up to scale_groups groups, in tiles, and the units of the rows.
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to,
+                                                 float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
     constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
@@ -169,8 +172,9 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Product
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(
+                block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
@@ -191,14 +195,15 @@ struct token_batch {
 /// The columns of a strip, `tiles` tiles from first_tile, against tokens [begin, end); the sums are those of token `begin` first. Asks for
 /// the weights `next` on the way.
 template <dtype Format, class Products, bool First>
-inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles,
+                          const std::byte* x, const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end,
+                          const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
         prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
-                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
-                                end - begin < batch_tokens ? end - begin : batch_tokens};
+                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
+                                at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
             Products::template multiply<First, true>(strip, tiles, batch, sums);
         } else {
@@ -238,8 +243,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
         for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
             const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
-                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
-                                  rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel),
+                                  matrix_bytes(Format, packed_rows, cols), rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
                 for (std::size_t c = panel; c < panel_end; c += rounded_strip_cols) {
                     const std::size_t some = panel_end - c < rounded_strip_cols ? panel_end - c : rounded_strip_cols;
                     const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;

@@ -30,7 +30,8 @@ PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std:
 
 /// sums [tokens][rounded_strip_rows] = or += integers * the token's scale * the row's unit, for a tile of tokens by one or two of rows.
 template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units,
+                                                float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -54,7 +55,8 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_bat
 
 /// Tiles of columns [begin, end), which share scales, into the tiles 0 to 3.
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                            const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
@@ -118,8 +120,8 @@ struct packed_tile_products {
 /// Products of two digits by two, but for those of the lower ones, which are 2^-16 of the upper ones: columns [begin, end) of a tile of tokens.
 /// Tiles 0 and 1: upper digits; 2 and 3: an upper and a lower one.
 template <bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
-                                             std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                             tile_sums<2>& made, std::size_t block) {
     tile_zero<0>();
     tile_zero<2>();
     if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();

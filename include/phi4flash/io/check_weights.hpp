@@ -19,6 +19,7 @@ template <class Tell>
     return {};
 }
 [[nodiscard]] PHI4FLASH_BODY status check_weights(std::span<const tensor_view> tensors, executor_ref threads = {});
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_weights(std::span<const tensor_view> tensors, executor_ref threads) {
     return check_weights(tensors, threads, [](std::uint64_t, std::uint64_t) {});

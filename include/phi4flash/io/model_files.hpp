@@ -18,6 +18,7 @@ PHI4FLASH_BEGIN
 /// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of read_file and
 /// tokenizer_from_json.
 [[nodiscard]] PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
     return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {

@@ -104,6 +104,7 @@ inline constexpr std::size_t extent_count = 11;
 
 /// Checks a shape of which nothing is dynamic any more. Errors: bad_extent, naming the extent, want and have.
 [[nodiscard]] PHI4FLASH_BODY status check_shape(const sambay_shape& s);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_shape(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i) {

@@ -88,6 +88,7 @@ PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages) {
 
 /// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
 PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
     if (status s = detail::check_roles(messages); !s) return s;
@@ -142,6 +143,7 @@ PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> 
 /// in this tokenizer. `ids` is then as it was.
 PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
                           std::vector<std::int32_t>& ids);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options, std::vector<std::int32_t>& ids) {
     if (status s = detail::check_roles(messages); !s) return s;

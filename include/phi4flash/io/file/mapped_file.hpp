@@ -453,6 +453,7 @@ namespace detail {
 /// A small file as text, read and not mapped: one that becomes shorter meanwhile is refused. Errors: those of mapped_file::open, and
 /// file_too_large above `max_bytes`, before memory is taken.
 [[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
     return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });

@@ -83,6 +83,7 @@ private:
     std::size_t at_ = 0;
     std::vector<std::uint64_t> offsets_;
 };
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
     std::uint64_t length = 0;
@@ -369,6 +370,7 @@ namespace detail {
 /// Looks at the f16 numbers `offset` bytes into each of the blocks.
 [[nodiscard]] PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
                                                  std::size_t offset, std::size_t n);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block, std::size_t offset,
                                    std::size_t n) {

@@ -128,6 +128,7 @@ template <class T>
 void append_number(std::string& to, T x) {
     to.append(reinterpret_cast<const char*>(&x), sizeof x);
 }
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
     constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL

@@ -47,6 +47,7 @@ PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers);
 PHI4FLASH_BODY void read_model_type(config_reader& in);
 
 PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY std::size_t window_reader::read() {
     const json_value* const value = in_.find(key);
@@ -139,6 +140,7 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
 /// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
 /// json_bad_number (layer_norm_eps), out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<sambay_config> {

@@ -74,6 +74,7 @@ private:
 };
 
 [[nodiscard]] PHI4FLASH_BODY result<json_value> read_config_object(std::string_view text);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY std::size_t config_reader::extent(const char* key) {
     if (const json_value* const value = find(key)) return extent(key, *value);

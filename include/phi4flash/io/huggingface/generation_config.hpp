@@ -19,6 +19,7 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
 [[nodiscard]] inline bool is_unsupported(const config_key& key, const json_value& value) {
     return key.rule == key_rule::wants && !asks_for_nothing(value) && !is_wanted(value, key.want);
 }
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) {
     constexpr const char* key = "eos_token_id";
@@ -55,6 +56,7 @@ PHI4FLASH_BODY result<generation_config> read_generation(const json_value& docum
 /// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
 /// key: json_*, not_finite; out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text) {
     return detail::or_out_of_memory("read a generation_config.json", [&]() -> result<generation_config> {
@@ -75,6 +77,7 @@ PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view
 /// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
 /// their classes begin with: those say nothing. Errors: the same. @since 0.2
 [[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {

@@ -308,6 +308,7 @@ inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
 /// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the
 /// place; unsupported_tokenizer with the name of what is not supported; bad_vocabulary; bad_merge; out_of_memory.
 PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
     return detail::or_out_of_memory("read a tokenizer.json", [&]() -> result<tokenizer> {

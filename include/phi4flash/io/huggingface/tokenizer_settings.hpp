@@ -80,6 +80,7 @@ private:
 
     std::vector<json_fact> facts_;
 };
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status tokenizer_settings::add(json_fact fact) {
     if (fact.path.size() > max_path_bytes)

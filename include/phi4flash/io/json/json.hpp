@@ -206,6 +206,7 @@ namespace detail {
 /// A whole number from low to high. Errors: json_wrong_type, and `out_of_range` for any other number.
 [[nodiscard]] PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
                                                               errc out_of_range);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY std::string describe(const json_value& value) {
     char text[32] = {};

@@ -32,6 +32,7 @@ struct packed_want {
 
 /// Errors: unsupported_model (a key asks for what the model does not do), unknown_key.
 [[nodiscard]] PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
     const std::uint64_t d_head = shape.d_model / shape.n_heads;

@@ -42,6 +42,7 @@ PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t)
 /// The weights first, in their order, then the tables.
 [[nodiscard]] PHI4FLASH_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
                                                                          std::span<const packed_array> arrays);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
     constexpr std::uint32_t numbers[dtype_count] = {0, 1, 32, 7, 2, 25};

@@ -101,6 +101,7 @@ struct repack_plan {
 private:
     static result<repack_plan> make(const packed_model& from);
 };
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
     constexpr std::size_t bytes = format_of(ggml_type::iq4_nl).block_bytes;

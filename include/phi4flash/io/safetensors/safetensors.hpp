@@ -114,6 +114,7 @@ private:
     std::uint64_t offset_[2] = {};
     std::size_t offsets_ = 0;
 };
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY const char* safetensors_events::wanted() const {
     if (place_ == place::outside) return "an object of tensors";

@@ -52,6 +52,7 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec);
 
 [[nodiscard]] PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_spec(const safetensors_spec& spec) {
     for (const char c : spec.name)

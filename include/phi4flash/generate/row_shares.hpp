@@ -43,7 +43,16 @@ private:
     pass_room left_;
 };
 
+}  // namespace detail
+
+/// Shares out the rows of a pass. `texts` come in the order in which they are to be served: where there is not room for all, the last ones
+/// wait. Each text that writes gets one row, prompts share `prompt_rows` of the others equally (at least one in all), and drafts get what is
+/// left.
+PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY std::size_t row_giver::give_writer(row_share& to, std::size_t n) {
     n = (std::min)({n, left_.rows, left_.logits, left_.states});
     to.rows += n;
@@ -63,16 +72,9 @@ PHI4FLASH_BODY std::size_t row_giver::give_reader(row_share& to, std::size_t n) 
     if (to.rows == to.prompt) --left_.logits;
     return n;
 }
-#endif
 
 }  // namespace detail
 
-/// Shares out the rows of a pass. `texts` come in the order in which they are to be served: where there is not room for all, the last ones
-/// wait. Each text that writes gets one row, prompts share `prompt_rows` of the others equally (at least one in all), and drafts get what is
-/// left.
-PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows) {
     detail::row_giver giver(room);
     std::size_t writers = 0;

@@ -19,19 +19,6 @@ PHI4FLASH_BEGIN
 /// tokenizer_from_json.
 [[nodiscard]] PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path);
 
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
-    return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
-        std::error_code ignored;
-        const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
-        const auto json = detail::read_json_text(file, max_tokenizer_json_bytes);
-        if (!json) return json.error();
-        auto text = tokenizer_from_json(*json);
-        if (!text) return text.error().in(printable(file).c_str());
-        return text;
-    });
-}
-#endif
 #endif
 
 /// How to open a model.
@@ -142,6 +129,20 @@ private:
 };
 
 #if PHI4FLASH_BODIES
+#if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
+PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
+    return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
+        std::error_code ignored;
+        const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
+        const auto json = detail::read_json_text(file, max_tokenizer_json_bytes);
+        if (!json) return json.error();
+        auto text = tokenizer_from_json(*json);
+        if (!text) return text.error().in(printable(file).c_str());
+        return text;
+    });
+}
+#endif
+
 #if PHI4FLASH_FILES
 PHI4FLASH_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {

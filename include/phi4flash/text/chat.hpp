@@ -70,7 +70,24 @@ void walk_chat(std::span<const chat_message> messages, const chat_options& optio
     marker(options.add_generation_prompt ? "assistant" : "endoftext");
 }
 
+/// encode_chat, for content that is not parsed.
+[[nodiscard]] PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                                                    std::vector<std::int32_t>& ids);
+
+}  // namespace detail
+
+/// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
+PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt);
+
+/// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
+/// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
+/// in this tokenizer. `ids` is then as it was.
+PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                          std::vector<std::int32_t>& ids);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages) {
     for (std::size_t i = 0; i < messages.size(); ++i) {
         const std::string_view role = messages[i].role;
@@ -82,31 +99,7 @@ PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages) {
     }
     return {};
 }
-#endif
 
-}  // namespace detail
-
-/// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
-PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt);
-
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
-    if (status s = detail::check_roles(messages); !s) return s;
-    return detail::append_or_nothing("render a chat", prompt, [&] {
-        detail::walk_chat(
-            messages, options, [&](std::string_view name) { prompt.append("<|").append(name).append("|>"); },
-            [&](std::string_view content) { prompt.append(content); });
-    });
-}
-#endif
-
-namespace detail {
-
-/// encode_chat, for content that is not parsed.
-[[nodiscard]] PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                                                    std::vector<std::int32_t>& ids);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
                                       std::vector<std::int32_t>& ids) {
     status outcome;
@@ -134,17 +127,18 @@ PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> 
         [&](std::string_view text) { content.append(text); });
     return outcome;
 }
-#endif
 
 }  // namespace detail
 
-/// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
-/// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
-/// in this tokenizer. `ids` is then as it was.
-PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                          std::vector<std::int32_t>& ids);
+PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
+    if (status s = detail::check_roles(messages); !s) return s;
+    return detail::append_or_nothing("render a chat", prompt, [&] {
+        detail::walk_chat(
+            messages, options, [&](std::string_view name) { prompt.append("<|").append(name).append("|>"); },
+            [&](std::string_view content) { prompt.append(content); });
+    });
+}
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options, std::vector<std::int32_t>& ids) {
     if (status s = detail::check_roles(messages); !s) return s;
     return detail::append_or_nothing("encode a chat", ids, [&]() -> status {

@@ -40,6 +40,37 @@ enum class split_pattern : std::uint8_t { gpt2, cl100k, qwen2, o200k };
     return o200k;
 }
 
+/// End of the piece that starts at p. Needs p < end; the result is > p. Any bytes are allowed: invalid ones count as U+FFFD.
+template <split_pattern Pattern>
+[[nodiscard]] const char* next_piece(const char* p, const char* end);
+
+/// Calls `sink(piece)` for each piece of `text`, in order; together they are the text.
+template <split_pattern Pattern, class Sink>
+inline void for_each_piece(std::string_view text, Sink&& sink) {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p < end) {
+        const char* const q = next_piece<Pattern>(p, end);
+        sink(std::string_view(p, static_cast<std::size_t>(q - p)));
+        p = q;
+    }
+}
+
+/// The same with the pattern chosen at run time.
+template <class Sink>
+inline void for_each_piece(split_pattern pattern, std::string_view text, Sink&& sink) {
+    switch (pattern) {
+        case split_pattern::gpt2:
+            return for_each_piece<split_pattern::gpt2>(text, sink);
+        case split_pattern::cl100k:
+            return for_each_piece<split_pattern::cl100k>(text, sink);
+        case split_pattern::qwen2:
+            return for_each_piece<split_pattern::qwen2>(text, sink);
+        case split_pattern::o200k:
+            return for_each_piece<split_pattern::o200k>(text, sink);
+    }
+}
+
 #if PHI4FLASH_BODIES
 namespace detail {
 
@@ -259,13 +290,7 @@ template <int Digits>
 }
 
 }  // namespace detail
-#endif
 
-/// End of the piece that starts at p. Needs p < end; the result is > p. Any bytes are allowed: invalid ones count as U+FFFD.
-template <split_pattern Pattern>
-[[nodiscard]] const char* next_piece(const char* p, const char* end);
-
-#if PHI4FLASH_BODIES
 template <split_pattern Pattern>
 inline const char* next_piece(const char* p, const char* end) {
     if constexpr (Pattern == split_pattern::gpt2) return detail::next_gpt2(p, end);
@@ -280,32 +305,5 @@ template const char* next_piece<split_pattern::qwen2>(const char*, const char*);
 template const char* next_piece<split_pattern::o200k>(const char*, const char*);
 #endif
 #endif
-
-/// Calls `sink(piece)` for each piece of `text`, in order; together they are the text.
-template <split_pattern Pattern, class Sink>
-inline void for_each_piece(std::string_view text, Sink&& sink) {
-    const char* p = text.data();
-    const char* const end = p + text.size();
-    while (p < end) {
-        const char* const q = next_piece<Pattern>(p, end);
-        sink(std::string_view(p, static_cast<std::size_t>(q - p)));
-        p = q;
-    }
-}
-
-/// The same with the pattern chosen at run time.
-template <class Sink>
-inline void for_each_piece(split_pattern pattern, std::string_view text, Sink&& sink) {
-    switch (pattern) {
-        case split_pattern::gpt2:
-            return for_each_piece<split_pattern::gpt2>(text, sink);
-        case split_pattern::cl100k:
-            return for_each_piece<split_pattern::cl100k>(text, sink);
-        case split_pattern::qwen2:
-            return for_each_piece<split_pattern::qwen2>(text, sink);
-        case split_pattern::o200k:
-            return for_each_piece<split_pattern::o200k>(text, sink);
-    }
-}
 
 PHI4FLASH_END

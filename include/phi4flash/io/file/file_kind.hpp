@@ -36,7 +36,13 @@ namespace detail {
 /// Codes: wrong_file_kind, file_incomplete.
 [[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted);
 
+}  // namespace detail
+#endif
+
 #if PHI4FLASH_BODIES
+#if PHI4FLASH_FILES
+namespace detail {
+
 PHI4FLASH_BODY bool is_unfinished_name(const std::filesystem::path& path) {
     const std::string extension = to_utf8(path.extension());
     for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
@@ -74,12 +80,10 @@ PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& pa
                          : wanted == file_kind::safetensors ? "weights"
                                                             : "a JSON object");
 }
-#endif
 
 }  // namespace detail
 #endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
     const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };

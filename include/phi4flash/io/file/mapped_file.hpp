@@ -397,29 +397,6 @@ namespace detail {
 }
 }  // namespace detail
 
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
-    return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
-}
-
-PHI4FLASH_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
-    return detail::or_out_of_memory("open a file", [&] {
-        const auto path = detail::from_utf8(part.name);
-        return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
-    });
-}
-
-PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
-                                             const mapping_options& options, progress_ref tell) {
-    if (!bytes) return bytes.error();
-    mapped_file file;
-    file.file_ = *bytes;
-    if (options.populate)
-        if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
-    return file;
-}
-#endif
-
 namespace detail {
 [[nodiscard]] inline error larger_than(const std::filesystem::path& path, std::size_t max_bytes, std::uint64_t have) {
     return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %llu", printable(path).c_str(), max_bytes,
@@ -455,6 +432,27 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
 
 #if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
+}
+
+PHI4FLASH_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a file", [&] {
+        const auto path = detail::from_utf8(part.name);
+        return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
+    });
+}
+
+PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
+                                             const mapping_options& options, progress_ref tell) {
+    if (!bytes) return bytes.error();
+    mapped_file file;
+    file.file_ = *bytes;
+    if (options.populate)
+        if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
+    return file;
+}
+
 PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
     return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });
 }

@@ -22,31 +22,6 @@ namespace detail {
 /// The path that a name of UTF-8 says.
 [[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
 
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
-    std::string text;
-    char32_t high = 0;
-    for (const auto unit : path.native()) {
-        if constexpr (sizeof unit == 1) {
-            text.push_back(static_cast<char>(unit));
-        } else {
-            char32_t c = static_cast<char16_t>(unit);
-            if (c >= 0xd800 && c < 0xdc00) {
-                high = c;
-                continue;
-            }
-            if (c >= 0xdc00 && c < 0xe000) c = high == 0 ? U'?' : 0x10000 + ((high - 0xd800) << 10) + (c - 0xdc00);
-            high = 0;
-            const std::size_t tail = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-            constexpr unsigned char lead[] = {0x00, 0xc0, 0xe0, 0xf0};
-            text.push_back(static_cast<char>(lead[tail] | (c >> (6 * tail))));
-            for (std::size_t i = tail; i > 0; --i) text.push_back(static_cast<char>(0x80 | ((c >> (6 * (i - 1))) & 0x3f)));
-        }
-    }
-    return text;
-}
-#endif
-
 }  // namespace detail
 #endif
 
@@ -80,6 +55,35 @@ private:
 };
 
 #if PHI4FLASH_BODIES
+#if PHI4FLASH_FILES
+namespace detail {
+
+PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
+    std::string text;
+    char32_t high = 0;
+    for (const auto unit : path.native()) {
+        if constexpr (sizeof unit == 1) {
+            text.push_back(static_cast<char>(unit));
+        } else {
+            char32_t c = static_cast<char16_t>(unit);
+            if (c >= 0xd800 && c < 0xdc00) {
+                high = c;
+                continue;
+            }
+            if (c >= 0xdc00 && c < 0xe000) c = high == 0 ? U'?' : 0x10000 + ((high - 0xd800) << 10) + (c - 0xdc00);
+            high = 0;
+            const std::size_t tail = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+            constexpr unsigned char lead[] = {0x00, 0xc0, 0xe0, 0xf0};
+            text.push_back(static_cast<char>(lead[tail] | (c >> (6 * tail))));
+            for (std::size_t i = tail; i > 0; --i) text.push_back(static_cast<char>(0x80 | ((c >> (6 * (i - 1))) & 0x3f)));
+        }
+    }
+    return text;
+}
+
+}  // namespace detail
+#endif
+
 PHI4FLASH_BODY void printable::copy(std::string_view text, bool keep_end) {
     constexpr std::string_view dots = "...";
     const bool cut = text.size() > max_bytes;

@@ -42,7 +42,15 @@ PHI4FLASH_BODY void decode_q4_k(const std::byte* p, float* out);
 /// half of 128 numbers has 64 bytes of the first and 32 of the second.
 PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out);
 
+}  // namespace detail
+
+/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types
+/// that are not weights.
+[[nodiscard]] PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY void decode_q4_0(const std::byte* p, float* out) {
     const float d = half_at(p);
     for (std::size_t i = 0; i < 16; ++i) {
@@ -93,15 +101,9 @@ PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out) {
         }
     }
 }
-#endif
 
 }  // namespace detail
 
-/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types
-/// that are not weights.
-[[nodiscard]] PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
     const ggml_format& format = format_of(type);
     if (!format.is_weight) return false;

@@ -84,7 +84,72 @@ private:
     std::vector<std::uint64_t> offsets_;
 };
 
+}  // namespace detail
+
+/// Metadata and tensors of one file, each sorted by name. Points into the bytes it was read from, which must outlive it; moving it
+/// leaves its views valid. Reading from several threads is safe.
+class gguf {
+public:
+    gguf() = default;
+    gguf(gguf&&) = default;
+    gguf& operator=(gguf&&) = default;
+
+    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `gguf_host_alignment`. The data of the tensors is
+    /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
+    /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
+    /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
+    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
+    static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
+
+    [[nodiscard]] std::span<const gguf_value> values() const { return values_; }
+    [[nodiscard]] std::span<const gguf_tensor> tensors() const { return tensors_; }
+    /// Of the tensors in the file.
+    [[nodiscard]] std::size_t alignment() const { return alignment_; }
+
+    [[nodiscard]] const gguf_value* value(std::string_view key) const {
+        const auto place = std::lower_bound(values_.begin(), values_.end(), key,
+                                            [](const gguf_value& v, std::string_view wanted) { return v.key < wanted; });
+        return place != values_.end() && place->key == key ? &*place : nullptr;
+    }
+    [[nodiscard]] const gguf_tensor* tensor(std::string_view name) const {
+        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                            [](const gguf_tensor& t, std::string_view wanted) { return t.name < wanted; });
+        return place != tensors_.end() && place->name == name ? &*place : nullptr;
+    }
+
+private:
+    std::vector<gguf_value> values_;
+    std::vector<gguf_tensor> tensors_;
+    std::size_t alignment_ = gguf_default_alignment;
+};
+
+namespace detail {
+/// Looks at the f16 numbers `offset` bytes into each of the blocks.
+[[nodiscard]] PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
+                                                 std::size_t offset, std::size_t n);
+
+}  // namespace detail
+
+/// Whether the scales of a quantized tensor, row-major as ggml stores it, are finite. Reads all of it, which is why `parse` leaves
+/// it alone. Errors: not_finite, naming the tensor and the block.
+[[nodiscard]] inline status check_scales(const gguf_tensor& t) {
+    return detail::check_scales(t.name, t.data, t.bytes, t.format->block_bytes, t.format->scale_offset, t.format->n_scales);
+}
+/// The same of a packed tensor, blocks of eight rows.
+[[nodiscard]] inline status check_scales(const tensor_view& t) {
+    if (!is_packed(t.type)) return {};
+    return detail::check_scales(t.name, t.data, t.bytes, matrix_bytes(t.type, packed_rows, packed_cols), 0, packed_rows);
+}
+/// The same of every tensor of a file without a layout of its own.
+[[nodiscard]] inline status check_scales(const gguf& file) {
+    for (const gguf_tensor& t : file.tensors())
+        if (const status ok = check_scales(t); !ok) return ok;
+    return {};
+}
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
     std::uint64_t length = 0;
     if (const status ok = number(length, what); !ok) return ok;
@@ -325,53 +390,7 @@ PHI4FLASH_BODY status gguf_parser::read() {
     if (const status ok = place_tensors(); !ok) return ok;
     return check_names();
 }
-#endif
 
-}  // namespace detail
-
-/// Metadata and tensors of one file, each sorted by name. Points into the bytes it was read from, which must outlive it; moving it
-/// leaves its views valid. Reading from several threads is safe.
-class gguf {
-public:
-    gguf() = default;
-    gguf(gguf&&) = default;
-    gguf& operator=(gguf&&) = default;
-
-    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `gguf_host_alignment`. The data of the tensors is
-    /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
-    /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
-    /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
-    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
-    static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
-
-    [[nodiscard]] std::span<const gguf_value> values() const { return values_; }
-    [[nodiscard]] std::span<const gguf_tensor> tensors() const { return tensors_; }
-    /// Of the tensors in the file.
-    [[nodiscard]] std::size_t alignment() const { return alignment_; }
-
-    [[nodiscard]] const gguf_value* value(std::string_view key) const {
-        const auto place = std::lower_bound(values_.begin(), values_.end(), key,
-                                            [](const gguf_value& v, std::string_view wanted) { return v.key < wanted; });
-        return place != values_.end() && place->key == key ? &*place : nullptr;
-    }
-    [[nodiscard]] const gguf_tensor* tensor(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const gguf_tensor& t, std::string_view wanted) { return t.name < wanted; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
-
-private:
-    std::vector<gguf_value> values_;
-    std::vector<gguf_tensor> tensors_;
-    std::size_t alignment_ = gguf_default_alignment;
-};
-
-namespace detail {
-/// Looks at the f16 numbers `offset` bytes into each of the blocks.
-[[nodiscard]] PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
-                                                 std::size_t offset, std::size_t n);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block, std::size_t offset,
                                    std::size_t n) {
     for (std::size_t at = 0; at + block <= bytes; at += block) {
@@ -385,28 +404,9 @@ PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data,
     }
     return {};
 }
-#endif
 
 }  // namespace detail
 
-/// Whether the scales of a quantized tensor, row-major as ggml stores it, are finite. Reads all of it, which is why `parse` leaves
-/// it alone. Errors: not_finite, naming the tensor and the block.
-[[nodiscard]] inline status check_scales(const gguf_tensor& t) {
-    return detail::check_scales(t.name, t.data, t.bytes, t.format->block_bytes, t.format->scale_offset, t.format->n_scales);
-}
-/// The same of a packed tensor, blocks of eight rows.
-[[nodiscard]] inline status check_scales(const tensor_view& t) {
-    if (!is_packed(t.type)) return {};
-    return detail::check_scales(t.name, t.data, t.bytes, matrix_bytes(t.type, packed_rows, packed_cols), 0, packed_rows);
-}
-/// The same of every tensor of a file without a layout of its own.
-[[nodiscard]] inline status check_scales(const gguf& file) {
-    for (const gguf_tensor& t : file.tensors())
-        if (const status ok = check_scales(t); !ok) return ok;
-    return {};
-}
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<gguf> gguf::parse(std::span<const std::byte> file, const gguf_limits& limits) {
     return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
         detail::gguf_parser parser(file, limits);

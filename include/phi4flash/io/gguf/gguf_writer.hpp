@@ -129,46 +129,6 @@ void append_number(std::string& to, T x) {
     to.append(reinterpret_cast<const char*>(&x), sizeof x);
 }
 
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
-    constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL
-    const printable name(spec.name);
-    const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
-    if (spec.name.empty() || spec.name.size() > most_name || !ascii)
-        return error::format(errc::invalid_argument, "tensor '%s': want a name of 1 to %zu bytes of printable ASCII", name.c_str(),
-                             most_name);
-    const ggml_format* const format = find_ggml_format(static_cast<std::uint32_t>(spec.type));
-    if (format == nullptr)
-        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(),
-                             static_cast<unsigned>(spec.type));
-    if (spec.shape.size() > tensor_view::max_rank)
-        return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %zu", name.c_str(),
-                             tensor_view::max_rank, spec.shape.size());
-    const std::size_t cols = spec.shape.empty() ? 1 : spec.shape.back();
-    if (cols % format->block_length != 0)
-        return error::format(errc::partial_block,
-                             "tensor '%s': its rows have %zu elements, want a multiple of the %u of a %s block", name.c_str(), cols,
-                             static_cast<unsigned>(format->block_length), format->name);
-    std::uint64_t bytes = cols / format->block_length;
-    bool fits = bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / format->block_bytes;
-    bytes = fits ? bytes * format->block_bytes : 0;
-    for (std::size_t i = 0; i + 1 < spec.shape.size(); ++i) {
-        fits = fits && (spec.shape[i] == 0 || bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / spec.shape[i]);
-        bytes = fits ? bytes * spec.shape[i] : 0;
-    }
-    if (fits) return bytes;
-    return error::format(errc::size_overflow, "tensor '%s': the product of its extents does not fit the address space",
-                         name.c_str());
-}
-
-PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
-    std::sort(names.begin(), names.end());
-    const auto twice = std::adjacent_find(names.begin(), names.end());
-    if (twice == names.end()) return {};
-    return error::format(code, "%s '%s' occurs twice", what, printable(*twice).c_str());
-}
-#endif
-
 }  // namespace detail
 
 /// Adds general.alignment by itself. Errors, each naming the key or the tensor: invalid_argument, bad_alignment, duplicate_key,
@@ -214,6 +174,48 @@ template <class Produce>
 #endif
 
 #if PHI4FLASH_BODIES
+namespace detail {
+
+PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
+    constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL
+    const printable name(spec.name);
+    const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
+    if (spec.name.empty() || spec.name.size() > most_name || !ascii)
+        return error::format(errc::invalid_argument, "tensor '%s': want a name of 1 to %zu bytes of printable ASCII", name.c_str(),
+                             most_name);
+    const ggml_format* const format = find_ggml_format(static_cast<std::uint32_t>(spec.type));
+    if (format == nullptr)
+        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(),
+                             static_cast<unsigned>(spec.type));
+    if (spec.shape.size() > tensor_view::max_rank)
+        return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %zu", name.c_str(),
+                             tensor_view::max_rank, spec.shape.size());
+    const std::size_t cols = spec.shape.empty() ? 1 : spec.shape.back();
+    if (cols % format->block_length != 0)
+        return error::format(errc::partial_block,
+                             "tensor '%s': its rows have %zu elements, want a multiple of the %u of a %s block", name.c_str(), cols,
+                             static_cast<unsigned>(format->block_length), format->name);
+    std::uint64_t bytes = cols / format->block_length;
+    bool fits = bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / format->block_bytes;
+    bytes = fits ? bytes * format->block_bytes : 0;
+    for (std::size_t i = 0; i + 1 < spec.shape.size(); ++i) {
+        fits = fits && (spec.shape[i] == 0 || bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / spec.shape[i]);
+        bytes = fits ? bytes * spec.shape[i] : 0;
+    }
+    if (fits) return bytes;
+    return error::format(errc::size_overflow, "tensor '%s': the product of its extents does not fit the address space",
+                         name.c_str());
+}
+
+PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
+    std::sort(names.begin(), names.end());
+    const auto twice = std::adjacent_find(names.begin(), names.end());
+    if (twice == names.end()) return {};
+    return error::format(code, "%s '%s' occurs twice", what, printable(*twice).c_str());
+}
+
+}  // namespace detail
+
 PHI4FLASH_BODY void gguf_metadata::add(std::string_view key, std::string_view text) {
     append([&] {
         begin(key, gguf_type::string);

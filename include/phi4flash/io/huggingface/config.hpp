@@ -48,7 +48,17 @@ PHI4FLASH_BODY void read_model_type(config_reader& in);
 
 PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
 
+}  // namespace detail
+
+/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
+/// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
+/// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
+/// json_bad_number (layer_norm_eps), out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY std::size_t window_reader::read() {
     const json_value* const value = in_.find(key);
     if (value == nullptr || !value->is_array()) return in_.extent(key);
@@ -131,17 +141,9 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
     }
     return s;
 }
-#endif
 
 }  // namespace detail
 
-/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
-/// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
-/// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
-/// json_bad_number (layer_norm_eps), out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<sambay_config> {
         const auto document = detail::read_config_object(text);

@@ -20,7 +20,19 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
     return key.rule == key_rule::wants && !asks_for_nothing(value) && !is_wanted(value, key.want);
 }
 
+}  // namespace detail
+
+/// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
+/// key: json_*, not_finite; out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
+
+/// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
+/// their classes begin with: those say nothing. Errors: the same. @since 0.2
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) {
     constexpr const char* key = "eos_token_id";
     const json_value* const ids = in.find(key);
@@ -49,15 +61,9 @@ PHI4FLASH_BODY result<generation_config> read_generation(const json_value& docum
     if (!in.outcome()) return in.outcome().error();
     return config;
 }
-#endif
 
 }  // namespace detail
 
-/// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
-/// key: json_*, not_finite; out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text) {
     return detail::or_out_of_memory("read a generation_config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
@@ -72,13 +78,7 @@ PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view
         return config;
     });
 }
-#endif
 
-/// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
-/// their classes begin with: those say nothing. Errors: the same. @since 0.2
-[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);

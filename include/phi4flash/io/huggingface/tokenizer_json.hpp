@@ -124,7 +124,19 @@ private:
     bool seen_vocabulary_ = false, seen_merges_ = false, seen_added_ = false;
 };
 
+}  // namespace detail
+
+/// The largest tokenizer.json that is read.
+inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
+
+/// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
+/// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the
+/// place; unsupported_tokenizer with the name of what is not supported; bad_vocabulary; bad_merge; out_of_memory.
+PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY bool tokenizer_json_reader::key(std::string& k) {
     if (list_ == list::vocabulary) {
         key_.swap(k);
@@ -297,19 +309,9 @@ PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
         return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
     return true;
 }
-#endif
 
 }  // namespace detail
 
-/// The largest tokenizer.json that is read.
-inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
-
-/// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
-/// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the
-/// place; unsupported_tokenizer with the name of what is not supported; bad_vocabulary; bad_merge; out_of_memory.
-PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
     return detail::or_out_of_memory("read a tokenizer.json", [&]() -> result<tokenizer> {
         if (json.size() > max_tokenizer_json_bytes)

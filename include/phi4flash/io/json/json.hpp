@@ -207,7 +207,11 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
                                                               errc out_of_range);
 
+}  // namespace detail
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY std::string describe(const json_value& value) {
     char text[32] = {};
     if (const auto* u = value.get_ptr<const json_value::number_unsigned_t*>()) {
@@ -233,11 +237,9 @@ PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const c
     return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high,
                          describe(value).c_str());
 }
-#endif
 
 }  // namespace detail
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY bool json_events::parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
     std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);

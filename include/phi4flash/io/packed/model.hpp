@@ -140,6 +140,21 @@ static_assert(sizeof(q8_block) == packed_rows * format_of(ggml_type::q8_0).block
 static_assert(sizeof(q4_block) == packed_rows * format_of(ggml_type::q4_0).block_bytes);
 static_assert(sizeof(q4_block) == packed_rows * format_of(ggml_type::iq4_nl).block_bytes);
 
+template <class T>
+result<std::span<const T>> packed_model::array(std::string_view name) const {
+    constexpr ggml_type want = ggml_table_type<T>();
+    const gguf_tensor* const t = find_array(name);
+    if (t == nullptr)
+        return error::format(errc::missing_tensor, "tensor '%s%s' is missing", packed_array_prefix.data(), printable(name).c_str());
+    if (t->format->type != want)
+        return error::format(errc::wrong_dtype, "tensor '%s': want %s, have %s", printable(t->name).c_str(), format_of(want).name,
+                             t->format->name);
+    if (t->bytes % sizeof(T) != 0)
+        return error::format(errc::wrong_shape, "tensor '%s': want elements of %zu bytes, have %zu bytes",
+                             printable(t->name).c_str(), sizeof(T), t->bytes);
+    return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
+}
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status packed_model::collect() {
     for (const gguf_tensor& t : file_.tensors()) {
@@ -184,24 +199,7 @@ PHI4FLASH_BODY const gguf_tensor* packed_model::find_array(std::string_view name
     std::memcpy(full + packed_array_prefix.size(), name.data(), name.size());
     return file_.tensor({full, packed_array_prefix.size() + name.size()});
 }
-#endif
 
-template <class T>
-result<std::span<const T>> packed_model::array(std::string_view name) const {
-    constexpr ggml_type want = ggml_table_type<T>();
-    const gguf_tensor* const t = find_array(name);
-    if (t == nullptr)
-        return error::format(errc::missing_tensor, "tensor '%s%s' is missing", packed_array_prefix.data(), printable(name).c_str());
-    if (t->format->type != want)
-        return error::format(errc::wrong_dtype, "tensor '%s': want %s, have %s", printable(t->name).c_str(), format_of(want).name,
-                             t->format->name);
-    if (t->bytes % sizeof(T) != 0)
-        return error::format(errc::wrong_shape, "tensor '%s': want elements of %zu bytes, have %zu bytes",
-                             printable(t->name).c_str(), sizeof(T), t->bytes);
-    return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
-}
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status packed_model::check_scales() const {
     if (!packed_) return phi4flash::check_scales(file_);
     for (const tensor_view& t : tensors_)

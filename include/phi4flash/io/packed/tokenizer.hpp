@@ -79,7 +79,20 @@ PHI4FLASH_BODY void describe_added_tokens(const tokenizer& t, packed_tokenizer& 
 /// Tokens and merges of the customary keys; added tokens too, unless the file has a table of them.
 [[nodiscard]] PHI4FLASH_BODY status read_token_strings(const packed_model& model, tokenizer_builder& builder);
 
+}  // namespace detail
+
+/// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
+/// tokenizer, which must stay in place until the file is written. Errors: out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows);
+
+/// The tokenizer of a file: from its tables in milliseconds, else from its strings; it does not point into the file. Errors:
+/// missing_key, wrong_value_type, unsupported_tokenizer (another kind or split pattern), missing_tensor, wrong_dtype, wrong_shape,
+/// bad_vocabulary, bad_merge, out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     p.added_begins.push_back(0);
     for (const added_token& a : t.added_tokens()) {
@@ -196,15 +209,9 @@ PHI4FLASH_BODY status read_token_strings(const packed_model& model, tokenizer_bu
     }
     return {};
 }
-#endif
 
 }  // namespace detail
 
-/// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
-/// tokenizer, which must stay in place until the file is written. Errors: out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows) {
     return detail::or_out_of_memory("describe a tokenizer", [&]() -> result<packed_tokenizer> {
         packed_tokenizer p;
@@ -234,14 +241,7 @@ PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, s
         return p;
     });
 }
-#endif
 
-/// The tokenizer of a file: from its tables in milliseconds, else from its strings; it does not point into the file. Errors:
-/// missing_key, wrong_value_type, unsupported_tokenizer (another kind or split pattern), missing_tensor, wrong_dtype, wrong_shape,
-/// bad_vocabulary, bad_merge, out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
     return detail::or_out_of_memory("read a tokenizer", [&]() -> result<tokenizer> {
         tokenizer_builder builder;

@@ -115,7 +115,43 @@ private:
     std::size_t offsets_ = 0;
 };
 
+}  // namespace detail
+
+/// The tensors of one file, sorted by name. Points into the bytes it was read from, which must outlive it; moving it
+/// leaves its views valid.
+class safetensors {
+public:
+    safetensors() = default;
+    safetensors(safetensors&&) = default;
+    safetensors& operator=(safetensors&&) = default;
+
+    /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
+    /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
+    /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
+    static result<safetensors> parse(std::span<const std::byte> file);
+
+    [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
+
+    [[nodiscard]] const safetensors_entry* find(std::string_view name) const {
+        const auto place = std::lower_bound(entries_.begin(), entries_.end(), name,
+                                            [](const safetensors_entry& e, std::string_view wanted) { return e.name < wanted; });
+        return place != entries_.end() && place->name == name ? &*place : nullptr;
+    }
+
+private:
+    static result<std::string_view> header_of(std::span<const std::byte> file);
+    status check_cover(std::span<const std::byte> data);
+
+    std::vector<char> names_;
+    std::vector<safetensors_entry> entries_;
+};
+
+#endif
+
 #if PHI4FLASH_BODIES
+#if PHI4FLASH_HAS_JSON
+namespace detail {
+
 PHI4FLASH_BODY const char* safetensors_events::wanted() const {
     if (place_ == place::outside) return "an object of tensors";
     if (place_ == place::header) return "an object";
@@ -241,40 +277,9 @@ PHI4FLASH_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
     entries.push_back(entry_);
     return true;
 }
-#endif
 
 }  // namespace detail
 
-/// The tensors of one file, sorted by name. Points into the bytes it was read from, which must outlive it; moving it
-/// leaves its views valid.
-class safetensors {
-public:
-    safetensors() = default;
-    safetensors(safetensors&&) = default;
-    safetensors& operator=(safetensors&&) = default;
-
-    /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
-    /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
-    /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
-    static result<safetensors> parse(std::span<const std::byte> file);
-
-    [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
-
-    [[nodiscard]] const safetensors_entry* find(std::string_view name) const {
-        const auto place = std::lower_bound(entries_.begin(), entries_.end(), name,
-                                            [](const safetensors_entry& e, std::string_view wanted) { return e.name < wanted; });
-        return place != entries_.end() && place->name == name ? &*place : nullptr;
-    }
-
-private:
-    static result<std::string_view> header_of(std::span<const std::byte> file);
-    status check_cover(std::span<const std::byte> data);
-
-    std::vector<char> names_;
-    std::vector<safetensors_entry> entries_;
-};
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
@@ -338,10 +343,8 @@ PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte>
         return table;
     });
 }
-#endif  // PHI4FLASH_HAS_JSON
 #endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
     tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
     for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];

@@ -53,7 +53,40 @@ namespace detail {
 
 [[nodiscard]] PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end);
 
+}  // namespace detail
+
+/// Errors, each naming the tensor: invalid_argument, unknown_dtype, rank_too_high, size_overflow, duplicate_name,
+/// header_too_large; out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs);
+
+/// Writes a file, whole or not at all. `produce(i, sink)` returns a status and writes the data of `specs[i]` to the
+/// safetensors_sink in as many pieces as it likes; it is called once a tensor, wide element types first. Errors: those of
+/// plan_safetensors, size_mismatch (naming the tensor that got too many or too few bytes), file_unwritable, and those of
+/// `produce`.
+template <class Produce>
+[[nodiscard]] status write_safetensors(const std::filesystem::path& path, std::span<const safetensors_spec> specs,
+                                       Produce&& produce) {
+    const auto plan = plan_safetensors(specs);
+    if (!plan) return plan.error();
+    auto file = file_writer::create(path);
+    if (!file) return file.error();
+    const std::uint64_t length = plan->header.size();
+    if (const status ok = file->write(std::as_bytes(std::span(&length, 1))); !ok) return ok;
+    if (const status ok = file->write(plan->header); !ok) return ok;
+    for (const std::size_t i : plan->order) {
+        safetensors_sink sink(*file);
+        if (const status ok = produce(i, sink); !ok) return ok;
+        if (sink.written() != plan->bytes[i])
+            return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
+                                 printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan->bytes[i]),
+                                 static_cast<unsigned long long>(sink.written()));
+    }
+    return file->commit();
+}
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY status check_spec(const safetensors_spec& spec) {
     for (const char c : spec.name)
         if (c < 0x20 || c > 0x7e)
@@ -89,40 +122,9 @@ PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint6
     for (std::size_t i = 0; i < spec.shape.size(); ++i) text += (i == 0 ? "" : ",") + std::to_string(spec.shape[i]);
     return text + "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
-#endif
 
 }  // namespace detail
 
-/// Errors, each naming the tensor: invalid_argument, unknown_dtype, rank_too_high, size_overflow, duplicate_name,
-/// header_too_large; out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs);
-
-/// Writes a file, whole or not at all. `produce(i, sink)` returns a status and writes the data of `specs[i]` to the
-/// safetensors_sink in as many pieces as it likes; it is called once a tensor, wide element types first. Errors: those of
-/// plan_safetensors, size_mismatch (naming the tensor that got too many or too few bytes), file_unwritable, and those of
-/// `produce`.
-template <class Produce>
-[[nodiscard]] status write_safetensors(const std::filesystem::path& path, std::span<const safetensors_spec> specs,
-                                       Produce&& produce) {
-    const auto plan = plan_safetensors(specs);
-    if (!plan) return plan.error();
-    auto file = file_writer::create(path);
-    if (!file) return file.error();
-    const std::uint64_t length = plan->header.size();
-    if (const status ok = file->write(std::as_bytes(std::span(&length, 1))); !ok) return ok;
-    if (const status ok = file->write(plan->header); !ok) return ok;
-    for (const std::size_t i : plan->order) {
-        safetensors_sink sink(*file);
-        if (const status ok = produce(i, sink); !ok) return ok;
-        if (sink.written() != plan->bytes[i])
-            return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
-                                 printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan->bytes[i]),
-                                 static_cast<unsigned long long>(sink.written()));
-    }
-    return file->commit();
-}
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
     return detail::or_out_of_memory("plan a safetensors file", [&]() -> result<safetensors_plan> {
         safetensors_plan plan;

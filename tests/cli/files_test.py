@@ -7,12 +7,10 @@ import json
 import pathlib
 import shutil
 import struct
-import sys
 import tempfile
-import unittest
 
-import cli_test
-from cli_test import GOLDEN, ProgramTest
+import program_testing
+from program_testing import GOLDEN, ProgramTest
 
 MODEL = GOLDEN / "f32-8l"
 TOKENS = ("--tokens", "1,2,3", "-n", 4, "--temperature", 0)
@@ -109,7 +107,4 @@ class FilesTest(ProgramTest):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    cli_test.PROGRAM = str(pathlib.Path(sys.argv.pop(1)).resolve())
-    unittest.main()
+    program_testing.main(__doc__)

@@ -8,12 +8,10 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-import unittest
 
-import cli_test
-from cli_test import BUNDLED, ROOT, ProgramTest
+import program_testing
+from program_testing import BUNDLED, ROOT, ProgramTest
 
 
 class InstalledTest(ProgramTest):
@@ -27,7 +25,7 @@ class InstalledTest(ProgramTest):
     def install(self, place, model=None):
         program = self.folder / place
         program.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(cli_test.PROGRAM, program)
+        shutil.copy2(program_testing.PROGRAM, program)
         if model:
             shutil.copytree(BUNDLED, self.folder / model)
         return program
@@ -79,7 +77,7 @@ class InstalledTest(ProgramTest):
 
     def test_the_manual_knows_every_command(self):
         manual = (ROOT / "packaging/phi4flash.1").read_text(encoding="utf-8")
-        commands = self.call(cli_test.PROGRAM, "--help").stdout.split("ommands", 1)[1]
+        commands = self.call(program_testing.PROGRAM, "--help").stdout.split("ommands", 1)[1]
         names = re.findall(r"^  ([a-z]+) ", commands, re.M)
         self.assertGreater(len(names), 8)
         for name in names:
@@ -87,7 +85,4 @@ class InstalledTest(ProgramTest):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    cli_test.PROGRAM = str(pathlib.Path(sys.argv.pop(1)).resolve())
-    unittest.main()
+    program_testing.main(__doc__)

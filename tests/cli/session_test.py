@@ -11,13 +11,11 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-import unittest
 
-import cli_test
-from cli_test import BUNDLED, ProgramTest
+import program_testing
+from program_testing import BUNDLED, ProgramTest
 
 QUIET = ("--no-history", "--threads", "1")
 # Without drafts: how many a pass checks depends on time, and states after another number of tokens differ by rounding.
@@ -46,7 +44,7 @@ class SessionTest(ProgramTest):
 
     def run_chat(self, *messages, session=None, more=(), choose=GREEDY, **how):
         file = ("--session", session or self.file) if session != "" else ()
-        command = [cli_test.PROGRAM, "chat", "--model", BUNDLED, *choose, *file, *more]
+        command = [program_testing.PROGRAM, "chat", "--model", BUNDLED, *choose, *file, *more]
         return subprocess.run([str(part) for part in command], input="".join(m + "\n" for m in messages), capture_output=True, encoding="utf-8",
                               timeout=600, cwd=self.folder, **how)
 
@@ -121,7 +119,7 @@ class GoingOn(SessionTest):
         self.assertEqual(self.file.stat().st_mode & 0o777, 0o640)
 
     def test_what_ends_the_program_ends_no_chat(self):
-        command = [cli_test.PROGRAM, "chat", "--model", str(BUNDLED), *GREEDY, "--session", str(self.file)]
+        command = [program_testing.PROGRAM, "chat", "--model", str(BUNDLED), *GREEDY, "--session", str(self.file)]
         for end in (signal.SIGKILL, signal.SIGTERM):
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             child.stdin.write((ONE + "\n").encode())
@@ -276,7 +274,7 @@ class TwoAtOnce(SessionTest):
         self.addCleanup(lambda: [(child.kill(), child.wait(), child.stdin.close(), child.stdout.close()) for child in self.children])
 
     def begin(self):
-        command = [cli_test.PROGRAM, "chat", "--model", str(BUNDLED), *GREEDY, "--session", str(self.file)]
+        command = [program_testing.PROGRAM, "chat", "--model", str(BUNDLED), *GREEDY, "--session", str(self.file)]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
         self.children.append(child)
         return child
@@ -384,7 +382,7 @@ class Damage(SessionTest):
         self.refuses("K/V are of bf16: want f32", more=("--kv", "f32"))
         packed = self.folder / "packed.gguf"
         self.good("convert", "--model", BUNDLED, "--output", packed, "--type", "q8", "--threads", 1)
-        command = [cli_test.PROGRAM, "chat", "--model", str(packed), *GREEDY, "--session", str(self.file)]
+        command = [program_testing.PROGRAM, "chat", "--model", str(packed), *GREEDY, "--session", str(self.file)]
         done = subprocess.run(command, input=TWO + "\n", capture_output=True, encoding="utf-8", timeout=600)
         self.assertEqual(done.returncode, 1)
         self.assertIn("other weights", done.stderr)
@@ -401,5 +399,4 @@ class Reuse(ProgramTest):
 
 
 if __name__ == "__main__":
-    cli_test.PROGRAM = str(pathlib.Path(sys.argv.pop(1)).resolve())
-    unittest.main()
+    program_testing.main(__doc__)
